@@ -1,0 +1,67 @@
+"""Every error a user can meet. One class per kind; each says what, where, and what to do about it."""
+
+
+class Error(Exception):
+    """Base of everything that llmchip raises on purpose.
+
+    `what` states the problem in one sentence, `where` names file, line, node or section,
+    `hint` says what to do. `kind` is the stable name used in `--json` output.
+    """
+
+    kind = "error"
+
+    def __init__(self, what: str, where: str = "", hint: str = "") -> None:
+        self.what, self.where, self.hint = what, where, hint
+        super().__init__(what, where, hint)
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        advice = f" ({self.hint})" if self.hint else ""
+        return f"{place}{self.what}{advice}"
+
+
+class CompileError(Error):
+    """The compiler cannot make a program of this model, input or option."""
+
+    kind = "compile"
+
+
+class UnsupportedError(CompileError):
+    """The model uses something that the chip or the compiler does not have."""
+
+    kind = "unsupported"
+
+
+class AssemblyError(Error):
+    """Bad assembly text; `where` is file:line:column."""
+
+    kind = "assembly"
+
+
+class ImageError(Error):
+    """A file that is not a usable image, or not for this chip or version."""
+
+    kind = "image"
+
+
+class ChipError(Error):
+    """A chip file that is not valid."""
+
+    kind = "chip"
+
+
+class InputError(Error):
+    """An argument or input tensor that does not fit."""
+
+    kind = "input"
+
+
+class Trap(Error):
+    """The emulated chip stopped: an illegal word or access. Names pc, instruction and node."""
+
+    kind = "trap"
+
+    def __init__(self, what: str, pc: int, instruction: str = "", node: str = "") -> None:
+        self.pc, self.instruction, self.node = pc, instruction, node
+        place = f"pc {pc:#06x}" + (f" '{instruction}'" if instruction else "") + (f" node {node}" if node else "")
+        super().__init__(what, place)

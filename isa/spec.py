@@ -1,0 +1,399 @@
+"""The instruction set, written once. Everything else in `isa/` is derived from `ISA`.
+
+A program is a list of 128-bit words. A word names *views* (registers that describe a strided
+block of memory) and extents; `pseudocode` says what it does and is documentation, never executed.
+The emulator's handlers, the encoder, the assembler, the checkers and the manual all read this table.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum, IntEnum
+
+ISA_VERSION = 1
+WORD_BYTES = 16
+VIEWS = 32  # v0 is the absent view: it reads as "no such operand"
+SCALARS = 16
+LOOP_LEVELS = 4
+MAX_K = 131071  # longest int8 dot product that cannot overflow int32
+
+
+class Engine(Enum):
+    """Where a word executes. CTL executes words itself; the others have a queue each."""
+
+    CTL = "ctl"
+    LDW = "ldw"
+    LDA = "lda"
+    STO = "sto"
+    MXU = "mxu"
+    VEC = "vec"
+    ACT = "act"
+
+
+QUEUES = (Engine.LDW, Engine.LDA, Engine.STO, Engine.MXU, Engine.VEC, Engine.ACT)
+DMA_ENGINES = (Engine.LDW, Engine.LDA, Engine.STO)
+NO_WAIT = 7  # a dependence count of 7 waits for nothing; 0..6 means "at most n outstanding"
+MAX_COUNT = 6
+
+
+class Space(IntEnum):
+    SRAM = 0
+    ACC = 1
+    DRAM = 2
+
+
+class Region(IntEnum):
+    """DRAM regions, each with its own base register, so that images are relocatable."""
+
+    WEIGHTS = 0
+    CONST = 1
+    IN = 2
+    OUT = 3
+    STATE = 4  # persists between launches (KV cache)
+    SCRATCH = 5
+    PARAMS = 6  # small per-launch values (lengths, positions)
+    DEBUG = 7
+
+
+class Dtype(IntEnum):
+    """Element types. `I4` packs two elements in a byte, the even one in the low half."""
+
+    I4 = 0
+    I8 = 1
+    I32 = 2
+    F32 = 3
+    BF16 = 4
+    F16 = 5
+
+    @property
+    def bits(self) -> int:
+        return _BITS[self]
+
+    @property
+    def is_float(self) -> bool:
+        return self in FLOATS
+
+
+_BITS = {Dtype.I4: 4, Dtype.I8: 8, Dtype.I32: 32, Dtype.F32: 32, Dtype.BF16: 16, Dtype.F16: 16}
+FLOATS = (Dtype.F32, Dtype.BF16, Dtype.F16)
+INTS = (Dtype.I8, Dtype.I32)
+ANY = tuple(Dtype)
+ON_CHIP = (Space.SRAM, Space.ACC)
+
+
+class Kind(Enum):
+    """What an operand field holds; decides how it is written in assembly."""
+
+    VIEW = "view"  # v0..v31
+    SCALAR = "scalar"  # s0..s15
+    INT = "int"  # unsigned integer
+    F32 = "f32"  # bits of a float32
+    FLAG = "flag"  # one bit, written by its name
+    CHOICE = "choice"  # one of `choices`
+
+
+class Access(Enum):
+    R = "r"
+    W = "w"
+    RW = "rw"
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """An exception to a view's `dims` or `access`: holds where `field` of the word equals `value`."""
+
+    field: str
+    value: int
+    dims: tuple[str, str, str] | None = None
+    access: Access | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One operand of an instruction.
+
+    For views, `dims` names the extents of the block in (planes, rows, cols) order: the name of
+    another field of the word, "1", or "g" (the groups of `mm`). `dtypes` and `spaces` are what the view may be.
+    A `default` of None means that assembly must write the operand.
+    """
+
+    name: str
+    bits: int
+    kind: Kind = Kind.INT
+    default: int | None = None
+    choices: tuple[str, ...] = ()
+    access: Access | None = None
+    dims: tuple[str, str, str] = ("1", "1", "1")
+    dtypes: tuple[Dtype, ...] = ()
+    spaces: tuple[Space, ...] = ()
+    doc: str = ""
+    when: tuple[When, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Timing and energy of one word: read by the emulator's timing mode, never by codegen.
+
+    `formula` names the timing rule of docs/timing.md, `passes` how often the engine streams over
+    the block, `ops` how many arithmetic operations each element of the block costs (for energy).
+    """
+
+    formula: str = "ctl"
+    passes: int = 1
+    ops: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One row of the ISA."""
+
+    mnemonic: str
+    opcode: int
+    engine: Engine
+    fields: tuple[Field, ...]
+    summary: str
+    pseudocode: str
+    cost: Cost = Cost()
+
+    def field(self, name: str) -> Field:
+        return next(f for f in self.fields if f.name == name)
+
+    @property
+    def views(self) -> tuple[Field, ...]:
+        """The operands that touch memory."""
+        return tuple(f for f in self.fields if f.kind is Kind.VIEW and f.access is not None)
+
+
+VOP = ("mov", "add", "sub", "mul", "div", "max", "min", "eq", "ne", "lt", "le", "and", "or", "xor", "sel")
+VRED = ("sum", "max", "min", "absmax", "sumsq", "argmax")
+ACT = ("exp", "gelu_erf", "gelu_tanh", "silu", "sigmoid", "tanh", "rsqrt", "recip", "sqrt", "erf", "relu")
+SALU = ("mov", "add", "sub", "mul", "min", "max", "ceildiv", "shl", "shr", "and")
+TAP = ("none", "max", "absmax", "sum")
+ROUND = ("none", "bf16", "f16")
+MM_FORMAT = ("i8", "i8group", "i4group", "float")
+
+
+def _view(name: str, access: Access, dims: str, dtypes: tuple[Dtype, ...], spaces: tuple[Space, ...], doc: str, optional: bool = False) -> Field:
+    planes, rows, cols = dims.split()
+    return Field(name, 5, Kind.VIEW, 0 if optional else None, (), access, (planes, rows, cols), dtypes, spaces, doc)
+
+
+def _in(name: str, dims: str, dtypes: tuple[Dtype, ...], doc: str, spaces: tuple[Space, ...] = ON_CHIP) -> Field:
+    return _view(name, Access.R, dims, dtypes, spaces, doc)
+
+
+def _opt(name: str, dims: str, dtypes: tuple[Dtype, ...], doc: str, spaces: tuple[Space, ...] = ON_CHIP) -> Field:
+    return _view(name, Access.R, dims, dtypes, spaces, doc, optional=True)
+
+
+def _out(name: str, dims: str, dtypes: tuple[Dtype, ...], doc: str, spaces: tuple[Space, ...] = ON_CHIP, optional: bool = False) -> Field:
+    return _view(name, Access.W, dims, dtypes, spaces, doc, optional)
+
+
+def _int(name: str, bits: int, default: int | None = None, doc: str = "") -> Field:
+    return Field(name, bits, Kind.INT, default, doc=doc)
+
+
+def _flag(name: str, doc: str) -> Field:
+    return Field(name, 1, Kind.FLAG, 0, doc=doc)
+
+
+def _choice(name: str, bits: int, choices: tuple[str, ...], default: int | None = None, doc: str = "") -> Field:
+    return Field(name, bits, Kind.CHOICE, default, choices, doc=doc)
+
+
+def _scalar(name: str, default: int | None = None, doc: str = "") -> Field:
+    return Field(name, 4, Kind.SCALAR, default, doc=doc)
+
+
+def _dyn(first: str, second: str, third: str) -> tuple[Field, Field]:
+    """An extent may come from a scalar register instead of the word."""
+    return (
+        _choice("dyn", 2, ("none", first, second, third), 0, "which extent is read from `dyn_s` instead of the word"),
+        _scalar("dyn_s", 0, "the scalar register that holds it"),
+    )
+
+
+_PRC = (_int("planes", 8, 1, "planes"), _int("rows", 14, None, "rows"), _int("cols", 18, None, "columns"))
+_DMA = (_int("planes", 10, 1, "planes"), _int("rows", 16, None, "rows"), _int("cols", 20, None, "columns"))
+_DYN_PRC = _dyn("planes", "rows", "cols")
+_FULL = "planes rows cols"
+_DRAM_ONLY = (Space.DRAM,)
+_SRAM_ONLY = (Space.SRAM,)
+
+HEADER = (
+    Field("op", 8),
+    *(Field(f"dep_{queue.value}", 3, default=NO_WAIT) for queue in QUEUES),
+    Field("dbg", 1, Kind.FLAG, 0, doc="stop here when a debugger is attached; no architectural effect"),
+    Field("rsv", 1, default=0),
+)
+HEADER_BITS = sum(f.bits for f in HEADER)
+
+_ROWS: tuple[Instruction, ...] = (
+    Instruction("nop", 0x00, Engine.CTL, (), "no operation", "pass"),
+    Instruction("halt", 0x01, Engine.CTL, (_int("code", 16, 0, "exit code"),), "wait for all engines, then stop", "fence(all); stop(code)"),
+    Instruction(
+        "fence", 0x02, Engine.CTL, (_int("mask", 6, 63, "bit i: queue i of ldw, lda, sto, mxu, vec, act"),),
+        "stop dispatching until the masked engines are empty", "for each q in mask: wait(outstanding[q] == 0)",
+    ),
+    Instruction(
+        "loop", 0x04, Engine.CTL,
+        (
+            _int("level", 2, None, "loop level; levels of nested loops differ"),
+            _int("len", 16, None, "words in the body, which follows"),
+            _int("count", 24, 0, "trip count"),
+            _flag("dyn", "take the trip count from `s`"),
+            _scalar("s", 0, "scalar register with the trip count"),
+        ),
+        "repeat the next `len` words",
+        "for i[level] in range(S[s] if dyn else count): execute the next len words",
+    ),
+    Instruction(
+        "salu", 0x05, Engine.CTL,
+        (
+            _choice("f", 4, SALU, None, "operation"), _scalar("d", None, "destination"), _scalar("a", 0, "first operand"),
+            _scalar("b", 0, "second operand"), _flag("bi", "use `imm` as the second operand"), _int("imm", 32, 0, "immediate"),
+        ),
+        "scalar integer arithmetic, 32-bit, wrapping", "y = imm if bi else S[b]; S[d] = y if f == mov else f(S[a], y)",
+    ),
+    Instruction(
+        "sld", 0x06, Engine.CTL,
+        (_scalar("d", None, "destination"), _view("v", Access.R, "1 1 1", (Dtype.I32,), (Space.SRAM, Space.DRAM), "where to read"), _int("off", 24, 0, "elements to add")),
+        "load a scalar register; dispatch waits for its dependence counts", "S[d] = v[0, 0, off]",
+    ),
+    Instruction(
+        "vset", 0x08, Engine.CTL,
+        (
+            Field("v", 5, Kind.VIEW, doc="view register to define"),
+            _choice("space", 2, ("sram", "acc", "dram")), _choice("region", 3, tuple(r.name.lower() for r in Region), 0, "DRAM region"),
+            _choice("dtype", 4, tuple(d.name.lower() for d in Dtype)), _int("base", 36, None, "first byte, a multiple of the element's size"),
+            _int("rs", 24, 0, "row stride in elements"), _int("ps", 24, 0, "plane stride in elements"),
+            Field("cs", 1, default=1, doc="column stride: 1, or 0 to repeat one element along the row"),
+        ),
+        "define a view: element (p, r, c) is at base + (p*ps + r*rs + c*cs) elements",
+        "V[v] = view(space, region, dtype, base, rs, ps, cs); forget its increments",
+    ),
+    Instruction(
+        "vinc", 0x09, Engine.CTL,
+        (
+            Field("v", 5, Kind.VIEW, doc="view register"), _int("level", 2, None, "loop level"), _int("inc", 36, None, "bytes to add per step"),
+            _int("div", 8, 1, "the loop index is divided by this first"), _int("mod", 12, 0, "then taken modulo this; 0: not at all"),
+        ),
+        "make a view move with a loop, for ping-pong buffers and repeated layers",
+        "while inside loop level: base(V[v]) += inc * ((i[level] // div) % mod)",
+    ),
+    Instruction(
+        "vadd", 0x0A, Engine.CTL, (Field("v", 5, Kind.VIEW, doc="view register"), _scalar("s", None, "scalar register"), _int("scale", 32, 1, "bytes per unit")),
+        "move a view by a run-time amount (a KV position)", "base(V[v]) += S[s] * scale",
+    ),
+    Instruction(
+        "ldw", 0x20, Engine.LDW,
+        (_out("d", _FULL, ANY, "destination", _SRAM_ONLY), _in("a", _FULL, ANY, "source", _DRAM_ONLY), *_DMA, *_DYN_PRC),
+        "copy DRAM to SRAM on the weight queue", "d[p, r, c] = a[p, r, c]", Cost("dma"),
+    ),
+    Instruction(
+        "lda", 0x21, Engine.LDA,
+        (_out("d", _FULL, ANY, "destination", _SRAM_ONLY), _in("a", _FULL, ANY, "source", _DRAM_ONLY), *_DMA, *_DYN_PRC),
+        "copy DRAM to SRAM on the activation queue", "d[p, r, c] = a[p, r, c]", Cost("dma"),
+    ),
+    Instruction(
+        "gather", 0x22, Engine.LDA,
+        (
+            _out("d", "1 n cols", ANY, "destination rows", _SRAM_ONLY), _in("a", "1 limit cols", ANY, "table", _DRAM_ONLY),
+            _in("idx", "1 n 1", (Dtype.I32,), "row numbers", _SRAM_ONLY), _int("n", 16, None, "rows to fetch"),
+            _int("cols", 20, None, "columns"), _int("limit", 24, None, "rows of the table; an index outside traps"), *_dyn("n", "cols", "limit"),
+        ),
+        "fetch rows of a table by index (embedding)", "trap unless 0 <= idx[i] < limit; d[0, i, c] = a[0, idx[0, i, 0], c]", Cost("dma"),
+    ),
+    Instruction(
+        "sto", 0x23, Engine.STO,
+        (_out("d", _FULL, ANY, "destination", _DRAM_ONLY), _in("a", _FULL, ANY, "source", _SRAM_ONLY), *_DMA, *_DYN_PRC),
+        "copy SRAM to DRAM", "d[p, r, c] = a[p, r, c]", Cost("dma"),
+    ),
+    Instruction(
+        "mm", 0x40, Engine.MXU,
+        (
+            replace(_out("c", "b m n", (Dtype.I32, Dtype.F32), "result", (Space.ACC,)), when=(When("acc", 1, access=Access.RW),)),
+            _in("a", "b m k", (Dtype.I8, *FLOATS), "left operand", _SRAM_ONLY),
+            replace(_in("w", "b k n", (Dtype.I8, Dtype.I4, *FLOATS), "weights", _SRAM_ONLY), when=(When("wt", 1, dims=("b", "n", "k")),)),
+            _opt("sa", "1 m g", FLOATS, "group formats: scale of each row (and group) of a", _SRAM_ONLY),
+            _opt("sw", "1 n g", FLOATS, "group formats: scale of each row and group of w", _SRAM_ONLY),
+            _opt("zw", "1 n g", FLOATS, "group formats: minimum of each row and group of w", _SRAM_ONLY),
+            _int("m", 14, None, "rows of a"), _int("n", 16, None, "columns of the result"), _int("k", 16, None, "length of the dot products"),
+            _int("b", 8, 1, "planes (heads)"), _flag("acc", "add to c instead of overwriting it"),
+            _flag("wt", "w is stored transposed, as (b, n, k)"), _choice("fmt", 2, MM_FORMAT, 0, "arithmetic"),
+            _int("glog", 3, 0, "group formats: a group has 16 << glog elements of k"), *_dyn("m", "n", "k"),
+        ),
+        "matrix product, exact in int32, or float32 in a fixed order",
+        "i8:      c[b,m,n] (+)= sum_k a[b,m,k] * w[b,k,n]                         (int32, wrapping)\n"
+        "i?group: for g ascending: c += (f32(sum_{k in g} a*w) * sa[m,g]) * sw[n,g] [+ (f32(sum_{k in g} a) * sa[m,g]) * zw[n,g]]\n"
+        "float:   for k ascending: c = c + a[b,m,k] * w[b,k,n], product and sum each rounded to float32",
+        Cost("mxu", 1, {"i8_mac": 1}),
+    ),
+    Instruction(
+        "vop", 0x60, Engine.VEC,
+        (
+            _choice("f", 5, VOP, None, "operation"),
+            replace(_out("d", _FULL, (*INTS, *FLOATS), "destination"), when=(When("f", VOP.index("sel"), access=Access.RW),)),
+            _in("a", _FULL, (*INTS, *FLOATS), "first operand"), _opt("b", _FULL, (*INTS, *FLOATS), "second operand; absent: `imm`"),
+            *_PRC, Field("imm", 32, Kind.F32, 0, doc="float32 (or int32 in an integer word) used when `b` is absent"), *_DYN_PRC,
+        ),
+        "elementwise arithmetic; integer when every view is, else float32, rounded to the type of d",
+        "y = b[p,r,c] or imm; d[p,r,c] = f(a[p,r,c], y)      mov: d = a; eq ne lt le: 1 or 0; sel: d = d if a != 0 else y",
+        Cost("vec", 1, {"f32_add": 1}),
+    ),
+    Instruction(
+        "vred", 0x61, Engine.VEC,
+        (
+            _choice("f", 4, VRED, None, "reduction"), 
+            replace(_out("d", "planes rows 1", (Dtype.I32, *FLOATS), "one value per row (per column with `down`)"), when=(When("down", 1, dims=("planes", "1", "cols")),)),
+            _in("a", _FULL, (*INTS, *FLOATS), "operand"), _opt("sub", _FULL, FLOATS, "subtracted from every element first"),
+            *_PRC, _flag("down", "reduce over rows instead: d is (planes, 1, cols)"), *_DYN_PRC,
+        ),
+        "reduce rows in the fixed order of the numeric contract", "x = a - sub; d[p,r,0] = f over c of x[p,r,c]",
+        Cost("vec", 1, {"f32_add": 1}),
+    ),
+    Instruction(
+        "vaff", 0x62, Engine.VEC,
+        (
+            _out("d", _FULL, FLOATS, "destination"), _in("a", _FULL, (*INTS, *FLOATS), "operand"), _opt("sub", _FULL, FLOATS, "subtracted first"),
+            _opt("rs", _FULL, FLOATS, "first multiplier (row scale)"), _opt("cs", _FULL, FLOATS, "second multiplier (column scale)"),
+            _opt("bi", _FULL, FLOATS, "added then (bias, mask)"), _opt("res", _FULL, FLOATS, "added last (residual)"),
+            _out("tap", "planes rows 1", FLOATS, "reduction of the stored values of each row", optional=True),
+            *_PRC, _choice("red", 3, TAP, 0, "what `tap` holds"), _choice("rnd", 2, ROUND, 0, "type of the value between the steps"), *_DYN_PRC,
+        ),
+        "affine: dequantize, bias, residual, normalise; with a row reduction on the way out",
+        "t = f32(a); t = t - sub; t = rnd(t * rs); t = rnd(t * cs + bi); t = t + res; d = t; tap = red over c of d\n"
+        "each step only if its view is present, each rounded to float32; rnd also rounds to its type where shown",
+        Cost("vec", 1, {"f32_add": 2, "f32_mul": 2}),
+    ),
+    Instruction(
+        "vqd", 0x63, Engine.VEC,
+        (
+            _out("d", _FULL, (Dtype.I8,), "quantized rows"), _out("s", "planes rows 1", FLOATS, "scale of each row, rounded to this view's type"),
+            _in("a", _FULL, FLOATS, "operand"), _opt("rs", _FULL, FLOATS, "first multiplier"), _opt("cs", _FULL, FLOATS, "second multiplier"),
+            _opt("am", "planes rows 1", FLOATS, "absmax of each row, when the producer has it already"), *_PRC, *_DYN_PRC,
+        ),
+        "dynamic symmetric int8 quantization of each row",
+        "x = (a * rs) * cs; m = absmax over c; s = max(rnd(m / 127.5), 2**-23); d = clamp(rint(x * (1 / s)), -128, 127), NaN -> 0",
+        Cost("vec", 2, {"f32_mul": 2}),
+    ),
+    Instruction(
+        "act", 0x80, Engine.ACT,
+        (
+            _choice("f", 4, ACT, None, "function"), _out("d", "1 rows cols", FLOATS, "destination"), _in("a", "1 rows cols", (*INTS, *FLOATS), "operand"),
+            _opt("bi", "1 rows cols", FLOATS, "added after the scale (subtracted with `neg`)"),
+            _out("sum", "1 rows 1", FLOATS, "sum of the results of each row, before rounding to the type of d", optional=True),
+            _int("rows", 14, None, "rows"), _int("cols", 18, None, "columns"), Field("scale", 32, Kind.F32, 0x3F800000, doc="float32 multiplier"),
+            _flag("neg", "subtract `bi`"), *_dyn("rows", "cols", "cols"),
+        ),
+        "transcendental functions, all at the same cost, with a row sum on the way out",
+        "t = a * scale; t = t + bi (or t - bi); y = f(t); d = y; sum = sum over c of y",
+        Cost("act", 1, {"act": 1}),
+    ),
+)
+
+ISA: dict[str, Instruction] = {row.mnemonic: row for row in _ROWS}
+BY_OPCODE: dict[int, Instruction] = {row.opcode: row for row in _ROWS}
+
+assert len(BY_OPCODE) == len(ISA) == len(_ROWS), "two instructions share a name or an opcode"
+assert all(HEADER_BITS + sum(f.bits for f in row.fields) <= 8 * WORD_BYTES for row in _ROWS), "a word is too long"

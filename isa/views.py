@@ -1,0 +1,60 @@
+"""Views: what a word's operand means in memory. Shared by checkers, disassembler, emulator and codegen."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from isa.spec import Access, Dtype, Field, Region, Space
+
+Extents = tuple[int, int, int]  # planes, rows, cols
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A strided block: element (p, r, c) lies at `base` bytes + (p*ps + r*rs + c*cs) elements."""
+
+    space: Space
+    region: Region
+    dtype: Dtype
+    base: int
+    rs: int = 0
+    ps: int = 0
+    cs: int = 1
+
+    def __str__(self) -> str:
+        place = f"dram.{self.region.name.lower()}" if self.space is Space.DRAM else self.space.name.lower()
+        return f"{place}[{self.base:#x}]:{self.dtype.name.lower()}"
+
+    def span(self, extents: Extents) -> tuple[int, int]:
+        """First byte, and one past the last byte, that a block of `extents` touches."""
+        planes, rows, cols = extents
+        if not (planes and rows and cols):
+            return self.base, self.base
+        last = (planes - 1) * self.ps + (rows - 1) * self.rs + (cols - 1) * self.cs
+        return self.base, self.base + -(-(last + 1) * self.dtype.bits // 8)
+
+
+def extents_of(field: Field, operands: Mapping[str, int]) -> Extents:
+    """Extents of a view operand of a word, after its `when` exceptions (dynamic extents already applied)."""
+    dims = field.dims
+    for exception in field.when:
+        if exception.dims and operands.get(exception.field) == exception.value:
+            dims = exception.dims
+    planes, rows, cols = (_extent(name, operands) for name in dims)
+    return planes, rows, cols
+
+
+def access_of(field: Field, operands: Mapping[str, int]) -> Access:
+    """How the word touches this operand, after its `when` exceptions."""
+    for exception in field.when:
+        if exception.access and operands.get(exception.field) == exception.value:
+            return exception.access
+    assert field.access is not None
+    return field.access
+
+
+def _extent(name: str, operands: Mapping[str, int]) -> int:
+    if name == "1":
+        return 1
+    if name == "g":
+        return -(-operands["k"] // (16 << operands["glog"]))
+    return operands[name]
