@@ -205,10 +205,10 @@ def _scalar(name: str, default: int | None = None, doc: str = "") -> Field:
     return Field(name, 4, Kind.SCALAR, default, doc=doc)
 
 
-def _dyn(first: str, second: str, third: str) -> tuple[Field, Field]:
+def _dyn(*extents: str) -> tuple[Field, Field]:
     """An extent may come from a scalar register instead of the word."""
     return (
-        _choice("dyn", 2, ("none", first, second, third), 0, "which extent is read from `dyn_s` instead of the word"),
+        _choice("dyn", 2, ("none", *extents), 0, "which extent is read from `dyn_s` instead of the word"),
         _scalar("dyn_s", 0, "the scalar register that holds it"),
     )
 
@@ -396,4 +396,5 @@ ISA: dict[str, Instruction] = {row.mnemonic: row for row in _ROWS}
 BY_OPCODE: dict[int, Instruction] = {row.opcode: row for row in _ROWS}
 
 assert len(BY_OPCODE) == len(ISA) == len(_ROWS), "two instructions share a name or an opcode"
+assert all(len({*f.choices}) == len(f.choices) <= 1 << f.bits for row in _ROWS for f in row.fields), "choices that text cannot tell apart"
 assert all(HEADER_BITS + sum(f.bits for f in row.fields) <= 8 * WORD_BYTES for row in _ROWS), "a word is too long"

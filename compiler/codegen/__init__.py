@@ -1,0 +1,1 @@
+"""From placed tile programs to words, dependence counts and the image."""

@@ -1,0 +1,1 @@
+"""From user code to a captured graph: torch.export, and Dynamo graphs re-exported."""

@@ -1,0 +1,229 @@
+"""Capture: a module or exported program becomes one functional FX graph with everything named.
+
+The graph's placeholders are the user's tensors, then the weights (parameters, buffers, lifted constants).
+`run_decompositions({})` only removes mutation: linear, attention, layer_norm, gelu and softmax stay whole.
+"""
+
+import inspect
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.utils import _pytree as pytree
+
+from compiler.frontend.checks import check_tensor
+from compiler.source import source_line
+from isa.errors import CompileError, InputError, UnsupportedError
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A named input or output of the model, as the user sees it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A tensor that belongs to the model. `kind`: param, buffer or constant (written in the code itself)."""
+
+    name: str
+    placeholder: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """Stands for tensor number `index` among flattened arguments or results."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A model as a graph, its weights beside it, and how to call it.
+
+    `gm` has the user's tensors as placeholders (in the order of `inputs`), then the weights (in the order of `weights`).
+    `arguments` maps each argument's name to its value, a pytree with a `Leaf` for every tensor; `result` is the
+    model's result with a `Leaf` for every tensor.
+    """
+
+    gm: fx.GraphModule
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    weights: tuple[Weight, ...]
+    tensors: Mapping[str, Tensor]
+    arguments: Mapping[str, Any]
+    result: Any
+
+    def flatten(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> tuple[Tensor, ...]:
+        """The caller's arguments, passed by position or by name, as the graph's inputs."""
+        names = list(self.arguments)
+        if len(args) > len(names):
+            raise InputError(f"{len(args)} positional arguments for {len(names)} inputs", hint=f"the inputs are {', '.join(names)}")
+        given = {**dict(zip(names, args, strict=False)), **(kwargs or {})}
+        tensors: dict[int, Tensor] = {}
+        for name, template in self.arguments.items():
+            _bind(name, template, given.pop(name, template), tensors)
+        for name, value in given.items():
+            if value is not None:
+                raise InputError(f"unknown input '{name}'", hint=f"the model was compiled with {', '.join(names)}")
+        return tuple(tensors[index] for index in range(len(self.inputs)))
+
+    def unflatten(self, outputs: Sequence[Any]) -> Any:
+        """The graph's outputs in the structure that the model returns."""
+        return pytree.tree_map(lambda leaf: outputs[leaf.index] if isinstance(leaf, Leaf) else leaf, self.result)
+
+
+def _bind(name: str, template: Any, value: Any, tensors: dict[int, Tensor]) -> None:
+    """Match one argument with its template and collect its tensors."""
+    expected, spec = pytree.tree_flatten(template)
+    leaves, given_spec = pytree.tree_flatten(value)
+    if spec != given_spec:
+        raise InputError(f"input '{name}' has another structure than the model was compiled with")
+    for want, got in zip(expected, leaves, strict=True):
+        if not isinstance(want, Leaf):
+            if want is not got and want != got:
+                raise InputError(f"input '{name}' is {got!r}, the model was compiled with {want!r}")
+        elif isinstance(got, Tensor):
+            tensors[want.index] = got
+        else:
+            raise InputError(f"input '{name}' is missing" if isinstance(got, Leaf) else f"input '{name}' is not a tensor")
+
+
+def capture(module: torch.nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Captured:
+    """Export `module` with these example inputs."""
+    if module.training:
+        raise CompileError("the model is in train mode", type(module).__name__, "call model.eval() first")
+    for leaf in pytree.tree_leaves((args, dict(kwargs or {}))):
+        if isinstance(leaf, Tensor):
+            check_tensor("an input", leaf)
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        check_tensor(f"weight '{name}'", tensor)
+    accepted = [p.name for p in inspect.signature(module.forward).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    return from_exported(export(module, args, kwargs), tuple(accepted[: len(args)]))
+
+
+def export(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> ExportedProgram:
+    """torch.export with its failures turned into one sentence."""
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.export.export(module, args, kwargs=dict(kwargs or {}), strict=False)
+    except Exception as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CompileError(f"torch.export cannot capture this model: {first}", type(module).__name__, "see the chained exception") from error
+
+
+def from_exported(program: ExportedProgram, positional: tuple[str, ...] = ()) -> Captured:
+    """The captured form of an exported program (a .pt2 file, for example); `positional` names positional arguments."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = program.run_decompositions({})
+    _check_mutation(program)
+    weights, tensors = _weights(program)
+    graph, users = _rebuild(program, {weight.placeholder for weight in weights})
+    gm = fx.GraphModule(torch.nn.Module(), graph, "Captured")
+    inputs = tuple(_info(node.name, node.meta["val"]) for node in users)
+    arguments = _arguments(program, inputs, positional)
+    outputs, result = _results(program, gm)
+    return Captured(gm, inputs, outputs, weights, tensors, arguments, result)
+
+
+def _check_mutation(program: ExportedProgram) -> None:
+    for spec in program.graph_signature.output_specs:
+        if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION):
+            raise UnsupportedError(f"the model changes '{spec.target}' in place", hint="state on the device is not supported yet")
+
+
+_KINDS = {InputKind.PARAMETER: "param", InputKind.BUFFER: "buffer", InputKind.CONSTANT_TENSOR: "constant"}
+
+
+def _weights(program: ExportedProgram) -> tuple[tuple[Weight, ...], dict[str, Tensor]]:
+    weights, tensors = [], {}
+    for spec in program.graph_signature.input_specs:
+        if spec.kind in _KINDS:
+            assert spec.target is not None
+            weights.append(Weight(spec.target, spec.arg.name, _KINDS[spec.kind]))
+            value = program.state_dict.get(spec.target, program.constants.get(spec.target))
+            assert isinstance(value, Tensor), f"no value for {spec.target}"
+            tensors[spec.target] = value.detach()
+        elif spec.kind is not InputKind.USER_INPUT:
+            raise UnsupportedError(f"the model needs an input of kind {spec.kind.name}", spec.arg.name)
+    return tuple(weights), tensors
+
+
+def _rebuild(program: ExportedProgram, weights: set[str]) -> tuple[fx.Graph, list[fx.Node]]:
+    """A copy of the graph with the user's tensors first, then the weights, and our metadata on every node."""
+    graph, remap = fx.Graph(), {}
+    holders = [node for node in program.graph.nodes if node.op == "placeholder"]
+    users = [node for node in holders if node.name not in weights and isinstance(node.meta.get("val"), Tensor)]
+    for node in (*users, *(node for node in holders if node.name in weights)):
+        check_tensor(f"input '{node.name}'", node.meta["val"])
+        remap[node] = graph.node_copy(node)
+        remap[node].meta["weight"] = node.name in weights
+    for node in program.graph.nodes:
+        if node.op not in ("placeholder", "output"):
+            remap[node] = graph.node_copy(node, lambda old: remap[old])
+        elif node.op == "output":
+            results = [remap[leaf] if isinstance(leaf, fx.Node) else leaf for leaf in node.args[0]]
+            graph.output(tuple(leaf for leaf in results if isinstance(leaf, fx.Node)))
+    for node in graph.nodes:
+        annotate(node)
+    return graph, [remap[node] for node in users]
+
+
+def annotate(node: fx.Node) -> None:
+    """Keep what the compiler uses of PyTorch's metadata, and drop the rest (it is large, and it would go stale)."""
+    kept = {key: node.meta[key] for key in ("val", "weight") if key in node.meta}
+    kept |= {"source": source_line(node.meta.get("stack_trace")), "origins": (node.name,), "passes": ()}
+    node.meta = kept
+
+
+def _info(name: str, value: Tensor) -> TensorInfo:
+    return TensorInfo(name, tuple(value.shape), value.dtype)
+
+
+def _arguments(program: ExportedProgram, inputs: Sequence[TensorInfo], positional: tuple[str, ...]) -> dict[str, Any]:
+    """Each argument of the model by name, as a pytree with `Leaf`s."""
+    index = {info.name: number for number, info in enumerate(inputs)}
+    names, leaves = [], []
+    for spec in program.graph_signature.input_specs:
+        if spec.kind is InputKind.USER_INPUT:
+            names.append(spec.arg.name)
+            leaves.append(Leaf(index[spec.arg.name]) if spec.arg.name in index else getattr(spec.arg, "value", None))
+    args, kwargs = pytree.tree_unflatten(leaves, program.call_spec.in_spec)
+    arguments: dict[str, Any] = {}
+    for number, value in enumerate(args):
+        named = inputs[value.index].name if isinstance(value, Leaf) else f"arg{number}"
+        arguments[positional[number] if number < len(positional) else named] = value
+    return {**arguments, **kwargs}
+
+
+def _results(program: ExportedProgram, gm: fx.GraphModule) -> tuple[tuple[TensorInfo, ...], Any]:
+    """Names of the outputs, from their place in the model's result, and the result with `Leaf`s."""
+    values = iter(node.meta["val"] for node in gm.graph.output_node().args[0])
+    leaves: list[Any] = []
+    count = 0
+    for spec in program.graph_signature.output_specs:
+        constant = isinstance(spec.arg, ConstantArgument)
+        leaves.append(spec.arg.value if constant else Leaf(count))
+        count += not constant
+    result = pytree.tree_unflatten(leaves, program.call_spec.out_spec)
+    paths = [path for path, leaf in pytree.tree_flatten_with_path(result)[0] if isinstance(leaf, Leaf)]
+    return tuple(_info(_output_name(path), value) for path, value in zip(paths, values, strict=True)), result
+
+
+def _output_name(path: tuple[Any, ...]) -> str:
+    """`last_hidden_state` for a field, `output0` for a tuple's element, `output` for a single tensor."""
+    parts = [str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path]
+    if not parts:
+        return "output"
+    return ("output" if parts[0].isdigit() else "") + "_".join(parts)

@@ -1,0 +1,31 @@
+"""What a tensor must be before the compiler looks at it."""
+
+import torch
+from torch import Tensor
+
+from isa.errors import CompileError, UnsupportedError
+
+SUPPORTED = frozenset(
+    {torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
+)
+_ADVICE = {
+    torch.float64: "convert it to float32 (model.float())",
+    torch.complex64: "the chip has no complex arithmetic",
+    torch.complex128: "the chip has no complex arithmetic",
+}
+
+
+def check_tensor(what: str, tensor: Tensor) -> None:
+    """Refuse layouts and types that the chip does not have; `what` names the tensor."""
+    if tensor.layout is not torch.strided:
+        raise UnsupportedError(f"{what} is sparse ({tensor.layout})", hint="call .to_dense()")
+    if tensor.is_quantized or tensor.dtype not in SUPPORTED:
+        name = str(tensor.dtype).removeprefix("torch.")
+        raise UnsupportedError(f"{what} is {name}, which the chip does not have", hint=_ADVICE.get(tensor.dtype, "use a float or integer type"))
+
+
+def check_finite(name: str, tensor: Tensor) -> None:
+    """Refuse a weight that holds NaN or Inf: one such value would poison every result."""
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise CompileError(f"weight '{name}' holds {bad} values that are NaN or infinite", hint="repair the checkpoint")

@@ -1,0 +1,1 @@
+"""Graph passes: from a captured graph to the frozen graph of chip operations."""

@@ -1,0 +1,133 @@
+"""Quantize every matrix product to int8, as NUMERICS.md says: rows of activations at run time, rows of weights when packing.
+
+    before   %y = linear(%x, %w, %b)
+    after    %qx, %sx = llmchip.quantize_rows(%x); %qw, %sw = llmchip.quantize_rows(%w)
+             %c = llmchip.matmul_i8(%qx, %qw, True); %y = llmchip.dequantize(%c, %sx, %sw, %b)
+"""
+
+import operator
+import struct
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import fx
+
+from compiler import ops
+from compiler.passes.editor import Editor, aten, dtype_of, shape_of
+from compiler.passes.manager import Legal, unsupported
+from compiler.passes.rules import apply_rules, arguments
+from isa.spec import MAX_K
+
+
+@dataclass(frozen=True)
+class Quantize:
+    name: ClassVar[str] = "quantize"
+    changes_bits: ClassVar[bool] = True
+    legal: ClassVar[Legal | None] = None
+
+    def run(self, gm: fx.GraphModule) -> fx.GraphModule:
+        rules = {aten.linear.default: _linear, ops.attention: _attention, aten.matmul.default: _matmul}
+        return apply_rules(gm, self.name, rules, skip_static=True)
+
+
+def quantize_rows(editor: Editor, at: fx.Node, x: fx.Node, col: fx.Node | None = None) -> tuple[fx.Node, fx.Node]:
+    pair = editor.emit(at, ops.quantize_rows, x, *([] if col is None else [col]))
+    return editor.emit(at, operator.getitem, pair, 0), editor.emit(at, operator.getitem, pair, 1)
+
+
+def quantize_source(editor: Editor, at: fx.Node, x: fx.Node) -> tuple[fx.Node, fx.Node]:
+    """Quantize the rows of x where they were made, before any view that keeps rows whole: once, and in token order."""
+    source: Any = x.args[0] if x.args else None
+    if x.target is aten.permute.default and x.args[1][-1] == len(shape_of(x)) - 1:  # type: ignore[index, operator]
+        dims: Any = x.args[1]
+        q, s = quantize_source(editor, at, source)
+        return editor.permute(at, q, dims), editor.permute(at, s, dims[:-1])
+    if x.target is aten.reshape.default and shape_of(x)[-1:] == shape_of(source)[-1:]:
+        q, s = quantize_source(editor, at, source)
+        return editor.reshape(at, q, shape_of(x)), editor.reshape(at, s, shape_of(x)[:-1])
+    if x.target is aten.expand.default and shape_of(x)[-1:] == shape_of(source)[-1:]:
+        q, s = quantize_source(editor, at, source)
+        return editor.expand(at, q, shape_of(x)), editor.expand(at, s, shape_of(x)[:-1])
+    return quantize_rows(editor, at, x)
+
+
+def as_row(editor: Editor, at: fx.Node, scale: fx.Node) -> fx.Node:
+    """A scale per column: [..., n] as [..., 1, n]."""
+    return editor.reshape(at, scale, (*shape_of(scale)[:-1], 1, shape_of(scale)[-1]))
+
+
+def float32(number: float) -> float:
+    """A Python number as float32 holds it: that is how it takes part."""
+    return float(struct.unpack("f", struct.pack("f", number))[0])
+
+
+def dequantize(
+    editor: Editor, at: fx.Node, c: fx.Node, row: fx.Node, col: fx.Node | None = None, bias: fx.Node | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> fx.Node:  # fmt: skip
+    """Trailing operands that say nothing are left out, so that the text stays short."""
+    operands = [col, bias]
+    while operands and operands[-1] is None:
+        operands.pop()
+    return editor.emit(at, ops.dequantize, c, row, *operands, **({} if dtype is torch.float32 else {"dtype": dtype}))
+
+
+def _check_length(node: fx.Node, length: int) -> None:
+    if length > MAX_K:
+        raise unsupported(node, f"sums {length} products; an int32 holds at most {MAX_K}")
+
+
+def _linear(editor: Editor, node: fx.Node) -> fx.Node:
+    values = arguments(node)
+    x, weight = values["input"], values["weight"]
+    _check_length(node, shape_of(x)[-1])
+    qx, sx = quantize_source(editor, node, x)
+    qw, sw = quantize_rows(editor, node, weight)
+    c = editor.emit(node, ops.matmul_i8, qx, qw, True)
+    return dequantize(editor, node, c, sx, sw, values["bias"], dtype_of(node))
+
+
+def _attention(editor: Editor, node: fx.Node) -> fx.Node:
+    q, k, v, mask, scale, zero_masked_rows = node.args
+    qq, sq = quantize_source(editor, node, q)  # type: ignore[arg-type]
+    qk, sk = quantize_source(editor, node, k)  # type: ignore[arg-type]
+    qv, sv = quantize_source(editor, node, v)  # type: ignore[arg-type]
+    factor = float32(scale)  # type: ignore[arg-type]
+    sq = editor.cast(node, sq, torch.float32)
+    if factor != 1.0:
+        sq = editor.emit(node, aten.mul.Tensor, sq, factor)
+    c = editor.emit(node, ops.matmul_i8, qq, qk, True)
+    scores = dequantize(editor, node, c, sq, as_row(editor, node, sk), mask)  # type: ignore[arg-type]
+    weights = editor.emit(node, ops.softmax, scores, zero_masked_rows)
+    qp, sp = quantize_rows(editor, node, weights, as_row(editor, node, sv))
+    return dequantize(editor, node, editor.emit(node, ops.matmul_i8, qp, qv, False), sp, dtype=dtype_of(node))
+
+
+def _matmul(editor: Editor, node: fx.Node) -> fx.Node:
+    """Two activations. Rows of b along k: both by rows; else b's rows belong to k and their scales go into a."""
+    a: Any = node.args[0]
+    b: Any = node.args[1]
+    _check_length(node, shape_of(a)[-1])
+    batch = shape_of(node)[:-2]
+    a = editor.broadcast(node, a, (*batch, *shape_of(a)[-2:]))
+    if len(shape_of(b)) > 2:
+        b = editor.broadcast(node, b, (*batch, *shape_of(b)[-2:]))
+    if _rows_along_k(b):
+        qa, sa = quantize_source(editor, node, a)
+        qb, sb = quantize_source(editor, node, editor.swap_last(node, b))
+        c = editor.emit(node, ops.matmul_i8, qa, qb, True)
+        return dequantize(editor, node, c, sa, as_row(editor, node, sb), dtype=dtype_of(node))
+    qb, sb = quantize_source(editor, node, b)
+    qa, sa = quantize_rows(editor, node, a, as_row(editor, node, sb))
+    return dequantize(editor, node, editor.emit(node, ops.matmul_i8, qa, qb, False), sa, dtype=dtype_of(node))
+
+
+def _rows_along_k(b: fx.Node) -> bool:
+    """Whether k is the dimension along which b's elements were made: b is then somebody's transpose, or a weight."""
+    if b.meta["depends"] < 2:
+        return True
+    rank = len(shape_of(b))
+    while b.target is aten.expand.default:
+        b = b.args[0]  # type: ignore[assignment]
+    return b.target is aten.permute.default and b.args[1][-2] == rank - 1  # type: ignore[index, operator, return-value]

@@ -1,0 +1,158 @@
+"""Canonical views: permute, reshape, expand, slice and select, every size written out.
+
+    before   %t = transpose(%x, 1, 2); %y = clone(%t); %z = view(%y, [2, 7, -1]); %w = unsqueeze(%m, 1)
+    after    %t = permute(%x, [0, 2, 1, 3]); %z = reshape(%t, [2, 7, 384]); %w = reshape(%m, [2, 1, 7])
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from compiler.passes.editor import Editor, aten, shape_of
+from compiler.passes.rules import Rule, arguments
+
+
+def _drop(editor: Editor, node: fx.Node) -> fx.Node:
+    x = node.args[0]
+    assert isinstance(x, fx.Node)
+    return x
+
+
+def _dropout(editor: Editor, node: fx.Node) -> fx.Node | None:
+    values = arguments(node)
+    train = values.get("train", values.get("training"))
+    return None if train and values["p"] else values["input"]
+
+
+def _transpose(editor: Editor, node: fx.Node) -> fx.Node:
+    values = arguments(node)
+    x = values["self"]
+    order = list(range(len(shape_of(x))))
+    first, second = values.get("dim0", values.get("axis0", -2)), values.get("dim1", values.get("axis1", -1))
+    if len(order) > 1:
+        order[first], order[second] = order[second], order[first]
+    return editor.permute(node, x, order)
+
+
+def _reverse_dims(editor: Editor, node: fx.Node) -> fx.Node:
+    x: Any = node.args[0]
+    return editor.permute(node, x, reversed(range(len(shape_of(x)))))
+
+
+def _permute(editor: Editor, node: fx.Node) -> fx.Node:
+    x, dims = node.args[0], node.args[1]
+    rank = len(shape_of(x))
+    return editor.permute(node, x, [d % rank for d in dims])  # type: ignore[union-attr, arg-type, operator]
+
+
+def _reshape(editor: Editor, node: fx.Node) -> fx.Node:
+    """Any operation that only regroups elements: the result's shape says it all."""
+    x: Any = node.args[0]
+    while x.target is aten.expand.default and math.prod(shape_of(x)) == math.prod(shape_of(x.args[0])):
+        x = x.args[0]
+    return editor.reshape(node, x, shape_of(node))
+
+
+def _expand(editor: Editor, node: fx.Node) -> fx.Node:
+    """An expand that only adds leading ones is a reshape."""
+    x: Any = node.args[0]
+    shape = shape_of(node)
+    if math.prod(shape) == math.prod(shape_of(x)):
+        return editor.reshape(node, x, shape)
+    return editor.broadcast(node, x, shape)
+
+
+def _slice(editor: Editor, node: fx.Node) -> fx.Node | None:
+    values = arguments(node)
+    x, dim = values["self"], values["dim"] % len(shape_of(values["self"]))
+    if shape_of(x) == shape_of(node):
+        return x  # type: ignore[no-any-return]
+    size = shape_of(x)[dim]
+    start, end, _ = slice(values["start"], values["end"]).indices(size)
+    if values["step"] != 1:
+        return None
+    return editor.emit(node, aten.slice.Tensor, x, dim, start, end)
+
+
+def _select(editor: Editor, node: fx.Node) -> fx.Node:
+    x, dim, index = node.args
+    dim, index = dim % len(shape_of(x)), index % shape_of(x)[dim]  # type: ignore[operator]
+    if shape_of(x)[dim] == 1:
+        return editor.reshape(node, x, shape_of(node))  # type: ignore[arg-type]
+    return editor.emit(node, aten.select.int, x, dim, index)
+
+
+def _pieces(editor: Editor, node: fx.Node) -> None:
+    """split, chunk, unbind: each piece that is read becomes a slice."""
+    x: Any = node.args[0]
+    values = arguments(node)
+    dim = (values.get("dim") or 0) % len(shape_of(x))
+    start = 0
+    starts = []
+    pieces = node.meta["val"]
+    unbind = len(pieces[0].shape) < len(shape_of(x))
+    for piece in pieces:
+        starts.append(start)
+        start += 1 if unbind else piece.shape[dim]
+    for user in list(node.users):
+        number: Any = user.args[1]
+        end = starts[number] + (1 if unbind else pieces[number].shape[dim])
+        piece = editor.emit(user, aten.slice.Tensor, x, dim, starts[number], end)
+        editor.replace(user, editor.reshape(user, piece, pieces[number].shape))
+
+
+def _index(editor: Editor, node: fx.Node) -> fx.Node | None:
+    """x[arange, ..., arange] over all of x, as transformers writes masks, is a reshape."""
+    x, indices = node.args
+    assert isinstance(x, fx.Node) and isinstance(indices, (list, tuple))
+    rank = len(shape_of(node))
+    if len(indices) != len(shape_of(x)):
+        return None
+    axes = [_full_axis(editor.known(index), size, rank) for index, size in zip(indices, shape_of(x), strict=True)]
+    varying = [axis for axis in axes if axis is not None and axis >= 0]
+    if None in axes or varying != sorted(set(varying)):
+        return None
+    return editor.reshape(node, x, shape_of(node)) if math.prod(shape_of(x)) == math.prod(shape_of(node)) else None
+
+
+def _full_axis(index: Tensor | None, size: int, rank: int) -> int | None:
+    """The result axis along which `index` counts 0..size-1; -1 for a single zero; None for anything else."""
+    if index is None or index.dtype is torch.bool or index.numel() != size or not torch.equal(index.reshape(-1), torch.arange(size)):
+        return None
+    axes = [axis + rank - index.dim() for axis, extent in enumerate(index.shape) if extent != 1]
+    return axes[0] if len(axes) == 1 else (-1 if not axes else None)
+
+
+def _embedding(editor: Editor, node: fx.Node) -> fx.Node:
+    """Rows are looked up before they are broadcast; other options only matter for gradients."""
+    table, index = node.args[0], node.args[1]
+    assert isinstance(index, fx.Node)
+    if index.target is aten.expand.default:
+        inner = index.args[0]
+        rows = editor.emit(node, aten.embedding.default, table, inner)
+        return editor.expand(node, rows, shape_of(node))
+    return node if len(node.args) == 2 and not node.kwargs else editor.emit(node, aten.embedding.default, table, index)
+
+
+RULES: dict[Any, Rule] = {
+    **dict.fromkeys((aten.clone.default, aten.alias.default, aten.detach.default, aten.contiguous.default, aten.lift_fresh_copy.default), _drop),
+    **dict.fromkeys((aten.dropout.default, aten.feature_dropout.default), _dropout),
+    **dict.fromkeys((aten.transpose.int, aten.t.default, aten.swapaxes.default, aten.mT.default, aten.adjoint.default), _transpose),
+    aten.numpy_T.default: _reverse_dims,
+    aten.permute.default: _permute,
+    **dict.fromkeys(
+        (
+            aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.unsqueeze.default, aten.squeeze.default,
+            aten.squeeze.dim, aten.squeeze.dims, aten.flatten.using_ints, aten.unflatten.int, aten.view_as.default,
+        ),
+        _reshape,
+    ),
+    **dict.fromkeys((aten.expand.default, aten.expand_as.default, aten.broadcast_to.default), _expand),
+    aten.slice.Tensor: _slice,
+    aten.select.int: _select,
+    aten.index.Tensor: _index,
+    aten.embedding.default: _embedding,
+    **dict.fromkeys((aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int), _pieces),
+}  # fmt: skip

@@ -1,0 +1,213 @@
+"""What the chip's operations mean, in stock PyTorch operations that give the same bits on every CPU.
+
+Only operations that docs/numerics.md lists as reproducible are used: no torch.exp, sum, softmax, addcmul or `alpha`, no float32 sqrt.
+Functions are pure, tensor in, tensor out, without data-dependent Python, so they trace with fake tensors.
+The elementwise functions take and return float32; `activation` widens and rounds for the other types.
+"""
+
+import struct
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from isa import functions as constants
+
+
+def _float(word: int) -> float:
+    """The value of a float32 bit pattern."""
+    return float(struct.unpack("<f", struct.pack("<I", word))[0])
+
+
+NAN, INF, FLT_MAX = _float(constants.NAN), _float(constants.INF), _float(constants.FLT_MAX)
+
+
+def _horner(words: tuple[int, ...], x: Tensor) -> Tensor:
+    """The polynomial with these coefficients: every product and every sum rounds to float32."""
+    y = x * _float(words[0]) + _float(words[1])
+    for word in words[2:]:
+        y = y * x + _float(word)
+    return y
+
+
+def exp(x: Tensor) -> Tensor:
+    low, high = _float(constants.EXP_MIN), _float(constants.EXP_MAX)
+    z = torch.where(x > low, x, low)  # written so that NaN becomes `low`: the integer below is always defined
+    z = torch.where(z < high, z, high)
+    n = torch.round(z * _float(constants.LOG2E))
+    r = (z - n * _float(constants.EXP_C1)) - n * _float(constants.EXP_C2)
+    y = ((_horner(constants.EXP_P, r) * (r * r)) + r) + 1.0
+    y = (y.view(torch.int32) + (n.to(torch.int32) << 23)).view(torch.float32)
+    y = torch.where(x < low, 0.0, y)
+    y = torch.where(x > high, INF, y)
+    return torch.where(torch.isnan(x), NAN, y)
+
+
+def _odd(x: Tensor, magnitude: Tensor, split: int, near_zero: tuple[int, ...], rest: Tensor) -> Tensor:
+    """x + x*P(x*x) where |x| < split, else 1 - rest with the sign of x. NaN takes the second path."""
+    near = x * _horner(near_zero, x * x) + x
+    far = -rest + 1.0
+    far = torch.where(x < 0, -far, far)
+    return torch.where(magnitude < _float(split), near, far)
+
+
+def erf(x: Tensor) -> Tensor:
+    magnitude = torch.abs(x)
+    b = torch.where(magnitude > _float(constants.ERF_MAX), _float(constants.ERF_MAX), magnitude)
+    rest = exp(-(b * b)) * _horner(constants.ERF_R, b - _float(constants.ERF_CENTRE))
+    return _odd(x, magnitude, constants.ERF_SPLIT, constants.ERF_P, rest)
+
+
+def tanh(x: Tensor) -> Tensor:
+    magnitude = torch.abs(x)
+    rest = recip(1.0 + exp(magnitude + magnitude)) * 2.0  # torch's 2.0 / t is this too: reciprocal, then product
+    return _odd(x, magnitude, constants.TANH_SPLIT, constants.TANH_P, rest)
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    return recip(1.0 + exp(-x))
+
+
+def silu(x: Tensor) -> Tensor:
+    return x * sigmoid(x)
+
+
+def gelu_erf(x: Tensor) -> Tensor:
+    return (x * 0.5) * (1.0 + erf(x * _float(constants.SQRT_HALF)))
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    cube = (x * x) * x
+    return (x * 0.5) * (1.0 + tanh((x + cube * _float(constants.GELU_CUBIC)) * _float(constants.SQRT_2_OVER_PI)))
+
+
+def relu(x: Tensor) -> Tensor:
+    return torch.where(x <= 0, 0.0, x)
+
+
+def recip(x: Tensor) -> Tensor:
+    return torch.reciprocal(x)
+
+
+def sqrt(x: Tensor) -> Tensor:
+    return torch.sqrt(x.to(torch.float64)).to(torch.float32)  # float32 sqrt is not correctly rounded in torch's vector code
+
+
+def rsqrt(x: Tensor) -> Tensor:
+    return recip(sqrt(x))
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    f.__name__: f for f in (exp, gelu_erf, gelu_tanh, silu, sigmoid, tanh, rsqrt, recip, sqrt, erf, relu)
+}
+
+
+def activation(x: Tensor, kind: str) -> Tensor:
+    """The function named `kind` (`isa.spec.ACT`), float32 inside, rounded once to the type of x."""
+    return ACTIVATIONS[kind](x.to(torch.float32)).to(x.dtype)
+
+
+def tree_sum(x: Tensor, dim: int = -1) -> Tensor:
+    """Float32 sum over `dim` (-1 or -2) in the chip's order: element i adds to accumulator i mod 64, then halving."""
+    x = x.to(torch.float32)
+    if dim == -2:
+        x = x.transpose(-1, -2)
+    count = x.shape[-1]
+    if padding := -count % constants.SUM_LANES:
+        x = torch.cat([x, x.new_zeros((*x.shape[:-1], padding))], dim=-1)
+    blocks = x.reshape(*x.shape[:-1], -(-count // constants.SUM_LANES), constants.SUM_LANES)
+    total = x.new_zeros((*x.shape[:-1], constants.SUM_LANES))
+    for i in range(blocks.shape[-2]):
+        total = total + blocks[..., i, :]
+    while (width := total.shape[-1] // 2) > 0:
+        total = total[..., :width] + total[..., width:]
+    return total[..., 0]
+
+
+def reduce(x: Tensor, kind: str, dim: int, keepdim: bool) -> Tensor:
+    """sum, sumsq, max, min or absmax over dim -1 or -2, float32 inside, rounded to the type of x; -0 becomes +0."""
+    y = x.to(torch.float32)
+    if kind in ("sum", "sumsq"):
+        y = tree_sum(y * y if kind == "sumsq" else y, dim)
+    else:
+        y = _extreme(y, kind, dim)
+    return (y.unsqueeze(dim) if keepdim else y).to(x.dtype)
+
+
+def _extreme(x: Tensor, kind: str, dim: int) -> Tensor:
+    if x.shape[dim] == 0:
+        shape = list(x.shape)
+        del shape[dim]
+        return x.new_full(shape, {"max": -INF, "min": INF, "absmax": 0.0}[kind])
+    if kind == "min":
+        return torch.amin(x, dim) + 0.0
+    return torch.amax(torch.abs(x) if kind == "absmax" else x, dim) + 0.0
+
+
+def clamp(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
+    """Bounds are float32 constants; NaN stays; a zero result is +0."""
+    y = x.to(torch.float32)
+    if min is not None:
+        y = torch.where(y < min, min, y)
+    if max is not None:
+        y = torch.where(y > max, max, y)
+    return (y + 0.0).to(x.dtype)
+
+
+def softmax(x: Tensor, zero_masked_rows: bool = False) -> Tensor:
+    """Over the last dim, float32. With `zero_masked_rows` a row of -Inf only gives zeros, else NaN."""
+    x = x.to(torch.float32)
+    m = _extreme(x, "max", -1).unsqueeze(-1)
+    if zero_masked_rows:
+        m = torch.where(m < -FLT_MAX, -FLT_MAX, m)
+    e = exp(x - m)
+    t = tree_sum(e).unsqueeze(-1)
+    if zero_masked_rows:
+        t = torch.where(t < 1.0, 1.0, t)
+    return e * recip(t)
+
+
+def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    """Over the last dim, float32 inside, rounded once to the type of x."""
+    y = x.to(torch.float32)
+    share = 1.0 / x.shape[-1] if x.shape[-1] else 0.0
+    d = y - (tree_sum(y) * share).unsqueeze(-1)
+    variance = tree_sum(d * d) * share
+    y = d * rsqrt(variance + eps).unsqueeze(-1)
+    if weight is not None:
+        y = y * weight.to(torch.float32)
+    if bias is not None:
+        y = y + bias.to(torch.float32)
+    return y.to(x.dtype)
+
+
+def quantize_rows(x: Tensor, col: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Dynamic symmetric int8 per row, as torchao computes it: (int8 of x's shape, scale of x's type per row)."""
+    y = x.to(torch.float32)
+    if col is not None:
+        y = y * col.to(torch.float32)
+    s = (_extreme(y, "absmax", -1) / _float(constants.Q_LEVELS)).to(x.dtype).to(torch.float32)
+    s = torch.where(s < _float(constants.Q_MIN_SCALE), _float(constants.Q_MIN_SCALE), s)
+    q = torch.round(y * recip(s).unsqueeze(-1))
+    q = torch.where(torch.isnan(q), 0.0, torch.clamp(q, -128.0, 127.0))
+    return q.to(torch.int8), s.to(x.dtype)
+
+
+def matmul_i8(a: Tensor, b: Tensor, transpose_b: bool = False) -> Tensor:
+    """Exact int32 product of int8 tensors: float matmul of integers this small rounds nowhere, in any order."""
+    if transpose_b:
+        b = b.transpose(-1, -2)
+    exact = torch.float32 if a.shape[-1] <= 1024 else torch.float64
+    return torch.matmul(a.to(exact), b.to(exact)).to(torch.int32)
+
+
+def dequantize(
+    c: Tensor, row: Tensor, col: Tensor | None = None, bias: Tensor | None = None, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """((f32(c)*row)*col) + bias, rounded to `dtype` after the row scale and at the end."""
+    t = (c.to(torch.float32) * row.to(torch.float32).unsqueeze(-1)).to(dtype).to(torch.float32)
+    if col is not None:
+        t = t * col.to(torch.float32)
+    if bias is not None:
+        t = t + bias.to(torch.float32)
+    return t.to(dtype)

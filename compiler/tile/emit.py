@@ -1,0 +1,151 @@
+"""Emit a kernel: pick its cut, walk its blocks, call one emitter per operation."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import product
+from math import prod
+
+from torch import fx
+
+from compiler.tile import emit_elementwise as elementwise
+from compiler.tile import emit_matmul, emit_rows
+from compiler.tile.emitter import Cut, Emitter
+from compiler.tile.graph import op_name, shape
+from compiler.tile.ir import Buffer, Op
+from compiler.tile.kernels import Kernel
+from compiler.tile.layout import Range
+from compiler.tile.storage import Storage
+from isa.chip import Chip
+from isa.errors import CompileError, UnsupportedError
+from isa.spec import Space
+
+Emit = Callable[[Emitter, fx.Node], None]
+
+EMIT: dict[str, Emit] = {
+    "matmul_i8": emit_matmul.matmul,
+    "dequantize": emit_matmul.dequantize,
+    "quantize_rows": emit_rows.quantize_rows,
+    "softmax": emit_rows.softmax,
+    "layer_norm": emit_rows.layer_norm,
+    "reduce": emit_rows.reduce,
+    "embedding": emit_rows.embedding,
+    "activation": elementwise.activation,
+    "clamp": elementwise.clamp,
+    "where": elementwise.where,
+    "cat": elementwise.cat,
+    "clone": elementwise.copy,
+    "_to_copy": elementwise.cast,
+    "neg": elementwise.negate,
+    "abs": elementwise.absolute,
+    "reciprocal": elementwise.reciprocal,
+    "logical_not": elementwise.logical_not,
+    "bitwise_not": elementwise.logical_not,
+    **{name: elementwise.binary(name) for name in ("add", "sub", "mul", "div", "eq", "ne", "lt", "le")},
+    **{name: elementwise.binary(word, swap=True) for name, word in (("gt", "lt"), ("ge", "le"))},
+    **{f"{kind}_{name}": elementwise.binary(name) for kind in ("bitwise", "logical") for name in ("and", "or", "xor")},
+}
+
+MAX_ROWS = 128  # rows per block: enough to keep the array busy, few enough for several blocks in flight
+
+
+def emit_kernel(kernel: Kernel, storage: Storage, cut: Cut, prefix: str, only_first: bool = False) -> Emitter:
+    """Emit every block (or the first, to measure it) of a kernel."""
+    e = Emitter(kernel, storage, cut, prefix)
+    for ranges in blocks(kernel.domain, cut.rows):
+        e.ranges, e.tiles, e.notes = ranges, {}, {}
+        e.skipped = set()
+        for node in kernel.nodes:
+            name = op_name(node)
+            if name not in EMIT:
+                raise UnsupportedError(f"no instruction selection for {node.target}", node.name)
+            EMIT[name](e, node)
+        if only_first:
+            break
+    return e
+
+
+def blocks(domain: Sequence[int], rows: int) -> Iterator[tuple[Range, ...]]:
+    """Cut a domain into boxes of at most `rows` points: single steps of the outer dimensions, runs of one, all of the inner.
+
+    >>> list(blocks((2, 3), 2))
+    [((0, 1), (0, 2)), ((0, 1), (2, 3)), ((1, 2), (0, 2)), ((1, 2), (2, 3))]
+    """
+    axis, inner = len(domain), 1
+    while axis > 0 and inner * domain[axis - 1] <= rows:
+        axis -= 1
+        inner *= domain[axis]
+    if axis == 0:
+        yield tuple((0, n) for n in domain)
+        return
+    axis -= 1
+    size = max(1, rows // inner)
+    even = -(-domain[axis] // -(-domain[axis] // size))  # blocks of nearly equal size
+    whole = [(0, n) for n in domain[axis + 1 :]]
+    for outer in product(*(range(n) for n in domain[:axis])):
+        for low in range(0, domain[axis], even):
+            yield (*((i, i + 1) for i in outer), (low, min(low + even, domain[axis])), *whole)
+
+
+def peak_bytes(ops: Sequence[Op], space: Space, kept: set[Buffer], ignore: set[Buffer]) -> int:
+    """Most bytes of new buffers alive at once, in this order of ops; `kept` ones stay alive to the end."""
+    first: dict[Buffer, int] = {}
+    last: dict[Buffer, int] = {}
+    for i, op in enumerate(ops):
+        for ref in op.views:
+            if ref is not None and ref.buffer.space is space and ref.buffer not in ignore:
+                first.setdefault(ref.buffer, i)
+                last[ref.buffer] = len(ops) if ref.buffer in kept else i
+    change = [0] * (len(ops) + 2)
+    for buffer, i in first.items():
+        size = -(-buffer.bytes // 64) * 64
+        change[i] += size
+        change[last[buffer] + 1] -= size
+    peak = alive = 0
+    for step in change:
+        alive += step
+        peak = max(peak, alive)
+    return peak
+
+
+def cuts(kernel: Kernel) -> Iterator[Cut]:
+    """Ways to cut a kernel, best first: whole weights and many rows, then narrower, then reloaded, then shallow."""
+    total = prod(kernel.domain)
+    matmuls = [n for n in kernel.nodes if op_name(n) == "matmul_i8"]
+    n = max((shape(m)[-1] for m in matmuls), default=1)
+    k = max((shape(m.args[0])[-1] for m in matmuls), default=1)  # type: ignore[arg-type]
+    rows = [r for r in (MAX_ROWS >> i for i in range(8)) if r < 2 * total] or [1]
+    widths = [w for w in (1 << 30, 4096, 1024, 256, 64, 16) if w == 1 << 30 or w < n]
+    for keep in (True, False) if matmuls else (True,):
+        for r in rows:
+            for width in widths if matmuls else (1 << 30,):
+                yield Cut(min(r, total), width, keep=keep)
+    for depth in (1024, 256, 64, 16):
+        if depth < k:
+            yield Cut(1, 16, depth, keep=False)
+
+
+def fit(kernel: Kernel, storage: Storage, chip: Chip, resident: int, prefix: str, share: float) -> Cut:
+    """The best cut whose first block fits: twice into the free SRAM and ACC (double buffering) if possible, else once.
+
+    `resident` bytes of SRAM are taken by values with a home there; `share` shrinks the budget when the plan failed before.
+    Raises CompileError when nothing fits.
+    """
+    homes = {layout.buffer for layout in storage.homes.values()}
+    free = chip.sram.bytes - resident
+    measured: list[tuple[Cut, int, int]] = []
+    for copies in (2, 1):
+        for index, cut in enumerate(cuts(kernel)):
+            if index == len(measured):
+                e = emit_kernel(kernel, storage, cut, prefix, only_first=True)
+                kept = e.kept if cut.keep else set()
+                measured.append((cut, peak_bytes(e.ops, Space.SRAM, kept, homes), peak_bytes(e.ops, Space.ACC, set(), homes)))
+            cut, sram, acc = measured[index]
+            if copies * sram <= free * share and copies * acc <= chip.acc.bytes * share:
+                return replace(cut)
+    needed = min(sram for _, sram, _ in measured)
+    raise CompileError(
+        f"the smallest tile of {kernel.nodes[-1].name} needs {needed} bytes of SRAM and {min(a for *_, a in measured)} of ACC; "
+        f"chip '{chip.name}' has {free} of {chip.sram.bytes} free and {chip.acc.bytes}",
+        f"kernel {prefix.rstrip('.')} {kernel}",
+        "use a chip with a larger scratchpad",
+    )

@@ -1,0 +1,149 @@
+"""Elementwise operations: arithmetic, comparisons, selection, casts, activations, copies, concatenation."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from torch import fx
+
+from compiler.tile.emit_matmul import fused_add
+from compiler.tile.emit_rows import ONE, argument, bits
+from compiler.tile.emitter import Emitter, Tile
+from compiler.tile.graph import dtype, shape
+from compiler.tile.layout import Layout
+from isa.spec import ACT, VOP, Dtype
+
+SIGN_FLIP = 0xBF800000  # -1.0
+
+
+def binary(op: str, swap: bool = False) -> Callable[[Emitter, fx.Node], None]:
+    """A two-operand word. `swap` exchanges the operands (a > b is b < a)."""
+
+    def emit(e: Emitter, node: fx.Node) -> None:
+        if op == "add" and fused_add(e, node):
+            return
+        a, b = node.args[0], node.args[1]
+        if swap:
+            a, b = b, a
+        compute(e, node, op, a, b)
+
+    return emit
+
+
+def compute(e: Emitter, node: fx.Node, op: str, a: Any, b: Any, out: Tile | None = None) -> None:
+    """One word d = op(a, b); either operand may be a Python number."""
+    rank = len(shape(node))
+    out = out or e.result(node)
+    left = e.operand(a, rank) if isinstance(a, fx.Node) else None
+    right = e.operand(b, rank) if isinstance(b, fx.Node) else None
+    kinds = [x.dtype for x in (out.layout, left, right) if x is not None]
+    integer = not any(k.is_float for k in kinds)
+    if left is None:
+        left = e.constant(number(a, integer), Dtype.I32 if integer else Dtype.F32)
+    attrs = {"f": VOP.index(op)}
+    if right is None and b is not None:
+        attrs["imm"] = number(b, integer)
+    e.word("vop", node, out.layout.shape, {"d": out}, {"a": left, "b": right}, attrs)
+    e.finish(node)
+
+
+def number(value: Any, integer: bool) -> int:
+    """The immediate bits of a Python scalar."""
+    return int(value) & 0xFFFFFFFF if integer else bits(float(value))
+
+
+def negate(e: Emitter, node: fx.Node) -> None:
+    compute(e, node, "mul", node.args[0], -1.0 if dtype(node).is_float else -1)
+
+
+def absolute(e: Emitter, node: fx.Node) -> None:
+    x = node.args[0]
+    assert isinstance(x, fx.Node)
+    a = e.operand(x, len(shape(node)))
+    minus = e.temp(a.shape, a.dtype, node.name + ".neg")
+    e.word("vop", node, a.shape, {"d": minus}, {"a": a}, {"f": VOP.index("mul"), "imm": SIGN_FLIP if a.dtype.is_float else 0xFFFFFFFF})
+    e.word("vop", node, a.shape, {"d": e.result(node)}, {"a": a, "b": minus}, {"f": VOP.index("max")})
+    e.finish(node)
+
+
+def reciprocal(e: Emitter, node: fx.Node) -> None:
+    function(e, node, "recip")
+
+
+def activation(e: Emitter, node: fx.Node) -> None:
+    kind = argument(node, 1, "kind")
+    assert isinstance(kind, str)
+    function(e, node, kind)
+
+
+def function(e: Emitter, node: fx.Node, kind: str) -> None:
+    x = node.args[0]
+    assert isinstance(x, fx.Node)
+    out = e.result(node)
+    e.word("act", node, out.layout.shape, {"d": out}, {"a": e.operand(x, len(shape(node)))}, {"f": ACT.index(kind), "scale": ONE})
+    e.finish(node)
+
+
+def clamp(e: Emitter, node: fx.Node) -> None:
+    low, high = argument(node, 1, "min"), argument(node, 2, "max")
+    out, source = e.result(node), e.operand(node.args[0], len(shape(node)))  # type: ignore[arg-type]
+    for op, bound in (("max", low), ("min", high)):
+        if bound is not None:
+            e.word("vop", node, out.layout.shape, {"d": out}, {"a": source}, {"f": VOP.index(op), "imm": bits(float(bound))})
+            source = out.layout
+    e.finish(node)
+
+
+def where(e: Emitter, node: fx.Node) -> None:
+    """d = x; then take y where the condition is zero."""
+    condition, x, y = node.args[:3]
+    assert isinstance(condition, fx.Node)
+    rank, out = len(shape(node)), e.result(node)
+    sizes, integer = out.layout.shape, not out.layout.dtype.is_float
+    kind = Dtype.I32 if integer else Dtype.F32
+    first = e.operand(x, rank) if isinstance(x, fx.Node) else e.constant(number(x, integer), kind)
+    e.word("vop", node, sizes, {"d": out.layout}, {"a": first}, {"f": VOP.index("mov")})
+    attrs = {"f": VOP.index("sel")}
+    other: Layout | None = None
+    if isinstance(y, fx.Node):
+        other = e.operand(y, rank)
+    else:
+        attrs["imm"] = number(y, integer and e.operand(condition, rank).dtype in (Dtype.I8, Dtype.I32))
+    e.word("vop", node, sizes, {"d": out}, {"a": e.operand(condition, rank), "b": other}, attrs)
+    e.finish(node)
+
+
+def cast(e: Emitter, node: fx.Node) -> None:
+    """To bool: compare with zero. Otherwise a move; the store rounds."""
+    import torch
+
+    if node.meta["val"].dtype is torch.bool:
+        compute(e, node, "ne", node.args[0], 0)
+    else:
+        compute(e, node, "mov", node.args[0], None)
+
+
+def copy(e: Emitter, node: fx.Node) -> None:
+    compute(e, node, "mov", node.args[0], None)
+
+
+def logical_not(e: Emitter, node: fx.Node) -> None:
+    compute(e, node, "eq", node.args[0], 0)
+
+
+def cat(e: Emitter, node: fx.Node) -> None:
+    parts, out, start = node.args[0], e.result(node), 0
+    axis = (int(node.args[1]) if len(node.args) > 1 else 0) % len(shape(node))  # type: ignore[call-overload]
+    for part in parts:  # type: ignore[union-attr]
+        assert isinstance(part, fx.Node)
+        source = e.operand(part, len(shape(node)))
+        size = source.shape[axis]
+        target = replace(out, layout=_window(out.layout, axis, start, size), logical=_window(out.logical, axis, start, size))
+        e.word("vop", node, target.layout.shape, {"d": target}, {"a": source}, {"f": VOP.index("mov")})
+        start += size
+    e.finish(node)
+
+
+def _window(layout: Layout, axis: int, start: int, size: int) -> Layout:
+    shape_ = (*layout.shape[:axis], size, *layout.shape[axis + 1 :])
+    return replace(layout, offset=layout.offset + start * layout.strides[axis], shape=shape_)

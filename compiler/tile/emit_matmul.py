@@ -1,0 +1,152 @@
+"""Matmul with its epilogue: stage weight tiles, accumulate, then dequantize, bias, mask and residual on the way out.
+
+    for each tile of n:  ldw w;  mm acc = a · wᵀ;  vaff y = ((acc * row) * col) + bias (+ residual)
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+
+from torch import fx
+
+from compiler.tile.emitter import Emitter, Tile, columns
+from compiler.tile.graph import base, dtype, op_name, shape
+from compiler.tile.ir import Ref
+from compiler.tile.layout import Layout, _coalesce
+from isa.spec import TAP, Dtype, Space
+
+_ROUND = {Dtype.F32: 0, Dtype.BF16: 1, Dtype.F16: 2}
+
+
+def matmul(e: Emitter, node: fx.Node) -> None:
+    """A matmul is emitted by its dequantize, tile by tile."""
+    e.skipped.add(node)
+
+
+def dequantize(e: Emitter, node: fx.Node) -> None:
+    """Emit matmul and dequantize; wait for the residual addition if it follows at once."""
+    if residual_user(e, node) is not None:
+        e.skipped.add(node)
+        return
+    emit(e, node, node, None)
+
+
+def residual_user(e: Emitter, node: fx.Node) -> fx.Node | None:
+    """The addition that can be fused into this dequantize: its only reader, of two values of one shape and type."""
+    users = list(node.users)
+    if len(users) != 1 or node in e.storage.homes or users[0] not in e.kernel.members:
+        return None
+    user = users[0]
+    if op_name(user) != "add" or user.kwargs or not all(isinstance(a, fx.Node) for a in user.args[:2]) or user.args[0] is user.args[1]:
+        return None
+    same = all(shape(a) == shape(user) and dtype(a) == dtype(user) for a in user.args[:2])  # type: ignore[arg-type]
+    return user if same and dtype(user).is_float else None
+
+
+def fused_add(e: Emitter, node: fx.Node) -> bool:
+    """Emit `add` as the residual step of a pending dequantize. False if there is none."""
+    for index, operand in enumerate(node.args[:2]):
+        if isinstance(operand, fx.Node) and operand in e.skipped and op_name(operand) == "dequantize":
+            other = node.args[1 - index]
+            assert isinstance(other, fx.Node)
+            emit(e, operand, node, e.operand(other, len(shape(node))))
+            return True
+    return False
+
+
+def emit(e: Emitter, node: fx.Node, target: fx.Node, residual: Layout | None) -> None:
+    """Emit the matmul behind dequantize `node` and its epilogue, writing the block of value `target`."""
+    product_node, row_node = node.args[0], node.args[1]
+    assert isinstance(product_node, fx.Node) and isinstance(row_node, fx.Node)
+    col_node, bias_node = (node.args[i] if len(node.args) > i else node.kwargs.get(name) for i, name in ((2, "col"), (3, "bias")))
+    rank = len(shape(node))
+    a_node, b_node, transposed = product_node.args[0], product_node.args[1], bool(product_node.args[2])
+    assert isinstance(a_node, fx.Node) and isinstance(b_node, fx.Node)
+    a = e.operand(a_node, len(shape(a_node)))
+    batch = 0 if len(shape(b_node)) == 2 else rank - 2
+    weights = e.batched(b_node, batch)
+    row = e.operand(row_node, rank - 1).unsqueeze()
+    col = e.operand(col_node, rank) if isinstance(col_node, fx.Node) else None
+    bias = e.operand(bias_node, rank) if isinstance(bias_node, fx.Node) else None
+    sizes = e.block_shape(node)
+    out, n = e.result(target), sizes[-1]
+    step = min(e.cut.n, n)
+    tap = _row_max(e, node, target, sizes) if step >= n else None
+    for low in range(0, n, step):
+        high = min(low + step, n)
+        acc = _accumulate(e, product_node, a, b_node, weights, transposed, (*sizes[:-1], high - low), low, high)
+        ins = {"a": acc, "rs": row, "cs": _part(col, low, high), "bi": _part(bias, low, high), "res": _part(residual, low, high)}
+        attrs = {"rnd": _ROUND[dtype(node)]}
+        outs: dict[str, Tile | Layout] = {"d": out.columns(low, high)}
+        if tap is not None:
+            outs["tap"], attrs["red"] = tap.unsqueeze(), TAP.index("max")
+        e.word("vaff", target, acc.shape, outs, ins, attrs, row_op=tap is not None)
+    e.finish(target)
+
+
+def _row_max(e: Emitter, node: fx.Node, target: fx.Node, sizes: Sequence[int]) -> Layout | None:
+    """A buffer for the row maxima, if the softmax that wants them is the only reader."""
+    users = list(target.users)
+    if len(users) != 1 or users[0] not in e.kernel.members or op_name(users[0]) != "softmax" or dtype(node) is not Dtype.F32:
+        return None
+    tap = e.temp(sizes[:-1], Dtype.F32, target.name + ".max")
+    e.notes[target] = {"max": tap}
+    return tap
+
+
+def _part(layout: Layout | None, low: int, high: int) -> Layout | None:
+    return None if layout is None else columns(layout, low, high)
+
+
+def _accumulate(
+    e: Emitter, node: fx.Node, a: Layout, b_node: fx.Node, weights: Layout, transposed: bool, sizes: tuple[int, ...], low: int, high: int
+) -> Layout:
+    """Emit the words of one tile of the product, n in [low, high); returns the accumulator."""
+    k = a.shape[-1]
+    step = min(e.cut.k, k, 65535)
+    acc = e.temp(sizes, Dtype.I32, node.name + ".acc", Space.ACC)
+    for first in range(0, k, step):
+        last = min(first + step, k)
+        n_range, k_range = (low, high), (first, last)
+        rows, cols = (n_range, k_range) if transposed else (k_range, n_range)
+        w = e.stage(b_node, _window(weights, rows, cols))
+        for words in _mm_blocks(columns(a, first, last), w, acc, transposed):
+            refs, (b, m) = words
+            attrs = {"m": m, "n": high - low, "k": last - first, "b": b, "wt": int(transposed), "acc": int(first > 0)}
+            e.raw("mm", node, dict(zip(("c", "a", "w"), refs, strict=True)), attrs)
+    return acc
+
+
+def _window(layout: Layout, rows: tuple[int, int], cols: tuple[int, int]) -> Layout:
+    offset = layout.offset + rows[0] * layout.strides[-2] + cols[0] * layout.strides[-1]
+    return replace(layout, offset=offset, shape=(*layout.shape[:-2], rows[1] - rows[0], cols[1] - cols[0]))
+
+
+def _mm_blocks(a: Layout, w: Layout, c: Layout, transposed: bool) -> list[tuple[tuple[Ref, Ref, Ref], tuple[int, int]]]:
+    """(c, a, w) views and (planes, rows) of the words that multiply `a` by `w` into `c`."""
+    assert a.strides[-1] == 1 or a.shape[-1] == 1, f"rows of {base} are not contiguous"
+    batched = len(w.shape) > 2
+    lead = range(len(a.shape) - 2)
+    dims = [(a.shape[i], c.strides[i], a.strides[i], w.strides[i] if batched else 0) for i in lead]
+    rows = (a.shape[-2], c.strides[-2], a.strides[-2], 0)
+    if not batched:
+        dims = _coalesce([*dims, rows])
+        rows = dims.pop() if dims else (1, 0, 0, 0)
+    else:
+        dims = _coalesce(dims)
+    planes = dims.pop() if dims else (1, 0, 0, 0)
+    out = []
+    for outer in product(*(range(d[0]) for d in dims)):
+        for p0 in range(0, planes[0], 255):
+            for r0 in range(0, rows[0], 16383):
+                starts = [
+                    layout.offset + sum(i * d[1 + j] for i, d in zip(outer, dims, strict=True)) + p0 * planes[1 + j] + r0 * rows[1 + j]
+                    for j, layout in enumerate((c, a, w))
+                ]
+                strides = (rows[1], rows[2], w.strides[-2])
+                refs = tuple(
+                    Ref(layout.buffer, start * layout.dtype.bits // 8, layout.dtype, rs=rs, ps=planes[1 + j])
+                    for j, (layout, start, rs) in enumerate(zip((c, a, w), starts, strides, strict=True))
+                )
+                out.append((refs, (min(255, planes[0] - p0), min(16383, rows[0] - r0))))
+    return out  # type: ignore[return-value]

@@ -1,0 +1,206 @@
+"""The context in which one kernel's operations are emitted, block by block.
+
+It answers the questions every operation has: where is this operand (staging it from DRAM if need be), where does the
+result go (its home, or a buffer of the block), and which words cover an N-d block.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+
+from torch import fx
+
+from compiler.tile.graph import base, computing, dtype, shape
+from compiler.tile.ir import Buffer, Op, Ref, Tap
+from compiler.tile.kernels import Kernel
+from compiler.tile.layout import Layout, Range, contiguous, dense, pieces
+from compiler.tile.storage import Storage, apply_view
+from isa.spec import ISA, Dtype, Kind, Region, Space
+
+FLAT = Buffer("flat", Space.DRAM, 0)  # the row-major flattened value, for debug taps
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """The block of a value: where it lies on chip, and which elements of the whole value it holds."""
+
+    layout: Layout
+    logical: Layout
+    node: str
+
+    def columns(self, low: int, high: int) -> "Tile":
+        return replace(self, layout=columns(self.layout, low, high), logical=columns(self.logical, low, high))
+
+    def unsqueeze(self) -> "Tile":
+        return replace(self, layout=self.layout.unsqueeze(), logical=self.logical.unsqueeze())
+
+
+def columns(layout: Layout, low: int, high: int) -> Layout:
+    """Columns low..high of the last dimension."""
+    if layout.shape[-1] == 1:
+        return layout
+    return replace(layout, offset=layout.offset + low * layout.strides[-1], shape=(*layout.shape[:-1], high - low))
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How a kernel is cut: rows per block, columns and depth of a weight tile, whether weights stay for all blocks."""
+
+    rows: int
+    n: int = 1 << 30
+    k: int = 1 << 30
+    keep: bool = True
+
+
+@dataclass
+class Emitter:
+    """Emits one kernel. Buffers are single-assignment: every staged operand and every result of a block is a new one."""
+
+    kernel: Kernel
+    storage: Storage
+    cut: Cut
+    prefix: str
+    ops: list[Op] = field(default_factory=list)
+    tiles: dict[fx.Node, Tile] = field(default_factory=dict)
+    ranges: tuple[Range, ...] = ()
+    staged: dict[tuple[object, ...], Layout] = field(default_factory=dict)
+    kept: set[Buffer] = field(default_factory=set)
+    pending: dict[fx.Node, fx.Node] = field(default_factory=dict)
+    notes: dict[fx.Node, dict[str, Layout]] = field(default_factory=dict)
+    skipped: set[fx.Node] = field(default_factory=set)
+    constants: dict[Buffer, bytes] = field(default_factory=dict)
+    count: int = 0
+
+    # ---- buffers
+
+    def temp(self, sizes: Sequence[int], kind: Dtype, label: str, space: Space = Space.SRAM) -> Layout:
+        """A new dense buffer of this block."""
+        self.count += 1
+        buffer = Buffer(f"{self.prefix}{label}.{self.count}", space, max(1, -(-prod(sizes) * kind.bits // 8)))
+        return dense(buffer, kind, sizes)
+
+    def block_shape(self, node: fx.Node) -> tuple[int, ...]:
+        """The shape of the block of a value of this kernel."""
+        return tuple(high - low for low, high in self.ranges) + shape(node)[len(self.ranges) :]
+
+    def result(self, node: fx.Node) -> Tile:
+        """Where to write the block of value `node`: straight into its home in SRAM, or a buffer of the block."""
+        home = self.storage.homes.get(node)
+        logical = Layout(FLAT, dtype(node), shape(node), contiguous(shape(node))).narrow(self.ranges)
+        if home is not None and home.buffer.space is Space.SRAM:
+            tile = Tile(home.narrow(self.ranges), logical, node.name)
+        else:
+            tile = Tile(self.temp(self.block_shape(node), dtype(node), node.name), logical, node.name)
+        self.tiles[node] = tile
+        return tile
+
+    def finish(self, node: fx.Node) -> None:
+        """The block of `node` is complete: store it if its home is in DRAM."""
+        home = self.storage.homes.get(node)
+        if home is not None and home.buffer.space is Space.DRAM:
+            self.copy("sto", home.narrow(self.ranges), self.tiles[node].layout, node.name)
+
+    def copy(self, mnemonic: str, target: Layout, source: Layout, node: str) -> None:
+        for piece in pieces(target.shape, (target, source)):
+            d, a = piece.refs
+            self.ops.append(Op(mnemonic, (d, a), (*piece.extents,), node))
+
+    # ---- operands
+
+    def operand(self, node: fx.Node, rank: int, whole: bool = False) -> Layout:
+        """The block of an operand, on chip, right-aligned to the `rank` dimensions of its reader (`whole`: not cut at all)."""
+        inside = self._inside(node)
+        if inside is not None:
+            return inside
+        lead = rank - len(shape(node))
+        ranges = () if whole else self.ranges[max(lead, 0) :]
+        return self.stage(node, self.storage.resolve(node).narrow(ranges))
+
+    def batched(self, node: fx.Node, batch: int) -> Layout:
+        """The right side of a batched matmul: cut along the leading `batch` dimensions only, not staged yet."""
+        return self.storage.resolve(node).narrow(self.ranges[:batch])
+
+    def stage(self, node: fx.Node, layout: Layout) -> Layout:
+        """Bring a part of a value on chip unless it is there."""
+        return self.stage_layout(layout, base(node).name)
+
+    def stage_layout(self, layout: Layout, name: str) -> Layout:
+        """Bring a layout on chip unless it is there. Repeated dimensions are loaded once."""
+        if layout.buffer.space is not Space.DRAM:
+            return layout
+        key = (layout.buffer.name, layout.offset, layout.shape, layout.strides)
+        if key in self.staged:
+            return self.staged[key]
+        thin = replace(layout, shape=tuple(1 if s == 0 else n for n, s in zip(layout.shape, layout.strides, strict=True)))
+        local = self.temp(thin.shape, layout.dtype, name + ".in")
+        constant = layout.buffer.region in (Region.WEIGHTS, Region.CONST)
+        self.copy("ldw" if constant else "lda", local, thin, name)
+        strides = tuple(0 if n != m else s for n, m, s in zip(layout.shape, thin.shape, local.strides, strict=True))
+        local = replace(local, shape=layout.shape, strides=strides)
+        if constant and not self.cut.keep and layout.elements > 1 << 14:
+            return local
+        self.staged[key] = local
+        if constant:
+            self.kept.add(local.buffer)
+        return local
+
+    def constant(self, bits: int, kind: Dtype = Dtype.F32) -> Layout:
+        """One element of the constant region, on chip, to be repeated over anything."""
+        buffer = Buffer(f"constant.{kind.name.lower()}.{bits:08x}", Space.DRAM, 4, Region.CONST)
+        self.constants[buffer] = bits.to_bytes(4, "little")
+        return self.stage_layout(dense(buffer, kind, (1,)), buffer.name)
+
+    def tap(self, operand: str, node: str, where: tuple[int, int, int, int]) -> Tap:
+        return Tap(operand, node, *where)
+
+    def _inside(self, node: fx.Node) -> Layout | None:
+        """The block of a value that this kernel has just computed, or of a view of one."""
+        origin = base(node)
+        if computing(origin) not in self.kernel.members:
+            return None
+        if origin not in self.tiles:
+            raise AssertionError(f"{node.name}: its kernel has not computed {origin.name} yet")
+        chain = []
+        while node is not origin:
+            chain.append(node)
+            node = node.args[0]  # type: ignore[assignment]
+            if isinstance(node.meta["val"], tuple | list) and node is not origin:
+                node = node.args[0]  # type: ignore[assignment]
+        layout = self.tiles[origin].layout
+        for view in reversed(chain):
+            layout = apply_view(layout, view, self.block_shape(view))
+        return layout
+
+    # ---- words
+
+    def word(
+        self,
+        mnemonic: str,
+        node: fx.Node,
+        sizes: Sequence[int],
+        outs: Mapping[str, Tile | Layout],
+        ins: Mapping[str, Layout | None],
+        attrs: Mapping[str, int] | None = None,
+        *,
+        row_op: bool = False,
+        down: bool = False,
+    ) -> None:
+        """Emit as many words as it takes to cover the iteration space `sizes`."""
+        row = ISA[mnemonic]
+        has_planes = any(f.name == "planes" for f in row.fields)
+        layouts: list[Layout | None] = []
+        tapped = [(name, out) for name, out in outs.items() if isinstance(out, Tile)]
+        for view in row.views:
+            given = outs.get(view.name) or ins.get(view.name)
+            layout = given.layout if isinstance(given, Tile) else given
+            layouts.append(layout.broadcast(sizes) if layout is not None else None)
+        logical = [(t.logical.offset, t.logical.broadcast(sizes).strides) for _, t in tapped]
+        names = {f.name for f in row.fields if f.kind is not Kind.VIEW}
+        for piece in pieces(sizes, layouts, logical, row_op=row_op, down=down, planes=has_planes):
+            extents = tuple((k, v) for k, v in piece.extents if k in names)
+            taps = tuple(Tap(name, t.node, *where) for (name, t), where in zip(tapped, piece.logical, strict=True))
+            self.ops.append(Op(mnemonic, piece.refs, (*extents, *(attrs or {}).items()), node.name, taps))
+
+    def raw(self, mnemonic: str, node: fx.Node, views: Mapping[str, Ref], attrs: Mapping[str, int], taps: tuple[Tap, ...] = ()) -> None:
+        """Emit one word as given."""
+        self.ops.append(Op(mnemonic, tuple(views.get(f.name) for f in ISA[mnemonic].views), tuple(attrs.items()), node.name, taps))

@@ -1,0 +1,115 @@
+"""What the tile passes need to know of a lowered FX node: its role, shape, type and row domain.
+
+The *row domain* of an operation is the leading part of its shape over which it can be cut into blocks
+without changing a bit: everything for elementwise work, all but the last dimension for rows that are
+reduced, normalised or quantized.
+"""
+
+from collections.abc import Iterator
+from enum import Enum
+from operator import getitem
+from typing import Any
+
+import torch
+from torch import fx
+
+from isa.errors import UnsupportedError
+from isa.spec import Dtype
+
+aten = torch.ops.aten
+
+
+class Role(Enum):
+    ELEMENTWISE = "elementwise"
+    ROWS = "rows"  # needs the last dimension whole
+    DOWN = "down"  # needs the last two dimensions whole
+    MATMUL = "matmul"
+    DEQUANTIZE = "dequantize"
+    GATHER = "gather"
+    VIEW = "view"
+    CAT = "cat"
+
+
+DTYPES: dict[torch.dtype, Dtype] = {
+    torch.float32: Dtype.F32, torch.bfloat16: Dtype.BF16, torch.float16: Dtype.F16,
+    torch.int8: Dtype.I8, torch.bool: Dtype.I8, torch.int32: Dtype.I32, torch.int64: Dtype.I32,
+}
+
+_VIEWS = ("view", "reshape", "_unsafe_view", "permute", "expand", "slice", "select", "unsqueeze", "squeeze", "clone", "transpose", "alias", "contiguous", "split_with_sizes", "split")
+_LLMCHIP = {
+    "quantize_rows": Role.ROWS, "matmul_i8": Role.MATMUL, "dequantize": Role.DEQUANTIZE, "softmax": Role.ROWS,
+    "layer_norm": Role.ROWS, "activation": Role.ELEMENTWISE, "clamp": Role.ELEMENTWISE,
+}
+
+
+def op_name(node: fx.Node) -> str:
+    """Base name of the operator: `add` for aten.add.Tensor."""
+    return str(getattr(node.target, "_schema", None) and node.target._schema.name.split("::")[1])  # type: ignore[union-attr]
+
+
+def role(node: fx.Node) -> Role:
+    """How the tile passes treat a call_function node."""
+    if node.target is getitem:
+        return Role.VIEW
+    name = op_name(node)
+    if node.target.namespace == "llmchip":  # type: ignore[union-attr]
+        if name == "reduce":
+            return Role.DOWN if node.args[2] in (-2, value(node.args[0]).ndim - 2) else Role.ROWS
+        return _LLMCHIP[name]
+    if name in _VIEWS:
+        return Role.ELEMENTWISE if node.meta.get("copy") else Role.VIEW
+    return {"embedding": Role.GATHER, "cat": Role.CAT}.get(name, Role.ELEMENTWISE)
+
+
+def value(node: Any) -> torch.Tensor:
+    """The fake tensor a node stands for (the first of several)."""
+    val = node.meta["val"]
+    return val[0] if isinstance(val, tuple | list) else val  # type: ignore[no-any-return]
+
+
+def shape(node: fx.Node) -> tuple[int, ...]:
+    return tuple(int(n) for n in value(node).shape)
+
+
+def dtype(node: fx.Node) -> Dtype:
+    kind = value(node).dtype
+    if kind not in DTYPES:
+        raise UnsupportedError(f"type {kind} does not exist on the chip", node.name)
+    return DTYPES[kind]
+
+
+def row_domain(node: fx.Node) -> tuple[int, ...]:
+    """The leading sizes over which the node can be cut into blocks."""
+    match role(node):
+        case Role.ROWS:
+            return shape(node.args[0])[:-1]  # type: ignore[arg-type]
+        case Role.DOWN:
+            return shape(node.args[0])[:-2]  # type: ignore[arg-type]
+        case Role.MATMUL | Role.DEQUANTIZE | Role.GATHER:
+            return shape(node)[:-1]
+        case Role.CAT:
+            return shape(node)[: int(node.args[1]) % len(shape(node)) if len(node.args) > 1 else 0]  # type: ignore[call-overload]
+        case _:
+            return shape(node)
+
+
+def base(node: fx.Node) -> fx.Node:
+    """The node whose value this one is a view of (itself, unless it is a view).
+
+    A getitem of an operation with several results is a value of its own.
+    """
+    while node.op == "call_function" and role(node) is Role.VIEW:
+        if node.target is getitem and op_name(node.args[0]) not in ("split", "split_with_sizes"):  # type: ignore[arg-type]
+            return node
+        node = node.args[0]  # type: ignore[assignment]
+    return node
+
+
+def computing(node: fx.Node) -> fx.Node:
+    """The operation that computes a value: the tuple behind a getitem, else the node itself."""
+    return node.args[0] if node.target is getitem else node  # type: ignore[return-value]
+
+
+def tensors(node: fx.Node) -> Iterator[fx.Node]:
+    """The tensor operands of a node."""
+    yield from (n for n in node.all_input_nodes if n.op != "get_attr")

@@ -1,0 +1,206 @@
+"""Fuse: group the nodes of the frozen graph into kernels.
+
+A kernel is a run of operations that can be executed block by block over one row domain without leaving the chip:
+
+    linear → + residual → layer_norm → quantize          over the rows of all tokens
+    scores → mask → softmax → quantize → values          over (batch, head, query)
+
+Values used only inside a kernel never leave its blocks. Kernels execute in list order; the grouping changes no bit.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from torch import fx
+
+from compiler.tile.graph import Role, base, computing, op_name, role, row_domain, shape, tensors, value
+
+
+@dataclass
+class Kernel:
+    """Nodes in execution order and the leading sizes over which they are cut into blocks."""
+
+    nodes: list[fx.Node]
+    domain: tuple[int, ...]
+    members: set[fx.Node] = field(default_factory=set)
+
+    def add(self, node: fx.Node) -> None:
+        if node not in self.members:
+            self.nodes.append(node)
+            self.members.add(node)
+
+    def __str__(self) -> str:
+        steps = " → ".join(f"{op_name(n)}({n.name})" for n in self.nodes)
+        return f"[{'x'.join(map(str, self.domain)) or 'scalar'}] {steps}"
+
+
+def fuse(graph: fx.Graph, enabled: bool = True) -> list[Kernel]:
+    """Partition every computing node of `graph` into kernels. With `enabled=False`, one operation each (matmuls keep their dequantize)."""
+    return _Fuser(enabled).run(graph)
+
+
+class _Fuser:
+    """Walks the graph once. `owner` maps a computing node to the index of its kernel.
+
+    Nodes that depend on no kernel (embeddings, masks, casts of inputs) and matmuls are *deferred*: they join the kernel
+    of their first user.
+    """
+
+    def __init__(self, enabled: bool) -> None:
+        self.enabled = enabled
+        self.kernels: list[Kernel] = []
+        self.owner: dict[fx.Node, int] = {}
+        self.deferred: set[fx.Node] = set()
+
+    def run(self, graph: fx.Graph) -> list[Kernel]:
+        for node in graph.nodes:
+            if node.op == "output":
+                for producer in _producers(node):
+                    self._settle(producer)
+            if node.op != "call_function" or role(node) is Role.VIEW:
+                continue
+            if role(node) is Role.MATMUL or (self.enabled and _users(node) == 1 and not any(p in self.owner for p in _producers(node))):
+                self.deferred.add(node)
+            else:
+                self._assign(node)
+        return self.kernels
+
+    def _assign(self, node: fx.Node) -> None:
+        """Put `node` and what was deferred for it into the latest kernel among its producers, or a new one."""
+        while True:
+            waiting = self._waiting(node)
+            known = [self.owner[p] for n in (node, *waiting) for p in _producers(n) if p in self.owner]
+            latest = max(known, default=-1)
+            joins = latest >= 0 and self._fits(self.kernels[latest], node, waiting)
+            domain = self.kernels[latest].domain if joins else _natural_domain(node)
+            stray = [n for n in waiting if not _cuttable(n, domain) or not _reads_block(n, node, waiting, domain)]
+            if not stray:
+                break
+            for n in stray:
+                if role(n) is Role.MATMUL:
+                    raise AssertionError(f"{n.name} cannot be cut like its dequantize {node.name}")
+                self._settle(n)
+        if not joins:
+            self.kernels.append(Kernel([], domain))
+            latest = len(self.kernels) - 1
+        for n in (*waiting, node):
+            self.kernels[latest].add(n)
+            self.owner[n] = latest
+            self.deferred.discard(n)
+
+    def _settle(self, node: fx.Node) -> None:
+        if node in self.deferred:
+            self.deferred.discard(node)
+            self._assign(node)
+
+    def _waiting(self, node: fx.Node) -> list[fx.Node]:
+        """Deferred producers of `node`, deepest first."""
+        order: list[fx.Node] = []
+        for producer in _producers(node):
+            if producer in self.deferred:
+                order += [n for n in self._waiting(producer) if n not in order] + [producer]
+        return list(dict.fromkeys(order))
+
+    def _fits(self, kernel: Kernel, node: fx.Node, waiting: list[fx.Node]) -> bool:
+        """Can `node` be computed block by block behind what `kernel` already computes?"""
+        if any(role(n) is Role.MATMUL and base(n.args[1]).op == "placeholder" for n in waiting):  # type: ignore[arg-type]
+            return False  # one set of weights per kernel, so that they are loaded once
+        if not self.enabled:
+            return False
+        return all(_cuttable(n, kernel.domain) and self._inputs_fit(kernel, n) for n in (*waiting, node))
+
+    def _inputs_fit(self, kernel: Kernel, node: fx.Node) -> bool:
+        """Values of the kernel itself must be read at the same block, through views that keep the domain."""
+        for operand in tensors(node):
+            if computing(base(operand)) not in kernel.members:
+                continue
+            if _whole(node, operand) or not keeps_domain(operand, kernel.domain) or not _aligned(node, operand, kernel.domain):
+                return False
+        return True
+
+
+def _natural_domain(node: fx.Node) -> tuple[int, ...]:
+    domain = row_domain(node)
+    return domain[:-1] if role(node) is Role.ELEMENTWISE and domain else domain
+
+
+def _cuttable(node: fx.Node, domain: tuple[int, ...]) -> bool:
+    return row_domain(node)[: len(domain)] == domain
+
+
+def _reads_block(node: fx.Node, root: fx.Node, waiting: list[fx.Node], domain: tuple[int, ...]) -> bool:
+    """Whether the users of a deferred node inside the group read it at their own block."""
+    for user in (*waiting, root):
+        for operand in tensors(user):
+            if computing(base(operand)) is node:
+                if _whole(user, operand) or not keeps_domain(operand, domain) or not _aligned(user, operand, domain):
+                    return False
+    return True
+
+
+def _whole(node: fx.Node, operand: fx.Node) -> bool:
+    """Operands that a block reads beyond its own rows: the right side of a matmul, tables."""
+    match role(node):
+        case Role.MATMUL:
+            return operand is node.args[1]
+        case Role.GATHER:
+            return operand is node.args[0]
+        case _:
+            return False
+
+
+def _aligned(node: fx.Node, operand: fx.Node, domain: tuple[int, ...]) -> bool:
+    """Whether the operand's leading sizes are the domain, position by position."""
+    return shape(operand)[: len(domain)] == domain and (
+        role(node) is not Role.ELEMENTWISE or len(shape(operand)) == len(shape(node))
+    )
+
+
+def keeps_domain(node: fx.Node, domain: tuple[int, ...]) -> bool:
+    """Whether the views between `node` and its base leave the leading `domain` dimensions alone."""
+    depth = len(domain)
+    origin = base(node)
+    while node is not origin:
+        source = node.args[0]
+        if not isinstance(source, fx.Node):
+            return False
+        if value(node).shape[:depth] != value(source).shape[:depth] or tuple(value(node).shape[:depth]) != domain:
+            return False
+        name, args = op_name(node) if node.op == "call_function" and hasattr(node.target, "_schema") else "getitem", node.args
+        rank = value(source).ndim
+        if name == "permute" and tuple(d % rank for d in args[1][:depth]) != tuple(range(depth)):  # type: ignore[index,union-attr]
+            return False
+        if name in ("select", "slice", "squeeze", "unsqueeze", "split", "split_with_sizes", "getitem", "transpose") and not _tail_only(name, args, rank, depth):
+            return False
+        node = source
+    return shape(origin)[:depth] == domain
+
+
+def _tail_only(name: str, args: tuple[object, ...], rank: int, depth: int) -> bool:
+    if name == "getitem":
+        return True
+    position = 2 if name in ("split", "split_with_sizes") else 1
+    given = args[position] if len(args) > position else 0
+    extra = 1 if name == "unsqueeze" else 0
+    dims = [given] if isinstance(given, int) else list(given)  # type: ignore[call-overload]
+    if name == "transpose":
+        dims.append(args[2])
+    return all(d % (rank + extra) >= depth for d in dims)
+
+
+def _producers(node: fx.Node) -> Iterable[fx.Node]:
+    """Computing nodes that `node` reads, through views."""
+    return dict.fromkeys(computing(base(n)) for n in tensors(node) if computing(base(n)).op == "call_function")
+
+
+def _users(node: fx.Node) -> int:
+    """How many nodes read the value of `node`, looking through views and getitems."""
+    count = 0
+    for user in node.users:
+        count += _users(user) if user.op == "call_function" and role(user) is Role.VIEW else 1
+    return count
+
+
+def kernel_of(kernels: Iterable[Kernel]) -> dict[fx.Node, int]:
+    """Index of the kernel that computes each node."""
+    return {node: index for index, kernel in enumerate(kernels) for node in kernel.nodes}

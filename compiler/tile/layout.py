@@ -1,0 +1,159 @@
+"""Layouts: where the elements of an N-d tensor lie in a buffer, and how to cover them with words.
+
+A `Layout` is a strided N-d tensor over a buffer. `pieces` cuts an iteration space that several
+layouts share into the (planes, rows, cols) blocks that one word can address.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from math import prod
+
+from compiler.tile.ir import Buffer, Ref
+from isa.spec import Dtype
+
+Range = tuple[int, int]
+MAX_PLANES, MAX_ROWS, MAX_COLS = 255, 16383, 262143
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Element (i0, i1, …) lies at `offset` + sum(i*stride) elements of the buffer. Stride 0 repeats."""
+
+    buffer: Buffer
+    dtype: Dtype
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int = 0
+
+    def narrow(self, ranges: Sequence[Range]) -> "Layout":
+        """The part within `ranges` of the leading dimensions; dimensions of size 1 repeat and stay as they are."""
+        offset, shape = self.offset, list(self.shape)
+        for i, (low, high) in enumerate(ranges):
+            if self.shape[i] != 1:
+                offset += low * self.strides[i]
+                shape[i] = high - low
+        return replace(self, offset=offset, shape=tuple(shape))
+
+    def broadcast(self, shape: Sequence[int]) -> "Layout":
+        """Right-aligned broadcast to `shape`."""
+        lead = len(shape) - len(self.shape)
+        strides = (0,) * lead + tuple(0 if n == 1 else s for n, s in zip(self.shape, self.strides, strict=True))
+        return replace(self, shape=tuple(shape), strides=strides)
+
+    def unsqueeze(self) -> "Layout":
+        """A trailing dimension of size 1."""
+        return replace(self, shape=(*self.shape, 1), strides=(*self.strides, 0))
+
+    @property
+    def elements(self) -> int:
+        return prod(self.shape)
+
+
+def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
+    """Row-major strides."""
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= size
+    return tuple(reversed(strides))
+
+
+def dense(buffer: Buffer, dtype: Dtype, shape: Sequence[int], order: Sequence[int] | None = None) -> Layout:
+    """A layout without gaps, dimensions stored in `order` (outermost first; default: as they are)."""
+    order = range(len(shape)) if order is None else order
+    packed = contiguous([shape[i] for i in order])
+    strides = [0] * len(shape)
+    for position, i in enumerate(order):
+        strides[i] = packed[position]
+    return Layout(buffer, dtype, tuple(shape), tuple(strides))
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One block: extents, a Ref per layout, and (offset, ps, rs, cs) per logical stride set."""
+
+    planes: int
+    rows: int
+    cols: int
+    refs: tuple[Ref | None, ...]
+    logical: tuple[tuple[int, int, int, int], ...]
+
+    @property
+    def extents(self) -> tuple[tuple[str, int], ...]:
+        return (("planes", self.planes), ("rows", self.rows), ("cols", self.cols))
+
+
+def pieces(
+    shape: Sequence[int],
+    layouts: Sequence[Layout | None],
+    logical: Sequence[tuple[int, Sequence[int]]] = (),
+    *,
+    row_op: bool = False,
+    planes: bool = True,
+    down: bool = False,
+) -> Iterator[Piece]:
+    """Cover the iteration space `shape` with blocks.
+
+    Every layout has `shape` (broadcast); `logical` gives (offset, strides) of the same elements in flattened tensors.
+    With `row_op` the last dimension is the columns of every block; with `down` the last two are rows and columns,
+    whole. `planes=False` is for words that have no planes.
+    """
+    walks = [(layout.offset, layout.strides) for layout in layouts if layout] + [(o, tuple(s)) for o, s in logical]
+    unit = (1, *([0] * len(walks)))
+    dims: list[tuple[int, ...]] = [(size, *(w[1][i] for w in walks)) for i, size in enumerate(shape)]
+    physical = len(walks) - len(logical)
+    if down:
+        outer, block = _coalesce(dims[:-2]), dims[-2:]
+    elif row_op:
+        outer, block = _coalesce(dims[:-1]), dims[-1:]
+    else:
+        outer = _coalesce(dims)
+        packed = bool(outer) and all(step in (0, 1) for step in outer[-1][1 : 1 + physical])
+        block = [outer.pop()] if packed else [unit]
+    while len(block) < 3:
+        planes_done = len(block) == 2 and not planes
+        block.insert(0, outer.pop() if outer and not planes_done else unit)
+    limits = (MAX_PLANES, MAX_ROWS, MAX_COLS)
+    assert not row_op or block[2][0] <= MAX_COLS, "a row is longer than a word can address"
+    assert not down or block[1][0] <= MAX_ROWS, "a column is longer than a word can address"
+    cuts = [[(low, min(low + limit, dim[0])) for low in range(0, dim[0], limit)] for dim, limit in zip(block, limits, strict=True)]
+    for index in product(*(range(dim[0]) for dim in outer)):
+        for ranges in product(*cuts):
+            yield _piece(layouts, walks, [*zip(index, outer, strict=True), *((r[0], d) for r, d in zip(ranges, block, strict=True))], block, ranges)
+
+
+def _piece(
+    layouts: Sequence[Layout | None],
+    walks: Sequence[tuple[int, tuple[int, ...]]],
+    position: Sequence[tuple[int, tuple[int, ...]]],
+    block: Sequence[tuple[int, ...]],
+    ranges: Sequence[Range],
+) -> Piece:
+    starts = [offset + sum(i * dim[1 + k] for i, dim in position) for k, (offset, _) in enumerate(walks)]
+    strides = [(block[0][1 + k], block[1][1 + k], block[2][1 + k]) for k in range(len(walks))]
+    refs: list[Ref | None] = []
+    k = 0
+    for layout in layouts:
+        if layout is None:
+            refs.append(None)
+            continue
+        (ps, rs, cs), cols = strides[k], ranges[2][1] - ranges[2][0]
+        assert cs in (0, 1) or cols == 1, f"column stride {cs} cannot be addressed"
+        refs.append(Ref(layout.buffer, starts[k] * layout.dtype.bits // 8, layout.dtype, rs=rs, ps=ps, cs=cs if cols > 1 else 1))
+        k += 1
+    sizes = [high - low for low, high in ranges]
+    return Piece(sizes[0], sizes[1], sizes[2], tuple(refs), tuple((starts[i], *strides[i]) for i in range(k, len(walks))))
+
+
+def _coalesce(dims: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Drop dimensions of size 1 and join neighbours that every stride set walks as one."""
+    out: list[tuple[int, ...]] = []
+    for dim in dims:
+        if dim[0] == 1:
+            continue
+        if out and all(a == b * dim[0] for a, b in zip(out[-1][1:], dim[1:], strict=True)):
+            out[-1] = (out[-1][0] * dim[0], *dim[1:])
+        else:
+            out.append(dim)
+    return out

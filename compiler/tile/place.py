@@ -1,0 +1,58 @@
+"""Place: live ranges of all buffers in dispatch order, then an address for each (SRAM, ACC, and SCRATCH in DRAM)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from compiler.plan.check import check_plan
+from compiler.plan.problem import Block, Problem
+from compiler.plan.solve import plan
+from compiler.tile.ir import Buffer, Program
+from isa.chip import Chip
+from isa.spec import Region, Space
+
+DRAM_LIMIT = 1 << 36  # what a view's base can address
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Byte offset and live range (first and last op index) of every buffer; the height and lower bound of each memory."""
+
+    offsets: Mapping[Buffer, int]
+    live: Mapping[Buffer, tuple[int, int]]
+    heights: Mapping[str, tuple[int, int]]
+
+    @property
+    def scratch_bytes(self) -> int:
+        return self.heights["scratch"][0]
+
+
+def live_ranges(program: Program) -> dict[Buffer, tuple[int, int]]:
+    """Index of the first and last op that touches each buffer."""
+    ranges: dict[Buffer, tuple[int, int]] = {}
+    for index, op in enumerate(program.ops):
+        for ref in op.views:
+            if ref is not None:
+                ranges[ref.buffer] = (ranges.get(ref.buffer, (index, index))[0], index)
+    return ranges
+
+
+def place(program: Program, chip: Chip) -> Placement:
+    """Plan each memory and check the plan. Raises CompileError when a memory is too small."""
+    live = live_ranges(program)
+    offsets = {b: b.fixed for b in live if b.fixed is not None}
+    heights = {}
+    memories = (
+        ("sram", Space.SRAM, chip.sram.bytes),
+        ("acc", Space.ACC, chip.acc.bytes),
+        ("scratch", Space.DRAM, DRAM_LIMIT),
+    )
+    for name, space, capacity in memories:
+        buffers = {b.name: b for b in live if b.space is space and b.fixed is None}
+        assert space is not Space.DRAM or all(b.region is Region.SCRATCH for b in buffers.values())
+        blocks = tuple(Block(b.name, live[b][0], live[b][1] + 1, b.bytes) for b in buffers.values())
+        problem = Problem(blocks, capacity)
+        solution = plan(problem, seconds=2.0, fit=True)
+        check_plan(problem, solution)
+        offsets |= {buffers[n]: offset for n, offset in solution.offsets.items()}
+        heights[name] = (solution.height, solution.lower_bound)
+    return Placement(offsets, live, heights)

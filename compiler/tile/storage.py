@@ -1,0 +1,134 @@
+"""Storage: where every value of the graph lives between kernels, and what views of it look like.
+
+A value that only its own kernel reads has no home. Others live in SRAM or DRAM, in the dimension order that their
+readers want: keys permuted to (batch, head, token) are stored that way, so that no copy is ever made.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from operator import getitem
+
+import torch
+from torch import fx
+
+from compiler.tile.graph import Role, base, dtype, op_name, role, shape
+from compiler.tile.ir import Buffer
+from compiler.tile.layout import Layout, dense
+
+
+@dataclass
+class Storage:
+    """Homes of values by their base node."""
+
+    homes: dict[fx.Node, Layout] = field(default_factory=dict)
+
+    def resolve(self, node: fx.Node) -> Layout:
+        """The layout of a value or of any view of one. Raises RuntimeError if the view has no strides."""
+        origin = base(node)
+        if node is origin:
+            return self.homes[node]
+        return apply_view(self.resolve(_source(node)), node, shape(node))
+
+
+def _source(node: fx.Node) -> fx.Node:
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    if node.target is getitem and op_name(source) in ("split", "split_with_sizes"):
+        source = source.args[0]  # the split itself is looked through
+        assert isinstance(source, fx.Node)
+    return source
+
+
+def apply_view(layout: Layout, node: fx.Node, target: Sequence[int]) -> Layout:
+    """What view `node` makes of `layout`, when its result has the sizes `target` (a block's, inside a kernel).
+
+    PyTorch itself answers, on a meta tensor with these strides. Raises RuntimeError where it cannot be a view.
+    """
+    meta = torch.empty_strided(layout.shape, layout.strides, dtype=torch.int8, device="meta")
+    name = "getitem" if node.target is getitem else op_name(node)
+    match name:
+        case "clone" | "alias" | "contiguous":
+            return layout
+        case "view" | "reshape" | "_unsafe_view":
+            out = meta.view(tuple(target))
+        case "expand":
+            out = meta.expand(tuple(target))
+        case "getitem":
+            split, index = node.args
+            assert isinstance(split, fx.Node) and isinstance(index, int)
+            out = split.target(meta, *split.args[1:], **split.kwargs)[index]  # type: ignore[operator]
+        case _:
+            out = node.target(meta, *node.args[1:], **node.kwargs)  # type: ignore[operator]
+    return replace(layout, shape=tuple(out.shape), strides=tuple(out.stride()), offset=layout.offset + int(out.storage_offset()))
+
+
+def stored_order(node: fx.Node) -> tuple[int, ...]:
+    """Dimensions of a value, outermost first, in the order its readers want it stored."""
+    rank = len(shape(node))
+    orders = set()
+    for user in node.users:
+        if user.op == "call_function" and op_name_or_none(user) == "permute":
+            orders.add(tuple(d % rank for d in user.args[1]))  # type: ignore[union-attr]
+        else:
+            return tuple(range(rank))
+    return orders.pop() if len(orders) == 1 else tuple(range(rank))
+
+
+def op_name_or_none(node: fx.Node) -> str:
+    return op_name(node) if hasattr(node.target, "_schema") else ""
+
+
+def materialize_views(graph: fx.Graph) -> int:
+    """Turn the `clone`s that stand for real data movement into copies; insert one where a view has no strides.
+
+    Returns how many copies there are. Values stored by `stored_order` make most of them unnecessary.
+    """
+    storage, copies = Storage(), 0
+    scratch = Buffer("scratch", space=0, bytes=0)  # type: ignore[arg-type]
+    for node in list(graph.nodes):
+        if node.op == "output" or isinstance(node.meta.get("val"), tuple | list):
+            continue
+        if node.op == "call_function" and role(node) is Role.VIEW and base(node) is not node:
+            try:
+                storage.resolve(node)
+                continue
+            except RuntimeError:
+                copies += 1
+                _make_copy(graph, node, storage, scratch)
+                storage.resolve(node)
+                continue
+        storage.homes[node] = dense(scratch, dtype(node), shape(node), stored_order(node))
+    return copies
+
+
+def _make_copy(graph: fx.Graph, node: fx.Node, storage: Storage, scratch: Buffer) -> None:
+    """Before view `node`, copy its operand into a dense value."""
+    source = _source(node)
+    if op_name_or_none(source) != "clone":
+        with graph.inserting_before(node):
+            clone = graph.call_function(torch.ops.aten.clone.default, (source,), {"memory_format": torch.contiguous_format})
+        clone.meta = {**source.meta, "origins": node.meta.get("origins", ()), "val": source.meta["val"].contiguous()}
+        node.replace_input_with(source, clone)
+        source = clone
+    source.meta["copy"] = True
+    storage.homes[source] = dense(scratch, dtype(source), shape(source))
+
+
+def live_ranges(kernels: Sequence[Iterable[fx.Node]], outputs: Iterable[fx.Node], owner: Mapping[fx.Node, int]) -> dict[fx.Node, tuple[int, int]]:
+    """First and last kernel index of every value that another kernel (or the caller) reads."""
+    ranges: dict[fx.Node, tuple[int, int]] = {}
+    end = len(kernels)
+    for index, nodes in enumerate(kernels):
+        for node in nodes:
+            for operand in node.all_input_nodes:
+                origin = base(operand)
+                producer = origin.args[0] if origin.target is getitem else origin
+                start = owner.get(producer, -1) if isinstance(producer, fx.Node) else -1
+                if start >= 0 and (start != index or origin in ranges):
+                    ranges[origin] = (start, max(index, ranges.get(origin, (0, 0))[1]))
+    for node in outputs:
+        origin = base(node)
+        producer = origin.args[0] if origin.target is getitem else origin
+        if isinstance(producer, fx.Node) and producer in owner:
+            ranges[origin] = (owner[producer], end)
+    return ranges

@@ -1,0 +1,171 @@
+"""The chip's memories as byte arrays, and checked access to strided blocks of them.
+
+A block is a numpy array that aliases the memory, shaped (planes, rows, cols). A source dimension of stride 0 comes back with
+extent 1, so that numpy's broadcasting repeats it without work. Every access is checked: range, alignment, and for memories
+that start out undefined a shadow byte per byte that says whether it was ever written.
+"""
+
+from collections.abc import Iterator, Mapping, Set
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emulator.formats import STORAGE, Block, unpack_i4
+from isa.spec import Dtype, Region, Space
+from isa.views import Extents, View
+
+Bytes = NDArray[np.uint8]
+KEPT: Final = frozenset({Region.STATE})  # what was written there in one launch is still there in the next
+
+
+class Fault(Exception):
+    """Something a program may not do; the machine turns it into a Trap that says where."""
+
+
+class Store:
+    """One memory: its bytes and, unless it is born initialised, its shadow."""
+
+    __slots__ = ("data", "name", "shadow", "written")
+
+    def __init__(self, name: str, data: Bytes, initialised: bool) -> None:
+        self.name, self.data = name, data
+        # A bytearray because its find() scans for a zero byte much faster than numpy reduces.
+        self.shadow: bytearray | None = None if initialised else bytearray(data.size)
+        self.written: Bytes | None = None if self.shadow is None else np.frombuffer(self.shadow, np.uint8)
+
+    def forget(self) -> None:
+        if self.written is not None:
+            self.written.fill(0)
+
+    def check(self, view: View, extents: Extents) -> tuple[int, int]:
+        """Range and alignment; gives the first byte and one past the last."""
+        low, high = view.span(extents)
+        if low < 0 or high > self.data.size:
+            raise Fault(f"access to bytes {low:#x} to {high:#x} of {self.name}, which has {self.data.size:#x}")
+        if view.dtype is not Dtype.I4 and low % (view.dtype.bits // 8):
+            raise Fault(f"base {low:#x} in {self.name} is not aligned to the {view.dtype.bits // 8} bytes of {view.dtype.name.lower()}")
+        return low, high
+
+    def require_written(self, view: View, extents: Extents, low: int, high: int) -> None:
+        """The whole span first, which is nearly always enough and one fast scan; only then element by element."""
+        if self.shadow is None or self.shadow.find(0, low, high) < 0:
+            return
+        for begin, end, bytes_ in self._touched(view, extents):
+            if not bytes_.all():
+                raise Fault(f"read of bytes between {begin:#x} and {end:#x} of {self.name} that were never written")
+
+    def mark_written(self, view: View, extents: Extents) -> None:
+        for _, _, bytes_ in self._touched(view, extents):
+            bytes_.fill(1)
+
+    def _touched(self, view: View, extents: Extents) -> Iterator[tuple[int, int, Bytes]]:
+        """The shadow bytes of a block. i4 rows may start in the middle of a byte, so they are taken one by one."""
+        if self.written is None:
+            return
+        planes, rows, cols = extents
+        if view.dtype is Dtype.I4:
+            for plane in range(planes):
+                for row in range(rows):
+                    first = view.base * 2 + plane * view.ps + row * view.rs
+                    begin, end = first // 2, (first + (cols - 1) * view.cs) // 2 + 1
+                    yield begin, end, self.written[begin:end]
+            return
+        size = view.dtype.bits // 8
+        low, high = view.span(extents)
+        shape = (planes if view.ps else 1, rows if view.rs else 1, cols * size if view.cs else size)
+        yield low, high, np.ndarray(shape, np.uint8, self.written, low, (view.ps * size, view.rs * size, 1))
+
+
+class Memory:
+    """SRAM, ACC and the DRAM regions. `regions` are shared with the caller, never copied."""
+
+    def __init__(self, sram_bytes: int, acc_bytes: int, regions: Mapping[Region, Bytes], initialised: Set[Region]) -> None:
+        self._sram = Store("sram", np.zeros(sram_bytes, np.uint8), False)
+        self._acc = Store("acc", np.zeros(acc_bytes, np.uint8), False)
+        empty = np.zeros(0, np.uint8)
+        self._dram = {r: Store(f"dram.{r.name.lower()}", regions.get(r, empty), r in initialised) for r in Region}
+
+    def launch(self) -> None:
+        """A launch may not rely on what an earlier one left behind, except in STATE."""
+        self._sram.forget()
+        self._acc.forget()
+        for region, store in self._dram.items():
+            if region not in KEPT:
+                store.forget()
+
+    def store_of(self, view: View) -> Store:
+        if view.space is Space.SRAM:
+            return self._sram
+        return self._acc if view.space is Space.ACC else self._dram[view.region]
+
+    def data(self, space: Space, region: Region = Region.WEIGHTS) -> Bytes:
+        """The bytes of a memory, for tests and debuggers."""
+        return self.store_of(View(space, region, Dtype.I8, 0)).data
+
+    def source(self, view: View, extents: Extents, unwritten: bool = False) -> Block:
+        """A block to read; dimensions of stride 0 have extent 1. `unwritten`: leave the shadow to the caller. i4 comes unpacked."""
+        store = self.store_of(view)
+        low, high = store.check(view, extents)
+        if not unwritten:
+            store.require_written(view, extents, low, high)
+        planes, rows, cols = extents
+        extents = (planes if view.ps else 1, rows if view.rs else 1, cols if view.cs else 1)
+        return _nibbles(store, view, extents) if view.dtype is Dtype.I4 else _block(store, view, extents)
+
+    def target(self, view: View, extents: Extents) -> Block:
+        """A block to write; it counts as written from now on. i4 targets are written with `put_i4` instead."""
+        store = self.store_of(view)
+        store.check(view, extents)
+        if not store.data.flags.writeable:
+            raise Fault(f"{store.name} is read-only")
+        if _overlaps_itself(view, extents):
+            raise Fault(f"destination {view} with row stride {view.rs}, plane stride {view.ps} overlaps itself")
+        store.mark_written(view, extents)
+        return np.zeros(extents, np.int8) if view.dtype is Dtype.I4 else _block(store, view, extents)
+
+    def load(self, view: View, extents: Extents) -> Block:
+        """A copy of a block in its full extents: what debuggers and comparers read."""
+        return np.broadcast_to(self.source(view, extents), extents).copy()
+
+    def put_i4(self, view: View, extents: Extents, values: Block) -> None:
+        """Write nibbles; the other half of a byte that is only half covered stays."""
+        where = _positions(view, extents)
+        data = self.store_of(view).data
+        nibbles = np.broadcast_to(values, extents).astype(np.uint8) & 15
+        for half in (0, 1):
+            chosen = (where & 1) == half
+            spots = where[chosen] >> 1
+            data[spots] = (data[spots] & (0xF0 >> (4 * half))) | (nibbles[chosen] << (4 * half))
+
+
+def _block(store: Store, view: View, extents: Extents) -> Block:
+    dtype = STORAGE[view.dtype]
+    size = dtype.itemsize
+    return np.ndarray(extents, dtype, store.data, view.base, (view.ps * size, view.rs * size, view.cs * size))
+
+
+def _nibbles(store: Store, view: View, extents: Extents) -> Block:
+    planes, rows, cols = extents
+    if view.cs and not (view.rs % 2 and rows > 1) and not (view.ps % 2 and planes > 1):
+        shape = (planes, rows, (cols + 1) // 2)
+        return unpack_i4(np.ndarray(shape, np.uint8, store.data, view.base, (view.ps // 2, view.rs // 2, 1)), cols)
+    where = _positions(view, extents)
+    low = store.data[where >> 1] >> ((where & 1) * 4).astype(np.uint8)
+    return ((low & 15) ^ 8).astype(np.int8) - np.int8(8)
+
+
+def _positions(view: View, extents: Extents) -> NDArray[np.int64]:
+    planes, rows, cols = (np.arange(n, dtype=np.int64) for n in extents)
+    return view.base * 2 + planes[:, None, None] * view.ps + rows[:, None] * view.rs + cols * view.cs
+
+
+def _overlaps_itself(view: View, extents: Extents) -> bool:
+    """Whether two elements may share an address: each stride must exceed the reach of all smaller ones."""
+    reach = 0
+    for stride, extent in sorted(zip((view.ps, view.rs, view.cs), extents, strict=True)):
+        if extent > 1:
+            if stride <= reach:
+                return True
+            reach += stride * (extent - 1)
+    return False

@@ -1,0 +1,148 @@
+"""What handlers see: the registry they join, the executing core, and one call of one word."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from emulator.formats import Block, Floats, widen
+from emulator.memory import Fault, Memory
+from isa.spec import LOOP_LEVELS, SCALARS, VIEWS, Dtype
+from isa.views import Extents, View
+
+Tile = tuple[slice, slice]  # planes, rows
+TILE_ELEMENTS = 1 << 15  # float32 temporaries of this size stay in the second-level cache
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One `vinc`: the view moves by inc * ((i[level] // div) % mod)."""
+
+    level: int
+    inc: int
+    div: int
+    mod: int
+
+
+@dataclass(slots=True)
+class ViewRegister:
+    view: View
+    steps: list[Step] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Loop:
+    """An active loop over the words [start, end)."""
+
+    level: int
+    start: int
+    end: int
+    count: int
+
+
+class Scratch:
+    """Temporaries that live as long as the machine: fresh large arrays would cost more in page faults than in arithmetic."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, NDArray[np.uint8]] = {}
+
+    def get(self, slot: str, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """An uninitialised array; asking for the slot again gives the same memory."""
+        dtype = np.dtype(dtype)
+        size = dtype.itemsize
+        for extent in shape:
+            size *= extent
+        buffer = self._buffers.get(slot)
+        if buffer is None or buffer.size < size:
+            buffer = self._buffers[slot] = np.empty(size, np.uint8)
+        return np.ndarray(shape, dtype, buffer)
+
+
+class Core:
+    """Everything that changes while a program runs, apart from `Machine`'s decoded words. `pc` counts words here."""
+
+    def __init__(self, memory: Memory, scratch: Scratch, size: int, pc: int, scalars: list[int]) -> None:
+        self.memory, self.scratch, self.size, self.pc = memory, scratch, size, pc
+        self.scalars = scalars + [0] * (SCALARS - len(scalars))
+        self.views: list[ViewRegister | None] = [None] * VIEWS
+        self.indices = [0] * LOOP_LEVELS
+        self.loops: list[Loop] = []
+        self.exit: int | None = None
+
+    def register(self, number: int) -> ViewRegister:
+        register = self.views[number]
+        if register is None:
+            raise Fault(f"view register v{number} was never set")
+        return register
+
+    def view(self, number: int) -> View:
+        """The view as it stands in the present loop iterations."""
+        register = self.register(number)
+        view = register.view
+        if not register.steps:
+            return view
+        base = view.base
+        for step in register.steps:
+            turn = self.indices[step.level] // step.div
+            base += step.inc * (turn % step.mod if step.mod else turn)
+        return View(view.space, view.region, view.dtype, base, view.rs, view.ps, view.cs)
+
+
+@dataclass(slots=True)
+class Call:
+    """One execution of one word: operands after dynamic extents, views in effect, and their blocks of memory.
+
+    Operands that are absent are missing from `views`, `extents` and `blocks`. A word reads all its sources before it writes:
+    sources that lie partly under a destination have been copied.
+    """
+
+    operands: dict[str, int]
+    views: dict[str, View]
+    extents: dict[str, Extents]
+    blocks: dict[str, Block]
+
+    def dtype(self, name: str) -> Dtype:
+        return self.views[name].dtype
+
+    def floats(self, name: str, tile: Tile | None = None, out: Floats | None = None) -> Floats:
+        """A tile of a source operand as float32."""
+        block = self.blocks[name]
+        return widen(block if tile is None else cut(block, tile), self.views[name].dtype, out)
+
+
+Handler = Callable[[Core, Call], None]
+HANDLERS: dict[str, Handler] = {}
+
+
+def executes(*mnemonics: str) -> Callable[[Handler], Handler]:
+    """Register the one function that gives each of `mnemonics` its meaning."""
+
+    def register(handler: Handler) -> Handler:
+        for mnemonic in mnemonics:
+            assert mnemonic not in HANDLERS, f"{mnemonic} already has a handler"
+            HANDLERS[mnemonic] = handler
+        return handler
+
+    return register
+
+
+def tiles(extents: Extents, limit: int = TILE_ELEMENTS) -> Iterator[Tile]:
+    """Split a block into whole rows, about `limit` elements at a time."""
+    planes, rows, cols = extents
+    step = max(1, limit // cols)
+    if rows <= step:
+        step = max(1, step // rows)
+        for plane in range(0, planes, step):
+            yield slice(plane, min(plane + step, planes)), slice(0, rows)
+        return
+    for plane in range(planes):
+        for row in range(0, rows, step):
+            yield slice(plane, plane + 1), slice(row, min(row + step, rows))
+
+
+def cut(block: Block, tile: Tile) -> Block:
+    """The part of a block that belongs to a tile; broadcast dimensions stay as they are."""
+    planes, rows, _ = block.shape
+    return block[tile[0] if planes > 1 else slice(None), tile[1] if rows > 1 else slice(None)]

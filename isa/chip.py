@@ -1,0 +1,214 @@
+"""Chip configurations: validated, immutable, read from TOML.
+
+    llmcc chips edge > mine.toml      edit mxu.rows      llmcc compile minilm --chip mine.toml
+
+A configuration changes the schedule and the figures, never a bit of a result. Every key carries its
+bounds and its comment here, once: `to_toml` prints both, and the shipped files are what it prints.
+"""
+
+import difflib
+import hashlib
+import re
+import tomllib
+from functools import lru_cache
+from importlib import resources
+from os import PathLike
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_type_hints
+
+import msgspec
+import tomli_w
+from msgspec import Meta, Struct
+
+from isa.errors import ChipError
+
+ADDRESS_LIMIT = 2**36  # a view's base has 36 bits
+DEFAULT_CHIP = "edge"
+
+
+_DEPTH = "words that may wait"
+_MOST = 1e9
+_TABLE2 = "pJ, 7 nm, Jouppi et al., ISCA 2021, table 2"
+
+
+class Mxu(Struct, frozen=True, forbid_unknown_fields=True):
+    """The matrix array, weight-stationary, with double-buffered weights."""
+
+    rows: Annotated[int, Meta(ge=1, le=65536, description="array rows (k)")] = 128
+    cols: Annotated[int, Meta(ge=1, le=65536, description="array columns (n)")] = 128
+    weight_rows_per_cycle: Annotated[int, Meta(ge=1, le=65536, description="weight rows loaded in a cycle")] = 4
+    split: Annotated[bool, Meta(description="two halves of the rows may work on different heads")] = False
+
+
+class Lanes(Struct, frozen=True, forbid_unknown_fields=True):
+    """A vector engine."""
+
+    lanes: Annotated[int, Meta(ge=1, le=65536, description="float32 lanes")] = 128
+
+
+class Sram(Struct, frozen=True, forbid_unknown_fields=True):
+    """The software-managed scratchpad."""
+
+    bytes: Annotated[int, Meta(ge=1, le=ADDRESS_LIMIT, description="size")] = 8 << 20
+
+
+class Acc(Struct, frozen=True, forbid_unknown_fields=True):
+    """The accumulators."""
+
+    bytes: Annotated[int, Meta(ge=1, le=ADDRESS_LIMIT, description="size")] = 2 << 20
+
+
+class Dram(Struct, frozen=True, forbid_unknown_fields=True):
+    """The memory that the three DMA queues share."""
+
+    bytes_per_second: Annotated[int, Meta(ge=1, le=10**15, description="sustained bandwidth")] = 100_000_000_000
+    latency_cycles: Annotated[int, Meta(ge=1, le=10**6, description="from request to data; delays completion, does not occupy the bus")] = 200
+    burst_bytes: Annotated[int, Meta(ge=1, le=65536, description="every row is rounded up to whole bursts")] = 64
+
+
+class Queues(Struct, frozen=True, forbid_unknown_fields=True):
+    """Depth of each engine's queue in words; dispatch stalls on a full one."""
+
+    ldw: Annotated[int, Meta(ge=1, le=4096, description=_DEPTH)] = 16
+    lda: Annotated[int, Meta(ge=1, le=4096, description=_DEPTH)] = 16
+    sto: Annotated[int, Meta(ge=1, le=4096, description=_DEPTH)] = 16
+    mxu: Annotated[int, Meta(ge=1, le=4096, description=_DEPTH)] = 16
+    vec: Annotated[int, Meta(ge=1, le=4096, description=_DEPTH)] = 16
+    act: Annotated[int, Meta(ge=1, le=4096, description=_DEPTH)] = 16
+
+
+class Energy(Struct, frozen=True, forbid_unknown_fields=True):
+    """Picojoule per operation, byte or word. Every figure is good to a factor of two at best."""
+
+    i8_mac: Annotated[float, Meta(ge=0, le=_MOST, description=f"{_TABLE2}: mul 0.07 + int32 add 0.03")] = 0.10
+    i32_add: Annotated[float, Meta(ge=0, le=_MOST, description=_TABLE2)] = 0.03
+    i32_mul: Annotated[float, Meta(ge=0, le=_MOST, description=_TABLE2)] = 1.48
+    f32_add: Annotated[float, Meta(ge=0, le=_MOST, description=_TABLE2)] = 0.38
+    f32_mul: Annotated[float, Meta(ge=0, le=_MOST, description=_TABLE2)] = 1.31
+    act: Annotated[float, Meta(ge=0, le=_MOST, description="assumed: ten float32 multiply-adds per element")] = 16.9
+    sram_byte: Annotated[float, Meta(ge=0, le=_MOST, description="assumed for 8 MiB; the same table gives 1.75 for 1 MB")] = 2.6
+    acc_byte: Annotated[float, Meta(ge=0, le=_MOST, description=f"{_TABLE2}: 1 MB SRAM, 14 per 64 bits")] = 1.75
+    dram_byte: Annotated[float, Meta(ge=0, le=_MOST, description="assumed: 40 for LPDDR5; 43.75 for HBM2 is the middle of that table's 250 to 450 per 64 bits")] = 40.0
+    word: Annotated[float, Meta(ge=0, le=_MOST, description="assumed: fetch, decode and dispatch of an instruction")] = 30.0
+
+
+class Chip(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that the compiler and the emulator may know about a chip."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=64, description="shown in reports")] = "custom"
+    description: Annotated[str, Meta(max_length=1000, description="one sentence")] = ""
+    clock_hz: Annotated[int, Meta(ge=1, le=10**12, description="cycles per second")] = 1_000_000_000
+    mxu: Mxu = Mxu()
+    vec: Lanes = Lanes()
+    act: Lanes = Lanes()
+    sram: Sram = Sram()
+    acc: Acc = Acc()
+    dram: Dram = Dram()
+    queues: Queues = Queues()
+    energy: Energy = Energy()
+
+
+def chip_names() -> tuple[str, ...]:
+    """Names of the chips that ship with the package."""
+    return tuple(sorted(entry.name.removesuffix(".toml") for entry in _folder().iterdir() if entry.name.endswith(".toml")))
+
+
+def load_chip(chip: str | PathLike[str] | Chip = DEFAULT_CHIP) -> Chip:
+    """The chip of a stock name, a TOML file, or an object (which is validated again)."""
+    if isinstance(chip, Chip):
+        return parse_chip(msgspec.to_builtins(chip), f"chip '{chip.name}'")
+    if isinstance(chip, str) and chip in chip_names():
+        return _stock(chip)
+    path = Path(chip)
+    if not path.is_file():
+        raise _unknown(chip, path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ChipError(f"cannot read the chip file: {error}", str(path), "a chip file is TOML text in UTF-8") from error
+    return read_toml(text, str(path))
+
+
+def read_toml(text: str, where: str) -> Chip:
+    """The chip of a TOML text; `where` names it in errors."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ChipError(f"not valid TOML: {error}", where, "'llmcc chips edge' prints a complete chip file to start from") from error
+    return parse_chip(data, where)
+
+
+def parse_chip(data: object, where: str) -> Chip:
+    """The chip of plain dictionaries. Raises ChipError naming `where`, the key and the remedy."""
+    try:
+        return msgspec.convert(_normal(data, "", where), Chip)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error), where) from error
+
+
+def to_toml(chip: Chip) -> str:
+    """Complete TOML, defaults included, with each key's meaning as a comment."""
+    scalars, tables = [], []
+    for name, value in ((f, getattr(chip, f)) for f in Chip.__struct_fields__):
+        if isinstance(value, Struct):
+            lines = "".join(_line(type(value), key, getattr(value, key)) for key in value.__struct_fields__)
+            tables.append(f"\n# {' '.join((type(value).__doc__ or '').split())}\n[{name}]\n{lines}")
+        else:
+            scalars.append(_line(Chip, name, value))
+    return "".join(scalars + tables)
+
+
+def chip_hash(chip: Chip) -> bytes:
+    """sha256 of the chip's canonical JSON."""
+    return hashlib.sha256(msgspec.json.encode(chip)).digest()
+
+
+def _line(owner: type[Struct], key: str, value: object) -> str:
+    meta = next((m for m in get_args(get_type_hints(owner, include_extras=True)[key]) if isinstance(m, Meta)), Meta())
+    return f"{tomli_w.dumps({key: value}).rstrip():<32} # {meta.description}\n"
+
+
+def _folder() -> Any:
+    return resources.files("isa") / "chips"
+
+
+@lru_cache
+def _stock(name: str) -> Chip:
+    return read_toml((_folder() / f"{name}.toml").read_text(encoding="utf-8"), f"stock chip {name}")
+
+
+def _unknown(chip: object, path: Path) -> ChipError:
+    names = ", ".join(chip_names())
+    looks_like_path = path.suffix == ".toml" or len(path.parts) > 1
+    if path.is_dir():
+        return ChipError("this is a folder, not a chip file", str(path), f"name a TOML file or one of: {names}")
+    if looks_like_path:
+        return ChipError("the chip file does not exist", str(path), f"stock chips are: {names}")
+    near = difflib.get_close_matches(str(chip), chip_names(), 1)
+    guess = f"did you mean '{near[0]}'? " if near else ""
+    return ChipError(f"unknown chip '{chip}'", "", f"{guess}stock chips are: {names}; a file of your own is given by its path")
+
+
+def _normal(data: object, key: str, where: str) -> object:
+    """Whole floats as ints, so that `clock_hz = 1e9` is what it says; infinities and NaN refused by name."""
+    if isinstance(data, dict):
+        return {name: _normal(value, f"{key}.{name}".lstrip("."), where) for name, value in data.items()}
+    if not isinstance(data, float):
+        return data
+    if data - data != 0:
+        raise ChipError(f"{key} is not a finite number: {data}", where, "write a finite number")
+    return int(data) if data.is_integer() else data
+
+
+def _invalid(message: str, where: str) -> ChipError:
+    """msgspec's message in our words: which key, what is wrong, what to do."""
+    problem, _, path = message.partition(" - at `$")
+    table = path.rstrip("`").lstrip(".")
+    unknown = re.search(r"unknown field `(.*)`", problem)
+    if not unknown:
+        said = problem.lower().replace("`", "").replace("object", "a table")
+        return ChipError(f"{table or 'chip'}: {said}", where, "'llmcc chips edge' prints every key with its meaning")
+    owner: Struct = getattr(Chip(), table) if table else Chip()
+    near = difflib.get_close_matches(unknown[1], owner.__struct_fields__, 1)
+    guess = f"did you mean '{near[0]}'?" if near else f"keys here are: {', '.join(owner.__struct_fields__)}"
+    return ChipError(f"unknown key {'.'.join(filter(None, (table, unknown[1])))}", where, guess)

@@ -1,0 +1,210 @@
+"""One instruction or record as text, and back. No grammar here: `isa.asm` finds the pieces, this gives them meaning.
+
+    vop f=mul, d=v3, a=v1, rows=128, cols=768, imm=0.125 @ mxu<=0, vec<=2
+"""
+
+import difflib
+import math
+import struct
+from enum import IntEnum
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from msgspec import NODEFAULT, Struct
+
+from isa.codec import NO_WAITS, IllegalWord, Inst, encode
+from isa.records import PlanRecord, Scalar, Span, Tap, TensorSpec
+from isa.spec import ISA, MAX_COUNT, NO_WAIT, QUEUES, SCALARS, VIEWS, Dtype, Field, Instruction, Kind, Region, Space
+
+HEX_FIELDS = frozenset({"base", "inc", "imm", "off"})  # addresses and bit patterns read better in hexadecimal
+_HEX_KEYS: dict[type[Struct], frozenset[str]] = {
+    TensorSpec: frozenset({"offset"}), Scalar: frozenset({"offset"}), PlanRecord: frozenset({"offset", "bytes"}),
+    Tap: frozenset({"pc"}), Span: frozenset({"first", "end"}),
+}  # fmt: skip
+_ENUM_KEYS: dict[str, type[IntEnum]] = {"storage": Dtype, "region": Region, "space": Space}
+_QUEUE_NAMES = tuple(queue.value for queue in QUEUES)
+
+
+class TextError(ValueError):
+    """Text that means nothing. `at` is the piece at fault, `hint` the remedy."""
+
+    def __init__(self, what: str, at: str = "", hint: str = "") -> None:
+        super().__init__(what)
+        self.what, self.at, self.hint = what, at, hint
+
+
+@lru_cache(1 << 14)
+def format_inst(inst: Inst) -> str:
+    """The instruction in its fixed order; operands that equal their default are left out."""
+    parts = [_format_operand(field, value) for field, value in zip(inst.row.fields, inst.operands, strict=True) if value != field.default]
+    marks = [f"{name}<={count}" for name, count in zip(_QUEUE_NAMES, inst.deps, strict=True) if count != NO_WAIT] + ["dbg"] * inst.dbg
+    return f"{inst.mnemonic} {', '.join(parts)}".rstrip() + (f" @ {', '.join(marks)}" if marks else "")
+
+
+@lru_cache(1 << 16)
+def parse_word(mnemonic: str, operands: str, marks: str) -> bytes:
+    """The word of an instruction. Cached, because the lines of a program repeat. Raises TextError."""
+    return encode(parse_inst(mnemonic, operands, marks))
+
+
+def parse_inst(mnemonic: str, operands: str = "", marks: str = "") -> Inst:
+    """The instruction of its three pieces of text. Raises TextError."""
+    row = ISA.get(mnemonic)
+    if row is None:
+        raise TextError(f"unknown instruction '{mnemonic}'", mnemonic, guess(mnemonic, ISA))
+    given = _operands(row, operands)
+    values = []
+    for field in row.fields:
+        value = given.get(field.name, field.default)
+        if value is None:
+            raise TextError(f"{mnemonic}: operand {field.name} is missing", mnemonic, f"add {field.name}=...{': ' + field.doc if field.doc else ''}")
+        values.append(value)
+    deps, dbg = _marks(marks)
+    try:
+        return Inst(mnemonic, tuple(values), deps, dbg)
+    except IllegalWord as error:
+        raise TextError(str(error), operands) from error
+
+
+def guess(name: str, names: Any) -> str:
+    """The hint for a name that is not among `names`."""
+    near = difflib.get_close_matches(name, list(names), 1, 0.4)
+    return f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(names)}"
+
+
+def format_float(bits: int) -> str:
+    """The shortest literal that gives these float32 bits; hexadecimal for NaN and subnormals (and so for small integers)."""
+    value: float = struct.unpack("<f", bits.to_bytes(4, "little"))[0]
+    if math.isnan(value) or 0 < abs(value) < 2**-126:
+        return f"{bits:#010x}"
+    text = next(t for t in (f"{value:.{digits}g}" for digits in range(1, 10)) if math.isinf(value) or parse_float(t) == bits)
+    return text if any(c in text for c in ".einf") else f"{text}.0"
+
+
+def parse_float(text: str) -> int:
+    """float32 bits of a literal, or the bits themselves in hexadecimal. Raises ValueError."""
+    if text[:2].lower() == "0x":
+        return int(text, 16)
+    try:
+        return int.from_bytes(struct.pack("<f", float(text)), "little")
+    except OverflowError:
+        raise ValueError(f"{text} does not fit a float32") from None
+
+
+def format_record(record: Struct, keep: bool = False) -> str:
+    """`key=value` pairs of a record; fields that equal their default are left out unless `keep`."""
+    kind = type(record)
+    fields = kind.__struct_fields__
+    defaults = (NODEFAULT,) * (len(fields) - len(kind.__struct_defaults__)) + kind.__struct_defaults__
+    pairs = [(name, getattr(record, name)) for name, default in zip(fields, defaults, strict=True) if keep or getattr(record, name) != default]
+    hexadecimal = _HEX_KEYS.get(kind, frozenset())
+    return ", ".join(f"{name}={_format_value(value, name in hexadecimal)}" for name, value in pairs)
+
+
+def parse_record(kind: type[Struct], pairs: dict[str, Any]) -> Any:
+    """The record of parsed pairs. Raises TextError."""
+    for key in pairs:
+        if key not in kind.__struct_fields__:
+            raise TextError(f"unknown key '{key}'", key, guess(key, kind.__struct_fields__))
+    for key, names in _ENUM_KEYS.items():
+        if isinstance(pairs.get(key), str):
+            value = str(pairs[key])
+            if value.upper() not in names.__members__:
+                raise TextError(f"'{value}' is no {key}", value, guess(value, [n.lower() for n in names.__members__]))
+            pairs = {**pairs, key: int(names[value.upper()])}
+    try:
+        return msgspec.convert(pairs, kind)
+    except msgspec.ValidationError as error:
+        raise TextError(str(error).replace("`", ""), hint=f"keys are: {', '.join(kind.__struct_fields__)}") from error
+
+
+def _format_operand(field: Field, value: int) -> str:
+    if field.kind is Kind.FLAG:
+        return field.name
+    return f"{field.name}={_FORMAT[field.kind](field, value)}"
+
+
+_FORMAT = {
+    Kind.VIEW: lambda field, value: f"v{value}",
+    Kind.SCALAR: lambda field, value: f"s{value}",
+    Kind.INT: lambda field, value: f"{value:#x}" if field.name in HEX_FIELDS else str(value),
+    Kind.F32: lambda field, value: format_float(value),
+    Kind.CHOICE: lambda field, value: field.choices[value],
+}
+
+
+def _operands(row: Instruction, text: str) -> dict[str, int]:
+    given: dict[str, int] = {}
+    for piece in text.split(",") if text else ():
+        name, equals, value = (part.strip() for part in piece.partition("="))
+        field = next((f for f in row.fields if f.name == name), None)
+        if field is None:
+            raise TextError(f"{row.mnemonic} has no operand '{name}'", piece.strip(), guess(name, [f.name for f in row.fields]))
+        if name in given:
+            raise TextError(f"{row.mnemonic}: operand {name} is given twice", piece.strip(), "remove one")
+        if not equals and field.kind is not Kind.FLAG:
+            raise TextError(f"{row.mnemonic}: operand {name} needs a value", piece.strip(), f"write {name}=...")
+        given[name] = 1 if not equals else _value(row, field, value, piece.strip())
+    return given
+
+
+def _value(row: Instruction, field: Field, text: str, piece: str) -> int:
+    """The bits of one operand. Raises TextError for text of the wrong kind or out of range."""
+    try:
+        value = _PARSE[field.kind](field, text)
+    except (ValueError, OverflowError) as error:
+        raise TextError(f"{row.mnemonic}: {field.name}={text} is not {_EXPECTED[field.kind]}", piece, _value_hint(field, text, error)) from None
+    if not 0 <= value < 1 << field.bits:
+        raise TextError(f"{row.mnemonic}: {field.name}={text} does not fit in {field.bits} bits", piece, f"at most {(1 << field.bits) - 1}")
+    return value
+
+
+def _value_hint(field: Field, text: str, error: Exception) -> str:
+    return guess(text, field.choices) if field.choices else str(error) if field.kind is Kind.F32 else ""
+
+
+def _register(letter: str, count: int, text: str) -> int:
+    if text[:1] != letter or not text[1:].isdecimal() or int(text[1:]) >= count:
+        raise ValueError(text)
+    return int(text[1:])
+
+
+_PARSE = {
+    Kind.VIEW: lambda field, text: _register("v", VIEWS, text),
+    Kind.SCALAR: lambda field, text: _register("s", SCALARS, text),
+    Kind.INT: lambda field, text: int(text, 0),
+    Kind.F32: lambda field, text: parse_float(text),
+    Kind.FLAG: lambda field, text: int(text, 0),
+    Kind.CHOICE: lambda field, text: field.choices.index(text),
+}
+_EXPECTED = {
+    Kind.VIEW: f"a view v0..v{VIEWS - 1}", Kind.SCALAR: f"a scalar register s0..s{SCALARS - 1}", Kind.INT: "an integer",
+    Kind.F32: "a float32 literal or its bits in hexadecimal", Kind.FLAG: "0 or 1", Kind.CHOICE: "one of its choices",
+}  # fmt: skip
+
+
+def _marks(text: str) -> tuple[tuple[int, ...], int]:
+    """Dependence counts and the debug flag behind the `@`."""
+    if not text:
+        return NO_WAITS, 0
+    counts, dbg = list(NO_WAITS), 0
+    for piece in (part.strip() for part in text.split(",")):
+        name, waits, count = (part.strip() for part in piece.partition("<="))
+        if piece == "dbg":
+            dbg = 1
+        elif not waits or name not in _QUEUE_NAMES:
+            raise TextError(f"unknown queue '{name}'", piece, guess(name, _QUEUE_NAMES))
+        elif not count.isdecimal() or int(count) > MAX_COUNT:
+            raise TextError(f"{piece}: a dependence count is 0 to {MAX_COUNT}", piece, "leave it out to wait for nothing")
+        else:
+            counts[_QUEUE_NAMES.index(name)] = int(count)
+    return tuple(counts), dbg
+
+
+def _format_value(value: Any, hexadecimal: bool) -> str:
+    if isinstance(value, IntEnum):
+        return value.name.lower()
+    if hexadecimal and isinstance(value, int):
+        return f"{value:#x}"
+    return msgspec.json.encode(value, order="deterministic").decode()
