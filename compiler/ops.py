@@ -7,7 +7,9 @@ eagerly by PyTorch *is* the result that the emulator must equal. The fake implem
 `recognise` and `quantize`.
 """
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,8 +39,19 @@ def _float_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale
     return torch.matmul(weights, v.to(torch.float32)).to(q.dtype)
 
 
+def _dense(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The fake implementations promise dense results; PyTorch's own follow the strides of their operands."""
+
+    @functools.wraps(function)
+    def dense(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        return tuple(part.contiguous() for part in result) if isinstance(result, tuple) else result.contiguous()
+
+    return dense
+
+
 _LIBRARY = torch.library.Library("llmchip", "DEF")
-IMPLEMENTATIONS: dict[str, Callable[..., object]] = {
+_REFERENCE: dict[str, Callable[..., Any]] = {
     "quantize_rows": reference.quantize_rows,
     "matmul_i8": reference.matmul_i8,
     "dequantize": reference.dequantize,
@@ -49,6 +62,8 @@ IMPLEMENTATIONS: dict[str, Callable[..., object]] = {
     "clamp": reference.clamp,
     "attention": _float_attention,
 }
+
+IMPLEMENTATIONS = {name: _dense(function) for name, function in _REFERENCE.items()}
 
 
 def _fake_quantize_rows(x: Tensor, col: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -384,7 +384,7 @@ _ROWS: tuple[Instruction, ...] = (
             _opt("bi", "1 rows cols", FLOATS, "added after the scale (subtracted with `neg`)"),
             _out("sum", "1 rows 1", FLOATS, "sum of the results of each row, before rounding to the type of d", optional=True),
             _int("rows", 14, None, "rows"), _int("cols", 18, None, "columns"), Field("scale", 32, Kind.F32, 0x3F800000, doc="float32 multiplier"),
-            _flag("neg", "subtract `bi`"), *_dyn("rows", "cols", "cols"),
+            _flag("neg", "subtract `bi`"), *_dyn("rows", "cols"),
         ),
         "transcendental functions, all at the same cost, with a row sum on the way out",
         "t = a * scale; t = t + bi (or t - bi); y = f(t); d = y; sum = sum over c of y",

@@ -143,26 +143,33 @@ def _rounded(number: Any, dtype: torch.dtype) -> Any:
     return torch.tensor(number, dtype=torch.float64).to(dtype).item()
 
 
-def _strip(editor: Editor, node: fx.Node) -> None:
-    """Elementwise operations broadcast by themselves: an expand before them is not needed."""
-    for operand in node.all_input_nodes:
-        if operand.target is not aten.expand.default:
-            continue
-        source = operand.args[0]
-        shapes = [shape_of(source if arg is operand else arg) for arg in node.args if isinstance(arg, fx.Node)]
-        if torch.broadcast_shapes(*shapes) == node.meta["val"].shape:
-            editor.update(node, *(source if arg is operand else arg for arg in node.args))
+def _unexpanded(editor: Editor, node: fx.Node) -> fx.Node:
+    """The same operation on operands before they were expanded: elementwise operations broadcast by themselves.
+
+    Where the result is then too small, it is expanded instead, so that less is computed and the next operation can profit.
+    """
+    sources = {n: n.args[0] for n in node.all_input_nodes if n.target is aten.expand.default}
+    if not sources:
+        return node
+    args = [sources.get(arg, arg) if isinstance(arg, fx.Node) else arg for arg in node.args]
+    new = editor.emit(node, node.target, *args, **node.kwargs)  # type: ignore[arg-type]
+    return editor.broadcast(node, new, shape_of(node))
 
 
 def elementwise(rule: Rule) -> Rule:
     """The rule, then without operands that are broadcast by hand."""
 
     def both(editor: Editor, node: fx.Node) -> fx.Node | None:
-        new = rule(editor, node)
-        _strip(editor, new if new is not None and new.target not in VIEWS else node)
-        return new
+        new = rule(editor, node) or node
+        if new.op == "call_function" and new.target not in VIEWS:
+            new = _unexpanded(editor, new)
+        return None if new is node else new
 
     return both
+
+
+def _keep(editor: Editor, node: fx.Node) -> None:
+    """Nothing to change but the operands."""
 
 
 VIEWS = (aten.expand.default, aten.reshape.default)
@@ -183,13 +190,14 @@ _COMPARE = {
     for overload in ("Tensor", "Scalar")
 }
 RULES: dict[Any, Rule] = {
-    **dict.fromkeys((aten._to_copy.default, aten.to.dtype, aten.to.dtype_layout, aten.type_as.default), _cast),
+    **dict.fromkeys((aten._to_copy.default, aten.to.dtype, aten.to.dtype_layout, aten.type_as.default), elementwise(_cast)),
     **dict.fromkeys(_ARITHMETIC, elementwise(_arithmetic)),
     **dict.fromkeys(_COMPARE, elementwise(_compare)),
     **dict.fromkeys((aten.rsub.Scalar, aten.rsub.Tensor), _rsub),
     **dict.fromkeys((aten.bitwise_and.Tensor, aten.logical_and.default, getattr(aten, "__and__").Tensor), elementwise(_and)),
     **dict.fromkeys((aten.bitwise_or.Tensor, aten.logical_or.default, getattr(aten, "__or__").Tensor), elementwise(_or)),
-    **dict.fromkeys((aten.bitwise_not.default, aten.logical_not.default), _not),
+    **dict.fromkeys((aten.bitwise_not.default, aten.logical_not.default), elementwise(_not)),
+    **dict.fromkeys((aten.neg.default, aten.abs.default, aten.tanh.default, aten.exp.default, aten.clamp.default, aten.clamp_min.default), elementwise(_keep)),
     **dict.fromkeys(_WHERE.values(), elementwise(_where)),
     **dict.fromkeys((aten.masked_fill.Scalar, aten.masked_fill.Tensor), elementwise(_masked_fill)),
 }

@@ -35,7 +35,7 @@ class Editor:
     def emit(self, at: fx.Node, target: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
         """A new call before `at`, on behalf of `at`: same source line and origins."""
         with self.graph.inserting_before(at):
-            node = self.graph.call_function(target, args, kwargs)
+            node = self.graph.create_node("call_function", target, args, kwargs, name=short_name(target))
         node.meta = {"source": at.meta.get("source", UNKNOWN), "origins": at.meta.get("origins", ()), "passes": (self.name,)}
         node.meta["val"] = evaluate_fake(self.mode, node)
         node.meta["depends"] = _depends(node)
@@ -173,3 +173,9 @@ def _inherit(new: fx.Node, old: fx.Node, name: str) -> None:
     new.meta["origins"] = tuple(merged)
     if name not in new.meta.get("passes", ()):
         new.meta["passes"] = (*new.meta.get("passes", ()), name)
+
+
+def short_name(target: Any) -> str:
+    """`add` for torch.ops.aten.add.Tensor; views of any kind are called what they become."""
+    name = str(getattr(target, "_opname", getattr(target, "__name__", "node")))
+    return {"reshape": "view", "getitem": "part", "_to_copy": "cast"}.get(name, name)

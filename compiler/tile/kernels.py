@@ -105,7 +105,7 @@ class _Fuser:
         """Can `node` be computed block by block behind what `kernel` already computes?"""
         if any(role(n) is Role.MATMUL and base(n.args[1]).op == "placeholder" for n in waiting):  # type: ignore[arg-type]
             return False  # one set of weights per kernel, so that they are loaded once
-        if not self.enabled:
+        if not self.enabled or (role(node) is Role.DEQUANTIZE and kernel.domain != _natural_domain(node)):
             return False
         return all(_cuttable(n, kernel.domain) and self._inputs_fit(kernel, n) for n in (*waiting, node))
 
@@ -168,23 +168,19 @@ def keeps_domain(node: fx.Node, domain: tuple[int, ...]) -> bool:
             return False
         name, args = op_name(node) if node.op == "call_function" and hasattr(node.target, "_schema") else "getitem", node.args
         rank = value(source).ndim
-        if name == "permute" and tuple(d % rank for d in args[1][:depth]) != tuple(range(depth)):  # type: ignore[index,union-attr]
-            return False
-        if name in ("select", "slice", "squeeze", "unsqueeze", "split", "split_with_sizes", "getitem", "transpose") and not _tail_only(name, args, rank, depth):
+        if name in ("permute", "transpose", "clone"):
+            return False  # a block is stored in logical order, so its dimensions cannot be regrouped
+        if name in ("select", "slice", "squeeze", "unsqueeze", "split", "split_with_sizes") and not _tail_only(name, args, rank, depth):
             return False
         node = source
     return shape(origin)[:depth] == domain
 
 
 def _tail_only(name: str, args: tuple[object, ...], rank: int, depth: int) -> bool:
-    if name == "getitem":
-        return True
     position = 2 if name in ("split", "split_with_sizes") else 1
     given = args[position] if len(args) > position else 0
     extra = 1 if name == "unsqueeze" else 0
     dims = [given] if isinstance(given, int) else list(given)  # type: ignore[call-overload]
-    if name == "transpose":
-        dims.append(args[2])
     return all(d % (rank + extra) >= depth for d in dims)
 
 

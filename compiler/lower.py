@@ -1,0 +1,108 @@
+"""Lower a captured model to the frozen graph of chip operations, and the graph that packs its constants.
+
+reference(inputs) = main(*inputs, *pack(*weights)), run eagerly by PyTorch.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, fx
+
+from compiler.frontend.capture import Captured, TensorInfo
+from compiler.frontend.checks import check_finite
+from compiler.options import Options
+from compiler.passes.canonicalize import Canonicalize, ShareEqual
+from compiler.passes.decompose import Decompose
+from compiler.passes.legal import frozen
+from compiler.passes.manager import Pass, PassManager, Timing, unsupported, verify
+from compiler.passes.quantize import Quantize
+from compiler.passes.recognise import RecogniseAttention
+from compiler.passes.select import Select
+from compiler.passes.split import split
+from isa.errors import CompileError
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A model as the chip computes it.
+
+    `main` takes `inputs`, then `constants`; `pack` takes the weights of `captured` and gives the constants.
+    """
+
+    main: fx.GraphModule
+    pack: fx.GraphModule
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    constants: tuple[TensorInfo, ...]
+    captured: Captured
+    timings: tuple[Timing, ...]
+
+    def pack_weights(self, tensors: Mapping[str, Tensor] | None = None) -> tuple[Tensor, ...]:
+        """The constants for these weights (by name; default: those of the captured model)."""
+        tensors = self.captured.tensors if tensors is None else tensors
+        for weight in self.captured.weights:
+            if weight.kind == "param":
+                check_finite(weight.name, tensors[weight.name])
+        with torch.no_grad():
+            result: tuple[Tensor, ...] = self.pack(*(tensors[weight.name] for weight in self.captured.weights))
+        return result
+
+    def run(self, inputs: Sequence[Tensor], constants: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """What PyTorch computes of the frozen graph: the result that the emulator must equal."""
+        with torch.no_grad():
+            result: tuple[Tensor, ...] = self.main(*inputs, *constants)
+        return result
+
+
+def pipeline(options: Options) -> list[Pass]:
+    """The passes in order. Those named by `options.disable` are left out."""
+    steps: list[Pass] = [
+        Canonicalize(),  # first, so that every later pass knows one form of each operation
+        Decompose(),  # needs canonical views, to see which operand of a product is a weight
+        Canonicalize(),  # views that decomposition made
+        RecogniseAttention(),  # needs products as matmul, before they are quantized one by one
+        Quantize(),
+        Select(),  # after attention is recognised: it takes softmax's place
+        Canonicalize(),  # operands that quantize and select broadcast by hand
+        ShareEqual(),  # one quantization for q, k and v
+    ]
+    names = {step.name for step in steps}
+    for name in options.disable:
+        if name not in names:
+            raise CompileError(f"there is no pass '{name}'", hint=f"the passes are {', '.join(sorted(names))}")
+    return [step for step in steps if step.name not in options.disable]
+
+
+def lower(
+    captured: Captured,
+    options: Options | None = None,
+    *,
+    print_after: Collection[str] = (),
+    stop_after: str | None = None,
+    dump_dir: Path | None = None,
+) -> Lowered:
+    """Run the graph passes and freeze the result."""
+    manager = PassManager(pipeline(options or Options()), print_after, stop_after, dump_dir)
+    gm = manager.run(_copy(captured.gm))
+    if stop_after is None:
+        verify(gm, frozen)
+    halves = split(gm)
+    holders = [node for node in halves.main.graph.nodes if node.op == "placeholder" and node.meta.get("weight")]
+    constants = tuple(TensorInfo(node.name, tuple(node.meta["val"].shape), node.meta["val"].dtype) for node in holders)
+    return Lowered(halves.main, halves.pack, captured.inputs, captured.outputs, constants, captured, tuple(manager.timings))
+
+
+def _copy(gm: fx.GraphModule) -> fx.GraphModule:
+    """Passes edit in place; the captured graph stays as it is."""
+    graph = fx.Graph()
+    remap: dict[fx.Node, fx.Node] = {}
+    output = graph.graph_copy(gm.graph, remap)
+    graph.output(output)
+    for old, new in remap.items():
+        new.meta = dict(old.meta)
+    return fx.GraphModule(torch.nn.Module(), graph, "Lowering")
+
+
+__all__ = ["Lowered", "lower", "pipeline", "unsupported"]

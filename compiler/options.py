@@ -1,0 +1,53 @@
+"""Options of the compiler: one frozen type behind the command line, the API, torch.compile and the cache key."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from isa.errors import CompileError
+
+
+def _option(default: Any, help_text: str) -> Any:
+    return field(default=default, metadata={"help": help_text})
+
+
+@dataclass(frozen=True)
+class Options:
+    """Every field is an option; its metadata says what it does."""
+
+    chip: str = _option("edge", "chip configuration: a name or a .toml file")
+    fallback: bool = _option(True, "under torch.compile, run unsupported operations in PyTorch (false: refuse)")
+    disable: tuple[str, ...] = _option((), "passes to leave out, separated by commas")
+
+    @classmethod
+    def from_strings(cls, given: Mapping[str, Any], base: "Options | None" = None) -> "Options":
+        """Options from text (`--option K=V`) or Python values (torch.compile's `options=`)."""
+        known = {f.name: f for f in fields(cls)}
+        values: dict[str, Any] = {}
+        for key, value in given.items():
+            name = key.replace("-", "_")
+            if name not in known:
+                raise CompileError(f"unknown option '{key}'", hint=f"the options are {', '.join(known)}")
+            values[name] = _parse(key, value, known[name].default)
+        return replace(base or cls(), **values)
+
+
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+def _parse(key: str, value: Any, default: Any) -> Any:
+    """`value` in the type of the option's default."""
+    if isinstance(default, bool):
+        word = str(value).lower()
+        if word not in _TRUE + _FALSE:
+            raise CompileError(f"option '{key}' is '{value}'", hint="write true or false")
+        return word in _TRUE
+    if isinstance(default, int):
+        try:
+            return int(value)
+        except ValueError:
+            raise CompileError(f"option '{key}' is '{value}'", hint="write a whole number") from None
+    if isinstance(default, tuple):
+        items = value.split(",") if isinstance(value, str) else value
+        return tuple(str(item).strip() for item in items if str(item).strip())
+    return str(value)

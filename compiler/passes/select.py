@@ -1,0 +1,197 @@
+"""Select chip operations for what is left: softmax, norms, activation functions, reductions, clamps.
+
+    before   %g = gelu(%x, approximate="tanh"); %m = mean(%x, [-1], True)
+    after    %g = llmchip.activation(%x, "gelu_tanh")
+             %t = llmchip.reduce(%x, "sum", -1, True); %m = mul(%t, 0.0026041667442768812)
+
+A bfloat16 or float16 operation that becomes several is computed in float32 and rounded once, at its end.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import fx
+
+from compiler import ops
+from compiler.passes.editor import Editor, aten, dtype_of, shape_of
+from compiler.passes.manager import Legal, unsupported
+from compiler.passes.quantize import float32
+from compiler.passes.rules import Rule, apply_rules, arguments
+
+
+@dataclass(frozen=True)
+class Select:
+    name: ClassVar[str] = "select"
+    changes_bits: ClassVar[bool] = True
+    legal: ClassVar[Legal | None] = None
+
+    def run(self, gm: fx.GraphModule) -> fx.GraphModule:
+        return apply_rules(gm, self.name, RULES, skip_static=True)
+
+
+def _activation(kind: str) -> Rule:
+    def rule(editor: Editor, node: fx.Node) -> fx.Node:
+        x: Any = node.args[0]
+        return editor.emit(node, ops.activation, editor.cast(node, x, dtype_of(node)), kind)
+
+    return rule
+
+
+def _gelu(editor: Editor, node: fx.Node) -> fx.Node:
+    values = arguments(node)
+    kind = "gelu_tanh" if values["approximate"] == "tanh" else "gelu_erf"
+    return editor.emit(node, ops.activation, values["self"], kind)
+
+
+def _softmax(editor: Editor, node: fx.Node) -> fx.Node:
+    x, dim = node.args[0], node.args[1]
+    assert isinstance(x, fx.Node) and isinstance(dim, int)
+    moved, back = _last(editor, node, x, dim)
+    out = editor.emit(node, ops.softmax, moved, False)
+    return editor.cast(node, back(out), dtype_of(node))
+
+
+def _last(editor: Editor, at: fx.Node, x: fx.Node, dim: int) -> tuple[fx.Node, Any]:
+    """x with `dim` moved to the end, and the way back."""
+    rank = len(shape_of(x))
+    order = [d for d in range(rank) if d != dim % rank] + [dim % rank]
+    inverse = [order.index(d) for d in range(rank)]
+    return editor.permute(at, x, order), lambda y: editor.permute(at, y, inverse)
+
+
+def _layer_norm(editor: Editor, node: fx.Node) -> fx.Node:
+    values = arguments(node)
+    x, weight, bias, eps = values["input"], values["weight"], values["bias"], values["eps"]
+    count = 1
+    for size in values["normalized_shape"]:
+        count *= size
+    lead = shape_of(x)[: len(shape_of(x)) - len(values["normalized_shape"])]
+    rows = editor.reshape(node, x, (*lead, count))
+    weight, bias = (None if v is None else editor.reshape(node, v, (count,)) for v in (weight, bias))
+    return editor.reshape(node, editor.emit(node, ops.layer_norm, rows, weight, bias, eps), shape_of(x))
+
+
+def _rms_norm(editor: Editor, node: fx.Node) -> fx.Node | None:
+    values = arguments(node)
+    if len(values["normalized_shape"]) != 1:
+        return None
+    x = editor.cast(node, values["input"], torch.float32)
+    eps = values["eps"] if values["eps"] is not None else torch.finfo(dtype_of(node)).eps
+    squares = editor.emit(node, ops.reduce, x, "sumsq", -1, True)
+    variance = editor.emit(node, aten.mul.Tensor, squares, float32(1.0 / shape_of(x)[-1]))
+    root = editor.emit(node, ops.activation, editor.emit(node, aten.add.Tensor, variance, eps), "rsqrt")
+    y = editor.emit(node, aten.mul.Tensor, x, root)
+    if values["weight"] is not None:
+        y = editor.emit(node, aten.mul.Tensor, y, values["weight"])
+    return editor.cast(node, y, dtype_of(node))
+
+
+def _reduction(kind: str) -> Rule:
+    """sum, mean, amax, amin over any one dimension, or over several neighbouring last ones."""
+
+    def rule(editor: Editor, node: fx.Node) -> fx.Node | None:
+        values = arguments(node)
+        x, dims = values["self"], values.get("dim")
+        dims = list(range(len(shape_of(x)))) if dims in (None, []) else [dims] if isinstance(dims, int) else dims
+        return reduction(editor, node, x, kind, [d % len(shape_of(x)) for d in dims])
+
+    return rule
+
+
+def reduction(editor: Editor, node: fx.Node, x: fx.Node, kind: str, dims: list[int]) -> fx.Node | None:
+    """`kind` over `dims`, in the shape and type of `node`."""
+    dtype = dtype_of(node)
+    if not dtype.is_floating_point:
+        return None
+    exact = kind in ("max", "min")
+    x = editor.cast(node, x, dtype if exact else torch.float32)
+    source = x.args[0] if x.target is aten.expand.default else None
+    if isinstance(source, fx.Node) and all(shape_of(source)[d] == shape_of(x)[d] for d in dims) and len(shape_of(source)) == len(shape_of(x)):
+        x = source
+    rank = len(shape_of(x))
+    kept = [d for d in range(rank) if d not in dims]
+    count = 1
+    for d in dims:
+        count *= shape_of(x)[d]
+    shape = [shape_of(x)[d] for d in kept]
+    if dims == [rank - 2]:
+        out = editor.emit(node, ops.reduce, x, "sum" if kind == "mean" else kind, -2, False)
+    else:
+        rows = editor.reshape(node, editor.permute(node, x, [*kept, *sorted(dims)]), (*shape, count))
+        out = editor.emit(node, ops.reduce, rows, "sum" if kind == "mean" else kind, -1, False)
+    if kind == "mean":
+        out = editor.emit(node, aten.mul.Tensor, out, float32(1.0 / count))
+    out = editor.reshape(node, out, [1 if d in dims else shape_of(x)[d] for d in range(rank)])
+    out = editor.expand(node, out, [1 if d in dims else size for d, size in enumerate(_full_shape(node, dims, rank))])
+    return editor.reshape(node, editor.cast(node, out, dtype), shape_of(node))
+
+
+def _full_shape(node: fx.Node, dims: list[int], rank: int) -> list[int]:
+    """The result's sizes with the reduced dimensions kept as 1."""
+    sizes = list(shape_of(node))
+    if len(sizes) == rank:
+        return sizes
+    for d in sorted(dims):
+        sizes.insert(d, 1)
+    return sizes
+
+
+def _norm(editor: Editor, node: fx.Node) -> fx.Node | None:
+    """Euclidean norm over one dimension: the root of the sum of squares."""
+    values = arguments(node)
+    x = values["self"]
+    order = values.get("ord", values.get("p"))
+    dims = values["dim"] if isinstance(values["dim"], (list, tuple)) else [values["dim"]]
+    if order not in (2, None) or len(dims) != 1 or dims[0] is None:
+        return None
+    x = editor.cast(node, x, torch.float32)
+    moved, _ = _last(editor, node, x, dims[0])
+    root = editor.emit(node, ops.activation, editor.emit(node, ops.reduce, moved, "sumsq", -1, False), "sqrt")
+    return editor.reshape(node, editor.cast(node, root, dtype_of(node)), shape_of(node))
+
+
+def _clamp(editor: Editor, node: fx.Node) -> fx.Node | None:
+    values = arguments(node)
+    low, high = values.get("min", values.get("min_val")), values.get("max", values.get("max_val"))
+    if not dtype_of(node).is_floating_point or any(isinstance(limit, fx.Node) for limit in (low, high)):
+        return None
+    low, high = (None if limit is None else float(limit) for limit in (low, high))
+    return editor.emit(node, ops.clamp, editor.cast(node, values["self"], dtype_of(node)), low, high)
+
+
+def _pow(editor: Editor, node: fx.Node) -> fx.Node | None:
+    """Powers 2 and 3 are products, 0.5 and -0.5 are roots."""
+    x, exponent = node.args[0], node.args[1]
+    if not isinstance(x, fx.Node) or exponent not in (1, 2, 3, 0.5, -0.5) or not dtype_of(node).is_floating_point:
+        return None
+    if exponent in (0.5, -0.5):
+        return editor.emit(node, ops.activation, x, "sqrt" if exponent == 0.5 else "rsqrt")
+    wide = editor.cast(node, x, torch.float32) if exponent == 3 else x
+    y = wide
+    for _ in range(int(exponent) - 1):  # type: ignore[arg-type]
+        y = editor.emit(node, aten.mul.Tensor, y, wide)
+    return editor.cast(node, y, dtype_of(node))
+
+
+def _refuse_train(editor: Editor, node: fx.Node) -> None:
+    raise unsupported(node, "drops out (call model.eval())")
+
+
+_SIMPLE = {"exp": "exp", "erf": "erf", "sqrt": "sqrt", "rsqrt": "rsqrt", "reciprocal": "recip", "tanh": "tanh", "relu": "relu", "sigmoid": "sigmoid", "silu": "silu"}
+RULES: dict[Any, Rule] = {
+    **{getattr(aten, name).default: _activation(kind) for name, kind in _SIMPLE.items()},
+    aten.gelu.default: _gelu,
+    aten.softmax.int: _softmax,
+    aten._softmax.default: _softmax,
+    aten.layer_norm.default: _layer_norm,
+    aten.rms_norm.default: _rms_norm,
+    **dict.fromkeys((aten.sum.dim_IntList, aten.sum.default), _reduction("sum")),
+    **dict.fromkeys((aten.mean.dim, aten.mean.default), _reduction("mean")),
+    aten.amax.default: _reduction("max"),
+    aten.amin.default: _reduction("min"),
+    **dict.fromkeys((aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim), _norm),
+    **dict.fromkeys((aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default, aten.hardtanh.default), _clamp),
+    aten.pow.Tensor_Scalar: _pow,
+    aten.dropout.default: _refuse_train,
+}

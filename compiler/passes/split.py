@@ -1,0 +1,158 @@
+"""Split the graph: what depends only on weights is computed when an image is packed, the rest by the chip.
+
+    before   one graph of (inputs, weights)
+    after    main(inputs, constants) for the chip, pack(weights) -> constants for the host
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from compiler.passes.editor import Editor, aten, evaluate_fake, fake_mode, is_static, short_name
+
+_PREFIXES = ("p_", "b_", "c_")
+
+
+@dataclass(frozen=True)
+class Halves:
+    """The two graphs, and the constants' names in the order in which one gives and the other takes them."""
+
+    main: fx.GraphModule
+    pack: fx.GraphModule
+    constants: tuple[str, ...]
+
+
+def split(gm: fx.GraphModule) -> Halves:
+    """Cut the graph between what is static and what is not."""
+    Editor(gm, "split")  # dependence, once more
+    border = _border(gm.graph)
+    pack = _pack(gm.graph, border)
+    main, names = _main(gm.graph, border)
+    layout(main)
+    return Halves(fx.GraphModule(torch.nn.Module(), main, "Main"), fx.GraphModule(torch.nn.Module(), pack, "Pack"), names)
+
+
+def _border(graph: fx.Graph) -> list[fx.Node]:
+    """Static nodes that something dynamic (or the result) reads, in the order of their first use."""
+    border: dict[fx.Node, None] = {}
+    for node in graph.nodes:
+        if node.op == "output" or (node.op == "call_function" and not is_static(node)):
+            border.update(dict.fromkeys(n for n in node.all_input_nodes if is_static(n)))
+    return list(border)
+
+
+def _pack(graph: fx.Graph, border: Sequence[fx.Node]) -> fx.Graph:
+    out = fx.Graph()
+    remap: dict[fx.Node, fx.Node] = {}
+    needed = _ancestors(border)
+    for node in graph.nodes:
+        if (node.op == "placeholder" and node.meta.get("weight")) or (node in needed and is_static(node)):
+            remap[node] = out.node_copy(node, lambda old: remap[old])
+    results = []
+    for node in border:
+        value = remap[node]
+        if not node.meta["val"].is_contiguous():
+            value = out.call_function(aten.clone.default, (value,), {"memory_format": torch.contiguous_format})
+            value.meta = dict(remap[node].meta)
+        results.append(value)
+    out.output(tuple(results))
+    return out
+
+
+def _ancestors(nodes: Sequence[fx.Node]) -> set[fx.Node]:
+    seen: set[fx.Node] = set()
+    todo = list(nodes)
+    while todo:
+        node = todo.pop()
+        if node not in seen:
+            seen.add(node)
+            todo.extend(node.all_input_nodes)
+    return seen
+
+
+def _main(graph: fx.Graph, border: Sequence[fx.Node]) -> tuple[fx.Graph, tuple[str, ...]]:
+    out = fx.Graph()
+    remap: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        if node.op == "placeholder" and not node.meta.get("weight"):
+            remap[node] = out.node_copy(node)
+    mode = fake_mode(graph)
+    names = []
+    for node in border:
+        holder = remap[node] = out.placeholder(_constant_name(node))
+        holder.meta = dict(node.meta)
+        with mode:
+            holder.meta["val"] = node.meta["val"].contiguous()
+        holder.meta["weight"] = True
+        names.append(holder.name)
+    for node in graph.nodes:
+        if node.op == "output":
+            out.output(tuple(_own(out, remap[n]) for n in node.args[0]))
+        elif node not in remap and not is_static(node) and node.op != "placeholder":
+            remap[node] = _fresh_copy(out, node, remap)
+    return out, tuple(names)
+
+
+def _fresh_copy(graph: fx.Graph, node: fx.Node, remap: dict[fx.Node, fx.Node]) -> fx.Node:
+    """A copy named after its operation and numbered from the start, so that names say nothing about the passes' history."""
+    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda old: remap[old])
+    copy = graph.create_node(node.op, node.target, args, kwargs, name=short_name(node.target))
+    copy.meta = dict(node.meta)
+    return copy
+
+
+def _own(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    """A result of its own where the model returns one of its inputs or a constant."""
+    if node.op != "placeholder":
+        return node
+    copy = graph.call_function(aten.clone.default, (node,))
+    copy.meta = dict(node.meta)
+    return copy
+
+
+def _constant_name(node: fx.Node) -> str:
+    """The weight's name, with _q or _s for its quantized values or scales; else the node's own."""
+    base, suffix = node, ""
+    source: Any = node.args[0] if node.args else None
+    if isinstance(source, fx.Node) and str(source.target) == "llmchip.quantize_rows.default":
+        suffix = ("_q", "_s")[node.args[1]]  # type: ignore[index]
+        base = source.args[0]  # type: ignore[assignment]
+    while base.target in (aten.reshape.default, aten.permute.default, aten._to_copy.default):
+        base = base.args[0]  # type: ignore[assignment]
+    name = str(base.target) if base.op == "placeholder" else base.name
+    return next((name[2:] for prefix in _PREFIXES if name.startswith(prefix) and base.op == "placeholder"), name) + suffix
+
+
+def layout(graph: fx.Graph) -> None:
+    """Turn reshapes into views (after a copy where strides demand it), so that every node says what it moves."""
+    mode = fake_mode(graph)
+    for node in list(graph.nodes):
+        if node.op != "call_function":
+            continue
+        if node.target is aten.reshape.default:
+            node.target = aten.view.default
+            try:
+                node.meta["val"] = evaluate_fake(mode, node)
+            except (RuntimeError, ValueError):
+                _copy_before(graph, mode, node)
+        node.meta["val"] = evaluate_fake(mode, node)
+    result = graph.output_node()
+    owned = []
+    for node in result.args[0]:  # type: ignore[union-attr]
+        owned.append(node if node.meta["val"].is_contiguous() else _contiguous(graph, mode, node, result))  # type: ignore[union-attr]
+    result.args = (tuple(owned),)
+
+
+def _contiguous(graph: fx.Graph, mode: Any, node: Any, at: fx.Node) -> fx.Node:
+    with graph.inserting_before(at):
+        copy = graph.create_node("call_function", aten.clone.default, (node,), {"memory_format": torch.contiguous_format}, name="copy")
+    copy.meta = dict(node.meta)
+    copy.meta["val"] = evaluate_fake(mode, copy)
+    return copy
+
+
+def _copy_before(graph: fx.Graph, mode: Any, node: fx.Node) -> None:
+    node.args = (_contiguous(graph, mode, node.args[0], node), node.args[1])
