@@ -10,6 +10,7 @@ import torch
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in [^\n]*\n(?P<code>[^\n]*)')
 _TORCH_FOLDER = str(Path(torch.__file__).parent)
+_OWN_FOLDER = str(Path(__file__).parent)
 _STDLIB_FOLDER = sysconfig.get_paths()["stdlib"]
 
 
@@ -45,6 +46,6 @@ def source_line(stack_trace: str | None) -> SourceLine:
 
 
 def _is_foreign(file: str) -> bool:
-    """Torch's and Python's own files, and code that torch generates ("<eval_with_key>.3")."""
+    """Torch's, Python's and the compiler's own files, and code that torch generates ("<eval_with_key>.3")."""
     inside_stdlib = file.startswith(_STDLIB_FOLDER) and "site-packages" not in file
-    return file.startswith((_TORCH_FOLDER, "<")) or inside_stdlib
+    return file.startswith((_TORCH_FOLDER, _OWN_FOLDER, "<")) or inside_stdlib

@@ -55,7 +55,7 @@ def widen(block: Block, dtype: Dtype, out: Floats | None = None) -> Floats:
 def store(block: Block, dtype: Dtype, values: Floats) -> None:
     """Round `values` to `dtype` and write them."""
     if dtype is Dtype.BF16:
-        np.copyto(block, _bf16_rounded(values) >> 16, casting="unsafe")
+        np.copyto(block, _bf16_rounded(values) >> np.uint32(16), casting="unsafe")
     else:
         np.copyto(block, values, casting="same_kind")
 
@@ -71,7 +71,7 @@ def round_to(values: Floats, dtype: Dtype) -> None:
 def _bf16_rounded(values: Floats) -> NDArray[np.uint32]:
     """Bits whose upper half is the nearest bf16; the lower half is rubbish. NaN by hand: the carry could make it infinite."""
     bits = np.ascontiguousarray(values).view(np.uint32)
-    rounded = bits >> 16
+    rounded = bits >> np.uint32(16)
     np.bitwise_and(rounded, 1, out=rounded)
     np.add(rounded, 0x7FFF, out=rounded)
     np.add(rounded, bits, out=rounded)

@@ -173,6 +173,15 @@ def relu(x: Floats) -> Floats:
 
 
 FUNCTIONS: Final[Mapping[str, Callable[[Floats], Floats]]] = {
-    "exp": exp, "gelu_erf": gelu_erf, "gelu_tanh": gelu_tanh, "silu": silu, "sigmoid": sigmoid, "tanh": tanh,
-    "rsqrt": rsqrt, "recip": recip, "sqrt": sqrt, "erf": erf, "relu": relu,
+    "exp": exp,
+    "gelu_erf": gelu_erf,
+    "gelu_tanh": gelu_tanh,
+    "silu": silu,
+    "sigmoid": sigmoid,
+    "tanh": tanh,
+    "rsqrt": rsqrt,
+    "recip": recip,
+    "sqrt": sqrt,
+    "erf": erf,
+    "relu": relu,
 }

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from emulator import activation, control, dma, matrix, vector
 from emulator.formats import int_of_bits
 from emulator.memory import Fault, Memory
+from emulator.threads import single_threaded_blas
 from emulator.word import HANDLERS, Call, Core, Handler, Scratch
 from isa.codec import IllegalWord, Inst, decode
 from isa.errors import Trap
-from isa.spec import SCALARS, VIEWS, WORD_BYTES, Access, Engine, Field, Kind, Region
+from isa.spec import SCALARS, WORD_BYTES, Access, Engine, Field, Kind, Region, Space
 from isa.views import Extents, View, access_of, extents_of
 
 # (pc in bytes, loop index per level, instruction, operands, views in effect, memory), called after an engine word has executed.
@@ -55,7 +56,11 @@ class Machine:
     """One chip with its memories. `regions` are shared, not copied; those in `initialised` count as written."""
 
     def __init__(
-        self, sram_bytes: int, acc_bytes: int, regions: Mapping[Region, NDArray[np.uint8]] | None = None, initialised: Set[Region] = frozenset()
+        self,
+        sram_bytes: int,
+        acc_bytes: int,
+        regions: Mapping[Region, NDArray[np.uint8]] | None = None,
+        initialised: Set[Region] = frozenset(),
     ) -> None:
         self.memory = Memory(sram_bytes, acc_bytes, regions or {}, initialised)
         self._scratch = Scratch()
@@ -72,7 +77,7 @@ class Machine:
         try:
             if pc % WORD_BYTES or len(code) % WORD_BYTES or len(scalars) > SCALARS:
                 raise Fault(f"cannot start at {pc:#x} with {len(code)} bytes of code and {len(scalars)} scalars")
-            with np.errstate(all="ignore"):
+            with np.errstate(all="ignore"), single_threaded_blas():
                 while core.exit is None:
                     here = core.pc
                     word = words[here] if 0 <= here < len(words) else None
@@ -140,10 +145,11 @@ def _save_overwritten(call: Call, target: str, targets: list[str]) -> None:
     view, extents = call.views[target], call.extents[target]
     low, high = view.span(extents)
     for name, other in call.views.items():
-        if other.space is not view.space or name in targets:
+        elsewhere = other.space is not view.space or (view.space is Space.DRAM and other.region is not view.region)
+        if elsewhere or name in targets:
             continue
         begin, end = other.span(call.extents[name])
-        if begin < high and low < end and other.region is view.region and not (other == view and call.extents[name] == extents):
+        if begin < high and low < end and not (other == view and call.extents[name] == extents):
             call.blocks[name] = call.blocks[name].copy()
 
 
@@ -151,7 +157,9 @@ def _check_kind(field: Field, view: View) -> None:
     if view.dtype not in field.dtypes:
         raise Fault(f"operand {field.name} cannot be {view.dtype.name.lower()}, only {', '.join(d.name.lower() for d in field.dtypes)}")
     if view.space not in field.spaces:
-        raise Fault(f"operand {field.name} cannot be in {view.space.name.lower()}, only in {', '.join(s.name.lower() for s in field.spaces)}")
+        raise Fault(
+            f"operand {field.name} cannot be in {view.space.name.lower()}, only in {', '.join(s.name.lower() for s in field.spaces)}"
+        )
 
 
 def _decode_at(code: bytes, index: int) -> Word:
@@ -160,7 +168,8 @@ def _decode_at(code: bytes, index: int) -> Word:
         raise Fault("execution left the program; a halt is missing")
     inst = decode(data)
     row, operands = inst.row, inst.named()
-    dynamic = row.field("dyn").choices[operands["dyn"]] if operands.get("dyn") else ""
+    dyn = next((f for f in row.fields if f.name == "dyn" and f.choices), None)  # of `loop` it is a plain flag
+    dynamic = dyn.choices[operands["dyn"]] if dyn and operands["dyn"] else ""
     views = []
     for field in row.views:
         number = operands[field.name]
@@ -187,7 +196,7 @@ def describe(inst: Inst) -> str:
 def _operand_text(field: Field, value: int) -> str:
     if field.choices:
         return f"{field.name}={field.choices[value]}"
-    return f"{field.name}={ {Kind.VIEW: 'v', Kind.SCALAR: 's'}.get(field.kind, '')}{value}"
+    return f"{field.name}={ {Kind.VIEW: 'v', Kind.SCALAR: 's'}.get(field.kind, '') }{value}"
 
 
 def _trap(fault: Exception, code: bytes, index: int, node_of: Callable[[int], str] | None) -> Trap:
@@ -198,6 +207,3 @@ def _trap(fault: Exception, code: bytes, index: int, node_of: Callable[[int], st
     except IllegalWord:
         text = f".word 0x{int.from_bytes(data, 'little'):032x}"
     return Trap(str(fault), pc, text, node_of(pc) if node_of else "")
-
-
-assert VIEWS > 1  # v0 is the absent view

@@ -1,17 +1,20 @@
 """The matrix word. int8 products ride on float32 BLAS, which is exact, in any order, while all sums stay below 2**24."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emulator import threads
 from emulator.formats import Block, Floats, widen
 from emulator.memory import Fault
 from emulator.word import Call, Core, executes
 from isa.spec import FLOATS, MM_FORMAT, Dtype
 
 EXACT_K = 1024  # 1024 * 128 * 128 == 2**24
+WORTH_SHARING = 1 << 21  # multiply-adds; waking another thread costs about as much as one million
 
 
 @executes("mm")
@@ -21,18 +24,17 @@ def mm(core: Core, call: Call) -> None:
 
 def _matmul_i8(core: Core, call: Call) -> None:
     _require(call, "i8", Dtype.I32, (Dtype.I8,), (Dtype.I8, Dtype.I4), scales=False)
-    c, k = call.blocks["c"], call.operands["k"]
-    keep = bool(call.operands["acc"])
-    part = core.scratch.get("mm.part", call.extents["c"])
-    for start in range(0, k, EXACT_K):
-        _product(core, call, slice(start, min(start + EXACT_K, k)), part)
-        if keep:
-            whole = core.scratch.get("mm.int", call.extents["c"], np.int32)
-            np.copyto(whole, part, casting="unsafe")
-            np.add(c, whole, out=c)
-        else:
-            np.copyto(c, part, casting="unsafe")
-        keep = True
+    for start in range(0, call.operands["k"], EXACT_K):
+        ks = slice(start, min(start + EXACT_K, call.operands["k"]))
+        _product(core, call, ks, _add_to_c if start or call.operands["acc"] else _set_c)
+
+
+def _add_to_c(c: Block, product: Floats) -> None:
+    np.add(c, product.astype(np.int32), out=c)
+
+
+def _set_c(c: Block, product: Floats) -> None:
+    np.copyto(c, product, casting="unsafe")
 
 
 def _groups(core: Core, call: Call) -> None:
@@ -44,16 +46,15 @@ def _groups(core: Core, call: Call) -> None:
         c.fill(0)
     sa, sw = call.floats("sa"), call.floats("sw")
     zw = call.floats("zw") if "zw" in call.blocks else None
-    part = core.scratch.get("mm.part", call.extents["c"])
     for g, start in enumerate(range(0, k, size)):
         ks = slice(start, min(start + size, k))
-        _exact_product(core, call, ks, part)
+        part = _exact_product(core, call, ks)
         column = _group(sa, g)[:, :, None]
         np.multiply(part, column, out=part)
         np.multiply(part, _group(sw, g)[:, None, :], out=part)
         np.add(c, part, out=c)
         if zw is not None:
-            totals = _last(call.blocks["a"], ks, call.extents["a"]).sum(axis=-1, keepdims=True, dtype=np.int32).astype(np.float32)
+            totals = _stretch(call, "a", ks, 2).sum(axis=-1, keepdims=True, dtype=np.int32).astype(np.float32)
             np.add(c, (totals * column) * _group(zw, g)[:, None, :], out=c)
 
 
@@ -75,7 +76,10 @@ def _matmul_float(core: Core, call: Call) -> None:
 
 
 _FORMATS: Final[dict[str, Callable[[Core, Call], None]]] = {
-    "i8": _matmul_i8, "i8group": _groups, "i4group": _groups, "float": _matmul_float,
+    "i8": _matmul_i8,
+    "i8group": _groups,
+    "i4group": _groups,
+    "float": _matmul_float,
 }
 
 
@@ -87,52 +91,71 @@ def _require(call: Call, fmt: str, c: Dtype, a: tuple[Dtype, ...], w: tuple[Dtyp
         raise Fault(f"format {fmt} {'needs' if scales else 'takes no'} scales sa and sw")
 
 
-def _exact_product(core: Core, call: Call, ks: slice, out: Floats) -> None:
-    """As `_product`, for any length: float32 of the exact int32 sum."""
+def _exact_product(core: Core, call: Call, ks: slice) -> Floats:
+    """float32 of the exact int32 sum over a group of any length."""
+    part: Floats = core.scratch.get("mm.group", call.extents["c"])
     if ks.stop - ks.start <= EXACT_K:
-        _product(core, call, ks, out)
-        return
-    total = np.zeros(out.shape, np.int32)
+        _product(core, call, ks, np.copyto, part)
+        return part
+    total = np.zeros(part.shape, np.int32)
     for start in range(ks.start, ks.stop, EXACT_K):
-        _product(core, call, slice(start, min(start + EXACT_K, ks.stop)), out)
-        total += out.astype(np.int32)
-    np.copyto(out, total)
+        _product(core, call, slice(start, min(start + EXACT_K, ks.stop)), _add_to_c, total)
+    np.copyto(part, total)
+    return part
 
 
-def _product(core: Core, call: Call, ks: slice, out: Floats) -> None:
-    """out = a[:, :, ks] @ w[:, ks, :] for a stretch short enough to be exact. Planes of stride 0 are converted once."""
-    a = _as_floats(core, "mm.a", call, "a", _last(call.blocks["a"], ks, call.extents["a"]))
-    stored = call.blocks["w"]
+def _product(core: Core, call: Call, ks: slice, finish: Callable[[Block, Floats], None], into: Block | None = None) -> None:
+    """finish(into, a[:, :, ks] @ w[:, ks, :]), for a stretch of k that is short enough to be exact.
+
+    Big products are shared out by planes, or by columns if there is one plane. Shared planes of w are converted once.
+    """
+    c = call.blocks["c"] if into is None else into
+    planes, rows, columns = call.extents["c"]
+    a_block, w_block = _stretch(call, "a", ks, 2), _stretch(call, "w", ks, 2 if call.operands["wt"] else 1)
     if call.operands["wt"]:
-        w = _as_floats(core, "mm.w", call, "w", _last(stored, ks, call.extents["w"])).swapaxes(-1, -2)
-        full = (w.shape[0], w.shape[1], call.operands["n"])
+        w_block = w_block.swapaxes(-1, -2)
+    w_block = np.broadcast_to(w_block, (*w_block.shape[:2], columns))
+    a = np.broadcast_to(_as_floats(core, "mm.a", call, "a", a_block), (a_block.shape[0], rows, ks.stop - ks.start))
+    part = core.scratch.get("mm.part", (planes, rows, columns))
+    whole = slice(None)
+    if planes * rows * columns * (ks.stop - ks.start) < WORTH_SHARING:
+        parts = [(whole, whole)]
+    elif planes > 1:
+        parts = [(share, whole) for share in threads.shares(planes)]
     else:
-        stored = stored[:, ks] if stored.shape[1] > 1 else stored
-        w = _as_floats(core, "mm.w", call, "w", stored)
-        full = (w.shape[0], ks.stop - ks.start, call.operands["n"])
-    a = a if a.shape[1] == out.shape[1] else np.broadcast_to(a, (a.shape[0], out.shape[1], a.shape[2]))
-    w = w if w.shape == full else np.broadcast_to(w, full)
-    _multiply(a, w, out)
+        parts = [(whole, share) for share in threads.shares(columns, 16)]
+
+    def job(number: int, ps: slice, ns: slice) -> None:
+        w = _as_floats(core, f"mm.w{number}", call, "w", w_block[ps if w_block.shape[0] > 1 else whole, :, ns])
+        out = part[ps, :, ns]
+        _multiply(a[ps if a.shape[0] > 1 else whole], w, out)
+        finish(c[ps, :, ns], out)
+
+    threads.run_all([partial(job, number, *where) for number, where in enumerate(parts)])
 
 
 def _multiply(a: Floats, w: Floats, out: Floats) -> None:
-    if a.shape[0] == 1 and w.shape[0] == 1:
-        for plane in range(1, out.shape[0]):
-            np.matmul(a[0], w[0], out=out[plane])
+    if a.shape[0] == w.shape[0] == 1:
         np.matmul(a[0], w[0], out=out[0])
+        out[1:] = out[0]
     else:
         np.matmul(a, w, out=out)
 
 
 def _as_floats(core: Core, slot: str, call: Call, name: str, block: Block) -> Floats:
+    """The block as float32, in the memory order it has, so that a transposed w stays one for BLAS."""
+    if block.strides[1] < block.strides[2]:
+        out = core.scratch.get(slot, (block.shape[0], block.shape[2], block.shape[1]))
+        return widen(block, call.dtype(name), out.swapaxes(-1, -2))
     return widen(block, call.dtype(name), core.scratch.get(slot, block.shape))
 
 
-def _last(block: Block, ks: slice, extents: tuple[int, int, int]) -> Block:
-    """A stretch of the last dimension, which is written out if it is broadcast."""
-    if block.shape[2] != extents[2]:
-        block = np.broadcast_to(block, (*block.shape[:2], extents[2]))
-    return block[:, :, ks]
+def _stretch(call: Call, name: str, ks: slice, axis: int) -> Block:
+    """The elements `ks` of the dimension k of an operand; written out if k is broadcast."""
+    block, extents = call.blocks[name], call.extents[name]
+    shape = tuple(extents[axis] if i == axis else n for i, n in enumerate(block.shape))
+    block = np.broadcast_to(block, shape)
+    return block[:, :, ks] if axis == 2 else block[:, ks]
 
 
 def _group(scales: Floats, g: int) -> NDArray[Any]:

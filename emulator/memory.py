@@ -126,7 +126,8 @@ class Memory:
 
     def load(self, view: View, extents: Extents) -> Block:
         """A copy of a block in its full extents: what debuggers and comparers read."""
-        return np.broadcast_to(self.source(view, extents), extents).copy()
+        block: Block = np.broadcast_to(self.source(view, extents), extents).copy()
+        return block
 
     def put_i4(self, view: View, extents: Extents, values: Block) -> None:
         """Write nibbles; the other half of a byte that is only half covered stays."""
@@ -152,7 +153,8 @@ def _nibbles(store: Store, view: View, extents: Extents) -> Block:
         return unpack_i4(np.ndarray(shape, np.uint8, store.data, view.base, (view.ps // 2, view.rs // 2, 1)), cols)
     where = _positions(view, extents)
     low = store.data[where >> 1] >> ((where & 1) * 4).astype(np.uint8)
-    return ((low & 15) ^ 8).astype(np.int8) - np.int8(8)
+    signed: Block = ((low & 15) ^ 8).astype(np.int8) - np.int8(8)
+    return signed
 
 
 def _positions(view: View, extents: Extents) -> NDArray[np.int64]:

@@ -5,6 +5,7 @@ import numpy as np
 from emulator.formats import Floats
 
 ACCUMULATORS = 64
+ZERO = np.float32(0)
 
 
 def ordered_sum(x: Floats) -> Floats:
@@ -27,16 +28,19 @@ def ordered_sum(x: Floats) -> Floats:
 
 def largest(x: Floats) -> Floats:
     """NaN if any element is NaN; a zero is +0."""
-    return np.max(x, axis=-1, initial=-np.inf) + np.float32(0)
+    top: Floats = np.max(x, axis=-1)
+    return top + ZERO
 
 
 def smallest(x: Floats) -> Floats:
-    return np.min(x, axis=-1, initial=np.inf) + np.float32(0)
+    bottom: Floats = np.min(x, axis=-1)
+    return bottom + ZERO
 
 
 def absmax(x: Floats) -> Floats:
     """Two passes that only read are cheaper than storing absolute values."""
-    return np.maximum(np.max(x, axis=-1), -np.min(x, axis=-1)) + np.float32(0)
+    top: Floats = np.maximum(np.max(x, axis=-1), -np.min(x, axis=-1))
+    return top + ZERO
 
 
 def sum_of_squares(x: Floats) -> Floats:

@@ -18,10 +18,20 @@ from isa.spec import INTS, ROUND, TAP, VOP, VRED, Dtype
 MIN_SCALE: Final = np.float32(2.0**-23)
 _COMPARE: Final[Mapping[str, Callable[..., Any]]] = {"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal}
 _ARITHMETIC: Final[Mapping[str, Callable[..., Any]]] = {
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "max": np.maximum, "min": np.minimum,
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "max": np.maximum,
+    "min": np.minimum,
 }
-_FLOAT: Final = {**_ARITHMETIC, **_COMPARE, "div": np.divide}
-_INTEGER: Final = {**_ARITHMETIC, **_COMPARE, "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor}
+_FLOAT: Final[Mapping[str, Callable[..., Any]]] = {**_ARITHMETIC, **_COMPARE, "div": np.divide}
+_INTEGER: Final[Mapping[str, Callable[..., Any]]] = {
+    **_ARITHMETIC,
+    **_COMPARE,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
+}
 _ZERO: Final = np.float32(0)
 
 
@@ -88,7 +98,7 @@ def _float(core: Core, call: Call, f: str) -> None:
 
 def _bits_of_truth(truth: Block, target: Dtype) -> Block:
     """1 or 0 in the type of d, where bf16 is a bit pattern."""
-    return truth * np.uint16(0x3F80) if target is Dtype.BF16 else truth
+    return np.multiply(truth, np.uint16(0x3F80)) if target is Dtype.BF16 else truth
 
 
 def _select(call: Call) -> None:
@@ -108,12 +118,16 @@ def _select(call: Call) -> None:
 
 def _is_zero(call: Call) -> Block:
     a = call.blocks["a"]
-    return (a & 0x7FFF) == 0 if call.dtype("a") is Dtype.BF16 else a == 0
+    zero: Block = (a & 0x7FFF) == 0 if call.dtype("a") is Dtype.BF16 else a == 0
+    return zero
 
 
 _REDUCTIONS: Final[Mapping[str, Callable[[Floats], Floats]]] = {
-    "sum": reductions.ordered_sum, "max": reductions.largest, "min": reductions.smallest,
-    "absmax": reductions.absmax, "sumsq": reductions.sum_of_squares,
+    "sum": reductions.ordered_sum,
+    "max": reductions.largest,
+    "min": reductions.smallest,
+    "absmax": reductions.absmax,
+    "sumsq": reductions.sum_of_squares,
 }
 
 
@@ -149,7 +163,9 @@ def _shape(extents: tuple[int, int, int], tile: Tile) -> tuple[int, int, int]:
 
 _ROUNDING: Final = {"none": None, "bf16": Dtype.BF16, "f16": Dtype.F16}
 _TAPS: Final[Mapping[str, Callable[[Floats], Floats]]] = {
-    "max": reductions.largest, "absmax": reductions.absmax, "sum": reductions.ordered_sum,
+    "max": reductions.largest,
+    "absmax": reductions.absmax,
+    "sum": reductions.ordered_sum,
 }
 
 
@@ -178,7 +194,11 @@ def _affine_steps(call: Call) -> list[_Step]:
     rnd = _ROUNDING[ROUND[call.operands["rnd"]]]
     biased = "bi" in call.blocks
     chain: tuple[_Step, ...] = (
-        ("sub", np.subtract, None), ("rs", np.multiply, rnd), ("cs", np.multiply, None if biased else rnd), ("bi", np.add, rnd), ("res", np.add, None),
+        ("sub", np.subtract, None),
+        ("rs", np.multiply, rnd),
+        ("cs", np.multiply, None if biased else rnd),
+        ("bi", np.add, rnd),
+        ("res", np.add, None),
     )
     return [step for step in chain if step[0] in call.blocks]
 

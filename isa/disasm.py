@@ -17,7 +17,7 @@ from isa.container import Data
 from isa.files import write_atomic
 from isa.image import INITIALISED, Image
 from isa.records import DebugNode
-from isa.spec import ISA_VERSION, WORD_BYTES, Field, Region
+from isa.spec import ISA_VERSION, LOOP_LEVELS, WORD_BYTES, Field, Region
 from isa.text import format_inst, format_record
 from isa.trace import dynamic_extent, view_of
 from isa.views import View
@@ -87,7 +87,7 @@ def disassemble_code(image: Image, first: int = 0, end: int | None = None) -> It
         if inst is not None:
             note = views.comment(inst)
             views.step(inst)
-            loops += _loop_ends(inst, pc)
+            loops = (loops + _loop_ends(inst, pc))[:LOOP_LEVELS]
         if not first <= pc < (len(image.code) if end is None else end):
             continue
         if pc in entries:

@@ -9,6 +9,7 @@ to float32 one at a time, lowest first, and the rest refitted each time, so that
     python tools/fit_functions.py --check    fails unless isa/functions.py holds exactly these
 """
 
+import importlib
 import struct
 import sys
 from collections.abc import Callable
@@ -16,10 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import mpmath as mp
-
+mp: Any = importlib.import_module("mpmath")  # it has no types
 mp.mp.dps = 60
-Real = Any  # mpmath has no types
+Real = Any
 NODES, ROUNDS = 160, 14
 
 

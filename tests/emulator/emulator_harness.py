@@ -1,19 +1,19 @@
 """Builds small programs for the emulator's tests: data goes in by DMA, results are read back from memory."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emulator.machine import Machine
-from isa.codec import Inst, encode
+from isa.codec import NO_WAITS, Inst, encode
 from isa.spec import ROUND, Dtype, Region, Space
 from isa.views import View
 
 Array = NDArray[Any]
-STORAGE = {Dtype.I8: np.int8, Dtype.I32: np.int32, Dtype.F32: np.float32, Dtype.BF16: np.uint16, Dtype.F16: np.float16}
+STORAGE: Mapping[Dtype, Any] = {Dtype.I8: np.int8, Dtype.I32: np.int32, Dtype.F32: np.float32, Dtype.BF16: np.uint16, Dtype.F16: np.float16}
 NAN, INF = float("nan"), float("inf")
 
 
@@ -21,11 +21,11 @@ def bits(value: float) -> int:
     return int(struct.unpack("<I", struct.pack("<f", value))[0])
 
 
-def f32(*values: float) -> Array:
+def f32(*values: Any) -> Array:
     return np.array(values, np.float32)
 
 
-def same_bits(got: Array, want: Array) -> bool:
+def same_bits(got: Any, want: Any) -> bool:
     """Equal bit for bit, where every NaN is one value."""
     got, want = np.asarray(got), np.asarray(want)
     if got.shape != want.shape or got.dtype != want.dtype:
@@ -35,7 +35,7 @@ def same_bits(got: Array, want: Array) -> bool:
         if not np.array_equal(nan, np.isnan(want)):
             return False
         got, want = np.where(nan, 0, got), np.where(nan, 0, want)
-    return got.tobytes() == want.tobytes()
+    return bool(got.tobytes() == want.tobytes())
 
 
 class Program:
@@ -51,10 +51,12 @@ class Program:
         self.machine: Machine | None = None
 
     def word(self, mnemonic: str, **operands: int) -> "Program":
-        self.words.append(Inst.make(mnemonic, **operands))
+        self.words.append(Inst.make(mnemonic, NO_WAITS, **operands))
         return self
 
-    def view(self, dtype: Dtype, base: int, rs: int = 0, ps: int = 0, cs: int = 1, space: Space = Space.SRAM, region: Region = Region.CONST) -> int:
+    def view(
+        self, dtype: Dtype, base: int, rs: int = 0, ps: int = 0, cs: int = 1, space: Space = Space.SRAM, region: Region = Region.CONST
+    ) -> int:
         number = len(self.views) + 1
         self.views[number] = View(space, region, dtype, base, rs, ps, cs)
         self.word("vset", v=number, space=int(space), region=int(region), dtype=int(dtype), base=base, rs=rs, ps=ps, cs=cs)
@@ -70,14 +72,17 @@ class Program:
         values = np.ascontiguousarray(values, STORAGE[dtype])
         shape = (1, 1, 1, *values.shape)[-3:]
         base = self.place(values.nbytes)
-        if values.nbytes:
-            offset = len(self.const)
-            self.const += values.tobytes()
-            whole = dict(space=int(Space.SRAM), dtype=int(Dtype.I8), base=base)
-            self.word("vset", v=30, **whole).word("vset", v=31, **{**whole, "space": int(Space.DRAM), "base": offset}, region=int(Region.CONST))
-            self.word("ldw", d=30, a=31, rows=1, cols=values.nbytes)
+        self._fill(base, values.tobytes())
         dense = shape[2]
         return self.view(dtype, base, dense if rs is None else rs, dense * shape[1] if ps is None else ps, cs)
+
+    def _fill(self, base: int, data: bytes, piece: int = 1 << 19) -> None:
+        for start in range(0, len(data), piece):
+            part = data[start : start + piece]
+            self.word("vset", v=30, space=int(Space.SRAM), dtype=int(Dtype.I8), base=base + start)
+            self.word("vset", v=31, space=int(Space.DRAM), region=int(Region.CONST), dtype=int(Dtype.I8), base=len(self.const))
+            self.word("ldw", d=30, a=31, rows=1, cols=len(part))
+            self.const += part
 
     def target(self, dtype: Dtype, *shape: int, space: Space = Space.SRAM) -> int:
         planes, rows, cols = (1, 1, 1, *shape)[-3:]
@@ -120,7 +125,7 @@ def bf16_value(word: int) -> float:
     return float(struct.unpack("<f", struct.pack("<I", word << 16))[0])
 
 
-def narrow(x: np.float32, dtype: Dtype) -> np.float32:
+def narrow(x: Any, dtype: Dtype) -> np.float32:
     """The value of one float32 after rounding to `dtype`, as float32."""
     with np.errstate(all="ignore"):
         if dtype is Dtype.BF16:

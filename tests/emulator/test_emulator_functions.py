@@ -2,11 +2,12 @@
 
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from emulator_harness import f32, same_bits
+from emulator_harness import Array, f32, same_bits
 
 from emulator.functions import FUNCTIONS
 from isa.spec import ACT
@@ -32,9 +33,15 @@ def test_documented_vectors(name: str) -> None:
         assert same_bits(FUNCTIONS[name](source.copy()), want)
 
 
-TRUE = {
-    "exp": np.exp, "tanh": np.tanh, "erf": np.vectorize(math.erf), "sqrt": np.sqrt,
-    "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "silu": lambda x: x / (1 + np.exp(-x)), "recip": lambda x: 1 / x, "rsqrt": lambda x: 1 / np.sqrt(x),
+TRUE: dict[str, Callable[[Array], Array]] = {
+    "exp": np.exp,
+    "tanh": np.tanh,
+    "erf": np.vectorize(math.erf),
+    "sqrt": np.sqrt,
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "recip": lambda x: 1 / x,
+    "rsqrt": lambda x: 1 / np.sqrt(x),
 }
 
 

@@ -1,5 +1,7 @@
 """Random small blocks against one-element-at-a-time Python: strides, broadcasting, types and every format of mm."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from emulator_harness import Array, Program, bits, narrow, same_bits, slow_sum, stored, value_of
@@ -10,7 +12,7 @@ from isa.spec import MM_FORMAT, ROUND, TAP, VOP, VRED, Dtype, Space
 
 I8, I32, F32, BF16, F16 = Dtype.I8, Dtype.I32, Dtype.F32, Dtype.BF16, Dtype.F16
 FLOATS = st.sampled_from([F32, BF16, F16])
-quick = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 SPECIAL = np.array([0.0, -0.0, np.nan, np.inf, -np.inf, 1e-45, -1e-40, 3e38, -3e38, 0.5, 2.5, -1.5], np.float32)
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 150))
 seeds = st.integers(0, 2**32 - 1)
@@ -77,7 +79,8 @@ def slow_reduce(f: str, row: list[np.float32]) -> np.float32 | int:
         return slow_sum([np.float32(v * v) for v in row] if f == "sumsq" else row)
     if any(np.isnan(v) for v in row):
         return np.float32(np.nan)
-    best = {"max": max, "min": min, "absmax": lambda r: max(abs(v) for v in r)}[f](row)
+    table: dict[str, Any] = {"max": max, "min": min, "absmax": lambda r: max(abs(v) for v in r)}
+    best = table[f](row)
     return np.float32(0) if best == 0 else best
 
 
@@ -120,7 +123,7 @@ def test_vaff(shape: tuple[int, int, int], seed: int, ta: Dtype, td: Dtype, rnd:
     out = np.empty(shape, np.float32)
     with np.errstate(all="ignore"):
         for i in np.ndindex(shape):
-            t = a[i]
+            t: Any = a[i]
             t = t if sub is None else np.float32(t - sub[i])
             t = t if rs is None else narrow(np.float32(t * rs[i]), kind)
             t = t if cs is None else np.float32(t * cs[i])
@@ -135,7 +138,14 @@ def test_vaff(shape: tuple[int, int, int], seed: int, ta: Dtype, td: Dtype, rnd:
 
 
 @quick
-@given(shapes, seeds, st.sampled_from([I8, I32, F32, BF16, F16]), FLOATS, st.sampled_from(["add", "sub", "mul", "div", "max", "min", "lt", "ne"]), st.booleans())
+@given(
+    shapes,
+    seeds,
+    st.sampled_from([I8, I32, F32, BF16, F16]),
+    FLOATS,
+    st.sampled_from(["add", "sub", "mul", "div", "max", "min", "lt", "ne"]),
+    st.booleans(),
+)
 def test_vop(shape: tuple[int, int, int], seed: int, ta: Dtype, td: Dtype, f: str, immediate: bool) -> None:
     """Breaks when broadcasting, widening or storing goes wrong."""
     rng, p = np.random.default_rng(seed), Program()
@@ -153,7 +163,9 @@ def test_vop(shape: tuple[int, int, int], seed: int, ta: Dtype, td: Dtype, f: st
         assert same_bits(got, value_of(stored(out, td), td))
 
 
-def left_and_right(p: Program, rng: np.random.Generator, b: int, m: int, n: int, k: int, wt: bool, float_type: Dtype | None) -> tuple[int, int, Array, Array]:
+def left_and_right(
+    p: Program, rng: np.random.Generator, b: int, m: int, n: int, k: int, wt: bool, float_type: Dtype | None
+) -> tuple[int, int, Array, Array]:
     """Operands of mm: a strided with gaps, w shared between planes half of the time."""
     dtype = float_type or I8
     gap = int(rng.integers(0, 3))
@@ -216,7 +228,7 @@ def test_mm_groups(size: tuple[int, int, int, int], seed: int, wt: bool, four: b
     else:
         vw = p.source(w, I8)
     groups = -(-k // group)
-    scales = [numbers(rng, (rows_, groups), F32) for rows_ in (m, n, n)]
+    scales: Any = [numbers(rng, (rows_, groups), F32) for rows_ in (m, n, n)]
     sa, sw, zw = (p.source(s, F32) for s in scales)
     c = p.target(F32, m, n, space=Space.ACC)
     p.word("mm", c=c, a=va, w=vw, sa=sa, sw=sw, zw=zw if minimum else 0, m=m, n=n, k=k, wt=int(wt), fmt=2 if four else 1, glog=glog)
@@ -224,7 +236,7 @@ def test_mm_groups(size: tuple[int, int, int, int], seed: int, wt: bool, four: b
     kn = w.T if wt else w
     with np.errstate(all="ignore"):
         for i, j in np.ndindex(m, n):
-            total = np.float32(0)
+            total: Any = np.float32(0)
             for g in range(groups):
                 ks = slice(g * group, (g + 1) * group)
                 total = total + np.float32(int(a[i, ks] @ kn[ks, j])) * scales[0][i, g] * scales[1][j, g]
@@ -233,12 +245,25 @@ def test_mm_groups(size: tuple[int, int, int, int], seed: int, wt: bool, four: b
             assert same_bits(got[i, j], np.float32(total))
 
 
+@pytest.mark.parametrize("size", [(1, 40, 300, 1500), (1, 3, 40001, 20), (5, 64, 64, 200)])
+@pytest.mark.parametrize("wt", [False, True])
+def test_products_big_enough_to_be_shared_between_threads(size: tuple[int, int, int, int], wt: bool) -> None:
+    """Breaks when a share of the planes or columns is lost, doubled, or mixed up between threads."""
+    (b, m, n, k), rng, p = size, np.random.default_rng(1), Program(1 << 22, 1 << 21)
+    va, vw, a, w = left_and_right(p, rng, b, m, n, k, wt, None)
+    c = p.target(I32, b, m, n, space=Space.ACC)
+    for acc in (0, 1):
+        p.word("mm", c=c, a=va, w=vw, b=b, m=m, n=n, k=k, wt=int(wt), acc=acc)
+    want = np.matmul(a.astype(np.float64), w.astype(np.float64)) * 2
+    assert np.array_equal(p.run().read(c).reshape(b, m, n), want)
+
+
 @pytest.mark.parametrize("dtype", [I8, F32])
 def test_blocks_longer_than_a_tile(dtype: Dtype) -> None:
     """Breaks when the split into cache-sized tiles drops, repeats or misplaces rows or planes."""
     for shape in ((2, 3, 40000), (3, 700, 64), (5, 9000, 2)):
         p, rng = Program(1 << 22, 1 << 21), np.random.default_rng(3)
-        values = rng.integers(-100, 100, shape).astype(np.int8 if dtype is I8 else np.float32)
+        values: Any = rng.integers(-100, 100, shape).astype(np.int8 if dtype is I8 else np.float32)
         scale = rng.integers(1, 5, (shape[0], shape[1], 1)).astype(np.float32)
         va, vs, vd = p.source(values, dtype), p.source(scale, F32, rs=1, ps=shape[1], cs=0), p.target(F32, *shape)
         tap = p.target(F32, *shape[:2], 1)

@@ -27,7 +27,8 @@ def elementwise(f: str, a: Array, ta: Dtype, b: Array | None, tb: Dtype, td: Dty
     if d is not None:
         p.word("vop", f=VOP.index("mov"), d=vd, a=p.source(d, td), rows=1, cols=len(a))
     p.word("vop", f=VOP.index(f), d=vd, a=va, b=vb, rows=1, cols=len(a), imm=imm)
-    return p.run().read(vd)[0]
+    result: Array = p.run().read(vd)[0]
+    return result
 
 
 FLOAT_CASES = [
@@ -105,7 +106,16 @@ def test_select_keeps_d_where_a_is_not_zero() -> None:
     assert elementwise("sel", a16, BF16, f32(1.00390625, 9), F32, BF16, d=np.array([1, 2], np.uint16)).tolist() == [0x3F80, 2]
 
 
-BF16_TIES = [(0x3F808000, 0x3F80), (0x3F818000, 0x3F82), (0x3F808001, 0x3F81), (0x7F7FFFFF, 0x7F80), (0x7FFFFFFF, 0x7FC0), (0x00008000, 0), (0x00018000, 2), (0x80000001, 0x8000)]
+BF16_TIES = [
+    (0x3F808000, 0x3F80),
+    (0x3F818000, 0x3F82),
+    (0x3F808001, 0x3F81),
+    (0x7F7FFFFF, 0x7F80),
+    (0x7FFFFFFF, 0x7FC0),
+    (0x00008000, 0),
+    (0x00018000, 2),
+    (0x80000001, 0x8000),
+]
 
 
 @pytest.mark.parametrize(("source", "want"), BF16_TIES)
@@ -123,7 +133,14 @@ def test_f16_rounds_to_even_with_subnormals() -> None:
     assert same_bits(elementwise("mov", values, F32, None, F32, F16), want)
 
 
-FORBIDDEN = [("div", I32, I32, I32), ("and", F32, F32, F32), ("xor", I32, F32, F32), ("add", F32, I32, I32), ("mov", F32, F32, I8), ("sel", F32, F32, I32)]
+FORBIDDEN = [
+    ("div", I32, I32, I32),
+    ("and", F32, F32, F32),
+    ("xor", I32, F32, F32),
+    ("add", F32, I32, I32),
+    ("mov", F32, F32, I8),
+    ("sel", F32, F32, I32),
+]
 
 
 @pytest.mark.parametrize(("f", "ta", "tb", "td"), FORBIDDEN)

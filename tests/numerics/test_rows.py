@@ -1,13 +1,13 @@
 """Reductions, quantization, softmax and LayerNorm: hand-worked rows, then plain Python arithmetic."""
 
+import numerics_scalars as scalars
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numerics_helpers import bits, tensor
 
 from compiler.reference import functions as reference
-from tests.numerics import scalars
-from tests.numerics.helpers import bits, tensor
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**60), max_value=2.0**60)
 SPECIAL = st.floats(width=32)

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from numerics_helpers import bits, tensor
 from torch import Tensor
-
-from tests.numerics.helpers import bits, tensor
 
 
 def _random_words(count: int, seed: int) -> Tensor:
@@ -54,19 +53,19 @@ def test_scalars_of_narrow_operations(dtype: torch.dtype, count: int) -> None:
     """Breaks when torch changes which operations round a Python scalar to the tensor's type first."""
     a, scalar = _random_words(count, 3).view(torch.float32).to(dtype), 0.3
     rounded = float(torch.tensor(scalar).to(dtype))
-    for op in (torch.mul, torch.div):
-        assert bits(op(a, scalar)) == bits(op(a.float(), scalar).to(dtype))
-    for op in (torch.add, torch.sub, torch.rsub):
-        assert bits(op(a, scalar)) == bits(op(a.float(), rounded).to(dtype))
+    for name, used in (("mul", scalar), ("div", scalar), ("add", rounded), ("sub", rounded), ("rsub", rounded)):
+        op = getattr(torch, name)
+        assert bits(op(a, scalar)) == bits(op(a.float(), used).to(dtype))
     assert bool((torch.full((count,), rounded, dtype=dtype) == scalar).all())
 
 
 def test_float32_arithmetic_equals_numpy() -> None:
     """Breaks when torch flushes subnormals, contracts, or divides by multiplying with a reciprocal."""
-    a, b = _random_words(100_003, 4).view(torch.float32), _random_words(100_003, 5).view(torch.float32)
+    a, b = _random_words(20_003, 4).view(torch.float32), _random_words(20_003, 5).view(torch.float32)
     x, y = a.numpy(), b.numpy()
     with np.errstate(all="ignore"):
-        pairs = [(a + b, x + y), (a - b, x - y), (a * b, x * y), (a / b, x / y), (a / 127.5, x / np.float32(127.5)), (torch.reciprocal(a), 1 / x)]
+        pairs = [(a + b, x + y), (a - b, x - y), (a * b, x * y), (a / b, x / y)]
+        pairs += [(a / 127.5, x / np.float32(127.5)), (torch.reciprocal(a), 1 / x)]
         pairs += [(torch.round(a), np.rint(x)), (torch.sqrt(a.double()).float(), np.sqrt(x.astype(np.float64)).astype(np.float32))]
     for ours, theirs in pairs:
         assert bits(ours) == _numpy_bits(theirs)

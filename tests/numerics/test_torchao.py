@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
+from numerics_helpers import bits
 from torch import Tensor
 
 from compiler.reference import functions as reference
-from tests.numerics.helpers import bits
 
-pytest.importorskip("torchao", reason="torchao is not installed: the oracle of the W8A8 linear is missing")
+torchao = pytest.importorskip("torchao.quantization", reason="torchao is not installed: the oracle of the W8A8 linear is missing")
 
 SHAPES = [(1, 2, 1), (3, 7, 5), (17, 64, 33), (2, 1025, 9), (4, 384, 96)]
 
@@ -42,8 +42,6 @@ def _input(kind: str, rows: int, k: int) -> Tensor:
 @pytest.mark.parametrize("kind", ["normal", "outlier", "zero", "subnormal", "huge", "tie"])
 def test_linear_equals_torchao(kind: str, dtype: torch.dtype) -> None:
     """Breaks when a scale, a rounding or the order of scales and bias differs from torchao's eager CPU path."""
-    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
-
     for rows, k, n in SHAPES:
         for with_bias in (False, True):
             torch.manual_seed(k)
@@ -51,7 +49,7 @@ def test_linear_equals_torchao(kind: str, dtype: torch.dtype) -> None:
             with torch.no_grad():
                 linear.weight[0] = 0.0
             oracle = copy.deepcopy(linear)
-            quantize_(oracle, Int8DynamicActivationInt8WeightConfig())
+            torchao.quantize_(oracle, torchao.Int8DynamicActivationInt8WeightConfig())
             x = _input(kind, rows, k).to(dtype)
             with torch.no_grad():
                 assert bits(_linear(x, linear.weight, linear.bias)) == bits(oracle(x)), (rows, k, n, with_bias)

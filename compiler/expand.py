@@ -1,5 +1,6 @@
 """The lowered graph in stock PyTorch: every chip operator replaced by the operations that define it."""
 
+import operator
 from collections.abc import Hashable
 from typing import Any
 
@@ -22,10 +23,12 @@ def expand_reference(gm: fx.GraphModule) -> fx.GraphModule:
         if node.op == "output":
             graph.output(fx.map_arg(node.args[0], lambda old: remap[old]))
         elif getattr(node.target, "namespace", "") == "llmchip":
-            body = traced.setdefault(_use(node), _trace(node)) if _use(node) not in traced else traced[_use(node)]
-            remap[node] = _inline(graph, node, body, [remap[n] for n in _tensors(node)])
-        elif isinstance(pair := remap.get(node.args[0]) if node.args and isinstance(node.args[0], fx.Node) else None, tuple):
-            remap[node] = pair[node.args[1]]  # an element of an expanded operator's tuple
+            use = _use(node)
+            if use not in traced:
+                traced[use] = _trace(node)
+            remap[node] = _inline(graph, node, traced[use], [remap[n] for n in _tensors(node)])
+        elif node.target is operator.getitem and isinstance(remap[node.args[0]], tuple):
+            remap[node] = remap[node.args[0]][node.args[1]]
         else:
             remap[node] = graph.node_copy(node, lambda old: remap[old])
     return fx.GraphModule(torch.nn.Module(), graph, "Reference")
@@ -57,8 +60,9 @@ def _trace(node: fx.Node) -> fx.GraphModule:
         kwargs = {key: next(given) if isinstance(arg, fx.Node) else arg for key, arg in node.kwargs.items()}
         return function(*args, **kwargs)
 
+    values = [n.meta["val"] for n in _tensors(node)]
     with torch.no_grad():
-        return make_fx(body, tracing_mode="fake")(*(torch.empty_strided(v.shape, v.stride(), dtype=v.dtype) for v in (n.meta["val"] for n in _tensors(node))))
+        return make_fx(body, tracing_mode="fake")(*(torch.empty_strided(v.shape, v.stride(), dtype=v.dtype) for v in values))
 
 
 def _inline(graph: fx.Graph, node: fx.Node, body: fx.GraphModule, operands: list[fx.Node]) -> Any:

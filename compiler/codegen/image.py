@@ -1,0 +1,123 @@
+"""The image of a compiled model: program, packed constants, interface, memory plan and debug map in one record."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx
+
+from compiler.codegen.program import Code
+from compiler.source import SourceLine
+from compiler.tile.graph import Role, base, role
+from compiler.tile.place import Placement
+from compiler.tile.tile import Tensor as Interface
+from compiler.tile.tile import Tiled
+from isa.chip import Chip
+from isa.image import Image
+from isa.records import DebugMap, DebugNode, Entry, PlanRecord, Span, Tap, TensorSpec
+from isa.spec import Region, Space
+
+
+def region_sizes(tiled: Tiled, placement: Placement) -> dict[Region, int]:
+    """Bytes of each DRAM region that the program may touch."""
+    sizes = {region: 0 for region in Region}
+    for tensor in (*tiled.inputs, *tiled.constants, *tiled.outputs):
+        sizes[tensor.region] = max(sizes[tensor.region], tensor.offset + tensor.bytes)
+    for buffer in tiled.literals:
+        sizes[Region.CONST] = max(sizes[Region.CONST], (buffer.fixed or 0) + buffer.bytes)
+    sizes[Region.SCRATCH] = placement.scratch_bytes
+    return sizes
+
+
+def build_image(
+    graph: fx.Graph, tiled: Tiled, placement: Placement, code: Code, chip: Chip, constants: Sequence[Tensor], metadata: Mapping[str, Any]
+) -> Image:
+    """Put everything into one image. `constants` are the packed constants, in the order of `tiled.constants`."""
+    sizes = region_sizes(tiled, placement)
+    data = {region: np.zeros(sizes[region], np.uint8) for region in (Region.WEIGHTS, Region.CONST)}
+    for tensor, value in zip(tiled.constants, constants, strict=True):
+        data[tensor.region][tensor.offset : tensor.offset + tensor.bytes] = stored_bytes(value)
+    for buffer, literal in tiled.literals.items():
+        offset = buffer.fixed or 0
+        data[Region.CONST][offset : offset + buffer.bytes] = np.frombuffer(literal, np.uint8)
+    entry = Entry("main", 0, tuple(map(_spec, tiled.inputs)), tuple(map(_spec, tiled.outputs)))
+    return Image(
+        code=code.bytes,
+        weights=data[Region.WEIGHTS].data,
+        const=data[Region.CONST].data,
+        sizes=tuple(sizes[region] for region in Region),
+        entries=(entry,),
+        constants=tuple(map(_spec, tiled.constants)),
+        plan=_plan(placement, code),
+        debug=_debug(graph, tiled, code),
+        metadata=dict(metadata),
+        chip=chip,
+    )
+
+
+def stored_bytes(value: Tensor) -> NDArray[np.uint8]:
+    """A tensor as the chip stores it: int64 as int32, bool as int8, all else as it is; row-major."""
+    if value.dtype is torch.int64:
+        value = value.to(torch.int32)
+    return value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def _spec(tensor: Interface) -> TensorSpec:
+    return TensorSpec(tensor.name, tensor.shape, tensor.dtype, tensor.storage, tensor.region, tensor.offset)
+
+
+def _plan(placement: Placement, code: Code) -> tuple[PlanRecord, ...]:
+    """Buffers that the planner placed, with their live ranges in words."""
+    return tuple(
+        PlanRecord(b.name, b.space, placement.offsets[b], b.bytes, code.pc_of[first], code.pc_of[last], b.region if b.space is Space.DRAM else Region.SCRATCH)
+        for b, (first, last) in placement.live.items()
+        if b.fixed is None
+    )
+
+
+def _debug(graph: fx.Graph, tiled: Tiled, code: Code) -> DebugMap:
+    """Names for everything: graph nodes first, then what spans mention beside them (inputs and constants being loaded)."""
+    records = [_node(node, tiled) for node in graph.nodes if node.op in ("call_function", "placeholder")]
+    index = {record.name: i for i, record in enumerate(records)}
+    for _, _, name in code.spans:
+        if name not in index:
+            index[name] = len(records)
+            records.append(DebugNode(name, "constant", status="constant", reason="a literal of the program"))
+    taps = tuple(Tap(pc, t.operand, (index[t.node],), -1, t.offset, t.ps, t.rs, t.cs) for pc, t in code.taps)
+    spans = tuple(Span(first, end, (index[name],)) for first, end, name in code.spans)
+    return DebugMap(tuple(records), taps, spans)
+
+
+def _node(node: fx.Node, tiled: Tiled) -> DebugNode:
+    status, reason = _status(node, tiled)
+    value, source = node.meta["val"], node.meta.get("source") or SourceLine("", 0, "")
+    single = not isinstance(value, tuple | list)
+    return DebugNode(
+        name=node.name,
+        op=str(node.target) if node.op == "call_function" else node.op,
+        shape=tuple(value.shape) if single else (),
+        dtype=str(value.dtype).removeprefix("torch.") if single else "tuple",
+        file=source.file,
+        line=source.line,
+        code=source.code,
+        origins=tuple(node.meta.get("origins", ())),
+        passes=tuple(node.meta.get("passes", ())),
+        status=status,
+        reason=reason,
+    )
+
+
+def _status(node: fx.Node, tiled: Tiled) -> tuple[str, str]:
+    """Whether the program stores a node's value where it can be read, and if not, why."""
+    if node.op == "placeholder":
+        packed = any(c.node == node.name for c in tiled.constants)
+        return ("constant", "packed with the weights") if packed else ("input", "given by the caller")
+    if node.name in tiled.materialized:
+        return "materialized", ""
+    if role(node) is Role.VIEW:
+        return ("fused", "never read") if base(node) is node else ("view", f"a view of {base(node).name}")
+    if isinstance(node.meta["val"], tuple | list):
+        return "view", f"several results: {', '.join(user.name for user in node.users)}"
+    return "fused", f"into {', '.join(user.name for user in node.users) or 'nothing'}"

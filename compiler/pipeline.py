@@ -1,0 +1,79 @@
+"""The whole compiler, read top to bottom: a captured model becomes a program; weights are packed into its image.
+
+    captured → graph passes → frozen graph → kernels → tile program → placement → words → image
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from compiler.codegen.image import build_image, region_sizes
+from compiler.codegen.program import Code, generate
+from compiler.frontend.capture import Captured
+from compiler.lower import Lowered, lower
+from compiler.options import Options
+from compiler.tile.ir import verify
+from compiler.tile.place import Placement, place
+from compiler.tile.tile import SHARES, Tiled, tile
+from isa.chip import Chip, load_chip
+from isa.errors import CompileError
+from isa.image import Image
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled model. The program depends on the graph alone; `image` packs weights into it, any number of times."""
+
+    lowered: Lowered
+    tiled: Tiled
+    placement: Placement
+    code: Code
+    chip: Chip
+    options: Options
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+    def image(self, tensors: Mapping[str, Tensor] | None = None, metadata: Mapping[str, Any] | None = None) -> Image:
+        """The image with these weights (by name; default: those that were captured)."""
+        return self.pack(self.lowered.pack_weights(tensors), metadata)
+
+    def pack(self, constants: tuple[Tensor, ...], metadata: Mapping[str, Any] | None = None) -> Image:
+        """The image with these packed constants."""
+        return build_image(self.lowered.main.graph, self.tiled, self.placement, self.code, self.chip, constants, metadata or {})
+
+
+def compile_captured(captured: Captured, options: Options | None = None, chip: Chip | None = None, **printing: Any) -> Compiled:
+    """Compile a captured model. `printing` goes to `lower` (print_after, stop_after, dump_dir).
+
+    Raises UnsupportedError for what the chip cannot do, CompileError for what does not fit.
+    """
+    options = options or Options()
+    chip = chip or load_chip(options.chip)
+    start = time.perf_counter()
+    lowered = lower(captured, options, **printing)
+    seconds = {"graph passes": time.perf_counter() - start}
+    return finish(lowered, options, chip, seconds)
+
+
+def finish(lowered: Lowered, options: Options, chip: Chip, seconds: dict[str, float] | None = None) -> Compiled:
+    """From the frozen graph to words. A memory plan that fails is tried again with kernels that use less memory."""
+    seconds = {} if seconds is None else seconds
+    names_in, names_out = [i.name for i in lowered.inputs], [o.name for o in lowered.outputs]
+    for share in SHARES:
+        try:
+            start = time.perf_counter()
+            tiled = tile(lowered.main.graph, chip, names_in, names_out, share=share)
+            verify(tiled.program)
+            middle = time.perf_counter()
+            placement = place(tiled.program, chip)
+        except CompileError:
+            if share == SHARES[-1]:
+                raise
+            continue
+        break
+    done = time.perf_counter()
+    code = generate(tiled.program, placement, chip, region_sizes(tiled, placement))
+    seconds |= {"tile": middle - start, "place": done - middle, "codegen": time.perf_counter() - done}
+    return Compiled(lowered, tiled, placement, code, chip, options, seconds)

@@ -1,0 +1,43 @@
+"""The independent checker of memory plans: every pair of blocks, nothing clever, no code shared with the solver."""
+
+from itertools import combinations
+
+from compiler.plan.problem import Block, Plan, Problem
+from isa.errors import CompileError
+
+
+def check_plan(problem: Problem, plan: Plan) -> None:
+    """Raise unless `plan` places exactly the blocks of `problem`, each legally and no two on top of each other."""
+    names = {block.name for block in problem.blocks}
+    if names != plan.offsets.keys():
+        _fail(f"missing or unknown blocks: {', '.join(sorted(names ^ plan.offsets.keys()))}")
+    for block in problem.blocks:
+        _check_block(problem, plan, block)
+    for a, b in combinations(problem.blocks, 2):
+        _check_pair(a, plan.offsets[a.name], b, plan.offsets[b.name])
+    if plan.height < plan.lower_bound or plan.optimal != (plan.height == plan.lower_bound):
+        _fail(f"height {plan.height}, lower bound {plan.lower_bound} and optimal={plan.optimal} contradict each other")
+
+
+def _check_block(problem: Problem, plan: Plan, block: Block) -> None:
+    offset = plan.offsets[block.name]
+    if offset < 0 or offset % block.align:
+        _fail(f"{block} at {offset} is not aligned to {block.align}")
+    if block.fixed is not None and offset != block.fixed:
+        _fail(f"{block} at {offset} was moved from its fixed address {block.fixed}")
+    if offset + block.size > problem.capacity:
+        _fail(f"{block} at {offset} ends past the capacity of {problem.capacity} B")
+    if offset + block.size > plan.height:
+        _fail(f"{block} at {offset} ends above the height {plan.height} of the plan")
+
+
+def _check_pair(a: Block, at_a: int, b: Block, at_b: int) -> None:
+    live_together = a.lower < b.upper and b.lower < a.upper
+    share_bytes = at_a < at_b + b.size and at_b < at_a + a.size
+    in_place = a.may_alias is not None and a.may_alias == b.may_alias and at_a == at_b
+    if live_together and share_bytes and not in_place:
+        _fail(f"{a} at {at_a} overlaps {b} at {at_b}")
+
+
+def _fail(what: str) -> None:
+    raise CompileError(what, "memory plan", "this is a bug of the memory planner, please report it")

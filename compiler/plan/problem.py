@@ -1,0 +1,111 @@
+"""The records of memory planning, and the CSV form in which problems are stored and exchanged.
+
+    block x [0, 4) 2048 B, block y [2, 6) 1024 B   ->   Plan({x: 0, y: 2048}, height=3072, ...)
+
+Two blocks that live at the same time must not share bytes, except members of one reuse group (`may_alias`): they may
+start at the *same offset* although both live, which is how an elementwise operation overwrites its input. Whoever forms
+a group vouches that this is safe; the planner never lets members overlap in any other way.
+"""
+
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from isa.errors import CompileError
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """`size` bytes that live during the instructions [lower, upper)."""
+
+    name: str
+    lower: int
+    upper: int
+    size: int
+    align: int = 64
+    fixed: int | None = None
+    may_alias: str | None = None
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.lower < self.upper and self.size > 0 and self.align > 0):
+            raise CompileError(f"{self} needs a live range that is not empty, a positive size and alignment", "memory plan")
+        if self.fixed is not None and (self.fixed < 0 or self.fixed % self.align):
+            raise CompileError(f"{self} is fixed at {self.fixed}, which is not a multiple of {self.align}", "memory plan")
+
+    def __str__(self) -> str:
+        return f"{self.name} [{self.lower}, {self.upper}) {self.size} B"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Blocks to place in `capacity` bytes, whose names differ."""
+
+    blocks: tuple[Block, ...]
+    capacity: int
+
+    def __post_init__(self) -> None:
+        if self.capacity <= 0:
+            raise CompileError(f"a capacity of {self.capacity} bytes holds nothing", "memory plan")
+        if len({block.name for block in self.blocks}) != len(self.blocks):
+            raise CompileError("two blocks have the same name", "memory plan")
+
+    @property
+    def granule(self) -> int:
+        """What every offset and the capacity are multiples of: rounding sizes up to it loses no plan."""
+        return math.gcd(self.capacity, *(math.gcd(block.align, block.fixed or 0) for block in self.blocks))
+
+    def space(self, block: Block) -> int:
+        """The bytes that `block` takes, in whole granules."""
+        return -(-block.size // self.granule) * self.granule
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where every block goes. `height` is the end of the highest granule in use; no plan is lower than `lower_bound`.
+
+    `optimal` says that no plan is lower than this one: `height == lower_bound`.
+    """
+
+    offsets: Mapping[str, int]
+    height: int
+    lower_bound: int
+    optimal: bool
+
+    def __str__(self) -> str:
+        proof = "optimal" if self.optimal else f"at most {self.height - self.lower_bound} B above the optimum"
+        return f"plan of {len(self.offsets)} blocks in {self.height} B ({proof})"
+
+
+def read_csv(path: Path, capacity: int | None = None) -> Problem:
+    """A problem in MiniMalloc's format; without `capacity` it is the number in the name, as in `A.1048576.csv`.
+
+    The columns align, fixed and may_alias are optional.
+    """
+    if capacity is None:
+        capacity = int(path.name.split(".")[-2])
+    with path.open(newline="") as file:
+        return Problem(tuple(_block(row) for row in csv.DictReader(file)), capacity)
+
+
+def write_csv(problem: Problem, path: Path) -> None:
+    """Write `problem` so that `read_csv` gives it back and MiniMalloc can read it (it ignores our extra columns)."""
+    with path.open("w", newline="") as file:
+        out = csv.writer(file, lineterminator="\n")
+        out.writerow(("id", "lower", "upper", "size", "align", "fixed", "may_alias"))
+        for b in problem.blocks:
+            out.writerow((b.name, b.lower, b.upper, b.size, b.align, "" if b.fixed is None else b.fixed, b.may_alias or ""))
+
+
+def _block(row: Mapping[str, str]) -> Block:
+    fixed = row.get("fixed")
+    return Block(
+        row["id"],
+        int(row["lower"]),
+        int(row["upper"]),
+        int(row["size"]),
+        int(row.get("align") or 64),
+        int(fixed) if fixed else None,
+        row.get("may_alias") or None,
+    )

@@ -1,0 +1,1 @@
+"""Devices, executables, the torch.compile backend and the command line."""

@@ -1,0 +1,39 @@
+"""What `llmchip` offers, with PyTorch imported only by what needs it.
+
+    program = llmchip.compile(model, {"input_ids": ids}); program(input_ids=ids); program.save("model.llmchip")
+    llmchip.load("model.llmchip")(input_ids=ids.numpy())
+"""
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from isa.chip import Chip
+from runtime.loaded import Loaded, load
+
+if TYPE_CHECKING:
+    from compiler.pipeline import Compiled
+    from isa.image import Image
+    from runtime.program import Program
+    from runtime.verify import Verification
+
+__all__ = ["Loaded", "compile", "load", "verify_image"]
+
+
+def compile(  # noqa: A001 - the name that users expect
+    model: Any, example_inputs: tuple[Any, ...] | Mapping[str, Any] | None = None, *, chip: str | PathLike[str] | Chip = "edge", **options: Any
+) -> "Program":
+    """Compile a module for these example inputs (a tuple of positional or a dict of keyword arguments).
+
+    `model` may also be a torch.export.ExportedProgram, which has its own. `options` are those of `llmcc compile --option`.
+    """
+    from runtime.program import compile_model
+
+    return compile_model(model, example_inputs, chip, options)
+
+
+def verify_image(image: "Image", compiled: "Compiled", inputs: Mapping[str, Any], expected: Any = None) -> "Verification":
+    """Run the image's own code and compare every node it names with the lowered graph, run by PyTorch. See runtime.verify."""
+    from runtime.verify import verify_image as run
+
+    return run(image, compiled, inputs, expected)

@@ -1,0 +1,5 @@
+"""Entry point of `llmcc`."""
+
+
+def main() -> int:
+    return 0

@@ -1,0 +1,119 @@
+"""The device: an image on an emulated chip. Binds inputs by name, launches the binary, reads outputs. Needs no torch.
+
+    device = Executable(load_image("minilm.llmchip"))
+    device({"input_ids": ids, "attention_mask": mask})["last_hidden_state"]
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emulator.machine import Machine, Probe
+from isa.errors import InputError, Trap
+from isa.image import Image
+from isa.records import Entry, TensorSpec
+from isa.spec import Region
+from runtime.arrays import STORAGE, Array, to_storage, to_user
+
+_BORN = frozenset({Region.WEIGHTS, Region.CONST, Region.IN, Region.PARAMS})  # written by the host before a launch
+
+
+class Executable:
+    """An image with the memories of a chip; calls from several threads take turns. Weights are shared with the image."""
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+        self._code = bytes(image.code)
+        self._regions = {region: _memory(image, region) for region in Region}
+        self._machine: Machine | None = None  # made at the first launch: until then nothing is paid for its memories
+        self._lock = threading.RLock()
+
+    def __call__(self, inputs: Mapping[str, Array], entry: str | None = None, scalars: Mapping[str, int] | None = None) -> dict[str, Array]:
+        return self.run(inputs, entry, scalars)
+
+    def run(
+        self, inputs: Mapping[str, Array], entry: str | None = None, scalars: Mapping[str, int] | None = None, probe: Probe | None = None
+    ) -> dict[str, Array]:
+        """Launch an entry point. Raises InputError for inputs that do not fit, and Trap."""
+        point = self.image.entry(entry)
+        stored = bind(point, inputs)
+        with self._lock:
+            for spec in point.inputs:
+                self.tensor(spec)[...] = stored[spec.name]
+            self._set_scalars(point, scalars or {})
+            self._launch(point, stored, probe)
+            return {spec.name: to_user(spec, self.tensor(spec)) for spec in point.outputs}
+
+    def tensor(self, spec: TensorSpec) -> Array:
+        """The tensor's place in the chip's memory, not copied."""
+        data = self._regions[spec.region]
+        return np.ndarray(spec.shape, STORAGE[spec.storage], data.data, spec.offset)
+
+    def _set_scalars(self, entry: Entry, given: Mapping[str, int]) -> None:
+        params = self._regions[Region.PARAMS]
+        _same_names("scalar", given, [scalar.name for scalar in entry.scalars])
+        for scalar in entry.scalars:
+            value = int(given[scalar.name])
+            if not scalar.minimum <= value <= scalar.maximum:
+                raise InputError(f"scalar '{scalar.name}' is {value}", hint=f"it must be between {scalar.minimum} and {scalar.maximum}")
+            params[scalar.offset : scalar.offset + 4] = np.frombuffer(value.to_bytes(4, "little", signed=True), np.uint8)
+
+    def _launch(self, entry: Entry, inputs: Mapping[str, Array], probe: Probe | None) -> None:
+        if self._machine is None:
+            chip = self.image.chip
+            self._machine = Machine(chip.sram.bytes, chip.acc.bytes, self._regions, _BORN)
+        try:
+            code = self._machine.run(self._code, entry.pc, probe=probe, node_of=self._node_of)
+        except Trap as trap:
+            raise _explained(trap, self.image, inputs) from trap.__cause__
+        if code:
+            raise Trap(f"the program stopped with exit code {code}", entry.pc)
+
+    def _node_of(self, pc: int) -> str:
+        node = self.image.debug.node_at(pc)
+        if node is None:
+            return ""
+        return f"{node.name} ({node.file}:{node.line}: {node.code})" if node.line else node.name
+
+
+def bind(entry: Entry, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """All inputs as the chip stores them, checked before anything is written."""
+    _same_names("input", inputs, [spec.name for spec in entry.inputs])
+    return {spec.name: to_storage(spec, inputs[spec.name]) for spec in entry.inputs}
+
+
+def _same_names(what: str, given: Mapping[str, object], wanted: Sequence[str]) -> None:
+    listed = f"the program takes {', '.join(wanted) or 'none'}"
+    for name in wanted:
+        if name not in given:
+            raise InputError(f"{what} '{name}' is missing", hint=listed)
+    for name in given:
+        if name not in wanted:
+            raise InputError(f"unknown {what} '{name}'", hint=listed)
+
+
+def _memory(image: Image, region: Region) -> NDArray[np.uint8]:
+    """A region's bytes: the image's own where it has initial data (what lies behind is never written, so it is left out)."""
+    if region in (Region.WEIGHTS, Region.CONST):
+        return np.frombuffer(image.data(region), np.uint8)
+    return np.zeros(image.size(region), np.uint8)
+
+
+def _explained(trap: Trap, image: Image, inputs: Mapping[str, Array]) -> Trap:
+    """A gather that left its table, in the user's words: which input holds which value, and what would be allowed."""
+    inst = image.inst(trap.pc) if 0 <= trap.pc < len(image.code) and "outside a table" in trap.what else None
+    if inst is None or inst.mnemonic != "gather":
+        return trap
+    limit = inst.named()["limit"]
+    found = []
+    for name, array in inputs.items():
+        wrong = np.argwhere((array < 0) | (array >= limit)) if array.dtype == np.int32 else np.empty((0, 0), int)
+        found += [(name, index) for index in wrong[:1]]
+    if not found:
+        return trap
+    words = " or ".join(f"input '{name}' holds {int(inputs[name][tuple(index)])} at {index.tolist()}" for name, index in found)
+    better = Trap(f"{words}: the table has {limit} rows, so it must be between 0 and {limit - 1}", trap.pc, trap.instruction, trap.node)
+    better.hint = "check that the tokenizer belongs to this model"
+    return better
