@@ -12,9 +12,11 @@ from torch import Tensor, fx
 
 from compiler.frontend.capture import Captured, TensorInfo
 from compiler.frontend.checks import check_finite
-from compiler.options import Options
+from compiler.options import TILE_PASSES, Options
+from compiler.passes.activations import RecogniseActivations
 from compiler.passes.canonicalize import Canonicalize, ShareEqual
 from compiler.passes.decompose import Decompose
+from compiler.passes.inline import Inline
 from compiler.passes.legal import frozen
 from compiler.passes.manager import Pass, PassManager, Timing, unsupported, verify
 from compiler.passes.quantize import Quantize
@@ -59,16 +61,18 @@ class Lowered:
 def pipeline(options: Options) -> list[Pass]:
     """The passes in order. Those named by `options.disable` are left out."""
     steps: list[Pass] = [
-        Canonicalize(),  # first, so that every later pass knows one form of each operation
+        Inline(),  # before anything else, so that what it makes goes through all the others
+        Canonicalize(),  # early, so that every later pass knows one form of each operation
         Decompose(),  # needs canonical views, to see which operand of a product is a weight
         Canonicalize(),  # views that decomposition made
+        RecogniseActivations(),  # needs canonical arithmetic
         RecogniseAttention(),  # needs products as matmul, before they are quantized one by one
         Quantize(),
         Select(),  # after attention is recognised: it takes softmax's place
         Canonicalize(),  # operands that quantize and select broadcast by hand
         ShareEqual(),  # one quantization for q, k and v
     ]
-    names = {step.name for step in steps}
+    names = {step.name for step in steps} | set(TILE_PASSES)
     for name in options.disable:
         if name not in names:
             raise CompileError(f"there is no pass '{name}'", hint=f"the passes are {', '.join(sorted(names))}")

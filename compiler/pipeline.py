@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +15,10 @@ from compiler.codegen.program import Code, generate
 from compiler.frontend.capture import Captured
 from compiler.lower import Lowered, lower
 from compiler.options import Options
-from compiler.tile.ir import verify
+from compiler.tile.cost import cycles
+from compiler.tile.ir import Program, verify
 from compiler.tile.place import Placement, place
+from compiler.tile.schedule import schedule
 from compiler.tile.tile import SHARES, Tiled, tile
 from isa.chip import Chip, load_chip
 from isa.errors import CompileError
@@ -58,22 +60,44 @@ def compile_captured(captured: Captured, options: Options | None = None, chip: C
 
 
 def finish(lowered: Lowered, options: Options, chip: Chip, seconds: dict[str, float] | None = None) -> Compiled:
-    """From the frozen graph to words. A memory plan that fails is tried again with kernels that use less memory."""
+    """From the frozen graph to words."""
     seconds = {} if seconds is None else seconds
-    names_in, names_out = [i.name for i in lowered.inputs], [o.name for o in lowered.outputs]
-    for share in SHARES:
-        try:
-            start = time.perf_counter()
-            tiled = tile(lowered.main.graph, chip, names_in, names_out, share=share)
-            verify(tiled.program)
-            middle = time.perf_counter()
-            placement = place(tiled.program, chip)
-        except CompileError:
-            if share == SHARES[-1]:
-                raise
-            continue
-        break
-    done = time.perf_counter()
-    code = generate(tiled.program, placement, chip, region_sizes(tiled, placement))
-    seconds |= {"tile": middle - start, "place": done - middle, "codegen": time.perf_counter() - done}
+    tiled, program, placement = _fit_memory(lowered, options, chip, seconds)
+    start = time.perf_counter()
+    code = generate(program, placement, chip, region_sizes(tiled, placement))
+    seconds["codegen"] = time.perf_counter() - start
     return Compiled(lowered, tiled, placement, code, chip, options, seconds)
+
+
+def _fit_memory(lowered: Lowered, options: Options, chip: Chip, seconds: dict[str, float]) -> tuple[Tiled, Program, Placement]:
+    """Tile, schedule and place. A memory plan that fails is tried again without the schedule, then with smaller kernels."""
+    names_in, names_out = [i.name for i in lowered.inputs], [o.name for o in lowered.outputs]
+    failure = CompileError("no attempt was made")
+    for share in SHARES:
+        start = time.perf_counter()
+        try:
+            tiled = tile(lowered.main.graph, chip, names_in, names_out, fused="fuse" not in options.disable, share=share)
+        except CompileError as error:
+            raise error if share == SHARES[0] else failure from None
+        verify(tiled.program)
+        seconds["tile"] = time.perf_counter() - start
+        for program in _orders(tiled.program, options, chip, seconds):
+            start = time.perf_counter()
+            try:
+                placement = place(program, chip)
+            except CompileError as error:
+                failure = error
+                continue
+            seconds["place"] = time.perf_counter() - start
+            return tiled, program, placement
+    raise failure
+
+
+def _orders(program: Program, options: Options, chip: Chip, seconds: dict[str, float]) -> Iterator[Program]:
+    """Orders of the ops to try: the schedule for speed, then the one that needs the least memory."""
+    if "schedule" not in options.disable:
+        start = time.perf_counter()
+        scheduled = schedule(program, chip, lambda op: cycles(op, chip))
+        seconds["schedule"] = time.perf_counter() - start
+        yield scheduled
+    yield program

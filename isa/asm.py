@@ -89,7 +89,7 @@ class _Source:
             expected = sorted(error.accepts or error.expected)
         else:
             assert isinstance(error, UnexpectedCharacters)
-            found, width, expected = f"'{self.text[error.pos_in_stream : error.pos_in_stream + 1]}'", 1, sorted(error.allowed or ())
+            found, width, expected = f"'{self.text[(error.pos_in_stream or 0) :][:1]}'", 1, sorted(error.allowed or ())
         self.fail(f"{found} is not expected here", *where, width, f"expected {' or '.join(_READABLE.get(e, e) for e in expected)}")
 
 
@@ -248,7 +248,7 @@ def _append(builder: _Builder, region: Region, data: bytes) -> None:
 def _region(builder: _Builder, token: Token, values: list[Any], pairs: Pairs) -> None:
     region, size, file = _region_named(values), pairs.pop("bytes", 0), pairs.pop("file", None)
     if pairs or not isinstance(size, int) or size < 0:
-        raise TextError(".region takes a name, bytes=N and file=\"...\"", "", "for example: .region weights bytes=4096, file=\"weights.bin\"")
+        raise TextError('.region takes a name, bytes=N and file="..."', "", 'for example: .region weights bytes=4096, file="weights.bin"')
     builder.sizes[region] = size
     if file is not None:
         try:

@@ -88,7 +88,9 @@ class Energy(Struct, frozen=True, forbid_unknown_fields=True):
     act: Annotated[float, Meta(ge=0, le=_MOST, description="assumed: ten float32 multiply-adds per element")] = 16.9
     sram_byte: Annotated[float, Meta(ge=0, le=_MOST, description="assumed for 8 MiB; the same table gives 1.75 for 1 MB")] = 2.6
     acc_byte: Annotated[float, Meta(ge=0, le=_MOST, description=f"{_TABLE2}: 1 MB SRAM, 14 per 64 bits")] = 1.75
-    dram_byte: Annotated[float, Meta(ge=0, le=_MOST, description="assumed: 40 for LPDDR5; 43.75 for HBM2 is the middle of that table's 250 to 450 per 64 bits")] = 40.0
+    dram_byte: Annotated[
+        float, Meta(ge=0, le=_MOST, description="assumed: 40 for LPDDR5; 43.75 for HBM2 is the middle of that table's 250 to 450 per 64 bits")
+    ] = 40.0
     word: Annotated[float, Meta(ge=0, le=_MOST, description="assumed: fetch, decode and dispatch of an instruction")] = 30.0
 
 

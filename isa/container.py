@@ -76,9 +76,7 @@ def pack(sections: Mapping[str, Data], chip_digest: bytes) -> Iterator[Data]:
         rows.append(_ROW.pack(name.encode(), offset, len(data), hashlib.sha256(data).digest()))
         offset = _aligned(offset + len(data))
     table = b"".join(rows)
-    head = _HEADER.pack(
-        MAGIC, FORMAT_VERSION, ISA_VERSION, len(sections), 0, offset, table_hash(), chip_digest, hashlib.sha256(table).digest()
-    )
+    head = _HEADER.pack(MAGIC, FORMAT_VERSION, ISA_VERSION, len(sections), 0, offset, table_hash(), chip_digest, hashlib.sha256(table).digest())
     yield head + hashlib.sha256(head).digest() + table
     yield bytes(first - HEADER_BYTES - len(table))
     for data in sections.values():
@@ -115,9 +113,7 @@ def read_header(data: Data, where: str) -> Header:
     if isa_version != ISA_VERSION:
         raise ImageError(f"header: made for ISA version {isa_version}; this llmchip has version {ISA_VERSION}", where, "compile the model again")
     if isa_hash != table_hash():
-        raise ImageError(
-            f"header: made with another ISA table (hash {isa_hash.hex()[:12]}, here {table_hash().hex()[:12]})", where, "compile the model again"
-        )
+        raise ImageError(f"header: made with another ISA table (hash {isa_hash.hex()[:12]}, here {table_hash().hex()[:12]})", where, "compile the model again")
     return Header(isa_version, isa_hash, chip_digest, sections, size, table_digest)
 
 

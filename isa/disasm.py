@@ -164,7 +164,7 @@ def _groups(named: Mapping[str, int]) -> str:
 
 def _loop_ends(inst: Inst, pc: int) -> list[int]:
     named = inst.named()
-    return [pc + WORD_BYTES * (1 + named["len"])] if "len" in named and named["len"] else []
+    return [pc + WORD_BYTES * (1 + named["len"])] if named.get("len") else []
 
 
 def _node_comments(image: Image) -> list[str]:
@@ -189,7 +189,7 @@ def _regions(image: Image, stem: str) -> Iterator[str]:
         if not size:
             continue
         if len(data) >= INLINE_BYTES:
-            yield f'.region {name} bytes={size:#x}, file={_json(f"{stem}.{name}.bin")}'
+            yield f".region {name} bytes={size:#x}, file={_json(f'{stem}.{name}.bin')}"
         else:
             yield f".region {name} bytes={size:#x}"
             yield from (f'.hex {name} "{bytes(data[i : i + _HEX_LINE]).hex()}"' for i in range(0, len(data), _HEX_LINE))

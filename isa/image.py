@@ -54,7 +54,7 @@ class Image:
     CONST, so that new weights can be packed into the same program. `metadata` is free JSON: model, options, weight hash.
     """
 
-    code: Data
+    code: bytes
     weights: Data = b""
     const: Data = b""
     sizes: tuple[int, ...] = NO_SIZES
@@ -67,7 +67,8 @@ class Image:
     chip: Chip = field(default_factory=load_chip)
 
     def __post_init__(self) -> None:
-        for name in ("code", "weights", "const"):
+        object.__setattr__(self, "code", bytes(self.code))  # small, hashable, and read in single words
+        for name in ("weights", "const"):
             object.__setattr__(self, name, _flat(getattr(self, name)))
         grown = {Region.WEIGHTS: len(self.weights), Region.CONST: len(self.const)}
         sizes = (*self.sizes, *NO_SIZES[len(self.sizes) :])
@@ -79,7 +80,7 @@ class Image:
 
     def word(self, pc: int) -> bytes:
         """The bits of the word at byte address `pc`."""
-        return bytes(self.code[pc : pc + WORD_BYTES])
+        return self.code[pc : pc + WORD_BYTES]
 
     def inst(self, pc: int) -> Inst:
         """The instruction at `pc`. Raises IllegalWord."""
@@ -164,7 +165,7 @@ def read_image(data: Data | mmap.mmap, where: str = "image", chip: Chip | str | 
     if chip is not None:
         _check_chip(own_chip, load_chip(chip), where)
     image = Image(
-        sections["code"], sections["weights"], sections["const"], layout.sizes, layout.entries, layout.states, layout.constants,
+        bytes(sections["code"]), sections["weights"], sections["const"], layout.sizes, layout.entries, layout.states, layout.constants,
         _json(sections, "plan", tuple[PlanRecord, ...], where), _json(sections, "debug", DebugMap, where),
         _json(sections, "metadata", Strings, where), own_chip,
     )  # fmt: skip
@@ -221,31 +222,35 @@ def _check_chip(own: Chip, expected: Chip, where: str) -> None:
 def _problems(image: Image) -> Iterator[tuple[str, str]]:
     if len(image.code) % WORD_BYTES:
         yield "code", f"{len(image.code)} bytes are not a whole number of {WORD_BYTES}-byte words"
-    if len(image.sizes) != len(Region) or any(size < 0 for size in image.sizes):
-        yield "layout", f"region sizes {image.sizes} are not {len(Region)} sizes"
-    for region in INITIALISED:
-        if len(image.data(region)) > image.size(region):
-            yield "layout", f"region {region.name.lower()} has {image.size(region)} bytes, its data {len(image.data(region))}"
-    if not image.entries:
-        yield "layout", "no entry point"
-    for entry in image.entries:
-        if entry.pc % WORD_BYTES or not 0 <= entry.pc < max(len(image.code), 1):
-            yield "layout", f"entry {entry.name} starts at {entry.pc:#x}, outside the code"
-        for scalar in entry.scalars:
-            if scalar.offset % 4 or not 0 <= scalar.offset <= image.size(Region.PARAMS) - 4:
-                yield "layout", f"scalar {scalar.name} of entry {entry.name} at {scalar.offset:#x} is not in region params"
-    if len({entry.name for entry in image.entries}) != len(image.entries):
-        yield "layout", "two entry points have one name"
-    tensors = [t for e in image.entries for t in (*e.inputs, *e.outputs)]
-    for tensor in (*tensors, *image.states, *image.constants):
-        if min((0, *tensor.shape)) < 0 or tensor.offset < 0 or tensor.offset + tensor.nbytes > image.size(tensor.region):
-            end, size = tensor.offset + tensor.nbytes, image.size(tensor.region)
-            yield "layout", f"tensor {tensor.name} [{tensor.offset}, {end}) leaves region {tensor.region.name.lower()} of {size} bytes"
+    yield from (("layout", problem) for problem in (*_region_problems(image), *_entry_problems(image)))
     count = len(image.debug.nodes)
     marks: tuple[Span | Tap, ...] = (*image.debug.spans, *image.debug.taps)
     for mark in marks:
         if not mark.nodes or not all(0 <= node < count for node in mark.nodes):
             yield "debug", f"{mark} names a node that does not exist"
+
+
+def _region_problems(image: Image) -> Iterator[str]:
+    if len(image.sizes) != len(Region) or any(size < 0 for size in image.sizes):
+        yield f"region sizes {image.sizes} are not {len(Region)} sizes"
+    tensors = [t for e in image.entries for t in (*e.inputs, *e.outputs)]
+    for tensor in (*tensors, *image.states, *image.constants):
+        end, size = tensor.offset + tensor.nbytes, image.size(tensor.region)
+        if min((tensor.offset, *tensor.shape)) < 0 or end > size:
+            yield f"tensor {tensor.name} [{tensor.offset}, {end}) leaves region {tensor.region.name.lower()} of {size} bytes"
+
+
+def _entry_problems(image: Image) -> Iterator[str]:
+    if not image.entries:
+        yield "no entry point"
+    if len({entry.name for entry in image.entries}) != len(image.entries):
+        yield "two entry points have one name"
+    for entry in image.entries:
+        if entry.pc % WORD_BYTES or not 0 <= entry.pc < max(len(image.code), 1):
+            yield f"entry {entry.name} starts at {entry.pc:#x}, outside the code"
+        for scalar in entry.scalars:
+            if scalar.offset % 4 or not 0 <= scalar.offset <= image.size(Region.PARAMS) - 4:
+                yield f"scalar {scalar.name} of entry {entry.name} at {scalar.offset:#x} is not in region params"
 
 
 def _flat(data: Data) -> Data:

@@ -1,11 +1,12 @@
 """One instruction or record as text, and back. No grammar here: `isa.asm` finds the pieces, this gives them meaning.
 
-    vop f=mul, d=v3, a=v1, rows=128, cols=768, imm=0.125 @ mxu<=0, vec<=2
+vop f=mul, d=v3, a=v1, rows=128, cols=768, imm=0.125 @ mxu<=0, vec<=2
 """
 
 import difflib
 import math
 import struct
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from functools import lru_cache
 from typing import Any
@@ -58,7 +59,8 @@ def parse_inst(mnemonic: str, operands: str = "", marks: str = "") -> Inst:
     for field in row.fields:
         value = given.get(field.name, field.default)
         if value is None:
-            raise TextError(f"{mnemonic}: operand {field.name} is missing", mnemonic, f"add {field.name}=...{': ' + field.doc if field.doc else ''}")
+            meaning = f": {field.doc}" if field.doc else ""
+            raise TextError(f"{mnemonic}: operand {field.name} is missing", mnemonic, f"add {field.name}=...{meaning}")
         values.append(value)
     deps, dbg = _marks(marks)
     try:
@@ -67,10 +69,11 @@ def parse_inst(mnemonic: str, operands: str = "", marks: str = "") -> Inst:
         raise TextError(str(error), operands) from error
 
 
-def guess(name: str, names: Any) -> str:
+def guess(name: str, names: Iterable[str]) -> str:
     """The hint for a name that is not among `names`."""
-    near = difflib.get_close_matches(name, list(names), 1, 0.4)
-    return f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(names)}"
+    known = list(names)
+    near = difflib.get_close_matches(name, known, 1, 0.4)
+    return f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(known) or 'none'}"
 
 
 def format_float(bits: int) -> str:
@@ -78,8 +81,16 @@ def format_float(bits: int) -> str:
     value: float = struct.unpack("<f", bits.to_bytes(4, "little"))[0]
     if math.isnan(value) or 0 < abs(value) < 2**-126:
         return f"{bits:#010x}"
-    text = next(t for t in (f"{value:.{digits}g}" for digits in range(1, 10)) if math.isinf(value) or parse_float(t) == bits)
+    text = next(t for t in (f"{value:.{digits}g}" for digits in range(1, 10)) if math.isinf(value) or _rounds_to(t, bits))
     return text if any(c in text for c in ".einf") else f"{text}.0"
+
+
+def _rounds_to(text: str, bits: int) -> bool:
+    """Whether the literal means these bits. Few digits of the largest float32 mean more than it can hold."""
+    try:
+        return parse_float(text) == bits
+    except ValueError:
+        return False
 
 
 def parse_float(text: str) -> int:
@@ -97,9 +108,9 @@ def format_record(record: Struct, keep: bool = False) -> str:
     kind = type(record)
     fields = kind.__struct_fields__
     defaults = (NODEFAULT,) * (len(fields) - len(kind.__struct_defaults__)) + kind.__struct_defaults__
-    pairs = [(name, getattr(record, name)) for name, default in zip(fields, defaults, strict=True) if keep or getattr(record, name) != default]
+    shown = [name for name, default in zip(fields, defaults, strict=True) if keep or getattr(record, name) != default]
     hexadecimal = _HEX_KEYS.get(kind, frozenset())
-    return ", ".join(f"{name}={_format_value(value, name in hexadecimal)}" for name, value in pairs)
+    return ", ".join(f"{name}={_format_value(value, name in hexadecimal)}" for name, value in ((n, getattr(record, n)) for n in shown))
 
 
 def parse_record(kind: type[Struct], pairs: dict[str, Any]) -> Any:
@@ -125,7 +136,7 @@ def _format_operand(field: Field, value: int) -> str:
     return f"{field.name}={_FORMAT[field.kind](field, value)}"
 
 
-_FORMAT = {
+_FORMAT: dict[Kind, Callable[[Field, int], str]] = {
     Kind.VIEW: lambda field, value: f"v{value}",
     Kind.SCALAR: lambda field, value: f"s{value}",
     Kind.INT: lambda field, value: f"{value:#x}" if field.name in HEX_FIELDS else str(value),
@@ -154,7 +165,8 @@ def _value(row: Instruction, field: Field, text: str, piece: str) -> int:
     try:
         value = _PARSE[field.kind](field, text)
     except (ValueError, OverflowError) as error:
-        raise TextError(f"{row.mnemonic}: {field.name}={text} is not {_EXPECTED[field.kind]}", piece, _value_hint(field, text, error)) from None
+        hint = _value_hint(field, text, error)
+        raise TextError(f"{row.mnemonic}: {field.name}={text} is not {_EXPECTED[field.kind]}", piece, hint) from None
     if not 0 <= value < 1 << field.bits:
         raise TextError(f"{row.mnemonic}: {field.name}={text} does not fit in {field.bits} bits", piece, f"at most {(1 << field.bits) - 1}")
     return value
@@ -170,7 +182,7 @@ def _register(letter: str, count: int, text: str) -> int:
     return int(text[1:])
 
 
-_PARSE = {
+_PARSE: dict[Kind, Callable[[Field, str], int]] = {
     Kind.VIEW: lambda field, text: _register("v", VIEWS, text),
     Kind.SCALAR: lambda field, text: _register("s", SCALARS, text),
     Kind.INT: lambda field, text: int(text, 0),

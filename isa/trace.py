@@ -2,7 +2,8 @@
 
     for word in trace(image, values={"length": 17}):    word.pc, word.inst, word.indices, word.operands, word.views
 
-Used by the checkers; an independent second reading of the rules that the emulator follows.
+Used by the checkers. Separate code from the emulator's control words but written to agree with them (emulator/control.py):
+a rule that both misread is found by neither.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -131,7 +131,7 @@ def from_exported(program: ExportedProgram, positional: tuple[str, ...] = ()) ->
     weights, tensors = _weights(program)
     graph, users = _rebuild(program, {weight.placeholder for weight in weights})
     gm = fx.GraphModule(torch.nn.Module(), graph, "Captured")
-    inputs = tuple(_info(node.name, node.meta["val"]) for node in users)
+    inputs = tuple(_info(name, node.meta["val"]) for name, node in users.items())
     arguments = _arguments(program, inputs, positional)
     outputs, result = _results(program, gm)
     return Captured(gm, inputs, outputs, weights, tensors, arguments, result)
@@ -160,9 +160,10 @@ def _weights(program: ExportedProgram) -> tuple[tuple[Weight, ...], dict[str, Te
     return tuple(weights), tensors
 
 
-def _rebuild(program: ExportedProgram, weights: set[str]) -> tuple[fx.Graph, list[fx.Node]]:
+def _rebuild(program: ExportedProgram, weights: set[str]) -> tuple[fx.Graph, dict[str, fx.Node]]:
     """A copy of the graph with the user's tensors first, then the weights, and our metadata on every node."""
-    graph, remap = fx.Graph(), {}
+    graph = fx.Graph()
+    remap: dict[fx.Node, fx.Node] = {}
     holders = [node for node in program.graph.nodes if node.op == "placeholder"]
     users = [node for node in holders if node.name not in weights and isinstance(node.meta.get("val"), Tensor)]
     for node in (*users, *(node for node in holders if node.name in weights)):
@@ -170,14 +171,13 @@ def _rebuild(program: ExportedProgram, weights: set[str]) -> tuple[fx.Graph, lis
         remap[node] = graph.node_copy(node)
         remap[node].meta["weight"] = node.name in weights
     for node in program.graph.nodes:
-        if node.op not in ("placeholder", "output"):
+        if node.op == "output":
+            graph.output(tuple(remap[leaf] for leaf in node.args[0] if isinstance(leaf, fx.Node)))
+        elif node.op != "placeholder":
             remap[node] = graph.node_copy(node, lambda old: remap[old])
-        elif node.op == "output":
-            results = [remap[leaf] if isinstance(leaf, fx.Node) else leaf for leaf in node.args[0]]
-            graph.output(tuple(leaf for leaf in results if isinstance(leaf, fx.Node)))
     for node in graph.nodes:
         annotate(node)
-    return graph, [remap[node] for node in users]
+    return graph, {node.name: remap[node] for node in users}
 
 
 def annotate(node: fx.Node) -> None:
@@ -209,7 +209,8 @@ def _arguments(program: ExportedProgram, inputs: Sequence[TensorInfo], positiona
 
 def _results(program: ExportedProgram, gm: fx.GraphModule) -> tuple[tuple[TensorInfo, ...], Any]:
     """Names of the outputs, from their place in the model's result, and the result with `Leaf`s."""
-    values = iter(node.meta["val"] for node in gm.graph.output_node().args[0])
+    results: Any = gm.graph.output_node().args[0]
+    values = iter(node.meta["val"] for node in results)
     leaves: list[Any] = []
     count = 0
     for spec in program.graph_signature.output_specs:

@@ -35,6 +35,8 @@ def frozen(node: fx.Node) -> str | None:
     """Why `node` may not stay in the graph that the chip computes."""
     if node.target not in FROZEN:
         return "is not something the chip can do"
+    if node.target is aten.slice.Tensor and len(node.args) > 4 and node.args[4] != 1:
+        return "takes every n-th element, which the chip cannot"
     values = node.meta["val"] if isinstance(node.meta["val"], (tuple, list)) else (node.meta["val"],)
     for value in values:
         if isinstance(value, Tensor) and value.dtype not in SUPPORTED:
@@ -45,6 +47,3 @@ def frozen(node: fx.Node) -> str | None:
             return "converts a float to an integer, which the chip cannot"
     return None
 
-
-def integer(dtype: torch.dtype) -> bool:
-    return not dtype.is_floating_point

@@ -17,7 +17,7 @@ from torch import fx
 from compiler import ops
 from compiler.passes.editor import Editor, aten, dtype_of, shape_of
 from compiler.passes.manager import Legal, unsupported
-from compiler.passes.rules import apply_rules, arguments
+from compiler.passes.rules import Rule, apply_rules, arguments
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,7 @@ class RecogniseAttention:
     legal: ClassVar[Legal | None] = None
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
-        rules = {aten.scaled_dot_product_attention.default: _sdpa, aten.matmul.default: _eager}
-        return apply_rules(gm, self.name, rules, skip_static=True)
+        return apply_rules(gm, self.name, RULES, skip_static=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,3 +132,6 @@ def _product_first(add: fx.Node) -> tuple[Any, Any]:
         if inner is not None and inner.target is aten.matmul.default:
             return _before(one, aten._to_copy.default), other
     return None, None
+
+
+RULES: dict[Any, Rule] = {aten.scaled_dot_product_attention.default: _sdpa, aten.matmul.default: _eager}

@@ -127,6 +127,27 @@ def reduction(editor: Editor, node: fx.Node, x: fx.Node, kind: str, dims: list[i
     return editor.reshape(node, editor.cast(node, out, dtype), shape_of(node))
 
 
+def _counts(editor: Editor, node: fx.Node) -> fx.Node | None:
+    """A sum of integers that is read as floats is summed as floats: exact up to 2**24, and the chip has no other."""
+    total: Any = node.args[0]
+    if total.target not in (aten.sum.dim_IntList, aten.sum.default) or not dtype_of(node).is_floating_point:
+        return None
+    return _float_sum(editor, node, total)
+
+
+def _float_sum(editor: Editor, at: fx.Node, x: fx.Node) -> fx.Node:
+    """x as the type of `at`; see `_counts`."""
+    dtype = dtype_of(at)
+    if x.target not in (aten.sum.dim_IntList, aten.sum.default) or dtype_of(x).is_floating_point:
+        return editor.cast(at, x, dtype)
+    values = arguments(x)
+    wide = editor.cast(at, values["self"], torch.float32)
+    total = editor.emit(at, aten.sum.dim_IntList, wide, values.get("dim"), values.get("keepdim", False))
+    out = _reduction("sum")(editor, total)
+    assert out is not None
+    return editor.cast(at, out, dtype)
+
+
 def _full_shape(node: fx.Node, dims: list[int], rank: int) -> list[int]:
     """The result's sizes with the reduced dimensions kept as 1."""
     sizes = list(shape_of(node))
@@ -135,6 +156,24 @@ def _full_shape(node: fx.Node, dims: list[int], rank: int) -> list[int]:
     for d in sorted(dims):
         sizes.insert(d, 1)
     return sizes
+
+
+def _variance(editor: Editor, node: fx.Node) -> fx.Node | None:
+    """var and std over one dimension: the sum of squared distances from the mean, over n - correction."""
+    values = arguments(node)
+    dims = values["dim"]
+    correction = 1 if values["correction"] is None else values["correction"]
+    if dims is None or len(dims) != 1:
+        return None
+    rows, _ = _last(editor, node, editor.cast(node, values["self"], torch.float32), dims[0])
+    count = shape_of(rows)[-1]
+    total = editor.emit(node, ops.reduce, rows, "sum", -1, True)
+    distance = editor.emit(node, aten.sub.Tensor, rows, editor.emit(node, aten.mul.Tensor, total, float32(1.0 / count)))
+    squares = editor.emit(node, ops.reduce, distance, "sumsq", -1, False)
+    out = editor.emit(node, aten.mul.Tensor, squares, float32(1.0 / max(count - correction, 0)) if count > correction else float("inf"))
+    if node.target is aten.std.correction:
+        out = editor.emit(node, ops.activation, out, "sqrt")
+    return editor.reshape(node, editor.cast(node, out, dtype_of(node)), shape_of(node))
 
 
 def _norm(editor: Editor, node: fx.Node) -> fx.Node | None:
@@ -157,7 +196,7 @@ def _clamp(editor: Editor, node: fx.Node) -> fx.Node | None:
     if not dtype_of(node).is_floating_point or any(isinstance(limit, fx.Node) for limit in (low, high)):
         return None
     low, high = (None if limit is None else float(limit) for limit in (low, high))
-    return editor.emit(node, ops.clamp, editor.cast(node, values["self"], dtype_of(node)), low, high)
+    return editor.emit(node, ops.clamp, _float_sum(editor, node, values["self"]), low, high)
 
 
 def _pow(editor: Editor, node: fx.Node) -> fx.Node | None:
@@ -182,6 +221,7 @@ _SIMPLE = {"exp": "exp", "erf": "erf", "sqrt": "sqrt", "rsqrt": "rsqrt", "recipr
 RULES: dict[Any, Rule] = {
     **{getattr(aten, name).default: _activation(kind) for name, kind in _SIMPLE.items()},
     aten.gelu.default: _gelu,
+    aten._to_copy.default: _counts,
     aten.softmax.int: _softmax,
     aten._softmax.default: _softmax,
     aten.layer_norm.default: _layer_norm,
@@ -193,5 +233,6 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys((aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim), _norm),
     **dict.fromkeys((aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default, aten.hardtanh.default), _clamp),
     aten.pow.Tensor_Scalar: _pow,
+    **dict.fromkeys((aten.var.correction, aten.std.correction), _variance),
     aten.dropout.default: _refuse_train,
 }

@@ -123,7 +123,9 @@ def _constant_name(node: fx.Node) -> str:
     while base.target in (aten.reshape.default, aten.permute.default, aten._to_copy.default):
         base = base.args[0]  # type: ignore[assignment]
     name = str(base.target) if base.op == "placeholder" else base.name
-    return next((name[2:] for prefix in _PREFIXES if name.startswith(prefix) and base.op == "placeholder"), name) + suffix
+    if base.op == "placeholder" and name.startswith(_PREFIXES):
+        name = name[2:]
+    return f"w{name}{suffix}" if name[0].isdigit() else name + suffix
 
 
 def layout(graph: fx.Graph) -> None:

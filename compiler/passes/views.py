@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from compiler.passes.editor import Editor, aten, shape_of
+from compiler.passes.editor import Editor, aten, is_static, shape_of
 from compiler.passes.rules import Rule, arguments
 
 
@@ -129,11 +129,34 @@ def _embedding(editor: Editor, node: fx.Node) -> fx.Node:
     """Rows are looked up before they are broadcast; other options only matter for gradients."""
     table, index = node.args[0], node.args[1]
     assert isinstance(index, fx.Node)
+    if index.target is aten.gather.default and is_static(table) and is_static(index.args[0]):
+        return _through_gather(editor, node, table, index) or node
     if index.target is aten.expand.default:
         inner = index.args[0]
         rows = editor.emit(node, aten.embedding.default, table, inner)
         return editor.expand(node, rows, shape_of(node))
     return node if len(node.args) == 2 and not node.kwargs else editor.emit(node, aten.embedding.default, table, index)
+
+
+def _through_gather(editor: Editor, node: fx.Node, table: Any, gather: fx.Node) -> fx.Node | None:
+    """embedding(table, gather(row, 1, index)) looks up in embedding(table, row), which is computed when packing.
+
+    transformers reads default token types that way when positions are given.
+    """
+    row: Any = gather.args[0]
+    row = row.args[0] if row.target is aten.expand.default else row
+    if gather.args[1] not in (1, -1) or len(shape_of(row)) != 2 or shape_of(row)[0] != 1:
+        return None
+    rows = editor.emit(node, aten.embedding.default, table, editor.reshape(node, row, shape_of(row)[1:]))
+    return editor.emit(node, aten.embedding.default, rows, gather.args[2])
+
+
+def _stack(editor: Editor, node: fx.Node) -> fx.Node:
+    """stack is cat along a new dimension of size one."""
+    values = arguments(node)
+    dim = values["dim"] % len(shape_of(node))
+    shape = [1 if d == dim else size for d, size in enumerate(shape_of(node))]
+    return editor.emit(node, aten.cat.default, [editor.reshape(node, x, shape) for x in values["tensors"]], dim)
 
 
 RULES: dict[Any, Rule] = {
@@ -154,5 +177,6 @@ RULES: dict[Any, Rule] = {
     aten.select.int: _select,
     aten.index.Tensor: _index,
     aten.embedding.default: _embedding,
+    aten.stack.default: _stack,
     **dict.fromkeys((aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int), _pieces),
 }  # fmt: skip

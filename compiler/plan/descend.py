@@ -9,16 +9,26 @@ Every problem that has a plan has one of this form (push all boxes down until no
 Where nothing lives between two groups of remaining boxes, they are solved separately.
 
 State: `floor` and `place` per box; `count` = [nodes so far, limit]. Result: 1 found, 0 there is none, -1 limit reached.
+Arguments are bare vectors and `descend` is one long loop because that is what numba compiles well.
 """
 
 from compiler.plan.jit import Vector, argsort, compiled, vector
 
-FOUND, NONE, LIMIT = 1, 0, -1
+
+@compiled("int64(V, V, V)")
+def splits(ids: Vector, lower: Vector, upper: Vector) -> int:
+    """1 if nothing lives between two groups of `ids`, which are sorted by start."""
+    end = upper[ids[0]]
+    for i in ids:
+        if lower[i] >= end:
+            return 1
+        end = max(end, upper[i])
+    return 0
 
 
 @compiled("int64(V, V, V, V, V)")
-def cuts(ids: Vector, lower: Vector, upper: Vector, starts: Vector, unused: Vector) -> int:
-    """Where, in `ids` sorted by start, a new group begins: fills `starts`, returns the number of groups."""
+def cuts(ids: Vector, lower: Vector, upper: Vector, starts: Vector, order: Vector) -> int:
+    """Where, in `ids` sorted by start, groups begin, into `starts`, and the smallest groups first, into `order`; returns how many."""
     groups = 1
     end = upper[ids[0]]
     for a in range(1, len(ids)):
@@ -27,13 +37,17 @@ def cuts(ids: Vector, lower: Vector, upper: Vector, starts: Vector, unused: Vect
             groups += 1
         end = max(end, upper[ids[a]])
     starts[groups] = len(ids)
+    sizes = vector(groups)
+    for g in range(groups):
+        sizes[g] = starts[g + 1] - starts[g]
+    smallest = argsort(sizes, groups)
+    for g in range(groups):
+        order[g] = smallest[g]
     return groups
 
 
 @compiled("int64(V, int64, int64, V, V, V, V, V, V, V)")
-def reach(
-    ids: Vector, last: int, capacity: int, lower: Vector, upper: Vector, size: Vector, align: Vector, fixed: Vector, floor: Vector, low: Vector
-) -> int:
+def reach(ids: Vector, last: int, capacity: int, lower: Vector, upper: Vector, size: Vector, align: Vector, fixed: Vector, floor: Vector, low: Vector) -> int:
     """The lowest offset each remaining box can still get, into `low`; 0 if one has none left."""
     for a in range(len(ids)):
         i = ids[a]
@@ -101,9 +115,7 @@ def candidates(
 
 
 @compiled("int64(V, int64, int64, V, V, V, V, V, V, V)")
-def put(
-    ids: Vector, a: int, capacity: int, lower: Vector, upper: Vector, size: Vector, align: Vector, fixed: Vector, floor: Vector, rest: Vector
-) -> int:
+def put(ids: Vector, a: int, capacity: int, lower: Vector, upper: Vector, size: Vector, align: Vector, fixed: Vector, floor: Vector, rest: Vector) -> int:
     """Place box ids[a] at its floor: fills `rest` with the others and raises their floors; 0 if one has no room."""
     i = ids[a]
     top = floor[i] + size[i]
@@ -123,46 +135,71 @@ def put(
     return 1
 
 
-@compiled("int64(V, int64, int64, int64, int64, V, V, V, V, V, V, V, V, V)")
-def descend(
-    ids: Vector, last: int, last_rank: int, whole: int, capacity: int, lower: Vector, upper: Vector, size: Vector, align: Vector,
-    fixed: Vector, rank: Vector, floor: Vector, place: Vector, count: Vector,
+@compiled("int64(V, int64, V, V, V, V, V, V, V, V, V)")
+def descend(  # noqa: C901  (one loop with its own stack: numba cannot cache recursive functions)
+    ids: Vector, capacity: int, lower: Vector, upper: Vector, size: Vector, align: Vector, fixed: Vector, rank: Vector,
+    floor: Vector, place: Vector, count: Vector,
 ) -> int:  # fmt: skip
-    """Place the boxes `ids` (sorted by start), which all come after (last, last_rank); `whole`: known not to split."""
-    count[0] += 1
-    if count[0] > count[1]:
-        return -1
-    if len(ids) == 0:
-        return 1
-    if whole == 0:
-        starts = vector(len(ids) + 1)
-        groups = cuts(ids, lower, upper, starts, starts)
-        if groups > 1:
-            sizes = vector(groups)
-            for g in range(groups):
-                sizes[g] = starts[g + 1] - starts[g]
-            for g in argsort(sizes, groups):
-                group = ids[starts[g] : starts[g + 1]]
-                result = descend(group, last, last_rank, 1, capacity, lower, upper, size, align, fixed, rank, floor, place, count)
-                if result != 1:
-                    return result
-            return 1
-    low = vector(len(ids))
-    if not reach(ids, last, capacity, lower, upper, size, align, fixed, floor, low) or not fits(ids, capacity, lower, upper, size, low):
-        return 0
-    found = vector(len(ids))
-    n = candidates(ids, last, last_rank, lower, upper, size, align, fixed, rank, floor, found)
-    saved = vector(len(ids))
-    for a in range(len(ids)):
-        saved[a] = floor[ids[a]]
-    rest = vector(len(ids) - 1)
-    for x in range(n):
-        i = ids[found[x]]
-        place[i] = floor[i]
-        if put(ids, found[x], capacity, lower, upper, size, align, fixed, floor, rest):
-            result = descend(rest, place[i], rank[i], 0, capacity, lower, upper, size, align, fixed, rank, floor, place, count)
-            if result != 0:
-                return result
-        for a in range(len(ids)):
-            floor[ids[a]] = saved[a]
-    return 0
+    """Place the boxes `ids`, sorted by start. A loop with its own stack instead of recursion.
+
+    A frame either branches (one child must succeed) or holds groups (all must). `result` is that of the last child.
+    """
+    OPEN, BRANCH, GROUPS, WHOLE = 2, 0, 1, 2  # WHOLE: a frame not yet opened of which we know that it does not split
+    stack, children, saved = [ids], [ids], [ids]
+    kinds, nexts, ends, lasts, ranks = [BRANCH], [0], [0], [0], [-1]
+    result = OPEN
+    while len(stack) > 0:
+        top = len(stack) - 1
+        ids, last, last_rank = stack[top], lasts[top], ranks[top]
+        if result == OPEN:
+            count[0] += 1
+            if count[0] > count[1]:
+                return -1
+            m = len(ids)
+            children[top] = vector(m + 1)
+            saved[top] = vector(m + 1)
+            if m == 0:
+                result = 1
+            elif kinds[top] != WHOLE and splits(ids, lower, upper) == 1:
+                kinds[top] = GROUPS
+                ends[top] = cuts(ids, lower, upper, children[top], saved[top])
+            elif (
+                reach(ids, last, capacity, lower, upper, size, align, fixed, floor, saved[top]) == 0 or fits(ids, capacity, lower, upper, size, saved[top]) == 0
+            ):
+                result = 0
+            else:
+                kinds[top] = BRANCH
+                ends[top] = candidates(ids, last, last_rank, lower, upper, size, align, fixed, rank, floor, children[top])
+                for a in range(m):
+                    saved[top][a] = floor[ids[a]]
+        elif kinds[top] == BRANCH and result == 0:
+            for a in range(len(ids)):
+                floor[ids[a]] = saved[top][a]
+            result = OPEN
+        elif kinds[top] == GROUPS and result == 1:
+            result = OPEN
+        if result == OPEN and nexts[top] == ends[top]:
+            result = kinds[top]  # no child left: a branch failed, groups succeeded
+        if result != OPEN:
+            stack.pop(), children.pop(), saved.pop(), kinds.pop(), nexts.pop(), ends.pop(), lasts.pop(), ranks.pop()
+            continue
+        x = nexts[top]
+        nexts[top] += 1
+        child, kind = children[top], WHOLE
+        if kinds[top] == GROUPS:
+            ids = ids[child[saved[top][x]] : child[saved[top][x] + 1]]
+        else:
+            i, kind, rest = ids[child[x]], BRANCH, vector(len(ids) - 1)
+            place[i], last, last_rank = floor[i], floor[i], rank[i]
+            result = 0 if put(ids, child[x], capacity, lower, upper, size, align, fixed, floor, rest) == 0 else OPEN
+            ids = rest
+        if result == OPEN:
+            stack.append(ids)
+            children.append(ids)
+            saved.append(ids)
+            kinds.append(kind)
+            nexts.append(0)
+            ends.append(0)
+            lasts.append(last)
+            ranks.append(last_rank)
+    return result

@@ -12,8 +12,8 @@ from itertools import accumulate
 from compiler.plan.parts import Part
 
 MAX_PAIRS = 3_000_000  # above this, neighbour lists cost more memory and time than they are worth
-IMPROVEMENT_WORK = 1_500_000  # neighbour visits spent on repairs, about one second
-MAX_REPAIRS = 400
+IMPROVEMENT_WORK = 1_500_000  # neighbour visits spent on repairs, under a second
+MAX_REPAIRS = 100
 
 Neighbours = list[list[int]]
 
@@ -71,7 +71,7 @@ def section_totals(part: Part) -> list[int]:
 
 def _orders(part: Part) -> list[list[int]]:
     """By size, by area, by start and by section total, the largest or earliest first; ties by number."""
-    span = [high - low for low, high in zip(part.lower, part.upper, strict=True)]
+    span = part.span
     total = section_totals(part)
     boxes = range(len(part))
     return [

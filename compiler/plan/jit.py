@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 try:
-    import numba
+    import numba  # type: ignore[import-not-found, import-untyped, unused-ignore]
     import numpy as np
 except ImportError:
     numba = None

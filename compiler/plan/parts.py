@@ -14,7 +14,7 @@ from compiler.plan.problem import Block, Problem
 class Part:
     """Blocks that are connected in time. Times are section numbers, sizes and offsets are in units of `unit` bytes.
 
-    `members[i]` names the blocks of the problem that share box i; `fixed[i]` is -1 if the box may go anywhere.
+    `span[i]` is how many instructions box i lives; `members[i]` names the blocks of the problem that share box i; `fixed[i]` is -1 if the box may go anywhere.
     """
 
     unit: int
@@ -23,6 +23,7 @@ class Part:
     size: tuple[int, ...]
     align: tuple[int, ...]
     fixed: tuple[int, ...]
+    span: tuple[int, ...]
     members: tuple[tuple[str, ...], ...]
 
     def __len__(self) -> int:
@@ -46,7 +47,7 @@ def variants(problem: Problem) -> Iterator[tuple[Part, ...]]:
     choices = (_boxes(problem, equal=False), _boxes(problem, equal=True), [Box(b, (b.name,)) for b in problem.blocks])
     seen: list[list[tuple[str, ...]]] = []
     for boxes in choices:
-        shape = [box.members for box in boxes]
+        shape = sorted(box.members for box in boxes)
         if shape not in seen:
             seen.append(shape)
             yield tuple(_part(problem, piece) for piece in _pieces(sorted(boxes, key=_order)))
@@ -108,6 +109,7 @@ def _part(problem: Problem, boxes: list[Box]) -> Part:
         tuple(size // unit for size in sizes),
         tuple(1 if unit % b.align == 0 else b.align // unit for b in blocks),
         tuple(-1 if b.fixed is None else b.fixed // unit for b in blocks),
+        tuple(b.upper - b.lower for b in blocks),
         tuple(box.members for box in boxes),
     )
 

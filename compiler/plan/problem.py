@@ -10,7 +10,7 @@ a group vouches that this is safe; the planner never lets members overlap in any
 import csv
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from isa.errors import CompileError
@@ -40,21 +40,22 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Blocks to place in `capacity` bytes, whose names differ."""
+    """Blocks to place in `capacity` bytes, whose names differ.
+
+    Every offset and the capacity are multiples of the `granule`, so rounding sizes up to it loses no plan.
+    """
 
     blocks: tuple[Block, ...]
     capacity: int
+    granule: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.capacity <= 0:
             raise CompileError(f"a capacity of {self.capacity} bytes holds nothing", "memory plan")
         if len({block.name for block in self.blocks}) != len(self.blocks):
             raise CompileError("two blocks have the same name", "memory plan")
-
-    @property
-    def granule(self) -> int:
-        """What every offset and the capacity are multiples of: rounding sizes up to it loses no plan."""
-        return math.gcd(self.capacity, *(math.gcd(block.align, block.fixed or 0) for block in self.blocks))
+        granule = math.gcd(self.capacity, *(math.gcd(block.align, block.fixed or 0) for block in self.blocks))
+        object.__setattr__(self, "granule", granule)
 
     def space(self, block: Block) -> int:
         """The bytes that `block` takes, in whole granules."""

@@ -4,7 +4,6 @@ Which order finds a placement quickly differs from problem to problem by orders 
 searches in many orders beat a long one. Same problem, same sequence of searches: no randomness but a seeded one.
 """
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from random import Random
 from compiler.plan.heuristics import section_totals
 from compiler.plan.parts import Part
 
-MAX_BOXES = 1500  # a node costs at least this many steps and a branch this many frames: larger parts are left to heuristics
+MAX_BOXES = 1500  # a node costs more steps than this and memory grows with its square: larger parts are left to heuristics
 FIRST_LIMIT, GROWTH = 2000, 4
 
 
@@ -33,7 +32,11 @@ def search(part: Part, capacity: int, deadline: float) -> Answer:
     if len(part) > MAX_BOXES:
         return Answer(None, proved=False)
     nodes = 0
+    asked = time.monotonic()
+    import compiler.plan.descend  # noqa: F401  (numba compiles it once per installation: not a part of the search time)
+
     started = time.monotonic()
+    deadline += started - asked
     for limit, order in _schedule(part):
         elapsed = time.monotonic() - started
         remaining = deadline - time.monotonic()
@@ -61,22 +64,17 @@ def _descend(part: Part, order: Sequence[int], capacity: int, limit: int) -> tup
     place, counts = frozen([0] * len(part)), frozen([0, limit])
     floor = frozen([max(0, f) for f in part.fixed])
     shape = [frozen(x) for x in (part.lower, part.upper, part.size, part.align)]
-    frames = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(frames, 3 * len(part) + 1000))
-    try:
-        result = descend(frozen(ids), 0, -1, 0, capacity, *shape, fixed, frozen(rank), floor, place, counts)
-    finally:
-        sys.setrecursionlimit(frames)
+    result = descend(frozen(ids), capacity, *shape, fixed, frozen(rank), floor, place, counts)
     return int(result), [int(offset) for offset in place], int(counts[0])
 
 
 def _schedule(part: Part) -> Iterator[tuple[int, list[int]]]:
     """(node limit, order) for ever: plain orders and disturbed ones in turn, each round with a larger limit."""
     total = section_totals(part)
-    span = [high - low for low, high in zip(part.lower, part.upper, strict=True)]
+    span = part.span
     area = [s * w for s, w in zip(part.size, span, strict=True)]
     boxes = range(len(part))
-    plain = [sorted(boxes, key=lambda i: tuple(-key[i] for key in keys)) for keys in (  # noqa: B023
+    plain = [sorted(boxes, key=lambda i: tuple(-key[i] for key in keys)) for keys in (
         (total, span, area), (area, total, span), (total, area, span), (span, area, total)
     )]  # fmt: skip
     spread = max(1e-9, log(max(area) / min(area)) / 4)
@@ -86,4 +84,4 @@ def _schedule(part: Part) -> Iterator[tuple[int, list[int]]]:
         for order in plain:
             yield limit, order
             noisy = [log(a) + random.gauss(0, 0.3 * spread) for a in area]
-            yield limit, sorted(boxes, key=lambda i: -noisy[i])  # noqa: B023
+            yield limit, sorted(boxes, key=lambda i: -noisy[i])

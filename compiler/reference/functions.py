@@ -127,10 +127,9 @@ def tree_sum(x: Tensor, dim: int = -1) -> Tensor:
 def reduce(x: Tensor, kind: str, dim: int, keepdim: bool) -> Tensor:
     """sum, sumsq, max, min or absmax over dim -1 or -2, float32 inside, rounded to the type of x; -0 becomes +0."""
     y = x.to(torch.float32)
-    if kind in ("sum", "sumsq"):
-        y = tree_sum(y * y if kind == "sumsq" else y, dim)
-    else:
-        y = _extreme(y, kind, dim)
+    if kind == "sumsq":
+        y = y * y
+    y = tree_sum(y, dim) if kind in ("sum", "sumsq") else _extreme(y, kind, dim)
     return (y.unsqueeze(dim) if keepdim else y).to(x.dtype)
 
 

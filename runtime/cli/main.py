@@ -1,5 +1,137 @@
-"""Entry point of `llmcc`."""
+"""Entry point of `llmcc`: finds the verb, imports only its module, and turns every failure into one line and an exit code.
+
+Exit codes: 0 ok, 1 the answer is no (mismatch, finding, trap), 2 unusable arguments, input, model or file, 130 interrupted.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from isa.errors import Error, Trap
+
+OK, NO, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+
+# The first line of each verb's help stands here, so that `llmcc --help` imports none of them.
+VERBS = {
+    "compile": "Compile a model to an image file.",
+    "run": "Run a model or an image on the emulated chip.",
+    "verify": "Compare the chip with PyTorch, bit for bit, node by node.",
+    "info": "Show what an image holds: sections, shapes, chip, model, hashes.",
+    "disasm": "Print an image as assembly text.",
+    "asm": "Assemble text to an image file.",
+    "isa": "Show the instruction set, or one instruction.",
+    "chips": "List the stock chips, or print one as TOML.",
+    "models": "List the bundled models and what a MODEL argument may be.",
+}
 
 
-def main() -> int:
-    return 0
+class _Verbs(click.Group):
+    """A group whose verbs are modules of this package, imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"runtime.cli.{cmd_name}_verb").command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], VERBS, 1)
+            raise click.UsageError(f"no verb '{args[0]}'{f', did you mean {near[0]}?' if near else ''}", ctx) from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if not wanted or ctx.resilient_parsing:
+        return
+    from importlib.metadata import version
+
+    from isa.spec import ISA_VERSION
+
+    click.echo(f"llmcc {version('llmchip')}, ISA version {ISA_VERSION}")
+    ctx.exit()
+
+
+@click.group(
+    cls=_Verbs,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog='\b\nStart with:\n  llmcc run minilm --text "a cat sits" --text "a kitten rests"\n  llmcc compile minilm -o minilm.llmchip\n'
+    "Shell completion:\n  eval \"$(_LLMCC_COMPLETE=bash_source llmcc)\"   (or zsh_source, fish_source)",
+)
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version and exit.")
+def cli() -> None:
+    """Compile Hugging Face models for the llmchip accelerator and run them on its emulator, bit for bit."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run `llmcc`; gives the exit code."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    as_json, traceback = (flag in arguments for flag in ("--json", "--traceback"))
+    try:
+        code = cli.main(arguments, prog_name="llmcc", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else OK
+    except BrokenPipeError:  # the reader of our output left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNUSABLE
+    except (KeyboardInterrupt, click.Abort):
+        _fail({"kind": "interrupted", "what": "interrupted", "where": "", "hint": ""}, as_json)
+        return INTERRUPTED
+    except click.ClickException as error:
+        _fail(_usage(error), as_json)
+        return UNUSABLE
+    except Exception as error:
+        if traceback:
+            sys.excepthook(type(error), error, error.__traceback__)
+        _fail(_document(error), as_json)
+        return NO if isinstance(error, Trap) else UNUSABLE
+
+
+def _usage(error: click.ClickException) -> dict[str, str]:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "llmcc"
+    return {"kind": "usage", "what": error.format_message(), "where": path, "hint": f"see '{path} --help'"}
+
+
+def _document(error: Exception) -> dict[str, str]:
+    if isinstance(error, Error):
+        return {"kind": error.kind, "what": error.what, "where": error.where, "hint": error.hint}
+    if isinstance(error, OSError):
+        return {"kind": "file", "what": error.strerror or str(error), "where": str(error.filename or ""), "hint": ""}
+    if isinstance(error, MemoryError):
+        return {"kind": "memory", "what": "not enough memory", "where": "", "hint": "try a smaller --batch or --seq"}
+    text = " ".join(str(error).split())[:300]
+    return {"kind": "internal", "what": f"{type(error).__name__}: {text}", "where": "", "hint": "this is a bug in llmchip; --traceback shows where"}
+
+
+def _fail(error: dict[str, str], as_json: bool) -> None:
+    """The error as the document on stdout, or as text on stderr."""
+    if as_json:
+        click.echo(json.dumps({"error": error}, indent=2))
+        return
+    place = f"{error['where']}: " if error["where"] and error["kind"] != "usage" else ""
+    with contextlib.suppress(BrokenPipeError):
+        click.echo(click.style("error: ", fg="red", bold=True) + place + error["what"], err=True)
+        if error["hint"]:
+            click.echo(click.style("hint: ", fg="cyan") + error["hint"], err=True)
+
+
+def run() -> Any:
+    """For `python -m runtime.cli`."""
+    sys.exit(main())

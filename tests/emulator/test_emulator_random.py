@@ -276,9 +276,15 @@ def test_blocks_longer_than_a_tile(dtype: Dtype) -> None:
 def test_a_shifted_copy_onto_itself_reads_before_it_writes() -> None:
     """Breaks when a word sees its own results: sources under the destination are read first."""
     p = Program(1 << 20)
-    n = 100000
-    a = p.source(np.arange(n), F32)
-    d = p.view(F32, p.views[a].base + 4, 0)
-    p.shapes[d] = (1, 1, n - 1)
-    p.word("vop", f=VOP.index("add"), d=d, a=a, rows=1, cols=n - 1, imm=bits(1.0))
-    assert np.array_equal(p.run().read(d)[0], np.arange(1, n, dtype=np.float32))
+    a = p.source(np.arange(100000).reshape(100, 1000), F32)
+    d = p.view(F32, p.views[a].base + 4, 1000)
+    p.shapes[d] = (1, 100, 999)
+    p.word("vop", f=VOP.index("add"), d=d, a=a, rows=100, cols=999, imm=bits(1.0))
+    last = p.view(F32, p.views[a].base + 40000, 1000)  # ten rows further, so that a later tile reads what an earlier one wrote
+    p.shapes[last] = (1, 90, 1000)
+    p.word("vop", f=VOP.index("mul"), d=last, a=a, rows=90, cols=1000, imm=bits(2.0))
+    p.run()
+    want = np.arange(100000, dtype=np.float32).reshape(100, 1000)
+    want[:, 1:] = want[:, :-1] + 1
+    want[10:] = want[:90] * 2
+    assert np.array_equal(p.read(last), want[10:])

@@ -330,6 +330,15 @@ def test_matrix_product_of_extremes_is_exact() -> None:
     assert p.run().read(c).ravel().tolist() == [total] * 3
 
 
+def test_odd_sums_beyond_the_precision_of_float32() -> None:
+    """Breaks when a chunk of K is long enough for its float32 sum to round."""
+    p, rng = Program(1 << 20), np.random.default_rng(0)
+    a, w = rng.integers(126, 128, (1, 4100)), rng.integers(126, 128, (16, 4100))
+    c = p.target(I32, 1, 16, space=Space.ACC)
+    p.word("mm", c=c, a=p.source(a, I8), w=p.source(w, I8), m=1, n=16, k=4100, wt=1)
+    assert p.run().read(c)[0].tolist() == (a @ w.T)[0].tolist()
+
+
 def test_float_matrix_product_adds_in_ascending_k() -> None:
     """Breaks on BLAS order or fused products: 1 is lost in 1e8, then 1e8 is taken away."""
     p = Program()

@@ -39,6 +39,7 @@ def test_documented_vectors(kind: str) -> None:
     vectors = _vectors(kind)
     assert len(vectors) >= 6
     assert bits(reference.ACTIVATIONS[kind](tensor(*(a for a, _ in vectors)))) == [b for _, b in vectors]
+    assert [scalars.to_bits(scalars.FUNCTIONS[kind](scalars.from_bits(a))) for a, _ in vectors] == [b for _, b in vectors]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -63,7 +64,8 @@ def test_saturation_is_exact_and_odd(kind: str, first: int) -> None:
     x = torch.cat([sparse, dense]).to(torch.int32).view(torch.float32)
     y = reference.ACTIVATIONS[kind](x)
     saturated = x >= float(tensor(first))
-    assert bool((y[saturated] == 1.0).all()) and bool((y <= 1.0).all())
+    assert bool((y[saturated] == 1.0).all())
+    assert bool((y <= 1.0).all())
     assert float(reference.ACTIVATIONS[kind](tensor(first - 1))) < 1.0
     assert torch.equal(reference.ACTIVATIONS[kind](-x).view(torch.int32), (-y).view(torch.int32))
 

@@ -68,7 +68,8 @@ def test_reduce_shapes_and_types() -> None:
     assert reference.reduce(x, "sum", -2, True).shape == (2, 1, 5)
     assert reference.reduce(x, "max", -2, False).shape == (2, 5)
     total = reference.reduce(x, "sum", -1, False)  # 5.0390625 needs 9 bits more than bf16 has at 4
-    assert total.dtype == torch.bfloat16 and float(total[0, 0]) == 5.03125
+    assert total.dtype == torch.bfloat16
+    assert float(total[0, 0]) == 5.03125
     assert float(reference.reduce(x, "sumsq", -1, False)[0, 0]) == 5.09375
 
 
@@ -93,13 +94,16 @@ def test_clamp_keeps_nan_and_drops_negative_zero() -> None:
 def test_quantized_rows_by_hand(row: list[float], q: list[int], scale: float) -> None:
     """Breaks on ties, -128, signed zero, subnormals, NaN, Inf and empty rows."""
     got, s = reference.quantize_rows(torch.tensor([row]))
-    assert got.dtype == torch.int8 and got[0].tolist() == q and bits(s) == _words([scale])
+    assert got.dtype == torch.int8
+    assert got[0].tolist() == q
+    assert bits(s) == _words([scale])
 
 
 def test_quantized_bf16_row_rounds_its_scale() -> None:
     """Breaks when the scale is used before it is rounded to bf16."""
     q, s = reference.quantize_rows(torch.tensor([1.0, 0.5], dtype=torch.bfloat16))
-    assert q.tolist() == [127, 64] and bits(s) == [0x3C01]
+    assert q.tolist() == [127, 64]
+    assert bits(s) == [0x3C01]
 
 
 def test_product_with_reciprocal_not_quotient() -> None:
@@ -117,13 +121,15 @@ def test_quantize_equals_plain_python(values: list[float], narrow: bool) -> None
     row = [rounding(v) for v in values]
     expected, scale = scalars.quantize(row, rounding)
     q, s = reference.quantize_rows(torch.tensor([row], dtype=dtype))
-    assert q[0].tolist() == expected and bits(s.to(torch.float32)) == _words([scale])
+    assert q[0].tolist() == expected
+    assert bits(s.to(torch.float32)) == _words([scale])
 
 
 def test_column_multiplier_comes_first() -> None:
     """Breaks when absmax is taken before the smoothing multiplier."""
     q, s = reference.quantize_rows(torch.tensor([[1.0, 1.0]]), torch.tensor([127.5, 1.0]))
-    assert q.tolist() == [[127, 1]] and s.tolist() == [1.0]
+    assert q.tolist() == [[127, 1]]
+    assert s.tolist() == [1.0]
 
 
 def test_dequantize_by_hand() -> None:
@@ -165,7 +171,9 @@ def test_softmax_equals_plain_python(values: list[float], zero: bool) -> None:
 def test_layer_norm_by_hand() -> None:
     """Breaks when eps, the reciprocal of n or the two steps of rsqrt round elsewhere."""
     x = torch.tensor([1.0, 2.0, 4.0, 8.0])
-    assert bits(reference.layer_norm(x, eps=1e-5)) == [0xBF834BED, 0xBF271AD1, 0x3DBEFA13, 0x3FCAE9B4]
+    expected = [0xBF834BED, 0xBF271AD1, 0x3DBEFA13, 0x3FCAE9B4]
+    assert bits(reference.layer_norm(x, eps=1e-5)) == expected
+    assert _words(scalars.layer_norm(x.tolist(), [1.0] * 4, [0.0] * 4, 1e-5)) == expected
     assert bits(reference.layer_norm(torch.full((3,), 7.0), eps=0.0)) == [0x7FC00000] * 3  # 0 * Inf
 
 

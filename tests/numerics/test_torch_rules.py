@@ -80,4 +80,5 @@ def test_scalar_over_tensor_rounds_twice() -> None:
 def test_scalars_round_once_to_float32() -> None:
     """Breaks when a Python scalar meets a float32 tensor in float64."""
     x = torch.ones(9)
-    assert bits(x * (1 / 3)) == [0x3EAAAAAB] * 9 and bits(x + 1e-5) == bits(x + tensor(0x3727C5AC))
+    assert bits(x * (1 / 3)) == [0x3EAAAAAB] * 9
+    assert bits(x + 1e-5) == bits(x + tensor(0x3727C5AC))

@@ -1,0 +1,96 @@
+"""Decompose what no later pass knows, with PyTorch's own decompositions.
+
+    before   %y = einsum("bqhd,bkhd->bhqk", [%q, %k])        %z = leaky_relu(%x, 0.1)
+    after    %p = permute(...); %y = bmm(...); ...           %m = mul(%x, 0.1); %g = gt(%x, 0); %z = where(%g, %x, %m)
+
+What has no decomposition stays, and is refused by name when the graph is frozen.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, fx
+from torch._decomp import decomposition_table
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+from compiler.passes import canonicalize, decompose, recognise, select
+from compiler.passes.editor import Editor, aten, is_static
+from compiler.passes.legal import FROZEN
+from compiler.passes.manager import Legal
+
+_EXTRA = frozenset({aten._assert_tensor_metadata.default, aten.sym_size.int})
+
+
+@dataclass(frozen=True)
+class Inline:
+    name: ClassVar[str] = "inline"
+    changes_bits: ClassVar[bool] = True
+    legal: ClassVar[Legal | None] = None
+
+    def run(self, gm: fx.GraphModule) -> fx.GraphModule:
+        editor = Editor(gm, self.name)
+        for node in list(gm.graph.nodes):
+            if node.op == "call_function" and node.target not in known_operations() and not is_static(node):
+                _inline(editor, node)
+        return editor.finish()
+
+
+@cache
+def known_operations() -> frozenset[Any]:
+    """Every operation for which some pass has a rule, or which the chip has."""
+    return frozenset((*FROZEN, *canonicalize.RULES, *decompose.RULES, *recognise.RULES, *select.RULES, *_EXTRA))
+
+
+@cache
+def _table() -> dict[Any, Callable[..., Any]]:
+    return {op: rule for op, rule in decomposition_table.items() if op not in known_operations()}
+
+
+def _inline(editor: Editor, node: fx.Node) -> None:
+    """Replace `node` by its decomposition, if it has one made of other operations."""
+    target: Any = node.target
+    leaves, spec = pytree.tree_flatten((node.args, node.kwargs))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, fx.Node)]
+
+    def call(*values: Tensor) -> Any:
+        given = iter(values)
+        args, kwargs = pytree.tree_unflatten([next(given) if isinstance(leaf, fx.Node) else leaf for leaf in leaves], spec)
+        return target(*args, **kwargs)
+
+    try:
+        with torch.no_grad(), editor.mode:
+            body = make_fx(torch.func.functionalize(call), decomposition_table=_table())(*(n.meta["val"] for n in tensors))
+    except Exception:  # no decomposition for these operands: the legality check names the operation
+        return
+    if all(_is_usable(inner, target) for inner in body.graph.nodes):
+        _copy(editor, node, body, tensors)
+
+
+def _is_usable(inner: fx.Node, target: Any) -> bool:
+    """No constants, no in-place operations (their effect is lost in a graph of values), nothing lower than aten."""
+    if inner.op != "call_function":
+        return inner.op != "get_attr"
+    schema = getattr(inner.target, "_schema", None)
+    return schema is not None and not schema.is_mutable and inner.target is not target and getattr(inner.target, "namespace", "") == "aten"
+
+
+def _copy(editor: Editor, node: fx.Node, body: fx.GraphModule, operands: list[fx.Node]) -> None:
+    given = iter(operands)
+    remap: dict[fx.Node, Any] = {}
+    for inner in body.graph.nodes:
+        if inner.op == "placeholder":
+            remap[inner] = next(given)
+        elif inner.op == "call_function":
+            args, kwargs = fx.map_arg((inner.args, inner.kwargs), lambda old: remap[old])
+            remap[inner] = editor.emit(node, inner.target, *args, **kwargs)
+    result = body.graph.output_node().args[0]
+    if isinstance(result, fx.Node):
+        editor.replace(node, remap[result])
+        return
+    for user in list(node.users):
+        part: Any = result[user.args[1]]  # type: ignore[index]
+        editor.replace(user, remap[part])

@@ -1,0 +1,99 @@
+"""The memory planner: `plan(problem)` gives offsets and a certificate, or an error that says what did not fit.
+
+1. The lower bound (most bytes alive) refuses what cannot fit. 2. First fit in several orders usually reaches it, which
+proves itself optimal. 3. Otherwise the exact search of `search` tries to reach it, then heights between it and the best
+known. Parts that are separate in time are planned separately, none lower than the highest of them needs.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from compiler.plan.bound import check_capacity, lower_bound, no_fit
+from compiler.plan.heuristics import best_placement
+from compiler.plan.parts import Part, variants
+from compiler.plan.problem import Plan, Problem
+from compiler.plan.search import search
+
+
+@dataclass
+class _Draft:
+    """A placement of one part so far, and the height in bytes that no placement of it goes below (as far as proved)."""
+
+    part: Part
+    offsets: list[int]
+    bound: int
+
+    @property
+    def height(self) -> int:
+        return self.part.height(self.offsets)
+
+    def named(self) -> Iterator[tuple[str, int]]:
+        """Every block with its offset in bytes."""
+        for at, names in zip(self.offsets, self.part.members, strict=True):
+            for name in names:
+                yield name, at * self.part.unit
+
+
+def plan(problem: Problem, seconds: float = 10.0, fit: bool = False) -> Plan:
+    """Place every block as low as possible within about `seconds`; with `fit` stop at the first plan within the capacity.
+
+    Raises CompileError if nothing within the capacity exists or was found. Which plan comes out depends on the clock only
+    if the time runs out. If it does, a larger `seconds` may find a lower one.
+    """
+    deadline = time.monotonic() + seconds
+    bound = lower_bound(problem)
+    check_capacity(problem, bound)
+    if not problem.blocks:
+        return Plan({}, 0, 0, optimal=True)
+    goal = problem.capacity if fit else bound
+    choices = [_draft(parts, goal) for parts in variants(problem)]
+    choices.sort(key=_height)  # stable: with equal heights the one with most reuse first
+    for turn, drafts in enumerate(choices):
+        if min(map(_height, choices)) <= goal:
+            break
+        now = time.monotonic()
+        _lower(drafts, goal, problem.capacity, now + (deadline - now) / (len(choices) - turn))
+    best = min(choices, key=_height)
+    if len(choices) == 1:  # with a choice of boxes, a proof for one of them proves nothing about the problem
+        bound = max(bound, *(draft.bound for draft in best))
+    if _height(best) > problem.capacity:
+        raise no_fit(problem, bound, "no plan exists" if bound > problem.capacity else f"none was found in {seconds:g} s")
+    offsets = {name: at for draft in best for name, at in draft.named()}
+    return Plan({block.name: offsets[block.name] for block in problem.blocks}, _height(best), bound, _height(best) == bound)
+
+
+def _draft(parts: tuple[Part, ...], goal: int) -> list[_Draft]:
+    return [_Draft(part, best_placement(part, goal // part.unit), 0) for part in parts]
+
+
+def _height(drafts: list[_Draft]) -> int:
+    return max(draft.height for draft in drafts)
+
+
+def _lower(drafts: list[_Draft], goal: int, capacity: int, deadline: float) -> None:
+    """Search for lower placements of the parts that stick out above `goal`, which rises to what is proved to be needed."""
+    for draft in sorted(drafts, key=lambda d: len(d.part)):
+        _lower_part(draft, goal, capacity, deadline)
+        goal = max(goal, draft.bound)
+
+
+def _lower_part(draft: _Draft, goal: int, capacity: int, deadline: float) -> None:
+    """Try `goal` with half of the time, then halve the gap: up where time ran out, down where a placement was found."""
+    unit = draft.part.unit
+    low, high = goal // unit, draft.height // unit
+    if high * unit > capacity >= goal:
+        high = capacity // unit + 1  # what does not fit is no plan: look at nothing above the capacity
+    aim = low
+    while aim < high and time.monotonic() < deadline:
+        remaining = deadline - time.monotonic()
+        answer = search(draft.part, aim, time.monotonic() + remaining / (2 if high - aim > 1 else 1))
+        if answer.offsets:
+            draft.offsets = answer.offsets
+            high = draft.height // unit
+        elif answer.proved:
+            draft.bound = (aim + 1) * unit
+            low = aim + 1
+        else:
+            low = aim + 1
+        aim = (low + high) // 2

@@ -1,0 +1,188 @@
+"""Static checks of a program: everything that can be known about it without data.
+
+    for finding in check(load_image("minilm.llmchip")):    print(finding)
+
+Replays the program (`isa.trace`) and checks each word: kinds, bounds and alignment of its operands here; memory never
+written and races between engines in `isa.hazards`. Imports nothing of planner, scheduler and emulator, on purpose;
+`overlaps_itself` restates the emulator's rule, because it must predict that trap.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from isa.codec import IllegalWord, Inst, decode
+from isa.image import Image
+from isa.records import PlanRecord
+from isa.spec import LOOP_LEVELS, WORD_BYTES, Access, Dtype, Field, Region, Space
+from isa.text import format_inst
+from isa.trace import Dispatch, ReplayError, trace
+from isa.views import Extents, View, access_of
+
+MAX_FINDINGS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong. `kind` is stable: structure, kind, bounds, alignment, overlap, uninitialized, race, plan, output."""
+
+    kind: str
+    pc: int
+    instruction: str
+    message: str
+    other: int | None = None
+
+    def __str__(self) -> str:
+        return f"pc {self.pc:#06x} '{self.instruction}': {self.kind}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """One operand of one dispatched word, in memory."""
+
+    word: Dispatch
+    field: Field
+    view: View
+    extents: Extents
+    access: Access
+
+
+class Findings:
+    """Collects findings, each (kind, pc, operand, other pc) once, so that a loop does not repeat itself."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[object, ...], Finding] = {}
+
+    @property
+    def full(self) -> bool:
+        return len(self.found) >= MAX_FINDINGS
+
+    def add(self, kind: str, pc: int, inst: Inst | None, message: str, other: int | None = None, operand: str = "") -> None:
+        if not self.full:
+            self.found.setdefault((kind, pc, operand, other), Finding(kind, pc, format_inst(inst) if inst else "", message, other))
+
+
+def check(image: Image, entry: str | None = None, values: Mapping[str, int] | None = None) -> list[Finding]:
+    """All findings for one entry or for every one; without `values`, at both ends of the range of the scalar arguments."""
+    from isa.hazards import check_hazards  # numpy only when needed
+
+    findings = Findings()
+    _check_structure(image, findings)
+    check_plan(image, findings)
+    for point in image.entries if entry is None else (image.entry(entry),):
+        ends = ({s.name: s.minimum for s in point.scalars}, {s.name: s.maximum for s in point.scalars})
+        for given in (values,) if values is not None else ends[: 2 if point.scalars else 1]:
+            words: list[Dispatch] = []
+            try:
+                words.extend(trace(image, point.name, given, control=True))
+            except ReplayError as error:
+                findings.add("structure", error.pc, error.inst, error.what)
+                continue
+            check_hazards(image, point, words, _sound_touches(image, words, findings), findings)
+    return sorted(findings.found.values(), key=lambda f: f.pc)
+
+
+def check_plan(image: Image, findings: Findings | None = None) -> list[Finding]:
+    """Live buffers of the memory plan may not overlap or leave their memory. Quadratic and obvious."""
+    findings = findings or Findings()
+    for number, record in enumerate(image.plan):
+        limit = capacity(image, record.space, record.region)
+        place = _place(record)
+        if record.offset < 0 or record.bytes < 0 or record.offset + record.bytes > limit:
+            findings.add("plan", record.first * WORD_BYTES, None, f"buffer {place} does not fit: there are {limit:#x} bytes", operand=str(number))
+        if record.first > record.last:
+            findings.add("plan", record.first * WORD_BYTES, None, f"buffer {place} ends before it begins", operand=str(number))
+        for other in image.plan[:number]:
+            if _same_memory(record, other) and _meet(record, other):
+                message = f"buffers {_place(other)} and {place} overlap while both are live"
+                findings.add("plan", record.first * WORD_BYTES, None, message, other.first * WORD_BYTES, str(number))
+    return list(findings.found.values())
+
+
+def capacity(image: Image, space: Space, region: Region) -> int:
+    """Bytes of a memory."""
+    return {Space.SRAM: image.chip.sram.bytes, Space.ACC: image.chip.acc.bytes, Space.DRAM: image.size(region)}[space]
+
+
+def _meet(a: PlanRecord, b: PlanRecord) -> bool:
+    in_time = a.first <= b.last and b.first <= a.last
+    return in_time and a.offset < b.offset + b.bytes and b.offset < a.offset + a.bytes
+
+
+def _same_memory(a: PlanRecord, b: PlanRecord) -> bool:
+    return a.space is b.space and (a.space is not Space.DRAM or a.region is b.region)
+
+
+def _place(record: PlanRecord) -> str:
+    memory = f"dram.{record.region.name.lower()}" if record.space is Space.DRAM else record.space.name.lower()
+    return f"{record.name} {memory}[{record.offset:#x}, {record.offset + record.bytes:#x}) words {record.first} to {record.last}"
+
+
+def _check_structure(image: Image, findings: Findings) -> None:
+    """What a reader sees without running: illegal words, loop bodies, levels. Finds it in code that is never reached, too."""
+    loops: list[tuple[int, int]] = []  # end, level
+    for pc in range(0, len(image.code), WORD_BYTES):
+        loops = [loop for loop in loops if loop[0] > pc]
+        try:
+            inst = decode(image.word(pc))
+        except IllegalWord as error:
+            findings.add("structure", pc, None, f"illegal word: {error}")
+            continue
+        named = inst.named()
+        if not named.get("len"):
+            continue
+        end = pc + WORD_BYTES * (1 + named["len"])
+        if end > (loops[-1][0] if loops else len(image.code)):
+            findings.add("structure", pc, inst, f"the loop body leaves the {'enclosing loop' if loops else 'program'}")
+        elif any(level == named["level"] for _, level in loops):
+            findings.add("structure", pc, inst, f"loop level {named['level']} is already in use")
+        elif len(loops) < LOOP_LEVELS:
+            loops.append((end, named["level"]))
+
+
+def _sound_touches(image: Image, words: list[Dispatch], findings: Findings) -> Iterator[tuple[int, Touch]]:
+    """Index of the word and operand, for each operand whose access is possible at all; the others become findings."""
+    for index, word in enumerate(words):
+        for field in () if word.empty else word.inst.row.views:
+            view = word.views.get(field.name)
+            if view is not None:
+                extents = (1, 1, word.operands["off"] + 1) if "off" in word.operands else word.extents(field)
+                touch = Touch(word, field, view, extents, access_of(field, word.operands))
+                if _is_sound(image, touch, findings):
+                    yield index, touch
+
+
+def _is_sound(image: Image, touch: Touch, findings: Findings) -> bool:
+    faults = list(_faults(image, touch))
+    for kind, message in faults:
+        findings.add(kind, touch.word.pc, touch.word.inst, f"operand {touch.field.name} = {touch.view}: {message}{_iteration(touch)}", None, touch.field.name)
+    return not faults
+
+
+def _faults(image: Image, touch: Touch) -> Iterator[tuple[str, str]]:
+    view, field = touch.view, touch.field
+    if view.dtype not in field.dtypes:
+        yield "kind", f"type {view.dtype.name.lower()} is not one of {', '.join(d.name.lower() for d in field.dtypes)}"
+    if view.space not in field.spaces:
+        yield "kind", f"memory {view.space.name.lower()} is not one of {', '.join(s.name.lower() for s in field.spaces)}"
+    low, high = view.span(touch.extents)
+    limit = capacity(image, view.space, view.region)
+    if low < 0 or high > limit:
+        yield "bounds", f"bytes {low:#x} to {high:#x} leave the memory of {limit:#x} bytes"
+    if view.dtype is not Dtype.I4 and low % (view.dtype.bits // 8):
+        yield "alignment", f"the base is not a multiple of {view.dtype.bits // 8} bytes"
+    if touch.access is not Access.R and overlaps_itself(view, touch.extents):
+        yield "overlap", "two elements of the destination share a byte"
+
+
+def overlaps_itself(view: View, extents: Extents) -> bool:
+    """Whether two elements of a block may share an address: each stride must exceed the reach of all smaller ones."""
+    reach = 0
+    for stride, extent in sorted(zip((view.ps, view.rs, view.cs), extents, strict=True)):
+        if extent > 1 and stride <= reach:
+            return True
+        reach += stride * (extent - 1)
+    return False
+
+
+def _iteration(touch: Touch) -> str:
+    return f" (loop indices {', '.join(map(str, touch.word.indices))})" if any(touch.word.indices) else ""

@@ -1,0 +1,5 @@
+"""`python -m runtime.cli` is `llmcc`."""
+
+from runtime.cli.main import run
+
+run()

@@ -1,0 +1,192 @@
+"""What the verbs share: options, replies, progress.
+
+Options are declared here once; a verb picks the groups it needs (`@model_options`). A reply is one JSON document on
+stdout with `--json`, text otherwise; everything else goes to stderr.
+"""
+
+import contextlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from isa.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+PATIENCE = 2.0  # seconds before progress is shown
+
+
+def examples(*lines: str) -> str:
+    """The epilog of a verb's help."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _group(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    def apply(function: Command) -> Command:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return apply
+
+
+def _pairs(_ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """`NAME=VALUE` options as a dictionary; a bare value is under the name ''."""
+    found: dict[str, str] = {}
+    for value in values:
+        name, equals, rest = value.partition("=")
+        name, rest = (name, rest) if equals else ("", value)
+        if not name and param.name == "option":
+            raise click.BadParameter(f"'{value}' is not KEY=VALUE", param=param)
+        if name in found:
+            raise click.BadParameter(f"'{name or value}' is given twice", param=param)
+        found[name] = rest
+    return found
+
+
+common_options = _group(
+    click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; everything else on stderr."),
+    click.option("--traceback", is_flag=True, help="On failure, show the Python traceback too."),
+)
+
+model_options = _group(
+    click.option("--chip", metavar="NAME|FILE.toml", help="Chip to compile for. [default: edge]"),
+    click.option("--seq", type=click.IntRange(1), help="Sequence length. [default: the longest text, or 128]"),
+    click.option("--batch", type=click.IntRange(1), help="Batch size. [default: the number of texts, or 1]"),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything that is drawn."),
+    click.option("--option", metavar="KEY=VALUE", multiple=True, callback=_pairs, help="A compiler option (repeatable)."),
+    click.option("--class", "class_name", metavar="NAME", help="Transformers class of a folder. [default: config.architectures]"),
+    click.option("--random-weights", metavar="SEED", type=click.IntRange(0), help="Make up the weights of a folder from this seed."),
+    click.option(
+        "--task", type=click.Choice(["auto", "model", "embed"]), default="auto", show_default=True,
+        help="embed adds mean pooling and normalisation; auto does so for sentence-embedding folders.",
+    ),
+)  # fmt: skip
+
+input_options = _group(
+    click.option("--text", "texts", metavar="TEXT", multiple=True, help="A text to tokenize (repeatable)."),
+    click.option("--input", "inputs", metavar="NAME=FILE.npy", multiple=True, callback=_pairs, help="An input tensor (repeatable)."),
+)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user said about model and inputs: the values of `model_options` and `input_options`."""
+
+    chip: str | None = None
+    seq: int | None = None
+    batch: int | None = None
+    seed: int = 0
+    option: dict[str, str] | None = None
+    class_name: str | None = None
+    random_weights: int | None = None
+    task: str = "auto"
+    texts: tuple[str, ...] = ()
+    inputs: dict[str, str] | None = None
+
+
+def reply(document: Any, as_json: bool, text: Callable[[], None]) -> None:
+    """Say the answer: the document, or what `text` prints."""
+    if as_json:
+        click.echo(json.dumps(document, indent=2, default=_plain, ensure_ascii=False))
+    else:
+        text()
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):  # numpy arrays and scalars
+        return value.tolist()
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value).hex()
+    return str(value)
+
+
+def stdout() -> "Console":
+    """rich's console; wide and plain when the output is not a terminal."""
+    from rich.console import Console
+
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=160, no_color=True)
+
+
+def note(text: str) -> None:
+    """A remark beside the answer, on stderr."""
+    click.echo(text, err=True)
+
+
+class Stages:
+    """Names what is being done; shown, with the time it takes, on a terminal once `PATIENCE` is over."""
+
+    def __init__(self, title: str) -> None:
+        self.title, self.seconds = title, dict[str, float]()
+        self._shown: Progress | None = None
+        self._lock, self._started = threading.Lock(), time.perf_counter()
+        self._current = ""
+
+    def __call__(self, stage: str) -> None:
+        now = time.perf_counter()
+        if self._current:
+            self.seconds[self._current] = self.seconds.get(self._current, 0.0) + now - self._started
+        self._current, self._started = stage, now
+        with self._lock:
+            if self._shown is not None:
+                self._shown.update(self._shown.task_ids[0], description=self._text())
+
+    def _text(self) -> str:
+        return f"{self.title}: {self._current}"
+
+    def show(self) -> None:
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        with self._lock:
+            columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+            self._shown = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._shown.add_task(self._text(), total=None)
+            self._shown.start()
+
+    def close(self) -> None:
+        self("")
+        with self._lock:
+            if self._shown is not None:
+                self._shown.stop()
+                self._shown = None
+
+
+@contextlib.contextmanager
+def stages(title: str) -> Iterator[Stages]:
+    """Progress of a longer job: `with stages("compile") as stage: stage("capture"); ...`"""
+    stage = Stages(title)
+    timer = threading.Timer(PATIENCE, stage.show)
+    timer.daemon = True
+    if sys.stderr.isatty():
+        timer.start()
+    try:
+        yield stage
+    finally:
+        timer.cancel()
+        stage.close()
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            break
+        value /= 1024
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def need(condition: object, what: str, where: str = "", hint: str = "") -> None:
+    """Raise InputError unless `condition`."""
+    if not condition:
+        raise InputError(what, where, hint)

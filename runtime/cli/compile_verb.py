@@ -1,0 +1,183 @@
+"""`llmcc compile`: a model becomes an image file."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runtime.cli.common import Given, common_options, examples, input_options, model_options, need, note, reply, size, stages, stdout
+
+if TYPE_CHECKING:
+    from compiler.pipeline import Compiled
+
+
+@click.command(
+    name="compile",
+    epilog=examples(
+        "llmcc compile minilm -o minilm.llmchip",
+        "llmcc compile ./my-bert --seq 64 --batch 4 --chip server -o bert.llmchip",
+        "llmcc compile package.module:factory --time-passes --dry-run",
+        "llmcc compile minilm --stop-after quantize --print-after quantize",
+    ),
+)
+@click.argument("model", required=False)
+@click.option("-o", "output", metavar="FILE", type=click.Path(dir_okay=False), help="The image file to write.")
+@model_options
+@input_options
+@click.option("--print-after", metavar="PASS|all", multiple=True, help="Print the graph after this pass, on stderr.")
+@click.option("--dump-dir", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help="Write the graph after every pass into this folder.")
+@click.option("--stop-after", metavar="PASS", help="Stop after this graph pass; nothing is written.")
+@click.option("--time-passes", is_flag=True, help="Show the time of every pass.")
+@click.option("--list-passes", is_flag=True, help="List the passes in order, and stop.")
+@click.option("--dry-run", is_flag=True, help="Compile and show memory and time estimates; write nothing.")
+@common_options
+def command(model: str | None, output: str | None, as_json: bool, traceback: bool, **rest: Any) -> int:
+    """Compile MODEL to an image file.
+
+    MODEL is a bundled name (minilm), a Hugging Face folder, a .pt2 file, or package.module:factory.
+    """
+    switches = {name: rest.pop(name) for name in ("print_after", "dump_dir", "stop_after", "time_passes", "list_passes", "dry_run")}
+    given = Given(**rest)
+    if switches["list_passes"]:
+        return _list_passes(given, as_json)
+    if model is None:
+        raise click.UsageError("MODEL is missing", click.get_current_context())
+    writes = not (switches["dry_run"] or switches["stop_after"])
+    if writes and output is None:
+        raise click.UsageError("give the image file with -o FILE (or --dry-run)", click.get_current_context())
+    if output is not None:
+        need(Path(output).resolve().parent.is_dir(), "the folder of the image file does not exist", output, "make it first")
+    _check_passes(given, [*switches["print_after"], *filter(None, [switches["stop_after"]])])
+    return _compile(model, output if writes else None, given, switches, as_json)
+
+
+def _compile(model: str, output: str | None, given: Given, switches: Mapping[str, Any], as_json: bool) -> int:
+    from runtime.cli.session import open_model
+
+    start = time.perf_counter()
+    printing = {"print_after": switches["print_after"], "dump_dir": switches["dump_dir"]}
+    with stages("compile") as stage:
+        session = open_model(model, given, stage)
+        stage("compile")
+        if switches["stop_after"]:
+            from compiler.lower import lower
+
+            lowered = lower(session.captured, session.options, **printing, stop_after=switches["stop_after"])
+            timings = {t.name: t.seconds for t in lowered.timings}
+            reply({"stopped_after": switches["stop_after"], "seconds": timings}, as_json, lambda: note(f"stopped after {switches['stop_after']}"))
+            return 0
+        compiled = session.compile(**printing)
+        stage("pack the weights")
+        image = compiled.image(metadata=session.metadata())
+        if output is not None:
+            from isa.image import write_image
+
+            stage("write the image")
+            write_image(image, output)
+    document = {
+        "file": output, "bytes": Path(output).stat().st_size if output else None, "model": model, "chip": image.chip.name,
+        "words": image.words, "nodes": len(image.debug.nodes), "weights_sha256": image.metadata["weights_sha256"],
+        "inputs": {spec.name: list(spec.shape) for spec in image.entry().inputs},
+        "outputs": {spec.name: list(spec.shape) for spec in image.entry().outputs},
+        "memory": _memory(compiled, image), "seconds": {**stage.seconds, "total": time.perf_counter() - start}, "passes": _passes(compiled),
+    }  # fmt: skip
+    if switches["dry_run"]:
+        document["estimate"] = _estimate(image)
+    reply(document, as_json, lambda: _print(document, switches))
+    return 0
+
+
+def _passes(compiled: "Compiled") -> dict[str, float]:
+    """Seconds of every pass, in order; a pass that runs several times is numbered."""
+    seconds: dict[str, float] = {}
+    for timing in compiled.lowered.timings:
+        number = sum(name.split(" ")[0] == timing.name for name in seconds)
+        seconds[timing.name + (f" ({number + 1})" if number else "")] = timing.seconds
+    return seconds | {name: value for name, value in compiled.timings.items() if name != "graph passes"}
+
+
+def _memory(compiled: "Compiled", image: Any) -> dict[str, Any]:
+    from isa.spec import Region
+
+    chip = image.chip
+    capacity = {"sram": chip.sram.bytes, "acc": chip.acc.bytes}
+    planned = {
+        name: {"bytes": height, "lower_bound": bound} | ({"capacity": capacity[name]} if name in capacity else {})
+        for name, (height, bound) in compiled.placement.heights.items()
+    }
+    return planned | {region.name.lower(): {"bytes": image.size(region)} for region in Region if image.size(region) and region is not Region.SCRATCH}
+
+
+def _estimate(image: Any) -> dict[str, Any]:
+    from runtime.cli.estimate import estimate
+
+    return estimate(image)
+
+
+def _print(document: dict[str, Any], switches: Mapping[str, Any]) -> None:
+    console = stdout()
+    if document["file"]:
+        console.print(f"{document['file']}: {size(document['bytes'])}, {document['words']} words for chip {document['chip']}, {document['seconds']['total']:.1f} s")
+    else:
+        console.print(f"{document['model']}: {document['words']} words for chip {document['chip']}, {document['seconds']['total']:.1f} s; nothing written")
+    for way in ("inputs", "outputs"):
+        console.print(f"  {way:8} " + ", ".join(f"{name}{shape}" for name, shape in document[way].items()), soft_wrap=True)
+    for name, entry in document["memory"].items():
+        share = f" of {size(entry['capacity'])}" if "capacity" in entry else ""
+        bound = f", lower bound {size(entry['lower_bound'])}" if entry.get("lower_bound") else ""
+        console.print(f"  {name:8} {size(entry['bytes'])}{share}{bound}")
+    if "estimate" in document:
+        _print_estimate(console, document["estimate"])
+    if switches["time_passes"]:
+        _print_times(console, document["passes"])
+
+
+def _print_estimate(console: Any, estimate: dict[str, Any]) -> None:
+    console.print(f"  time     {estimate['milliseconds']:.3f} ms if every engine were always busy; the busiest is {estimate['bound_by']}")
+    console.print("           " + ", ".join(f"{name} {cycles} cycles" for name, cycles in estimate["cycles"].items()))
+
+
+def _print_times(console: Any, seconds: Mapping[str, float]) -> None:
+    from rich.table import Table
+
+    table = Table("pass", "seconds", box=None)
+    table.columns[1].justify = "right"
+    for name, value in seconds.items():
+        table.add_row(name, f"{value:.3f}")
+    console.print(table)
+
+
+def _pass_names(given: Given) -> list[str]:
+    from compiler.lower import pipeline
+    from runtime.cli.session import make_options
+
+    return [step.name for step in pipeline(make_options(given))]
+
+
+def _list_passes(given: Given, as_json: bool) -> int:
+    from compiler.lower import pipeline
+    from runtime.cli.session import make_options
+
+    steps = [
+        {"pass": step.name, "may_change_bits": step.changes_bits, "does": (type(step).__doc__ or "").strip().split("\n")[0]} for step in pipeline(make_options(given))
+    ]
+
+    def text() -> None:
+        from rich.table import Table
+
+        table = Table("pass", "may change bits", "does", box=None)
+        for step in steps:
+            table.add_row(str(step["pass"]), "yes" if step["may_change_bits"] else "no", str(step["does"]))
+        stdout().print(table)
+
+    reply(steps, as_json, text)
+    return 0
+
+
+def _check_passes(given: Given, names: list[str]) -> None:
+    if names:
+        known = _pass_names(given)
+        for name in names:
+            need(name in known or name == "all", f"there is no pass '{name}'", hint=f"the passes are {', '.join(dict.fromkeys(known))}")

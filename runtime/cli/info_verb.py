@@ -1,0 +1,82 @@
+"""`llmcc info`: what an image holds."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+from isa.chip import chip_hash
+from isa.container import read_header, table_hash, unpack
+from isa.image import Image, read_image
+from isa.spec import Region
+from runtime.cli.common import common_options, examples, need, reply, size, stdout
+
+
+@click.command(name="info", epilog=examples("llmcc info minilm.llmchip", "llmcc info minilm.llmchip --json"))
+@click.argument("file")
+@common_options
+def command(file: str, as_json: bool, traceback: bool) -> int:
+    """Show an image's sections, inputs, outputs, chip, model, options, hashes and versions."""
+    need(Path(file).is_file(), "the file does not exist" if not Path(file).exists() else "not a file", file, "name an image made by 'llmcc compile'")
+    data = Path(file).read_bytes()
+    image = read_image(data, file)
+    document = _document(file, data, image)
+    reply(document, as_json, lambda: _print(document))
+    return 0
+
+
+def _document(file: str, data: bytes, image: Image) -> dict[str, Any]:
+    header = read_header(data, file)
+    _, sections = unpack(memoryview(data), file)
+    entries = [
+        {"name": entry.name, "pc": entry.pc, "inputs": [_tensor(spec) for spec in entry.inputs], "outputs": [_tensor(spec) for spec in entry.outputs]}
+        for entry in image.entries
+    ]
+    versions = dict(image.metadata.get("versions") or {})
+    return {
+        "file": file, "bytes": len(data), "words": image.words, "chip": image.chip.name,
+        "model": image.metadata.get("model") or None, "recipe": image.metadata.get("recipe"), "options": image.metadata.get("options"),
+        "sections": {name: len(section) for name, section in sections.items()},
+        "regions": {region.name.lower(): image.size(region) for region in Region if image.size(region)},
+        "entries": entries,
+        "nodes": dict(Counter(node.status for node in image.debug.nodes)),
+        "hashes": {
+            "image": image.hash.hex(), "chip": chip_hash(image.chip).hex(), "isa": table_hash().hex(),
+            "weights": image.metadata.get("weights_sha256"),
+        },
+        "versions": {**versions, "isa": str(getattr(header, "isa_version", versions.get("isa", "")))},
+    }  # fmt: skip
+
+
+def _tensor(spec: Any) -> dict[str, Any]:
+    return {"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype, "storage": spec.storage.name.lower()}
+
+
+def _print(document: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    console = stdout()
+    table = Table(box=None, show_header=False)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("file", f"{document['file']}, {size(document['bytes'])}")
+    table.add_row("model", str(document["model"] or "not recorded"))
+    recipe = document["recipe"] or {}
+    table.add_row("", ", ".join(f"{key} {value}" for key, value in recipe.items() if value is not None and key != "argument"))
+    table.add_row("chip", document["chip"])
+    for entry in document["entries"]:
+        table.add_row("entry", f"{entry['name']} at {entry['pc']:#06x}, {document['words']} words in all")
+        for way in ("inputs", "outputs"):
+            for spec in entry[way]:
+                table.add_row(f"  {way[:-1]}", f"{spec['name']} {spec['dtype']} {spec['shape']}".replace("[", "\\["))
+    table.add_row("sections", ", ".join(f"{name} {size(count)}" for name, count in document["sections"].items()))
+    table.add_row("memory", ", ".join(f"{name} {size(count)}" for name, count in document["regions"].items()))
+    table.add_row("nodes", ", ".join(f"{count} {status}" for status, count in document["nodes"].items()))
+    table.add_row("options", ", ".join(f"{key}={value}" for key, value in (document["options"] or {}).items()).replace("[", "\\["))
+    for name, value in document["hashes"].items():
+        table.add_row(f"{name} hash", str(value or "not recorded"))
+    table.add_row("versions", ", ".join(f"{key} {value}" for key, value in document["versions"].items()))
+    console.print(table)
+
+

@@ -1,0 +1,168 @@
+"""`llmcc run`: texts or tensors in, answers or tensors out, computed by the emulated chip."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import numpy as np
+
+from isa.errors import InputError
+from isa.image import Image, load_image
+from runtime.arrays import Array
+from runtime.cli.common import Given, Stages, common_options, examples, input_options, model_options, reply, stages, stdout
+from runtime.cli.tensors import describe, plan_outputs, read_inputs, write_outputs
+from runtime.models import kind_of
+from runtime.text import answer, tokenize
+
+
+@click.command(
+    name="run",
+    epilog=examples(
+        'llmcc run minilm --text "a cat sits on the mat" --text "a kitten rests" --text "stocks fell"',
+        "llmcc run minilm.llmchip --input input_ids=ids.npy --input attention_mask=mask.npy --output last_hidden_state=out.npy",
+        'llmcc run ./my-classifier --text "what a wonderful film" --json',
+    ),
+)
+@click.argument("model", metavar="MODEL|FILE")
+@model_options
+@input_options
+@click.option("--output", "outputs", metavar="NAME=FILE.npy", multiple=True, callback=lambda c, p, v: _outputs(c, p, v), help="Write an output (repeatable).")
+@common_options
+def command(model: str, outputs: dict[str, str], as_json: bool, traceback: bool, **rest: Any) -> int:
+    """Run a model, or an image made by 'llmcc compile', on the emulated chip.
+
+    With --text: a table of similarities for sentence embeddings, or labels with their probabilities for a classifier.
+    """
+    given = Given(**rest)
+    if not given.texts and not given.inputs:
+        raise click.UsageError("give --text TEXT or --input NAME=FILE.npy", click.get_current_context())
+    with stages("run") as stage:
+        runner = _run_image if kind_of(model) == "image" else _run_model
+        image, results = runner(model, given, outputs, stage)
+        planned = plan_outputs(outputs, tuple(spec.name for spec in image.entry().outputs))
+        write_outputs(planned, results)
+    document: dict[str, Any] = {
+        "model": model, "chip": image.chip.name, "words": image.words, "seconds": stage.seconds,
+        "outputs": {name: describe(array) | ({"file": planned[name]} if name in planned else {}) for name, array in results.items()},
+    }  # fmt: skip
+    if given.texts:
+        document |= answer(given.texts, results, image.metadata.get("labels") or ())
+    reply(document, as_json, lambda: _print(document))
+    return 0
+
+
+def _outputs(context: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    from runtime.cli.common import _pairs
+
+    return _pairs(context, param, values)
+
+
+def _run_model(model: str, given: Given, outputs: dict[str, str], stage: Stages) -> tuple[Image, dict[str, Array]]:
+    from runtime.cli.session import open_model
+
+    session = open_model(model, given, stage)
+    plan_outputs(outputs, tuple(info.name for info in session.captured.outputs))
+    stage("compile")
+    compiled = session.compile()
+    stage("pack the weights")
+    image = compiled.image(metadata=session.metadata())
+    results = _launch(image, session.arrays(), stage)
+    return image, {name: array[: len(given.texts)] for name, array in results.items()} if given.texts else results
+
+
+def _run_image(path: str, given: Given, outputs: dict[str, str], stage: Stages) -> tuple[Image, dict[str, Array]]:
+    stage("load the image")
+    image = load_image(path, given.chip)
+    _refuse_model_options(given, path)
+    specs = image.entry().inputs
+    plan_outputs(outputs, tuple(spec.name for spec in image.entry().outputs))
+    if given.inputs:
+        return image, _launch(image, read_inputs(given.inputs, tuple(spec.name for spec in specs)), stage)
+    return image, _run_texts(image, path, given.texts, stage)
+
+
+def _refuse_model_options(given: Given, path: str) -> None:
+    """An image is what it is: options that would change the model are refused rather than ignored."""
+    said = {"--seq": given.seq, "--batch": given.batch, "--class": given.class_name, "--random-weights": given.random_weights, "--option": given.option or None}
+    for flag, value in said.items():
+        if value is not None:
+            raise InputError(f"{flag} does not go with an image", path, "it was decided when the image was compiled; compile again")
+
+
+def _run_texts(image: Image, path: str, texts: Sequence[str], stage: Stages) -> dict[str, Array]:
+    """As many launches as the image's batch size asks for."""
+    from runtime.cli.session import image_folder
+
+    shapes = {spec.name: spec.shape for spec in image.entry().inputs}
+    if "input_ids" not in shapes or len(shapes["input_ids"]) != 2:
+        raise InputError("the image takes no token ids", path, f"its inputs are {', '.join(shapes)}; give them with --input")
+    folder, (batch, seq) = image_folder(image, path), shapes["input_ids"]
+    results: dict[str, list[Array]] = {}
+    for first in range(0, len(texts), batch):
+        some = texts[first : first + batch]
+        tokens = tokenize(folder, some, seq, seq, batch)
+        for name, array in _launch(image, tokens.inputs(tuple(shapes)), stage).items():
+            results.setdefault(name, []).append(array[: len(some)])
+    return {name: np.concatenate(parts) for name, parts in results.items()}
+
+
+def _launch(image: Image, arrays: dict[str, Array], stage: Stages) -> dict[str, Array]:
+    from runtime.executable import Executable
+
+    stage("run on the emulated chip")
+    return Executable(image)(arrays)
+
+
+def _print(document: dict[str, Any]) -> None:
+    if "similarity" in document:
+        _print_similarity(document["texts"], document["similarity"])
+    elif "classification" in document:
+        _print_labels(document["classification"])
+    else:
+        _print_outputs(document["outputs"])
+    console = stdout()
+    for name, output in document["outputs"].items():
+        if "file" in output:
+            console.print(f"{name} → {output['file']}", soft_wrap=True)
+    seconds = document["seconds"].get("run on the emulated chip", 0.0)
+    console.print(f"{document['words']} words on chip {document['chip']}, emulated in {seconds:.1f} s", style="dim")
+
+
+def _print_similarity(texts: Sequence[str], table: Sequence[Sequence[float]]) -> None:
+    from rich.table import Table
+
+    console = stdout()
+    view = Table(title="cosine similarity", title_justify="left", box=None)
+    view.add_column("#", justify="right", style="dim")
+    view.add_column("text", overflow="fold")
+    for number in range(len(texts)):
+        view.add_column(str(number + 1), justify="right", no_wrap=True)
+    for number, (text, row) in enumerate(zip(texts, table, strict=True)):
+        cells = (f"[{_color(value) if other != number else 'dim'}]{value:.3f}[/]" for other, value in enumerate(row))
+        from rich.markup import escape
+
+        view.add_row(str(number + 1), escape(text), *cells)
+    console.print(view)
+
+
+def _color(value: float) -> str:
+    return "bold green" if value >= 0.5 else "yellow" if value >= 0.25 else "default"
+
+
+def _print_labels(results: Sequence[dict[str, Any]]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    view = Table("text", "label", *results[0]["probabilities"], box=None)
+    for result in results:
+        view.add_row(escape(result["text"]), f"[bold green]{escape(result['label'])}[/]", *(f"{p:.3f}" for p in result["probabilities"].values()))
+    stdout().print(view)
+
+
+def _print_outputs(outputs: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    view = Table("output", "shape", "type", "first values", box=None)
+    for name, output in outputs.items():
+        view.add_row(name, str(output["shape"]).replace("[", "\\["), output["dtype"], ", ".join(f"{value:.5g}" for value in output["first"]))
+    stdout().print(view)

@@ -1,0 +1,165 @@
+"""From arguments to a compiled model with inputs: what compile, run and verify do first. Imports torch inside functions only."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isa.chip import Chip
+from isa.errors import InputError
+from isa.image import Image
+from runtime.arrays import Array
+from runtime.cli.common import Given, Stages
+from runtime.cli.tensors import read_inputs
+from runtime.models import TEXT_INPUTS, Built, ModelError, Recipe, build, draw, folder_of, kind_of
+from runtime.text import Tokens, tokenize
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from compiler.frontend.capture import Captured
+    from compiler.options import Options
+    from compiler.pipeline import Compiled
+
+
+@dataclass(frozen=True)
+class Session:
+    """A model, captured, with the inputs that the user gave or that were drawn."""
+
+    built: Built
+    captured: "Captured"
+    options: "Options"
+    inputs: "Mapping[str, Tensor]"
+
+    def arrays(self) -> dict[str, Array]:
+        """The inputs by the names that the program gives them."""
+        from runtime.tensors import to_array
+
+        tensors = self.captured.flatten((), self.inputs)
+        return {info.name: to_array(tensor) for info, tensor in zip(self.captured.inputs, tensors, strict=True)}
+
+    def expected(self) -> "list[Tensor]":
+        """What the original model computes, in float."""
+        import torch
+        from torch.utils import _pytree as pytree
+
+        model: Any = self.built.model if isinstance(self.built.model, torch.nn.Module) else self.built.model.module()
+        with torch.no_grad():
+            return [leaf for leaf in pytree.tree_leaves(model(**self.inputs)) if isinstance(leaf, torch.Tensor)]
+
+    def compile(self, chip: Chip | None = None, **printing: Any) -> "Compiled":
+        from compiler.pipeline import compile_captured
+
+        return compile_captured(self.captured, self.options, chip, **printing)
+
+    def weights_sha256(self) -> str:
+        from runtime.tensors import weights_sha256
+
+        return weights_sha256(self.captured.tensors)
+
+    def metadata(self) -> dict[str, Any]:
+        """What an image records about where it came from."""
+        import torch
+
+        from isa.spec import ISA_VERSION
+        from runtime.version import __version__
+
+        options = {name: value for name, value in asdict(self.options).items() if name != "chip"}
+        versions = {"llmchip": __version__, "isa": str(ISA_VERSION), "torch": torch.__version__.partition("+")[0]}
+        if kind_of(self.built.recipe.argument) == "folder":
+            import transformers
+
+            versions["transformers"] = transformers.__version__
+        return {
+            "model": self.built.recipe.argument, "recipe": self.built.recipe.as_dict(), "options": options, "weights_sha256": self.weights_sha256(),
+            "tokenizer": self.built.tokenizer, "labels": list(self.built.labels), "versions": versions,
+        }  # fmt: skip
+
+
+def open_model(argument: str, given: Given, stage: Stages, recipe: Recipe | None = None, record: Mapping[str, Any] | None = None) -> Session:
+    """Build and capture a model. `recipe` and `record` (options) are those of an image that is verified."""
+    options = make_options(given, record)
+    stage("load the model")
+    example = given_inputs(argument, given)
+    wanted = recipe or Recipe(argument, given.class_name, given.random_weights, given.task, given.seq, given.batch, given.seed)
+    built = build(wanted, example, texts=bool(given.texts))
+    inputs = example if example is not None else draw(built.example, given.seed, built.limits)
+    check_limits(inputs, built.limits)
+    stage("capture")
+    return Session(built, capture_model(built), options, inputs)
+
+
+def make_options(given: Given, record: Mapping[str, Any] | None = None) -> "Options":
+    from compiler.options import Options
+
+    known = {key: value for key, value in (record or {}).items() if key in Options.__dataclass_fields__}
+    base = Options.from_strings(known) if known else Options()
+    return Options.from_strings(given.option or {}, replace(base, chip=given.chip or base.chip))
+
+
+def capture_model(built: Built) -> "Captured":
+    from torch import nn
+
+    from compiler.frontend.capture import capture, from_exported
+
+    if isinstance(built.model, nn.Module):
+        return capture(built.model, (), built.example)
+    return from_exported(built.model)
+
+
+def given_inputs(argument: str, given: Given) -> "dict[str, Tensor] | None":
+    """The inputs of `--text` or `--input` as tensors, or None."""
+    import torch
+
+    if given.texts and given.inputs:
+        raise InputError("--text and --input do not go together", hint="give texts or tensors")
+    if given.texts:
+        tokens = tokenize_for(argument, given)
+        return {name: torch.from_numpy(array) for name, array in tokens.inputs(text_inputs(argument, given)).items()}
+    if given.inputs:
+        arrays = read_inputs(given.inputs)
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return None
+
+
+def text_inputs(argument: str, given: Given) -> tuple[str, ...]:
+    """Which of the tokenizer's results the model takes."""
+    return TEXT_INPUTS
+
+
+def tokenize_for(argument: str, given: Given) -> Tokens:
+    import json
+
+    if kind_of(argument) != "folder":
+        raise ModelError("only a Hugging Face folder has a tokenizer", argument, "give tensors with --input NAME=FILE.npy")
+    folder = folder_of(argument)
+    try:
+        limit = int(json.loads((folder / "config.json").read_text()).get("max_position_embeddings") or 0)
+    except (OSError, ValueError):
+        limit = 0  # the model loader says what is wrong with config.json
+    if given.batch and given.batch < len(given.texts):
+        raise InputError(f"{len(given.texts)} texts do not fit --batch {given.batch}", hint="leave --batch out")
+    return tokenize(folder, given.texts, given.seq, limit, given.batch)
+
+
+def check_limits(inputs: "Mapping[str, Tensor]", limits: Mapping[str, int]) -> None:
+    """Refuse ids that are in no table, before the reference trips over them."""
+    for name, limit in limits.items():
+        tensor = inputs.get(name)
+        if tensor is None or not limit or tensor.is_floating_point() or not tensor.numel():
+            continue
+        low, high = int(tensor.min()), int(tensor.max())
+        if low < 0 or high >= limit:
+            bad = low if low < 0 else high
+            raise InputError(f"input '{name}' holds {bad}, outside 0 to {limit - 1}", hint="are the ids from this model's tokenizer?")
+
+
+def image_folder(image: Image, path: str) -> Path:
+    """The tokenizer's folder that an image records."""
+    argument = str(image.metadata.get("tokenizer") or "")
+    if not argument:
+        raise InputError("the image does not say which tokenizer it needs", path, "give token ids with --input NAME=FILE.npy")
+    folder = folder_of(argument)
+    if not folder.is_dir():
+        raise InputError(f"the tokenizer's folder '{argument}' is not there", path, "run llmcc where the model was compiled, or give --input")
+    return folder

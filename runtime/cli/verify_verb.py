@@ -1,0 +1,135 @@
+"""`llmcc verify`: does the binary compute PyTorch's bits?"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from isa.errors import InputError
+from isa.image import Image, load_image
+from runtime.cli.common import Given, Stages, common_options, examples, input_options, model_options, reply, stages, stdout
+from runtime.models import BUNDLED, ModelError, Recipe, folder_of, kind_of
+
+if TYPE_CHECKING:
+    from runtime.cli.session import Session
+    from runtime.verify import Verification
+
+
+@click.command(
+    name="verify",
+    epilog=examples(
+        "llmcc verify minilm --seq 128 --batch 4",
+        'llmcc verify minilm.llmchip --text "the file\'s own code, on this text"',
+        "llmcc verify other.llmchip --model ./retrained --json",
+    ),
+)
+@click.argument("model", metavar="MODEL|FILE")
+@click.option("--model", "override", metavar="MODEL", help="For a FILE: the model to compare with, in place of the recorded one.")
+@model_options
+@input_options
+@common_options
+def command(model: str, override: str | None, as_json: bool, traceback: bool, **rest: Any) -> int:
+    """Compare every output and every node with PyTorch's frozen graph, bit for bit.
+
+    A MODEL is compiled first. Of a FILE the own code is run, against the model that it records. Without inputs, they are
+    drawn from --seed. The distance to the float model is shown beside the verdict; it is another figure. Exit code 1 if a bit differs.
+    """
+    given = Given(**rest)
+    with stages("verify") as stage:
+        if kind_of(model) == "image":
+            result, image = _verify_file(model, override, given, stage)
+        else:
+            if override is not None:
+                raise InputError("--model only goes with an image file", model, "leave it out")
+            result, image = _verify_model(model, given, stage)
+    document = {"model": model, "chip": image.chip.name, **result.as_dict(), "seconds": stage.seconds}
+    reply(document, as_json, lambda: _print(document))
+    return 0 if result.bit_exact else 1
+
+
+def _verify_model(model: str, given: Given, stage: Stages) -> "tuple[Verification, Image]":
+    from runtime.cli.session import open_model
+
+    session = open_model(model, given, stage)
+    stage("compile")
+    compiled = session.compile()
+    stage("pack the weights")
+    image = compiled.image(metadata=session.metadata())
+    return _compare(session, image, compiled, stage), image
+
+
+def _verify_file(path: str, override: str | None, given: Given, stage: Stages) -> "tuple[Verification, Image]":
+    from runtime.cli.session import open_model
+
+    stage("load the image")
+    image = load_image(path, given.chip)
+    recipe = _recipe(image, path, override, given)
+    shape = next((spec.shape for spec in image.entry().inputs if spec.name == "input_ids"), ())
+    sized = replace(given, seq=shape[1], batch=shape[0]) if len(shape) == 2 else given
+    session = open_model(recipe.argument, sized, stage, recipe, image.metadata.get("options"))
+    _check_weights(image, session, path, recipe.argument)
+    stage("compile")
+    return _compare(session, image, session.compile(image.chip), stage), image
+
+
+def _recipe(image: Image, path: str, override: str | None, given: Given) -> Recipe:
+    """How to build the image's model again."""
+    record: Mapping[str, Any] = image.metadata.get("recipe") or {}
+    argument = override or record.get("argument")
+    if not argument:
+        raise ModelError("the image does not say which model it was compiled from", path, "give it with --model MODEL")
+    try:
+        kind = kind_of(argument)
+        if argument in BUNDLED:
+            folder_of(argument)
+    except ModelError as error:
+        hint = error.hint if override else "run where it was compiled, or give the model with --model MODEL"
+        raise ModelError(f"the image's model is missing: {error.what}", path, hint) from error
+    recipe = Recipe.from_dict(record) if record else Recipe(argument, given.class_name, given.random_weights, given.task)
+    shape = next((spec.shape for spec in image.entry().inputs if spec.name == "input_ids"), ())
+    batch, seq = shape if kind == "folder" and len(shape) == 2 else (None, None)
+    return replace(recipe, argument=argument, batch=batch, seq=seq)
+
+
+def _check_weights(image: Image, session: "Session", path: str, argument: str) -> None:
+    recorded, found = image.metadata.get("weights_sha256"), session.weights_sha256()
+    if recorded and recorded != found:
+        raise ModelError(
+            f"the weights of '{argument}' are not those of the image: sha256 {found[:16]}…, the image records {recorded[:16]}…", path,
+            "the model has changed since; compile it again, or name the right one with --model",
+        )  # fmt: skip
+
+
+def _compare(session: "Session", image: Image, compiled: Any, stage: Stages) -> "Verification":
+    from runtime.verify import verify_image
+
+    stage("run the float model")
+    expected = session.expected()
+    stage("run both and compare")
+    return verify_image(image, compiled, session.arrays(), expected)
+
+
+def _print(document: dict[str, Any]) -> None:
+    from rich.markup import escape
+
+    console = stdout()
+    bits = document["mismatched_elements"]
+    if document["bit_exact"]:
+        console.print(f"[bold green]bit-exact[/]: {document['nodes']} nodes, {document['outputs']} outputs, 0 differing bits")
+    else:
+        console.print(f"[bold red]not bit-exact[/]: {document['mismatched_nodes']} nodes and outputs differ in {bits} elements")
+        first = document["first_divergence"] or {}
+        for key in ("node", "source", "pc", "index", "expected", "actual"):
+            value = first.get(key)
+            console.print(f"  {key:9}", escape(f"{value:#06x}" if key == "pc" and isinstance(value, int) else str(value)), soft_wrap=True)
+    console.print(f"compared {document['nodes']} of {document['graph_nodes']} graph nodes; the others:")
+    reasons: dict[str, list[str]] = {}
+    for entry in document["skipped"]:
+        reasons.setdefault(entry["reason"], []).append(entry["node"])
+    for reason, nodes in sorted(reasons.items(), key=lambda item: -len(item[1])):
+        shown = ", ".join(nodes[:3]) + (f" and {len(nodes) - 3} more" if len(nodes) > 3 else "")
+        console.print(f"  {len(nodes):5} {escape(reason)}: {shown}", style="dim", soft_wrap=True)
+    distance = document["float"]
+    if distance and distance["cosine"] is not None:
+        console.print(f"distance to the float model: cosine {distance['cosine']:.5f}, largest difference {distance['max_abs']:.4g}")

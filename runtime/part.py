@@ -1,0 +1,33 @@
+"""A graph, or a piece of one, that runs on the chip inside a PyTorch program: tensors in, tensors out."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from compiler.frontend.capture import Captured
+from compiler.options import Options
+from compiler.pipeline import compile_captured
+from isa.chip import Chip
+from runtime.executable import Executable
+from runtime.tensors import bind, to_tensor
+from runtime.weights import PackedCache
+
+
+class Part:
+    """Takes the captured graph's inputs, then its weights; packs the weights when they are new."""
+
+    def __init__(self, captured: Captured, options: Options, chip: Chip) -> None:
+        self.compiled = compile_captured(captured, options, chip)
+        self._names = [weight.name for weight in captured.weights]
+        self._inputs = len(captured.inputs)
+        self._packed = PackedCache(self._pack)
+
+    def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        executable = self._packed.get(tensors[self._inputs :])
+        entry = executable.image.entry()
+        results = executable(bind(entry.inputs, tensors[: self._inputs]))
+        return tuple(to_tensor(results[spec.name], spec.dtype) for spec in entry.outputs)
+
+    def _pack(self, weights: Sequence[Tensor]) -> Executable:
+        named = {name: tensor.detach() for name, tensor in zip(self._names, weights, strict=True)}
+        return Executable(self.compiled.image(named))

@@ -1,0 +1,131 @@
+"""A compiled model: called like the model, saved as an image, verified against PyTorch."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from compiler.expand import expand_reference
+from compiler.frontend.capture import Captured, capture, from_exported
+from compiler.options import Options
+from compiler.pipeline import Compiled, compile_captured
+from isa.chip import Chip, load_chip
+from isa.disasm import disassemble
+from isa.errors import InputError
+from isa.image import Image, write_image
+from runtime.executable import Executable
+from runtime.tensors import bind, to_tensor, weights_sha256
+from runtime.verify import Verification, verify_image
+from runtime.version import __version__
+
+
+class Program:
+    """`program(*args, **kwargs)` runs on the emulated chip and returns what the model would return."""
+
+    def __init__(self, compiled: Compiled, model: Any = None) -> None:
+        self.compiled = compiled
+        self._model = model
+
+    @cached_property
+    def image(self) -> Image:
+        """Program, packed weights, interface and debug map; `save` writes it."""
+        return self.compiled.image(metadata=self._metadata())
+
+    @cached_property
+    def executable(self) -> Executable:
+        return Executable(self.image)
+
+    @cached_property
+    def reference(self) -> "Reference":
+        """The frozen graph in stock PyTorch operations only: what the chip must equal, bit for bit."""
+        return Reference(self.compiled)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        captured, entry = self.compiled.lowered.captured, self.image.entry()
+        results = self.executable(bind(entry.inputs, captured.flatten(args, kwargs)))
+        return captured.unflatten([to_tensor(results[spec.name], spec.dtype) for spec in entry.outputs])
+
+    def save(self, path: str | PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
+        """Write the image file. `metadata` is added to what the image records of its origin."""
+        own = {"weights_sha256": weights_sha256(self.compiled.lowered.captured.tensors)}
+        write_image(replace(self.image, metadata={**self.image.metadata, **own, **(metadata or {})}), path)
+
+    def verify(self, *args: Any, **kwargs: Any) -> Verification:
+        """Run these inputs on the chip and in PyTorch, and compare every node's bits; distance to the float model beside it."""
+        captured = self.compiled.lowered.captured
+        arrays = bind(self.image.entry().inputs, captured.flatten(args, kwargs))
+        return verify_image(self.image, self.compiled, arrays, self._float_outputs(args, kwargs))
+
+    def disassemble(self) -> str:
+        """Assembly, with the user's source lines as comments. Data sections of 4 KiB or more are left out."""
+        return disassemble(self.image)[0]
+
+    def _float_outputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor] | None:
+        if self._model is None:
+            return None
+        with torch.no_grad():
+            return [leaf for leaf in pytree.tree_leaves(self._model(*args, **kwargs)) if isinstance(leaf, Tensor)]
+
+    def _metadata(self) -> dict[str, Any]:
+        options = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self.compiled.options).items()}
+        versions = {"llmchip": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
+        return {"model": type(self._model).__name__ if self._model is not None else "", "options": options, "versions": versions}
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{i.name}: {list(i.shape)}" for i in self.compiled.lowered.inputs)
+        outputs = ", ".join(f"{o.name}: {list(o.shape)}" for o in self.compiled.lowered.outputs)
+        return f"Program({inputs} -> {outputs}, chip {self.compiled.chip.name})"
+
+
+class Reference:
+    """The lowered graph with every chip operator expanded, called like the model and run eagerly.
+
+    Attributes of the graph module (`graph`, `code`, `print_readable` …) are available here too.
+    """
+
+    def __init__(self, compiled: Compiled) -> None:
+        self._captured = compiled.lowered.captured
+        self.graph_module = expand_reference(compiled.lowered.main)
+        self.constants = compiled.lowered.pack_weights()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        inputs = self._captured.flatten(args, kwargs)
+        for info, tensor in zip(self._captured.inputs, inputs, strict=True):
+            if tuple(tensor.shape) != info.shape:
+                raise InputError(f"input '{info.name}' has shape {list(tensor.shape)}, the program was compiled for {list(info.shape)}")
+        with torch.no_grad():
+            return self._captured.unflatten(self.graph_module(*inputs, *self.constants))
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "graph_module":  # not set yet
+            raise AttributeError(name)
+        return getattr(self.graph_module, name)
+
+
+def compile_model(model: Any, example_inputs: Sequence[Any] | Mapping[str, Any] | None, chip: str | PathLike[str] | Chip, options: Mapping[str, Any]) -> Program:
+    """See runtime.api.compile."""
+    selected = load_chip(chip)
+    named = {**options, "chip": chip if isinstance(chip, str) else selected.name}
+    compiled = compile_captured(_capture(model, example_inputs), Options.from_strings(named), selected)
+    return Program(compiled, None if isinstance(model, ExportedProgram) else model)
+
+
+def _capture(model: Any, example_inputs: Sequence[Any] | Mapping[str, Any] | None) -> Captured:
+    if isinstance(model, ExportedProgram):
+        return from_exported(model)
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(f"the model is a {type(model).__name__}", hint="pass a torch.nn.Module or a torch.export.ExportedProgram")
+    if example_inputs is None:
+        raise InputError("example inputs are missing", hint="pass a tuple of positional or a dict of keyword arguments")
+    if isinstance(example_inputs, Mapping):
+        return capture(model, (), dict(example_inputs))
+    if isinstance(example_inputs, (tuple, list)):
+        return capture(model, tuple(example_inputs))
+    raise InputError(f"example inputs are a {type(example_inputs).__name__}", hint="pass a tuple of positional or a dict of keyword arguments")

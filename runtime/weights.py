@@ -1,0 +1,77 @@
+"""Which weights does a packed image belong to? Under torch.compile weights are inputs, and may change between calls.
+
+Dynamo's guards do not watch them: a second instance of a class, an in-place update and a replaced Parameter all reach
+the same compiled code. So every packed image is kept with the identity of all its tensors, and used again only for the
+very same ones, unchanged since. A change through `.data` or a numpy view leaves no trace in a tensor: `refresh` is for that.
+"""
+
+import hashlib
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.utils.weak import TensorWeakRef
+
+from runtime.executable import Executable
+from runtime.tensors import tensor_bytes
+
+KEPT = 4  # packed images per program: the instances of a model that are in use by turns
+
+_caches: "weakref.WeakSet[PackedCache]" = weakref.WeakSet()
+
+
+@dataclass(frozen=True)
+class _Packed:
+    tensors: tuple[TensorWeakRef, ...]
+    stamps: tuple[tuple[Any, ...], ...]
+    executable: Executable
+
+    def belongs_to(self, tensors: Sequence[Tensor], stamps: tuple[tuple[Any, ...], ...]) -> bool:
+        return stamps == self.stamps and all(ref() is tensor for ref, tensor in zip(self.tensors, tensors, strict=True))
+
+
+class PackedCache:
+    """Packed images of one program, most recently used last. `pack` makes one from the weights."""
+
+    def __init__(self, pack: Callable[[Sequence[Tensor]], Executable]) -> None:
+        self._pack = pack
+        self._entries: OrderedDict[tuple[int, ...], _Packed] = OrderedDict()
+        self._lock = threading.RLock()
+        _caches.add(self)
+
+    def get(self, tensors: Sequence[Tensor]) -> Executable:
+        """The executable with exactly these weights, packed now unless nothing has changed."""
+        key, stamps = tuple(map(id, tensors)), tuple(map(_stamp, tensors))
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None or not entry.belongs_to(tensors, stamps):
+                self._entries.pop(key, None)  # first, so that old and new weights are not held at once
+                entry = _Packed(tuple(map(TensorWeakRef, tensors)), stamps, self._pack(tensors))
+                self._entries[key] = entry
+            self._entries.move_to_end(key)
+            while len(self._entries) > KEPT:
+                self._entries.popitem(last=False)
+            return entry.executable
+
+    def clear(self) -> None:
+        with self._lock:
+            self._entries.clear()
+
+
+def refresh() -> None:
+    """Pack all weights again at the next call of every model compiled by torch.compile.
+
+    Needed only after changes that PyTorch does not count: through `.data`, a numpy view or memory shared with another process.
+    """
+    for cache in list(_caches):
+        cache.clear()
+
+
+def _stamp(tensor: Tensor) -> tuple[Any, ...]:
+    """What changes when a tensor's elements may have. Inference tensors count no versions, so their bytes are hashed."""
+    version: Any = hashlib.blake2b(tensor_bytes(tensor)).digest() if tensor.is_inference() else tensor._version
+    return tensor.data_ptr(), version, tuple(tensor.shape), tensor.stride(), tensor.dtype

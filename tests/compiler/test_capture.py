@@ -1,0 +1,132 @@
+"""Capture: names, structure, weights, source lines and clear refusals."""
+
+import io
+from typing import Any
+
+import pytest
+import torch
+from models import IDS, MASK, Function, cosine, lowered_of, results, same_bits, tiny_bert
+from transformers import (
+    BertForMaskedLM,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertModel,
+)
+
+from compiler.frontend.capture import capture, from_exported
+from compiler.frontend.dynamo import capture_dynamo, roles
+from compiler.lower import lower
+from isa.errors import CompileError, InputError, UnsupportedError
+
+
+@pytest.mark.parametrize("kind", [BertForSequenceClassification, BertForMaskedLM, BertForQuestionAnswering, BertForTokenClassification])
+def test_heads_are_named_and_close_to_the_float_model(kind: type) -> None:
+    """Breaks if outputs are misnamed, misordered or lose the model's own class."""
+    model = tiny_bert(kind)
+    lowered = lowered_of(model, input_ids=IDS, attention_mask=MASK)
+    out = lowered.captured.unflatten(results(lowered, input_ids=IDS, attention_mask=MASK))
+    with torch.no_grad():
+        expected = model(input_ids=IDS, attention_mask=MASK)
+    assert type(out) is type(expected)
+    for info in lowered.outputs:
+        assert cosine(out[info.name], expected[info.name]) > 0.99
+
+
+def test_inputs_have_the_callers_names_and_any_order() -> None:
+    """Breaks if positional and named arguments bind differently, or a missing one goes unnoticed."""
+    captured = capture(tiny_bert(BertModel), (IDS,), {"attention_mask": MASK, "return_dict": True})
+    assert [info.name for info in captured.inputs] == ["input_ids", "attention_mask"]
+    assert captured.flatten((IDS, MASK))[1] is MASK
+    assert captured.flatten((), {"attention_mask": MASK, "input_ids": IDS})[0] is IDS
+    with pytest.raises(InputError, match="'attention_mask' is missing"):
+        captured.flatten((IDS,))
+    with pytest.raises(InputError, match="unknown input 'labels'"):
+        captured.flatten((IDS, MASK), {"labels": IDS})
+    with pytest.raises(InputError, match="return_dict"):
+        captured.flatten((IDS, MASK), {"return_dict": False})
+
+
+def test_structures_keep_their_names() -> None:
+    """Breaks if tuples are not output0.., dicts not their keys, a tensor not `output`."""
+    x = torch.randn(2, 8)
+    names = lambda f: [info.name for info in capture(Function(f).eval(), (x,)).outputs]  # noqa: E731
+    assert names(lambda m, x: x + 1) == ["output"]
+    assert names(lambda m, x: (x + 1, x + 2)) == ["output0", "output1"]
+    assert names(lambda m, x: {"a": x + 1, "b": [x + 2]}) == ["a", "b_0"]
+
+
+def test_every_node_knows_the_users_line() -> None:
+    """Breaks if a pass forgets metadata or reports torch's own files."""
+    lowered = lowered_of(tiny_bert(BertModel), input_ids=IDS, attention_mask=MASK)
+    for node in lowered.main.graph.nodes:
+        if node.op == "call_function":
+            assert "transformers" in node.meta["source"].file, node
+            assert node.meta["source"].line > 0
+            assert node.meta["origins"], node
+
+
+def test_exported_program_file_gives_the_same_bits(tmp_path: Any) -> None:
+    """Breaks if .pt2 files lose weights or names."""
+    model = Function(lambda m, x: torch.tanh(m.lin(x))).eval()
+    x = torch.randn(3, 8)
+    buffer = io.BytesIO()
+    torch.export.save(torch.export.export(model, (x,)), buffer)
+    buffer.seek(0)
+    loaded = lower(from_exported(torch.export.load(buffer)))
+    assert same_bits(loaded.run([x], loaded.pack_weights())[0], results(lowered_of(model, x), x)[0])
+
+
+def test_dynamo_graph_gives_the_same_bits_as_export() -> None:
+    """Breaks if weights are taken for inputs, inputs lose their names, or source lines are lost under torch.compile."""
+    model = tiny_bert(BertModel)
+    ahead = results(lowered_of(model, input_ids=IDS, attention_mask=MASK), input_ids=IDS, attention_mask=MASK)
+    seen = []
+
+    def backend(gm: torch.fx.GraphModule, examples: list[Any]) -> Any:
+        known = roles(gm, examples)
+
+        def call(*args: Any) -> Any:
+            capture = capture_dynamo(gm, args, known)
+            lowered = lower(capture.captured)
+            seen.append(lowered)
+            return lowered.run([args[i] for i in capture.inputs], lowered.pack_weights())
+
+        return call
+
+    torch._dynamo.reset()
+    with torch.no_grad():
+        out = torch.compile(model, backend=backend)(input_ids=IDS, attention_mask=MASK)
+    assert [info.name for info in seen[0].inputs] == ["input_ids", "attention_mask"]
+    assert all(same_bits(a, b) for a, b in zip(out.to_tuple(), ahead, strict=True))
+    assert any("modeling_bert.py" in str(node.meta.get("source")) for node in seen[0].main.graph.nodes)
+
+
+def _double() -> torch.nn.Module:
+    return torch.nn.Linear(8, 8).double()
+
+
+REFUSED: list[tuple[torch.nn.Module, Any, type[Exception], str]] = [
+    (torch.nn.Linear(8, 8).train(), torch.randn(2, 8), CompileError, "train mode"),
+    (_double().eval(), torch.randn(2, 8).double(), UnsupportedError, "float64"),
+    (torch.nn.Identity().eval(), torch.randn(2, 8).to(torch.complex64), UnsupportedError, "complex64"),
+    (torch.nn.Identity().eval(), torch.eye(3).to_sparse(), UnsupportedError, "sparse"),
+    (Function(lambda m, x: x.topk(2)[0]).eval(), torch.randn(2, 8), UnsupportedError, r"models.py:\d+.*aten.topk"),
+    (Function(lambda m, x: torch.cumsum(x, 0)).eval(), torch.randn(2, 8), UnsupportedError, "aten.cumsum"),
+]
+
+
+@pytest.mark.parametrize(("model", "x", "error", "message"), REFUSED, ids=[case[3][-10:] for case in REFUSED])
+def test_what_cannot_be_done_is_refused_by_name(model: torch.nn.Module, x: Any, error: type[Exception], message: str) -> None:
+    """Breaks if a refusal turns into a traceback or, worse, a result."""
+    with pytest.raises(error, match=message):
+        lower(capture(model, (x,)))
+
+
+def test_a_weight_with_nan_is_named_when_packed() -> None:
+    """Breaks if NaN weights are packed silently."""
+    model = Function(lambda m, x: m.lin(x)).eval()
+    lowered = lowered_of(model, torch.randn(2, 8))
+    model.lin.weight.data[0, 0] = float("nan")
+    with pytest.raises(CompileError, match="lin.weight"):
+        lowered.pack_weights()

@@ -1,0 +1,70 @@
+"""Chip files."""
+
+from pathlib import Path
+
+import pytest
+
+from isa.chip import Chip, chip_hash, chip_names, load_chip, read_toml, to_toml
+from isa.errors import ChipError
+
+
+def test_stock_chips_are_complete() -> None:
+    """Breaks when a key or comment is added to isa/chip.py and the shipped files are not written again."""
+    folder = Path("isa/chips")
+    assert chip_names() == ("edge", "server")
+    for name in chip_names():
+        assert (folder / f"{name}.toml").read_text(encoding="utf-8") == to_toml(load_chip(name))
+        assert load_chip(name).name == name
+
+
+def test_stock_chips_differ_as_designed() -> None:
+    """Breaks when a stock chip is edited by accident."""
+    edge, server = load_chip("edge"), load_chip("server")
+    assert (edge.mxu.rows, edge.mxu.cols, edge.mxu.weight_rows_per_cycle, edge.sram.bytes, edge.acc.bytes) == (128, 128, 4, 8 << 20, 2 << 20)
+    assert (edge.dram.bytes_per_second, server.dram.bytes_per_second, server.mxu.weight_rows_per_cycle) == (10**11, 10**12, 16)
+    assert chip_hash(edge) != chip_hash(server)
+
+
+def test_a_file_of_the_users_own(tmp_path: Path) -> None:
+    """Breaks when a partial file does not take the defaults, or 1e9 is not an integer."""
+    path = tmp_path / "mine.toml"
+    path.write_text("clock_hz = 1e9\n[mxu]\nrows = 64\n[energy]\nact = 3\n")
+    chip = load_chip(path)
+    assert (chip.clock_hz, chip.mxu.rows, chip.mxu.cols, chip.energy.act) == (1_000_000_000, 64, 128, 3.0)
+    assert load_chip(str(path)) == load_chip(chip) == read_toml(to_toml(chip), "x") == chip
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[mxu]\nrow = 1", r"mine.toml: unknown key mxu.row \(did you mean 'rows'\?\)"),
+        ("foo = 1", "unknown key foo .*keys here are: name"),
+        ("[mxu]\nrows = 0", "mxu.rows: expected int >= 1"),
+        ("[mxu]\nrows = -1", "mxu.rows: expected int >= 1"),
+        ("[mxu]\nrows = true", "mxu.rows: expected int, got bool"),
+        ("[mxu]\nrows = 1.5", "mxu.rows: expected int"),
+        ("[mxu]\nrows = 'many'", "mxu.rows: expected int, got str"),
+        ("[energy]\nact = nan", "energy.act is not a finite number"),
+        ("clock_hz = inf", "clock_hz is not a finite number"),
+        ("[sram]\nbytes = 68719476737", "sram.bytes: expected int <= 68719476736"),
+        ("mxu = 3", "mxu: expected a table, got int"),
+        ("rows = [", "not valid TOML"),
+    ],
+)
+def test_bad_chip_files_name_file_and_key(text: str, message: str) -> None:
+    """Breaks when a typo is accepted or the message does not lead to it."""
+    with pytest.raises(ChipError, match=message):
+        read_toml(text, "mine.toml")
+
+
+def test_unknown_names_and_paths_list_the_chips(tmp_path: Path) -> None:
+    """Breaks when a mistyped chip name ends in a traceback."""
+    for chip, message in (("egde", "did you mean 'edge'"), ("zzz", "edge, server"), (tmp_path / "none.toml", "does not exist"), (tmp_path, "a folder")):
+        with pytest.raises(ChipError, match=message):
+            load_chip(chip)
+
+
+def test_objects_are_validated_too() -> None:
+    """Breaks when a Chip made in Python escapes the bounds of the file."""
+    with pytest.raises(ChipError, match="clock_hz"):
+        load_chip(Chip(clock_hz=0))
