@@ -50,7 +50,7 @@ def _dense(function: Callable[..., Any]) -> Callable[..., Any]:
     return dense
 
 
-_LIBRARY = torch.library.Library("llmchip", "DEF")
+_LIBRARY = torch.library.Library("llmchip", "DEF")  # type: ignore[no-untyped-call]
 _REFERENCE: dict[str, Callable[..., Any]] = {
     "quantize_rows": reference.quantize_rows,
     "matmul_i8": reference.matmul_i8,
@@ -109,8 +109,8 @@ _FAKES: dict[str, Callable[..., object]] = {
 
 for _schema in SCHEMAS:
     _name = _schema.partition("(")[0]
-    _LIBRARY.define(_schema)
-    _LIBRARY.impl(_name, IMPLEMENTATIONS[_name], "CompositeExplicitAutograd")
+    _LIBRARY.define(_schema)  # type: ignore[no-untyped-call]
+    _LIBRARY.impl(_name, IMPLEMENTATIONS[_name], "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"llmchip::{_name}", _FAKES.get(_name, _fake_same), lib=_LIBRARY)
 
 _ns = torch.ops.llmchip

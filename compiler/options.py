@@ -6,7 +6,6 @@ from typing import Any
 
 from isa.errors import CompileError
 
-
 TILE_PASSES = ("fuse", "schedule")  # passes after the frozen graph; none of them changes a bit
 
 

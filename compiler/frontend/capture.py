@@ -182,7 +182,7 @@ def _rebuild(program: ExportedProgram, weights: set[str]) -> tuple[fx.Graph, dic
 
 def annotate(node: fx.Node) -> None:
     """Keep what the compiler uses of PyTorch's metadata, and drop the rest (it is large, and it would go stale)."""
-    kept = {key: node.meta[key] for key in ("val", "weight") if key in node.meta}
+    kept: dict[str, Any] = {key: node.meta[key] for key in ("val", "weight") if key in node.meta}
     kept |= {"source": source_line(node.meta.get("stack_trace")), "origins": (node.name,), "passes": ()}
     node.meta = kept
 

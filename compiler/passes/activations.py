@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 from torch import fx
 
 from compiler.passes.editor import Editor, aten
-from compiler.passes.manager import Legal
 from compiler.passes.rules import apply_rules
 
 X = "x"  # stands for the operand in a pattern
@@ -48,7 +47,7 @@ SILU: Pattern = (aten.mul.Tensor, X, (aten.sigmoid.default, X))
 class RecogniseActivations:
     name: ClassVar[str] = "recognise-activations"
     changes_bits: ClassVar[bool] = True
-    legal: ClassVar[Legal | None] = None
+    gone: ClassVar[frozenset[Any]] = frozenset()
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
         return apply_rules(gm, self.name, {aten.mul.Tensor: _activation}, skip_static=True)

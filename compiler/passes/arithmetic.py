@@ -47,7 +47,7 @@ def _arithmetic(editor: Editor, node: fx.Node) -> fx.Node | None:
         a, b = (b, a) if commutes else (values["self"], b)
     a, b = (editor.cast(node, v, dtype) if isinstance(v, fx.Node) else v for v in (a, b))
     if not isinstance(b, fx.Node) and shape_of(a) == shape_of(node) and _is_identity(target, b, dtype):
-        return a  # type: ignore[no-any-return]
+        return a
     return _unless_same(editor, node, target, a, b)
 
 
@@ -194,8 +194,8 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(_ARITHMETIC, elementwise(_arithmetic)),
     **dict.fromkeys(_COMPARE, elementwise(_compare)),
     **dict.fromkeys((aten.rsub.Scalar, aten.rsub.Tensor), _rsub),
-    **dict.fromkeys((aten.bitwise_and.Tensor, aten.logical_and.default, getattr(aten, "__and__").Tensor), elementwise(_and)),
-    **dict.fromkeys((aten.bitwise_or.Tensor, aten.logical_or.default, getattr(aten, "__or__").Tensor), elementwise(_or)),
+    **dict.fromkeys((aten.bitwise_and.Tensor, aten.logical_and.default, aten.__and__.Tensor), elementwise(_and)),
+    **dict.fromkeys((aten.bitwise_or.Tensor, aten.logical_or.default, aten.__or__.Tensor), elementwise(_or)),
     **dict.fromkeys((aten.bitwise_not.default, aten.logical_not.default), elementwise(_not)),
     **dict.fromkeys((aten.neg.default, aten.abs.default, aten.tanh.default, aten.exp.default, aten.clamp.default, aten.clamp_min.default), elementwise(_keep)),
     **dict.fromkeys(_WHERE.values(), elementwise(_where)),

@@ -11,7 +11,6 @@ from torch import fx
 
 from compiler.passes import arithmetic, views
 from compiler.passes.editor import Editor
-from compiler.passes.manager import Legal
 from compiler.passes.rules import Rule, apply_rules
 
 RULES: dict[Any, Rule] = {**views.RULES, **arithmetic.RULES}
@@ -21,7 +20,7 @@ RULES: dict[Any, Rule] = {**views.RULES, **arithmetic.RULES}
 class Canonicalize:
     name: ClassVar[str] = "canonicalize"
     changes_bits: ClassVar[bool] = False
-    legal: ClassVar[Legal | None] = None
+    gone: ClassVar[frozenset[Any]] = frozenset({aten.view.default, aten.transpose.int, aten.t.default, aten.clone.default, aten.unsqueeze.default})
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
         return apply_rules(gm, self.name, RULES)
@@ -33,7 +32,7 @@ class ShareEqual:
 
     name: ClassVar[str] = "share-equal"
     changes_bits: ClassVar[bool] = False
-    legal: ClassVar[Legal | None] = None
+    gone: ClassVar[frozenset[Any]] = frozenset()
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
         editor = Editor(gm, self.name)

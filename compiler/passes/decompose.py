@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 from torch import fx
 
 from compiler.passes.editor import Editor, aten, is_static, shape_of
-from compiler.passes.manager import Legal
 from compiler.passes.rules import Rule, apply_rules, arguments
 
 
@@ -19,7 +18,7 @@ from compiler.passes.rules import Rule, apply_rules, arguments
 class Decompose:
     name: ClassVar[str] = "decompose"
     changes_bits: ClassVar[bool] = True
-    legal: ClassVar[Legal | None] = None
+    gone: ClassVar[frozenset[Any]] = frozenset({aten.mm.default, aten.bmm.default, aten.addmm.default, aten.mv.default})
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
         return apply_rules(gm, self.name, RULES, skip_static=True)

@@ -20,7 +20,6 @@ from torch.utils import _pytree as pytree
 from compiler.passes import canonicalize, decompose, recognise, select
 from compiler.passes.editor import Editor, aten, is_static
 from compiler.passes.legal import FROZEN
-from compiler.passes.manager import Legal
 
 _EXTRA = frozenset({aten._assert_tensor_metadata.default, aten.sym_size.int})
 
@@ -29,7 +28,7 @@ _EXTRA = frozenset({aten._assert_tensor_metadata.default, aten.sym_size.int})
 class Inline:
     name: ClassVar[str] = "inline"
     changes_bits: ClassVar[bool] = True
-    legal: ClassVar[Legal | None] = None
+    gone: ClassVar[frozenset[Any]] = frozenset()
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
         editor = Editor(gm, self.name)

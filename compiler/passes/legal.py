@@ -2,12 +2,11 @@
 
 import operator
 
-import torch
 from torch import Tensor, fx
 
 from compiler import ops
-from compiler.passes.editor import aten
 from compiler.frontend.checks import SUPPORTED
+from compiler.passes.editor import aten
 
 VIEWS = frozenset(
     {

@@ -19,13 +19,13 @@ Legal = Callable[[fx.Node], str | None]  # why a node is not legal, or None
 class Pass(Protocol):
     """A named function from graph to graph. Options are dataclass fields.
 
-    `changes_bits` says whether the pass may change what the graph computes; `legal`, if any, is what every
-    node that the chip will compute must satisfy from here on.
+    `changes_bits` says whether the pass may change what the graph computes; `gone` is what no node that the
+    chip will compute may be after it, until the end.
     """
 
     name: ClassVar[str]
     changes_bits: ClassVar[bool]
-    legal: ClassVar[Legal | None]
+    gone: ClassVar[frozenset[Any]]
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule: ...
 
@@ -51,13 +51,13 @@ class PassManager:
     timings: list[Timing] = field(default_factory=list)
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
-        legal: Legal | None = None
+        gone: frozenset[Any] = frozenset()
         for index, step in enumerate(self.passes):
             start = time.perf_counter()
             try:
                 gm = step.run(gm)
-                legal = step.legal or legal
-                verify(gm, legal)
+                gone |= step.gone
+                verify(gm, lambda node, gone=gone: "should be gone by now" if node.target in gone else None)  # type: ignore[misc]
             except Error:
                 raise
             except Exception as error:

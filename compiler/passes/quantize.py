@@ -15,7 +15,7 @@ from torch import fx
 
 from compiler import ops
 from compiler.passes.editor import Editor, aten, dtype_of, shape_of
-from compiler.passes.manager import Legal, unsupported
+from compiler.passes.manager import unsupported
 from compiler.passes.rules import apply_rules, arguments
 from isa.spec import MAX_K
 
@@ -24,7 +24,7 @@ from isa.spec import MAX_K
 class Quantize:
     name: ClassVar[str] = "quantize"
     changes_bits: ClassVar[bool] = True
-    legal: ClassVar[Legal | None] = None
+    gone: ClassVar[frozenset[Any]] = frozenset({aten.linear.default, aten.matmul.default, ops.attention})
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
         rules = {aten.linear.default: _linear, ops.attention: _attention, aten.matmul.default: _matmul}
@@ -39,7 +39,7 @@ def quantize_rows(editor: Editor, at: fx.Node, x: fx.Node, col: fx.Node | None =
 def quantize_source(editor: Editor, at: fx.Node, x: fx.Node) -> tuple[fx.Node, fx.Node]:
     """Quantize the rows of x where they were made, before any view that keeps rows whole: once, and in token order."""
     source: Any = x.args[0] if x.args else None
-    if x.target is aten.permute.default and x.args[1][-1] == len(shape_of(x)) - 1:  # type: ignore[index, operator]
+    if x.target is aten.permute.default and x.args[1][-1] == len(shape_of(x)) - 1:  # type: ignore[index]
         dims: Any = x.args[1]
         q, s = quantize_source(editor, at, source)
         return editor.permute(at, q, dims), editor.permute(at, s, dims[:-1])
@@ -130,4 +130,4 @@ def _rows_along_k(b: fx.Node) -> bool:
     rank = len(shape_of(b))
     while b.target is aten.expand.default:
         b = b.args[0]  # type: ignore[assignment]
-    return b.target is aten.permute.default and b.args[1][-2] == rank - 1  # type: ignore[index, operator, return-value]
+    return b.target is aten.permute.default and b.args[1][-2] == rank - 1  # type: ignore[index, return-value]

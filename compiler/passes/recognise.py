@@ -16,7 +16,7 @@ from torch import fx
 
 from compiler import ops
 from compiler.passes.editor import Editor, aten, dtype_of, shape_of
-from compiler.passes.manager import Legal, unsupported
+from compiler.passes.manager import unsupported
 from compiler.passes.rules import Rule, apply_rules, arguments
 
 
@@ -24,7 +24,7 @@ from compiler.passes.rules import Rule, apply_rules, arguments
 class RecogniseAttention:
     name: ClassVar[str] = "recognise-attention"
     changes_bits: ClassVar[bool] = True
-    legal: ClassVar[Legal | None] = None
+    gone: ClassVar[frozenset[Any]] = frozenset({aten.scaled_dot_product_attention.default})
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
         return apply_rules(gm, self.name, RULES, skip_static=True)

@@ -15,7 +15,7 @@ from torch import fx
 
 from compiler import ops
 from compiler.passes.editor import Editor, aten, dtype_of, shape_of
-from compiler.passes.manager import Legal, unsupported
+from compiler.passes.manager import unsupported
 from compiler.passes.quantize import float32
 from compiler.passes.rules import Rule, apply_rules, arguments
 
@@ -24,7 +24,7 @@ from compiler.passes.rules import Rule, apply_rules, arguments
 class Select:
     name: ClassVar[str] = "select"
     changes_bits: ClassVar[bool] = True
-    legal: ClassVar[Legal | None] = None
+    gone: ClassVar[frozenset[Any]] = frozenset()
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
         return apply_rules(gm, self.name, RULES, skip_static=True)

@@ -42,9 +42,9 @@ def _reverse_dims(editor: Editor, node: fx.Node) -> fx.Node:
 
 
 def _permute(editor: Editor, node: fx.Node) -> fx.Node:
-    x, dims = node.args[0], node.args[1]
-    rank = len(shape_of(x))
-    return editor.permute(node, x, [d % rank for d in dims])  # type: ignore[union-attr, arg-type, operator]
+    x: Any = node.args[0]
+    dims: Any = node.args[1]
+    return editor.permute(node, x, [d % len(shape_of(x)) for d in dims])
 
 
 def _reshape(editor: Editor, node: fx.Node) -> fx.Node:
@@ -77,10 +77,12 @@ def _slice(editor: Editor, node: fx.Node) -> fx.Node | None:
 
 
 def _select(editor: Editor, node: fx.Node) -> fx.Node:
-    x, dim, index = node.args
-    dim, index = dim % len(shape_of(x)), index % shape_of(x)[dim]  # type: ignore[operator]
+    x: Any = node.args[0]
+    dim: Any = node.args[1]
+    index: Any = node.args[2]
+    dim, index = dim % len(shape_of(x)), index % shape_of(x)[dim]
     if shape_of(x)[dim] == 1:
-        return editor.reshape(node, x, shape_of(node))  # type: ignore[arg-type]
+        return editor.reshape(node, x, shape_of(node))
     return editor.emit(node, aten.select.int, x, dim, index)
 
 

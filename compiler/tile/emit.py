@@ -51,9 +51,8 @@ MAX_ROWS = 128  # rows per block: enough to keep the array busy, few enough for 
 def emit_kernel(kernel: Kernel, storage: Storage, cut: Cut, prefix: str, only_first: bool = False) -> Emitter:
     """Emit every block (or the first, to measure it) of a kernel."""
     e = Emitter(kernel, storage, cut, prefix)
-    for ranges in blocks(kernel.domain, cut.rows):
-        e.ranges, e.tiles, e.notes = ranges, {}, {}
-        e.skipped = set()
+    for e.block, ranges in enumerate(blocks(kernel.domain, cut.rows)):
+        e.ranges, e.tiles, e.notes, e.skipped = ranges, {}, {}, set()
         for node in kernel.nodes:
             name = op_name(node)
             if name not in EMIT:

@@ -14,6 +14,7 @@ from compiler.tile.layout import Layout
 from isa.spec import ACT, VOP, Dtype
 
 SIGN_FLIP = 0xBF800000  # -1.0
+EXACT_SCALAR = ("mul", "div", "mov", "max", "min")  # these keep a float32 scalar beside bf16 and f16 tensors
 
 
 def binary(op: str, swap: bool = False) -> Callable[[Emitter, fx.Node], None]:
@@ -39,12 +40,26 @@ def compute(e: Emitter, node: fx.Node, op: str, a: Any, b: Any, out: Tile | None
     kinds = [x.dtype for x in (out.layout, left, right) if x is not None]
     integer = not any(k.is_float for k in kinds)
     if left is None:
-        left = e.constant(number(a, integer), Dtype.I32 if integer else Dtype.F32)
+        scalar = number(a, integer)
+        scalar = scalar if integer or op in EXACT_SCALAR or right is None else narrowed(scalar, right.dtype)
+        left = e.constant(scalar, Dtype.I32 if integer else Dtype.F32)
     attrs = {"f": VOP.index(op)}
     if right is None and b is not None:
         attrs["imm"] = number(b, integer)
+        if op not in EXACT_SCALAR:
+            attrs["imm"] = narrowed(attrs["imm"], left.dtype)
     e.word("vop", node, out.layout.shape, {"d": out}, {"a": left, "b": right}, attrs)
     e.finish(node)
+
+
+def narrowed(imm: int, kind: Dtype) -> int:
+    """A float32 immediate rounded to a narrower type: what the framework does with scalars it adds or compares."""
+    if kind not in (Dtype.BF16, Dtype.F16):
+        return imm
+    import torch
+
+    narrow = torch.bfloat16 if kind is Dtype.BF16 else torch.float16
+    return int(torch.tensor([imm], dtype=torch.uint32).view(torch.float32).to(narrow).to(torch.float32).view(torch.int32)[0]) & 0xFFFFFFFF
 
 
 def number(value: Any, integer: bool) -> int:

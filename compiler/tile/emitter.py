@@ -63,7 +63,8 @@ class Emitter:
     ops: list[Op] = field(default_factory=list)
     tiles: dict[fx.Node, Tile] = field(default_factory=dict)
     ranges: tuple[Range, ...] = ()
-    staged: dict[tuple[object, ...], Layout] = field(default_factory=dict)
+    staged: dict[tuple[object, ...], tuple[Layout, int]] = field(default_factory=dict)  # with the last block that used it
+    block: int = 0
     kept: set[Buffer] = field(default_factory=set)
     pending: dict[fx.Node, fx.Node] = field(default_factory=dict)
     notes: dict[fx.Node, dict[str, Layout]] = field(default_factory=dict)
@@ -129,8 +130,10 @@ class Emitter:
         if layout.buffer.space is not Space.DRAM:
             return layout
         key = (layout.buffer.name, layout.offset, layout.shape, layout.strides)
-        if key in self.staged:
-            return self.staged[key]
+        found, used = self.staged.get(key, (None, 0))
+        if found is not None and used >= self.block - 1:  # what the block before did not need is forgotten
+            self.staged[key] = (found, self.block)
+            return found
         thin = replace(layout, shape=tuple(1 if s == 0 else n for n, s in zip(layout.shape, layout.strides, strict=True)))
         local = self.temp(thin.shape, layout.dtype, name + ".in")
         constant = layout.buffer.region in (Region.WEIGHTS, Region.CONST)
@@ -139,7 +142,7 @@ class Emitter:
         local = replace(local, shape=layout.shape, strides=strides)
         if constant and not self.cut.keep and layout.elements > 1 << 14:
             return local
-        self.staged[key] = local
+        self.staged[key] = (local, self.block)
         if constant:
             self.kept.add(local.buffer)
         return local

@@ -115,7 +115,7 @@ def _launch(image: Image, arrays: dict[str, Array], stage: Stages) -> dict[str, 
 
 def _print(document: dict[str, Any]) -> None:
     if "similarity" in document:
-        _print_similarity(document["texts"], document["similarity"])
+        print_similarity(document["texts"], document["similarity"])
     elif "classification" in document:
         _print_labels(document["classification"])
     else:
@@ -128,7 +128,7 @@ def _print(document: dict[str, Any]) -> None:
     console.print(f"{document['words']} words on chip {document['chip']}, emulated in {seconds:.1f} s", style="dim")
 
 
-def _print_similarity(texts: Sequence[str], table: Sequence[Sequence[float]]) -> None:
+def print_similarity(texts: Sequence[str], table: Sequence[Sequence[float]]) -> None:
     from rich.table import Table
 
     console = stdout()

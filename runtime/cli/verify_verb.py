@@ -123,13 +123,13 @@ def _print(document: dict[str, Any]) -> None:
         for key in ("node", "source", "pc", "index", "expected", "actual"):
             value = first.get(key)
             console.print(f"  {key:9}", escape(f"{value:#06x}" if key == "pc" and isinstance(value, int) else str(value)), soft_wrap=True)
-    console.print(f"compared {document['nodes']} of {document['graph_nodes']} graph nodes; the others:")
-    reasons: dict[str, list[str]] = {}
-    for entry in document["skipped"]:
-        reasons.setdefault(entry["reason"], []).append(entry["node"])
-    for reason, nodes in sorted(reasons.items(), key=lambda item: -len(item[1])):
-        shown = ", ".join(nodes[:3]) + (f" and {len(nodes) - 3} more" if len(nodes) > 3 else "")
-        console.print(f"  {len(nodes):5} {escape(reason)}: {shown}", style="dim", soft_wrap=True)
     distance = document["float"]
     if distance and distance["cosine"] is not None:
         console.print(f"distance to the float model: cosine {distance['cosine']:.5f}, largest difference {distance['max_abs']:.4g}")
+    console.print(f"compared {document['nodes']} of {document['graph_nodes']} graph nodes; the others, each with its reason:")
+    kinds: dict[str, list[str]] = {}
+    for entry in document["skipped"]:
+        kind, _, reason = entry["reason"].partition(": ")
+        kinds.setdefault(kind, []).append(entry["node"] + (f" ({reason})" if reason else ""))
+    for kind, nodes in sorted(kinds.items(), key=lambda item: -len(item[1])):
+        console.print(f"{len(nodes):5} {kind}: " + escape(", ".join(nodes)), style="dim")

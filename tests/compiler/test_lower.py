@@ -36,7 +36,10 @@ def test_masks(implementation: str, mask: str) -> None:
     assert mask != "none" or "aten.where.Scalar" not in operations(lowered)
 
 
-@pytest.mark.parametrize(("act", "kind"), [("gelu", "gelu_erf"), ("gelu_new", "gelu_tanh"), ("gelu_fast", "gelu_tanh"), ("relu", "relu"), ("tanh", "tanh"), ("gelu_python", "gelu_erf")])
+ACTIVATIONS = {"gelu": "gelu_erf", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "relu": "relu", "tanh": "tanh", "gelu_python": "gelu_erf"}
+
+
+@pytest.mark.parametrize(("act", "kind"), ACTIVATIONS.items())
 def test_activations(act: str, kind: str) -> None:
     """Breaks if a spelled-out activation is not recognised as the chip's function."""
     lowered = lowered_of(tiny_bert(BertModel, hidden_act=act), input_ids=IDS)
@@ -123,8 +126,12 @@ def test_plain_torch_code(name: str) -> None:
 
 def test_hand_written_attention_is_lowered_like_sdpa() -> None:
     """Breaks if eager attention is not recognised: then the scale would not enter with q's scales."""
-    fused = lowered_of(Function(lambda m, x: F.scaled_dot_product_attention(_heads(m.lin(x)), _heads(m.lin(x + 1)), _heads(m.lin(x * 2)), scale=0.5).transpose(1, 2).reshape(2, 5, 8)), X)
-    assert operations(lowered_of(Function(_hand), X)) == operations(fused)
+
+    def fused(m: Any, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = _heads(m.lin(x)), _heads(m.lin(x + 1)), _heads(m.lin(x * 2))
+        return F.scaled_dot_product_attention(q, k, v, scale=0.5).transpose(1, 2).reshape(2, 5, 8)
+
+    assert operations(lowered_of(Function(_hand), X)) == operations(lowered_of(Function(fused), X))
 
 
 def test_fully_masked_rows() -> None:
@@ -156,10 +163,14 @@ def minilm() -> BertModel:
     return model
 
 
-SUBJECTS = ("The old ferry", "A quiet librarian", "Our neighbour's dog", "The national bank", "A small company from Oslo", "My grandmother", "The new vaccine", "An angry customer")
+SUBJECTS = (
+    "The old ferry", "A quiet librarian", "Our neighbour's dog", "The national bank", "A small company from Oslo", "My grandmother",
+    "The new vaccine", "An angry customer",
+)  # fmt: skip
 ENDINGS = (
     "left early.", "was seen near the harbour after the storm had passed.", "raised interest rates by a quarter of a point on Thursday, to nobody's surprise.",
-    "has never liked thunder.", "wrote three letters, none of which were answered, and then gave up trying to explain what had gone wrong with the delivery in the first place.",
+    "has never liked thunder.",
+    "wrote three letters, none of which were answered, and then gave up trying to explain what had gone wrong with the delivery.",
     "won?", "is said to be the fastest in the country, although nobody has measured it.", "protects most adults for about ten years.",
 )  # fmt: skip
 

