@@ -78,7 +78,7 @@ class Queues(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Energy(Struct, frozen=True, forbid_unknown_fields=True):
-    """Picojoule per operation, byte or word. Every figure is good to a factor of two at best."""
+    """Picojoule per operation, byte or word; static power in watts. Every figure is good to a factor of two at best."""
 
     i8_mac: Annotated[float, Meta(ge=0, le=_MOST, description=f"{_TABLE2}: mul 0.07 + int32 add 0.03")] = 0.10
     i32_add: Annotated[float, Meta(ge=0, le=_MOST, description=_TABLE2)] = 0.03
@@ -92,6 +92,7 @@ class Energy(Struct, frozen=True, forbid_unknown_fields=True):
         float, Meta(ge=0, le=_MOST, description="assumed: 40 for LPDDR5; 43.75 for HBM2 is the middle of that table's 250 to 450 per 64 bits")
     ] = 40.0
     word: Annotated[float, Meta(ge=0, le=_MOST, description="assumed: fetch, decode and dispatch of an instruction")] = 30.0
+    static_watts: Annotated[float, Meta(ge=0, le=_MOST, description="assumed: leakage, clock tree and idle DRAM; the only power among energies")] = 0.5
 
 
 class Chip(Struct, frozen=True, forbid_unknown_fields=True):

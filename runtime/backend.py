@@ -6,7 +6,6 @@ Nothing is compiled when Dynamo asks: each combination of shapes is compiled whe
 and errors reach the caller as they are, not wrapped in Dynamo's own.
 """
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,12 +19,12 @@ from isa.chip import Chip, load_chip
 from isa.errors import CompileError, Error, UnsupportedError
 from runtime.fallback import split, symbolic, warn_once
 from runtime.part import Part
+from runtime.threads import alone
 from runtime.weights import refresh
 
 __all__ = ["backend", "refresh"]
 
 Runner = Callable[..., tuple[Any, ...]]
-_compiling = threading.RLock()  # re-entrant: compiling runs PyTorch code, which may be compiled in turn
 
 
 def backend(gm: fx.GraphModule, example_inputs: Sequence[Any], *, options: Mapping[str, Any] | None = None, mode: str | None = None) -> "Frame":
@@ -49,7 +48,7 @@ class Frame:
         runner = self._runners.get(key)
         with torch.no_grad():
             if runner is None:
-                with _compiling:
+                with alone():
                     runner = self._runners.get(key) or self._compile(values)
                     self._runners[key] = runner
             results = runner(*values)

@@ -133,7 +133,8 @@ def build(recipe: Recipe, example: "dict[str, Tensor] | None" = None, texts: boo
     if kind == "image":
         raise ModelError("this is an image, not a model", recipe.argument, "give the model that it was compiled from")
     if kind != "folder":
-        for flag, value in (("--class", recipe.class_name), ("--random-weights", recipe.random_weights), ("--seq", recipe.seq), ("--batch", recipe.batch)):
+        decided = {"--class": recipe.class_name, "--random-weights": recipe.random_weights, "--seq": recipe.seq, "--batch": recipe.batch}
+        for flag, value in decided.items():
             if value is not None:
                 raise InputError(f"{flag} only goes with a Hugging Face folder", recipe.argument, "leave it out")
     builder = {"folder": _build_folder, "exported": _build_exported, "factory": _build_factory}[kind]
@@ -231,7 +232,8 @@ def _positions(config: Any) -> int:
 
 def _check_seq(seq: int, config: Any, where: str) -> None:
     if _positions(config) and seq > _positions(config):
-        raise InputError(f"sequence length {seq} is more than the model's {_positions(config)} positions", where, f"--seq {_positions(config)} or a shorter text")
+        limit = _positions(config)
+        raise InputError(f"sequence length {seq} is more than the model's {limit} positions", where, f"--seq {limit} or a shorter text")
 
 
 def _token_example(model: "nn.Module", config: Any, recipe: Recipe) -> "dict[str, Tensor]":
@@ -273,7 +275,8 @@ def _build_factory(recipe: Recipe, example: "dict[str, Tensor] | None", texts: b
         raise ModelError(f"the factory raised {type(error).__name__}: {_first_line(error)}", recipe.argument, "--traceback shows where") from error
     module, own = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(module, torch.nn.Module) or not (own is None or isinstance(own, Mapping)):
-        raise ModelError("the factory must return a module, or a module and a dict of example inputs", recipe.argument, f"it returned {type(made).__name__}")
+        returned = f"it returned {type(made).__name__}"
+        raise ModelError("the factory must return a module, or a module and a dict of example inputs", recipe.argument, returned)
     if own is None and example is None:
         raise ModelError("the factory gives no example inputs", recipe.argument, "return (module, {name: tensor}), or give --input NAME=FILE.npy")
     return Built(module, dict(example or own or {}), replace(recipe, task="model"))
@@ -299,16 +302,19 @@ def _factory(argument: str) -> Any:
     return found
 
 
-def draw(example: "Mapping[str, Tensor]", seed: int, limits: Mapping[str, int] | None = None) -> "dict[str, Tensor]":
-    """Inputs like `example`, drawn from the seed: floats normal, integers below their limit, masks padded on the right."""
+def draw(example: Mapping[str, Any], seed: int, limits: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """Inputs like `example`, drawn from the seed: floats normal, integers below their limit, masks padded on the right.
+
+    What is no tensor stays as it is.
+    """
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    drawn: dict[str, Tensor] = {}
+    drawn: dict[str, Any] = {}
     for name, like in example.items():
         if not isinstance(like, torch.Tensor):
-            continue
-        if name == "attention_mask" and like.ndim == 2 and not like.is_floating_point():
+            drawn[name] = like
+        elif name == "attention_mask" and like.ndim == 2 and not like.is_floating_point():
             lengths = torch.randint((like.shape[1] + 1) // 2, like.shape[1] + 1, (like.shape[0], 1), generator=generator)
             drawn[name] = (torch.arange(like.shape[1]) < lengths).to(like.dtype)
         elif like.is_floating_point():

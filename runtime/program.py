@@ -22,6 +22,7 @@ from isa.errors import InputError
 from isa.image import Image, write_image
 from runtime.executable import Executable
 from runtime.tensors import bind, to_tensor, weights_sha256
+from runtime.threads import alone
 from runtime.verify import Verification, verify_image
 from runtime.version import __version__
 
@@ -113,7 +114,8 @@ def compile_model(model: Any, example_inputs: Sequence[Any] | Mapping[str, Any] 
     """See runtime.api.compile."""
     selected = load_chip(chip)
     named = {**options, "chip": chip if isinstance(chip, str) else selected.name}
-    compiled = compile_captured(_capture(model, example_inputs), Options.from_strings(named), selected)
+    with alone():
+        compiled = compile_captured(_capture(model, example_inputs), Options.from_strings(named), selected)
     return Program(compiled, None if isinstance(model, ExportedProgram) else model)
 
 

@@ -38,12 +38,11 @@ def tokenize(folder: Path, texts: Sequence[str], seq: int | None = None, limit: 
     encoded = tokenizer.encode_batch(list(texts))
     longest = max((len(item.ids) for item in encoded), default=1)
     length = seq or longest
+    room = min(length, limit) if limit else length
     for text, item in zip(texts, encoded, strict=True):
-        if len(item.ids) > (min(length, limit) if limit else length):
-            raise InputError(
-                f"the text has {len(item.ids)} tokens, more than the {min(length, limit) if limit else length} that fit", _short(text),
-                "shorten it" + ("" if limit and length >= limit else f", or compile for a longer --seq (up to {limit})" if limit else ", or compile for a longer --seq"),
-            )  # fmt: skip
+        if len(item.ids) > room:
+            longer = f"shorten it, or compile for a longer --seq (up to {limit})" if limit > length else "shorten it"
+            raise InputError(f"the text has {len(item.ids)} tokens, more than the {room} that fit", _short(text), longer)
     encoded += [encoded[0]] * ((batch or 0) - len(encoded))
     pad = _pad_id(tokenizer)
     rows = [(item.ids, item.attention_mask, item.type_ids, pad) for item in encoded]

@@ -130,6 +130,7 @@ def from_exported(program: ExportedProgram, positional: tuple[str, ...] = ()) ->
     _check_mutation(program)
     weights, tensors = _weights(program)
     graph, users = _rebuild(program, {weight.placeholder for weight in weights})
+    _mark_numbers(graph, weights, tensors)
     gm = fx.GraphModule(torch.nn.Module(), graph, "Captured")
     inputs = tuple(_info(name, node.meta["val"]) for name, node in users.items())
     arguments = _arguments(program, inputs, positional)
@@ -178,6 +179,16 @@ def _rebuild(program: ExportedProgram, weights: set[str]) -> tuple[fx.Graph, dic
     for node in graph.nodes:
         annotate(node)
     return graph, {node.name: remap[node] for node in users}
+
+
+def _mark_numbers(graph: fx.Graph, weights: Sequence[Weight], tensors: Mapping[str, Tensor]) -> None:
+    """Single numbers that the code writes as tensors (`torch.tensor(64.0)`) are known while compiling."""
+    holders = graph.find_nodes(op="placeholder")[-len(weights) :] if weights else []
+    values = {weight.placeholder: tensors[weight.name] for weight in weights if weight.kind == "constant"}
+    for node, weight in zip(holders, weights, strict=True):
+        value = values.get(weight.placeholder)
+        if value is not None and value.numel() == 1:
+            node.meta["constant"] = value
 
 
 def annotate(node: fx.Node) -> None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import fx
 
 from compiler.passes import arithmetic, views
-from compiler.passes.editor import Editor
+from compiler.passes.editor import Editor, aten
 from compiler.passes.rules import Rule, apply_rules
 
 RULES: dict[Any, Rule] = {**views.RULES, **arithmetic.RULES}

@@ -217,7 +217,7 @@ def _refuse_train(editor: Editor, node: fx.Node) -> None:
     raise unsupported(node, "drops out (call model.eval())")
 
 
-_SIMPLE = {"exp": "exp", "erf": "erf", "sqrt": "sqrt", "rsqrt": "rsqrt", "reciprocal": "recip", "tanh": "tanh", "relu": "relu", "sigmoid": "sigmoid", "silu": "silu"}
+_SIMPLE = {"reciprocal": "recip"} | {name: name for name in ("exp", "erf", "sqrt", "rsqrt", "tanh", "relu", "sigmoid", "silu")}
 RULES: dict[Any, Rule] = {
     **{getattr(aten, name).default: _activation(kind) for name, kind in _SIMPLE.items()},
     aten.gelu.default: _gelu,

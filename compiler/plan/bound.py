@@ -19,6 +19,18 @@ def check_capacity(problem: Problem, bound: int) -> None:
         raise no_fit(problem, bound, "no plan exists")
 
 
+def check_fixed(problem: Problem) -> None:
+    """Raise if two fixed blocks already lie on top of each other; one sweep over their live ranges."""
+    alive: list[Block] = []
+    for b in sorted((block for block in problem.blocks if block.fixed is not None), key=_lower):
+        alive = [a for a in alive if a.upper > b.lower]
+        for a in alive:
+            low, high = max(a.fixed or 0, b.fixed or 0), min((a.fixed or 0) + a.size, (b.fixed or 0) + b.size)
+            if low < high and not (a.may_alias and a.may_alias == b.may_alias and a.fixed == b.fixed):
+                raise CompileError(f"fixed blocks overlap: {a} at {a.fixed} and {b} at {b.fixed}", "memory plan")
+        alive.append(b)
+
+
 def no_fit(problem: Problem, bound: int, why: str) -> CompileError:
     """The error that says what did not fit: where memory is fullest, and which blocks fill it."""
     live, time = _peak(problem)

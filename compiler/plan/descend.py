@@ -47,7 +47,18 @@ def cuts(ids: Vector, lower: Vector, upper: Vector, starts: Vector, order: Vecto
 
 
 @compiled("int64(V, int64, int64, V, V, V, V, V, V, V)")
-def reach(ids: Vector, last: int, capacity: int, lower: Vector, upper: Vector, size: Vector, align: Vector, fixed: Vector, floor: Vector, low: Vector) -> int:
+def reach(
+    ids: Vector,
+    last: int,
+    capacity: int,
+    lower: Vector,
+    upper: Vector,
+    size: Vector,
+    align: Vector,
+    fixed: Vector,
+    floor: Vector,
+    low: Vector,
+) -> int:
     """The lowest offset each remaining box can still get, into `low`; 0 if one has none left."""
     for a in range(len(ids)):
         i = ids[a]
@@ -115,7 +126,18 @@ def candidates(
 
 
 @compiled("int64(V, int64, int64, V, V, V, V, V, V, V)")
-def put(ids: Vector, a: int, capacity: int, lower: Vector, upper: Vector, size: Vector, align: Vector, fixed: Vector, floor: Vector, rest: Vector) -> int:
+def put(
+    ids: Vector,
+    a: int,
+    capacity: int,
+    lower: Vector,
+    upper: Vector,
+    size: Vector,
+    align: Vector,
+    fixed: Vector,
+    floor: Vector,
+    rest: Vector,
+) -> int:
     """Place box ids[a] at its floor: fills `rest` with the others and raises their floors; 0 if one has no room."""
     i = ids[a]
     top = floor[i] + size[i]
@@ -164,7 +186,8 @@ def descend(  # noqa: C901  (one loop with its own stack: numba cannot cache rec
                 kinds[top] = GROUPS
                 ends[top] = cuts(ids, lower, upper, children[top], saved[top])
             elif (
-                reach(ids, last, capacity, lower, upper, size, align, fixed, floor, saved[top]) == 0 or fits(ids, capacity, lower, upper, size, saved[top]) == 0
+                reach(ids, last, capacity, lower, upper, size, align, fixed, floor, saved[top]) == 0
+                or fits(ids, capacity, lower, upper, size, saved[top]) == 0
             ):
                 result = 0
             else:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from compiler.plan.bound import check_capacity, lower_bound, no_fit
+from compiler.plan.bound import check_capacity, check_fixed, lower_bound, no_fit
 from compiler.plan.heuristics import best_placement
 from compiler.plan.parts import Part, variants
 from compiler.plan.problem import Plan, Problem
@@ -44,6 +44,7 @@ def plan(problem: Problem, seconds: float = 10.0, fit: bool = False) -> Plan:
     deadline = time.monotonic() + seconds
     bound = lower_bound(problem)
     check_capacity(problem, bound)
+    check_fixed(problem)
     if not problem.blocks:
         return Plan({}, 0, 0, optimal=True)
     goal = problem.capacity if fit else bound

@@ -17,10 +17,10 @@ def command(name: str | None, as_json: bool, traceback: bool) -> int:
         reply(msgspec.to_builtins(chip), as_json, lambda: click.echo(to_toml(chip), nl=False))
         return 0
     chips = [load_chip(stock) for stock in chip_names()]
-    reply([msgspec.to_builtins(chip) for chip in chips], as_json, lambda: [_line(chip) for chip in chips] and None)
+    reply([msgspec.to_builtins(chip) for chip in chips], as_json, lambda: click.echo("\n".join(map(_line, chips))))
     return 0
 
 
-def _line(chip: Chip) -> None:
+def _line(chip: Chip) -> str:
     array = f"{chip.mxu.rows}x{chip.mxu.cols} at {chip.clock_hz / 1e9:g} GHz, SRAM {size(chip.sram.bytes)}, {chip.dram.bytes_per_second / 1e9:g} GB/s"
-    click.echo(f"{click.style(chip.name.ljust(8), bold=True)} {array}: {chip.description}")
+    return f"{click.style(chip.name.ljust(8), bold=True)} {array}: {chip.description}"

@@ -84,7 +84,9 @@ def _compile(model: str, output: str | None, given: Given, switches: Mapping[str
         "memory": _memory(compiled, image), "seconds": {**stage.seconds, "total": time.perf_counter() - start}, "passes": _passes(compiled),
     }  # fmt: skip
     if switches["dry_run"]:
-        document["estimate"] = _estimate(image)
+        from runtime.cli.estimate import estimate
+
+        document["estimate"] = estimate(image)
     reply(document, as_json, lambda: _print(document, switches))
     return 0
 
@@ -110,18 +112,10 @@ def _memory(compiled: "Compiled", image: Any) -> dict[str, Any]:
     return planned | {region.name.lower(): {"bytes": image.size(region)} for region in Region if image.size(region) and region is not Region.SCRATCH}
 
 
-def _estimate(image: Any) -> dict[str, Any]:
-    from runtime.cli.estimate import estimate
-
-    return estimate(image)
-
-
 def _print(document: dict[str, Any], switches: Mapping[str, Any]) -> None:
     console = stdout()
-    if document["file"]:
-        console.print(f"{document['file']}: {size(document['bytes'])}, {document['words']} words for chip {document['chip']}, {document['seconds']['total']:.1f} s")
-    else:
-        console.print(f"{document['model']}: {document['words']} words for chip {document['chip']}, {document['seconds']['total']:.1f} s; nothing written")
+    head = f"{document['file']}: {size(document['bytes'])}" if document["file"] else f"{document['model']}: nothing written"
+    console.print(f"{head}, {document['words']} words for chip {document['chip']}, {document['seconds']['total']:.1f} s", soft_wrap=True)
     for way in ("inputs", "outputs"):
         console.print(f"  {way:8} " + ", ".join(f"{name}{shape}" for name, shape in document[way].items()), soft_wrap=True)
     for name, entry in document["memory"].items():
@@ -161,7 +155,8 @@ def _list_passes(given: Given, as_json: bool) -> int:
     from runtime.cli.session import make_options
 
     steps = [
-        {"pass": step.name, "may_change_bits": step.changes_bits, "does": (type(step).__doc__ or "").strip().split("\n")[0]} for step in pipeline(make_options(given))
+        {"pass": step.name, "may_change_bits": step.changes_bits, "does": (type(step).__doc__ or "").strip().split("\n")[0]}
+        for step in pipeline(make_options(given))
     ]
 
     def text() -> None:

@@ -19,7 +19,8 @@ def read_inputs(given: Mapping[str, str], names: tuple[str, ...] = ()) -> dict[s
     arrays = {}
     for name, path in given.items():
         if not name and len(names) != 1:
-            raise InputError(f"'{path}' does not say which input it is", hint="write --input NAME=FILE.npy" + (f", NAME one of {', '.join(names)}" if names else ""))
+            choice = f", NAME one of {', '.join(names)}" if names else ""
+            raise InputError(f"'{path}' does not say which input it is", hint=f"write --input NAME=FILE.npy{choice}")
         arrays[name or names[0]] = _read(path)
     return arrays
 

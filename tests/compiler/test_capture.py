@@ -128,5 +128,5 @@ def test_a_weight_with_nan_is_named_when_packed() -> None:
     model = Function(lambda m, x: m.lin(x)).eval()
     lowered = lowered_of(model, torch.randn(2, 8))
     model.lin.weight.data[0, 0] = float("nan")
-    with pytest.raises(CompileError, match="lin.weight"):
+    with pytest.raises(CompileError, match=r"lin\.weight"):
         lowered.pack_weights()

@@ -33,7 +33,8 @@ def most_alive(problem: Problem) -> int:
         groups = {b.may_alias for b in alive if b.may_alias}
         best = max(
             best,
-            sum(problem.space(b) for b in alive if not b.may_alias) + sum(max(problem.space(b) for b in alive if b.may_alias == g) for g in groups),
+            sum(problem.space(b) for b in alive if not b.may_alias)
+            + sum(max(problem.space(b) for b in alive if b.may_alias == g) for g in groups),
         )
     return best
 
@@ -48,7 +49,11 @@ def lowest(problem: Problem) -> int:
         height = max(o + problem.space(b) for o, b in zip(offsets, problem.blocks, strict=True))
         pairs = list(zip(offsets, problem.blocks, strict=True))
         clash = any(
-            a.lower < b.upper and b.lower < a.upper and x < y + b.size and y < x + a.size and not (x == y and a.may_alias and a.may_alias == b.may_alias)
+            a.lower < b.upper
+            and b.lower < a.upper
+            and x < y + b.size
+            and y < x + a.size
+            and not (x == y and a.may_alias and a.may_alias == b.may_alias)
             for i, (x, a) in enumerate(pairs)
             for y, b in pairs[:i]
         )
@@ -149,6 +154,13 @@ def test_error_says_what_does_not_fit() -> None:
         plan(Problem(blocks, 4096))
     for part in ("4096 B", "bound is 6144 B", "instruction 3", "weights 4096 B, act 2048 B"):
         assert part in str(error.value)
+
+
+def test_fixed_blocks_that_overlap_are_refused() -> None:
+    """Breaks if two fixed addresses that contradict each other yield a plan."""
+    blocks = (Block("p", 0, 3, 128, fixed=0), Block("q", 2, 5, 64, fixed=64))
+    with pytest.raises(CompileError, match="fixed blocks overlap"):
+        plan(Problem(blocks, 4096))
 
 
 def test_error_when_fragmentation_alone_does_not_fit() -> None:

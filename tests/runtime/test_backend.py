@@ -1,0 +1,215 @@
+"""torch.compile(backend="llmchip"): weights that change, shapes that change, and what the chip cannot do."""
+
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runtime_models import Mlp, Sorts, make, python
+from torch import nn
+
+import llmchip
+from runtime import fallback
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    torch._dynamo.reset()
+    fallback._warned.clear()
+    with torch.no_grad():
+        yield
+    torch._dynamo.reset()
+
+
+def compiled(model: nn.Module, **arguments: Any) -> Any:
+    return torch.compile(model, backend=llmchip.backend, **arguments)
+
+
+def ahead(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """What the same model gives when compiled ahead of time, with the weights it has now."""
+    result: torch.Tensor = llmchip.compile(model, (x,))(x)["y"]
+    return result
+
+
+X = torch.randn(3, 12, generator=torch.Generator().manual_seed(3))
+
+
+def test_found_by_name_in_a_fresh_process_without_importing_us(tmp_path: Path) -> None:
+    code = """
+import torch
+model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh()).eval()
+x = torch.randn(2, 6)
+assert "llmchip" in torch._dynamo.list_backends()
+with torch.no_grad():
+    assert (torch.compile(model, backend="llmchip")(x) - model(x)).abs().max() < 0.05
+"""
+    done = python(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_weights_are_never_baked_in() -> None:
+    """Second instance, in-place update, replaced Parameter, load_state_dict: always the bits of the weights as they are."""
+    first, second = make(Mlp), make(Mlp, seed=1)
+    for model in (first, second, first):
+        assert torch.equal(compiled(model)(X)["y"], ahead(model, X))
+    program = compiled(first)
+    first.up.weight.mul_(-1.5)
+    assert torch.equal(program(X)["y"], ahead(first, X))
+    first.down.weight = nn.Parameter(torch.randn_like(first.down.weight))
+    assert torch.equal(program(X)["y"], ahead(first, X))
+    first.load_state_dict(second.state_dict())
+    assert torch.equal(program(X)["y"], ahead(second, X))
+
+
+def test_refresh_sees_what_pytorch_does_not_count() -> None:
+    model = make(Mlp)
+    program = compiled(model)
+    program(X)
+    model.up.weight.data.mul_(2)
+    llmchip.refresh()
+    assert torch.equal(program(X)["y"], ahead(model, X))
+
+
+def test_inference_tensors_have_no_version_and_are_watched_all_the_same() -> None:
+    with torch.inference_mode():
+        model = make(Mlp)
+        program = compiled(model)
+        before = program(X)["y"]
+        model.up.weight.mul_(-1)
+        after = program(X)["y"]
+    assert not torch.equal(before, after)
+    assert torch.equal(after, ahead(model, X))
+
+
+def test_dead_weights_are_not_kept_alive() -> None:
+    import gc
+    import weakref
+
+    model = make(Mlp)
+    program = compiled(model)
+    program(X)
+    old = weakref.ref(model.up.weight)
+    model.up.weight = nn.Parameter(torch.zeros_like(model.up.weight))
+    program(X)
+    gc.collect()
+    assert old() is None
+
+
+def test_results_do_not_pretend_to_be_differentiable() -> None:
+    with torch.enable_grad():
+        result = compiled(make(Mlp))(X)
+        assert result["y"].requires_grad
+        assert not result["positive"].requires_grad
+        with pytest.raises(llmchip.Error, match="cannot be trained"):
+            result["y"].sum().backward()
+
+
+@pytest.mark.parametrize("dynamic", [None, True, False])
+def test_shapes_may_change_from_call_to_call(dynamic: bool | None) -> None:
+    """With dynamic=True Dynamo also passes Python floats as float64 tensors."""
+    model = make(Mlp)
+    program = compiled(model, dynamic=dynamic)
+    for rows in (3, 5, 1, 3):
+        x = torch.randn(rows, 12)
+        assert torch.equal(program(x)["y"], ahead(model, x))
+
+
+def test_unsupported_operation_runs_in_pytorch_between_chip_parts_and_warns_once() -> None:
+    model, x = make(Sorts), torch.randn(5, 8)
+    with pytest.warns(UserWarning, match=r"llmchip runs aten\.sort in PyTorch"):
+        result = compiled(model)(x)
+    assert (result - model(x)).abs().max() < 0.1
+    up, down = (llmchip.compile(part, (example,)) for part, example in ((nn.Sequential(model.up, nn.ReLU()).eval(), x), (model.down, x.new_zeros(5, 16))))
+    assert torch.equal(result, down(torch.sort(up(x), -1)[0]))
+    torch._dynamo.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert torch.equal(compiled(model)(x), result)
+
+
+def test_split_graph_follows_its_weights() -> None:
+    model, x = make(Sorts), torch.randn(5, 8)
+    program = compiled(model)
+    with pytest.warns(UserWarning):
+        before = program(x)
+    model.down.weight.neg_()
+    model.down.bias.neg_()
+    assert torch.equal(program(x), -before)
+
+
+def test_fallback_can_be_an_error() -> None:
+    with pytest.raises(llmchip.UnsupportedError, match=r"runtime_models\.py:\d+.*aten\.sort"):
+        compiled(make(Sorts), options={"fallback": False})(torch.randn(5, 8))
+
+
+def test_mutation_runs_in_pytorch_and_says_so() -> None:
+    class Counts(nn.Module):
+        def forward(self, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+            seen.add_(1)
+            return x * 2
+
+    seen = torch.zeros(1)
+    with pytest.warns(UserWarning, match="in place"):
+        assert torch.equal(compiled(Counts().eval())(X, seen), X * 2)
+    assert seen.item() == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"options": {"speed": 1}}, "unknown option 'speed'"), ({"mode": "max-autotune"}, "no mode 'max-autotune'"), ({"options": {"chip": "moon"}}, "unknown chip 'moon'")],
+)
+def test_bad_options_are_our_own_errors(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(llmchip.Error, match=message):
+        compiled(make(Mlp), **arguments)(X)
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "message"),
+    [
+        (nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)).train(), torch.zeros(2, 4), r"train mode.*model\.eval\(\)"),
+        (nn.Linear(4, 4).double().eval(), torch.zeros(2, 4, dtype=torch.float64), "float64, which the chip does not have"),
+        (nn.Identity().eval(), torch.zeros(2, 4, dtype=torch.complex64), "complex64"),
+    ],
+)
+def test_bad_models_and_inputs_are_refused(model: nn.Module, x: torch.Tensor, message: str) -> None:
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.inner(x) * 1
+
+    wrapped = Wrapped()
+    wrapped.train(model.training)
+    with pytest.raises(llmchip.Error, match=message):
+        compiled(wrapped)(x)
+
+
+def test_options_choose_the_chip_and_no_chip_changes_a_bit() -> None:
+    model = make(Mlp)
+    assert torch.equal(compiled(model, options={"chip": "server"})(X)["y"], ahead(model, X))
+
+
+def test_first_call_from_several_threads_at_once() -> None:
+    """torch.export changes globals while it traces; other threads must not notice."""
+    model, results = make(Mlp), []
+    program = compiled(model)
+
+    def work() -> None:
+        try:
+            with torch.no_grad():
+                results.append(program(X)["y"])
+        except Exception as error:
+            results.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expected = ahead(model, X)
+    assert all(isinstance(result, torch.Tensor) and torch.equal(result, expected) for result in results), results

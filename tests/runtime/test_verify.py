@@ -1,0 +1,94 @@
+"""A wrong program must be caught: the comparison is of the image's own words, not of what the compiler meant."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from runtime_models import Mlp, make
+
+import llmchip
+from isa.codec import Inst, encode
+from isa.spec import WORD_BYTES
+from runtime.program import Program
+from runtime.tensors import to_array
+from runtime.verify import Verification, verify_image
+
+
+@pytest.fixture(scope="module")
+def program() -> Program:
+    return llmchip.compile(make(Mlp), (torch.zeros(2, 3, 12),))
+
+
+X = torch.randn(2, 3, 12, generator=torch.Generator().manual_seed(2))
+
+
+def mutated(program: Program, pc: int, inst: Inst) -> Verification:
+    """Verify with the word at `pc` replaced."""
+    code = bytearray(program.image.code)
+    code[pc : pc + WORD_BYTES] = encode(inst)
+    return verify_image(replace(program.image, code=bytes(code)), program.compiled, {"x": to_array(X)})
+
+
+def find(program: Program, mnemonic: str, having: str = "") -> tuple[int, Inst]:
+    for pc in range(0, len(program.image.code), WORD_BYTES):
+        inst = program.image.inst(pc)
+        if inst.mnemonic == mnemonic and (not having or inst.named()[having]):
+            return pc, inst
+    raise AssertionError(f"the program has no {mnemonic}")
+
+
+def changed(inst: Inst, **values: int) -> Inst:
+    operands = {**inst.named(), **values}
+    return Inst(inst.mnemonic, tuple(operands[f.name] for f in inst.row.fields), inst.counts)
+
+
+def test_swapped_operands_are_located(program: Program) -> None:
+    """The first linear's epilogue adds the scale and multiplies by the bias."""
+    pc, inst = find(program, "vaff", having="cs")
+    named = inst.named()
+    found = mutated(program, pc, changed(inst, cs=named["bi"], bi=named["cs"]))
+    assert not found.bit_exact
+    assert found.first_divergence is not None
+    assert found.first_divergence["pc"] == pc
+    assert found.first_divergence["node"] == "dequantize"
+    assert "runtime_models.py" in found.first_divergence["source"]
+    assert found.first_divergence["expected"] != found.first_divergence["actual"]
+    assert len(found.first_divergence["index"]) == 3
+    assert found.mismatched_nodes > 1
+
+
+def test_first_divergence_is_the_first_element_in_execution_order(program: Program) -> None:
+    pc, inst = find(program, "act")
+    found = mutated(program, pc, changed(inst, f=0 if inst.named()["f"] else 1))
+    assert found.first_divergence is not None
+    assert found.first_divergence["pc"] == pc
+
+
+def test_a_word_left_out_is_caught(program: Program) -> None:
+    """Its memory was never written, so the reader traps; or the value is missing and counted."""
+    pc, _ = find(program, "act")
+    with pytest.raises(llmchip.Trap, match="never written"):
+        mutated(program, pc, Inst.make("nop"))
+
+
+def test_an_output_stored_only_in_part_is_caught(program: Program) -> None:
+    stores = [pc for pc in range(0, len(program.image.code), WORD_BYTES) if program.image.inst(pc).mnemonic == "sto"]
+    inst = program.image.inst(stores[-1])
+    found = mutated(program, stores[-1], changed(inst, cols=inst.named()["cols"] - 1))
+    assert not found.bit_exact
+    assert found.mismatched_elements >= 1
+
+
+def test_an_image_of_another_model_is_refused(program: Program) -> None:
+    other = llmchip.compile(make(Mlp, width=12, hidden=21), (torch.zeros(2, 3, 12),))
+    with pytest.raises(llmchip.InputError, match="which the model does not have"):
+        verify_image(other.image, program.compiled, {"x": to_array(X)})
+
+
+def test_weights_of_another_model_are_found(program: Program) -> None:
+    """Same program, one packed weight bit flipped: outputs differ and the first bad node is named."""
+    weights = bytearray(program.image.weights)
+    weights[0] ^= 0x40
+    found = verify_image(replace(program.image, weights=bytes(weights)), program.compiled, {"x": to_array(X)})
+    assert not found.bit_exact
+    assert found.first_divergence is not None
