@@ -257,7 +257,11 @@ _ROWS: tuple[Instruction, ...] = (
     ),
     Instruction(
         "sld", 0x06, Engine.CTL,
-        (_scalar("d", None, "destination"), _view("v", Access.R, "1 1 1", (Dtype.I32,), (Space.SRAM, Space.DRAM), "where to read"), _int("off", 24, 0, "elements to add")),
+        (
+            _scalar("d", None, "destination"),
+            _view("v", Access.R, "1 1 1", (Dtype.I32,), (Space.SRAM, Space.DRAM), "where to read"),
+            _int("off", 24, 0, "elements to add"),
+        ),
         "load a scalar register; dispatch waits for its dependence counts", "S[d] = v[0, 0, off]",
     ),
     Instruction(
@@ -344,8 +348,11 @@ _ROWS: tuple[Instruction, ...] = (
     Instruction(
         "vred", 0x61, Engine.VEC,
         (
-            _choice("f", 4, VRED, None, "reduction"), 
-            replace(_out("d", "planes rows 1", (Dtype.I32, *FLOATS), "one value per row (per column with `down`)"), when=(When("down", 1, dims=("planes", "1", "cols")),)),
+            _choice("f", 4, VRED, None, "reduction"),
+            replace(
+                _out("d", "planes rows 1", (Dtype.I32, *FLOATS), "one value per row (per column with `down`)"),
+                when=(When("down", 1, dims=("planes", "1", "cols")),),
+            ),
             _in("a", _FULL, (*INTS, *FLOATS), "operand"), _opt("sub", _FULL, FLOATS, "subtracted from every element first"),
             *_PRC, _flag("down", "reduce over rows instead: d is (planes, 1, cols)"), *_DYN_PRC,
         ),

@@ -145,13 +145,10 @@ def _ctl(word: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occupancy:
 
 
 def _dma(word: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occupancy:
-    latency = DMA_LATENCY + chip.dram.latency_cycles
-    moved = 0
-    for name, view in word.views.items():
-        if view.space is Space.DRAM:
-            extents = (1, word.operands["n"], word.operands["cols"]) if "idx" in word.views else word.extents(word.inst.row.field(name))
-            moved += dram_bytes(view, extents, chip.dram.burst_bytes, merge="idx" not in word.views)
-    return Occupancy(latency=latency, bytes=moved)
+    gathered = "idx" in word.views
+    extents = word.extents(word.inst.row.field("d"))
+    moved = sum(dram_bytes(v, extents, chip.dram.burst_bytes, not gathered) for v in word.views.values() if v.space is Space.DRAM)
+    return Occupancy(latency=DMA_LATENCY + chip.dram.latency_cycles, bytes=moved)
 
 
 def _mxu(word: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occupancy:

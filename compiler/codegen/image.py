@@ -22,7 +22,7 @@ from isa.spec import Region, Space
 
 def region_sizes(tiled: Tiled, placement: Placement) -> dict[Region, int]:
     """Bytes of each DRAM region that the program may touch."""
-    sizes = {region: 0 for region in Region}
+    sizes = dict.fromkeys(Region, 0)
     for tensor in (*tiled.inputs, *tiled.constants, *tiled.outputs):
         sizes[tensor.region] = max(sizes[tensor.region], tensor.offset + tensor.bytes)
     for buffer in tiled.literals:

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from isa.codec import Inst
+from isa.codec import NO_WAITS, Inst
 from isa.spec import VIEWS
 from isa.views import View
 
@@ -29,5 +29,5 @@ class ViewFile:
     def _set(self, view: View) -> Inst:
         register = len(self._held) + 1 if len(self._held) < VIEWS - 1 else self._held.popitem(last=False)[1]
         self._held[view] = register
-        fields = {"space": int(view.space), "region": int(view.region), "dtype": int(view.dtype), "base": view.base}
-        return Inst.make("vset", v=register, **fields, rs=view.rs, ps=view.ps, cs=view.cs)
+        where = {"space": int(view.space), "region": int(view.region), "dtype": int(view.dtype)}
+        return Inst.make("vset", NO_WAITS, v=register, base=view.base, rs=view.rs, ps=view.ps, cs=view.cs, **where)

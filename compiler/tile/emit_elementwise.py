@@ -9,7 +9,7 @@ from torch import fx
 from compiler.tile.emit_matmul import fused_add
 from compiler.tile.emit_rows import ONE, argument, bits
 from compiler.tile.emitter import Emitter, Tile
-from compiler.tile.graph import dtype, shape
+from compiler.tile.graph import axis, dtype, shape
 from compiler.tile.layout import Layout
 from isa.spec import ACT, VOP, Dtype
 
@@ -148,17 +148,17 @@ def logical_not(e: Emitter, node: fx.Node) -> None:
 
 def cat(e: Emitter, node: fx.Node) -> None:
     parts, out, start = node.args[0], e.result(node), 0
-    axis = (int(node.args[1]) if len(node.args) > 1 else 0) % len(shape(node))  # type: ignore[call-overload]
+    along = axis(node)
     for part in parts:  # type: ignore[union-attr]
         assert isinstance(part, fx.Node)
         source = e.operand(part, len(shape(node)))
-        size = source.shape[axis]
-        target = replace(out, layout=_window(out.layout, axis, start, size), logical=_window(out.logical, axis, start, size))
+        size = source.shape[along]
+        target = replace(out, layout=_window(out.layout, along, start, size), logical=_window(out.logical, along, start, size))
         e.word("vop", node, target.layout.shape, {"d": target}, {"a": source}, {"f": VOP.index("mov")})
         start += size
     e.finish(node)
 
 
-def _window(layout: Layout, axis: int, start: int, size: int) -> Layout:
-    shape_ = (*layout.shape[:axis], size, *layout.shape[axis + 1 :])
-    return replace(layout, offset=layout.offset + start * layout.strides[axis], shape=shape_)
+def _window(layout: Layout, along: int, start: int, size: int) -> Layout:
+    shape_ = (*layout.shape[:along], size, *layout.shape[along + 1 :])
+    return replace(layout, offset=layout.offset + start * layout.strides[along], shape=shape_)

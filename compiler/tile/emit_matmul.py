@@ -12,7 +12,7 @@ from torch import fx
 from compiler.tile.emitter import Emitter, Tile, columns
 from compiler.tile.graph import base, dtype, op_name, shape
 from compiler.tile.ir import Ref
-from compiler.tile.layout import Layout, _coalesce
+from compiler.tile.layout import Layout, coalesce
 from isa.spec import TAP, Dtype, Space
 
 _ROUND = {Dtype.F32: 0, Dtype.BF16: 1, Dtype.F16: 2}
@@ -127,13 +127,13 @@ def _mm_blocks(a: Layout, w: Layout, c: Layout, transposed: bool) -> list[tuple[
     assert a.strides[-1] == 1 or a.shape[-1] == 1, f"rows of {base} are not contiguous"
     batched = len(w.shape) > 2
     lead = range(len(a.shape) - 2)
-    dims = [(a.shape[i], c.strides[i], a.strides[i], w.strides[i] if batched else 0) for i in lead]
-    rows = (a.shape[-2], c.strides[-2], a.strides[-2], 0)
+    dims: list[tuple[int, ...]] = [(a.shape[i], c.strides[i], a.strides[i], w.strides[i] if batched else 0) for i in lead]
+    rows: tuple[int, ...] = (a.shape[-2], c.strides[-2], a.strides[-2], 0)
     if not batched:
-        dims = _coalesce([*dims, rows])
+        dims = coalesce([*dims, rows])
         rows = dims.pop() if dims else (1, 0, 0, 0)
     else:
-        dims = _coalesce(dims)
+        dims = coalesce(dims)
     planes = dims.pop() if dims else (1, 0, 0, 0)
     out = []
     for outer in product(*(range(d[0]) for d in dims)):

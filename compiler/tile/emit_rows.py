@@ -65,7 +65,8 @@ def softmax(e: Emitter, node: fx.Node) -> None:
         vector(e, "max", node, top, top, LOWEST)
     exp = e.temp(sizes, Dtype.F32, node.name + ".exp")
     total = e.temp(lead, Dtype.F32, node.name + ".sum")
-    e.word("act", node, sizes, {"d": exp, "sum": total.unsqueeze()}, {"a": a, "bi": top.unsqueeze()}, {"f": ACT.index("exp"), "neg": 1, "scale": ONE}, row_op=True)
+    attrs = {"f": ACT.index("exp"), "neg": 1, "scale": ONE}
+    e.word("act", node, sizes, {"d": exp, "sum": total.unsqueeze()}, {"a": a, "bi": top.unsqueeze()}, attrs, row_op=True)
     if zero_masked:
         vector(e, "max", node, total, total, ONE)
     recip = e.temp(lead, Dtype.F32, node.name + ".recip")

@@ -35,7 +35,7 @@ DTYPES: dict[torch.dtype, Dtype] = {
     torch.int8: Dtype.I8, torch.bool: Dtype.I8, torch.int32: Dtype.I32, torch.int64: Dtype.I32,
 }
 
-_VIEWS = ("view", "reshape", "_unsafe_view", "permute", "expand", "slice", "select", "unsqueeze", "squeeze", "clone", "transpose", "alias", "contiguous", "split_with_sizes", "split")
+_VIEWS = ("view", "permute", "expand", "slice", "select", "unsqueeze", "squeeze", "clone", "transpose", "split_with_sizes", "split")
 _LLMCHIP = {
     "quantize_rows": Role.ROWS, "matmul_i8": Role.MATMUL, "dequantize": Role.DEQUANTIZE, "softmax": Role.ROWS,
     "layer_norm": Role.ROWS, "activation": Role.ELEMENTWISE, "clamp": Role.ELEMENTWISE,
@@ -88,9 +88,15 @@ def row_domain(node: fx.Node) -> tuple[int, ...]:
         case Role.MATMUL | Role.DEQUANTIZE | Role.GATHER:
             return shape(node)[:-1]
         case Role.CAT:
-            return shape(node)[: int(node.args[1]) % len(shape(node)) if len(node.args) > 1 else 0]  # type: ignore[call-overload]
+            return shape(node)[: axis(node)]
         case _:
             return shape(node)
+
+
+def axis(node: fx.Node) -> int:
+    """The dimension along which a `cat` joins."""
+    given: Any = node.args[1] if len(node.args) > 1 else 0
+    return int(given) % len(shape(node))
 
 
 def base(node: fx.Node) -> fx.Node:

@@ -132,9 +132,9 @@ def _reads_block(node: fx.Node, root: fx.Node, waiting: list[fx.Node], domain: t
     """Whether the users of a deferred node inside the group read it at their own block."""
     for user in (*waiting, root):
         for operand in tensors(user):
-            if computing(base(operand)) is node:
-                if _whole(user, operand) or not keeps_domain(operand, domain) or not _aligned(user, operand, domain):
-                    return False
+            same_block = not _whole(user, operand) and keeps_domain(operand, domain) and _aligned(user, operand, domain)
+            if computing(base(operand)) is node and not same_block:
+                return False
     return True
 
 

@@ -104,11 +104,11 @@ def pieces(
     dims: list[tuple[int, ...]] = [(size, *(w[1][i] for w in walks)) for i, size in enumerate(shape)]
     physical = len(walks) - len(logical)
     if down:
-        outer, block = _coalesce(dims[:-2]), dims[-2:]
+        outer, block = coalesce(dims[:-2]), dims[-2:]
     elif row_op:
-        outer, block = _coalesce(dims[:-1]), dims[-1:]
+        outer, block = coalesce(dims[:-1]), dims[-1:]
     else:
-        outer = _coalesce(dims)
+        outer = coalesce(dims)
         packed = bool(outer) and all(step in (0, 1) for step in outer[-1][1 : 1 + physical])
         block = [outer.pop()] if packed else [unit]
     while len(block) < 3:
@@ -146,7 +146,7 @@ def _piece(
     return Piece(sizes[0], sizes[1], sizes[2], tuple(refs), tuple((starts[i], *strides[i]) for i in range(k, len(walks))))
 
 
-def _coalesce(dims: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+def coalesce(dims: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
     """Drop dimensions of size 1 and join neighbours that every stride set walks as one."""
     out: list[tuple[int, ...]] = []
     for dim in dims:

@@ -7,6 +7,7 @@ readers want: keys permuted to (batch, head, token) are stored that way, so that
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import getitem
+from typing import Any
 
 import torch
 from torch import fx
@@ -44,12 +45,13 @@ def apply_view(layout: Layout, node: fx.Node, target: Sequence[int]) -> Layout:
 
     PyTorch itself answers, on a meta tensor with these strides. Raises RuntimeError where it cannot be a view.
     """
+    out: Any
     meta = torch.empty_strided(layout.shape, layout.strides, dtype=torch.int8, device="meta")
     name = "getitem" if node.target is getitem else op_name(node)
     match name:
-        case "clone" | "alias" | "contiguous":
+        case "clone":
             return layout
-        case "view" | "reshape" | "_unsafe_view":
+        case "view":
             out = meta.view(tuple(target))
         case "expand":
             out = meta.expand(tuple(target))
@@ -68,7 +70,8 @@ def stored_order(node: fx.Node) -> tuple[int, ...]:
     orders = set()
     for user in node.users:
         if user.op == "call_function" and op_name_or_none(user) == "permute":
-            orders.add(tuple(d % rank for d in user.args[1]))  # type: ignore[union-attr]
+            dims: Any = user.args[1]
+            orders.add(tuple(int(d) % rank for d in dims))
         else:
             return tuple(range(rank))
     return orders.pop() if len(orders) == 1 else tuple(range(rank))

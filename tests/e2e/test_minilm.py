@@ -24,7 +24,7 @@ def inputs(batch: int, sequence: int) -> dict[str, torch.Tensor]:
     return {"input_ids": torch.randint(1000, 30000, (batch, sequence), generator=generator), "attention_mask": mask}
 
 
-SIZES = [(1, 16), (4, 16), (1, 128), pytest.param(4, 128, marks=pytest.mark.slow), pytest.param(1, 512, marks=pytest.mark.slow), pytest.param(4, 512, marks=pytest.mark.slow)]
+SIZES = [(1, 16), (4, 16), (1, 128), *(pytest.param(*size, marks=pytest.mark.slow) for size in ((4, 128), (1, 512), (4, 512)))]
 
 
 @pytest.mark.parametrize(("batch", "sequence"), SIZES)

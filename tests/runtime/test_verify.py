@@ -39,7 +39,7 @@ def find(program: Program, mnemonic: str, having: str = "") -> tuple[int, Inst]:
 
 def changed(inst: Inst, **values: int) -> Inst:
     operands = {**inst.named(), **values}
-    return Inst(inst.mnemonic, tuple(operands[f.name] for f in inst.row.fields), inst.counts)
+    return Inst(inst.mnemonic, tuple(operands[f.name] for f in inst.row.fields), inst.deps, inst.dbg)
 
 
 def test_swapped_operands_are_located(program: Program) -> None:

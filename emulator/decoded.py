@@ -1,0 +1,126 @@
+"""Decoded words, and the two steps before a word executes: `resolve` (what dispatch snapshots) and `bind` (its blocks of memory)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from emulator import activation, control, dma, matrix, vector
+from emulator.memory import Fault
+from emulator.word import HANDLERS, Call, Core, Handler
+from isa.codec import IllegalWord, Inst, decode
+from isa.spec import WORD_BYTES, Access, Engine, Field, Space
+from isa.views import Extents, View, access_of, extents_of
+
+ENGINE_MODULES = (activation, control, dma, matrix, vector)  # imported so that their handlers are registered
+LAZY = {"gather": frozenset({"a"})}  # only the rows that are fetched need to have been written
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A view operand of a decoded word; `extents` is None while they depend on a scalar register."""
+
+    field: Field
+    number: int
+    access: Access
+    extents: Extents | None
+    lazy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A decoded word with everything that does not change between executions."""
+
+    inst: Inst
+    handler: Handler
+    engine: Engine
+    operands: dict[str, int]
+    views: tuple[Operand, ...]
+    dynamic: str  # the extent that comes from a scalar register, or ""
+    limit: int  # the largest value that extent can have
+    empty: bool  # an extent is 0
+
+
+def decode_at(code: bytes, index: int) -> Word:
+    data = code[index * WORD_BYTES : (index + 1) * WORD_BYTES]
+    if index < 0 or len(data) < WORD_BYTES:
+        raise Fault("execution left the program; a halt is missing")
+    inst = decode(data)
+    row, operands = inst.row, inst.named()
+    dyn = next((f for f in row.fields if f.name == "dyn" and f.choices), None)  # of `loop` it is a plain flag
+    dynamic = dyn.choices[operands["dyn"]] if dyn and operands["dyn"] else ""
+    views = []
+    for field in row.views:
+        number = operands[field.name]
+        if number == 0 and field.default is None:
+            raise IllegalWord(f"{inst.mnemonic} needs operand {field.name}, but it is v0")
+        if number:
+            extents = None if dynamic else extents_of(field, operands)
+            views.append(Operand(field, number, access_of(field, operands), extents, field.name in LAZY.get(inst.mnemonic, ())))
+    limit = (1 << row.field(dynamic).bits) - 1 if dynamic else 0
+    handler = HANDLERS[inst.mnemonic]
+    return Word(inst, handler, row.engine, operands, tuple(views), dynamic, limit, _is_empty(inst, operands))
+
+
+def _is_empty(inst: Inst, operands: Mapping[str, int]) -> bool:
+    return any(operands[name] == 0 for field in inst.row.views for name in field.dims if name in operands)
+
+
+def resolve(core: Core, word: Word) -> Call | None:
+    """Extents and views as they stand now, checked but without their memory. None when there is nothing to do."""
+    operands, empty = word.operands, word.empty
+    if word.dynamic:
+        value = core.scalars[operands["dyn_s"]]
+        if not 0 <= value <= word.limit:
+            raise Fault(f"extent {word.dynamic} = s{operands['dyn_s']} = {value} is not between 0 and {word.limit}")
+        operands = {**operands, word.dynamic: value}
+        empty = _is_empty(word.inst, operands)
+    if empty:
+        return None
+    call = Call(operands, {}, {}, {})
+    for operand in word.views:
+        name, view = operand.field.name, core.view(operand.number)
+        _check_kind(operand.field, view)
+        call.views[name], call.extents[name] = view, operand.extents or extents_of(operand.field, operands)
+    return call
+
+
+def bind(core: Core, word: Word, call: Call) -> None:
+    """The blocks of memory of a resolved call, checking range, alignment and definedness."""
+    bind_sources(core, word, call)
+    bind_targets(core, word, call)
+
+
+def bind_sources(core: Core, word: Word, call: Call) -> None:
+    for operand in word.views:
+        name = operand.field.name
+        if operand.access is not Access.W:
+            call.blocks[name] = core.memory.source(call.views[name], call.extents[name], operand.lazy)
+
+
+def bind_targets(core: Core, word: Word, call: Call) -> None:
+    targets = [operand.field.name for operand in word.views if operand.access is not Access.R]
+    for name in targets:
+        call.blocks[name] = core.memory.target(call.views[name], call.extents[name])
+    for name in targets:
+        _save_overwritten(call, name, targets)
+
+
+def _save_overwritten(call: Call, target: str, targets: list[str]) -> None:
+    """Copy sources that lie partly under a destination. The very same block is fine: it is read and written element by element."""
+    view, extents = call.views[target], call.extents[target]
+    low, high = view.span(extents)
+    for name, other in call.views.items():
+        elsewhere = other.space is not view.space or (view.space is Space.DRAM and other.region is not view.region)
+        if elsewhere or name in targets:
+            continue
+        begin, end = other.span(call.extents[name])
+        if begin < high and low < end and not (other == view and call.extents[name] == extents):
+            call.blocks[name] = call.blocks[name].copy()
+
+
+def _check_kind(field: Field, view: View) -> None:
+    if view.dtype not in field.dtypes:
+        raise Fault(f"operand {field.name} cannot be {view.dtype.name.lower()}, only {', '.join(d.name.lower() for d in field.dtypes)}")
+    if view.space not in field.spaces:
+        raise Fault(
+            f"operand {field.name} cannot be in {view.space.name.lower()}, only in {', '.join(s.name.lower() for s in field.spaces)}"
+        )

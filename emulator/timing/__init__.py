@@ -1,0 +1,1 @@
+"""The emulator's timing mode: when each word of a program runs, what it waits for, and what it costs in energy."""
