@@ -4,52 +4,23 @@ Engines run side by side on the chip, but a correct program's dependence counts 
 """
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emulator import activation, control, dma, matrix, vector
+from emulator import control
+from emulator.adversarial import Overlapped
+from emulator.decoded import ENGINE_MODULES, Word, bind, decode_at, resolve
 from emulator.formats import int_of_bits
 from emulator.memory import Fault, Memory
 from emulator.threads import single_threaded_blas
-from emulator.word import HANDLERS, Call, Core, Handler, Scratch
+from emulator.word import Core, Probe, Scratch
 from isa.codec import IllegalWord, Inst, decode
 from isa.errors import Trap
-from isa.spec import SCALARS, WORD_BYTES, Access, Engine, Field, Kind, Region, Space
-from isa.views import Extents, View, access_of, extents_of
+from isa.spec import SCALARS, WORD_BYTES, Engine, Field, Kind, Region
 
-# (pc in bytes, loop index per level, instruction, operands, views in effect, memory), called after an engine word has executed.
-Probe = Callable[[int, tuple[int, ...], Inst, Mapping[str, int], Mapping[str, View], Memory], None]
-
-ENGINE_MODULES = (activation, control, dma, matrix, vector)  # imported so that their handlers are registered
-LAZY = {"gather": frozenset({"a"})}  # only the rows that are fetched need to have been written
+__all__ = ["ENGINE_MODULES", "Machine", "Probe", "describe"]
 CACHED_PROGRAMS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Operand:
-    """A view operand of a decoded word; `extents` is None while they depend on a scalar register."""
-
-    field: Field
-    number: int
-    access: Access
-    extents: Extents | None
-    lazy: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    """A decoded word with everything that does not change between executions."""
-
-    inst: Inst
-    handler: Handler
-    engine: Engine
-    operands: dict[str, int]
-    views: tuple[Operand, ...]
-    dynamic: str  # the extent that comes from a scalar register, or ""
-    limit: int  # the largest value that extent can have
-    empty: bool  # an extent is 0
 
 
 class Machine:
@@ -67,11 +38,21 @@ class Machine:
         self._programs: dict[bytes, list[Word | None]] = {}
 
     def run(
-        self, code: bytes, pc: int = 0, scalars: Sequence[int] = (), probe: Probe | None = None, node_of: Callable[[int], str] | None = None
+        self,
+        code: bytes,
+        pc: int = 0,
+        scalars: Sequence[int] = (),
+        probe: Probe | None = None,
+        node_of: Callable[[int], str] | None = None,
+        adversarial: int | None = None,
     ) -> int:
-        """Execute from byte address `pc` until `halt`; returns its exit code. Raises Trap."""
+        """Execute from byte address `pc` until `halt`; returns its exit code. Raises Trap.
+
+        `adversarial` is a seed: the engines then overlap in some order that the dependence counts allow (emulator/adversarial.py).
+        """
         words = self._decoded(code)
         core = Core(self.memory, self._scratch, len(words), pc // WORD_BYTES, [int_of_bits(s) for s in scalars])
+        overlapped = None if adversarial is None else Overlapped(core, adversarial, probe)
         self.memory.launch()
         here = core.pc
         try:
@@ -82,14 +63,18 @@ class Machine:
                     here = core.pc
                     word = words[here] if 0 <= here < len(words) else None
                     if word is None:
-                        word = _decode_at(code, here)
+                        word = decode_at(code, here)
                         words[here] = word
                     core.pc += 1
-                    _execute(core, word, probe)
+                    if overlapped is None:
+                        _execute(core, word, probe)
+                    else:
+                        overlapped.dispatch(word, here)
                     while core.loops and core.pc == core.loops[-1].end:
                         control.next_iteration(core)
         except (Fault, IllegalWord) as fault:
-            raise _trap(fault, code, here, node_of) from fault
+            at = here if overlapped is None or overlapped.at is None else overlapped.at
+            raise _trap(fault, code, at, node_of) from fault
         return core.exit
 
     def _decoded(self, code: bytes) -> list[Word | None]:
@@ -103,88 +88,13 @@ class Machine:
 
 
 def _execute(core: Core, word: Word, probe: Probe | None) -> None:
-    call = _prepare(core, word)
+    call = resolve(core, word)
     if call is None:
         return
+    bind(core, word, call)
     word.handler(core, call)
     if probe is not None and word.engine is not Engine.CTL:
         probe((core.pc - 1) * WORD_BYTES, tuple(core.indices), word.inst, call.operands, call.views, core.memory)
-
-
-def _prepare(core: Core, word: Word) -> Call | None:
-    """Resolve extents, views and blocks, checking everything. None when there is nothing to do."""
-    operands, empty = word.operands, word.empty
-    if word.dynamic:
-        value = core.scalars[operands["dyn_s"]]
-        if not 0 <= value <= word.limit:
-            raise Fault(f"extent {word.dynamic} = s{operands['dyn_s']} = {value} is not between 0 and {word.limit}")
-        operands = {**operands, word.dynamic: value}
-        empty = _is_empty(word.inst, operands)
-    if empty:
-        return None
-    call = Call(operands, {}, {}, {})
-    targets = []
-    for operand in word.views:
-        name, view = operand.field.name, core.view(operand.number)
-        _check_kind(operand.field, view)
-        extents = operand.extents or extents_of(operand.field, operands)
-        call.views[name], call.extents[name] = view, extents
-        if operand.access is not Access.W:
-            call.blocks[name] = core.memory.source(view, extents, operand.lazy)
-        if operand.access is not Access.R:
-            targets.append(name)
-    for name in targets:
-        call.blocks[name] = core.memory.target(call.views[name], call.extents[name])
-    for name in targets:
-        _save_overwritten(call, name, targets)
-    return call
-
-
-def _save_overwritten(call: Call, target: str, targets: list[str]) -> None:
-    """Copy sources that lie partly under a destination. The very same block is fine: it is read and written element by element."""
-    view, extents = call.views[target], call.extents[target]
-    low, high = view.span(extents)
-    for name, other in call.views.items():
-        elsewhere = other.space is not view.space or (view.space is Space.DRAM and other.region is not view.region)
-        if elsewhere or name in targets:
-            continue
-        begin, end = other.span(call.extents[name])
-        if begin < high and low < end and not (other == view and call.extents[name] == extents):
-            call.blocks[name] = call.blocks[name].copy()
-
-
-def _check_kind(field: Field, view: View) -> None:
-    if view.dtype not in field.dtypes:
-        raise Fault(f"operand {field.name} cannot be {view.dtype.name.lower()}, only {', '.join(d.name.lower() for d in field.dtypes)}")
-    if view.space not in field.spaces:
-        raise Fault(
-            f"operand {field.name} cannot be in {view.space.name.lower()}, only in {', '.join(s.name.lower() for s in field.spaces)}"
-        )
-
-
-def _decode_at(code: bytes, index: int) -> Word:
-    data = code[index * WORD_BYTES : (index + 1) * WORD_BYTES]
-    if index < 0 or len(data) < WORD_BYTES:
-        raise Fault("execution left the program; a halt is missing")
-    inst = decode(data)
-    row, operands = inst.row, inst.named()
-    dyn = next((f for f in row.fields if f.name == "dyn" and f.choices), None)  # of `loop` it is a plain flag
-    dynamic = dyn.choices[operands["dyn"]] if dyn and operands["dyn"] else ""
-    views = []
-    for field in row.views:
-        number = operands[field.name]
-        if number == 0 and field.default is None:
-            raise IllegalWord(f"{inst.mnemonic} needs operand {field.name}, but it is v0")
-        if number:
-            extents = None if dynamic else extents_of(field, operands)
-            views.append(Operand(field, number, access_of(field, operands), extents, field.name in LAZY.get(inst.mnemonic, ())))
-    limit = (1 << row.field(dynamic).bits) - 1 if dynamic else 0
-    handler = HANDLERS[inst.mnemonic]
-    return Word(inst, handler, row.engine, operands, tuple(views), dynamic, limit, _is_empty(inst, operands))
-
-
-def _is_empty(inst: Inst, operands: Mapping[str, int]) -> bool:
-    return any(operands[name] == 0 for field in inst.row.views for name in field.dims if name in operands)
 
 
 def describe(inst: Inst) -> str:

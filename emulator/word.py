@@ -1,6 +1,6 @@
 """What handlers see: the registry they join, the executing core, and one call of one word."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,9 +9,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from emulator.formats import Block, Floats, widen
 from emulator.memory import Fault, Memory
+from isa.codec import Inst
 from isa.spec import LOOP_LEVELS, SCALARS, VIEWS, Dtype
 from isa.views import Extents, View
 
+# (pc in bytes, loop index per level, instruction, operands, views in effect, memory), called after an engine word has executed.
+Probe = Callable[[int, tuple[int, ...], Inst, Mapping[str, int], Mapping[str, View], Memory], None]
 Tile = tuple[slice, slice]  # planes, rows
 TILE_ELEMENTS = 1 << 15  # float32 temporaries of this size stay in the second-level cache
 

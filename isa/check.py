@@ -1,18 +1,24 @@
 """Static checks of a program: everything that can be known about it without data.
 
-    for finding in check(load_image("minilm.llmchip")):    print(finding)
+    for finding in lint(load_image("minilm.llmchip")):    print(finding)         check: errors only; lint: warnings too
 
-Replays the program (`isa.trace`) and checks each word: kinds, bounds and alignment of its operands here; memory never
-written and races between engines in `isa.hazards`. Imports nothing of planner, scheduler and emulator, on purpose;
-`overlaps_itself` restates the emulator's rule, because it must predict that trap.
+Replays the program (`isa.trace`), every iteration of every loop, and checks each word: kinds, bounds and alignment of its
+operands here, their agreement in `isa.agreement`; memory never written and races between engines in `isa.hazards`; what can never
+matter (implied waits, unreachable words, dead stores) in `isa.waste`. Imports nothing of planner, scheduler and emulator,
+on purpose; `overlaps_itself` restates the emulator's rule, because it must predict that trap.
+
+What is proved: every word keeps the rules of the table, and every pair of words that touch the same byte, one of them writing,
+is ordered by counts, fences or the order of one engine. So every execution that the chip may choose gives the bits of program
+order. For programs with scalar arguments it is proved at both ends of their ranges, not between.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from isa.agreement import disagreement
 from isa.codec import IllegalWord, Inst, decode
 from isa.image import Image
-from isa.records import PlanRecord
+from isa.records import Entry, PlanRecord
 from isa.spec import LOOP_LEVELS, WORD_BYTES, Access, Dtype, Field, Region, Space
 from isa.text import format_inst
 from isa.trace import Dispatch, ReplayError, trace
@@ -23,16 +29,25 @@ MAX_FINDINGS = 100
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something wrong. `kind` is stable: structure, kind, bounds, alignment, overlap, uninitialized, race, plan, output."""
+    """Something wrong, or (severity warning) something that can never matter.
+
+    `kind` is stable. Errors: structure, kind, bounds, alignment, overlap, buffer, uninitialized, race, plan, output.
+    Warnings: wait, unreachable, dead. `other` is the pc of the conflicting instruction, `node` the graph node of this one.
+    """
 
     kind: str
     pc: int
     instruction: str
     message: str
     other: int | None = None
+    severity: str = "error"
+    node: str = ""
+    other_instruction: str = ""
 
     def __str__(self) -> str:
-        return f"pc {self.pc:#06x} '{self.instruction}': {self.kind}: {self.message}"
+        node = f" of {self.node}" if self.node else ""
+        other = f" ('{self.other_instruction}')" if self.other_instruction else ""
+        return f"pc {self.pc:#06x} '{self.instruction}'{node}: {self.severity}: {self.kind}: {self.message}{other}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,26 +64,53 @@ class Touch:
 class Findings:
     """Collects findings, each (kind, pc, operand, other pc) once, so that a loop does not repeat itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, image: Image | None = None) -> None:
         self.found: dict[tuple[object, ...], Finding] = {}
+        self.image = image
 
     @property
     def full(self) -> bool:
         return len(self.found) >= MAX_FINDINGS
 
-    def add(self, kind: str, pc: int, inst: Inst | None, message: str, other: int | None = None, operand: str = "") -> None:
-        if not self.full:
-            self.found.setdefault((kind, pc, operand, other), Finding(kind, pc, format_inst(inst) if inst else "", message, other))
+    def add(
+        self, kind: str, pc: int, inst: Inst | None, message: str, other: int | None = None, operand: str = "", indices: tuple[int, ...] = (), severity: str = "error"
+    ) -> None:
+        key = (kind, pc, operand, other)
+        if self.full or key in self.found:
+            return
+        node = self.image.debug.node_at(pc, indices) if self.image else None
+        text = format_inst(inst) if inst else ""
+        self.found[key] = Finding(kind, pc, text, message, other, severity, node.name if node else "", self._text(other))
+
+    def _text(self, pc: int | None) -> str:
+        if pc is None or self.image is None:
+            return ""
+        try:
+            return format_inst(decode(self.image.word(pc)))
+        except IllegalWord:
+            return ""
 
 
 def check(image: Image, entry: str | None = None, values: Mapping[str, int] | None = None) -> list[Finding]:
-    """All findings for one entry or for every one; without `values`, at both ends of the range of the scalar arguments."""
-    from isa.hazards import check_hazards  # numpy only when needed
+    """All errors for one entry or for every one; without `values`, at both ends of the range of the scalar arguments."""
+    return _analyse(image, entry, values, waste=False)
 
-    findings = Findings()
+
+def lint(image: Image, entry: str | None = None, values: Mapping[str, int] | None = None) -> list[Finding]:
+    """Errors as of `check`, and warnings about what can never matter."""
+    return _analyse(image, entry, values, waste=True)
+
+
+def _analyse(image: Image, entry: str | None, values: Mapping[str, int] | None, waste: bool) -> list[Finding]:
+    from isa.hazards import check_hazards, group  # numpy only when needed
+    from isa.waste import Waste
+
+    findings = Findings(image)
     _check_structure(image, findings)
     check_plan(image, findings)
+    useless = Waste(image)
     for point in image.entries if entry is None else (image.entry(entry),):
+        buffers = _Buffers(image, point)
         ends = ({s.name: s.minimum for s in point.scalars}, {s.name: s.maximum for s in point.scalars})
         for given in (values,) if values is not None else ends[: 2 if point.scalars else 1]:
             words: list[Dispatch] = []
@@ -77,13 +119,17 @@ def check(image: Image, entry: str | None = None, values: Mapping[str, int] | No
             except ReplayError as error:
                 findings.add("structure", error.pc, error.inst, error.what)
                 continue
-            check_hazards(image, point, words, _sound_touches(image, words, findings), findings)
+            touches = group(_sound_touches(image, words, buffers, findings))
+            order = check_hazards(image, point, words, touches, findings)
+            useless.observe(point, words, touches, order)
+    if waste and not findings.found and entry is None:
+        useless.report(findings)
     return sorted(findings.found.values(), key=lambda f: f.pc)
 
 
 def check_plan(image: Image, findings: Findings | None = None) -> list[Finding]:
     """Live buffers of the memory plan may not overlap or leave their memory. Quadratic and obvious."""
-    findings = findings or Findings()
+    findings = Findings(image) if findings is None else findings
     for number, record in enumerate(image.plan):
         limit = capacity(image, record.space, record.region)
         place = _place(record)
@@ -139,23 +185,71 @@ def _check_structure(image: Image, findings: Findings) -> None:
             loops.append((end, named["level"]))
 
 
-def _sound_touches(image: Image, words: list[Dispatch], findings: Findings) -> Iterator[tuple[int, Touch]]:
+def _sound_touches(image: Image, words: list[Dispatch], buffers: "_Buffers", findings: Findings) -> Iterator[tuple[int, Touch]]:
     """Index of the word and operand, for each operand whose access is possible at all; the others become findings."""
     for index, word in enumerate(words):
-        for field in () if word.empty else word.inst.row.views:
+        if word.empty:
+            continue
+        written: list[Touch] = []
+        problem = disagreement(word.inst.mnemonic, word.operands, word.views)
+        if problem:
+            findings.add("kind", word.pc, word.inst, problem, None, "", word.indices)
+        for field in word.inst.row.views:
             view = word.views.get(field.name)
             if view is not None:
                 extents = (1, 1, word.operands["off"] + 1) if "off" in word.operands else word.extents(field)
                 touch = Touch(word, field, view, extents, access_of(field, word.operands))
-                if _is_sound(image, touch, findings):
+                if _is_sound(image, touch, buffers, written, findings):
                     yield index, touch
+                if touch.access is not Access.R:
+                    written.append(touch)
 
 
-def _is_sound(image: Image, touch: Touch, findings: Findings) -> bool:
-    faults = list(_faults(image, touch))
+def _is_sound(image: Image, touch: Touch, buffers: "_Buffers", written: list[Touch], findings: Findings) -> bool:
+    faults = list(_faults(image, touch)) or list(_misplaced(touch, buffers, written))
+    word = touch.word
     for kind, message in faults:
-        findings.add(kind, touch.word.pc, touch.word.inst, f"operand {touch.field.name} = {touch.view}: {message}{_iteration(touch)}", None, touch.field.name)
-    return not faults
+        findings.add(kind, word.pc, word.inst, f"operand {touch.field.name} = {touch.view}: {message}{_iteration(touch)}", None, touch.field.name, word.indices)
+    return not any(kind != "buffer" for kind, _ in faults)
+
+
+def _misplaced(touch: Touch, buffers: "_Buffers", written: list[Touch]) -> Iterator[tuple[str, str]]:
+    """Accesses that the chip would carry out, but that no compiler means."""
+    low, high = touch.view.span(touch.extents)
+    problem = buffers.problem(touch.view, low, high, touch.word.pc // WORD_BYTES)
+    if problem:
+        yield "buffer", problem
+    for other in written if touch.access is not Access.R else ():
+        begin, end = other.view.span(other.extents)
+        if other.view.space is touch.view.space and low < end and begin < high:
+            yield "overlap", f"the same word also writes {other.field.name} = {other.view} there"
+
+
+class _Buffers:
+    """What the image says lies where: planned buffers with their live ranges, and the tensors of the interface.
+
+    An operand must lie inside one of them. Memories about which the image says nothing are left alone.
+    """
+
+    def __init__(self, image: Image, entry: Entry) -> None:
+        self.records: dict[tuple[Space, Region], list[tuple[int, int, int, int]]] = {}
+        for record in image.plan:
+            key = record.space, record.region if record.space is Space.DRAM else Region.WEIGHTS
+            self.records.setdefault(key, []).append((record.offset, record.offset + record.bytes, record.first, record.last))
+        for tensor in (*entry.inputs, *entry.outputs):
+            whole = tensor.offset, tensor.offset + tensor.nbytes, 0, image.words
+            self.records.setdefault((Space.DRAM, tensor.region), []).append(whole)
+        self.known: set[tuple[object, ...]] = set()
+
+    def problem(self, view: View, low: int, high: int, word: int) -> str:
+        key = view.space, view.region if view.space is Space.DRAM else Region.WEIGHTS
+        case = (*key, low, high, word)
+        if key not in self.records or case in self.known:
+            return ""
+        if any(begin <= low and high <= end and first <= word <= last for begin, end, first, last in self.records[key]):
+            self.known.add(case)
+            return ""
+        return f"bytes {low:#x} to {high:#x} do not lie inside one buffer that is alive here"
 
 
 def _faults(image: Image, touch: Touch) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,8 @@ The shadow has one cell per granule: the greatest common divisor of all addresse
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,30 +32,43 @@ _LAZY = frozenset({("gather", "a")})  # operands of which only the rows fetched 
 _DMA = tuple(engine in DMA_ENGINES for engine in QUEUES)
 
 
-def check_hazards(image: Image, entry: Entry, words: Sequence[Dispatch], touches: Iterable[tuple[int, Touch]], findings: Findings) -> None:
-    """Add a finding for each race, read of memory never written, and output that is not written."""
+@dataclass(frozen=True, slots=True)
+class Touches:
+    """The operands of a replay by word, and per memory: the granule of its addresses, and whether anything writes it."""
+
+    by_word: Mapping[int, Sequence[Touch]]
+    grains: Mapping[Memory, int]
+    written: Set[Memory]
+
+
+def group(touches: Iterable[tuple[int, Touch]]) -> Touches:
     by_word: dict[int, list[Touch]] = defaultdict(list)
     grains: dict[Memory, int] = defaultdict(int)
     written: set[Memory] = set()
     for index, touch in touches:
         by_word[index].append(touch)
         memory = memory_of(touch.view)
-        grains[memory] = math.gcd(grains[memory], *(size for run in _runs(touch) for size in (run[0], run[2], run[4], run[5])))
+        grains[memory] = math.gcd(grains[memory], *(size for run in runs(touch) for size in (run[0], run[2], run[4], run[5])))
         if touch.access is not Access.R:
             written.add(memory)
-    shadows = {memory: _Shadow(image, memory, grain) for memory, grain in grains.items() if memory in written or not _is_constant(image, memory)}
-    order = _Order()
+    return Touches(by_word, grains, written)
+
+
+def check_hazards(image: Image, entry: Entry, words: Sequence[Dispatch], touches: Touches, findings: Findings) -> "Order":
+    """Add a finding for each race, read of memory never written, and output that is not written."""
+    grains, written = touches.grains, touches.written
+    shadows = {memory: Shadow(image, memory, grain) for memory, grain in grains.items() if memory in written or not _is_constant(image, memory)}
+    order = Order()
     for index, word in enumerate(words):
         known = order.dispatch(word)
-        for touch in by_word.get(index, ()):
-            shadow = shadows.get(memory_of(touch.view))
-            if shadow is not None and not findings.full:
+        mine = [(touch, shadow) for touch in touches.by_word.get(index, ()) if (shadow := shadows.get(memory_of(touch.view))) is not None]
+        for touch, shadow in mine:
+            if not findings.full:
                 _check_touch(touch, shadow, order, known, findings)
-        for touch in by_word.get(index, ()):
-            shadow = shadows.get(memory_of(touch.view))
-            if shadow is not None:
-                shadow.record(touch, order)
+        for touch, shadow in mine:
+            shadow.record(touch, order)
     _check_outputs(entry, words, shadows, findings)
+    return order
 
 
 def memory_of(view: View) -> Memory:
@@ -66,7 +80,7 @@ def _is_constant(image: Image, memory: Memory) -> bool:
     return memory[0] is Space.DRAM and memory[1] in _READY and len(image.data(memory[1])) in (0, image.size(memory[1]))
 
 
-class _Order:
+class Order:
     """Which words are certainly complete when a word starts."""
 
     def __init__(self) -> None:
@@ -75,6 +89,7 @@ class _Order:
         self.knew: list[list[list[int]]] = [[] for _ in QUEUES]  # per engine and word: its known vector
         self.dispatched = [0] * len(QUEUES)  # known complete by the dispatcher itself
         self.engine, self.number = -1, 0
+        self.implied: dict[tuple[int, int], bool] = {}  # (pc, queue): whether the other waits always imply this one
 
     def dispatch(self, word: Dispatch) -> list[int]:
         """The known vector of the next word. Its own number is then `number` on queue `engine` (-1: the dispatcher)."""
@@ -82,18 +97,17 @@ class _Order:
         known = list(self.dispatched)
         waits = [count if count != NO_WAIT else None for count in word.inst.deps]
         mask = word.operands.get("mask", 0) if self.engine < 0 else 0
+        least: list[int] = []  # words per queue that its wait leaves complete
         for queue, count in enumerate(waits):
             if mask >> queue & 1:
                 count = 0
-            if count is not None:
-                known[queue] = max(known[queue], self.issued[queue] - count)
+            least.append(self.issued[queue] - count if count is not None else 0)
         if self.engine >= 0 and self.issued[self.engine]:
             known = _merge(known, self.knew[self.engine][-1])  # queues are in order: it started before this one
             if not _DMA[self.engine]:
                 known[self.engine] = self.issued[self.engine]
-        for queue, count in enumerate(tuple(known)):
-            if count:
-                known = _merge(known, self.knew[queue][count - 1])
+        self._note_implied(word.pc, waits, least, known)
+        known = self._learn(known, enumerate(least))
         if self.engine < 0:
             self.dispatched = known
         else:
@@ -103,12 +117,30 @@ class _Order:
             self.knew[self.engine].append(known)
         return known
 
+    def _learn(self, known: list[int], least: Iterable[tuple[int, int]]) -> list[int]:
+        """Known after waiting until `least` words of the queues are complete: these, and what they knew."""
+        for queue, count in least:
+            if count > known[queue]:
+                known = _merge(known, self.knew[queue][count - 1])
+                known[queue] = max(known[queue], count)
+        for queue, count in enumerate(tuple(known)):
+            if count:
+                known = _merge(known, self.knew[queue][count - 1])
+        return known
+
+    def _note_implied(self, pc: int, waits: Sequence[int | None], least: Sequence[int], known: list[int]) -> None:
+        """Remember which counts of the word the others imply; in a loop only if they do so every time."""
+        for queue, count in enumerate(waits):
+            if count is not None and self.implied.get((pc, queue), True):
+                without = self._learn(list(known), ((other, n) for other, n in enumerate(least) if other != queue))
+                self.implied[pc, queue] = without[queue] >= least[queue]
+
 
 def _merge(a: list[int], b: list[int]) -> list[int]:
     return [x if x > y else y for x, y in zip(a, b, strict=True)]
 
 
-class _Shadow:
+class Shadow:
     """One memory, a cell per granule: whether it is defined, and per engine the last word that wrote and read it."""
 
     def __init__(self, image: Image, memory: Memory, grain: int) -> None:
@@ -130,8 +162,8 @@ class _Shadow:
         array = self.last.get((what, engine))
         return 0 if array is None else int(self.cut(array, run).max())
 
-    def record(self, touch: Touch, order: _Order) -> None:
-        for run in _runs(touch):
+    def record(self, touch: Touch, order: Order) -> None:
+        for run in runs(touch):
             if touch.access is not Access.R:
                 self.cut(self.defined, run)[...] = True
             if order.engine < 0:
@@ -144,15 +176,15 @@ class _Shadow:
                     self.cut(self.last[key], run)[...] = order.number
 
 
-def _check_touch(touch: Touch, shadow: _Shadow, order: _Order, known: list[int], findings: Findings) -> None:
+def _check_touch(touch: Touch, shadow: Shadow, order: Order, known: list[int], findings: Findings) -> None:
     word, name = touch.word, touch.field.name
     doing = "writes" if touch.access is Access.W else "reads"
-    for run in _runs(touch):
+    for run in runs(touch):
         if touch.access is not Access.W and (word.inst.mnemonic, name) not in _LAZY:
             cells = shadow.cut(shadow.defined, run)
             if not cells.all():
                 message = f"operand {name} = {touch.view} reads bytes that were never written{_indices(word)}"
-                findings.add("uninitialized", word.pc, word.inst, message, None, name)
+                findings.add("uninitialized", word.pc, word.inst, message, None, name, word.indices)
         # a word's own number is not recorded yet; of its own engine everything before counts like any other engine's words
         for queue, engine in enumerate(QUEUES):
             done, issued = known[queue], order.issued[queue] - (queue == order.engine)
@@ -163,10 +195,10 @@ def _check_touch(touch: Touch, shadow: _Shadow, order: _Order, known: list[int],
                 if latest > done:
                     other = order.pcs[queue][latest - 1]
                     message = f"{doing} {name} = {touch.view}{_indices(word)} while {engine.value} word at pc {other:#06x}, which {what} it, may be running"
-                    findings.add("race", word.pc, word.inst, message, other, name)
+                    findings.add("race", word.pc, word.inst, message, other, name, word.indices)
 
 
-def _check_outputs(entry: Entry, words: Sequence[Dispatch], shadows: dict[Memory, _Shadow], findings: Findings) -> None:
+def _check_outputs(entry: Entry, words: Sequence[Dispatch], shadows: dict[Memory, Shadow], findings: Findings) -> None:
     for tensor in entry.outputs:
         shadow = shadows.get((Space.DRAM, tensor.region))
         first, end = tensor.offset, tensor.offset + tensor.nbytes
@@ -175,7 +207,7 @@ def _check_outputs(entry: Entry, words: Sequence[Dispatch], shadows: dict[Memory
             findings.add("output", last.pc, last.inst, f"output {tensor.name} is not completely written at the end", None, tensor.name)
 
 
-def _runs(touch: Touch) -> Iterator[Run]:
+def runs(touch: Touch) -> Iterator[Run]:
     """The bytes of an operand as strided runs: one, except for i4 rows that do not begin on a byte."""
     view, (planes, rows, cols) = touch.view, touch.extents
     bits = view.dtype.bits

@@ -1,7 +1,7 @@
 """What `llmchip` offers, with PyTorch imported only by what needs it.
 
-    program = llmchip.compile(model, {"input_ids": ids}); program(input_ids=ids); program.save("model.llmchip")
-    llmchip.load("model.llmchip")(input_ids=ids.numpy())
+program = llmchip.compile(model, {"input_ids": ids}); program(input_ids=ids); program.save("model.llmchip")
+llmchip.load("model.llmchip")(input_ids=ids.numpy())
 """
 
 from collections.abc import Mapping
@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 __all__ = ["Loaded", "compile", "load", "verify_image"]
 
 
-def compile(  # noqa: A001 - the name that users expect
-    model: Any, example_inputs: tuple[Any, ...] | Mapping[str, Any] | None = None, *, chip: str | PathLike[str] | Chip = "edge", **options: Any
+def compile(
+    model: Any,
+    example_inputs: tuple[Any, ...] | Mapping[str, Any] | None = None,
+    *,
+    chip: str | PathLike[str] | Chip = "edge",
+    **options: Any,
 ) -> "Program":
     """Compile a module for these example inputs (a tuple of positional or a dict of keyword arguments).
 

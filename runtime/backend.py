@@ -27,7 +27,9 @@ __all__ = ["backend", "refresh"]
 Runner = Callable[..., tuple[Any, ...]]
 
 
-def backend(gm: fx.GraphModule, example_inputs: Sequence[Any], *, options: Mapping[str, Any] | None = None, mode: str | None = None) -> "Frame":
+def backend(
+    gm: fx.GraphModule, example_inputs: Sequence[Any], *, options: Mapping[str, Any] | None = None, mode: str | None = None
+) -> "Frame":
     """Called by Dynamo with a graph of torch operations, the weights among its inputs."""
     return Frame(gm, roles(gm, example_inputs), options or {}, mode)
 
@@ -164,7 +166,9 @@ class _NoGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        raise Error("a model on the chip cannot be trained: there is no backward pass", hint="use torch.no_grad(), or train with another backend")
+        raise Error(
+            "a model on the chip cannot be trained: there is no backward pass", hint="use torch.no_grad(), or train with another backend"
+        )
 
 
 def _not_differentiable(results: tuple[Any, ...], args: Sequence[Any]) -> tuple[Any, ...]:

@@ -61,7 +61,9 @@ class Comparer:
         self.differing: dict[str, int] = {}
         self.first: dict[str, Any] | None = None
 
-    def probe(self, pc: int, indices: tuple[int, ...], inst: Inst, operands: Mapping[str, int], views: Mapping[str, View], memory: Memory) -> None:
+    def probe(
+        self, pc: int, indices: tuple[int, ...], inst: Inst, operands: Mapping[str, int], views: Mapping[str, View], memory: Memory
+    ) -> None:
         if inst.row.engine is Engine.STO and views["d"].space is Space.DRAM and views["d"].region is Region.OUT:
             self._stores.append((pc, views["d"], extents_of(inst.row.field("d"), operands)))
         for tap in self._taps.get(pc, ()):
@@ -100,7 +102,15 @@ class Comparer:
         return self._states[number]
 
     def _mark(
-        self, state: _State, pc: int, unequal: NDArray[np.bool_], offset: int, strides: Extents, expected: Array, actual: Array, dtype: Dtype
+        self,
+        state: _State,
+        pc: int,
+        unequal: NDArray[np.bool_],
+        offset: int,
+        strides: Extents,
+        expected: Array,
+        actual: Array,
+        dtype: Dtype,
     ) -> None:
         """Count every element once, however often it is written."""
         if state.wrong is None:
@@ -161,7 +171,8 @@ class Comparer:
                 index = [int(i) for i in np.unravel_index(int(np.argmin(state.seen)), state.node.shape)]
                 self._differs(state.node, None, index, "a value", "never written", state.left)
         for node in self._debug.nodes:
-            if node.status == "materialized" and node.name not in self.compared and node.name not in self.differing and math.prod(node.shape):
+            known = node.name in self.compared or node.name in self.differing or 0 in node.shape
+            if node.status == "materialized" and not known:
                 self._differs(node, None, [], "a value", "no word of the program is known to write it", math.prod(node.shape))
 
 

@@ -1,7 +1,7 @@
 """The device: an image on an emulated chip. Binds inputs by name, launches the binary, reads outputs. Needs no torch.
 
-    device = Executable(load_image("minilm.llmchip"))
-    device({"input_ids": ids, "attention_mask": mask})["last_hidden_state"]
+device = Executable(load_image("minilm.llmchip"))
+device({"input_ids": ids, "attention_mask": mask})["last_hidden_state"]
 """
 
 import threading
@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emulator.machine import Machine, Probe
+from emulator.memory import Fault
 from isa.errors import InputError, Trap
 from isa.image import Image
 from isa.records import Entry, TensorSpec
-from isa.spec import Region
+from isa.spec import Region, Space
+from isa.views import View
 from runtime.arrays import STORAGE, Array, to_storage, to_user
 
 _BORN = frozenset({Region.WEIGHTS, Region.CONST, Region.IN, Region.PARAMS})  # written by the host before a launch
@@ -70,6 +72,17 @@ class Executable:
             raise _explained(trap, self.image, inputs) from trap.__cause__
         if code:
             raise Trap(f"the program stopped with exit code {code}", entry.pc)
+        for spec in entry.outputs:
+            self._require_written(entry, spec)
+
+    def _require_written(self, entry: Entry, spec: TensorSpec) -> None:
+        """An output left out would show what an earlier launch wrote there."""
+        assert self._machine is not None
+        if spec.elements:
+            try:
+                self._machine.memory.source(View(Space.DRAM, spec.region, spec.storage, spec.offset), (1, 1, spec.elements))
+            except Fault as fault:
+                raise Trap(f"the program ended without writing all of output '{spec.name}': {fault}", entry.pc) from fault
 
     def _node_of(self, pc: int) -> str:
         node = self.image.debug.node_at(pc)

@@ -41,9 +41,9 @@ def split(captured: Captured, options: Options, chip: Chip) -> Callable[..., tup
     static = _static(gm.graph)
     support = _Support(options, chip, static)
     for node in gm.graph.nodes:
-        picks = node.target is operator.getitem
-        if node.op == "call_function" and not picks and node not in static and (reason := support.reason(node)):
-            warn_once(operation(node), reason)
+        if node.op == "call_function" and node.target is not operator.getitem and node not in static and (reason := support.reason(node)):
+            if "val" in node.meta:  # otherwise a check of PyTorch's own that computes nothing
+                warn_once(operation(node), reason)
     partitioner = CapabilityBasedPartitioner(gm, support, allows_single_node_partition=True)
     parts = [part for part in partitioner.propose_partitions() if any(_computes(node, static) for node in part.nodes)]
     fused = partitioner.fuse_partitions(parts, prefix="chip_")
@@ -65,7 +65,9 @@ def _place(outer: fx.GraphModule, node: fx.Node, options: Options, chip: Chip) -
         warn_once(", ".join(sorted({operation(n) for n in piece.graph.nodes if n.op == "call_function"})), str(error))
         return
     holders = piece.graph.find_nodes(op="placeholder")
-    order = [index for index, n in enumerate(holders) if not n.meta.get("weight")] + [i for i, n in enumerate(holders) if n.meta.get("weight")]
+    order = [index for index, n in enumerate(holders) if not n.meta.get("weight")] + [
+        i for i, n in enumerate(holders) if n.meta.get("weight")
+    ]
     setattr(outer, node.target, _Piece(part, order, single))
 
 
@@ -96,6 +98,8 @@ class _Support(OperatorSupportBase):
         if node.target is operator.getitem:
             assert isinstance(node.args[0], fx.Node)
             return self.reason(node.args[0])
+        if "val" not in node.meta:
+            return "it has no result"
         use = _use(node)
         if use not in self._known:
             self._known[use] = self._try(node)

@@ -312,7 +312,7 @@ def draw(example: Mapping[str, Any], seed: int, limits: Mapping[str, int] | None
     generator = torch.Generator().manual_seed(seed)
     drawn: dict[str, Any] = {}
     for name, like in example.items():
-        if not isinstance(like, torch.Tensor):
+        if not isinstance(like, torch.Tensor) or like.is_complex():  # the compiler says what it thinks of complex numbers
             drawn[name] = like
         elif name == "attention_mask" and like.ndim == 2 and not like.is_floating_point():
             lengths = torch.randint((like.shape[1] + 1) // 2, like.shape[1] + 1, (like.shape[0], 1), generator=generator)

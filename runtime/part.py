@@ -6,8 +6,9 @@ from torch import Tensor
 
 from compiler.frontend.capture import Captured
 from compiler.options import Options
-from compiler.pipeline import compile_captured
+from compiler.pipeline import Compiled, compile_captured
 from isa.chip import Chip
+from isa.errors import Error, UnsupportedError
 from runtime.executable import Executable
 from runtime.tensors import bind, to_tensor
 from runtime.weights import PackedCache
@@ -17,7 +18,7 @@ class Part:
     """Takes the captured graph's inputs, then its weights; packs the weights when they are new."""
 
     def __init__(self, captured: Captured, options: Options, chip: Chip) -> None:
-        self.compiled = compile_captured(captured, options, chip)
+        self.compiled = _compiled(captured, options, chip)
         self._names = [weight.name for weight in captured.weights]
         self._inputs = len(captured.inputs)
         self._packed = PackedCache(self._pack)
@@ -31,3 +32,15 @@ class Part:
     def _pack(self, weights: Sequence[Tensor]) -> Executable:
         named = {name: tensor.detach() for name, tensor in zip(self._names, weights, strict=True)}
         return Executable(self.compiled.image(named))
+
+
+def _compiled(captured: Captured, options: Options, chip: Chip) -> Compiled:
+    """A graph that the compiler stumbles over is one that it does not support: it must not take the user's program down."""
+    try:
+        return compile_captured(captured, options, chip)
+    except Error:
+        raise
+    except Exception as error:
+        raise UnsupportedError(
+            f"the compiler failed with {type(error).__name__}: {error}", hint="this is a bug in llmchip, please report it"
+        ) from error

@@ -18,13 +18,14 @@ from compiler.options import Options
 from compiler.pipeline import Compiled, compile_captured
 from isa.chip import Chip, load_chip
 from isa.disasm import disassemble
-from isa.errors import InputError
+from isa.errors import CompileError, InputError
 from isa.image import Image, write_image
 from runtime.executable import Executable
 from runtime.tensors import bind, to_tensor, weights_sha256
 from runtime.threads import alone
 from runtime.verify import Verification, verify_image
 from runtime.version import __version__
+from runtime.weights import stamps
 
 
 class Program:
@@ -33,6 +34,7 @@ class Program:
     def __init__(self, compiled: Compiled, model: Any = None) -> None:
         self.compiled = compiled
         self._model = model
+        self._weights = stamps(compiled.lowered.captured.tensors.values())
 
     @cached_property
     def image(self) -> Image:
@@ -46,6 +48,7 @@ class Program:
     @cached_property
     def reference(self) -> "Reference":
         """The frozen graph in stock PyTorch operations only: what the chip must equal, bit for bit."""
+        self._check_unchanged()
         return Reference(self.compiled)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -55,11 +58,13 @@ class Program:
 
     def save(self, path: str | PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
         """Write the image file. `metadata` is added to what the image records of its origin."""
+        self._check_unchanged()
         own = {"weights_sha256": weights_sha256(self.compiled.lowered.captured.tensors)}
         write_image(replace(self.image, metadata={**self.image.metadata, **own, **(metadata or {})}), path)
 
     def verify(self, *args: Any, **kwargs: Any) -> Verification:
         """Run these inputs on the chip and in PyTorch, and compare every node's bits; distance to the float model beside it."""
+        self._check_unchanged()
         captured = self.compiled.lowered.captured
         arrays = bind(self.image.entry().inputs, captured.flatten(args, kwargs))
         return verify_image(self.image, self.compiled, arrays, self._float_outputs(args, kwargs))
@@ -67,6 +72,11 @@ class Program:
     def disassemble(self) -> str:
         """Assembly, with the user's source lines as comments. Data sections of 4 KiB or more are left out."""
         return disassemble(self.image)[0]
+
+    def _check_unchanged(self) -> None:
+        """The image has the weights of the moment when it was made; comparing it with others would mislead."""
+        if stamps(self.compiled.lowered.captured.tensors.values()) != self._weights:
+            raise CompileError("the model's weights have changed since it was compiled", hint="compile it again")
 
     def _float_outputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor] | None:
         if self._model is None:
@@ -110,13 +120,17 @@ class Reference:
         return getattr(self.graph_module, name)
 
 
-def compile_model(model: Any, example_inputs: Sequence[Any] | Mapping[str, Any] | None, chip: str | PathLike[str] | Chip, options: Mapping[str, Any]) -> Program:
+def compile_model(
+    model: Any, example_inputs: Sequence[Any] | Mapping[str, Any] | None, chip: str | PathLike[str] | Chip, options: Mapping[str, Any]
+) -> Program:
     """See runtime.api.compile."""
     selected = load_chip(chip)
     named = {**options, "chip": chip if isinstance(chip, str) else selected.name}
     with alone():
         compiled = compile_captured(_capture(model, example_inputs), Options.from_strings(named), selected)
-    return Program(compiled, None if isinstance(model, ExportedProgram) else model)
+        program = Program(compiled, None if isinstance(model, ExportedProgram) else model)
+        program.image  # noqa: B018 - packed now, with the weights as they are now
+    return program
 
 
 def _capture(model: Any, example_inputs: Sequence[Any] | Mapping[str, Any] | None) -> Captured:
@@ -130,4 +144,6 @@ def _capture(model: Any, example_inputs: Sequence[Any] | Mapping[str, Any] | Non
         return capture(model, (), dict(example_inputs))
     if isinstance(example_inputs, (tuple, list)):
         return capture(model, tuple(example_inputs))
-    raise InputError(f"example inputs are a {type(example_inputs).__name__}", hint="pass a tuple of positional or a dict of keyword arguments")
+    raise InputError(
+        f"example inputs are a {type(example_inputs).__name__}", hint="pass a tuple of positional or a dict of keyword arguments"
+    )

@@ -37,7 +37,8 @@ def bind(specs: Iterable[TensorSpec], tensors: Iterable[Tensor]) -> dict[str, Ar
     for spec, tensor in zip(specs, tensors, strict=True):
         if name_of(tensor.dtype) != spec.dtype and (tensor.is_floating_point() or spec.storage.is_float):
             raise InputError(
-                f"input '{spec.name}' is {name_of(tensor.dtype)}, the program was compiled for {spec.dtype}", hint="convert it, or compile again"
+                f"input '{spec.name}' is {name_of(tensor.dtype)}, the program was compiled for {spec.dtype}",
+                hint="convert it, or compile again",
             )
         arrays[spec.name] = to_array(tensor)
     return arrays

@@ -18,7 +18,7 @@ from compiler.pipeline import Compiled
 from isa.errors import InputError
 from isa.image import Image
 from isa.records import DebugNode, TensorSpec
-from runtime.arrays import Array, comparable
+from runtime.arrays import Array
 from runtime.compare import Comparer
 from runtime.executable import Executable
 from runtime.reference import LazyReference
@@ -50,7 +50,9 @@ class Verification:
         return self.bit_exact
 
 
-def verify_image(image: Image, compiled: Compiled, inputs: Mapping[str, Array | Tensor], expected: Sequence[Tensor] | None = None) -> Verification:
+def verify_image(
+    image: Image, compiled: Compiled, inputs: Mapping[str, Array | Tensor], expected: Sequence[Tensor] | None = None
+) -> Verification:
     """Compare the image's code with the graph that `compiled` froze. `expected`: the original model's outputs, for `float`.
 
     Raises Trap if the program does, InputError for inputs that do not fit or an image of another model.
@@ -63,7 +65,7 @@ def verify_image(image: Image, compiled: Compiled, inputs: Mapping[str, Array | 
     reference = LazyReference(lowered.main, (*tensors, *lowered.pack_weights()))
     comparer = Comparer(image, reference)
     results = executable.run(arrays, probe=comparer.probe)
-    wanted = [_stored(value) for value in reference.outputs()]
+    wanted = [to_array(value) for value in reference.outputs()]
     for spec, value in zip(entry.outputs, wanted, strict=True):
         comparer.compare_output(spec, executable.tensor(spec), value)
     distance = _distance(entry.outputs, results, expected) if expected is not None else None
@@ -76,15 +78,15 @@ def _check_same_graph(image: Image, compiled: Compiled) -> None:
     own = [(spec.name, spec.shape) for spec in (*entry.inputs, *entry.outputs)]
     fresh = [(info.name, info.shape) for info in (*lowered.inputs, *lowered.outputs)]
     if own != fresh:
-        raise InputError(f"the image has the interface {own}, the model {fresh}", hint="verify with the model and shapes that it was compiled from")
+        raise InputError(
+            f"the image has the interface {own}, the model {fresh}", hint="verify with the model and shapes that it was compiled from"
+        )
     shapes = {node.name: node.meta["val"].shape for node in lowered.main.graph.nodes if isinstance(node.meta.get("val"), Tensor)}
     for node in image.debug.nodes:
         if node.status == "materialized" and tuple(shapes.get(node.name, ())) != node.shape:
-            raise InputError(f"the image computes a node '{node.name}' {list(node.shape)}, which the model does not have", hint="compile it again")
-
-
-def _stored(value: Tensor) -> Array:
-    return to_array(value)
+            raise InputError(
+                f"the image computes a node '{node.name}' {list(node.shape)}, which the model does not have", hint="compile it again"
+            )
 
 
 def _report(image: Image, compiled: Compiled, comparer: Comparer, distance: dict[str, Any] | None) -> Verification:
@@ -123,6 +125,3 @@ def _distance(specs: Sequence[TensorSpec], results: Mapping[str, Array], expecte
         cosines.append(float(ours @ theirs) / norms if norms else float(bool((ours == theirs).all())))
         largest.append(float((ours - theirs).abs().max()))
     return {"cosine": min(cosines), "max_abs": max(largest)} if cosines else {"cosine": None, "max_abs": None}
-
-
-__all__ = ["Verification", "comparable", "verify_image"]

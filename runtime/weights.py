@@ -9,7 +9,7 @@ import hashlib
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,12 +45,12 @@ class PackedCache:
 
     def get(self, tensors: Sequence[Tensor]) -> Executable:
         """The executable with exactly these weights, packed now unless nothing has changed."""
-        key, stamps = tuple(map(id, tensors)), tuple(map(_stamp, tensors))
+        key, now = tuple(map(id, tensors)), stamps(tensors)
         with self._lock:
             entry = self._entries.get(key)
-            if entry is None or not entry.belongs_to(tensors, stamps):
+            if entry is None or not entry.belongs_to(tensors, now):
                 self._entries.pop(key, None)  # first, so that old and new weights are not held at once
-                entry = _Packed(tuple(map(TensorWeakRef, tensors)), stamps, self._pack(tensors))
+                entry = _Packed(tuple(map(TensorWeakRef, tensors)), now, self._pack(tensors))
                 self._entries[key] = entry
             self._entries.move_to_end(key)
             while len(self._entries) > KEPT:
@@ -69,6 +69,11 @@ def refresh() -> None:
     """
     for cache in list(_caches):
         cache.clear()
+
+
+def stamps(tensors: Iterable[Tensor]) -> tuple[tuple[Any, ...], ...]:
+    """Equal to what it was before unless one of the tensors was changed."""
+    return tuple(map(_stamp, tensors))
 
 
 def _stamp(tensor: Tensor) -> tuple[Any, ...]:

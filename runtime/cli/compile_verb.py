@@ -143,28 +143,38 @@ def _print_times(console: Any, seconds: Mapping[str, float]) -> None:
     console.print(table)
 
 
-def _pass_names(given: Given) -> list[str]:
+def _steps(given: Given) -> list[dict[str, Any]]:
+    """All passes in order: those on the graph, then those on the tile program, which never change a bit."""
+    from importlib import import_module
+
     from compiler.lower import pipeline
+    from compiler.options import TILE_PASSES
     from runtime.cli.session import make_options
 
-    return [step.name for step in pipeline(make_options(given))]
+    def doc_of(kind: type) -> str | None:
+        """The class's docstring; that of its module where dataclass has put a signature in its place."""
+        own = kind.__doc__ or ""
+        return import_module(kind.__module__).__doc__ if own.startswith(f"{kind.__name__}(") else own
+
+    graph = [(step.name, step.changes_bits, doc_of(type(step))) for step in pipeline(make_options(given))]
+    modules = {"fuse": "compiler.tile.kernels", "schedule": "compiler.tile.schedule"}
+    tile = [(name, False, import_module(modules[name]).__doc__) for name in TILE_PASSES]
+    return [
+        {"pass": name, "level": level, "may_change_bits": changes, "does": (doc or "").strip().split("\n")[0]}
+        for level, steps in (("graph", graph), ("tile", tile))
+        for name, changes, doc in steps
+    ]
 
 
 def _list_passes(given: Given, as_json: bool) -> int:
-    from compiler.lower import pipeline
-    from runtime.cli.session import make_options
-
-    steps = [
-        {"pass": step.name, "may_change_bits": step.changes_bits, "does": (type(step).__doc__ or "").strip().split("\n")[0]}
-        for step in pipeline(make_options(given))
-    ]
+    steps = _steps(given)
 
     def text() -> None:
         from rich.table import Table
 
-        table = Table("pass", "may change bits", "does", box=None)
+        table = Table("pass", "level", "may change bits", "does", box=None)
         for step in steps:
-            table.add_row(str(step["pass"]), "yes" if step["may_change_bits"] else "no", str(step["does"]))
+            table.add_row(step["pass"], step["level"], "yes" if step["may_change_bits"] else "no", step["does"])
         stdout().print(table)
 
     reply(steps, as_json, text)
@@ -172,7 +182,8 @@ def _list_passes(given: Given, as_json: bool) -> int:
 
 
 def _check_passes(given: Given, names: list[str]) -> None:
+    """Only graph passes can be printed or stopped after."""
     if names:
-        known = _pass_names(given)
+        known = dict.fromkeys(step["pass"] for step in _steps(given) if step["level"] == "graph")
         for name in names:
-            need(name in known or name == "all", f"there is no pass '{name}'", hint=f"the passes are {', '.join(dict.fromkeys(known))}")
+            need(name in known or name == "all", f"there is no graph pass '{name}'", hint=f"the passes are {', '.join(known)}")

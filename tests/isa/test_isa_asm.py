@@ -47,7 +47,7 @@ def test_labels_give_loop_lengths() -> None:
 def test_comments_say_what_operands_are() -> None:
     """Breaks when views are not followed through the text, loops are not indented or nodes not named."""
     text = disassemble(small_image())[0]
-    assert "; 0x0040 d=sram[0x0]:i32 2x8, a=sram[0x0]:i32 2x8" in text
+    assert "; 0x0040 d=sram[0x0:0x40] i32 2x8 <x>, a=sram[0x0:0x40] i32 2x8 <x>" in text
     assert "; ---- add (aten.add) m.py:3: x + 1" in text
     loop = """vset v=v1, space=acc, dtype=f32, base=64
 vinc v=v1, level=0, inc=4, mod=2
@@ -56,7 +56,7 @@ act f=exp, d=v1, a=v1, rows=1, cols=1
 halt"""
     looped = list(disassemble_code(assemble(loop)))
     assert looped[-2].startswith("  act")
-    assert looped[-2].endswith("d=acc[0x40]:f32 1x1, a=acc[0x40]:f32 1x1; v1 moves by 0x4*i0%2")
+    assert looped[-2].endswith("d=acc[0x40:0x44] f32 1x1, a=acc[0x40:0x44] f32 1x1; v1 moves by 0x4*i0%2")
 
 
 @pytest.mark.parametrize(

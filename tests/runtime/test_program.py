@@ -142,3 +142,14 @@ def test_unusable_arguments_say_what_to_do() -> None:
         llmchip.compile(Mlp().train(), (torch.zeros(2, 12),))
     with pytest.raises(llmchip.CompileError, match="unknown option 'colour'"):
         llmchip.compile(make(Mlp), (torch.zeros(2, 12),), colour=1)
+
+
+def test_weights_changed_after_compiling_are_not_mixed_with_the_image(x: torch.Tensor) -> None:
+    model = make(Mlp)
+    program = llmchip.compile(model, (x,))
+    before = program(x)["y"]
+    with torch.no_grad():
+        model.up.weight.mul_(2)
+    assert torch.equal(program(x)["y"], before)
+    with pytest.raises(llmchip.CompileError, match="weights have changed"):
+        program.verify(x)

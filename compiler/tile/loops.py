@@ -1,0 +1,181 @@
+"""Loops: find identical layers among the kernels, so that one body serves them all.
+
+    k0 | q k v attention out up down | q k v attention out up down | … | q k v attention out up down'
+         body, repeated `count` times, weights at a constant stride                    what follows
+
+Iterations must be the same operations on the same shapes, connected in the same way: to their own values, to the values of
+the iteration before (*carried*, which keep one home), to values from before the loop, and to constants of their own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import getitem
+from typing import Any
+
+from torch import fx
+
+from compiler.tile.graph import Role, base, computing, role
+from compiler.tile.kernels import Kernel
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Kernels start .. start + period*count are `count` iterations of one body.
+
+    `canonical` maps nodes of later iterations to their counterparts in the first; `instances` maps a node of the first
+    iteration to its counterparts in all; `carried` maps a value from before the loop to the value of the body that
+    takes its place; `constants` maps a constant of the first iteration to those of all iterations.
+    """
+
+    start: int
+    period: int
+    count: int
+    canonical: dict[fx.Node, fx.Node] = field(default_factory=dict)
+    instances: dict[fx.Node, list[fx.Node]] = field(default_factory=dict)
+    carried: dict[fx.Node, fx.Node] = field(default_factory=dict)
+    constants: dict[fx.Node, list[fx.Node]] = field(default_factory=dict)
+
+    @property
+    def end(self) -> int:
+        """Index of the first kernel after the loop."""
+        return self.start + self.period * self.count
+
+    def reduced(self, kernels: Sequence[Kernel]) -> list[Kernel]:
+        """The kernels with one copy of the body."""
+        return [*kernels[: self.start + self.period], *kernels[self.end :]]
+
+    def home_of(self, node: fx.Node) -> fx.Node:
+        """The value whose home this one shares."""
+        node = self.canonical.get(node, node)
+        return self.carried.get(node, node)
+
+
+def hoist(kernels: Sequence[Kernel]) -> list[Kernel]:
+    """Kernels that depend on inputs alone (masks) first, so that they do not stand in the middle of the first layer."""
+    made = {node for kernel in kernels for node in kernel.nodes}
+    free = [k for k in kernels if not any(computing(base(n)) in made - k.members for node in k.nodes for n in node.all_input_nodes)]
+    first = [k for k in free if k is not kernels[0]]
+    return [*kernels[:1], *first, *(k for k in kernels[1:] if k not in first)]
+
+
+def find_loop(kernels: Sequence[Kernel]) -> Repeat | None:
+    """The longest repetition that holds, or None."""
+    prints = [_signature(k) for k in kernels]
+    for start, period, count in _candidates(prints):
+        for fewer in range(count, 1, -1):
+            found = _match(kernels, start, period, fewer)
+            if found is not None:
+                return found
+    return None
+
+
+def _signature(kernel: Kernel) -> tuple[Any, ...]:
+    return (kernel.domain, tuple((node.target, _plain(node.args), _plain(node.kwargs), _meta(node)) for node in kernel.nodes))
+
+
+def _meta(node: fx.Node) -> tuple[Any, ...]:
+    values = node.meta["val"]
+    return tuple((tuple(v.shape), v.dtype) for v in (values if isinstance(values, tuple | list) else (values,)))
+
+
+def _plain(value: Any) -> Any:
+    """Arguments with every node replaced by a mark, hashable."""
+    if isinstance(value, fx.Node):
+        return "node"
+    if isinstance(value, tuple | list):
+        return tuple(_plain(v) for v in value)
+    if isinstance(value, dict):
+        return tuple(sorted((k, _plain(v)) for k, v in value.items()))
+    return (type(value).__name__, str(value))
+
+
+def _candidates(prints: Sequence[object]) -> list[tuple[int, int, int]]:
+    """(start, period, count) of runs of equal signatures, most kernels saved first."""
+    found = []
+    for period in range(1, len(prints) // 2 + 1):
+        run = 0
+        for i in range(len(prints) - period, -1, -1):
+            run = run + 1 if i + period < len(prints) and prints[i] == prints[i + period] else 0
+            if run >= period:
+                found.append((i, period, run // period + 1))
+    return sorted(found, key=lambda c: (-(c[2] - 1) * c[1], c[0]))[:64]
+
+
+def _match(kernels: Sequence[Kernel], start: int, period: int, count: int) -> Repeat | None:
+    """Check the connections of every iteration; None if one differs."""
+    bodies = [[node for k in kernels[start + i * period : start + (i + 1) * period] for node in k.nodes] for i in range(count)]
+    repeat = Repeat(start, period, count)
+    for body in bodies:
+        for own, other in zip(bodies[0], body, strict=True):
+            for a, b in _values(own, other):
+                repeat.instances.setdefault(a, []).append(b)
+                if a is not b:
+                    repeat.canonical[b] = a
+    for i in range(1, count):
+        for own, other in zip(bodies[0], bodies[i], strict=True):
+            if not all(_same(repeat, i, x, y) for x, y in zip(_operands(own), _operands(other), strict=True)):
+                return None
+    return repeat if _contained(repeat, bodies) and _carried_in_place(repeat, kernels) else None
+
+
+def _values(own: fx.Node, other: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
+    """A node and its results, paired with their counterparts."""
+    results = {u.args[1]: u for u in other.users if u.target is getitem}
+    pairs = [(u, results[u.args[1]]) for u in own.users if u.target is getitem and u.args[1] in results]
+    return [(own, other), *pairs]
+
+
+def _operands(node: fx.Node) -> list[fx.Node]:
+    found: list[fx.Node] = []
+    fx.map_arg((node.args, node.kwargs), lambda n: found.append(n))
+    return found
+
+
+def _same(repeat: Repeat, i: int, x: fx.Node, y: fx.Node) -> bool:
+    """Whether operand `y` of iteration `i` is to it what `x` is to the first iteration."""
+    if x is y:
+        return x not in repeat.instances
+    if x in repeat.instances:
+        return repeat.instances[x][i] is y
+    if x.op == "placeholder" and y.op == "placeholder":
+        known = repeat.constants.setdefault(x, [x])
+        if len(known) == i:
+            known.append(y)
+        return len(known) > i and known[i] is y and _meta(x) == _meta(y) and bool(x.meta.get("weight"))
+    if x.op == y.op == "call_function" and role(x) is Role.VIEW and role(y) is Role.VIEW and base(x) is not x:
+        plain = x.target is y.target and _plain(x.args) == _plain(y.args) and _meta(x) == _meta(y)
+        return plain and all(_same(repeat, i, a, b) for a, b in zip(_operands(x), _operands(y), strict=True))
+    inside = repeat.canonical.get(y, y)
+    if inside in repeat.instances and repeat.instances[inside][i - 1] is y and x.op == "call_function" and _meta(x) == _meta(y):
+        return repeat.carried.setdefault(x, inside) is inside
+    return False
+
+
+def _contained(repeat: Repeat, bodies: Sequence[Sequence[fx.Node]]) -> bool:
+    """No value of an iteration but the last is read later than by the next one."""
+    where = {node: i for i, body in enumerate(bodies) for node in body}
+    for copies in repeat.instances.values():
+        for i, node in enumerate(copies[:-1]):
+            if any(where.get(reader, -1) not in (i, i + 1) for reader in _readers(node)):
+                return False
+    return all(len(c) == repeat.count for c in repeat.constants.values())
+
+
+def _readers(node: fx.Node) -> list[fx.Node]:
+    found: list[fx.Node] = []
+    for user in node.users:
+        found += _readers(user) if user.op == "call_function" and role(user) is Role.VIEW else [user]
+    return found
+
+
+def _carried_in_place(repeat: Repeat, kernels: Sequence[Kernel]) -> bool:
+    """Every carried value is read for the last time in a kernel before the one that writes its successor, and nothing
+    outside the loop needs the old value."""
+    place = {node: j for j, k in enumerate(kernels[repeat.start : repeat.start + repeat.period]) for node in k.nodes}
+    for old, new in repeat.carried.items():
+        written = place[computing(new)]
+        for reader in _readers(old):
+            index = next((j for j, k in enumerate(kernels) if reader in k.members), None)
+            if index is None or index >= repeat.start + repeat.period or (index >= repeat.start and place[reader] >= written):
+                return False
+    return len(set(repeat.carried.values())) == len(repeat.carried)

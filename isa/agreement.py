@@ -1,0 +1,92 @@
+"""Which types the operands of one word may have together, beyond what each may have alone.
+
+`disagreement` gives the reason why a word with these views would trap, or "". One rule per mnemonic; words without a rule have
+nothing to agree on. Restates the emulator's traps on purpose (`emulator/`): a test holds the two equal.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from isa.spec import FLOATS, INTS, MM_FORMAT, TAP, VOP, VRED, Dtype, Region, Space
+from isa.views import View
+
+Views = Mapping[str, View]
+Operands = Mapping[str, int]
+READ_ONLY: Final = (Region.WEIGHTS, Region.CONST)
+_COMPARISONS: Final = ("eq", "ne", "lt", "le")
+_BITWISE: Final = ("and", "or", "xor")
+_PRODUCTS: Final[Mapping[str, tuple[Dtype, tuple[Dtype, ...], tuple[Dtype, ...]]]] = {  # c, a, w
+    "i8": (Dtype.I32, (Dtype.I8,), (Dtype.I8, Dtype.I4)),
+    "i8group": (Dtype.F32, (Dtype.I8,), (Dtype.I8,)),
+    "i4group": (Dtype.F32, (Dtype.I8,), (Dtype.I4,)),
+    "float": (Dtype.F32, FLOATS, FLOATS),
+}
+
+
+def disagreement(mnemonic: str, operands: Operands, views: Views) -> str:
+    """Why these views do not go together in this word; "" if they do."""
+    rule = _RULES.get(mnemonic)
+    return next(rule(operands, views), "") if rule else ""
+
+
+def _copy(operands: Operands, views: Views) -> Iterator[str]:
+    source, target = views["a"].dtype, views["d"].dtype
+    if source is not target:
+        yield f"a copy cannot turn {source.name.lower()} into {target.name.lower()}"
+
+
+def _gather(operands: Operands, views: Views) -> Iterator[str]:
+    yield from _copy(operands, views)
+    if views["a"].rs * views["a"].dtype.bits % 8:
+        yield "rows of a gathered table must start on a byte"
+
+
+def _store(operands: Operands, views: Views) -> Iterator[str]:
+    yield from _copy(operands, views)
+    if views["d"].space is Space.DRAM and views["d"].region in READ_ONLY:
+        yield f"region {views['d'].region.name.lower()} is read-only"
+
+
+def _product(operands: Operands, views: Views) -> Iterator[str]:
+    fmt = MM_FORMAT[operands["fmt"]]
+    c, a, w = _PRODUCTS[fmt]
+    if views["c"].dtype is not c or views["a"].dtype not in a or views["w"].dtype not in w:
+        yield f"format {fmt} does not work on {', '.join(f'{name} {views[name].dtype.name.lower()}' for name in 'caw')}"
+    if fmt.endswith("group") and not {"sa", "sw"} <= views.keys():
+        yield f"format {fmt} needs scales sa and sw"
+    if not fmt.endswith("group") and views.keys() & {"sa", "sw", "zw"}:
+        yield f"format {fmt} takes no scales"
+
+
+def _elementwise(operands: Operands, views: Views) -> Iterator[str]:
+    f, target, source = VOP[operands["f"]], views["d"].dtype, views["a"].dtype
+    integer = all(view.dtype in INTS for view in views.values())
+    if f == "mov":
+        if target in INTS and source not in INTS:
+            yield "mov cannot turn a float into an integer"
+    elif f == "sel":
+        if target in INTS and "b" in views and views["b"].dtype not in INTS:
+            yield "sel cannot turn a float into an integer"
+    elif integer:
+        if f == "div":
+            yield "div does not exist on integers"
+    elif f in _BITWISE:
+        yield f"{f} does not exist on floats"
+    elif target in INTS and f not in _COMPARISONS:
+        yield f"{f} on floats cannot store {target.name.lower()}"
+
+
+def _reduction(operands: Operands, views: Views) -> Iterator[str]:
+    f, target = VRED[operands["f"]], views["d"].dtype
+    if (f == "argmax") != (target is Dtype.I32):
+        yield f"{f} cannot store {target.name.lower()}"
+
+
+def _affine(operands: Operands, views: Views) -> Iterator[str]:
+    if ("tap" in views) != (TAP[operands["red"]] != "none"):
+        yield "tap and red go together"
+
+
+_RULES: Final[Mapping[str, Callable[[Operands, Views], Iterator[str]]]] = {
+    "ldw": _copy, "lda": _copy, "sto": _store, "gather": _gather, "mm": _product, "vop": _elementwise, "vred": _reduction, "vaff": _affine,
+}  # fmt: skip
