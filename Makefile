@@ -22,10 +22,10 @@ demo: $(VENV)/.run ## real MiniLM on the emulated chip: similarity, bit-exactnes
 	@$(BIN)/python -m runtime.cli.demo
 
 test: $(VENV)/.dev ## the tests (a few minutes)
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow"
 
 test-all: $(VENV)/.dev ## every test, the slow ones and more random examples too
-	LLMCHIP_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -n $(WORKERS)
+	LLMCHIP_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 lint: $(VENV)/.dev ## ruff, mypy --strict, import rules
 	$(BIN)/ruff check .
@@ -36,6 +36,10 @@ check: lint test ## what a change must pass before it is proposed
 
 format: $(VENV)/.dev ## sort imports and mend what ruff can mend
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.dev ## write the generated pages again
+	$(BIN)/python -m isa.doc
+	$(BIN)/python tools/write_cli_doc.py
 
 clean: ## remove caches; the virtual environment stays
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print | xargs rm -rf

@@ -14,7 +14,7 @@ from compiler.codegen.image import build_image, region_sizes
 from compiler.codegen.program import Code, generate
 from compiler.frontend.capture import Captured
 from compiler.lower import Lowered, lower
-from compiler.options import Options
+from compiler.options import TILE_PASSES, Options
 from compiler.tile.cost import cycles
 from compiler.tile.ir import Program, verify
 from compiler.tile.place import Placement, place
@@ -76,7 +76,8 @@ def _fit_memory(lowered: Lowered, options: Options, chip: Chip, seconds: dict[st
     for share in SHARES:
         start = time.perf_counter()
         try:
-            tiled = tile(lowered.main.graph, chip, names_in, names_out, fused="fuse" not in options.disable, share=share)
+            on = {name: name not in options.disable for name in TILE_PASSES}
+            tiled = tile(lowered.main.graph, chip, names_in, names_out, fused=on["fuse"], rolled=on["loop"], share=share)
         except CompileError as error:
             raise error if share == SHARES[0] else failure from None
         verify(tiled.program)

@@ -34,7 +34,7 @@ _LABELLED = "len"  # the one operand that may be a label: a loop's length, up to
 Pairs = dict[str, Any]
 
 
-def assemble_file(path: str | PathLike[str]) -> Image:
+def assemble_file(path: str | PathLike[str], chip: Chip | str | None = None) -> Image:
     """The image of an assembly file. Included files are looked for beside it. Raises AssemblyError."""
     try:
         text = Path(path).read_text(encoding="utf-8")

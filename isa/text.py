@@ -6,7 +6,7 @@ vop f=mul, d=v3, a=v1, rows=128, cols=768, imm=0.125 @ mxu<=0, vec<=2
 import difflib
 import math
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
 from functools import lru_cache
 from typing import Any
@@ -15,6 +15,7 @@ import msgspec
 from msgspec import NODEFAULT, Struct
 
 from isa.codec import NO_WAITS, IllegalWord, Inst, encode
+from isa.expression import ExpressionError, evaluate
 from isa.records import PlanRecord, Scalar, Span, Tap, TensorSpec
 from isa.spec import ISA, MAX_COUNT, NO_WAIT, QUEUES, SCALARS, VIEWS, Dtype, Field, Instruction, Kind, Region, Space
 
@@ -28,11 +29,11 @@ _QUEUE_NAMES = tuple(queue.value for queue in QUEUES)
 
 
 class TextError(ValueError):
-    """Text that means nothing. `at` is the piece at fault, `hint` the remedy."""
+    """Text that means nothing. `at` is the piece at fault, `hint` the remedy, `name` a name that is not defined (yet)."""
 
-    def __init__(self, what: str, at: str = "", hint: str = "") -> None:
+    def __init__(self, what: str, at: str = "", hint: str = "", name: str = "") -> None:
         super().__init__(what)
-        self.what, self.at, self.hint = what, at, hint
+        self.what, self.at, self.hint, self.name = what, at, hint, name
 
 
 @lru_cache(1 << 14)
@@ -49,12 +50,12 @@ def parse_word(mnemonic: str, operands: str, marks: str) -> bytes:
     return encode(parse_inst(mnemonic, operands, marks))
 
 
-def parse_inst(mnemonic: str, operands: str = "", marks: str = "") -> Inst:
-    """The instruction of its three pieces of text. Raises TextError."""
+def parse_inst(mnemonic: str, operands: str = "", marks: str = "", names: Mapping[str, Any] | None = None) -> Inst:
+    """The instruction of its three pieces of text. Operands may be expressions in `names`. Raises TextError."""
     row = ISA.get(mnemonic)
     if row is None:
         raise TextError(f"unknown instruction '{mnemonic}'", mnemonic, guess(mnemonic, ISA))
-    given = _operands(row, operands)
+    given = _operands(row, operands, names or {})
     values = []
     for field in row.fields:
         value = given.get(field.name, field.default)
@@ -145,9 +146,23 @@ _FORMAT: dict[Kind, Callable[[Field, int], str]] = {
 }
 
 
-def _operands(row: Instruction, text: str) -> dict[str, int]:
+def split_operands(text: str) -> list[str]:
+    """Pieces between the commas that are outside parentheses."""
+    if "(" not in text:
+        return text.split(",") if text else []
+    pieces, depth = [""], 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth <= 0:
+            pieces.append("")
+        else:
+            pieces[-1] += character
+    return pieces
+
+
+def _operands(row: Instruction, text: str, names: Mapping[str, Any]) -> dict[str, int]:
     given: dict[str, int] = {}
-    for piece in text.split(",") if text else ():
+    for piece in split_operands(text):
         name, equals, value = (part.strip() for part in piece.partition("="))
         field = next((f for f in row.fields if f.name == name), None)
         if field is None:
@@ -156,20 +171,57 @@ def _operands(row: Instruction, text: str) -> dict[str, int]:
             raise TextError(f"{row.mnemonic}: operand {name} is given twice", piece.strip(), "remove one")
         if not equals and field.kind is not Kind.FLAG:
             raise TextError(f"{row.mnemonic}: operand {name} needs a value", piece.strip(), f"write {name}=...")
-        given[name] = 1 if not equals else _value(row, field, value, piece.strip())
+        given[name] = 1 if not equals else _value(row, field, value, piece.strip(), names)
     return given
 
 
-def _value(row: Instruction, field: Field, text: str, piece: str) -> int:
-    """The bits of one operand. Raises TextError for text of the wrong kind or out of range."""
+def _value(row: Instruction, field: Field, text: str, piece: str, names: Mapping[str, Any]) -> int:
+    """The bits of one operand: a literal of its kind, else an expression. Raises TextError for the wrong kind or range."""
     try:
         value = _PARSE[field.kind](field, text)
     except (ValueError, OverflowError) as error:
-        hint = _value_hint(field, text, error)
-        raise TextError(f"{row.mnemonic}: {field.name}={text} is not {_EXPECTED[field.kind]}", piece, hint) from None
+        value = _expression(row, field, text, piece, names, error)
     if not 0 <= value < 1 << field.bits:
-        raise TextError(f"{row.mnemonic}: {field.name}={text} does not fit in {field.bits} bits", piece, f"at most {(1 << field.bits) - 1}")
+        raise TextError(f"{row.mnemonic}: {field.name}={text} does not fit in {field.bits} bits{_shown(text, value)}", piece, f"at most {(1 << field.bits) - 1}")
     return value
+
+
+def _shown(text: str, value: int) -> str:
+    return "" if text.isalnum() and not text[0].isalpha() else f": it is {value}"
+
+
+def _expression(row: Instruction, field: Field, text: str, piece: str, names: Mapping[str, Any], cause: Exception) -> int:
+    """The operand as an alias of a register or as arithmetic; `cause` is what was wrong with it as a literal."""
+    alias = names.get(text)
+    if isinstance(alias, str) and field.kind in (Kind.VIEW, Kind.SCALAR):
+        return _value(row, field, alias, piece, {})
+    if not _is_arithmetic(field, text):
+        raise TextError(f"{row.mnemonic}: {field.name}={text} is not {_EXPECTED[field.kind]}", piece, _value_hint(field, text, cause)) from None
+    try:
+        number = evaluate(text, names)
+        if field.kind is Kind.F32:
+            return parse_float(repr(float(number))) if not text.startswith("bits(") else int(number)
+    except ExpressionError as error:
+        hint = guess(error.name, [n for n in names if not n.startswith("_")][:200]) if error.name and names else ""
+        what = f"{row.mnemonic}: {field.name}={text} is not {_EXPECTED[field.kind]}: {error}"
+        raise TextError(what, piece, hint, error.name) from None
+    except (ValueError, OverflowError) as error:
+        raise TextError(f"{row.mnemonic}: {field.name}={text} is not {_EXPECTED[field.kind]}", piece, str(error)) from None
+    if not isinstance(number, int):
+        raise TextError(f"{row.mnemonic}: {field.name}={text} is {number}, not an integer", piece, "// divides integers and rounds down")
+    return number
+
+
+def _is_arithmetic(field: Field, text: str) -> bool:
+    return field.kind in (Kind.INT, Kind.FLAG, Kind.F32) and _literal_float(text) is None
+
+
+def _literal_float(text: str) -> float | None:
+    """The value of what is a float literal already, so that it is not tried again as arithmetic."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _value_hint(field: Field, text: str, error: Exception) -> str:

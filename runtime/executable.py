@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emulator.machine import Machine, Probe
-from emulator.memory import Fault
+from emulator.memory import Fault, Memory
 from isa.errors import InputError, Trap
 from isa.image import Image
 from isa.records import Entry, TensorSpec
@@ -47,6 +47,18 @@ class Executable:
             self._set_scalars(point, scalars or {})
             self._launch(point, stored, probe)
             return {spec.name: to_user(spec, self.tensor(spec)) for spec in point.outputs}
+
+    def prepare(
+        self, inputs: Mapping[str, Array], entry: str | None = None, scalars: Mapping[str, int] | None = None
+    ) -> tuple[Entry, Memory]:
+        """Everything before a launch, for who executes the words himself (the debugger): the entry point and fresh memories."""
+        point = self.image.entry(entry)
+        stored = bind(point, inputs)
+        for spec in point.inputs:
+            self.tensor(spec)[...] = stored[spec.name]
+        self._set_scalars(point, scalars or {})
+        chip = self.image.chip
+        return point, Memory(chip.sram.bytes, chip.acc.bytes, self._regions, _BORN)
 
     def tensor(self, spec: TensorSpec) -> Array:
         """The tensor's place in the chip's memory, not copied."""

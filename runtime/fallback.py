@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, fx
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
+from torch.fx.passes.split_module import split_module
 
 from compiler.frontend.capture import Captured, TensorInfo, Weight
 from compiler.options import Options
 from compiler.passes.legal import VIEWS
 from compiler.passes.manager import operation
 from isa.chip import Chip
-from isa.errors import CompileError, Error
+from isa.errors import Error, UnsupportedError
 from runtime.part import Part
 
 _warned: set[str] = set()
@@ -41,34 +42,52 @@ def split(captured: Captured, options: Options, chip: Chip) -> Callable[..., tup
     static = _static(gm.graph)
     support = _Support(options, chip, static)
     for node in gm.graph.nodes:
-        if node.op == "call_function" and node.target is not operator.getitem and node not in static and (reason := support.reason(node)):
-            if "val" in node.meta:  # otherwise a check of PyTorch's own that computes nothing
-                warn_once(operation(node), reason)
+        computes = "val" in node.meta and node.target is not operator.getitem  # not one of PyTorch's own checks
+        if node.op == "call_function" and computes and node not in static and (reason := support.reason(node)):
+            warn_once(operation(node), reason)
     partitioner = CapabilityBasedPartitioner(gm, support, allows_single_node_partition=True)
     parts = [part for part in partitioner.propose_partitions() if any(_computes(node, static) for node in part.nodes)]
     fused = partitioner.fuse_partitions(parts, prefix="chip_")
     for node in fused.graph.find_nodes(op="call_module"):
-        _place(fused, node, options, chip)
+        _place(fused, node.target, options, chip)
     fused.recompile()
     return fused
 
 
-def _place(outer: fx.GraphModule, node: fx.Node, options: Options, chip: Chip) -> None:
-    """Replace a piece of the graph by its program; one that does not fit the chip as a whole stays as it is."""
-    assert isinstance(node.target, str)
-    piece = getattr(outer, node.target)
+def _place(outer: torch.nn.Module, target: str, options: Options, chip: Chip) -> None:
+    """Replace a piece of the graph by its program. One that fails as a whole, though its operations do not, is halved."""
+    piece = getattr(outer, target)
     assert isinstance(piece, fx.GraphModule)
     captured, single = _captured(piece)
     try:
         part = Part(captured, options, chip)
-    except CompileError as error:
-        warn_once(", ".join(sorted({operation(n) for n in piece.graph.nodes if n.op == "call_function"})), str(error))
+    except UnsupportedError as error:
+        halves = _halves(piece)
+        if halves is None:
+            warn_once(next(operation(n) for n in piece.graph.nodes if n.op == "call_function"), str(error))
+        else:
+            for node in halves.graph.find_nodes(op="call_module"):
+                _place(halves, node.target, options, chip)
+            setattr(outer, target, halves)
         return
     holders = piece.graph.find_nodes(op="placeholder")
-    order = [index for index, n in enumerate(holders) if not n.meta.get("weight")] + [
-        i for i, n in enumerate(holders) if n.meta.get("weight")
-    ]
-    setattr(outer, node.target, _Piece(part, order, single))
+    order = sorted(range(len(holders)), key=lambda index: bool(holders[index].meta.get("weight")))
+    setattr(outer, target, _Piece(part, order, single))
+
+
+def _halves(piece: fx.GraphModule) -> fx.GraphModule | None:
+    """The piece as a graph of two pieces, one after the other; None if it has one operation only."""
+    nodes = [node for node in piece.graph.nodes if node.op == "call_function" and node.target is not operator.getitem]
+    if len(nodes) < 2:
+        return None
+    first = set(nodes[: len(nodes) // 2])
+
+    def half(node: fx.Node) -> int:
+        while node.target is operator.getitem:  # results stay with the operation that gives them
+            node = node.args[0]  # type: ignore[assignment]
+        return 0 if node in first else 1
+
+    return split_module(piece, piece, half)
 
 
 class _Piece(torch.nn.Module):

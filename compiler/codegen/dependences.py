@@ -35,8 +35,11 @@ class Tracker:
     issued: list[int] = field(default_factory=lambda: [0] * COUNT)
     known: list[list[list[int]]] = field(default_factory=lambda: [[] for _ in QUEUES])  # per engine and word: what had completed when it started
 
-    def wait_counts(self, engine: Engine, touches: Sequence[Touch]) -> tuple[int, ...]:
-        """The dependence counts of the next word, which executes on `engine` and touches these blocks."""
+    def wait_counts(self, engine: Engine, touches: Sequence[Touch], floor: Sequence[int] = (NO_WAIT,) * COUNT) -> tuple[int, ...]:
+        """The dependence counts of the next word, which executes on `engine` and touches these blocks.
+
+        `floor` are counts that the word has anyway; the result is at least as strict.
+        """
         mine = QUEUES.index(engine)
         spots = [(self._memory(view), pages(view, extents), access) for view, extents, access in touches if _can_conflict(view)]
         latest = [NONE] * COUNT
@@ -47,10 +50,13 @@ class Tracker:
         done = list(self.known[mine][-1]) if self.known[mine] else [NONE] * COUNT
         if engine not in DMA_ENGINES:
             done[mine] = self.issued[mine] - 1  # one compute engine executes its words one after the other
-        counts = [NO_WAIT] * COUNT
+        counts = list(floor)
+        for queue, count in enumerate(floor):
+            if count != NO_WAIT:
+                self._learn(done, queue, self.issued[queue] - 1 - count)
         for queue in sorted(range(COUNT), key=lambda q: latest[q] - done[q], reverse=True):
             if latest[queue] > done[queue]:
-                counts[queue] = min(self.issued[queue] - 1 - latest[queue], MAX_COUNT)
+                counts[queue] = min(self.issued[queue] - 1 - latest[queue], MAX_COUNT, counts[queue])
                 self._learn(done, queue, self.issued[queue] - 1 - counts[queue])
         for memory, span, access in spots:
             if access is not Access.W:

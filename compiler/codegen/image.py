@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from compiler.codegen.program import Code
+from compiler.codegen.views import LEVEL
 from compiler.source import SourceLine
 from compiler.tile.graph import Role, base, role
 from compiler.tile.place import Placement
@@ -85,8 +86,15 @@ def _debug(graph: fx.Graph, tiled: Tiled, code: Code) -> DebugMap:
         if name not in index:
             index[name] = len(records)
             records.append(DebugNode(name, "constant", status="constant", reason="a literal of the program"))
-    taps = tuple(Tap(pc, t.operand, (index[t.node],), -1, t.offset, t.ps, t.rs, t.cs) for pc, t in code.taps)
-    spans = tuple(Span(first, end, (index[name],)) for first, end, name in code.spans)
+
+    def numbers(name: str, pc: int) -> tuple[tuple[int, ...], int]:
+        """The nodes that a word works for, one per iteration in a loop, and the loop's level."""
+        if not code.in_loop(pc) or name not in tiled.instances:
+            return (index[name],), -1
+        return tuple(index[n] for n in tiled.instances[name]), LEVEL
+
+    taps = tuple(Tap(pc, t.operand, *numbers(t.node, pc), t.offset, t.ps, t.rs, t.cs) for pc, t in code.taps)
+    spans = tuple(Span(first, end, *numbers(name, first)) for first, end, name in code.spans)
     return DebugMap(tuple(records), taps, spans)
 
 

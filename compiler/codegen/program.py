@@ -4,26 +4,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from compiler.codegen.dependences import Tracker
-from compiler.codegen.views import ViewFile
+from compiler.codegen.views import LEVEL, ViewFile
 from compiler.tile.ir import Op, Program, Ref, Tap
 from compiler.tile.place import Placement
 from isa.chip import Chip
-from isa.codec import Inst, encode
+from isa.codec import NO_WAITS, Inst, encode
 from isa.spec import WORD_BYTES, Kind, Region, Space
 from isa.views import View
+
+REPLAYS = 3  # iterations after which a loop has shown every count that it can ask for: the first, the second, a steady one
 
 
 @dataclass(frozen=True)
 class Code:
     """The words of a program; (pc, tap) of every word that completes part of a node; (first pc, end pc, node) of its spans.
 
-    `pc_of` is the word index of each tile op.
+    `pc_of` is the word index of each tile op; `loop` the first and end pc of the loop body.
     """
 
     words: tuple[Inst, ...]
     taps: tuple[tuple[int, Tap], ...]
     spans: tuple[tuple[int, int, str], ...]
     pc_of: tuple[int, ...]
+    loop: tuple[int, int] = (0, 0)
+
+    def in_loop(self, pc: int) -> bool:
+        return self.loop[0] <= pc < self.loop[1]
 
     @property
     def bytes(self) -> bytes:
@@ -34,26 +40,56 @@ def generate(program: Program, placement: Placement, chip: Chip, region_sizes: M
     """Instruction words of a placed program, dependence counts included."""
     sizes = {(Space.SRAM, 0): chip.sram.bytes, (Space.ACC, 0): chip.acc.bytes}
     sizes |= {(Space.DRAM, int(region)): size for region, size in region_sizes.items()}
-    tracker, registers = Tracker(sizes), ViewFile()
+    counts = dependence_counts(program, placement, sizes)
+    registers = ViewFile()
     words: list[Inst] = []
     taps: list[tuple[int, Tap]] = []
     spans: list[tuple[int, int, str]] = []
-    pc_of = []
-    for op in program.ops:
+    pc_of: list[int] = []
+    loop, loop_word = program.loop, 0
+    for index, op in enumerate(program.ops):
+        if loop and index in (loop.first, loop.end):
+            registers.forget()
+        if loop and index == loop.first:
+            loop_word = len(words)
+            words.append(Inst.make("loop", level=LEVEL, len=0, count=loop.count))  # the length is known at the end
         first = len(words)
-        views = [None if ref is None else place_view(ref, placement) for ref in op.views]
+        views = [None if ref is None else (place_view(ref, placement), ref.buffer.step if program.in_loop(index) else 0) for ref in op.views]
         sets, numbers = registers.load(views)
         words += sets
-        counts = tracker.wait_counts(op.row.engine, [(place_view(ref, placement), ext, acc) for _, ref, ext, acc in op.accesses()])
         pc_of.append(len(words))
-        words.append(_word(op, numbers, counts))
+        words.append(_word(op, numbers, counts[index]))
         taps += [((len(words) - 1) * WORD_BYTES, tap) for tap in op.taps]
-        if spans and spans[-1][2] == op.node:
+        if spans and spans[-1][1:] == (first * WORD_BYTES, op.node):
             spans[-1] = (spans[-1][0], len(words) * WORD_BYTES, op.node)
         else:
             spans.append((first * WORD_BYTES, len(words) * WORD_BYTES, op.node))
+        if loop and index == loop.end - 1:
+            words[loop_word] = Inst.make("loop", level=LEVEL, len=len(words) - loop_word - 1, count=loop.count)
     words.append(Inst.make("halt"))
-    return Code(tuple(words), tuple(taps), tuple(spans), tuple(pc_of))
+    inside = ((loop_word + 1) * WORD_BYTES, (pc_of[loop.end - 1] + 1) * WORD_BYTES) if loop else (0, 0)
+    return Code(tuple(words), tuple(taps), tuple(spans), tuple(pc_of), inside)
+
+
+def dependence_counts(program: Program, placement: Placement, sizes: Mapping[tuple[Space, int], int]) -> list[tuple[int, ...]]:
+    """The counts of every op.
+
+    Counts inside a loop must hold in every iteration, so iterations are replayed and each word keeps the strictest count
+    that any of them asked for, until nothing changes. A stricter count is always safe.
+    """
+    touches = [(op.row.engine, [(place_view(ref, placement), extents, access) for _, ref, extents, access in op.accesses()]) for op in program.ops]
+    order = list(range(len(program.ops)))
+    loop = program.loop
+    if loop is not None:
+        body = list(range(loop.first, loop.end))
+        order = [*range(loop.first), *(body * min(loop.count, REPLAYS)), *range(loop.end, len(program.ops))]
+    counts: list[tuple[int, ...]] = [NO_WAITS] * len(program.ops)
+    while True:
+        tracker, before = Tracker(sizes), list(counts)
+        for index in order:
+            counts[index] = tracker.wait_counts(*touches[index], floor=counts[index])
+        if loop is None or counts == before:
+            return counts
 
 
 def place_view(ref: Ref, placement: Placement) -> View:

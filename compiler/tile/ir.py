@@ -16,13 +16,17 @@ from isa.views import Extents, access_of, extents_of
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A block of memory. `fixed` is its offset when it is given (inputs, outputs, constants)."""
+    """A block of memory. `fixed` is its offset when it is given (inputs, outputs, constants).
+
+    Inside the loop the block moves by `step` bytes per iteration: the weights of identical layers.
+    """
 
     name: str
     space: Space
     bytes: int
     region: Region = Region.WEIGHTS
     fixed: int | None = None
+    step: int = 0
 
     @property
     def place(self) -> str:
@@ -30,7 +34,8 @@ class Buffer:
 
     def __str__(self) -> str:
         at = "" if self.fixed is None else f" @ {self.fixed:#x}"
-        return f"%{self.name} : {self.place} {self.bytes}{at}"
+        moves = f" + {self.step:#x} per iteration" if self.step else ""
+        return f"%{self.name} : {self.place} {self.bytes}{at}{moves}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +101,21 @@ class Op:
         return f"{self.mnemonic} {', '.join(parts)} ; {self.node}"
 
 
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """Ops first .. end are executed `count` times."""
+
+    first: int
+    end: int
+    count: int
+
+
 @dataclass(frozen=True)
 class Program:
-    """Ops in dispatch order."""
+    """Ops in dispatch order, a run of which may be a loop."""
 
     ops: tuple[Op, ...]
+    loop: Loop | None = None
 
     @cached_property
     def buffers(self) -> tuple[Buffer, ...]:
@@ -108,7 +123,17 @@ class Program:
         return tuple(dict.fromkeys(ref.buffer for op in self.ops for ref in op.views if ref is not None))
 
     def __str__(self) -> str:
-        return "".join(f"{b}\n" for b in self.buffers) + "".join(f"{op}\n" for op in self.ops)
+        lines = [f"{b}\n" for b in self.buffers]
+        for index, op in enumerate(self.ops):
+            if self.loop and index == self.loop.first:
+                lines.append(f"loop {self.loop.count} {{\n")
+            lines.append(f"{'  ' if self.in_loop(index) else ''}{op}\n")
+            if self.loop and index == self.loop.end - 1:
+                lines.append("}\n")
+        return "".join(lines)
+
+    def in_loop(self, index: int) -> bool:
+        return self.loop is not None and self.loop.first <= index < self.loop.end
 
 
 def span(ref: Ref, extents: Extents) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from compiler.plan.problem import Block, Problem
 from compiler.plan.solve import plan
 from compiler.tile.ir import Buffer, Program
 from isa.chip import Chip
-from isa.spec import Region, Space
+from isa.spec import Access, Region, Space
 
 DRAM_LIMIT = 1 << 36  # what a view's base can address
 
@@ -27,12 +27,26 @@ class Placement:
 
 
 def live_ranges(program: Program) -> dict[Buffer, tuple[int, int]]:
-    """Index of the first and last op that touches each buffer."""
+    """Index of the first and last op that touches each buffer.
+
+    What a loop shares with the code around it, or takes from its own last iteration, lives through all of it.
+    """
     ranges: dict[Buffer, tuple[int, int]] = {}
+    through: set[Buffer] = set()
     for index, op in enumerate(program.ops):
-        for ref in op.views:
-            if ref is not None:
-                ranges[ref.buffer] = (ranges.get(ref.buffer, (index, index))[0], index)
+        inside = program.in_loop(index)
+        for _, ref, _, access in op.accesses():
+            first, last = ranges.get(ref.buffer, (index, index))
+            fresh = inside and (ref.buffer not in ranges or not program.in_loop(first))
+            if fresh and (ref.buffer in ranges or access is not Access.W):
+                through.add(ref.buffer)
+            if not inside and program.in_loop(last):
+                through.add(ref.buffer)
+            ranges[ref.buffer] = (first, index)
+    if program.loop is not None:
+        for buffer in through:
+            first, last = ranges[buffer]
+            ranges[buffer] = (min(first, program.loop.first), max(last, program.loop.end - 1))
     return ranges
 
 

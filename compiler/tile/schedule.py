@@ -26,8 +26,22 @@ Cycles = Callable[[Op], int]
 
 
 def schedule(program: Program, chip: Chip, cycles: Cycles, window: int = WINDOW) -> Program:
-    """The same ops in an order that keeps the engines busy. Bits cannot change: every conflict keeps its order."""
-    return Program(tuple(program.ops[i] for i in _Scheduler(program, chip, cycles, window).order()))
+    """The same ops in an order that keeps the engines busy. Bits cannot change: every conflict keeps its order.
+
+    What stands before, in and after the loop is scheduled by itself.
+    """
+    if program.loop is None:
+        return Program(_ordered(program, 0, len(program.ops), chip, cycles, window))
+    first, end = program.loop.first, program.loop.end
+    parts = [_ordered(program, a, b, chip, cycles, window) for a, b in ((0, first), (first, end), (end, len(program.ops)))]
+    return Program((*parts[0], *parts[1], *parts[2]), program.loop)
+
+
+def _ordered(program: Program, first: int, end: int, chip: Chip, cycles: Cycles, window: int) -> tuple[Op, ...]:
+    """Ops first .. end of `program` in their new order. Buffers alive beyond these ops count as alive throughout."""
+    crossing = [buffer for buffer, (a, b) in live_ranges(program).items() if a < end and b >= first and (a < first or b >= end)]
+    ops = program.ops[first:end]
+    return tuple(ops[i] for i in _Scheduler(Program(ops), chip, cycles, window, frozenset(crossing)).order())
 
 
 def predecessors(ops: Sequence[Op]) -> list[list[int]]:
@@ -58,6 +72,7 @@ class _Scheduler:
     chip: Chip
     cycles: Cycles
     window: int
+    resident: frozenset[Buffer] = frozenset()
     free_at: dict[Engine, int] = field(default_factory=dict)
     bus_free_at: int = 0
 
@@ -69,7 +84,8 @@ class _Scheduler:
         for index, earlier in enumerate(before):
             for other in earlier:
                 after[other].append(index)
-        memory = {space: _Occupancy(self.program, space, size) for space, size in ((Space.SRAM, self.chip.sram.bytes), (Space.ACC, self.chip.acc.bytes))}
+        sizes = ((Space.SRAM, self.chip.sram.bytes), (Space.ACC, self.chip.acc.bytes))
+        memory = {space: _Occupancy(self.program, space, size, self.resident) for space, size in sizes}
         finish = [0] * len(ops)
         done = [False] * len(ops)
         ready = [i for i in range(min(self.window, len(ops))) if not missing[i]]
@@ -124,12 +140,12 @@ class _Scheduler:
 class _Occupancy:
     """Bytes alive in one memory at each point of the original order; words issued early add to the points they skip."""
 
-    def __init__(self, program: Program, space: Space, capacity: int) -> None:
-        self.limit = int(capacity * FILL)
+    def __init__(self, program: Program, space: Space, capacity: int, resident: frozenset[Buffer]) -> None:
+        self.limit = int(capacity * FILL) - sum(-(-b.bytes // ALIGN) * ALIGN for b in resident if b.space is space)
         self.alive: NDArray[np.int64] = np.zeros(len(program.ops) + 1, np.int64)
         self.news: dict[int, int] = {}
         for buffer, (first, last) in live_ranges(program).items():
-            if buffer.space is space:
+            if buffer.space is space and buffer not in resident:
                 size = -(-buffer.bytes // ALIGN) * ALIGN
                 self.alive[first : last + 1] += size
                 self.news[first] = self.news.get(first, 0) + size

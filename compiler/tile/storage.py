@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from compiler.tile.graph import Role, base, dtype, op_name, role, shape
+from compiler.tile.graph import Role, base, computing, dtype, op_name, role, shape
 from compiler.tile.ir import Buffer
 from compiler.tile.layout import Layout, dense
+from compiler.tile.loops import Repeat
 
 
 @dataclass
@@ -117,21 +118,35 @@ def _make_copy(graph: fx.Graph, node: fx.Node, storage: Storage, scratch: Buffer
     storage.homes[source] = dense(scratch, dtype(source), shape(source))
 
 
-def live_ranges(kernels: Sequence[Iterable[fx.Node]], outputs: Iterable[fx.Node], owner: Mapping[fx.Node, int]) -> dict[fx.Node, tuple[int, int]]:
-    """First and last kernel index of every value that another kernel (or the caller) reads."""
+def live_ranges(
+    kernels: Sequence[Sequence[fx.Node]], outputs: Iterable[fx.Node], owner: Mapping[fx.Node, int], repeat: Repeat | None
+) -> dict[fx.Node, tuple[int, int]]:
+    """First and last kernel index of every value that another kernel (or the caller) reads.
+
+    With a loop, values of later iterations count as those of the first, and what the loop carries or shares with the
+    kernels around it lives through all of the body.
+    """
     ranges: dict[fx.Node, tuple[int, int]] = {}
-    end = len(kernels)
+
+    def touch(value: fx.Node, index: int) -> None:
+        origin = base(value)
+        producer = computing(repeat.canonical.get(origin, origin) if repeat else origin)
+        if producer not in owner or (owner[producer] == index and base(value) not in (repeat.canonical if repeat else ())):
+            return
+        home = repeat.home_of(origin) if repeat else origin
+        first, last = ranges.get(home, (owner[producer], owner[producer]))
+        ranges[home] = (min(first, owner[producer]), max(last, index))
+
     for index, nodes in enumerate(kernels):
         for node in nodes:
             for operand in node.all_input_nodes:
-                origin = base(operand)
-                producer = origin.args[0] if origin.target is getitem else origin
-                start = owner.get(producer, -1) if isinstance(producer, fx.Node) else -1
-                if start >= 0 and (start != index or origin in ranges):
-                    ranges[origin] = (start, max(index, ranges.get(origin, (0, 0))[1]))
+                touch(operand, index)
     for node in outputs:
-        origin = base(node)
-        producer = origin.args[0] if origin.target is getitem else origin
-        if isinstance(producer, fx.Node) and producer in owner:
-            ranges[origin] = (owner[producer], end)
+        touch(node, len(kernels))
+    if repeat is not None:
+        body = range(repeat.start, repeat.start + repeat.period)
+        for value, (first, last) in ranges.items():
+            inside = first in body and last in body
+            if value in repeat.carried.values() or (last >= body.start and first < body.stop and not inside):
+                ranges[value] = (min(first, body.start), max(last, body.stop - 1))
     return ranges

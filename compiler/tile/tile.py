@@ -4,16 +4,19 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
+from torch import Tensor as TorchTensor
 from torch import fx
 
 from compiler.tile.emit import emit_kernel, fit
 from compiler.tile.emitter import FLAT, Cut, Emitter
 from compiler.tile.graph import base, computing, dtype, shape
-from compiler.tile.ir import Buffer, Op, Program, Tap
+from compiler.tile.ir import Buffer, Loop, Op, Program, Tap
 from compiler.tile.kernels import Kernel, fuse
 from compiler.tile.layout import Layout, contiguous, dense, pieces
+from compiler.tile.loops import Repeat, find_loop, hoist
 from compiler.tile.storage import Storage, live_ranges, materialize_views, stored_order
 from isa.chip import Chip
 from isa.errors import CompileError
@@ -45,9 +48,13 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Tiled:
-    """The tile program with its interface: inputs, packed constants and outputs in DRAM, literal constants, region sizes."""
+    """The tile program with its interface: inputs, packed constants and outputs in DRAM, literal constants.
+
+    `instances` names, for a node that the loop computes, the nodes of all iterations.
+    """
 
     program: Program
+    instances: Mapping[str, tuple[str, ...]]
     inputs: tuple[Tensor, ...]
     constants: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
@@ -56,33 +63,75 @@ class Tiled:
     materialized: frozenset[str]
 
 
-def tile(graph: fx.Graph, chip: Chip, inputs: Sequence[str], outputs: Sequence[str], *, fused: bool = True, share: float = 1.0) -> Tiled:
+def tile(
+    graph: fx.Graph, chip: Chip, inputs: Sequence[str], outputs: Sequence[str], *, fused: bool = True, rolled: bool = True, share: float = 1.0
+) -> Tiled:
     """Cut the frozen `graph` into a tile program for `chip`.
 
-    The first placeholders are the inputs named `inputs`, the others packed constants. `share` scales the memory that
-    kernels plan with. Raises CompileError when a kernel fits in no way.
+    The first placeholders are the inputs named `inputs`, the others packed constants. With `rolled`, identical layers become
+    one loop. `share` scales the memory that kernels plan with. Raises CompileError when a kernel fits in no way.
     """
     materialize_views(graph)
-    kernels = fuse(graph, fused)
+    every = hoist(fuse(graph, fused))
     storage = Storage()
     tensors_in, constants = _place_placeholders(graph, storage, inputs)
     results = _output_nodes(graph)
-    tensors_out, copies = _place_outputs(results, outputs, storage)
+    repeat = find_loop(every) if rolled else None
+    if repeat is not None and not (_same_orders(repeat) and _move_constants(repeat, storage)):
+        repeat = None
+    kernels = repeat.reduced(every) if repeat else every
+    tensors_out, copies = _place_outputs(results, outputs, storage, repeat)
     owner = {node: i for i, kernel in enumerate(kernels) for node in kernel.nodes}
-    live = live_ranges([k.nodes for k in kernels], results, owner)
-    cut = _reside(kernels, live, storage, chip, share)
-    ops: list[Op] = []
+    live = live_ranges([k.nodes for k in kernels], results, owner, repeat)
+    cut = _reside(kernels, live, storage, chip, share, repeat)
+    parts: list[list[Op]] = []
     literals: dict[Buffer, bytes] = {}
     for index, kernel in enumerate(kernels):
         e = emit_kernel(kernel, storage, cut[index], f"k{index}.")
-        ops += e.ops
+        parts.append(e.ops)
         literals |= e.constants
-    for name, source, target in copies:
-        ops += _copy_out(name, source, target, storage, chip)
+    parts.append([op for name, source, target in copies for op in _copy_out(name, source, target, storage, chip)])
     placed = _place_literals(literals, constants)
-    program = Program(tuple(_rebind(op, placed) for op in ops))
-    seen = frozenset(tap.node for op in ops for tap in op.taps)
-    return Tiled(program, tensors_in, constants, tensors_out, {placed[b]: data for b, data in literals.items()}, tuple(kernels), seen)
+    ops = [_rebind(op, placed) for part in parts for op in part]
+    groups = {**repeat.instances, **repeat.constants} if repeat else {}
+    instances = {first.name: tuple(node.name for node in group) for first, group in groups.items()}
+    return Tiled(
+        Program(tuple(ops), _loop(repeat, parts)), instances, tensors_in, constants, tensors_out,
+        {placed[b]: data for b, data in literals.items()}, tuple(kernels), _materialized(ops, instances),
+    )  # fmt: skip
+
+
+def _loop(repeat: Repeat | None, parts: Sequence[Sequence[Op]]) -> Loop | None:
+    """The loop in op indices."""
+    if repeat is None:
+        return None
+    lengths = [len(part) for part in parts]
+    return Loop(sum(lengths[: repeat.start]), sum(lengths[: repeat.start + repeat.period]), repeat.count)
+
+
+def _materialized(ops: Sequence[Op], instances: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
+    """Nodes whose value some word completes, in every iteration."""
+    return frozenset(name for op in ops for tap in op.taps for name in instances.get(tap.node, (tap.node,)))
+
+
+def _same_orders(repeat: Repeat) -> bool:
+    """Whether all values that would share a home want the same order of dimensions."""
+    groups = [*repeat.instances.values(), *([old, new] for old, new in repeat.carried.items())]
+    return all(len({stored_order(n) for n in group if isinstance(n.meta["val"], TorchTensor)}) <= 1 for group in groups)
+
+
+def _move_constants(repeat: Repeat, storage: Storage) -> bool:
+    """Let the constants of the first iteration move with the loop. False if those of the others are not at a constant stride."""
+    moved = {}
+    for first, every in repeat.constants.items():
+        places = [storage.homes[node].buffer for node in every]
+        offsets = [b.fixed or 0 for b in places]
+        step = offsets[1] - offsets[0]
+        if step <= 0 or any(b - a != step for a, b in pairwise(offsets)) or len({b.region for b in places}) > 1:
+            return False
+        moved[first] = replace(storage.homes[first], buffer=replace(places[0], step=step))
+    storage.homes |= moved
+    return True
 
 
 def _place_placeholders(graph: fx.Graph, storage: Storage, inputs: Sequence[str]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -118,7 +167,9 @@ def _output_nodes(graph: fx.Graph) -> list[fx.Node]:
 Copy = tuple[str, fx.Node, Layout]
 
 
-def _place_outputs(nodes: Sequence[fx.Node], names: Sequence[str], storage: Storage) -> tuple[tuple[Tensor, ...], list[Copy]]:
+def _place_outputs(
+    nodes: Sequence[fx.Node], names: Sequence[str], storage: Storage, repeat: Repeat | None
+) -> tuple[tuple[Tensor, ...], list[Copy]]:
     """Give each output its place. A value that is computed in row-major order is written straight there; others are copied."""
     offset, tensors, copies = 0, [], []
     for node, name in zip(nodes, names, strict=True):
@@ -127,14 +178,17 @@ def _place_outputs(nodes: Sequence[fx.Node], names: Sequence[str], storage: Stor
         target = dense(_buffer(tensor), tensor.storage, tensor.shape)
         tensors.append(tensor)
         plain = base(node) is node and computing(node).op == "call_function" and stored_order(node) == tuple(range(len(shape(node))))
-        if plain and node not in storage.homes:
+        shared = repeat is not None and (repeat.home_of(node) is not node or node in repeat.instances or node in repeat.carried.values())
+        if plain and not shared and node not in storage.homes:
             storage.homes[node] = target
         else:
             copies.append((name, node, target))
     return tuple(tensors), copies
 
 
-def _reside(kernels: Sequence[Kernel], live: Mapping[fx.Node, tuple[int, int]], storage: Storage, chip: Chip, share: float) -> list[Cut]:
+def _reside(
+    kernels: Sequence[Kernel], live: Mapping[fx.Node, tuple[int, int]], storage: Storage, chip: Chip, share: float, repeat: Repeat | None
+) -> list[Cut]:
     """Give every value between kernels a home, SRAM where it fits, and find each kernel's cut beside what is resident.
 
     Small and short-lived values first. A kernel that does not fit evicts the largest value alive.
@@ -146,7 +200,7 @@ def _reside(kernels: Sequence[Kernel], live: Mapping[fx.Node, tuple[int, int]], 
     for node in sorted(loose, key=lambda n: size[n] * (live[n][1] - live[n][0] + 1)):
         first, last = live[node]
         fits = all(resident[i] + size[node] <= limit for i in range(first, last + 1))
-        _set_home(storage, node, Space.SRAM if fits else Space.DRAM, size[node])
+        _set_home(storage, node, Space.SRAM if fits else Space.DRAM, size[node], repeat)
         for i in range(first, last + 1) if fits else ():
             resident[i] += size[node]
     found: list[Cut] = []
@@ -159,16 +213,20 @@ def _reside(kernels: Sequence[Kernel], live: Mapping[fx.Node, tuple[int, int]], 
             if not inside:
                 raise
             victim = max(inside, key=lambda n: size[n])
-            _set_home(storage, victim, Space.DRAM, size[victim])
+            _set_home(storage, victim, Space.DRAM, size[victim], repeat)
             for i in range(live[victim][0], live[victim][1] + 1):
                 resident[i] -= size[victim]
             found = found[: live[victim][0]]
     return found
 
 
-def _set_home(storage: Storage, node: fx.Node, space: Space, size: int) -> None:
+def _set_home(storage: Storage, node: fx.Node, space: Space, size: int, repeat: Repeat | None) -> None:
+    """Give a value its home, and those that share it: its counterparts in the other iterations, what it is carried from."""
     buffer = Buffer(f"v.{node.name}", space, size, Region.SCRATCH)
-    storage.homes[node] = dense(buffer, dtype(node), shape(node), stored_order(node))
+    home = dense(buffer, dtype(node), shape(node), stored_order(node))
+    sharing = [node] if repeat is None else [node, *repeat.instances.get(node, ()), *(old for old, new in repeat.carried.items() if new is node)]
+    for other in sharing:
+        storage.homes[other] = home
 
 
 def _copy_out(name: str, node: fx.Node, target: Layout, storage: Storage, chip: Chip) -> list[Op]:
@@ -202,7 +260,5 @@ def _place_literals(literals: Mapping[Buffer, bytes], constants: Sequence[Tensor
 def _rebind(op: Op, placed: Mapping[Buffer, Buffer]) -> Op:
     if not any(ref is not None and ref.buffer in placed for ref in op.views):
         return op
-    from dataclasses import replace
-
     views = tuple(replace(r, buffer=placed[r.buffer]) if r is not None and r.buffer in placed else r for r in op.views)
     return replace(op, views=views)

@@ -180,6 +180,7 @@ class _Run:
                 self.start[index] = start
                 self.bus.request(queue, index, start, self.plan.cost[index].bytes)
                 return True
+            self.work_free[queue] = start
             self._record(queue, index, self.ready[index], start, start, start, start + self.plan.cost[index].latency)
         return self.heads[queue] > first
 

@@ -1,47 +1,80 @@
-"""`llmcc disasm`: an image as text."""
+"""`llmcc disasm`: an image as text, JSON, a page, or as files that assemble to the same image."""
 
+import os
 import sys
-from typing import Any
+from pathlib import Path
 
 import click
 
-from isa.disasm import disassemble_code, write_listing
-from isa.image import Image, load_image
+from isa.files import write_atomic
+from isa.image import Image
+from isa.spec import Engine
 from runtime.cli.common import common_options, examples, reply
+from runtime.disassembly import Filter, Listing, ansi, parse_range, plain
+from runtime.program_file import open_program
+
+_FLUSHED = 64  # lines shown at once before output is buffered
 
 
 @click.command(
     name="disasm",
-    epilog=examples("llmcc disasm minilm.llmchip | less", "llmcc disasm minilm.llmchip -o minilm.s && llmcc asm minilm.s -o same.llmchip"),
+    epilog=examples(
+        "llmcc disasm minilm.llmchip | less",
+        "llmcc disasm minilm.llmchip --source --node 'softmax*' --engine act",
+        "llmcc disasm minilm.llmchip --html -o minilm.html",
+        "llmcc disasm minilm.llmchip -o minilm.s && llmcc asm minilm.s -o same.llmchip",
+    ),
 )
 @click.argument("file")
 @click.option("-o", "output", metavar="P.s", type=click.Path(dir_okay=False), help="Write everything as text, data sections of 4 KiB or more beside it.")
+@click.option("--html", is_flag=True, help="Write one self-contained page instead: model source, graph, assembly, memory. [default file: FILE.html]")
+@click.option("--source", is_flag=True, help="Interleave the model's source lines, the graph's nodes and where they come from.")
+@click.option("--engine", "engines", multiple=True, type=click.Choice([e.value for e in Engine]), help="Only words of this engine (repeatable).")
+@click.option("--node", "nodes", metavar="PATTERN", multiple=True, help="Only words of these nodes; * and ? match (repeatable).")
+@click.option("--pc", "pcs", metavar="A:B", default=":", help="Only words at A <= pc < B.")
+@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True, help="auto: on a terminal, unless NO_COLOR is set.")
 @common_options
-def command(file: str, output: str | None, as_json: bool, traceback: bool) -> int:
-    """Print an image's code, with addresses, nodes and source lines; or write the whole image as text with -o."""
-    image = load_image(file)
+def command(
+    file: str, output: str | None, html: bool, source: bool, engines: tuple[str, ...], nodes: tuple[str, ...], pcs: str, color: str, as_json: bool, traceback: bool
+) -> int:
+    """Print an image's code: address, raw word, instruction, and what its operands are in memory.
+
+    FILE is an image or assembly text. With -o, the whole image is written as text that assembles to the very same bytes.
+    """
+    chosen = Filter(engines, nodes, *parse_range(pcs))
+    if output is not None and not html and (source or chosen != Filter()):
+        raise click.UsageError("-o P.s writes the whole image; it does not go with --source and filters", click.get_current_context())
+    image = open_program(file)
+    chosen.check(image)
+    if html:
+        return _page(image, file, output, as_json)
     if output is not None:
+        from isa.disasm import write_listing
+
         paths = [str(path) for path in write_listing(image, output)]
         reply({"files": paths}, as_json, lambda: click.echo("\n".join(paths)))
         return 0
+    listing = Listing(image, chosen)
     if as_json:
-        reply({"file": file, "words": image.words, "lines": list(disassemble_code(image))}, True, lambda: None)
+        reply(listing.document(file), True, lambda: None)
     else:
-        _print(image)
+        _print(listing, file, source, color)
     return 0
 
 
-def _print(image: Image) -> None:
-    color: Any = _colored if sys.stdout.isatty() else str
-    for line in disassemble_code(image):
-        click.echo(color(line))
+def _print(listing: Listing, file: str, source: bool, color: str) -> None:
+    colored = color == "always" or (color == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+    write = sys.stdout.write
+    for number, line in enumerate(listing.text(Path(file).name, source=source, paint=ansi if colored else plain)):
+        write(f"{line}\n")
+        if number < _FLUSHED:
+            sys.stdout.flush()
 
 
-def _colored(line: str) -> str:
-    """Comments dim, headings of nodes cyan, mnemonics bold."""
-    code, mark, comment = line.partition(";")
-    if not code.strip():
-        return click.style(line, fg="cyan") if "----" in line or "====" in line else click.style(line, dim=True)
-    indent = code[: len(code) - len(code.lstrip())]
-    mnemonic, space, rest = code.lstrip().partition(" ")
-    return indent + click.style(mnemonic, bold=True) + space + rest + click.style(mark + comment, dim=True)
+def _page(image: Image, file: str, output: str | None, as_json: bool) -> int:
+    from runtime.html.page import page
+
+    target = output or f"{Path(file).stem}.html"
+    write_atomic(target, [page(image, Path(file).name).encode()])
+    reply({"files": [target]}, as_json, lambda: click.echo(target))
+    return 0

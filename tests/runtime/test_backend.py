@@ -12,7 +12,8 @@ from runtime_models import Mlp, Sorts, make, python
 from torch import nn
 
 import llmchip
-from runtime import fallback
+from compiler.pipeline import compile_captured
+from runtime import fallback, part
 
 
 @pytest.fixture(autouse=True)
@@ -148,6 +149,26 @@ def test_split_graph_follows_its_weights() -> None:
 def test_fallback_can_be_an_error() -> None:
     with pytest.raises(llmchip.UnsupportedError, match=r"runtime_models\.py:\d+.*aten\.sort"):
         compiled(make(Sorts), options={"fallback": False})(torch.randn(5, 8))
+
+
+def test_a_piece_that_fails_as_a_whole_is_halved_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for a bug in the compiler: it cannot take more than three operations at once."""
+    sizes = []
+
+    def fragile(captured: Any, *rest: Any) -> Any:
+        count = sum(node.op == "call_function" for node in captured.gm.graph.nodes)
+        if count > 3:
+            raise ValueError("too many")
+        sizes.append(count)
+        return compile_captured(captured, *rest)
+
+    monkeypatch.setattr(part, "compile_captured", fragile)
+    model = make(Mlp)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        result = compiled(model)(X)["y"]
+    assert (result - model(X)["y"]).abs().max() < 0.05
+    assert sizes[-2:] == [3, 3]  # linear, gelu, linear; add, layer_norm, gt
 
 
 def test_mutation_runs_in_pytorch_and_says_so() -> None:

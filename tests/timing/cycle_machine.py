@@ -6,7 +6,6 @@ Shares no code with isa.timing and emulator.timing: no closed form, no events, n
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from itertools import count
 
 from isa.chip import Chip
@@ -48,7 +47,7 @@ class CycleMachine:
         self.words, self.chip = words, chip
         self.times = [Times() for _ in words]
         self.queues = {name: Queue(getattr(chip.queues, name)) for name in NAMES}
-        self.transfers: dict[str, tuple[Job, Fraction]] = {}
+        self.transfers: dict[str, tuple[Job, int]] = {}
         self.vector_free = {"vec": 0, "act": 0}
         self.shadow: tuple[Job, list[tuple[int, int]], int, int] | None = None  # job, tiles left, cycle when loaded, rows to stream
         self.stream_end = 0
@@ -185,15 +184,14 @@ class CycleMachine:
             self.times[job.index].start = now
             size = self.bus_bytes(job.word)
             if size:
-                self.transfers[name] = job, Fraction(size)
+                self.transfers[name] = job, size * 6 * self.chip.clock_hz  # sixths, so that shares are whole
             else:
                 self.complete(name, job, now + 8 + self.chip.dram.latency_cycles)
 
     def bus_cycle(self) -> None:
         """Every transfer gets its share of what the bus moves in one cycle; what the last cycle leaves over is lost."""
-        rate = Fraction(self.chip.dram.bytes_per_second, self.chip.clock_hz)
         for name, (job, left) in list(self.transfers.items()):
-            self.transfers[name] = job, left - rate / len(self.transfers)
+            self.transfers[name] = job, left - 6 * self.chip.dram.bytes_per_second // len(self.transfers)
 
     def move_transfers(self, now: int) -> None:
         for name, (job, left) in list(self.transfers.items()):

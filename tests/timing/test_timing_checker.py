@@ -30,8 +30,8 @@ def chips(draw: st.DrawFn) -> Chip:
     size = st.integers(1, 8)
     queues = {name: draw(st.integers(1, 3)) for name in ("ldw", "lda", "sto", "mxu", "vec", "act")}
     mxu = {"rows": draw(size), "cols": draw(size), "weight_rows_per_cycle": draw(st.integers(1, 3)), "split": draw(st.booleans())}
-    dram = {"bytes_per_second": draw(st.integers(1, 40)), "latency_cycles": draw(st.integers(1, 30)), "burst_bytes": draw(st.sampled_from((1, 8, 64)))}
-    rest = {"clock_hz": draw(st.integers(1, 7)), "vec": {"lanes": draw(size)}, "act": {"lanes": draw(size)}}
+    dram = {"bytes_per_second": draw(st.integers(5, 90)), "latency_cycles": draw(st.integers(1, 30)), "burst_bytes": draw(st.sampled_from((1, 8, 64)))}
+    rest = {"clock_hz": draw(st.integers(1, 5)), "vec": {"lanes": draw(size)}, "act": {"lanes": draw(size)}}
     return parse_chip({"mxu": mxu, "dram": dram, "queues": queues, **rest}, "random chip")
 
 

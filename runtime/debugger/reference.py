@@ -1,0 +1,76 @@
+"""PyTorch's value of any node, and the comparison. The only part of the debugger that needs torch; imported when asked."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor, fx
+
+from isa.errors import InputError
+from isa.records import DebugNode
+from runtime.arrays import Array, comparable
+from runtime.compare import _FLOATS, _shown, converted
+from runtime.debugger.nodes import Value
+from runtime.debugger.session import Comparison
+from runtime.reference import LazyReference
+from runtime.tensors import to_array
+
+KEPT_BYTES = 512 << 20
+
+
+class NodeReference:
+    """Values by node name, in any order. Recent ones are kept; for one that is gone the graph runs again."""
+
+    def __init__(self, graph: fx.GraphModule, arguments: Sequence[Any], names: set[str]) -> None:
+        self._graph, self._arguments, self._names = graph, arguments, names
+        self._known = {node.name for node in graph.graph.nodes}
+        self._kept: OrderedDict[str, Array] = OrderedDict()
+        self._running = self._start()
+
+    def __call__(self, name: str) -> Array:
+        if name not in self._known:
+            raise InputError(f"the model has no node '{name}'", hint="is it the model that the image was compiled from?")
+        if name not in self._kept:
+            try:
+                value = self._running.value(name)
+            except AssertionError:  # passed and dropped
+                self._running = self._start()
+                value = self._running.value(name)
+            self._kept[name] = to_array(value)
+            self._running.release(name)
+            while len(self._kept) > 1 and sum(a.nbytes for a in self._kept.values()) > KEPT_BYTES:
+                self._kept.popitem(last=False)
+        return self._kept[name]
+
+    def _start(self) -> LazyReference:
+        running = LazyReference(self._graph, self._arguments)
+        running.want(set(self._names))
+        return running
+
+
+def compare(node: DebugNode, value: Value, reference: Array) -> Comparison:
+    """The written elements of a node and the reference's, as integers."""
+    expected = comparable(converted(reference, _FLOATS.get(node.dtype), value.dtype).reshape(-1), value.dtype)
+    actual = comparable(value.flat, value.dtype)
+    if expected.size != actual.size:
+        raise InputError(f"node {node.name} has {actual.size} elements, the model's has {expected.size}", hint="is it the image's model?")
+    unequal = value.seen & (actual != expected)
+    first = None
+    if unequal.any():
+        flat = int(np.argmax(unequal))
+        index = [int(i) for i in np.unravel_index(flat, node.shape)]
+        first = {"index": index, "expected": _shown(expected[flat], value.dtype), "actual": _shown(actual[flat], value.dtype)}
+    return Comparison(node.name, value.written, value.seen.size, int(np.count_nonzero(unequal)), first)
+
+
+def of_lowered(lowered: Any, names: Sequence[str]) -> Callable[[Mapping[str, Array]], NodeReference]:
+    """The reference of a lowered model, once the inputs are known. `names` are the nodes that may be asked for."""
+
+    def start(inputs: Mapping[str, Array]) -> NodeReference:
+        from runtime.tensors import to_tensor
+
+        tensors: list[Tensor] = [to_tensor(np.ascontiguousarray(inputs[info.name]), str(info.dtype).removeprefix("torch.")) for info in lowered.inputs]
+        return NodeReference(lowered.main, (*tensors, *lowered.pack_weights()), set(names))
+
+    return start

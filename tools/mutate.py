@@ -1,0 +1,81 @@
+"""The mutation table: `python -m tools.mutate [--each N] [--models mlp,bert-1] [--seed S] [--json]`.
+
+Seeds faults into compiled programs and says who notices them. A mutant is
+  caught by lint      `isa.check.check` has an error, without running anything;
+  caught by verify    a run in program order, or overlapped by one of six adversarial seeds, traps or differs from the unmutated
+                      program in some bit of an output or tapped node, for one of the inputs;
+  harmless            proved: the symbols of all outputs are equal (tools/mutation/values.py: the same operations on the same operands
+                      in program order, for every input) and brute force over all pairs of words finds no race (tools/mutation/races.py),
+                      so every order that the chip may choose gives those same bits. A dropped wait that others imply is the usual case;
+  survived            none of these. There should be none.
+Races and bounds faults are the business of lint: those that lint misses are counted too.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from random import Random
+
+import click
+
+from tools.mutation.faults import FAULTS, mutants
+from tools.mutation.score import Verdict
+from tools.mutation.subjects import MODELS, subject
+
+COLUMNS = ("fault", "mutants", "lint", "verify", "harmless", "survived", "race/bounds", "lint finds")
+
+
+def measure(models: Sequence[str], each: int, seed: int, thorough: bool = True) -> list[Verdict]:
+    """`each` faults of every kind in every model."""
+    verdicts = []
+    for name in models:
+        program = subject(name)
+        random = Random(f"{seed} {name}")
+        verdicts += [program.judge(mutant, thorough=thorough) for kind in FAULTS for mutant in mutants(program.image, kind, random, each)]
+    return verdicts
+
+
+def table(verdicts: Sequence[Verdict]) -> str:
+    rows = [COLUMNS, *(_row(kind, [v for v in verdicts if v.kind == kind]) for kind in FAULTS), _row("all", verdicts)]
+    return "\n".join("".join(cell.ljust(16) if i == 0 else cell.rjust(12) for i, cell in enumerate(row)) for row in rows)
+
+
+def _row(kind: str, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+    duty = [v for v in verdicts if v.must_lint]
+    found = f"{100 * _count(v.lint for v in duty) / len(duty):.1f} %" if duty else "-"
+    counts = (
+        len(verdicts), _count(v.lint for v in verdicts), _count(v.verify and not v.lint for v in verdicts),
+        _count(v.harmless and not v.lint and not v.verify for v in verdicts), _count(v.survived for v in verdicts), len(duty),
+    )  # fmt: skip
+    return kind, *map(str, counts), found
+
+
+def _count(flags: Iterable[object]) -> int:
+    return sum(bool(flag) for flag in flags)
+
+
+@click.command()
+@click.option("--models", default=",".join(MODELS), help="which of the stock models, comma separated")
+@click.option("--each", default=100, help="faults of each kind in each model")
+@click.option("--seed", default=0, help="which faults")
+@click.option("--json", "as_json", is_flag=True, help="every verdict, one per line")
+def main(models: str, each: int, seed: int, as_json: bool) -> None:
+    """Seed faults into compiled programs and report who notices them."""
+    start = time.perf_counter()
+    verdicts = measure(models.split(","), each, seed)
+    if as_json:
+        for verdict in verdicts:
+            click.echo(json.dumps(asdict(verdict)))
+        return
+    click.echo(table(verdicts))
+    for verdict in verdicts:
+        if verdict.survived or (verdict.must_lint and not verdict.lint):
+            click.echo(f"{'survived' if verdict.survived else 'missed by lint'}: {verdict.program}: {verdict.kind}: {verdict.what}")
+    click.echo(f"{len(verdicts)} mutants, {time.perf_counter() - start:.0f} s")
+    sys.exit(any(verdict.survived for verdict in verdicts))
+
+
+if __name__ == "__main__":
+    main()

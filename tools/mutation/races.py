@@ -1,0 +1,82 @@
+"""Races by brute force: every pair of words, every byte. Slow, obvious, and sharing nothing with `isa.hazards`.
+
+`complete[i]` is the set (bits of an integer) of words that are certainly complete when word i starts, straight from the rules:
+a count leaves all but its last n words of an engine complete; a complete word means that all it waited for is complete, and on every
+engine all words before it; compute engines run one word after the other; DMA words start in order.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isa.image import Image
+from isa.spec import DMA_ENGINES, NO_WAIT, QUEUES, Access, Engine, Region, Space
+from isa.trace import Dispatch, ReplayError, trace
+from isa.views import Extents, View, access_of
+
+Use = tuple[tuple[Space, Region], NDArray[np.int64], bool]  # memory, sorted addresses, writes
+
+
+def races(image: Image) -> list[tuple[int, int]]:
+    """Pairs of pcs that touch the same byte, one writing, with nothing to order them. ReplayError: no pairs, it never runs."""
+    try:
+        words = list(trace(image, control=True))
+    except ReplayError:
+        return []
+    complete = completed_before(words)
+    uses = [_uses(word) if word.engine is not Engine.CTL else [] for word in words]
+    found = []
+    for later in range(len(words)):
+        for earlier in range(later):
+            ordered = complete[later] >> earlier & 1 or not uses[later] or not uses[earlier]
+            if not ordered and any(_conflict(a, b) for a in uses[earlier] for b in uses[later]):
+                found.append((words[earlier].pc, words[later].pc))
+    return found
+
+
+def completed_before(words: Sequence[Dispatch]) -> list[int]:
+    complete: list[int] = []
+    queues: dict[Engine, list[int]] = {engine: [] for engine in QUEUES}
+    dispatcher = 0
+    for number, word in enumerate(words):
+        mine = dispatcher
+        mask = word.operands.get("mask", 0) if word.inst.mnemonic == "fence" else 0
+        for i, engine in enumerate(QUEUES):
+            count = 0 if mask >> i & 1 else word.inst.deps[i]
+            if count != NO_WAIT:
+                for other in queues[engine][: len(queues[engine]) - count]:
+                    mine |= 1 << other | complete[other]
+        if word.engine is Engine.CTL:
+            dispatcher = mine
+        else:
+            for other in queues[word.engine]:
+                mine |= complete[other] if word.engine in DMA_ENGINES else complete[other] | 1 << other
+            queues[word.engine].append(number)
+        for engine in QUEUES:  # a complete word has complete predecessors
+            last = max((i for i, other in enumerate(queues[engine]) if mine >> other & 1), default=-1)
+            for other in queues[engine][: last + 1]:
+                mine |= 1 << other | complete[other] if other != number else 0
+        complete.append(mine)
+    return complete
+
+
+def _uses(word: Dispatch) -> list[Use]:
+    return [
+        ((view.space, view.region if view.space is Space.DRAM else Region.WEIGHTS), _bytes(view, word.extents(field)), access_of(field, word.operands) is not Access.R)
+        for field in word.inst.row.views
+        if (view := word.views.get(field.name)) is not None
+    ]
+
+
+def _bytes(view: View, extents: Extents) -> NDArray[np.int64]:
+    planes, rows, cols = (np.arange(n if stride else min(n, 1), dtype=np.int64) * stride for n, stride in zip(extents, (view.ps, view.rs, view.cs), strict=True))
+    elements = (planes[:, None, None] + rows[:, None] + cols).ravel()
+    bits = view.dtype.bits
+    return np.unique((view.base * 8 + elements[:, None] * bits + np.arange(0, bits, min(bits, 8))) // 8)
+
+
+def _conflict(a: Use, b: Use) -> bool:
+    if a[0] != b[0] or not (a[2] or b[2]) or not a[1].size or not b[1].size or a[1][-1] < b[1][0] or b[1][-1] < a[1][0]:
+        return False
+    return bool(np.intersect1d(a[1], b[1], assume_unique=True).size)

@@ -1,0 +1,92 @@
+"""Small models to seed faults into: an MLP, an attention block, a random BERT of one and of two layers."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel
+
+from compiler.frontend.capture import capture
+from compiler.pipeline import compile_captured
+from isa.chip import Chip
+from isa.image import Image
+from runtime.arrays import to_storage
+from tools.mutation.device import Inputs
+from tools.mutation.score import Subject
+
+Example = dict[str, Tensor]
+SEQUENCE: Final = 16
+
+
+class Attention(nn.Module):
+    """One self-attention block with its residual and norm."""
+
+    def __init__(self, size: int = 24, heads: int = 3) -> None:
+        super().__init__()
+        self.heads, self.qkv, self.out, self.norm = heads, nn.Linear(size, 3 * size), nn.Linear(size, size), nn.LayerNorm(size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, size = x.shape
+        q, k, v = (t.view(batch, length, self.heads, -1).transpose(1, 2) for t in self.qkv(x).chunk(3, -1))
+        y = nn.functional.scaled_dot_product_attention(q, k, v)
+        normed: Tensor = self.norm(self.out(y.transpose(1, 2).reshape(batch, length, size)) + x)
+        return normed
+
+
+def _mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(30, 50), nn.GELU(), nn.Linear(50, 30), nn.LayerNorm(30))
+
+
+def _bert(layers: int) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        config = BertConfig(
+            vocab_size=97, hidden_size=36, num_hidden_layers=layers, num_attention_heads=3, intermediate_size=50, max_position_embeddings=40
+        )
+        model: nn.Module = BertModel._from_config(config, attn_implementation="sdpa")
+        for name, weight in model.named_parameters():  # biases of 0 would hide faults
+            if name.endswith("bias") or "LayerNorm" in name:
+                nn.init.normal_(weight, 0.5, 0.3)
+        return model
+
+    return make
+
+
+def _floats(shape: tuple[int, ...]) -> Callable[[torch.Generator], Example]:
+    return lambda random: {"input": torch.randn(shape, generator=random)}
+
+
+def _tokens(random: torch.Generator) -> Example:
+    mask = torch.ones(1, SEQUENCE, dtype=torch.long)
+    mask[0, SEQUENCE - int(torch.randint(0, 6, (1,), generator=random)) :] = 0
+    return {"input_ids": torch.randint(0, 97, (1, SEQUENCE), generator=random), "attention_mask": mask}
+
+
+MODELS: Final[Mapping[str, tuple[Callable[[], nn.Module], Callable[[torch.Generator], Example]]]] = {
+    "mlp": (_mlp, _floats((5, 30))),
+    "attention": (Attention, _floats((1, SEQUENCE, 24))),
+    "bert-1": (_bert(1), _tokens),
+    "bert-2": (_bert(2), _tokens),
+}
+
+
+def subject(name: str, chip: Chip | None = None, inputs: int = 3) -> Subject:
+    """A stock model compiled for a chip, with some random inputs."""
+    make, example = MODELS[name]
+    torch.manual_seed(0)
+    module = make().eval()
+    random = torch.Generator().manual_seed(1)
+    examples = [example(random) for _ in range(inputs)]
+    first = examples[0]
+    args: tuple[Any, ...] = tuple(first.values()) if "input" in first else ()
+    captured = capture(module, args, {} if args else dict(first))
+    image = compile_captured(captured, chip=chip).image()
+    return Subject(name, image, [_stored(image, given) for given in examples])
+
+
+def _stored(image: Image, given: Example) -> Inputs:
+    """The inputs as bytes. A model with a single float input takes it under whatever name it has."""
+    specs, values = image.entry().inputs, list(given.values())
+    named = {spec.name: given.get(spec.name, values[0]).numpy() for spec in specs}
+    return {spec.name: np.ascontiguousarray(to_storage(spec, named[spec.name])).reshape(-1).view(np.uint8) for spec in specs}
