@@ -1,16 +1,13 @@
 """Assembly text to images. `assemble(disassemble(image))` gives the very bytes of the image file.
 
-A program needs nothing but its instructions; directives give the rest of an image:
-
-    .chip "edge"                                          a stock chip, a TOML file, or all its keys
-    .region weights bytes=0x10000, file="p.weights.bin"   size of a region, and where its bytes are
-    .hex const "00ff12"                                   ... or its bytes, appended
-    .entry name="main", pc=main                           then .input, .output, .scalar of that entry
-    .state .constant .plan .node .tap .span .meta         records; see isa.records
+A program needs nothing but its instructions; directives give the rest of an image (`isa.directives`, docs/assembly.md).
+Operands and directive values may be expressions in `.equ` constants, labels, buffers and tensors.
 """
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
@@ -21,40 +18,36 @@ from typing import Any, NoReturn
 import msgspec
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
-from msgspec import Struct
 
-from isa.chip import Chip, load_chip, parse_chip
+from isa.chip import DEFAULT_CHIP, Chip, load_chip
+from isa.codec import encode
+from isa.directives import DIRECTIVES, Pairs, Parts, read_value
 from isa.errors import AssemblyError, ChipError, ImageError
-from isa.image import INITIALISED, DebugMap, DebugNode, Entry, Image, PlanRecord, Scalar, Span, Tap, TensorSpec, check_image
-from isa.spec import ISA_VERSION, WORD_BYTES, Region
-from isa.text import TextError, guess, parse_record, parse_word
+from isa.image import DebugMap, Entry, Image, PlanRecord, check_image
+from isa.spec import WORD_BYTES, Region
+from isa.text import TextError, guess, parse_inst, parse_record, parse_word
 
-_NAMES = {"true": True, "false": False, "null": None}
-_LABELLED = "len"  # the one operand that may be a label: a loop's length, up to that label
-Pairs = dict[str, Any]
+_LENGTH = re.compile(r"\blen[ \t]*=[ \t]*([A-Za-z_][\w.]*)[ \t]*(?=,|$)")  # the one operand that may be a label: a loop's length, up to that label
+_INCLUDES = 16
 
 
 def assemble_file(path: str | PathLike[str], chip: Chip | str | None = None) -> Image:
-    """The image of an assembly file. Included files are looked for beside it. Raises AssemblyError."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise AssemblyError(f"cannot read the assembly text: {error}", str(path), "name a text file, for example one made by 'llmcc disasm'") from error
-    return assemble(text, str(path), Path(path).parent)
+    """The image of an assembly file. With `chip`, a text for another chip is refused. Included files are looked for beside it. Raises AssemblyError."""
+    return assemble(_read(Path(path), "name a text file, for example one made by 'llmcc disasm'"), str(path), Path(path).parent, chip)
 
 
-def assemble(text: str, name: str = "<text>", folder: str | PathLike[str] = ".") -> Image:
+def assemble(text: str, name: str = "<text>", folder: str | PathLike[str] = ".", chip: Chip | str | None = None) -> Image:
     """The image of an assembly text. `name` stands in errors, `folder` is where included files are. Raises AssemblyError."""
-    source = _Source(text, name)
+    builder = _Builder(_Source(text, name), Parts(Path(folder)))
+    builder.read()
+    return builder.finish(chip)
+
+
+def _read(path: Path, hint: str) -> str:
     try:
-        tree = _parser().parse(text + "\n")
-    except UnexpectedInput as error:
-        source.fail_syntax(error)
-    builder = _Builder(source, Path(folder))
-    for statement in tree.children:
-        assert isinstance(statement, Tree)
-        getattr(builder, statement.data)(*statement.children)
-    return builder.finish()
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AssemblyError(f"cannot read the assembly text: {error}", str(path), hint) from error
 
 
 @lru_cache
@@ -64,7 +57,7 @@ def _parser() -> Lark:
 
 @dataclass(frozen=True)
 class _Source:
-    """The text, for pointing at places in it."""
+    """A text, for pointing at places in it."""
 
     text: str
     name: str
@@ -90,14 +83,26 @@ class _Source:
         else:
             assert isinstance(error, UnexpectedCharacters)
             found, width, expected = f"'{self.text[(error.pos_in_stream or 0) :][:1]}'", 1, sorted(error.allowed or ())
-        self.fail(f"{found} is not expected here", *where, width, f"expected {' or '.join(_READABLE.get(e, e) for e in expected)}")
+        names = dict.fromkeys(_READABLE.get(e, e) for e in expected)
+        self.fail(f"{found} is not expected here", *where, width, f"expected {' or '.join(names)}")
 
 
 _READABLE = {
     "_NL": "end of line", "NAME": "a name", "OPERANDS": "operands name=value", "MARKS": "counts like 'ldw<=0'", "AT": "'@'", "COMMA": "','",
-    "LABEL": "a label", "DIRECTIVE": "a directive", "STRING": "a string", "NUMBER": "a number", "KEY": "key=value", "EQUAL": "'='",
+    "LABEL": "a label", "DIRECTIVE": "a directive", "STRING": "a string", "VALUE": "a value", "KEY": "key=value", "EQUAL": "'='",
     "LSQB": "'['", "RSQB": "']'", "LBRACE": "'{'", "RBRACE": "'}'", "COLON": "':'", "__ANON_0": "','", "$END": "the end",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Later:
+    """An instruction that uses a name which the text has not defined yet."""
+
+    source: _Source
+    index: int
+    mnemonic: Token
+    operands: Token
+    marks: Token | None
 
 
 @dataclass
@@ -105,63 +110,104 @@ class _Builder:
     """Collects statements; `finish` makes the image. Methods named like grammar rules take the children of that rule."""
 
     source: _Source
-    folder: Path
-    words: list[bytes] = field(default_factory=list)
-    labels: dict[str, int] = field(default_factory=dict)
-    fixups: list[tuple[int, Token, Token, str, str]] = field(default_factory=list)
-    chip: Chip | None = None
-    sizes: list[int] = field(default_factory=lambda: [0] * len(Region))
-    data: dict[Region, bytes | bytearray] = field(default_factory=dict)
-    entries: list[tuple[Token, Pairs, dict[str, list[Any]]]] = field(default_factory=list)
-    records: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in _RECORDS})
-    metadata: Pairs = field(default_factory=dict)
+    parts: Parts
+    later: list[_Later] = field(default_factory=list)
+    depth: int = 0
+
+    def read(self) -> None:
+        try:
+            tree = _parser().parse(self.source.text + "\n")
+        except UnexpectedInput as error:
+            self.source.fail_syntax(error)
+        for statement in tree.children:
+            assert isinstance(statement, Tree)
+            getattr(self, statement.data)(*statement.children)
 
     def label(self, token: Token) -> None:
         name = token[:-1]
-        if name in self.labels:
+        if name in self.parts.labels:
             self.source.fail_at(token, TextError(f"label '{name}' is defined twice", name, "rename one"))
-        self.labels[name] = len(self.words)
+        if name in self.parts.names:
+            self.source.fail_at(token, TextError(f"'{name}' is already the name of something else", name, "rename one"))
+        self.parts.labels[name] = len(self.parts.words)
 
     def instruction(self, mnemonic: Token, operands: Token | None, marks: Token | None) -> None:
-        if operands is not None and f"{_LABELLED}=" in operands.replace(" ", ""):
-            target = next(p.partition("=")[2].strip() for p in operands.split(",") if p.strip().startswith(_LABELLED))
-            if target[:1].isalpha() or target[:1] == "_":
-                self.fixups.append((len(self.words), mnemonic, operands, target, str(marks or "")))
-                self.words.append(b"")
-                return
-        self.words.append(self._word(mnemonic, operands, str(operands or ""), marks))
-
-    def _word(self, mnemonic: Token, operands: Token | None, text: str, marks: Token | str | None) -> bytes:
+        length = _LENGTH.search(operands) if operands is not None else None
+        if operands is not None and length and length[1] not in self.parts.names:
+            self._postpone(mnemonic, operands, marks)
+            return
         try:
-            return parse_word(str(mnemonic), text, str(marks or ""))
+            self.parts.words.append(self._word(str(mnemonic), str(operands or ""), str(marks or "")))
         except TextError as error:
-            pieces = [t for t in (mnemonic, operands, marks) if isinstance(t, Token)]
-            self.source.fail_at(next((t for t in reversed(pieces) if error.at and error.at in t), mnemonic), error)
+            if not error.name or operands is None:
+                self._fail(self.source, error, mnemonic, operands, marks)
+            self._postpone(mnemonic, operands, marks)
+
+    def _postpone(self, mnemonic: Token, operands: Token, marks: Token | None) -> None:
+        self.later.append(_Later(self.source, len(self.parts.words), mnemonic, operands, marks))
+        self.parts.words.append(b"")
+
+    def _word(self, mnemonic: str, operands: str, marks: str) -> bytes:
+        try:
+            return parse_word(mnemonic, operands, marks)  # cached
+        except TextError:
+            return encode(parse_inst(mnemonic, operands, marks, self.parts.names))
+
+    def _fail(self, source: _Source, error: TextError, *pieces: Token | None) -> NoReturn:
+        found = [piece for piece in pieces if piece is not None]
+        source.fail_at(next((piece for piece in reversed(found) if error.at and error.at in piece), found[0]), error)
 
     def directive(self, token: Token, *arguments: Any) -> None:
-        handler = _DIRECTIVES.get(token[1:])
+        if token == ".include":
+            self._include(token, [a for a in arguments if a is not None])
+            return
+        handler = DIRECTIVES.get(token[1:])
         try:
-            values = [_plain(a) for a in arguments if a is not None and not _is_pair(a)]
-            pairs = [(str(a.children[0]), _plain(a.children[-1])) for a in arguments if _is_pair(a)]
-            named = {(json.loads(k) if k.startswith('"') else k.rstrip("= \t")): v for k, v in pairs}
+            values = [read_value(a, self.parts.names) for a in arguments if a is not None and not _is_pair(a)]
+            pairs = [(str(a.children[0]), read_value(a.children[-1], self.parts.names)) for a in arguments if _is_pair(a)]
+            named: Pairs = {(json.loads(k) if k.startswith('"') else k.rstrip("= \t")): v for k, v in pairs}
             if handler is None:
-                raise TextError(f"unknown directive '{token}'", "", guess(token, [f".{d}" for d in _DIRECTIVES]))
-            handler(self, token, values, named)
+                raise TextError(f"unknown directive '{token}'", "", guess(token, [f".{d}" for d in (*DIRECTIVES, "include")]))
+            handler(self.parts, str(token), values, named)
+            self.parts.note_place(token, self.source.fail_at)
         except TextError as error:
             self.source.fail_at(token, error)
         except (ChipError, ValueError, RecursionError) as error:  # ValueError: a string or number that JSON does not know
             self.source.fail_at(token, TextError(str(error)))
 
-    def finish(self) -> Image:
-        for index, mnemonic, operands, target, marks in self.fixups:
-            if target not in self.labels:
-                self.source.fail_at(operands, TextError(f"label '{target}' is not defined", target, guess(target, self.labels)))
-            length = self.labels[target] - index - 1
-            self.words[index] = self._word(mnemonic, operands, operands.replace(target, str(length)), marks)
+    def _include(self, token: Token, arguments: list[Any]) -> None:
+        if len(arguments) != 1 or not isinstance(arguments[0], Token) or arguments[0].type != "STRING":
+            self.source.fail_at(token, TextError(".include takes the name of a file", "", 'write .include "common.s"'))
+        if self.depth >= _INCLUDES:
+            self.source.fail_at(token, TextError(f"files include each other more than {_INCLUDES} deep", "", "does a file include itself?"))
+        path = self.parts.folder / json.loads(arguments[0])
+        try:
+            text = _read(path, "")
+        except AssemblyError as error:
+            self.source.fail_at(arguments[0], TextError(f"{error.what}", "", "paths are relative to the assembly text"))
+        with self._inside(_Source(text, str(path)), path.parent):
+            self.read()
+
+    @contextmanager
+    def _inside(self, source: _Source, folder: Path) -> Iterator[None]:
+        outer = self.source, self.parts.folder
+        self.source, self.parts.folder, self.depth = source, folder, self.depth + 1
+        yield
+        self.source, self.parts.folder, self.depth = *outer, self.depth - 1
+
+    def finish(self, chip: Chip | str | None) -> Image:
+        parts = self.parts
+        parts.names.update({name: number * WORD_BYTES for name, number in parts.labels.items()})
+        for word in self.later:
+            parts.words[word.index] = self._postponed(word)
+        data = {region: bytes(parts.data.get(region, b"")) for region in Region}
+        plan = (*parts.records["plan"], *(PlanRecord(b.name, b.space, b.offset, b.bytes, 0, max(len(parts.words) - 1, 0)) for b in parts.buffers))
+        if chip is not None and parts.chip is not None and load_chip(chip) != parts.chip:
+            raise AssemblyError(f"the text is for chip '{parts.chip.name}', not for '{load_chip(chip).name}'", self.source.name, "change its .chip line")
         image = Image(
-            b"".join(self.words), bytes(self.data.get(Region.WEIGHTS, b"")), bytes(self.data.get(Region.CONST, b"")), tuple(self.sizes),
-            self._entries(), tuple(self.records["state"]), tuple(self.records["constant"]), tuple(self.records["plan"]),
-            DebugMap(tuple(self.records["node"]), tuple(self.records["tap"]), tuple(self.records["span"])), self.metadata, self.chip or load_chip(),
+            b"".join(parts.words), data[Region.WEIGHTS], data[Region.CONST], tuple(parts.sizes), self._entries(), tuple(parts.records["state"]),
+            tuple(parts.records["constant"]), plan, DebugMap(tuple(parts.records["node"]), tuple(parts.records["tap"]), tuple(parts.records["span"])),
+            parts.metadata, parts.chip or load_chip(chip or DEFAULT_CHIP),
         )  # fmt: skip
         try:
             check_image(image)
@@ -169,128 +215,36 @@ class _Builder:
             raise AssemblyError(error.what, self.source.name, "the directives of this text do not fit each other") from error
         return image
 
-    def _entries(self) -> tuple[Entry, ...]:
-        if not self.entries:
-            return (Entry("main", self.labels.get("main", 0) * WORD_BYTES),)
-        entries = []
-        for token, pairs, tensors in self.entries:
-            if isinstance(pairs.get("pc"), str):
-                if pairs["pc"] not in self.labels:
-                    self.source.fail_at(token, TextError(f"label '{pairs['pc']}' is not defined", "", guess(pairs["pc"], self.labels)))
-                pairs = {**pairs, "pc": self.labels[pairs["pc"]] * WORD_BYTES}
-            try:
-                entry = parse_record(Entry, pairs)
-            except TextError as error:
-                self.source.fail_at(token, error)
-            entries.append(msgspec.structs.replace(entry, **{name: tuple(found) for name, found in tensors.items()}))
-        return tuple(entries)
-
-
-Handler = Callable[[_Builder, Token, list[Any], Pairs], None]
-_RECORDS: dict[str, type[Struct]] = {
-    "state": TensorSpec, "constant": TensorSpec, "plan": PlanRecord, "node": DebugNode, "tap": Tap, "span": Span,
-}  # fmt: skip
-
-
-def _record(name: str, kind: type[Struct]) -> Handler:
-    def handle(builder: _Builder, token: Token, values: list[Any], pairs: Pairs) -> None:
-        builder.records[name].append(parse_record(kind, pairs))
-
-    return handle
-
-
-def _of_entry(name: str, kind: type[Struct]) -> Handler:
-    def handle(builder: _Builder, token: Token, values: list[Any], pairs: Pairs) -> None:
-        if not builder.entries:
-            raise TextError(f"{token} stands before any .entry", "", 'write .entry name="main", pc=0 first')
-        builder.entries[-1][2][name].append(parse_record(kind, pairs))
-
-    return handle
-
-
-def _entry(builder: _Builder, token: Token, values: list[Any], pairs: Pairs) -> None:
-    builder.entries.append((token, pairs, {"inputs": [], "outputs": [], "scalars": []}))
-
-
-def _isa(builder: _Builder, token: Token, values: list[Any], pairs: Pairs) -> None:
-    if values != [ISA_VERSION]:
-        raise TextError(f"this text is for ISA version {values[0] if values else '?'}; this llmchip has version {ISA_VERSION}")
-
-
-def _chip(builder: _Builder, token: Token, values: list[Any], pairs: Pairs) -> None:
-    if values:
-        path = builder.folder / str(values[0])
-        builder.chip = load_chip(str(path) if path.is_file() else str(values[0]))
-    else:
-        builder.chip = parse_chip(pairs, "chip")
-
-
-def _word(builder: _Builder, token: Token, values: list[Any], pairs: Pairs) -> None:
-    for value in values:
-        if not isinstance(value, int) or not 0 <= value < 1 << 8 * WORD_BYTES:
-            raise TextError(".word takes an integer of 128 bits", "", "write .word 0x0123...")
-        builder.words.append(value.to_bytes(WORD_BYTES, "little"))
-
-
-def _region_named(values: list[Any]) -> Region:
-    names = [r.name.lower() for r in Region]
-    if not values or values[0] not in names:
-        raise TextError(f"'{values[0] if values else ''}' is no region", "", guess(str(values[0]) if values else "", names))
-    return Region(names.index(values[0]))
-
-
-def _append(builder: _Builder, region: Region, data: bytes) -> None:
-    if region not in INITIALISED:
-        raise TextError(f"region {region.name.lower()} has no initial data", "", f"only {', '.join(r.name.lower() for r in INITIALISED)} have")
-    builder.data[region] = builder.data[region] + data if builder.data.get(region) else data
-
-
-def _region(builder: _Builder, token: Token, values: list[Any], pairs: Pairs) -> None:
-    region, size, file = _region_named(values), pairs.pop("bytes", 0), pairs.pop("file", None)
-    if pairs or not isinstance(size, int) or size < 0:
-        raise TextError('.region takes a name, bytes=N and file="..."', "", 'for example: .region weights bytes=4096, file="weights.bin"')
-    builder.sizes[region] = size
-    if file is not None:
+    def _postponed(self, word: _Later) -> bytes:
+        length = _LENGTH.search(word.operands)
+        text = str(word.operands)
+        if length and length[1] in self.parts.labels:
+            text = f"{text[: length.start(1)]}{self.parts.labels[length[1]] - word.index - 1}{text[length.end(1) :]}"
+        elif length and length[1] not in self.parts.names:
+            word.source.fail_at(word.operands, TextError(f"label '{length[1]}' is not defined", length[1], guess(length[1], self.parts.labels)))
         try:
-            _append(builder, region, (builder.folder / str(file)).read_bytes())
-        except OSError as error:
-            raise TextError(f"cannot read '{builder.folder / str(file)}': {error.strerror}", "", "paths are relative to the assembly text") from None
+            return self._word(str(word.mnemonic), text, str(word.marks or ""))
+        except TextError as error:
+            self._fail(word.source, error, word.mnemonic, word.operands, word.marks)
 
-
-def _hex(builder: _Builder, token: Token, values: list[Any], pairs: Pairs) -> None:
-    try:
-        data = b"".join(bytes.fromhex(str(value)) for value in values[1:])
-    except ValueError as error:
-        raise TextError(f"not hexadecimal: {error}") from None
-    _append(builder, _region_named(values), data)
-
-
-def _meta(builder: _Builder, token: Token, values: list[Any], pairs: Pairs) -> None:
-    builder.metadata.update(pairs)
-
-
-_DIRECTIVES: dict[str, Handler] = {
-    "isa": _isa, "chip": _chip, "region": _region, "hex": _hex, "entry": _entry, "word": _word, "meta": _meta,
-    "input": _of_entry("inputs", TensorSpec), "output": _of_entry("outputs", TensorSpec), "scalar": _of_entry("scalars", Scalar),
-    **{name: _record(name, kind) for name, kind in _RECORDS.items()},
-}  # fmt: skip
+    def _entries(self) -> tuple[Entry, ...]:
+        parts = self.parts
+        if not parts.entries:
+            return (Entry("main", parts.labels.get("main", 0) * WORD_BYTES),)
+        entries = []
+        for entry in parts.entries:
+            pairs = entry.pairs
+            try:
+                if isinstance(pairs.get("pc"), str):
+                    if pairs["pc"] not in parts.labels:
+                        raise TextError(f"label '{pairs['pc']}' is not defined", "", guess(pairs["pc"], parts.labels))
+                    pairs = {**pairs, "pc": parts.labels[pairs["pc"]] * WORD_BYTES}
+                record = parse_record(Entry, pairs)
+            except TextError as error:
+                entry.fail(error)
+            entries.append(msgspec.structs.replace(record, **{name: tuple(found) for name, found in entry.tensors.items()}))
+        return tuple(entries)
 
 
 def _is_pair(node: object) -> bool:
     return isinstance(node, Tree) and node.data == "pair"
-
-
-def _plain(node: Any) -> Any:
-    """The Python value of a JSON-like piece of the tree; names other than true, false, null are strings."""
-    if isinstance(node, Token):
-        return _TOKENS[node.type](str(node))
-    if node.data == "array":
-        return [_plain(child) for child in node.children if child is not None]
-    return {json.loads(member.children[0]): _plain(member.children[1]) for member in node.children if member is not None}
-
-
-def _number(text: str) -> int | float:
-    return int(text, 0) if text.lstrip("+-").isdecimal() or "x" in text.lower() else float(text)
-
-
-_TOKENS: dict[str, Callable[[str], Any]] = {"STRING": json.loads, "NUMBER": _number, "NAME": lambda text: _NAMES.get(text, text)}

@@ -73,8 +73,9 @@ class Findings:
         return len(self.found) >= MAX_FINDINGS
 
     def add(
-        self, kind: str, pc: int, inst: Inst | None, message: str, other: int | None = None, operand: str = "", indices: tuple[int, ...] = (), severity: str = "error"
-    ) -> None:
+        self, kind: str, pc: int, inst: Inst | None, message: str, other: int | None = None, operand: str = "",
+        indices: tuple[int, ...] = (), severity: str = "error",
+    ) -> None:  # fmt: skip
         key = (kind, pc, operand, other)
         if self.full or key in self.found:
             return

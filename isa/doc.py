@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from isa.codec import Inst
 from isa.errors import InputError
+from isa.examples import program
 from isa.spec import (
     ACT,
     HEADER,
@@ -36,16 +36,25 @@ from isa.spec import (
     Kind,
     Region,
     Space,
+    When,
 )  # fmt: skip
-from isa.text import format_inst, guess
+from isa.text import guess
 
 PATH = Path("docs/isa.md")
-_EXAMPLE_EXTENT = 8
+_ROW_BITS = 32  # of a diagram
+_BIT_WIDTH = 3
 _READS = {Access.R: "reads", Access.W: "writes", Access.RW: "reads and writes"}
 _ENGINES = {
     Engine.CTL: "executed by the dispatcher itself, one word per cycle",
     Engine.LDW: "DMA, DRAM to SRAM, weights", Engine.LDA: "DMA, DRAM to SRAM, activations", Engine.STO: "DMA, SRAM to DRAM",
     Engine.MXU: "matrix products", Engine.VEC: "vectors, float32", Engine.ACT: "transcendental functions",
+}  # fmt: skip
+_TIMING = {
+    "ctl": "dispatched in one cycle; a scalar from DRAM keeps dispatch waiting for it",
+    "dma": "bytes in whole bursts over the shared bandwidth; completes after set-up and the latency of DRAM",
+    "mxu": "for each tile of the array the larger of its rows to stream and its weights to load; then the array drains",
+    "vec": "planes · rows · ceil(cols / lanes) cycles per pass, and the latency of VEC",
+    "act": "rows · ceil(cols / lanes) cycles, and the latency of ACT; every function costs the same",
 }  # fmt: skip
 
 
@@ -58,7 +67,7 @@ def describe(mnemonic: str) -> str:
     """One instruction's reference, for a terminal. Raises InputError for an unknown name."""
     if mnemonic not in ISA:
         raise InputError(f"unknown instruction '{mnemonic}'", "", guess(mnemonic, ISA))
-    return "\n".join(_instruction(ISA[mnemonic]))
+    return "\n".join(_for_terminal(ISA[mnemonic]))
 
 
 def summary() -> str:
@@ -66,18 +75,41 @@ def summary() -> str:
     return "\n".join(f"{row.mnemonic:<8}{row.engine.value:<5}{row.summary}" for row in ISA.values())
 
 
-def example(row: Instruction) -> str:
-    """A line of assembly that uses every operand that must be written and, where there are some, the optional views."""
-    values = [_example_value(field, number) for number, field in enumerate(row.fields, 1)]
-    return format_inst(Inst(row.mnemonic, tuple(values)))
+def diagram(row: Instruction) -> str:
+    """The word as a drawing: four lines of 32 bits, the lowest last."""
+    cells = [*_cells(HEADER, 0), *_cells(row.fields, HEADER_BITS)]
+    used = HEADER_BITS + sum(f.bits for f in row.fields)
+    cells.append((used, 8 * WORD_BYTES - used, "0"))
+    drawn = []
+    for low in range(8 * WORD_BYTES - _ROW_BITS, -1, -_ROW_BITS):
+        pieces = [(max(start, low), min(start + bits, low + _ROW_BITS), name) for start, bits, name in cells if start < low + _ROW_BITS and start + bits > low]
+        drawn.append(_ruler(pieces, low))
+        drawn.append("|" + "|".join(_fit(name, (end - start) * _BIT_WIDTH - 1) for start, end, name in reversed(pieces) if end > start) + "|")
+    return "\n".join([*drawn, "+" + "-" * (_ROW_BITS * _BIT_WIDTH - 1) + "+"])
 
 
-def _example_value(field: Field, number: int) -> int:
-    if field.kind is Kind.VIEW:
-        return number
-    if field.default is not None:
-        return field.default
-    return min(_EXAMPLE_EXTENT, (1 << field.bits) - 1) if field.kind is Kind.INT and field.bits > 2 else 0
+def _cells(fields: tuple[Field, ...], low: int) -> Iterator[tuple[int, int, str]]:
+    for field in fields:
+        yield low, field.bits, field.name
+        low += field.bits
+
+
+def _ruler(pieces: list[tuple[int, int, str]], low: int) -> str:
+    """The line above a row: a corner at each field's highest bit, with its number where there is room."""
+    line = ["-"] * (_ROW_BITS * _BIT_WIDTH + 1)
+    for start, end, _ in pieces:
+        if end > start:
+            column = (low + _ROW_BITS - end) * _BIT_WIDTH
+            line[column] = "+"
+            number = str(end - 1)
+            if (end - start) * _BIT_WIDTH > len(number) + 1:
+                line[column + 1 : column + 1 + len(number)] = number
+    line[-1] = "+"
+    return "".join(line)
+
+
+def _fit(name: str, width: int) -> str:
+    return name[:width].center(width)
 
 
 def _document() -> Iterator[str]:
@@ -104,18 +136,61 @@ def _document() -> Iterator[str]:
     for name, choices in (("vop f", VOP), ("vred f", VRED), ("act f", ACT), ("salu f", SALU), ("vaff red", TAP), ("vaff rnd", ROUND), ("mm fmt", MM_FORMAT)):
         yield f"| {name} | {', '.join(choices)} |"
     yield "\n## Instructions\n"
+    yield "The drawings show the highest bit first; the examples are complete programs that the tests assemble and run.\n"
     for row in ISA.values():
         yield from _instruction(row)
 
 
 def _instruction(row: Instruction) -> Iterator[str]:
     yield f"### {row.mnemonic}\n"
-    yield f"{row.summary[:1].upper()}{row.summary[1:]}. Opcode {row.opcode:#04x}, engine {row.engine.value}, timing rule `{row.cost.formula}`.\n"
+    yield f"{row.summary[:1].upper()}{row.summary[1:]}. Opcode {row.opcode:#04x}, engine {row.engine.value}.\n"
     yield f"```\n{row.pseudocode}\n```\n"
+    yield f"```\n{diagram(row)}\n```\n"
     if row.fields:
         yield from _bits(row, row.fields, HEADER_BITS)
         yield ""
-    yield f"Example: `{example(row)}`\n"
+    touched = list(_touched(row))
+    if touched:
+        yield from (f"- {text}" for text in touched)
+        yield ""
+    yield f"Timing: {_timing(row)}\n"
+    yield f"```asm\n{program(row.mnemonic)}```\n"
+
+
+def _for_terminal(row: Instruction) -> Iterator[str]:
+    yield f"{row.mnemonic}: {row.summary[:1].upper()}{row.summary[1:]}"
+    yield f"opcode {row.opcode:#04x}, engine {row.engine.value}\n"
+    yield from (f"    {text}" for text in row.pseudocode.split("\n"))
+    yield f"\n{diagram(row)}\n"
+    low = HEADER_BITS
+    for field in row.fields:
+        yield f"  {f'{low + field.bits - 1}:{low}':9}{field.name:9}{_kind(field)}"
+        meaning = _meaning(row, field)
+        if meaning:
+            yield f"  {'':18}{meaning}"
+        low += field.bits
+    yield from (f"\n  {text}" if not number else f"  {text}" for number, text in enumerate(_touched(row)))
+    yield f"\nTiming: {_timing(row)}"
+    yield "\nExample:"
+    yield from (f"    {text}" for text in program(row.mnemonic).rstrip().split("\n"))
+
+
+def _touched(row: Instruction) -> Iterator[str]:
+    """What the word reads and writes in memory."""
+    for access, verb in _READS.items():
+        names = [f"{f.name} ({' × '.join(f.dims)})" + (" if present" if f.default is not None else "") for f in row.views if f.access is access]
+        if names:
+            yield f"{verb} {', '.join(names)}"
+    for field in row.views:
+        for when in field.when:
+            if when.access is not None:
+                yield f"with {_setting(row, when)} it {_READS[when.access]} {field.name}"
+
+
+def _timing(row: Instruction) -> str:
+    extra = f"; {row.cost.passes} passes over the block" if row.cost.passes != 1 else ""
+    ops = ", ".join(f"{count} {name}" for name, count in row.cost.ops.items())
+    return f"{_TIMING[row.cost.formula]}{extra}." + (f" Energy: {ops} per element." if ops else "")
 
 
 def _bits(row: Instruction | None, fields: tuple[Field, ...], low: int) -> Iterator[str]:
@@ -144,11 +219,14 @@ def _meaning(row: Instruction | None, field: Field) -> str:
         parts.append(" ".join(field.choices))
     for when in field.when:
         assert row is not None
-        choices = row.field(when.field).choices
-        value = choices[when.value] if choices else str(when.value)
         change = " × ".join(when.dims) if when.dims else _READS[when.access] if when.access else ""
-        parts.append(f"with {when.field}={value}: {change}")
+        parts.append(f"with {_setting(row, when)}: {change}")
     return "; ".join(parts)
+
+
+def _setting(row: Instruction, when: When) -> str:
+    field = row.field(when.field)
+    return field.name if field.kind is Kind.FLAG else f"{field.name}={field.choices[when.value] if field.choices else when.value}"
 
 
 def main(path: Path = PATH) -> None:

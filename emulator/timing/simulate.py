@@ -200,9 +200,13 @@ class _Run:
         for placed, depth in zip(self.placed, self.depths, strict=True):
             previous[placed[1:]] = placed[:-1]
             room[placed[depth:]] = placed[: max(len(placed) - depth, 0)]
-        times = (np.array(t, np.int64) for t in (self.dispatch, self.ready, self.start, self.work_start, self.work_end, self.end))
+        dispatch, ready, start, work_start, work_end, end = (
+            np.array(t, np.int64) for t in (self.dispatch, self.ready, self.start, self.work_start, self.work_end, self.end)
+        )
         return Timeline(
-            words, self.chip, options, np.array(self.plan.engine, np.int8), *times, np.array([cost.bytes for cost in self.plan.cost], np.int64),
-            [tuple(self.placed[q][n - 1] for q, n in needs) for needs in self.plan.needs], room, previous,
-            np.array(self.bus.history, np.int64).reshape(-1, 5), max([self.clock, *self.end]),
+            words=words, chip=self.chip, options=options, engine=np.array(self.plan.engine, np.int8),
+            dispatch=dispatch, ready=ready, start=start, work_start=work_start, work_end=work_end, end=end,
+            bytes=np.array([cost.bytes for cost in self.plan.cost], np.int64),
+            waits=[tuple(self.placed[q][n - 1] for q, n in needs) for needs in self.plan.needs], room=room, previous=previous,
+            bus=np.array(self.bus.history, np.int64).reshape(-1, 5), cycles=max([self.clock, *self.end]),
         )  # fmt: skip

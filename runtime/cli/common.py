@@ -93,6 +93,13 @@ class Given:
     texts: tuple[str, ...] = ()
     inputs: dict[str, str] | None = None
 
+    def check_for_image(self, path: str, **more: object) -> None:
+        """An image is what it is: options that would change the model are refused rather than ignored."""
+        said = {"--seq": self.seq, "--batch": self.batch, "--option": self.option or None, **more}
+        for flag, value in said.items():
+            if value is not None:
+                raise InputError(f"{flag} does not go with an image", path, "it was decided when the image was compiled; compile again")
+
 
 def reply(document: Any, as_json: bool, text: Callable[[], None]) -> None:
     """Say the answer: the document, or what `text` prints."""

@@ -84,9 +84,9 @@ def _compile(model: str, output: str | None, given: Given, switches: Mapping[str
         "memory": _memory(compiled, image), "seconds": {**stage.seconds, "total": time.perf_counter() - start}, "passes": _passes(compiled),
     }  # fmt: skip
     if switches["dry_run"]:
-        from runtime.cli.estimate import estimate
-
-        document["estimate"] = estimate(image)
+        with stages("estimate") as stage:
+            stage("time the program")
+            document["estimate"] = _estimate(image)
     reply(document, as_json, lambda: _print(document, switches))
     return 0
 
@@ -112,6 +112,19 @@ def _memory(compiled: "Compiled", image: Any) -> dict[str, Any]:
     return planned | {region.name.lower(): {"bytes": image.size(region)} for region in Region if image.size(region) and region is not Region.SCRATCH}
 
 
+def _estimate(image: Any) -> dict[str, Any]:
+    """One launch in the emulator's timing mode: cycles of the very program, by the rules of the timing model."""
+    from emulator.timing.simulate import simulate
+    from emulator.timing.timeline import ENGINES
+
+    timeline = simulate(image)
+    busy = {engine.value: timeline.busy(engine) for engine in ENGINES}
+    return {
+        "cycles": timeline.cycles, "milliseconds": 1e3 * timeline.seconds, "busy_cycles": busy, "bus_cycles": timeline.bus_busy(),
+        "dispatched_words": len(timeline.words), "dram_bytes": int(timeline.bytes.sum()),
+    }  # fmt: skip
+
+
 def _print(document: dict[str, Any], switches: Mapping[str, Any]) -> None:
     console = stdout()
     head = f"{document['file']}: {size(document['bytes'])}" if document["file"] else f"{document['model']}: nothing written"
@@ -129,8 +142,11 @@ def _print(document: dict[str, Any], switches: Mapping[str, Any]) -> None:
 
 
 def _print_estimate(console: Any, estimate: dict[str, Any]) -> None:
-    console.print(f"  time     {estimate['milliseconds']:.3f} ms if every engine were always busy; the busiest is {estimate['bound_by']}")
-    console.print("           " + ", ".join(f"{name} {cycles} cycles" for name, cycles in estimate["cycles"].items()))
+    cycles = max(estimate["cycles"], 1)
+    moved = size(estimate["dram_bytes"])
+    console.print(f"  time     {estimate['milliseconds']:.3f} ms, {estimate['cycles']} cycles on this chip, {moved} to and from DRAM")
+    shares = {**estimate["busy_cycles"], "bus": estimate["bus_cycles"]}
+    console.print("           busy: " + ", ".join(f"{name} {100 * busy / cycles:.0f} %" for name, busy in shares.items()))
 
 
 def _print_times(console: Any, seconds: Mapping[str, float]) -> None:
@@ -143,9 +159,13 @@ def _print_times(console: Any, seconds: Mapping[str, float]) -> None:
     console.print(table)
 
 
+_TILE_MODULES = {"fuse": "kernels", "loop": "loops"}  # where the module is not called like the pass
+
+
 def _steps(given: Given) -> list[dict[str, Any]]:
     """All passes in order: those on the graph, then those on the tile program, which never change a bit."""
     from importlib import import_module
+    from importlib.util import find_spec
 
     from compiler.lower import pipeline
     from compiler.options import TILE_PASSES
@@ -157,8 +177,8 @@ def _steps(given: Given) -> list[dict[str, Any]]:
         return import_module(kind.__module__).__doc__ if own.startswith(f"{kind.__name__}(") else own
 
     graph = [(step.name, step.changes_bits, doc_of(type(step))) for step in pipeline(make_options(given))]
-    modules = {"fuse": "compiler.tile.kernels", "schedule": "compiler.tile.schedule"}
-    tile = [(name, False, import_module(modules[name]).__doc__) for name in TILE_PASSES]
+    homes = [(name, f"compiler.tile.{_TILE_MODULES.get(name, name)}") for name in TILE_PASSES]
+    tile = [(name, False, import_module(home).__doc__ if find_spec(home) else "") for name, home in homes]
     return [
         {"pass": name, "level": level, "may_change_bits": changes, "does": (doc or "").strip().split("\n")[0]}
         for level, steps in (("graph", graph), ("tile", tile))

@@ -7,11 +7,12 @@ import click
 import numpy as np
 
 from isa.errors import InputError
-from isa.image import Image, load_image
+from isa.image import Image
 from runtime.arrays import Array
 from runtime.cli.common import Given, Stages, common_options, examples, input_options, model_options, reply, stages, stdout
 from runtime.cli.tensors import describe, plan_outputs, read_inputs, write_outputs
 from runtime.models import kind_of
+from runtime.program_file import is_assembly, open_program
 from runtime.text import answer, tokenize
 
 
@@ -21,6 +22,7 @@ from runtime.text import answer, tokenize
         'llmcc run minilm --text "a cat sits on the mat" --text "a kitten rests" --text "stocks fell"',
         "llmcc run minilm.llmchip --input input_ids=ids.npy --input attention_mask=mask.npy --output last_hidden_state=out.npy",
         'llmcc run ./my-classifier --text "what a wonderful film" --json',
+        "llmcc run examples/asm/softmax.s --input x=x.npy --output y=y.npy",
     ),
 )
 @click.argument("model", metavar="MODEL|FILE")
@@ -29,7 +31,7 @@ from runtime.text import answer, tokenize
 @click.option("--output", "outputs", metavar="NAME=FILE.npy", multiple=True, callback=lambda c, p, v: _outputs(c, p, v), help="Write an output (repeatable).")
 @common_options
 def command(model: str, outputs: dict[str, str], as_json: bool, traceback: bool, **rest: Any) -> int:
-    """Run a model, or an image made by 'llmcc compile', on the emulated chip.
+    """Run a model, an image made by 'llmcc compile', or assembly text (P.s) on the emulated chip.
 
     With --text: a table of similarities for sentence embeddings, or labels with their probabilities for a classifier.
     """
@@ -37,7 +39,7 @@ def command(model: str, outputs: dict[str, str], as_json: bool, traceback: bool,
     if not given.texts and not given.inputs:
         raise click.UsageError("give --text TEXT or --input NAME=FILE.npy", click.get_current_context())
     with stages("run") as stage:
-        runner = _run_image if kind_of(model) == "image" else _run_model
+        runner = _run_image if is_assembly(model) or kind_of(model) == "image" else _run_model
         image, results = runner(model, given, outputs, stage)
         planned = plan_outputs(outputs, tuple(spec.name for spec in image.entry().outputs))
         write_outputs(planned, results)
@@ -72,21 +74,13 @@ def _run_model(model: str, given: Given, outputs: dict[str, str], stage: Stages)
 
 def _run_image(path: str, given: Given, outputs: dict[str, str], stage: Stages) -> tuple[Image, dict[str, Array]]:
     stage("load the image")
-    image = load_image(path, given.chip)
-    _refuse_model_options(given, path)
+    image = open_program(path, given.chip)
+    given.check_for_image(path, **{"--class": given.class_name, "--random-weights": given.random_weights})
     specs = image.entry().inputs
     plan_outputs(outputs, tuple(spec.name for spec in image.entry().outputs))
     if given.inputs:
         return image, _launch(image, read_inputs(given.inputs, tuple(spec.name for spec in specs)), stage)
     return image, _run_texts(image, path, given.texts, stage)
-
-
-def _refuse_model_options(given: Given, path: str) -> None:
-    """An image is what it is: options that would change the model are refused rather than ignored."""
-    said = {"--seq": given.seq, "--batch": given.batch, "--class": given.class_name, "--random-weights": given.random_weights, "--option": given.option or None}
-    for flag, value in said.items():
-        if value is not None:
-            raise InputError(f"{flag} does not go with an image", path, "it was decided when the image was compiled; compile again")
 
 
 def _run_texts(image: Image, path: str, texts: Sequence[str], stage: Stages) -> dict[str, Array]:

@@ -64,6 +64,7 @@ def _verify_file(path: str, override: str | None, given: Given, stage: Stages) -
 
     stage("load the image")
     image = load_image(path, given.chip)
+    given.check_for_image(path)
     recipe = _recipe(image, path, override, given)
     shape = next((spec.shape for spec in image.entry().inputs if spec.name == "input_ids"), ())
     sized = replace(given, seq=shape[1], batch=shape[0]) if len(shape) == 2 else given

@@ -80,7 +80,13 @@ class Nodes:
 
     def place(self, number: int) -> str:
         node = self.debug.nodes[number]
-        return f"{node.file}:{node.line}" if node.line else ""
+        return f"{short_path(node.file)}:{node.line}" if node.line else ""
+
+
+def short_path(path: str) -> str:
+    """The end of a path, enough to name it in `break FILE:LINE`."""
+    parts = path.split("/")
+    return path if len(parts) <= 3 else "/".join(parts[-2:])
 
 
 def _same_file(path: str, wanted: str) -> bool:

@@ -58,12 +58,11 @@ class Point:
     number: int
     text: str
     pc: int | None = None
+    mnemonic: str = ""
     nodes: frozenset[int] = frozenset()
     writes: Range | None = None
     watch: Range | None = None
-    view: View | None = None
     seen: NDArray[np.uint8] | None = None
-    hits: int = 0
 
     def bytes_of(self, memory: Memory) -> NDArray[np.uint8]:
         assert self.watch is not None
@@ -77,9 +76,11 @@ class Points:
     points: list[Point] = field(default_factory=list)
     _next: int = 1
 
-    def add(self, text: str, memory: Memory, *, pc: int | None = None, nodes: Sequence[int] = (), writes: Range | None = None,
-            watch: Range | None = None) -> Point:  # fmt: skip
-        point = Point(self._next, text, pc, frozenset(nodes), writes, watch)
+    def add(
+        self, text: str, memory: Memory, *, pc: int | None = None, mnemonic: str = "", nodes: Sequence[int] = (),
+        writes: Range | None = None, watch: Range | None = None,
+    ) -> Point:  # fmt: skip
+        point = Point(self._next, text, pc, mnemonic, frozenset(nodes), writes, watch)
         self._next += 1
         if watch is not None:
             point.seen = point.bytes_of(memory).copy()
@@ -92,9 +93,9 @@ class Points:
             self.points.remove(found)
         return found
 
-    def before(self, pc: int, node: int | None, arrives: bool) -> Point | None:
-        """The point that stops in front of the word at `pc`. `arrives`: the word is the first ever to work for `node`."""
-        return next((p for p in self.points if p.pc == pc or (arrives and node in p.nodes)), None)
+    def before(self, pc: int, mnemonic: str, node: int | None) -> Point | None:
+        """The point that stops in front of a word. `node` if the word is the first ever to work for it."""
+        return next((p for p in self.points if p.pc == pc or node in p.nodes or (mnemonic and p.mnemonic == mnemonic)), None)
 
     def after(self, effect: Effect, memory: Memory) -> tuple[Point, str] | None:
         """The point that stops behind a word, and what happened."""
@@ -116,10 +117,10 @@ class Points:
 
     @staticmethod
     def _change(point: Point, memory: Memory) -> str:
-        now, assert_seen = point.bytes_of(memory), point.seen
-        if assert_seen is None or np.array_equal(now, assert_seen):
+        now, old = point.bytes_of(memory).copy(), point.seen
+        point.seen = now
+        if old is None or point.watch is None or np.array_equal(now, old):
             return ""
-        where = int(np.argmax(now != assert_seen))
-        text = f"{point.watch} changed: byte {point.watch.low + where:#x} {assert_seen[where]:#04x} -> {now[where]:#04x}" if point.watch else ""
-        point.seen = now.copy()
-        return text
+        where = int(np.argmax(now != old))
+        count = int(np.count_nonzero(now != old))
+        return f"{point.watch}: {count} bytes changed, first {point.watch.low + where:#x}: {old[where]:#04x} -> {now[where]:#04x},"

@@ -7,46 +7,46 @@ from typing import Any
 import numpy as np
 from torch import Tensor, fx
 
+from compiler.lower import Lowered
 from isa.errors import InputError
 from isa.records import DebugNode
-from runtime.arrays import Array, comparable
+from runtime.arrays import Array, comparable, host_dtype
 from runtime.compare import _FLOATS, _shown, converted
 from runtime.debugger.nodes import Value
 from runtime.debugger.session import Comparison
 from runtime.reference import LazyReference
-from runtime.tensors import to_array
+from runtime.tensors import name_of, to_array, to_tensor
 
 KEPT_BYTES = 512 << 20
 
 
 class NodeReference:
-    """Values by node name, in any order. Recent ones are kept; for one that is gone the graph runs again."""
+    """Values by node name, in any order. Recent ones are kept; for one that has passed the graph runs again."""
 
-    def __init__(self, graph: fx.GraphModule, arguments: Sequence[Any], names: set[str]) -> None:
-        self._graph, self._arguments, self._names = graph, arguments, names
+    def __init__(self, graph: fx.GraphModule, arguments: Sequence[Any]) -> None:
+        self._graph, self._arguments = graph, arguments
         self._known = {node.name for node in graph.graph.nodes}
         self._kept: OrderedDict[str, Array] = OrderedDict()
-        self._running = self._start()
+        self._running = LazyReference(graph, arguments)
 
     def __call__(self, name: str) -> Array:
         if name not in self._known:
             raise InputError(f"the model has no node '{name}'", hint="is it the model that the image was compiled from?")
         if name not in self._kept:
-            try:
-                value = self._running.value(name)
-            except AssertionError:  # passed and dropped
-                self._running = self._start()
-                value = self._running.value(name)
-            self._kept[name] = to_array(value)
+            self._kept[name] = to_array(self._value(name))
             self._running.release(name)
             while len(self._kept) > 1 and sum(a.nbytes for a in self._kept.values()) > KEPT_BYTES:
                 self._kept.popitem(last=False)
         return self._kept[name]
 
-    def _start(self) -> LazyReference:
-        running = LazyReference(self._graph, self._arguments)
-        running.want(set(self._names))
-        return running
+    def _value(self, name: str) -> Tensor:
+        self._running.want({name})
+        try:
+            return self._running.value(name)
+        except AssertionError:  # the graph ran past it when nobody wanted it
+            self._running = LazyReference(self._graph, self._arguments)
+            self._running.want({name})
+            return self._running.value(name)
 
 
 def compare(node: DebugNode, value: Value, reference: Array) -> Comparison:
@@ -64,13 +64,14 @@ def compare(node: DebugNode, value: Value, reference: Array) -> Comparison:
     return Comparison(node.name, value.written, value.seen.size, int(np.count_nonzero(unequal)), first)
 
 
-def of_lowered(lowered: Any, names: Sequence[str]) -> Callable[[Mapping[str, Array]], NodeReference]:
-    """The reference of a lowered model, once the inputs are known. `names` are the nodes that may be asked for."""
+def of_lowered(lowered: Lowered) -> Callable[[Mapping[str, Array]], NodeReference]:
+    """The reference of a lowered model, once the inputs are known."""
 
     def start(inputs: Mapping[str, Array]) -> NodeReference:
-        from runtime.tensors import to_tensor
-
-        tensors: list[Tensor] = [to_tensor(np.ascontiguousarray(inputs[info.name]), str(info.dtype).removeprefix("torch.")) for info in lowered.inputs]
-        return NodeReference(lowered.main, (*tensors, *lowered.pack_weights()), set(names))
+        tensors = []
+        for info in lowered.inputs:
+            dtype = name_of(info.dtype)
+            tensors.append(to_tensor(np.ascontiguousarray(inputs[info.name].astype(host_dtype(dtype), copy=False)), dtype))
+        return NodeReference(lowered.main, (*tensors, *lowered.pack_weights()))
 
     return start

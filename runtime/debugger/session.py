@@ -14,6 +14,7 @@ from typing import Any
 from emulator.memory import Fault
 from isa.errors import InputError, Trap
 from isa.image import Image
+from isa.records import pick
 from isa.spec import WORD_BYTES, Engine
 from isa.views import Extents, View
 from runtime.arrays import Array
@@ -68,7 +69,8 @@ class Session:
         self.points = Points()
         self.trap: Trap | None = None
         self.interrupted = False
-        self._make_reference, self._reference = reference, None
+        self._make_reference = reference
+        self._reference: Reference | None = None
         self._arrived: dict[int, int] = {}  # node: when its first word was reached
         self._tapped: dict[int, int] = {}  # node: when its first element was written
         self.trail = array("I")  # word index of every executed word, by time
@@ -119,42 +121,42 @@ class Session:
             if time < self.stepper.time:
                 self.stepper.seek(time)
                 self.trap = None
-            while self.stepper.time < time and self.stepper.exit is None:
+            while self.stepper.time < time and self.stepper.exit is None and not self.interrupted:
                 self._one()
         self.points.refresh(self.stepper.memory)
 
     def back(self, count: int = 1) -> Stop:
-        time = self.stepper.time
+        time, self.interrupted = self.stepper.time, False
         self.seek(max(0, time - count))
         return Stop("stepped") if time >= count else Stop("start", "at the start of the program")
 
     def reverse(self) -> Stop:
         """Back to the latest earlier moment at which a breakpoint or watch would have stopped."""
-        end = self.stepper.time
-        while end > 0 and not self.interrupted:
-            start = self.stepper.history.floor(end - 1)
-            hit = self._last_hit(start, end)
+        limit, self.interrupted = self.stepper.time, False
+        begin = self.stepper.history.floor(limit - 1) if limit else 0
+        while limit and not self.interrupted:
+            hit = self._last_hit(begin, limit)
             if hit is not None:
                 self.seek(hit[0])
                 return hit[1]
-            end = start if start else 0
+            if not begin:
+                break
+            limit, begin = begin + 1, self.stepper.history.floor(begin - 1)
         self.seek(0)
         return Stop("start", "at the start of the program")
 
-    def _last_hit(self, start: int, end: int) -> tuple[int, Stop] | None:
-        """The last moment in (start, end) that stops, and start itself if it is the very beginning."""
-        self.seek(start)
+    def _last_hit(self, begin: int, limit: int) -> tuple[int, Stop] | None:
+        """The last moment with begin < moment < limit that stops, and 0 itself if `begin` is 0."""
+        self.seek(begin)
         found = None
         with self.stepper.running():
-            if start == 0 and (stop := self._before()):
+            if begin == 0 and (stop := self._before()):
                 found = 0, stop
-            while self.stepper.time < end:
+            while self.stepper.time < limit - 1:
                 effect = self._one()
                 stop = self._after(effect) or self._before()
-                if stop and self.stepper.time < end:
+                if stop:
                     found = self.stepper.time, stop
-                elif stop is None and self.stepper.time == end:
-                    break
         return found
 
     def _forward(self, extra: Callable[[Effect], Stop | None] = lambda _: None) -> Stop:
@@ -190,7 +192,7 @@ class Session:
             self.trail.append(effect.pc // WORD_BYTES)
             for tap in self.nodes.taps.get(effect.pc, ()):
                 if any(block.name == tap.operand for block in effect.writes):
-                    self._tapped.setdefault(tap.nodes[min(effect.indices[tap.level], len(tap.nodes) - 1)] if tap.level >= 0 else tap.nodes[0], effect.time)
+                    self._tapped.setdefault(pick(tap.nodes, tap.level, effect.indices), effect.time)
         return effect
 
     def _arriving(self) -> int | None:
@@ -202,12 +204,10 @@ class Session:
         stepper = self.stepper
         if stepper.exit is not None:
             return None
-        arriving = self._arriving()
-        point = self.points.before(stepper.pc, arriving, arriving is not None)
-        if point is not None:
-            point.hits += 1
-            return Stop("breakpoint", f"breakpoint {point.number}: {point.text}")
         inst = stepper.next_inst()
+        point = self.points.before(stepper.pc, inst.mnemonic if inst is not None else "", self._arriving())
+        if point is not None:
+            return Stop("breakpoint", f"breakpoint {point.number}: {point.text}")
         return Stop("dbg", "the word is marked dbg") if inst is not None and inst.dbg else None
 
     def _after(self, effect: Effect) -> Stop | None:
@@ -217,7 +217,6 @@ class Session:
         if hit is None:
             return None
         point, what = hit
-        point.hits += 1
         kind = "watch" if point.watch is not None else "breakpoint"
         return Stop(kind, f"{kind} {point.number}: {what} by the word at {effect.pc:#06x}")
 
@@ -276,20 +275,20 @@ class Session:
 
     def compare(self, number: int) -> Comparison:
         """A node beside PyTorch's value, bit for bit. The first call loads the model."""
-        from runtime.debugger.reference import compare
-
         collector = self.collect(number)
         if self._reference is None:
             if self._make_reference is None:
                 raise InputError("there is no model to compare with", hint="start with 'llmcc debug FILE --model MODEL'")
             self._reference = self._make_reference(self.inputs)
+        from runtime.debugger.reference import compare
+
         value = collector.value
         assert value is not None
         return compare(collector.node, value, self._reference(collector.node.name))
 
     def engine_counts(self) -> dict[Engine, tuple[int, int | None]]:
         """Of each engine, how many words it has executed, and the pc of the last."""
-        counts: dict[Engine, tuple[int, int | None]] = {engine: (0, None) for engine in ENGINES}
+        counts: dict[Engine, tuple[int, int | None]] = dict.fromkeys(ENGINES, (0, None))
         kinds: dict[int, Engine] = {}
         for index in self.trail[: self.stepper.time]:
             if index not in kinds:

@@ -144,6 +144,7 @@ def test_image_of_another_chip(image: Path) -> None:
 
 def test_options_that_an_image_has_already_decided(image: Path) -> None:
     check(call("run", image, "--text", "cat", "--seq", 4, "--json"), "input", "--seq")
+    check(call("verify", image, "--option", "disable=schedule", "--json"), "input", "--option")
 
 
 def test_image_whose_model_is_gone_or_changed(bert: Path, tmp_path: Path) -> None:

@@ -94,3 +94,14 @@ def test_reader_that_leaves_early_gets_no_traceback() -> None:
 
 def test_module_can_be_run() -> None:
     assert spawn("chips").code == 0
+
+
+@pytest.mark.parametrize("name", ["isa", "runtime", "compiler", "emulator"])
+def test_a_folder_that_hides_our_package_is_named(name: str, tmp_path: Path) -> None:
+    """Breaks when the command starts below `llmchip`, whose import checks that the packages are ours."""
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").touch()
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([LLMCC, "chips"], env=environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert f"{tmp_path / name} hides llmchip's own package '{name}'" in done.stderr.splitlines()[-1]

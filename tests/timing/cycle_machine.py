@@ -67,9 +67,9 @@ class CycleMachine:
             for name in ("vec", "act"):
                 self.start_vector(name, now)
             self.dispatch(now)
-            if self.next == len(self.words) and not any(q.waiting or q.flying for q in self.queues.values()) and not self.transfers:
-                if self.shadow is None and now >= self.stalled_until:
-                    return self.times
+            idle = self.shadow is None and not self.transfers and not any(q.waiting or q.flying for q in self.queues.values())
+            if idle and self.next == len(self.words) and now >= self.stalled_until:
+                return self.times
             self.bus_cycle()
         raise AssertionError
 
@@ -210,9 +210,9 @@ class CycleMachine:
                 else:
                     planes = [merged([(p * view.ps + r * view.rs, cols) for r in range(op["rows"])]) for p in range(op["planes"])]
                     whole = [plane[0] for plane in planes] if all(len(plane) == 1 for plane in planes) else []
-                    runs = [length * bits for _, length in (merged(whole) if whole else sum(planes, []))]
+                    runs = [length * bits for _, length in (merged(whole) if whole else [run for plane in planes for run in plane])]
                 for run in runs:
-                    size += burst * -(-(-(-run // 8)) // burst)
+                    size += len(range(0, len(range(0, run, 8)), burst)) * burst
         return size
 
 

@@ -47,7 +47,8 @@ def words(draw: st.DrawFn) -> Inst:
     kinds: dict[str, dict[str, Any]] = {
         "ldw": {"d": 1, "a": remote, **block}, "lda": {"d": 1, "a": remote, **block}, "sto": {"d": remote, "a": 1, **block},
         "gather": {"d": 1, "a": 2, "idx": 4, "n": draw(extent(0)), "cols": block["cols"], "limit": 9},
-        "mm": {"c": 5, "a": 6, "w": 6, "b": block["planes"], "m": draw(st.integers(0, 30)), "n": draw(extent()) * 2, "k": draw(extent()) * 3, "fmt": draw(st.sampled_from((0, 0, 1, 3)))},
+        "mm": {"c": 5, "a": 6, "w": 6, "b": block["planes"], "m": draw(st.integers(0, 30)), "fmt": draw(st.sampled_from((0, 0, 1, 3)))}
+        | {"n": draw(extent()) * 2, "k": draw(extent()) * 3},
         "vop": {"f": 1, "d": 1, "a": 1, **block}, "vqd": {"d": 6, "s": 1, "a": 1, "am": draw(st.sampled_from((0, 1))), **block},
         "act": {"f": 0, "d": 1, "a": 1, "rows": block["rows"], "cols": block["cols"]},
         "nop": {}, "fence": {"mask": draw(st.integers(0, 63))}, "sld": {"d": 1, "v": draw(st.sampled_from((2, 4)))},

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from random import Random
 from typing import Final
 
@@ -122,7 +123,7 @@ def _swapped(words: list[Inst]) -> Iterator[Change]:
 def _reordered(words: list[Inst]) -> Iterator[Change]:
     """A word changes places with its neighbour, or an engine word with the next engine word."""
     engine = [i for i, inst in enumerate(words) if inst.row.engine is not Engine.CTL]
-    pairs = {(i, i + 1) for i in range(len(words) - 2)} | set(zip(engine, engine[1:], strict=False))
+    pairs = {(i, i + 1) for i in range(len(words) - 2)} | set(pairwise(engine))
     for first, second in sorted(pairs):
         if words[first] != words[second]:
             yield f"changes places with word {second}", {first: words[second], second: words[first]}

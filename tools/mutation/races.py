@@ -62,15 +62,18 @@ def completed_before(words: Sequence[Dispatch]) -> list[int]:
 
 
 def _uses(word: Dispatch) -> list[Use]:
-    return [
-        ((view.space, view.region if view.space is Space.DRAM else Region.WEIGHTS), _bytes(view, word.extents(field)), access_of(field, word.operands) is not Access.R)
-        for field in word.inst.row.views
-        if (view := word.views.get(field.name)) is not None
-    ]
+    uses = []
+    for field in word.inst.row.views:
+        view = word.views.get(field.name)
+        if view is not None:
+            memory = view.space, view.region if view.space is Space.DRAM else Region.WEIGHTS
+            uses.append((memory, _bytes(view, word.extents(field)), access_of(field, word.operands) is not Access.R))
+    return uses
 
 
 def _bytes(view: View, extents: Extents) -> NDArray[np.int64]:
-    planes, rows, cols = (np.arange(n if stride else min(n, 1), dtype=np.int64) * stride for n, stride in zip(extents, (view.ps, view.rs, view.cs), strict=True))
+    steps = zip(extents, (view.ps, view.rs, view.cs), strict=True)
+    planes, rows, cols = (np.arange(n if stride else min(n, 1), dtype=np.int64) * stride for n, stride in steps)
     elements = (planes[:, None, None] + rows[:, None] + cols).ravel()
     bits = view.dtype.bits
     return np.unique((view.base * 8 + elements[:, None] * bits + np.arange(0, bits, min(bits, 8))) // 8)

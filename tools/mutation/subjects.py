@@ -25,7 +25,7 @@ class Attention(nn.Module):
 
     def __init__(self, size: int = 24, heads: int = 3) -> None:
         super().__init__()
-        self.heads, self.qkv, self.out, self.norm = heads, nn.Linear(size, 3 * size), nn.Linear(size, size), nn.LayerNorm(size)
+        self.heads, self.qkv, self.out, self.norm = heads, nn.Linear(size, 3 * size), nn.Linear(size, size), nn.LayerNorm(size, eps=0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, length, size = x.shape
@@ -36,14 +36,15 @@ class Attention(nn.Module):
 
 
 def _mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(30, 50), nn.GELU(), nn.Linear(50, 30), nn.LayerNorm(30))
+    return nn.Sequential(nn.Linear(30, 50), nn.GELU(), nn.Linear(50, 30), nn.LayerNorm(30, eps=0.1))
 
 
 def _bert(layers: int) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
         config = BertConfig(
-            vocab_size=97, hidden_size=36, num_hidden_layers=layers, num_attention_heads=3, intermediate_size=50, max_position_embeddings=40
-        )
+            vocab_size=97, hidden_size=36, num_hidden_layers=layers, num_attention_heads=3, intermediate_size=50, max_position_embeddings=40,
+            layer_norm_eps=0.1,  # large enough to be seen
+        )  # fmt: skip
         model: nn.Module = BertModel._from_config(config, attn_implementation="sdpa")
         for name, weight in model.named_parameters():  # biases of 0 would hide faults
             if name.endswith("bias") or "LayerNorm" in name:
@@ -53,17 +54,24 @@ def _bert(layers: int) -> Callable[[], nn.Module]:
     return make
 
 
-def _floats(shape: tuple[int, ...]) -> Callable[[torch.Generator], Example]:
-    return lambda random: {"input": torch.randn(shape, generator=random)}
+def _floats(shape: tuple[int, ...]) -> Callable[[torch.Generator, int], Example]:
+    def example(random: torch.Generator, number: int) -> Example:
+        x = torch.randn(shape, generator=random)
+        if number % 3 == 2:  # equal rows so large that products overflow: scores of -Inf only, or of NaN
+            x = (x[..., :1, :] * 1e20).expand(shape).contiguous()
+        return {"input": x}
+
+    return example
 
 
-def _tokens(random: torch.Generator) -> Example:
+def _tokens(random: torch.Generator, number: int) -> Example:
+    """A random number of padding tokens; every third time nothing but padding."""
     mask = torch.ones(1, SEQUENCE, dtype=torch.long)
-    mask[0, SEQUENCE - int(torch.randint(0, 6, (1,), generator=random)) :] = 0
+    mask[0, 0 if number % 3 == 2 else SEQUENCE - int(torch.randint(0, 6, (1,), generator=random)) :] = 0
     return {"input_ids": torch.randint(0, 97, (1, SEQUENCE), generator=random), "attention_mask": mask}
 
 
-MODELS: Final[Mapping[str, tuple[Callable[[], nn.Module], Callable[[torch.Generator], Example]]]] = {
+MODELS: Final[Mapping[str, tuple[Callable[[], nn.Module], Callable[[torch.Generator, int], Example]]]] = {
     "mlp": (_mlp, _floats((5, 30))),
     "attention": (Attention, _floats((1, SEQUENCE, 24))),
     "bert-1": (_bert(1), _tokens),
@@ -71,13 +79,13 @@ MODELS: Final[Mapping[str, tuple[Callable[[], nn.Module], Callable[[torch.Genera
 }
 
 
-def subject(name: str, chip: Chip | None = None, inputs: int = 3) -> Subject:
+def subject(name: str, chip: Chip | None = None, inputs: int = 6) -> Subject:
     """A stock model compiled for a chip, with some random inputs."""
     make, example = MODELS[name]
     torch.manual_seed(0)
     module = make().eval()
     random = torch.Generator().manual_seed(1)
-    examples = [example(random) for _ in range(inputs)]
+    examples = [example(random, number) for number in range(inputs)]
     first = examples[0]
     args: tuple[Any, ...] = tuple(first.values()) if "input" in first else ()
     captured = capture(module, args, {} if args else dict(first))

@@ -22,6 +22,7 @@ Symbols = NDArray[np.uint64]
 _K: Final = np.random.default_rng(12345).integers(0, 2**63, 64, np.uint64) * np.uint64(2) + np.uint64(1)
 _COMMUTE: Final = frozenset({"add", "mul", "max", "min", "eq", "ne", "and", "or", "xor"})
 _ORDERLESS: Final = frozenset({"max", "min", "absmax"})
+_EVEN: Final = frozenset({"sumsq", "absmax"})  # the same for x and -x, so a - sub may be sub - a
 _GIVEN: Final = (Region.IN, Region.STATE, Region.PARAMS)
 
 
@@ -103,11 +104,12 @@ class _State:
         block[...] = _mix(values.reshape(block.shape[:-1])[..., None] + parts)
 
 
-def _chain(state: _State, word: Dispatch, value: Symbols, names: tuple[str, ...]) -> Symbols:
-    for position, name in enumerate(names):
+def _chain(state: _State, word: Dispatch, value: Symbols, **steps: str) -> Symbols:
+    """Apply the operands that are present, in order; each keyword names an operand and says what it does."""
+    for name, operation in steps.items():
         other = state.elements(word, name)
         if other is not None:
-            value = _mix(value * _K[1] + other * _K[2] + _K[10 + position])
+            value = _mix(value * _K[1] + other * _K[2] + _name(operation))
     return value
 
 
@@ -148,7 +150,10 @@ def _vop(state: _State, word: Dispatch) -> None:
 
 def _vred(state: _State, word: Dispatch) -> None:
     f = word.inst.row.field("f").choices[word.operands["f"]]
-    x = _chain(state, word, state.read(word, "a"), ("sub",))
+    a, sub = state.read(word, "a"), state.elements(word, "sub")
+    x = _chain(state, word, a, sub="sub")
+    if sub is not None and f in _EVEN:
+        x = _mix(a + sub)
     if word.operands["down"]:
         x = x.swapaxes(-1, -2)
     state.write(word, "d", _mix(_fold(x, f not in _ORDERLESS) + _name("vred", f)))
@@ -156,14 +161,18 @@ def _vred(state: _State, word: Dispatch) -> None:
 
 def _vaff(state: _State, word: Dispatch) -> None:
     operands = word.operands
-    value = _mix(_chain(state, word, state.read(word, "a"), ("sub", "rs", "cs", "bi", "res")) + _name("vaff", operands["rnd"]))
+    if operands["rnd"]:  # then it matters where a step stands
+        steps = {name: f"{name} {operands['rnd']}" for name in ("sub", "rs", "cs", "bi", "res")}
+    else:
+        steps = {"sub": "sub", "rs": "mul", "cs": "mul", "bi": "add", "res": "add"}
+    value = _mix(_chain(state, word, state.read(word, "a"), **steps) + _name("vaff", operands["rnd"]))
     tap = _fold(_mix(value + _name(word.views["d"].dtype))) + _name("tap", operands["red"])
     state.write(word, "d", value)
     state.write(word, "tap", tap)
 
 
 def _vqd(state: _State, word: Dispatch) -> None:
-    x = _chain(state, word, state.read(word, "a"), ("rs", "cs"))
+    x = _chain(state, word, state.read(word, "a"), rs="mul", cs="mul")
     given = state.elements(word, "am")
     scale = _mix((_fold(x, ordered=False) if given is None else given) + _name("scale", word.views["s"].dtype))
     state.write(word, "d", _mix(x * _K[1] + scale * _K[2]))
@@ -172,7 +181,7 @@ def _vqd(state: _State, word: Dispatch) -> None:
 
 def _act(state: _State, word: Dispatch) -> None:
     operands = word.operands
-    t = _chain(state, word, _mix(state.read(word, "a") + _name("scale", operands["scale"], operands["neg"])), ("bi",))
+    t = _chain(state, word, _mix(state.read(word, "a") + _name("scale", operands["scale"], operands["neg"])), bi="bi")
     y = _mix(t + _name("act", ACT[operands["f"]]))
     state.write(word, "d", y)
     state.write(word, "sum", _fold(y))

@@ -1,0 +1,198 @@
+"""`llmcc debug`: step through a program, forwards and backwards."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from isa.codec import IllegalWord
+from isa.errors import Error, InputError
+from isa.image import Image, load_image
+from isa.spec import WORD_BYTES
+from runtime.arrays import Array, host_dtype
+from runtime.cli.common import Given, common_options, examples, input_options, model_options, need, note, reply, stages
+from runtime.cli.tensors import read_inputs
+from runtime.models import kind_of
+from runtime.text import tokenize
+
+if TYPE_CHECKING:
+    from runtime.cli.session import Session as ModelSession
+    from runtime.debugger.commands import Shell
+    from runtime.debugger.session import Reference
+
+
+@click.command(
+    name="debug",
+    epilog=examples(
+        'llmcc debug minilm.llmchip --text "a cat sits on the mat"',
+        "llmcc debug minilm.llmchip --script commands.txt",
+        "printf 'break gelu\\nrun\\nfinish gelu\\nprint gelu\\n' | llmcc debug bert.llmchip --seed 3",
+        "llmcc debug program.s --input a=a.npy",
+    ),
+)
+@click.argument("model", metavar="FILE|MODEL")
+@click.option("--script", metavar="FILE", type=click.Path(), help="Read the commands from this file instead of the terminal.")
+@click.option("--model", "override", metavar="MODEL", help="The model that 'compare' runs in PyTorch, in place of the recorded one.")
+@model_options
+@input_options
+@common_options
+def command(model: str, script: str | None, override: str | None, as_json: bool, traceback: bool, **rest: Any) -> int:
+    """Step through an image (or assembly text, or a model, which is compiled first), word by word.
+
+    Breakpoints on words, nodes, source lines and memory writes; tensors of any node so far; comparison of any node with
+    PyTorch; and all of it backwards. 'help' lists the commands. Without inputs they are drawn from --seed. Commands come
+    from the terminal, --script or a pipe. Exit code 1 if a command failed, the program trapped or a comparison found a difference.
+    """
+    from runtime.debugger.commands import Shell
+    from runtime.debugger.session import Session
+
+    given = Given(**rest)
+    lines = _read_script(script) if script is not None else None
+    with stages("debug") as stage:
+        stage("load")
+        image, arrays, reference = _opened(model, override, given)
+        session = Session(image, arrays, reference)
+    shell = Shell(session)
+    if as_json:
+        document = [{"command": line, "lines": list(shell.execute(line))} for line in _until_done(shell, lines or _stdin())]
+        reply({"file": model, "commands": document, "failed": shell.failed, "words": session.stepper.time}, True, lambda: None)
+        return 1 if shell.failed else 0
+    from runtime.debugger import terminal
+
+    if lines is None and sys.stdin.isatty():
+        note(f"{image.words} words, {len(image.debug.nodes)} nodes, chip {image.chip.name}; 'help' lists the commands")
+        terminal.run_terminal(shell, click.echo)
+        return 0
+    terminal.run_lines(shell, lines if lines is not None else _stdin(), click.echo)
+    return 1 if shell.failed else 0
+
+
+def _until_done(shell: "Shell", lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        if shell.done:
+            return
+        if line.split("#", 1)[0].strip():
+            yield line.strip()
+
+
+def _read_script(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the script: {error}", path) from error
+
+
+def _stdin() -> Iterator[str]:
+    for line in sys.stdin:
+        yield line.rstrip("\n")
+
+
+Opened = tuple[Image, Mapping[str, Array], "Callable[[Mapping[str, Array]], Reference] | None"]
+
+
+def _opened(argument: str, override: str | None, given: Given) -> Opened:
+    if argument.endswith(".s"):
+        from isa.asm import assemble_file
+
+        image = assemble_file(argument)
+    elif kind_of(argument) == "image":
+        image = load_image(argument, given.chip)
+    else:
+        need(override is None, "--model only goes with an image file", argument, "leave it out")
+        return _compiled(argument, given)
+    return image, _inputs(image, argument, given), lambda inputs: _reference(image, argument, override, given)(inputs)
+
+
+def _compiled(argument: str, given: Given) -> Opened:
+    """A model: compile it first."""
+    from runtime.cli.common import Stages
+    from runtime.cli.session import open_model
+
+    session = open_model(argument, given, Stages("debug"))
+    compiled = session.compile()
+
+    def reference(inputs: Mapping[str, Array]) -> "Reference":
+        from runtime.debugger.reference import of_lowered
+
+        return of_lowered(compiled.lowered)(inputs)
+
+    return compiled.image(metadata=session.metadata()), session.arrays(), reference
+
+
+def _reference(image: Image, path: str, override: str | None, given: Given) -> "Callable[[Mapping[str, Array]], Reference]":
+    """PyTorch's side of an image: the recorded model, or --model, captured and lowered again."""
+    from compiler.lower import lower
+    from runtime.debugger.reference import of_lowered
+
+    session = open_recorded(image, path, override, given)
+    lowered = lower(session.captured, session.options)
+    own = [(spec.name, spec.shape) for spec in image.entry().inputs]
+    fresh = [(info.name, info.shape) for info in lowered.inputs]
+    need(own == fresh, f"the image takes {own}, the model {fresh}", path, "give the model that it was compiled from with --model")
+    return of_lowered(lowered)
+
+
+def open_recorded(image: Image, path: str, override: str | None, given: Given) -> "ModelSession":
+    """The image's model, at the image's shapes, with its weights checked."""
+    from runtime.cli.common import Stages
+    from runtime.cli.session import open_model
+    from runtime.cli.verify_verb import _check_weights, _recipe
+
+    recipe = _recipe(image, path, override, given)
+    shape = next((spec.shape for spec in image.entry().inputs if spec.name == "input_ids"), ())
+    quiet = replace(given, texts=(), inputs={})
+    sized = replace(quiet, seq=shape[1], batch=shape[0]) if len(shape) == 2 else quiet
+    session = open_model(recipe.argument, sized, Stages("debug"), recipe, image.metadata.get("options"))
+    _check_weights(image, session, path, recipe.argument)
+    return session
+
+
+def _inputs(image: Image, path: str, given: Given) -> Mapping[str, Array]:
+    specs = image.entry().inputs
+    if given.texts and given.inputs:
+        raise InputError("--text and --input do not go together", hint="give texts or tensors")
+    if given.inputs:
+        return read_inputs(given.inputs, tuple(spec.name for spec in specs))
+    if given.texts:
+        from runtime.cli.session import image_folder
+
+        shapes = {spec.name: spec.shape for spec in specs}
+        need(len(shapes.get("input_ids", ())) == 2, "the image takes no token ids", path, f"its inputs are {', '.join(shapes)}")
+        batch, seq = shapes["input_ids"]
+        need(len(given.texts) <= batch, f"{len(given.texts)} texts, but the image takes {batch} at a time", path, "debug them one by one")
+        return tokenize(image_folder(image, path), given.texts, seq, seq, batch).inputs(tuple(shapes))
+    return draw_inputs(image, given.seed)
+
+
+def draw_inputs(image: Image, seed: int) -> dict[str, Array]:
+    """Inputs that fit an image, without its model: ids that are in every table, masks padded on the right, normal floats."""
+    rng = np.random.default_rng(seed)
+    drawn: dict[str, Array] = {}
+    limit = min(_tables(image), default=2)
+    for spec in image.entry().inputs:
+        if spec.name == "attention_mask" and len(spec.shape) == 2:
+            lengths = rng.integers((spec.shape[1] + 1) // 2, spec.shape[1] + 1, (spec.shape[0], 1))
+            value: Array = np.arange(spec.shape[1]) < lengths
+        elif spec.dtype == "bfloat16":
+            value = (rng.standard_normal(spec.shape, np.float32).view(np.uint32) >> np.uint32(16)).astype(np.uint16)
+        elif spec.storage.is_float:
+            value = rng.standard_normal(spec.shape, np.float32)
+        else:
+            value = rng.integers(0, max(limit, 1), spec.shape)
+        drawn[spec.name] = value.astype(host_dtype(spec.dtype))
+    return drawn
+
+
+def _tables(image: Image) -> Iterator[int]:
+    """The number of rows of every table that the program gathers from."""
+    for pc in range(0, len(image.code), WORD_BYTES):
+        try:
+            inst = image.inst(pc)
+        except (IllegalWord, Error):
+            continue
+        if inst.mnemonic == "gather":
+            yield inst.named()["limit"]

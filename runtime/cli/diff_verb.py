@@ -1,0 +1,67 @@
+"""`llmcc diff`: two programs side by side."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+
+import click
+
+from isa.listing import Line
+from runtime.cli.common import common_options, examples, reply
+from runtime.diff import Comparison, Part, Row, compare
+from runtime.program_file import open_program
+
+_STYLE = {"=": "", "|": "33", "-": "31", "+": "32"}
+_NARROW, _WIDE = 60, 110
+
+
+@click.command(name="diff", epilog=examples("llmcc diff before.llmchip after.llmchip", "llmcc diff gemm.s faster.s --json"))
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("--all", "everything", is_flag=True, help="Show the nodes that are the same, too.")
+@common_options
+def command(a: str, b: str, everything: bool, as_json: bool, traceback: bool) -> int:
+    """Compare two programs (images or assembly text): nodes aligned, words side by side, words per engine.
+
+    Marks: | another word, - only in A, + only in B. Exit code 1 if the programs differ.
+    """
+    comparison = compare(open_program(a), open_program(b))
+    reply({"a": a, "b": b, **comparison.as_dict()}, as_json, lambda: _print(comparison, everything))
+    return 0 if comparison.same else 1
+
+
+def _print(comparison: Comparison, everything: bool) -> None:
+    terminal = sys.stdout.isatty()
+    colored = terminal and not os.environ.get("NO_COLOR")
+    width = min(max((shutil.get_terminal_size().columns - 20) // 2, _NARROW), _WIDE) if terminal else 88
+    for part in comparison.parts:
+        if everything or part.changed:
+            for line in _part(part, width, colored):
+                sys.stdout.write(f"{line}\n")
+    _table(comparison)
+
+
+def _part(part: Part, width: int, colored: bool) -> Iterator[str]:
+    before, after = part.counts
+    yield f"---- {part.title or 'code'}: {before} words, {after} words"
+    for row in part.rows:
+        text = _row(row, width)
+        yield f"\x1b[{_STYLE[row.mark]}m{text}\x1b[0m" if colored and _STYLE[row.mark] else text
+
+
+def _row(row: Row, width: int) -> str:
+    return f"{_cell(row.a, width)} {' ' if row.mark == '=' else row.mark} {_cell(row.b, width)}".rstrip()
+
+
+def _cell(line: Line | None, width: int) -> str:
+    text = "" if line is None else f"{line.pc:#06x} {'  ' * line.depth}{line.text}"
+    return f"{text[: width - 1]}…" if len(text) > width else text.ljust(width)
+
+
+def _table(comparison: Comparison) -> None:
+    changed = sum(part.changed for part in comparison.parts)
+    click.echo(f"{changed} of {len(comparison.parts)} nodes differ" if changed else "the programs are the same")
+    click.echo(f"{'words':8}{'A':>8}{'B':>8}{'B-A':>8}")
+    for engine, (a, b) in comparison.engines.items():
+        click.echo(f"{engine:8}{a:8}{b:8}{b - a:+8}" if a != b else f"{engine:8}{a:8}{b:8}")

@@ -1,0 +1,146 @@
+"""Two programs side by side: their nodes aligned, then the words of each node, and the counts of words per engine.
+
+    comparison = compare(old, new)    comparison.engines["mxu"] == (12, 10)    [part for part in comparison.parts if part.changed]
+
+Words are compared by their text; addresses in memory count, `pc` does not.
+"""
+
+import difflib
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from isa.image import Image
+from isa.listing import Line, lines
+from isa.spec import Engine
+
+_ENOUGH = 4000  # words; longer stretches are compared without difflib's quadratic search
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A word of A beside a word of B: one of them is missing where the other has no partner."""
+
+    a: Line | None
+    b: Line | None
+
+    @property
+    def mark(self) -> str:
+        """`=` the same, `|` another word, `-` only in A, `+` only in B."""
+        if self.a is None or self.b is None:
+            return "+" if self.a is None else "-"
+        return "=" if self.a.text == self.b.text else "|"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stretch of words of one node, in A, in B, or in both."""
+
+    node: str
+    title: str
+    rows: tuple[Row, ...]
+
+    @property
+    def changed(self) -> bool:
+        return any(row.mark != "=" for row in self.rows)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        return sum(row.a is not None for row in self.rows), sum(row.b is not None for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    parts: tuple[Part, ...]
+    engines: dict[str, tuple[int, int]]
+
+    @property
+    def same(self) -> bool:
+        return not any(part.changed for part in self.parts)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "same": self.same, "words": {name: list(pair) for name, pair in self.engines.items()},
+            "nodes": [
+                {"node": part.node, "words": list(part.counts), "changed": part.changed, "rows": [_row(row) for row in part.rows] if part.changed else []}
+                for part in self.parts
+            ],
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    node: str
+    op: str
+    words: tuple[Line, ...]
+
+
+def compare(a: Image, b: Image) -> Comparison:
+    """Align two programs."""
+    left, right = _stretches(a), _stretches(b)
+    parts = []
+    for mine, other in _align([s.node for s in left], [s.node for s in right]):
+        one, two = (left[mine] if mine is not None else None), (right[other] if other is not None else None)
+        known = one or two
+        assert known is not None
+        parts.append(Part(known.node, f"{known.node} ({known.op})" if known.op else known.node, _rows(one, two)))
+    return Comparison(tuple(parts), _engines(left, right))
+
+
+def _stretches(image: Image) -> list[_Stretch]:
+    """Runs of words of one node; without a debug map, runs between entries."""
+    found = []
+    for nodes, group in groupby(lines(image), key=lambda line: line.nodes):
+        node = image.debug.nodes[nodes[0]] if nodes else None
+        found.append(_Stretch(node.name if node else "", node.op if node else "", tuple(group)))
+    return found
+
+
+def _align(a: Sequence[Hashable], b: Sequence[Hashable]) -> list[tuple[int | None, int | None]]:
+    """Pairs of indices, in order, each index once; None where there is no partner."""
+    pairs: list[tuple[int | None, int | None]] = []
+    for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(None, a, b, autojunk=max(len(a), len(b)) > _ENOUGH).get_opcodes():
+        if tag == "equal":
+            pairs += zip(range(i1, i2), range(j1, j2), strict=True)
+        else:
+            pairs += [(i, None) for i in range(i1, i2)] + [(None, j) for j in range(j1, j2)]
+    return pairs
+
+
+def _rows(a: _Stretch | None, b: _Stretch | None) -> tuple[Row, ...]:
+    left, right = (a.words if a else ()), (b.words if b else ())
+    rows: list[Row] = []
+    matcher = difflib.SequenceMatcher(None, [w.text for w in left], [w.text for w in right], autojunk=max(len(left), len(right)) > _ENOUGH)
+    for tag, i1, i2, j1, j2 in matcher.get_opcodes():
+        if tag == "equal":
+            rows += [Row(x, y) for x, y in zip(left[i1:i2], right[j1:j2], strict=True)]
+        else:
+            rows += _replaced(left[i1:i2], right[j1:j2])
+    return tuple(rows)
+
+
+def _replaced(left: Sequence[Line], right: Sequence[Line]) -> list[Row]:
+    """Different words face each other where the instruction is the same."""
+    pairs = _align([_mnemonic(word) for word in left], [_mnemonic(word) for word in right])
+    return [Row(left[i] if i is not None else None, right[j] if j is not None else None) for i, j in pairs]
+
+
+def _mnemonic(line: Line) -> str:
+    return line.inst.mnemonic if line.inst is not None else ""
+
+
+def _engines(left: list[_Stretch], right: list[_Stretch]) -> dict[str, tuple[int, int]]:
+    a, b = (Counter(word.engine for s in side for word in s.words) for side in (left, right))
+    counts = {engine.value: (a[engine], b[engine]) for engine in Engine}
+    illegal = (a[None], b[None])
+    return {**counts, **({"illegal": illegal} if any(illegal) else {}), "all": (a.total(), b.total())}
+
+
+def _row(row: Row) -> dict[str, Any]:
+    return {"mark": row.mark, "a": _side(row.a), "b": _side(row.b)}
+
+
+def _side(line: Line | None) -> dict[str, Any] | None:
+    return None if line is None else {"pc": line.pc, "text": line.text}

@@ -1,0 +1,146 @@
+"""`llmcc debug` as people and scripts use it: a pseudo-terminal, a pipe, a script, and no PyTorch unless asked."""
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from step_harness import X, looped
+
+from isa.codec import Inst, encode
+from isa.image import write_image
+
+TIMEOUT = 60
+_ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\r")
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("toy")
+    write_image(looped(), folder / "toy.llmchip")
+    np.save(folder / "x.npy", X)
+    return folder
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "TERM": "xterm", "XDG_STATE_HOME": str(folder / "state"), "OMP_NUM_THREADS": "1", "PROMPT_TOOLKIT_NO_CPR": "1"}
+
+
+class Person:
+    """Types into `llmcc debug` on a pseudo-terminal and reads the screen."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.main, side = pty.openpty()
+        command = [sys.executable, "-m", "runtime.cli", "debug", *arguments]
+        self.process = subprocess.Popen(command, stdin=side, stdout=side, stderr=side, env=environment(folder), start_new_session=True)
+        os.close(side)
+        self.screen = b""
+
+    def sees(self, text: str) -> str:
+        """Read until `text` is on the screen; give everything read, and forget it."""
+        deadline = time.monotonic() + TIMEOUT
+        while text.encode() not in (plain := _ESCAPES.sub(b"", self.screen)):
+            assert time.monotonic() < deadline, f"never saw {text!r} in {plain.decode(errors='replace')!r}"
+            if select.select([self.main], [], [], 0.2)[0]:
+                try:
+                    self.screen += os.read(self.main, 65536)
+                except OSError:
+                    raise AssertionError(f"ended without {text!r}: {plain.decode(errors='replace')!r}") from None
+        self.screen = b""
+        return plain.decode(errors="replace")
+
+    def types(self, text: str) -> None:
+        os.write(self.main, text.encode())
+
+    def leaves(self) -> int:
+        code = self.process.wait(TIMEOUT)
+        os.close(self.main)
+        return code
+
+
+def test_a_person_at_a_terminal(toy: Path) -> None:
+    """Prompt, line editing, completion, history, repetition, an error, Ctrl-C at the prompt and at work, and quit."""
+    code = bytearray(looped().code)
+    code[0x60:0x80] = encode(Inst.make("loop", level=0, len=5, count=(1 << 24) - 1)) + encode(Inst.make("loop", level=1, len=4, count=1))
+    image = looped(code=bytes(code))
+    write_image(image, toy / "endless.llmchip")
+    person = Person(toy, str(toy / "endless.llmchip"), "--input", f"x={toy / 'x.npy'}")
+    person.sees("(llmchip) ")
+    person.types("break ad\t\r")  # completed to `add`
+    assert "breakpoint 1: node add" in person.sees("breakpoint 1")
+    person.sees("(llmchip) ")
+    person.types("rum\x7fn\r")  # a typing error mended with backspace
+    person.sees("=> 0x0090")
+    person.sees("(llmchip) ")
+    person.types("step\r")
+    person.sees("=> 0x00a0")
+    person.sees("(llmchip) ")
+    person.types("\r")  # again
+    person.sees("=> 0x00b0")
+    person.sees("(llmchip) ")
+    person.types("\x1b[A\x1b[A\x1b[A\r")  # three up: the break command
+    person.sees("breakpoint 2: node add")
+    person.sees("(llmchip) ")
+    person.types("nonsense\r")
+    person.sees("error: there is no command 'nonsense'")
+    person.sees("(llmchip) ")
+    person.types("half a line\x03")  # Ctrl-C drops it
+    person.sees("(llmchip) ")
+    person.types("run\r")  # for ever
+    time.sleep(0.5)
+    os.killpg(person.process.pid, signal.SIGINT)
+    person.sees("interrupted")
+    person.sees("(llmchip) ")
+    person.types("reverse-step\r")
+    person.sees("=> 0x00")
+    person.sees("(llmchip) ")
+    person.types("quit\r")
+    assert person.leaves() == 0
+    assert "break add" in (toy / "state" / "llmchip" / "debug_history").read_text()
+
+
+def piped(folder: Path, text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "runtime.cli", "debug", str(folder / "toy.llmchip"), *arguments]
+    return subprocess.run(command, input=text, capture_output=True, text=True, env=environment(folder), timeout=TIMEOUT, check=False)
+
+
+def test_a_pipe_gets_answers_only(toy: Path) -> None:
+    """Breaks when a prompt, an escape sequence or a remark gets between a script and its answers."""
+    done = piped(toy, "run\nprint mul[1]\n", "--input", f"x={toy / 'x.npy'}")
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        "the program has ended with exit code 0", "ended with exit code 0 after 21 words",
+        "mul (aten.mul) [3, 8] int32, stored as i32", "[18 20 22 24 26 28 30 32]",
+    ]  # fmt: skip
+    assert done.stderr == ""
+
+
+def test_an_error_in_a_script_shows_in_the_exit_code(toy: Path) -> None:
+    done = piped(toy, "prnt\nrun\n")
+    assert done.returncode == 1
+    assert done.stdout.startswith("error: there is no command 'prnt'")
+    assert "ended" in done.stdout
+
+
+def test_script_json_and_no_torch(toy: Path) -> None:
+    """Breaks when stepping through an image imports PyTorch, or JSON is not one document."""
+    (toy / "script.txt").write_text("break mul\nrun\nprint add[0]\n")
+    code = (
+        "import sys; from runtime.cli.main import main\n"
+        f"code = main(['debug', {str(toy / 'toy.llmchip')!r}, '--script', {str(toy / 'script.txt')!r}, '--json'])\n"
+        "assert 'torch' not in sys.modules; sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(toy), timeout=TIMEOUT, check=True)
+    import json
+
+    document = json.loads(done.stdout)
+    assert [entry["command"] for entry in document["commands"]] == ["break mul", "run", "print add[0]"]
+    assert document["words"] == 10
+    assert document["failed"] == 0
