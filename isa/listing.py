@@ -110,7 +110,12 @@ def node_title(node: DebugNode, more: int = 0) -> str:
     where = f" {source_place(node)}" if node.line else ""
     code = f": {node.code}" if node.code else ""
     others = f" (and {more} more in this loop)" if more else ""
-    return " ".join(f"{node.name} ({node.op}){where}{code}{others}".split())
+    return " ".join(f"{node.name} ({operation(node)}){where}{code}{others}".split())
+
+
+def operation(node: DebugNode) -> str:
+    """The node's operation; Python's own functions without their decoration."""
+    return node.op.removeprefix("<built-in function ").removesuffix(">") if node.op.startswith("<") else node.op
 
 
 def source_place(node: DebugNode) -> str:

@@ -26,7 +26,7 @@ BUS_PARTS = 6  # a share of the bus is 1, 1/2 or 1/3, so all are whole sixths
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Variants of the machine. `overlap` off: each fold of a GEMM loads its weights, streams and drains before the next, one weight row a cycle."""
+    """Variants of the machine. `overlap` off: each fold of a GEMM loads R weight rows one by one, streams and drains before the next."""
 
     overlap: bool = True
 
@@ -51,7 +51,7 @@ class Occupancy(NamedTuple):
 
 
 class Bus(NamedTuple):
-    """The DRAM port in whole numbers: a transfer of n bytes is n * `per_byte` units of work; each of k transfers moves `shares[k]` in a cycle."""
+    """The DRAM port in whole numbers: n bytes are n * `per_byte` units of work; each of k transfers moves `shares[k]` in a cycle."""
 
     per_byte: int
     shares: tuple[int, int, int, int]
@@ -171,4 +171,5 @@ def _elements(operands: Mapping[str, int], lanes: int) -> int:
     return vector_cycles(operands.get("planes", 1), operands["rows"], operands["cols"], lanes)
 
 
-FORMULAS: dict[str, Callable[[Dispatch, Cost, Chip, Options], Occupancy]] = {"ctl": _ctl, "dma": _dma, "mxu": _mxu, "vec": _vec, "act": _act}
+Formula = Callable[[Dispatch, Cost, Chip, Options], Occupancy]
+FORMULAS: dict[str, Formula] = {"ctl": _ctl, "dma": _dma, "mxu": _mxu, "vec": _vec, "act": _act}

@@ -72,9 +72,12 @@ def trace(image: Image, entry: str | None = None, values: Mapping[str, int] | No
     params = {scalar.offset: given.get(scalar.name, scalar.maximum) for scalar in start.scalars}
 
     def load(view: View) -> int:
-        if view.space is not Space.DRAM or view.region is not Region.PARAMS or view.base not in params:
-            raise ValueError(f"the scalar at {view} is not an argument of entry {start.name}, so its value is not known before the launch")
-        return params[view.base]
+        if view.space is Space.DRAM and view.region is Region.PARAMS and view.base in params:
+            return params[view.base]
+        constant = image.data(view.region) if view.space is Space.DRAM else b""
+        if 0 <= view.base <= len(constant) - 4:
+            return int.from_bytes(constant[view.base : view.base + 4], "little", signed=True)
+        raise ValueError(f"the scalar at {view} is neither constant nor an argument of entry {start.name}: its value is not known before the launch")
 
     return replay(image.code, start.pc, load=load, control=control)
 

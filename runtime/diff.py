@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any
 
 from isa.image import Image
-from isa.listing import Line, lines
+from isa.listing import Line, lines, operation
 from isa.spec import Engine
 
 _ENOUGH = 4000  # words; longer stretches are compared without difflib's quadratic search
@@ -94,7 +94,7 @@ def _stretches(image: Image) -> list[_Stretch]:
     found = []
     for nodes, group in groupby(lines(image), key=lambda line: line.nodes):
         node = image.debug.nodes[nodes[0]] if nodes else None
-        found.append(_Stretch(node.name if node else "", node.op if node else "", tuple(group)))
+        found.append(_Stretch(node.name if node else "", operation(node) if node else "", tuple(group)))
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from isa.errors import InputError
 from isa.image import Image
-from isa.listing import Line, lines, node_title, place, source_place
+from isa.listing import Line, lines, node_title, operation, place, source_place
 from isa.records import DebugNode
 from isa.spec import ISA_VERSION, NO_WAIT, QUEUES, Kind
 from isa.text import format_float, guess
@@ -116,7 +116,7 @@ class Listing:
             yield paint("source", f"; {source_place(node)}: {' '.join(node.code.split())}")
         shape = f"{node.dtype}[{','.join(map(str, node.shape))}]"
         others = f", and {more} more nodes in this loop" if more else ""
-        yield paint("node", f"; ---- {node.name} = {node.op} {shape}, {node.status}{others}")
+        yield paint("node", f"; ---- {node.name} = {operation(node)} {shape}, {node.status}{others}")
         made = [f"captured as {', '.join(node.origins)}"] if node.origins and node.origins != (node.name,) else []
         made += [f"made by {', '.join(node.passes)}"] if node.passes else []
         made += [f"fused from {', '.join((*self.fused[node.name], node.name))}"] if node.name in self.fused else []
@@ -186,6 +186,6 @@ def _word(line: Line, image: Image) -> dict[str, Any]:
 
 def _node(node: DebugNode, fused: dict[str, tuple[str, ...]]) -> dict[str, Any]:
     return {
-        "op": node.op, "shape": list(node.shape), "dtype": node.dtype, "status": node.status, "file": node.file, "line": node.line, "code": node.code,
+        "op": operation(node), "shape": list(node.shape), "dtype": node.dtype, "status": node.status, "file": node.file, "line": node.line, "code": node.code,
         "origins": list(node.origins), "passes": list(node.passes), "fused_from": list(fused.get(node.name, ())),
     }  # fmt: skip

@@ -20,7 +20,7 @@ from compiler.pipeline import Compiled
 from emulator.timing.energy import COMPONENTS, Activity, activity
 from emulator.timing.simulate import simulate
 from emulator.timing.timeline import ENGINES, Timeline
-from emulator.timing.waterfall import CAUSES, Share, waterfall
+from emulator.timing.waterfall import CAUSES, Share, gaps, waterfall
 from isa.image import Image
 from isa.records import DebugNode, Span, pick
 from isa.spec import QUEUES, WORD_BYTES, Engine
@@ -33,7 +33,7 @@ NO_NODE = DebugNode("(control)", "control")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a table: a node, a layer or a source line. `cycles` are its share of the total, by cause: those of all rows add up to it."""
+    """One line of a table: a node, a layer or a source line. `cycles` are its share of the total; those of all rows add up to it."""
 
     name: str
     cycles: int
@@ -104,6 +104,21 @@ class Profile:
     def layer_rows(self) -> list[Row]:
         return self._table([self.layers.get(self._node(i).name, "") for i in self.node.tolist()], lambda _: {})
 
+    def stalls(self, count: int = 10) -> list[dict[str, Any]]:
+        """The longest times that the limiting resource stood idle, and the chain of waits behind each, the latest first."""
+        longest = sorted(gaps(self.timeline, self.limit.resource), key=lambda gap: (gap.low - gap.high, gap.low))[:count]
+        return [
+            {
+                "from": gap.low, "to": gap.high, "cycles": gap.high - gap.low, "before": self._describe(gap.word),
+                "chain": [{"cause": link.cause, "cycles": link.high - link.low, **self._describe(link.word)} for link in gap.links],
+            }
+            for gap in longest
+        ]  # fmt: skip
+
+    def _describe(self, word: int) -> dict[str, Any]:
+        here = self.timeline.words[word]
+        return {"pc": here.pc, "word": here.inst.mnemonic, "node": self._node(int(self.node[word])).name, "indices": here.indices}
+
     def as_dict(self) -> dict[str, Any]:
         """All figures, ready for JSON."""
         t, energy = self.timeline, self.activity.totals()
@@ -118,6 +133,7 @@ class Profile:
             "bandwidth_bytes_per_second": self.dram_bytes / t.seconds, "arithmetic_intensity": self.macs / max(self.dram_bytes, 1),
             "layers": [row.as_dict() for row in self.layer_rows], "nodes": [row.as_dict() for row in self.nodes],
             "lines": [row.as_dict() for row in self.lines],
+            "stalls": self.stalls(),
         }  # fmt: skip
 
     def _node(self, index: int) -> DebugNode:
@@ -154,7 +170,12 @@ class Profile:
 
 
 def profile(
-    image: Image, compiled: Compiled | None = None, *, entry: str | None = None, values: Mapping[str, int] | None = None, options: Options = DEFAULT
+    image: Image,
+    compiled: Compiled | None = None,
+    *,
+    entry: str | None = None,
+    values: Mapping[str, int] | None = None,
+    options: Options = DEFAULT,
 ) -> Profile:
     """Run an image's program in timing mode. `values` gives scalar arguments, which otherwise take their maximum. Raises ReplayError."""
     timeline = simulate(image, None, options, entry, values)
@@ -210,4 +231,5 @@ def summary(report: Profile) -> Iterable[str]:
     yield "waterfall    " + "  ".join(f"{name} {count / d['cycles']:.1%}" for name, count in d["waterfall"].items() if count)
     yield "utilisation  " + "  ".join(f"{name} {share:.1%}" for name, share in d["utilisation"].items())
     yield "energy (µJ)  " + "  ".join(f"{name} {d['energy_joules'][name] * 1e6:,.0f}" for name in COMPONENTS)
-    yield f"{d['instructions']:,} words, {d['macs']:,} MACs, {d['dram_bytes']:,} DRAM bytes, {d['bandwidth_bytes_per_second'] / 1e9:.1f} GB/s"
+    rate = d["bandwidth_bytes_per_second"] / 1e9
+    yield f"{d['instructions']:,} words, {d['macs']:,} MACs, {d['dram_bytes']:,} DRAM bytes, {rate:.1f} GB/s"

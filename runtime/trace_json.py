@@ -53,15 +53,13 @@ def _slices(report: Profile, micro: float) -> Iterator[Event]:
         args = {"pc": f"{word.pc:#06x}", "indices": list(word.indices), "dispatch": dispatch, "ready": ready, "start": start, "end": end}
         if moved:
             args["bytes"] = moved
-        if engine == CTL:
-            spans = [(engine, ready, begin, f"{label} waits", "stall")]
-        else:
-            spans = [(engine, begin, stop, label, "work")]
+        spans = [(engine, ready, begin, f"{label} waits", "stall")] if engine == CTL else [(engine, begin, stop, label, "work")]
         if ENGINES[engine] is Engine.MXU:
             spans.append((_WEIGHTS, start, begin, label, "load"))
         for tid, low, high, name, kind in spans:
             if high > low:
-                yield {"ph": "X", "pid": _PID, "tid": tid, "ts": low * micro, "dur": (high - low) * micro, "name": name, "cat": kind, "args": args}
+                span = {"ts": low * micro, "dur": (high - low) * micro}
+                yield {"ph": "X", "pid": _PID, "tid": tid, **span, "name": name, "cat": kind, "args": args}
 
 
 def _flows(t: Timeline, micro: float) -> Iterator[Event]:
@@ -82,7 +80,8 @@ def _bandwidth(t: Timeline, micro: float) -> Iterator[Event]:
         if low > last:
             yield _counter("DRAM GB/s", last * micro, dict.fromkeys(("ldw", "lda", "sto"), 0.0))
         sharing = sum(word >= 0 for word in words)
-        yield _counter("DRAM GB/s", low * micro, {name: rate / sharing if word >= 0 else 0.0 for name, word in zip(("ldw", "lda", "sto"), words, strict=True)})
+        shares = {name: rate / sharing if word >= 0 else 0.0 for name, word in zip(("ldw", "lda", "sto"), words, strict=True)}
+        yield _counter("DRAM GB/s", low * micro, shares)
         last = high
     yield _counter("DRAM GB/s", last * micro, dict.fromkeys(("ldw", "lda", "sto"), 0.0))
 

@@ -8,7 +8,8 @@ Seeds faults into compiled programs and says who notices them. A mutant is
                       in program order, for every input) and brute force over all pairs of words finds no race (tools/mutation/races.py),
                       so every order that the chip may choose gives those same bits. A dropped wait that others imply is the usual case;
   survived            none of these. There should be none.
-Races and bounds faults are the business of lint: those that lint misses are counted too.
+Races and bounds faults (unordered conflicts by brute force; runs that differ only when overlapped; traps on memory) that are not harmless
+are the business of lint: "lint finds" is its share of them, "runs show" the share for which some run really differed.
 """
 
 import json
@@ -24,7 +25,7 @@ from tools.mutation.faults import FAULTS, mutants
 from tools.mutation.score import Verdict
 from tools.mutation.subjects import MODELS, subject
 
-COLUMNS = ("fault", "mutants", "lint", "verify", "harmless", "survived", "race/bounds", "lint finds")
+COLUMNS = ("fault", "mutants", "lint", "verify", "harmless", "survived", "race/bounds", "lint finds", "runs show")
 
 
 def measure(models: Sequence[str], each: int, seed: int, thorough: bool = True) -> list[Verdict]:
@@ -44,12 +45,12 @@ def table(verdicts: Sequence[Verdict]) -> str:
 
 def _row(kind: str, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     duty = [v for v in verdicts if v.must_lint]
-    found = f"{100 * _count(v.lint for v in duty) / len(duty):.1f} %" if duty else "-"
+    found, shown = (f"{100 * _count(flags) / len(duty):.1f} %" if duty else "-" for flags in ([v.lint for v in duty], [v.verify for v in duty]))
     counts = (
         len(verdicts), _count(v.lint for v in verdicts), _count(v.verify and not v.lint for v in verdicts),
         _count(v.harmless and not v.lint and not v.verify for v in verdicts), _count(v.survived for v in verdicts), len(duty),
     )  # fmt: skip
-    return kind, *map(str, counts), found
+    return kind, *map(str, counts), found, shown
 
 
 def _count(flags: Iterable[object]) -> int:

@@ -33,6 +33,7 @@ class Tracker:
     sizes: Mapping[tuple[Space, int], int]
     memories: dict[tuple[Space, int], NDArray[np.int32]] = field(default_factory=dict)
     issued: list[int] = field(default_factory=lambda: [0] * COUNT)
+    completed: list[int] = field(default_factory=lambda: [NONE] * COUNT)  # by the last fence
     known: list[list[list[int]]] = field(default_factory=lambda: [[] for _ in QUEUES])  # per engine and word: what had completed when it started
 
     def wait_counts(self, engine: Engine, touches: Sequence[Touch], floor: Sequence[int] = (NO_WAIT,) * COUNT) -> tuple[int, ...]:
@@ -47,7 +48,9 @@ class Tracker:
             rows = COUNT if access is Access.R else 2 * COUNT
             found = memory[:rows, span].max(axis=1).reshape(-1, COUNT).max(axis=0)
             latest = [max(a, int(b)) for a, b in zip(latest, found, strict=True)]
-        done = list(self.known[mine][-1]) if self.known[mine] else [NONE] * COUNT
+        done = list(self.completed)
+        if self.known[mine]:
+            done = [max(a, b) for a, b in zip(done, self.known[mine][-1], strict=True)]
         if engine not in DMA_ENGINES:
             done[mine] = self.issued[mine] - 1  # one compute engine executes its words one after the other
         counts = list(floor)
@@ -66,6 +69,10 @@ class Tracker:
         self.known[mine].append(done)
         self.issued[mine] += 1
         return tuple(counts)
+
+    def fence(self) -> None:
+        """Dispatch has waited for every word: nothing after this need wait for anything before it."""
+        self.completed = [n - 1 for n in self.issued]
 
     def _learn(self, done: list[int], queue: int, word: int) -> None:
         """Word `word` of `queue` has completed, and so has everything it had waited for, and all before it in its queue."""

@@ -51,6 +51,7 @@ def generate(program: Program, placement: Placement, chip: Chip, region_sizes: M
         if loop and index in (loop.first, loop.end):
             registers.forget()
         if loop and index == loop.first:
+            words.append(Inst.make("fence"))  # so that counts inside need only hold between iterations
             loop_word = len(words)
             words.append(Inst.make("loop", level=LEVEL, len=0, count=loop.count))  # the length is known at the end
         first = len(words)
@@ -86,7 +87,9 @@ def dependence_counts(program: Program, placement: Placement, sizes: Mapping[tup
     counts: list[tuple[int, ...]] = [NO_WAITS] * len(program.ops)
     while True:
         tracker, before = Tracker(sizes), list(counts)
-        for index in order:
+        for position, index in enumerate(order):
+            if loop is not None and position == loop.first:
+                tracker.fence()
             counts[index] = tracker.wait_counts(*touches[index], floor=counts[index])
         if loop is None or counts == before:
             return counts

@@ -1,7 +1,6 @@
 """Emit a kernel: pick its cut, walk its blocks, call one emitter per operation."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from itertools import product
 from math import prod
 
@@ -45,7 +44,8 @@ EMIT: dict[str, Emit] = {
     **{f"{kind}_{name}": elementwise.binary(name) for kind in ("bitwise", "logical") for name in ("and", "or", "xor")},
 }
 
-MAX_ROWS = 128  # rows per block: enough to keep the array busy, few enough for several blocks in flight
+MIN_ROWS = 32  # rows per block at least, so that words stay long against their fixed costs
+MAX_POINTS = 512  # (head, query) pairs per block of attention, whose words are short
 
 
 def emit_kernel(kernel: Kernel, storage: Storage, cut: Cut, prefix: str, only_first: bool = False) -> Emitter:
@@ -106,13 +106,19 @@ def peak_bytes(ops: Sequence[Op], space: Space, kept: set[Buffer], ignore: set[B
     return peak
 
 
-def cuts(kernel: Kernel) -> Iterator[Cut]:
+def block_rows(chip: Chip) -> int:
+    """Rows per block: as many as hide the load of the next weights, so that a full array is never slowed down by small blocks."""
+    return max(MIN_ROWS, -(-chip.mxu.rows // chip.mxu.weight_rows_per_cycle))
+
+
+def cuts(kernel: Kernel, chip: Chip) -> Iterator[Cut]:
     """Ways to cut a kernel, best first: whole weights and many rows, then narrower, then reloaded, then shallow."""
     total = prod(kernel.domain)
     matmuls = [n for n in kernel.nodes if op_name(n) == "matmul_i8"]
     n = max((shape(m)[-1] for m in matmuls), default=1)
     k = max((shape(m.args[0])[-1] for m in matmuls), default=1)  # type: ignore[arg-type]
-    rows = [r for r in (MAX_ROWS >> i for i in range(8)) if r < 2 * total] or [1]
+    most = MAX_POINTS if any(len(shape(m.args[1])) > 2 for m in matmuls) else block_rows(chip)  # type: ignore[arg-type]
+    rows = [r for r in (most >> i for i in range(10)) if 0 < r < 2 * total] or [1]
     widths = [w for w in (1 << 30, 4096, 1024, 256, 64, 16) if w == 1 << 30 or w < n]
     for keep in (True, False) if matmuls else (True,):
         for r in rows:
@@ -124,27 +130,26 @@ def cuts(kernel: Kernel) -> Iterator[Cut]:
 
 
 def fit(kernel: Kernel, storage: Storage, chip: Chip, resident: int, prefix: str, share: float) -> Cut:
-    """The best cut whose first block fits: twice into the free SRAM and ACC (double buffering) if possible, else once.
+    """The best cut that fits beside `resident` bytes of SRAM: with two blocks in flight if possible, else with one.
 
-    `resident` bytes of SRAM are taken by values with a home there; `share` shrinks the budget when the plan failed before.
-    Raises CompileError when nothing fits.
+    `share` shrinks the budget when the plan failed before. Raises CompileError when nothing fits.
     """
     homes = {layout.buffer for layout in storage.homes.values()}
     free = chip.sram.bytes - resident
-    measured: list[tuple[Cut, int, int]] = []
+    measured: list[tuple[Cut, int, int, int]] = []
     for copies in (2, 1):
-        for index, cut in enumerate(cuts(kernel)):
+        for index, cut in enumerate(cuts(kernel, chip)):
             if index == len(measured):
                 e = emit_kernel(kernel, storage, cut, prefix, only_first=True)
-                kept = e.kept if cut.keep else set()
-                measured.append((cut, peak_bytes(e.ops, Space.SRAM, kept, homes), peak_bytes(e.ops, Space.ACC, set(), homes)))
-            cut, sram, acc = measured[index]
-            if copies * sram <= free * share and copies * acc <= chip.acc.bytes * share:
-                return replace(cut)
-    needed = min(sram for _, sram, _ in measured)
+                kept = sum(-(-b.bytes // 64) * 64 for b in e.kept) if cut.keep else 0
+                peak = peak_bytes(e.ops, Space.SRAM, e.kept if cut.keep else set(), homes)
+                measured.append((cut, kept, peak - kept, peak_bytes(e.ops, Space.ACC, set(), homes)))
+            cut, kept, moving, acc = measured[index]
+            if kept + copies * moving <= free * share and copies * acc <= chip.acc.bytes * share:
+                return cut
     raise CompileError(
-        f"the smallest tile of {kernel.nodes[-1].name} needs {needed} bytes of SRAM and {min(a for *_, a in measured)} of ACC; "
-        f"chip '{chip.name}' has {free} of {chip.sram.bytes} free and {chip.acc.bytes}",
+        f"the smallest tile of {kernel.nodes[-1].name} needs {min(k + m for _, k, m, _ in measured)} bytes of SRAM and "
+        f"{min(a for *_, a in measured)} of ACC; chip '{chip.name}' has {free} of {chip.sram.bytes} free and {chip.acc.bytes}",
         f"kernel {prefix.rstrip('.')} {kernel}",
         "use a chip with a larger scratchpad",
     )

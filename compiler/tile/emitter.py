@@ -13,7 +13,7 @@ from torch import fx
 from compiler.tile.graph import base, computing, dtype, shape
 from compiler.tile.ir import Buffer, Op, Ref, Tap
 from compiler.tile.kernels import Kernel
-from compiler.tile.layout import Layout, Range, contiguous, dense, pieces
+from compiler.tile.layout import DMA_LIMITS, Layout, Range, contiguous, dense, pieces
 from compiler.tile.storage import Storage, apply_view
 from isa.spec import ISA, Dtype, Kind, Region, Space
 
@@ -102,7 +102,7 @@ class Emitter:
             self.copy("sto", home.narrow(self.ranges), self.tiles[node].layout, node.name)
 
     def copy(self, mnemonic: str, target: Layout, source: Layout, node: str) -> None:
-        for piece in pieces(target.shape, (target, source)):
+        for piece in pieces(target.shape, (target, source), limits=DMA_LIMITS):
             d, a = piece.refs
             self.ops.append(Op(mnemonic, (d, a), (*piece.extents,), node))
 

@@ -13,7 +13,9 @@ from compiler.tile.ir import Buffer, Ref
 from isa.spec import Dtype
 
 Range = tuple[int, int]
-MAX_PLANES, MAX_ROWS, MAX_COLS = 255, 16383, 262143
+Limits = tuple[int, int, int]
+WORD_LIMITS: Limits = (255, 16383, 262143)  # planes, rows, columns that the words of VEC and ACT can hold
+DMA_LIMITS: Limits = (1023, 65535, 1048575)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ def pieces(
     row_op: bool = False,
     planes: bool = True,
     down: bool = False,
+    limits: Limits = WORD_LIMITS,
 ) -> Iterator[Piece]:
     """Cover the iteration space `shape` with blocks.
 
@@ -104,19 +107,18 @@ def pieces(
     dims: list[tuple[int, ...]] = [(size, *(w[1][i] for w in walks)) for i, size in enumerate(shape)]
     physical = len(walks) - len(logical)
     if down:
-        outer, block = coalesce(dims[:-2]), dims[-2:]
+        outer, block = coalesce(dims[:-2], limits[1]), dims[-2:]
     elif row_op:
-        outer, block = coalesce(dims[:-1]), dims[-1:]
+        outer, block = coalesce(dims[:-1], limits[1]), dims[-1:]
     else:
-        outer = coalesce(dims)
+        outer = coalesce(dims, limits[2])
         packed = bool(outer) and all(step in (0, 1) for step in outer[-1][1 : 1 + physical])
         block = [outer.pop()] if packed else [unit]
     while len(block) < 3:
         planes_done = len(block) == 2 and not planes
         block.insert(0, outer.pop() if outer and not planes_done else unit)
-    limits = (MAX_PLANES, MAX_ROWS, MAX_COLS)
-    assert not row_op or block[2][0] <= MAX_COLS, "a row is longer than a word can address"
-    assert not down or block[1][0] <= MAX_ROWS, "a column is longer than a word can address"
+    assert not row_op or block[2][0] <= limits[2], "a row is longer than a word can address"
+    assert not down or block[1][0] <= limits[1], "a column is longer than a word can address"
     cuts = [[(low, min(low + limit, dim[0])) for low in range(0, dim[0], limit)] for dim, limit in zip(block, limits, strict=True)]
     for index in product(*(range(dim[0]) for dim in outer)):
         for ranges in product(*cuts):
@@ -146,13 +148,13 @@ def _piece(
     return Piece(sizes[0], sizes[1], sizes[2], tuple(refs), tuple((starts[i], *strides[i]) for i in range(k, len(walks))))
 
 
-def coalesce(dims: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """Drop dimensions of size 1 and join neighbours that every stride set walks as one."""
+def coalesce(dims: Sequence[tuple[int, ...]], limit: int = 1 << 62) -> list[tuple[int, ...]]:
+    """Drop dimensions of size 1 and join neighbours that every stride set walks as one, up to `limit` elements."""
     out: list[tuple[int, ...]] = []
     for dim in dims:
         if dim[0] == 1:
             continue
-        if out and all(a == b * dim[0] for a, b in zip(out[-1][1:], dim[1:], strict=True)):
+        if out and out[-1][0] * dim[0] <= limit and all(a == b * dim[0] for a, b in zip(out[-1][1:], dim[1:], strict=True)):
             out[-1] = (out[-1][0] * dim[0], *dim[1:])
         else:
             out.append(dim)

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from compiler.plan.bound import lower_bound
 from compiler.plan.check import check_plan
-from compiler.plan.problem import Block, Problem
+from compiler.plan.problem import Block, Plan, Problem
 from compiler.plan.solve import plan
 from compiler.tile.ir import Buffer, Program
 from isa.chip import Chip
+from isa.errors import CompileError
 from isa.spec import Access, Region, Space
 
 DRAM_LIMIT = 1 << 36  # what a view's base can address
@@ -63,10 +65,32 @@ def place(program: Program, chip: Chip) -> Placement:
     for name, space, capacity in memories:
         buffers = {b.name: b for b in live if b.space is space and b.fixed is None}
         assert space is not Space.DRAM or all(b.region is Region.SCRATCH for b in buffers.values())
-        blocks = tuple(Block(b.name, live[b][0], live[b][1] + 1, b.bytes) for b in buffers.values())
-        problem = Problem(blocks, capacity)
-        solution = plan(problem, seconds=2.0, fit=True)
-        check_plan(problem, solution)
+        solution = _plan_with_slack(buffers, live, capacity)
         offsets |= {buffers[n]: offset for n, offset in solution.offsets.items()}
         heights[name] = (solution.height, solution.lower_bound)
     return Placement(offsets, live, heights)
+
+
+SLACKS = (96, 48, 24, 12, 6, 0)  # ops
+
+
+def _plan_with_slack(buffers: Mapping[str, Buffer], live: Mapping[Buffer, tuple[int, int]], capacity: int) -> Plan:
+    """Plan a memory so that bytes rest as long as possible before they are used again.
+
+    A word that overwrites bytes just read has to wait for their reader; live ranges that begin earlier than they must
+    keep such bytes apart where there is room. Raises CompileError when the buffers do not fit even without slack.
+    """
+    for slack in SLACKS:
+        blocks = tuple(Block(b.name, max(0, live[b][0] - slack), live[b][1] + 1, b.bytes) for b in buffers.values())
+        problem = Problem(blocks, capacity)
+        if slack and lower_bound(problem) > capacity * 0.97:
+            continue
+        try:
+            solution = plan(problem, seconds=0.2 if slack else 2.0, fit=True)
+        except CompileError:
+            if slack:
+                continue
+            raise
+        check_plan(problem, solution)
+        return solution
+    raise AssertionError("the last slack is 0")

@@ -15,7 +15,7 @@ from compiler.tile.emitter import FLAT, Cut, Emitter
 from compiler.tile.graph import base, computing, dtype, shape
 from compiler.tile.ir import Buffer, Loop, Op, Program, Tap
 from compiler.tile.kernels import Kernel, fuse
-from compiler.tile.layout import Layout, contiguous, dense, pieces
+from compiler.tile.layout import DMA_LIMITS, Layout, contiguous, dense, pieces
 from compiler.tile.loops import Repeat, find_loop, hoist
 from compiler.tile.storage import Storage, live_ranges, materialize_views, stored_order
 from isa.chip import Chip
@@ -241,7 +241,7 @@ def _copy_out(name: str, node: fx.Node, target: Layout, storage: Storage, chip: 
         local = e.stage_layout(source.narrow(ranges), name)
         d = target.narrow(ranges)
         logical = Layout(FLAT, d.dtype, shape(node), contiguous(shape(node))).narrow(ranges)
-        for piece in pieces(d.shape, (d, local), [(logical.offset, logical.strides)]):
+        for piece in pieces(d.shape, (d, local), [(logical.offset, logical.strides)], limits=DMA_LIMITS):
             taps = (Tap("d", node.name, *piece.logical[0]),)
             e.ops.append(Op("sto", piece.refs, piece.extents, node.name, taps))
     return e.ops

@@ -6,6 +6,7 @@ left operand once per tile of n and its accumulators once per fold of k. DRAM by
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,5 +96,6 @@ def _traffic(word: Dispatch, chip: Chip) -> list[tuple[Space, float]]:
 
 def _bytes(view: View, extents: Extents) -> float:
     """Distinct bytes, as far as strides of 0 tell."""
-    planes, rows, cols = extents
-    return (planes if view.ps else 1) * (rows if view.rs else 1) * (cols if view.cs else 1) * view.dtype.bits / 8 if planes and rows and cols else 0.0
+    strides = (view.ps, view.rs, view.cs)
+    count = prod(extent if stride or not extent else 1 for extent, stride in zip(extents, strides, strict=True))
+    return count * view.dtype.bits / 8

@@ -191,7 +191,8 @@ class _Run:
         self._record(queue, index, self.ready[index], start, start, at, at + self.plan.cost[index].latency)
 
     def _record(self, queue: int, index: int, ready: int, start: int, work_start: int, work_end: int, end: int) -> None:
-        self.ready[index], self.start[index], self.work_start[index], self.work_end[index], self.end[index] = ready, start, work_start, work_end, end
+        self.ready[index], self.start[index], self.end[index] = ready, start, end
+        self.work_start[index], self.work_end[index] = work_start, work_end
         self.ends[queue].append(end)
         self.heads[queue] += 1
 

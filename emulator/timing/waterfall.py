@@ -28,25 +28,53 @@ class Share(NamedTuple):
     cycles: int
 
 
+class Link(NamedTuple):
+    """A piece of a chain of waits: from `low` to `high` the chain passes through `word`."""
+
+    word: int
+    cause: str
+    low: int
+    high: int
+
+
+class Gap(NamedTuple):
+    """The resource stands idle from `low` to `high`, when `word` begins. `links` lead back from it, the latest first."""
+
+    word: int
+    low: int
+    high: int
+    links: tuple[Link, ...]
+
+
 class _Step(NamedTuple):
     low: int
     cause: str
+    word: int
 
 
 def waterfall(timeline: Timeline, resource: str) -> list[Share]:
-    """Shares in the order of time; their cycles add up to `timeline.cycles`."""
-    shares = []
+    """Shares of all words; their cycles add up to `timeline.cycles`."""
+    shares = [Share(word, COMPUTE, high - low) for low, high, word in _busy(timeline, resource) if high > low]
+    for gap in gaps(timeline, resource):
+        found: dict[str, int] = {}
+        for link in gap.links:
+            found[link.cause] = found.get(link.cause, 0) + link.high - link.low
+        shares += [Share(gap.word, cause, cycles) for cause, cycles in found.items()]
+    return shares
+
+
+def gaps(timeline: Timeline, resource: str) -> list[Gap]:
+    """Every time that the resource stands idle, and the chain of waits behind it."""
+    found = []
     now = 0
     for low, high, word in _busy(timeline, resource):
         if low > now:
-            shares += _idle(timeline, word, _before_work(timeline, word), now, low)
-        if high > low:
-            shares.append(Share(word, COMPUTE, high - low))
+            found.append(_gap(word, _before_work(timeline, word), now, low))
         now = max(now, high)
     if timeline.cycles > now:
         last, steps = _from_the_end(timeline)
-        shares += _idle(timeline, last, steps, now, timeline.cycles)
-    return shares
+        found.append(_gap(last, steps, now, timeline.cycles))
+    return found
 
 
 def _busy(timeline: Timeline, resource: str) -> list[tuple[int, int, int]]:
@@ -57,18 +85,19 @@ def _busy(timeline: Timeline, resource: str) -> list[tuple[int, int, int]]:
     return list(zip(timeline.work_start[mine].tolist(), timeline.work_end[mine].tolist(), mine.tolist(), strict=True))
 
 
-def _idle(timeline: Timeline, word: int, steps: Iterator[_Step], low: int, high: int) -> list[Share]:
-    """The cycles from `low` to `high`, by cause."""
-    found: dict[str, int] = {}
+def _gap(word: int, steps: Iterator[_Step], low: int, high: int) -> Gap:
+    """The gap from `low` to `high` before `word`."""
+    links = []
+    now = high
     for step in steps:
         begin = max(step.low, low)
-        if begin < high:
-            found[step.cause] = found.get(step.cause, 0) + high - begin
-            high = begin
-        if high <= low:
+        if begin < now:
+            links.append(Link(step.word, step.cause, begin, now))
+            now = begin
+        if now <= low:
             break
-    assert high <= low, "the walk back ended before the beginning"
-    return [Share(word, cause, cycles) for cause, cycles in found.items()]
+    assert now <= low, "the walk back ended before the beginning"
+    return Gap(word, low, high, tuple(links))
 
 
 def _from_the_end(timeline: Timeline) -> tuple[int, Iterator[_Step]]:
@@ -112,11 +141,11 @@ _Back = tuple[list[_Step], _Event | None]
 def _back_from_end(t: Timeline, word: int) -> _Back:
     """From completion to the last cycle of work."""
     engine = ENGINES[t.engine[word]]
-    return [_Step(int(t.work_end[word]), _LATENCY[engine])], _Event("worked", word)
+    return [_Step(int(t.work_end[word]), _LATENCY[engine], word)], _Event("worked", word)
 
 
 def _back_from_worked(t: Timeline, word: int) -> _Back:
-    return [_Step(int(t.work_start[word]), _WORK[ENGINES[t.engine[word]]])], _Event("work", word)
+    return [_Step(int(t.work_start[word]), _WORK[ENGINES[t.engine[word]]], word)], _Event("work", word)
 
 
 def _back_from_work(t: Timeline, word: int) -> _Back:
@@ -125,7 +154,7 @@ def _back_from_work(t: Timeline, word: int) -> _Back:
     if t.work_start[word] > t.start[word]:
         if before >= 0 and t.work_end[before] == t.work_start[word]:
             return [], _Event("worked", before)
-        return [_Step(int(t.start[word]), FILL_DRAIN)], _Event("start", word)
+        return [_Step(int(t.start[word]), FILL_DRAIN, word)], _Event("start", word)
     return [], _Event("start", word)
 
 
@@ -139,12 +168,12 @@ def _back_from_start(t: Timeline, word: int) -> _Back:
     for other in t.waits[word]:
         if t.end[other] == start:
             return [], _Event("end", other)
-    return [_Step(int(t.dispatch[word]), DISPATCH)], _Event("dispatch", word)
+    return [_Step(int(t.dispatch[word]), DISPATCH, word)], _Event("dispatch", word)
 
 
 def _back_from_executed(t: Timeline, word: int) -> _Back:
     """From the end of a control word; what is longer than a cycle waits for DRAM."""
-    return [_Step(int(t.end[word]) - 1, DISPATCH), _Step(int(t.start[word]), DRAM)], _Event("dispatch", word)
+    return [_Step(int(t.end[word]) - 1, DISPATCH, word), _Step(int(t.start[word]), DRAM, word)], _Event("dispatch", word)
 
 
 def _back_from_dispatch(t: Timeline, word: int) -> _Back:
@@ -159,7 +188,7 @@ def _back_from_dispatch(t: Timeline, word: int) -> _Back:
         return [], None
     if t.engine[word - 1] == CTL:
         return [], _Event("executed", word - 1)
-    return [_Step(int(t.dispatch[word - 1]), DISPATCH)], _Event("dispatch", word - 1)
+    return [_Step(int(t.dispatch[word - 1]), DISPATCH, word - 1)], _Event("dispatch", word - 1)
 
 
 _BACK = {

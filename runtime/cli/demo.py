@@ -53,7 +53,7 @@ def main() -> int:
         console.print(f"distance to the float model, another figure: cosine {result.float['cosine']:.4f} (worst output)\n")
     console.print("[bold]a piece of the program[/]: a linear layer, GELU and the next quantization, with the lines of the model that they come from")
     for line in excerpt(image):
-        console.print(line[:WIDTH], markup=False, style="cyan" if line.startswith(";") else None, soft_wrap=True)
+        console.print(line[:WIDTH], markup=False, style="cyan" if line.lstrip().startswith(";") else None, soft_wrap=True)
     console.print(f"\n{time.perf_counter() - start:.1f} s in all. Next: llmcc --help, docs/tutorial.md", style="dim")
     return 0 if result.bit_exact else 1
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,8 +13,11 @@ from runtime.cli.common import Given, Stages, common_options, examples, input_op
 from runtime.models import BUNDLED, ModelError, Recipe, folder_of, kind_of
 
 if TYPE_CHECKING:
+    from compiler.pipeline import Compiled
     from runtime.cli.session import Session
     from runtime.verify import Verification
+
+    Verified = tuple[Verification, Image, Session, Compiled]
 
 
 @click.command(
@@ -22,33 +26,41 @@ if TYPE_CHECKING:
         "llmcc verify minilm --seq 128 --batch 4",
         'llmcc verify minilm.llmchip --text "the file\'s own code, on this text"',
         "llmcc verify other.llmchip --model ./retrained --json",
+        "llmcc verify broken.llmchip --bisect --repro ./case",
     ),
 )
 @click.argument("model", metavar="MODEL|FILE")
 @click.option("--model", "override", metavar="MODEL", help="For a FILE: the model to compare with, in place of the recorded one.")
+@click.option("--bisect", is_flag=True, help="Where bits differ, find the first wrong instruction and write a folder that reproduces it.")
+@click.option("--repro", metavar="FOLDER", default="repro", show_default=True, type=click.Path(path_type=Path), help="The folder of --bisect.")
 @model_options
 @input_options
 @common_options
-def command(model: str, override: str | None, as_json: bool, traceback: bool, **rest: Any) -> int:
+def command(model: str, override: str | None, bisect: bool, repro: Path, as_json: bool, traceback: bool, **rest: Any) -> int:
     """Compare every output and every node with PyTorch's frozen graph, bit for bit.
 
     A MODEL is compiled first. Of a FILE the own code is run, against the model that it records. Without inputs, they are
     drawn from --seed. The distance to the float model is shown beside the verdict; it is another figure. Exit code 1 if a bit differs.
     """
     given = Given(**rest)
+    found: dict[str, Any] | None = None
     with stages("verify") as stage:
         if kind_of(model) == "image":
-            result, image = _verify_file(model, override, given, stage)
+            result, image, session, compiled = _verify_file(model, override, given, stage)
         else:
             if override is not None:
                 raise InputError("--model only goes with an image file", model, "leave it out")
-            result, image = _verify_model(model, given, stage)
+            result, image, session, compiled = _verify_model(model, given, stage)
+        if bisect and not result.bit_exact:
+            found = _bisect(session, image, compiled, repro, stage)
     document = {"model": model, "chip": image.chip.name, **result.as_dict(), "seconds": stage.seconds}
+    if bisect:
+        document["bisection"] = found
     reply(document, as_json, lambda: _print(document))
     return 0 if result.bit_exact else 1
 
 
-def _verify_model(model: str, given: Given, stage: Stages) -> "tuple[Verification, Image]":
+def _verify_model(model: str, given: Given, stage: Stages) -> "Verified":
     from runtime.cli.session import open_model
 
     session = open_model(model, given, stage)
@@ -56,10 +68,10 @@ def _verify_model(model: str, given: Given, stage: Stages) -> "tuple[Verificatio
     compiled = session.compile()
     stage("pack the weights")
     image = compiled.image(metadata=session.metadata())
-    return _compare(session, image, compiled, stage), image
+    return _compare(session, image, compiled, stage), image, session, compiled
 
 
-def _verify_file(path: str, override: str | None, given: Given, stage: Stages) -> "tuple[Verification, Image]":
+def _verify_file(path: str, override: str | None, given: Given, stage: Stages) -> "Verified":
     from runtime.cli.session import open_model
 
     stage("load the image")
@@ -71,7 +83,18 @@ def _verify_file(path: str, override: str | None, given: Given, stage: Stages) -
     session = open_model(recipe.argument, sized, stage, recipe, image.metadata.get("options"))
     _check_weights(image, session, path, recipe.argument)
     stage("compile")
-    return _compare(session, image, session.compile(image.chip), stage), image
+    compiled = session.compile(image.chip)
+    return _compare(session, image, compiled, stage), image, session, compiled
+
+
+def _bisect(session: "Session", image: Image, compiled: "Compiled", folder: Path, stage: Stages) -> dict[str, Any] | None:
+    """The first wrong instruction and its folder; None when no instruction wrote the value, so that there is none to show."""
+    from runtime.bisect import bisect
+    from runtime.repro import write_repro
+
+    stage("bisect")
+    found = bisect(image, compiled, session.arrays())
+    return None if found is None else write_repro(found, folder)
 
 
 def _recipe(image: Image, path: str, override: str | None, given: Given) -> Recipe:
@@ -124,6 +147,8 @@ def _print(document: dict[str, Any]) -> None:
         for key in ("node", "source", "pc", "index", "expected", "actual"):
             value = first.get(key)
             console.print(f"  {key:9}", escape(f"{value:#06x}" if key == "pc" and isinstance(value, int) else str(value)), soft_wrap=True)
+    if "bisection" in document and not document["bit_exact"]:
+        _print_bisection(document["bisection"])
     distance = document["float"]
     if distance and distance["cosine"] is not None:
         console.print(f"distance to the float model: cosine {distance['cosine']:.5f}, largest difference {distance['max_abs']:.4g}")
@@ -134,3 +159,24 @@ def _print(document: dict[str, Any]) -> None:
         kinds.setdefault(kind, []).append(entry["node"] + (f" ({reason})" if reason else ""))
     for kind, nodes in sorted(kinds.items(), key=lambda item: -len(item[1])):
         console.print(f"{len(nodes):5} {kind}: " + escape(", ".join(nodes)), style="dim")
+
+
+def _print_bisection(found: Mapping[str, Any] | None) -> None:
+    from rich.markup import escape
+
+    console = stdout()
+    if found is None:
+        console.print("bisection: no instruction writes the missing value, so there is none to show")
+        return
+    console.print(f"[bold]first wrong instruction[/] at {found['pc']:#06x}: {escape(found['instruction'])}", soft_wrap=True)
+    console.print(escape(f"  {found['operand']} = {found['block']}, {found['differing']} elements differ; loop indices {found['indices']}"))
+    if found["inputs_verified"]:
+        console.print("  everything that goes into it is verified, so it is the culprit")
+    else:
+        console.print(f"  {len(found['suspects']) - 1} unverified instructions lead to it, see report.json")
+    for change in found["changed"]:
+        console.print(escape(f"  the compiler has at {change['pc']:#06x}: {change['instruction']}"), soft_wrap=True)
+    for text in found["stale_data"]:
+        console.print(escape(f"  {text}"))
+    alone = "reproduces it alone" if found["reproduced"] else "does not reproduce it alone"
+    console.print(escape(f"  {found['folder']}/run.py {alone} ({found['words']} words)"), soft_wrap=True)

@@ -177,8 +177,11 @@ class Session:
                 stop = hit or self._before() or extra(effect)
                 if stop:
                     return stop
-                if self.interrupted:
+                if self._was_interrupted():
                     return Stop("interrupted", "interrupted")
+
+    def _was_interrupted(self) -> bool:
+        return self.interrupted  # set by a signal handler, meanwhile
 
     def _one(self) -> Effect:
         """One word, noting what is first reached and written: facts about the launch that going back does not change."""

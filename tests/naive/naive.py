@@ -335,7 +335,9 @@ def vop(machine: Naive, word: Word) -> None:
 
     def one(at: tuple[int, int, int]) -> int:
         if f == "mov":
-            return a.raw(*at) if a.dtype is d.dtype else pack(a.value(*at) if integer else a.real(*at), d.dtype)
+            if a.dtype is d.dtype:
+                return a.raw(*at)
+            return pack(a.real(*at) if d.dtype.is_float else a.value(*at), d.dtype)  # AMBIGUOUS: a float b, though ignored, makes no float word
         if f == "sel":  # the operand is taken as it is: what is kept are bits
             other = imm if b is None else b.real(*at) if d.dtype.is_float else b.value(*at)
             return d.raw(*at) if a.value(*at) != 0 else pack(other, d.dtype)

@@ -17,6 +17,7 @@ from isa.codec import NO_WAITS, Inst, encode
 from isa.image import Image
 from isa.records import Entry, TensorSpec
 from isa.spec import ISA, NO_WAIT, QUEUES, WORD_BYTES, Access, Dtype, Engine, Field, Instruction, Kind, Region, Space
+from isa.text import format_inst
 from isa.views import Extents, View, access_of, extents_of
 
 ELEMENTS = 640
@@ -24,6 +25,7 @@ ORDERED = (0,) * len(QUEUES)
 SLOTS = 1 << 14  # bytes per memory
 LIMIT = 6  # rows of a gathered table
 MOVES = 3  # most iterations of a loop
+TRIES = 300  # draws of types and operands until they agree; mm needs most
 FLOATS = [0.0, -0.0, 1.0, -1.0, 0.5, 2.5, -1.5, 127.5, 3.0e38, -3.0e38, 1e-40, -1e-45, 88.5, -87.5, float("inf"), float("-inf"), float("nan")]
 COMPUTE = tuple(row for row in ISA.values() if row.views and row.engine is not Engine.CTL)
 Draw = Any
@@ -106,7 +108,10 @@ class Program:
         return Image(self.code, const=self.const, sizes=tuple(sizes), entries=(Entry(outputs=outputs),))
 
     def __repr__(self) -> str:
-        return "\n".join(f"{i:3} {inst.mnemonic} {inst.named()} {inst.deps}" for i, inst in enumerate(self.words))
+        return "\n" + "\n".join(f"  {16 * i:#06x} {format_inst(inst)}" for i, inst in enumerate(self.words))
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))
 
 
 class Builder:
@@ -159,7 +164,7 @@ class Builder:
 
     def word(self, row: Instruction, level: int, moving: bool) -> None:
         """One engine word with its views. `moving`: inside a loop of `level`, so views may move with it."""
-        for _ in range(30):
+        for _ in range(TRIES):
             operands = self._operands(row)
             views = self._views(row, operands)
             if views is not None and not disagreement(row.mnemonic, operands, views):
@@ -274,10 +279,10 @@ class Builder:
 
 
 @st.composite
-def programs(draw: Draw, ordered: bool = True, most: int = 8) -> Program:
+def programs(draw: Draw, ordered: bool = True, most: int = 12) -> Program:
     """`ordered`: every word waits for everything before it, so there is no race."""
     builder = Builder(draw, ordered)
-    for _ in range(draw(st.integers(1, most))):
+    for _ in range(draw(st.integers(min(4, most), most))):
         kind = draw(st.sampled_from(["word", "word", "word", "word", "loop", "scalar", "fence", "load"]))
         if kind == "word":
             builder.word(draw(st.sampled_from(COMPUTE)), 0, False)

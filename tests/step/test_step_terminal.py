@@ -17,7 +17,7 @@ from step_harness import X, looped
 from isa.codec import Inst, encode
 from isa.image import write_image
 
-TIMEOUT = 60
+TIMEOUT = 30
 _ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\r")
 
 
@@ -72,35 +72,37 @@ def test_a_person_at_a_terminal(toy: Path) -> None:
     image = looped(code=bytes(code))
     write_image(image, toy / "endless.llmchip")
     person = Person(toy, str(toy / "endless.llmchip"), "--input", f"x={toy / 'x.npy'}")
-    person.sees("(llmchip) ")
-    person.types("break ad\t\r")  # completed to `add`
-    assert "breakpoint 1: node add" in person.sees("breakpoint 1")
-    person.sees("(llmchip) ")
+    person.sees("(llmchip)")
+    person.types("break ad\t")
+    person.sees("break add")  # completed
+    person.types("\r")
+    assert "breakpoint 1: node add" in person.sees("breakpoint 1: node add")
+    person.sees("(llmchip)")
     person.types("rum\x7fn\r")  # a typing error mended with backspace
     person.sees("=> 0x0090")
-    person.sees("(llmchip) ")
+    person.sees("(llmchip)")
     person.types("step\r")
     person.sees("=> 0x00a0")
-    person.sees("(llmchip) ")
+    person.sees("(llmchip)")
     person.types("\r")  # again
     person.sees("=> 0x00b0")
-    person.sees("(llmchip) ")
+    person.sees("(llmchip)")
     person.types("\x1b[A\x1b[A\x1b[A\r")  # three up: the break command
     person.sees("breakpoint 2: node add")
-    person.sees("(llmchip) ")
+    person.sees("(llmchip)")
     person.types("nonsense\r")
     person.sees("error: there is no command 'nonsense'")
-    person.sees("(llmchip) ")
+    person.sees("(llmchip)")
     person.types("half a line\x03")  # Ctrl-C drops it
-    person.sees("(llmchip) ")
+    person.sees("(llmchip)")
     person.types("run\r")  # for ever
     time.sleep(0.5)
     os.killpg(person.process.pid, signal.SIGINT)
     person.sees("interrupted")
-    person.sees("(llmchip) ")
+    person.sees("(llmchip)")
     person.types("reverse-step\r")
     person.sees("=> 0x00")
-    person.sees("(llmchip) ")
+    person.sees("(llmchip)")
     person.types("quit\r")
     assert person.leaves() == 0
     assert "break add" in (toy / "state" / "llmchip" / "debug_history").read_text()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from compiler.tile.emit import blocks
 from compiler.tile.ir import Buffer
-from compiler.tile.layout import MAX_PLANES, Layout, contiguous, dense, pieces
+from compiler.tile.layout import WORD_LIMITS, Layout, contiguous, dense, pieces
 from isa.spec import Dtype, Space
 
 BUFFER = Buffer("b", Space.SRAM, 1 << 30)
@@ -69,7 +69,7 @@ def test_extents_respect_the_fields() -> None:
     """Breaks if more planes are asked for than the field can hold."""
     layout = Layout(BUFFER, Dtype.F32, (600, 3, 5), (1000, 100, 1))
     found = list(pieces(layout.shape, [layout]))
-    assert max(p.planes for p in found) <= MAX_PLANES and sum(p.planes * p.rows * p.cols for p in found) == 600 * 15
+    assert max(p.planes for p in found) <= WORD_LIMITS[0] and sum(p.planes * p.rows * p.cols for p in found) == 600 * 15
 
 
 def test_column_strides_become_rows_of_one_element() -> None:

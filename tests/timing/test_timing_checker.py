@@ -20,7 +20,8 @@ def view(number: int, space: Space, dtype: Dtype, **strides: int) -> Inst:
 
 SETUP = [
     view(1, Space.SRAM, Dtype.F32, rs=7), view(2, Space.DRAM, Dtype.F32, rs=7, ps=21), view(3, Space.DRAM, Dtype.I4, rs=6, ps=18),
-    view(4, Space.SRAM, Dtype.I32, rs=1), view(5, Space.ACC, Dtype.I32, rs=9), view(6, Space.SRAM, Dtype.I8, rs=5), view(7, Space.DRAM, Dtype.F32, cs=0),
+    view(4, Space.SRAM, Dtype.I32, rs=1), view(5, Space.ACC, Dtype.I32, rs=9), view(6, Space.SRAM, Dtype.I8, rs=5),
+    view(7, Space.DRAM, Dtype.F32, cs=0),
 ]  # fmt: skip
 
 
@@ -30,7 +31,8 @@ def chips(draw: st.DrawFn) -> Chip:
     size = st.integers(1, 8)
     queues = {name: draw(st.integers(1, 3)) for name in ("ldw", "lda", "sto", "mxu", "vec", "act")}
     mxu = {"rows": draw(size), "cols": draw(size), "weight_rows_per_cycle": draw(st.integers(1, 3)), "split": draw(st.booleans())}
-    dram = {"bytes_per_second": draw(st.integers(5, 90)), "latency_cycles": draw(st.integers(1, 30)), "burst_bytes": draw(st.sampled_from((1, 8, 64)))}
+    dram = {"bytes_per_second": draw(st.integers(5, 90)), "latency_cycles": draw(st.integers(1, 30))}
+    dram["burst_bytes"] = draw(st.sampled_from((1, 8, 64)))
     rest = {"clock_hz": draw(st.integers(1, 5)), "vec": {"lanes": draw(size)}, "act": {"lanes": draw(size)}}
     return parse_chip({"mxu": mxu, "dram": dram, "queues": queues, **rest}, "random chip")
 

@@ -1,0 +1,1 @@
+"""The report page: a program as one self-contained HTML file."""

@@ -1,0 +1,109 @@
+"""One HTML file that shows a program: model source, graph and assembly side by side, and the memories over time.
+
+The file is complete: data, style and script are inside, and its own policy forbids it to load anything. `report.js` draws
+what `report_data` says; rows outside the window are only made when they are scrolled to, so long programs open at once.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from isa.image import Image
+from isa.listing import lines, operation, source_place
+from isa.records import DebugNode, PlanRecord
+from isa.spec import ISA_VERSION, WORD_BYTES, Engine, Space
+from runtime.disassembly import fused_into
+
+_CONTEXT = 3  # source lines shown around those that nodes come from
+_OTHERS = ("into ", "a view of ")  # reasons that name the node whose words compute this one
+ENGINES = tuple(engine.value for engine in Engine)
+
+
+def page(image: Image, title: str) -> str:
+    """The whole file."""
+    data = msgspec.json.encode(report_data(image, title)).decode()
+    parts = {"TITLE": escape(title), "STYLE": _part("report.css"), "SCRIPT": _part("report.js"), "DATA": _inside_script(data)}
+    return re.sub(r"\{\{([A-Z]+)\}\}", lambda match: parts[match[1]], _part("report.html"))
+
+
+@cache
+def _part(name: str) -> str:
+    return (resources.files("runtime.html") / name).read_text(encoding="utf-8")
+
+
+def _inside_script(data: str) -> str:
+    """JSON in which nothing can end the script element or begin a comment of it."""
+    return data.replace("<", "\\u003c").replace(">", "\\u003e").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def report_data(image: Image, title: str) -> dict[str, Any]:
+    """What the page shows, as plain values."""
+    nodes = image.debug.nodes
+    numbers = {node.name: number for number, node in enumerate(nodes)}
+    fused = fused_into(image)
+    files = tuple(dict.fromkeys(node.file for node in nodes if node.line))
+    code = [
+        [line.raw[::-1].hex(), line.depth, line.text, line.comment, list(line.nodes), ENGINES.index(line.engine.value) if line.engine else -1, " ".join(line.entries)]
+        for line in lines(image)
+    ]
+    return {
+        "title": title, "isa": ISA_VERSION, "chip": image.chip.name, "words": image.words, "wordBytes": WORD_BYTES, "engines": ENGINES,
+        "memories": {"SRAM": image.chip.sram.bytes, "ACC": image.chip.acc.bytes},
+        "files": [{"name": _short(file), "lines": _source(file, nodes)} for file in files],
+        "nodes": [_node(node, files, numbers, fused) for node in nodes], "code": code,
+        "plan": [_buffer(record, numbers, code) for record in image.plan if record.space is not Space.DRAM],
+    }  # fmt: skip
+
+
+def _node(node: DebugNode, files: Sequence[str], numbers: dict[str, int], fused: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+    target = next((node.reason[len(prefix) :] for prefix in _OTHERS if node.reason.startswith(prefix)), "")
+    return {
+        "name": node.name, "op": operation(node), "type": f"{node.dtype}[{', '.join(map(str, node.shape))}]" if node.dtype else "", "status": node.status,
+        "reason": node.reason, "file": files.index(node.file) if node.line else -1, "line": node.line, "place": source_place(node),
+        "code": " ".join(node.code.split()), "origins": node.origins, "passes": node.passes, "fused": fused.get(node.name, ()),
+        "in": numbers.get(target, -1),
+    }  # fmt: skip
+
+
+def _buffer(record: PlanRecord, numbers: dict[str, int], code: list[list[Any]]) -> list[Any]:
+    """Name, memory, place, time, and the node that the buffer belongs to: the one in its name, else the one that first uses it."""
+    pieces = record.name.split(".")
+    names = (".".join(pieces[first:end]) for first in (0, 1) for end in range(len(pieces), first, -1))
+    owner = next((numbers[name] for name in names if name in numbers), -1)
+    if owner < 0 and 0 <= record.first < len(code) and code[record.first][4]:
+        owner = code[record.first][4][0]
+    return [record.name, record.space.name, record.offset, record.bytes, record.first, record.last, owner]
+
+
+def _source(file: str, nodes: Sequence[DebugNode]) -> list[list[Any]]:
+    """`[number, text]` of the lines that nodes come from, with what is around them if the file is still the same; 0 marks a gap."""
+    recorded = {node.line: node.code for node in nodes if node.file == file and node.line}
+    text = _read(file)
+    current = all(0 < number <= len(text) and recorded[number].split("\n")[0].strip() in text[number - 1] for number in recorded)
+    if not current:
+        return [[number, code] for number, code in sorted(recorded.items())]
+    near = range(-_CONTEXT, _CONTEXT + 1)
+    shown = sorted({number + step for number in recorded for step in near if 0 < number + step <= len(text)})
+    found: list[list[Any]] = []
+    for number in shown:
+        if found and found[-1][0] != number - 1:
+            found.append([0, ""])
+        found.append([number, text[number - 1]])
+    return found
+
+
+def _read(file: str) -> list[str]:
+    try:
+        return Path(file).read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def _short(file: str) -> str:
+    return file.rpartition("site-packages/")[2]

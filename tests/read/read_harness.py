@@ -1,0 +1,75 @@
+"""Images of small compiled models, and a browser to look at pages with."""
+
+import html
+import os
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isa.image import Image
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@cache
+def mlp_image() -> Image:
+    """A model of two layers."""
+    import torch
+
+    import llmchip
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(24, 40), torch.nn.ReLU(), torch.nn.Linear(40, 8)).eval()
+    return llmchip.compile(model, (torch.randn(3, 24),)).image
+
+
+@cache
+def bert_image(seed: int = 0, **changes: Any) -> Image:
+    """A BERT with random weights."""
+    import torch
+    import transformers
+
+    import llmchip
+
+    torch.manual_seed(seed)
+    sizes = {
+        "vocab_size": 50, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40, "max_position_embeddings": 16,
+    } | changes  # fmt: skip
+    model = transformers.BertModel(transformers.BertConfig(**sizes)).eval()
+    return llmchip.compile(model, {"input_ids": torch.randint(0, 50, (2, 8))}).image
+
+
+def browser() -> str:
+    """The path of a browser. Without one the test is skipped, but in CI it fails."""
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), "")
+    if not found:
+        message = "no Chromium here; install the Debian package chromium"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
+
+
+def dom(page: Path, fragment: str = "", script: str = "") -> str:
+    """The page's document after its script has run, and `script` after that. The browser cannot reach any network."""
+    if script:
+        changed = page.with_name(f"scripted-{page.name}")
+        changed.write_text(page.read_text().replace("</body>", f"<script>{script}</script></body>"))
+        page = changed
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1500,900", "--virtual-time-budget=2000", "--host-resolver-rules=MAP * ~NOTFOUND"]
+    profile = f"--user-data-dir={page.parent / 'profile'}"
+    done = subprocess.run([browser(), *flags, profile, "--dump-dom", f"{page.as_uri()}{fragment}"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def said(document: str, name: str) -> str:
+    """What a script left in `document.body.dataset`."""
+    match = re.search(rf'<body[^>]*\bdata-{name}="([^"]*)"', document)
+    assert match is not None, document[-2000:]
+    return html.unescape(match[1])
