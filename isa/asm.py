@@ -21,7 +21,7 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedTok
 
 from isa.chip import DEFAULT_CHIP, Chip, load_chip
 from isa.codec import encode
-from isa.directives import DIRECTIVES, Pairs, Parts, read_value
+from isa.directives import DIRECTIVES, Parts, read_value
 from isa.errors import AssemblyError, ChipError, ImageError
 from isa.image import DebugMap, Entry, Image, PlanRecord, check_image
 from isa.spec import WORD_BYTES, Region
@@ -163,17 +163,21 @@ class _Builder:
             return
         handler = DIRECTIVES.get(token[1:])
         try:
-            values = [read_value(a, self.parts.names) for a in arguments if a is not None and not _is_pair(a)]
-            pairs = [(str(a.children[0]), read_value(a.children[-1], self.parts.names)) for a in arguments if _is_pair(a)]
-            named: Pairs = {(json.loads(k) if k.startswith('"') else k.rstrip("= \t")): v for k, v in pairs}
             if handler is None:
                 raise TextError(f"unknown directive '{token}'", "", guess(token, [f".{d}" for d in (*DIRECTIVES, "include")]))
-            handler(self.parts, str(token), values, named)
+            values = [self._value(a) for a in arguments if a is not None and not _is_pair(a)]
+            pairs = [a for a in arguments if _is_pair(a)]
+            # one constant after the other, so that each may use those before it
+            for some in ([pair] for pair in pairs) if token == ".equ" and pairs else (pairs,):
+                handler(self.parts, str(token), values, {_key(a): self._value(a.children[-1]) for a in some})
             self.parts.note_place(token, self.source.fail_at)
         except TextError as error:
             self.source.fail_at(token, error)
         except (ChipError, ValueError, RecursionError) as error:  # ValueError: a string or number that JSON does not know
             self.source.fail_at(token, TextError(str(error)))
+
+    def _value(self, node: Any) -> Any:
+        return read_value(node, self.parts.names)
 
     def _include(self, token: Token, arguments: list[Any]) -> None:
         if len(arguments) != 1 or not isinstance(arguments[0], Token) or arguments[0].type != "STRING":
@@ -244,6 +248,11 @@ class _Builder:
                 entry.fail(error)
             entries.append(msgspec.structs.replace(record, **{name: tuple(found) for name, found in entry.tensors.items()}))
         return tuple(entries)
+
+
+def _key(pair: Tree[Token]) -> str:
+    key = str(pair.children[0])
+    return str(json.loads(key)) if key.startswith('"') else key.rstrip("= \t")
 
 
 def _is_pair(node: object) -> bool:

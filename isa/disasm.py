@@ -15,7 +15,7 @@ import msgspec
 from isa.container import Data
 from isa.files import write_atomic
 from isa.image import INITIALISED, Image
-from isa.listing import lines, node_title
+from isa.listing import lines, node_title, on_one_line
 from isa.spec import ISA_VERSION, Region
 from isa.text import format_record
 
@@ -76,7 +76,7 @@ def disassemble_code(image: Image, first: int = 0, end: int | None = None) -> It
             return
         if line.pc < first:
             continue
-        yield from (f"; ==== entry {name}" for name in line.entries)
+        yield from (f"; ==== entry {on_one_line(name)}" for name in line.entries)
         title = node_title(nodes[line.nodes[0]], len(line.nodes) - 1) if line.nodes else ""
         indent = INDENT * line.depth
         if title and title != shown:

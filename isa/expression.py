@@ -143,6 +143,8 @@ def _apply(function: Callable[..., Number], name: str, *arguments: Number) -> Nu
         raise
     except (TypeError, ValueError, ArithmeticError, struct.error) as error:
         raise ExpressionError(f"{name} of {', '.join(map(str, arguments))}: {error}") from None
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ExpressionError(f"{name} of {', '.join(map(str, arguments))} is {value}")
     if isinstance(value, int) and abs(value) >= _LIMIT:
         raise ExpressionError(f"{name} of {', '.join(map(str, arguments))[:40]} has more than 128 bits")
     return value

@@ -110,7 +110,7 @@ def node_title(node: DebugNode, more: int = 0) -> str:
     where = f" {source_place(node)}" if node.line else ""
     code = f": {node.code}" if node.code else ""
     others = f" (and {more} more in this loop)" if more else ""
-    return " ".join(f"{node.name} ({operation(node)}){where}{code}{others}".split())
+    return on_one_line(" ".join(f"{node.name} ({operation(node)}){where}{code}{others}".split()))
 
 
 def operation(node: DebugNode) -> str:
@@ -227,4 +227,10 @@ def _loop_ends(inst: Inst, pc: int) -> list[int]:
 
 
 def _offset(name: str, distance: int) -> str:
+    name = on_one_line(name)
     return f"{name}+{distance:#x}" if distance else name
+
+
+def on_one_line(text: str) -> str:
+    """A name that may stand in a comment: whatever would break the line or the terminal is shown as �."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "�" for c in text)

@@ -13,7 +13,7 @@ from typing import Any
 
 from isa.errors import InputError
 from isa.image import Image
-from isa.listing import Line, lines, node_title, operation, place, source_place
+from isa.listing import Line, lines, node_title, on_one_line, operation, place, source_place
 from isa.records import DebugNode
 from isa.spec import ISA_VERSION, NO_WAIT, QUEUES, Kind
 from isa.text import format_float, guess
@@ -97,13 +97,13 @@ class Listing:
         for line in self.lines():
             for name in line.entries:
                 yield ""
-                yield paint("label", f"{line.pc:#06x} <{name}>:")
+                yield paint("label", f"{line.pc:#06x} <{on_one_line(name)}>:")
             if line.nodes and line.nodes != shown:
                 shown = line.nodes
                 node = self.image.debug.nodes[line.nodes[0]]
                 indent = INDENT * line.depth
                 if source:
-                    yield from (f"{indent}{text}" for text in self._source(node, heading, len(line.nodes) - 1, paint))
+                    yield from (f"{indent}{text}" if text else "" for text in self._source(node, heading, len(line.nodes) - 1, paint))
                     heading = node.file, node.line
                 else:
                     yield paint("node", f"{indent}; ---- {node_title(node, len(line.nodes) - 1)}")
@@ -113,15 +113,15 @@ class Listing:
         """The user's line, then the node that it became and how."""
         if node.line and (node.file, node.line) != before:
             yield ""
-            yield paint("source", f"; {source_place(node)}: {' '.join(node.code.split())}")
+            yield paint("source", on_one_line(f"; {source_place(node)}: {' '.join(node.code.split())}"))
         shape = f"{node.dtype}[{','.join(map(str, node.shape))}]"
         others = f", and {more} more nodes in this loop" if more else ""
-        yield paint("node", f"; ---- {node.name} = {operation(node)} {shape}, {node.status}{others}")
+        yield paint("node", on_one_line(f"; ---- {node.name} = {operation(node)} {shape}, {node.status}{others}"))
         made = [f"captured as {', '.join(node.origins)}"] if node.origins and node.origins != (node.name,) else []
         made += [f"made by {', '.join(node.passes)}"] if node.passes else []
         made += [f"fused from {', '.join((*self.fused[node.name], node.name))}"] if node.name in self.fused else []
         if made:
-            yield paint("node", f";      {'; '.join(made)}")
+            yield paint("node", on_one_line(f";      {'; '.join(made)}"))
 
     def document(self, file: str) -> dict[str, Any]:
         """One JSON document."""

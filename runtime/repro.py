@@ -85,7 +85,7 @@ class _Builder:
         """Put a verified block where the program has it at this moment."""
         if block.view.dtype is Dtype.I4:
             raise InputError("a 4-bit block would have to be cut out of its bytes", hint="not supported; use llmcc debug")
-        planes, rows, cols = block.extents
+        _, rows, cols = block.extents
         offset = self.add_input(name, stored, block.view.dtype, block.extents)
         dense = View(Space.DRAM, Region.IN, block.view.dtype, offset, cols, rows * cols)
         if block.view.space is Space.SRAM:
@@ -172,7 +172,8 @@ def write_repro(found: Bisection, folder: Path) -> dict[str, Any]:
         for name, block in (("expected", found.expected), ("actual", found.actual)):
             write_atomic(folder / f"{name}.npy", [_npy(block)])
         write_atomic(folder / "report.json", [json.dumps(report, indent=2).encode()])
-        write_atomic(folder / "run.py", [_SCRIPT.format(root=str(Path(__file__).resolve().parents[1]), float=dtype is Dtype.F32 or dtype is Dtype.F16).encode()])
+        root = str(Path(__file__).resolve().parents[1])
+        write_atomic(folder / "run.py", [_SCRIPT.format(root=root, float=dtype in (Dtype.F32, Dtype.F16)).encode()])
     except OSError as error:
         raise InputError(f"cannot write the repro folder: {error.strerror or error}", str(folder)) from error
     return report

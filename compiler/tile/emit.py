@@ -51,8 +51,9 @@ MAX_POINTS = 512  # (head, query) pairs per block of attention, whose words are 
 def emit_kernel(kernel: Kernel, storage: Storage, cut: Cut, prefix: str, only_first: bool = False) -> Emitter:
     """Emit every block (or the first, to measure it) of a kernel."""
     e = Emitter(kernel, storage, cut, prefix)
-    for e.block, ranges in enumerate(blocks(kernel.domain, cut.rows)):
+    for e.block, (ranges, e.group) in enumerate(product(blocks(kernel.domain, cut.rows), range(cut.groups))):
         e.ranges, e.tiles, e.notes, e.skipped = ranges, {}, {}, set()
+        e.marks.append(len(e.ops))
         for node in kernel.nodes:
             name = op_name(node)
             if name not in EMIT:
@@ -111,6 +112,20 @@ def block_rows(chip: Chip) -> int:
     return max(MIN_ROWS, -(-chip.mxu.rows // chip.mxu.weight_rows_per_cycle))
 
 
+def head_groups(kernel: Kernel, chip: Chip) -> int:
+    """Into how many groups of heads a projection can be cut so that each still fills the columns of the array; 1: not at all.
+
+    For linear → quantize per head: attention of the first heads can start while the others are still being projected.
+    """
+    depth = len(kernel.domain)
+    quantizes = [n for n in kernel.nodes if op_name(n) == "quantize_rows" and len(shape(n.args[0])) == depth + 2]  # type: ignore[arg-type]
+    if [op_name(n) for n in kernel.nodes] != ["matmul_i8", "dequantize", "quantize_rows"] or not quantizes:
+        return 1
+    heads, size = shape(quantizes[0].args[0])[depth:]  # type: ignore[arg-type]
+    per_group = next((n for n in range(1, heads + 1) if heads % n == 0 and n * size >= chip.mxu.cols), heads)
+    return heads // per_group
+
+
 def cuts(kernel: Kernel, chip: Chip) -> Iterator[Cut]:
     """Ways to cut a kernel, best first: whole weights and many rows, then narrower, then reloaded, then shallow."""
     total = prod(kernel.domain)
@@ -120,6 +135,9 @@ def cuts(kernel: Kernel, chip: Chip) -> Iterator[Cut]:
     most = MAX_POINTS if any(len(shape(m.args[1])) > 2 for m in matmuls) else block_rows(chip)  # type: ignore[arg-type]
     rows = [r for r in (most >> i for i in range(10)) if 0 < r < 2 * total] or [1]
     widths = [w for w in (1 << 30, 4096, 1024, 256, 64, 16) if w == 1 << 30 or w < n]
+    groups = head_groups(kernel, chip)
+    if groups > 1:
+        yield Cut(min(MAX_POINTS, total), groups=groups)
     for keep in (True, False) if matmuls else (True,):
         for r in rows:
             for width in widths if matmuls else (1 << 30,):

@@ -62,7 +62,7 @@ def emit(e: Emitter, node: fx.Node, target: fx.Node, residual: Layout | None) ->
     rank = len(shape(node))
     a_node, b_node, transposed = product_node.args[0], product_node.args[1], bool(product_node.args[2])
     assert isinstance(a_node, fx.Node) and isinstance(b_node, fx.Node)
-    a = e.operand(a_node, len(shape(a_node)))
+    a = e.operand(a_node, len(shape(a_node)), grouped=False)
     batch = 0 if len(shape(b_node)) == 2 else rank - 2
     weights = e.batched(b_node, batch)
     row = e.operand(row_node, rank - 1).unsqueeze()
@@ -70,11 +70,12 @@ def emit(e: Emitter, node: fx.Node, target: fx.Node, residual: Layout | None) ->
     bias = e.operand(bias_node, rank) if isinstance(bias_node, fx.Node) else None
     sizes = e.block_shape(node)
     out, n = e.result(target), sizes[-1]
+    start = e.group * n if e.cut.groups > 1 else 0  # of this group's columns among those of the weights
     step = min(e.cut.n, n)
     tap = _row_max(e, node, target, sizes) if step >= n else None
     for low in range(0, n, step):
         high = min(low + step, n)
-        acc = _accumulate(e, product_node, a, b_node, weights, transposed, (*sizes[:-1], high - low), low, high)
+        acc = _accumulate(e, product_node, a, b_node, weights, transposed, (*sizes[:-1], high - low), start + low, start + high)
         ins = {"a": acc, "rs": row, "cs": _part(col, low, high), "bi": _part(bias, low, high), "res": _part(residual, low, high)}
         attrs = {"rnd": _ROUND[dtype(node)]}
         outs: dict[str, Tile | Layout] = {"d": out.columns(low, high)}

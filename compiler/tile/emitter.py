@@ -44,12 +44,16 @@ def columns(layout: Layout, low: int, high: int) -> Layout:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How a kernel is cut: rows per block, columns and depth of a weight tile, whether weights stay for all blocks."""
+    """How a kernel is cut: rows per block, columns and depth of a weight tile, whether weights stay for all blocks.
+
+    With `groups`, the dimension behind the row domain (output columns, heads) is cut into as many equal parts, too.
+    """
 
     rows: int
     n: int = 1 << 30
     k: int = 1 << 30
     keep: bool = True
+    groups: int = 1
 
 
 @dataclass
@@ -65,6 +69,8 @@ class Emitter:
     ranges: tuple[Range, ...] = ()
     staged: dict[tuple[object, ...], tuple[Layout, int]] = field(default_factory=dict)  # with the last block that used it
     block: int = 0
+    group: int = 0
+    marks: list[int] = field(default_factory=list)  # number of ops before each block
     kept: set[Buffer] = field(default_factory=set)
     pending: dict[fx.Node, fx.Node] = field(default_factory=dict)
     notes: dict[fx.Node, dict[str, Layout]] = field(default_factory=dict)
@@ -80,16 +86,25 @@ class Emitter:
         buffer = Buffer(f"{self.prefix}{label}.{self.count}", space, max(1, -(-prod(sizes) * kind.bits // 8)))
         return dense(buffer, kind, sizes)
 
+    def block_ranges(self, sizes: Sequence[int], lead: int = 0) -> tuple[Range, ...]:
+        """The part of a tensor of these sizes, whose first dimension is the reader's dimension `lead`, that the block covers."""
+        ranges, axis = self.ranges[lead:], len(self.ranges) - lead
+        if self.cut.groups > 1 and 0 <= axis < len(sizes):
+            part = sizes[axis] // self.cut.groups
+            ranges = (*ranges, (self.group * part, (self.group + 1) * part))
+        return ranges
+
     def block_shape(self, node: fx.Node) -> tuple[int, ...]:
         """The shape of the block of a value of this kernel."""
-        return tuple(high - low for low, high in self.ranges) + shape(node)[len(self.ranges) :]
+        ranges = self.block_ranges(shape(node))
+        return tuple(high - low for low, high in ranges) + shape(node)[len(ranges) :]
 
     def result(self, node: fx.Node) -> Tile:
         """Where to write the block of value `node`: straight into its home in SRAM, or a buffer of the block."""
         home = self.storage.homes.get(node)
-        logical = Layout(FLAT, dtype(node), shape(node), contiguous(shape(node))).narrow(self.ranges)
+        logical = Layout(FLAT, dtype(node), shape(node), contiguous(shape(node))).narrow(self.block_ranges(shape(node)))
         if home is not None and home.buffer.space is Space.SRAM:
-            tile = Tile(home.narrow(self.ranges), logical, node.name)
+            tile = Tile(home.narrow(self.block_ranges(shape(node))), logical, node.name)
         else:
             tile = Tile(self.temp(self.block_shape(node), dtype(node), node.name), logical, node.name)
         self.tiles[node] = tile
@@ -99,7 +114,7 @@ class Emitter:
         """The block of `node` is complete: store it if its home is in DRAM."""
         home = self.storage.homes.get(node)
         if home is not None and home.buffer.space is Space.DRAM:
-            self.copy("sto", home.narrow(self.ranges), self.tiles[node].layout, node.name)
+            self.copy("sto", home.narrow(self.block_ranges(shape(node))), self.tiles[node].layout, node.name)
 
     def copy(self, mnemonic: str, target: Layout, source: Layout, node: str) -> None:
         for piece in pieces(target.shape, (target, source), limits=DMA_LIMITS):
@@ -108,13 +123,16 @@ class Emitter:
 
     # ---- operands
 
-    def operand(self, node: fx.Node, rank: int, whole: bool = False) -> Layout:
-        """The block of an operand, on chip, right-aligned to the `rank` dimensions of its reader (`whole`: not cut at all)."""
+    def operand(self, node: fx.Node, rank: int, grouped: bool = True) -> Layout:
+        """The block of an operand, on chip, right-aligned to the `rank` dimensions of its reader.
+
+        `grouped=False` for the left side of a matmul, of which every group of columns reads all.
+        """
         inside = self._inside(node)
         if inside is not None:
             return inside
-        lead = rank - len(shape(node))
-        ranges = () if whole else self.ranges[max(lead, 0) :]
+        lead = max(rank - len(shape(node)), 0)
+        ranges = self.block_ranges(shape(node), lead) if grouped else self.ranges[lead:]
         return self.stage(node, self.storage.resolve(node).narrow(ranges))
 
     def batched(self, node: fx.Node, batch: int) -> Layout:
@@ -131,7 +149,7 @@ class Emitter:
             return layout
         key = (layout.buffer.name, layout.offset, layout.shape, layout.strides)
         found, used = self.staged.get(key, (None, 0))
-        if found is not None and used >= self.block - 1:  # what the block before did not need is forgotten
+        if found is not None and used >= self.block - self.cut.groups:  # what the blocks before did not need is forgotten
             self.staged[key] = (found, self.block)
             return found
         thin = replace(layout, shape=tuple(1 if s == 0 else n for n, s in zip(layout.shape, layout.strides, strict=True)))

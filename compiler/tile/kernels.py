@@ -59,7 +59,8 @@ class _Fuser:
                     self._settle(producer)
             if node.op != "call_function" or role(node) is Role.VIEW:
                 continue
-            if role(node) is Role.MATMUL or (self.enabled and _users(node) == 1 and not any(p in self.owner for p in _producers(node))):
+            alone = not any(p in self.owner for p in _producers(node))
+            if role(node) is Role.MATMUL or (self.enabled and _users(node) == 1 and (alone or _is_row_scale(node))):
                 self.deferred.add(node)
             else:
                 self._assign(node)
@@ -117,6 +118,14 @@ class _Fuser:
             if _whole(node, operand) or not keeps_domain(operand, kernel.domain) or not _aligned(node, operand, kernel.domain):
                 return False
         return True
+
+
+def _is_row_scale(node: fx.Node) -> bool:
+    """Arithmetic on the row scales of one dequantize: cheap, and best done in its blocks."""
+    (user,) = node.users if len(node.users) == 1 else (None,)
+    if user is None or user.op != "call_function":
+        return False
+    return role(node) is Role.ELEMENTWISE and role(user) is Role.DEQUANTIZE and user.args[1] is node
 
 
 def _natural_domain(node: fx.Node) -> tuple[int, ...]:

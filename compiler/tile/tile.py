@@ -14,6 +14,7 @@ from compiler.tile.emit import emit_kernel, fit
 from compiler.tile.emitter import FLAT, Cut, Emitter
 from compiler.tile.graph import base, computing, dtype, shape
 from compiler.tile.ir import Buffer, Loop, Op, Program, Tap
+from compiler.tile.interleave import interleave
 from compiler.tile.kernels import Kernel, fuse
 from compiler.tile.layout import DMA_LIMITS, Layout, contiguous, dense, pieces
 from compiler.tile.loops import Repeat, find_loop, hoist
@@ -84,12 +85,9 @@ def tile(
     owner = {node: i for i, kernel in enumerate(kernels) for node in kernel.nodes}
     live = live_ranges([k.nodes for k in kernels], results, owner, repeat)
     cut = _reside(kernels, live, storage, chip, share, repeat)
-    parts: list[list[Op]] = []
-    literals: dict[Buffer, bytes] = {}
-    for index, kernel in enumerate(kernels):
-        e = emit_kernel(kernel, storage, cut[index], f"k{index}.")
-        parts.append(e.ops)
-        literals |= e.constants
+    emitters = [emit_kernel(kernel, storage, cut[index], f"k{index}.") for index, kernel in enumerate(kernels)]
+    literals = {buffer: data for e in emitters for buffer, data in e.constants.items()}
+    parts = interleave(emitters)
     parts.append([op for name, source, target in copies for op in _copy_out(name, source, target, storage, chip)])
     placed = _place_literals(literals, constants)
     ops = [_rebind(op, placed) for part in parts for op in part]

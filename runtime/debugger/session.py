@@ -172,7 +172,7 @@ class Session:
                     self.trap = trap
                     return Stop("trap", f"trap: {trap.what}")
                 hit = self._after(effect)
-                if self.stepper.exit is not None:
+                if self.stepper.ended():
                     return hit or Stop("ended", f"the program has ended with exit code {self.stepper.exit}")
                 stop = hit or self._before() or extra(effect)
                 if stop:

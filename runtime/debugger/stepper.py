@@ -81,6 +81,9 @@ class Stepper:
     def exit(self) -> int | None:
         return self.core.exit
 
+    def ended(self) -> bool:
+        return self.core.exit is not None
+
     @property
     def indices(self) -> tuple[int, ...]:
         return tuple(self.core.indices)

@@ -59,12 +59,14 @@ def dom(page: Path, fragment: str = "", script: str = "") -> str:
     """The page's document after its script has run, and `script` after that. The browser cannot reach any network."""
     if script:
         changed = page.with_name(f"scripted-{page.name}")
-        changed.write_text(page.read_text().replace("</body>", f"<script>{script}</script></body>"))
+        changed.write_text(page.read_text().replace("</body>", f"<script>try {{ (() => {{ {script} }})() }} catch (e) {{ document.body.dataset.error = e.stack }}</script></body>"))
         page = changed
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1500,900", "--virtual-time-budget=2000", "--host-resolver-rules=MAP * ~NOTFOUND"]
     profile = f"--user-data-dir={page.parent / 'profile'}"
     done = subprocess.run([browser(), *flags, profile, "--dump-dom", f"{page.as_uri()}{fragment}"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+    failed = re.search(r'data-error="([^"]*)"', done.stdout)
+    assert failed is None, failed
     return done.stdout
 
 

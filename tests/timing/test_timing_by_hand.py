@@ -83,7 +83,7 @@ def test_a_dependent_matmul_waits_for_the_drain() -> None:
     [
         (128, 64, 2, 1, 32), (128, 64, 5, 3, 32), (64, 128, 4, 2, 32), (64, 256, 4, 4, 32),
         (128, 65, 2, 2, 17), (128, 64, 1, 1, 16), (65, 128, 2, 2, 32),
-    ],  # fmt: skip
+    ],
 )
 def test_split_array_takes_two_heads(n: int, k: int, b: int, passes: int, first: int) -> None:
     """Two planes a pass where both fit half of the rows or half of the columns. Breaks if they are paired wrongly, or loaded for free."""

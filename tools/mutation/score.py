@@ -68,7 +68,7 @@ class Subject:
             plain, trap = self._differs(mutant, None)
             overlapped = any(self._differs(mutant, seed)[0] for seed in seeds)
         racing = bool(races(mutant.image))
-        same = not racing and not trap and self.fingerprint is not None and fingerprint(mutant.image) == self.fingerprint
+        same = (thorough or not found) and not racing and not trap and self.fingerprint is not None and fingerprint(mutant.image) == self.fingerprint
         bounds = any(text in trap for text in ("access to bytes", "never written", "not aligned", "overlaps itself"))
         return Verdict(mutant.kind, self.name, mutant.what, found, plain, overlapped, racing or (overlapped and not plain), bounds, same)
 

@@ -1,0 +1,292 @@
+"""The fuzzers: corrupted images, mutated assembly, random programs, random chip files, debugger input."""
+
+import hashlib
+import itertools
+import random
+import struct
+
+import numpy as np
+
+from emulator.machine import Machine
+from fuzz.harness import Fuzzer
+from fuzz.mutate import INTERESTING, damage, damage_text, flip_bits, number, pieces
+from fuzz.samples import program, sample
+from isa.asm import assemble
+from isa.check import lint
+from isa.chip import Chip, chip_hash, chip_names, load_chip, read_toml, to_toml
+from isa.container import ALIGN, HEADER_BYTES
+from isa.disasm import disassemble
+from isa.errors import Error, Trap
+from isa.image import Image, image_bytes, read_image
+from isa.spec import Region, Space
+from isa.trace import ReplayError, trace
+from runtime.arrays import host_dtype
+from runtime.debugger.commands import COMMANDS, Shell
+from runtime.debugger.session import Session
+
+WORDS = 2000  # executed of a program; more would only be more of the same
+DECLARED = 64 << 20  # an image that asks for more memory than this is read and printed, not run
+_HEADER, _ROW = struct.Struct("<8sIIIIQ32s32s32s"), struct.Struct("<24sQQ32s")
+Sections = list[tuple[bytes, bytes]]
+
+
+# ---- images
+
+
+def make_image(rng: random.Random) -> bytes:
+    image = sample() if rng.random() < 0.7 else program(rng)
+    data = image_bytes(image)
+    kind = rng.random()
+    if kind < 0.25:
+        return b"raw" + damage(rng, data)
+    return b"sum" + (_repacked(rng, _sections(data)) if kind < 0.85 else _rechecked(rng, data))
+
+
+def _sections(data: bytes) -> Sections:
+    count = _HEADER.unpack(data[: _HEADER.size])[3]
+    rows = _ROW.iter_unpack(data[HEADER_BYTES : HEADER_BYTES + count * _ROW.size])
+    return [(name, data[offset : offset + size]) for name, offset, size, _ in rows]
+
+
+def _repacked(rng: random.Random, sections: Sections) -> bytes:
+    """Sections damaged, dropped, doubled or exchanged, in a container that is right again."""
+    for _ in range(rng.randint(1, 3)):
+        where = rng.randrange(len(sections))
+        name, data = sections[where]
+        kind = rng.randrange(12)
+        if kind == 0:
+            sections = sections[:where] + sections[where + 1 :] or sections
+        elif kind == 1:
+            sections = [*sections, (name, data)]
+        elif kind == 2:
+            sections[where] = (rng.choice(sections)[0], data)
+        elif data[:1] in (b"{", b"["):
+            sections[where] = (name, _damaged_json(rng, data))
+        else:
+            sections[where] = (name, rng.choice((flip_bits, pieces))(rng, data))
+    return _packed(sections)
+
+
+def _damaged_json(rng: random.Random, data: bytes) -> bytes:
+    text = data.decode("utf-8", "replace")
+    numbers = [i for i, c in enumerate(text) if c.isdigit()]
+    if numbers and rng.random() < 0.7:
+        at = rng.choice(numbers)
+        end = at
+        while end < len(text) and text[end].isdigit():
+            end += 1
+        text = text[:at] + number(rng) + text[end:]
+    else:
+        text = damage_text(rng, text)
+    return text.encode("utf-8", "replace")
+
+
+def _packed(sections: Sections) -> bytes:
+    """The container, with all checksums right, and the chip's hash too if the chip is one."""
+    offset = _aligned(HEADER_BYTES + _ROW.size * len(sections))
+    rows, body = [], b""
+    for name, data in sections:
+        rows.append(_ROW.pack(name, offset + len(body), len(data), hashlib.sha256(data).digest()))
+        body += data + bytes(_aligned(len(data)) - len(data))
+    table = b"".join(rows)
+    good = image_bytes(sample())
+    magic, version, isa_version, _, zero, _, isa_hash, chip_digest, _ = _HEADER.unpack(good[: _HEADER.size])
+    chip = next((data for name, data in sections if name.rstrip(b"\0") == b"chip"), b"")
+    try:
+        chip_digest = chip_hash(read_toml(chip.decode(), "chip"))
+    except (Error, UnicodeDecodeError):
+        pass
+    size = offset + len(body)
+    head = _HEADER.pack(magic, version, isa_version, len(sections), zero, size, isa_hash, chip_digest, hashlib.sha256(table).digest())
+    gap = bytes(offset - HEADER_BYTES - len(table))
+    return head + hashlib.sha256(head).digest() + table + gap + body
+
+
+def _rechecked(rng: random.Random, data: bytes) -> bytes:
+    """Header fields and section table rows changed, their checksums made right again."""
+    fields = list(_HEADER.unpack(data[: _HEADER.size]))
+    count = fields[3]
+    table = bytearray(data[HEADER_BYTES : HEADER_BYTES + count * _ROW.size])
+    row = rng.randrange(count) * _ROW.size
+    struct.pack_into("<Q", table, row + rng.choice((24, 32)), abs(rng.choice((*INTERESTING, rng.randrange(len(data))))) % 2**64)
+    if rng.random() < 0.3:
+        fields[rng.choice((1, 2, 3, 4))] = rng.choice((0, 1, 2, 7, 63, 64, 65, 2**31, 2**32 - 1))
+    if rng.random() < 0.2:
+        fields[5] = abs(rng.choice(INTERESTING)) % 2**64
+    fields[8] = hashlib.sha256(table).digest()
+    head = _HEADER.pack(*fields)
+    return head + hashlib.sha256(head).digest() + bytes(table) + data[HEADER_BYTES + len(table) :]
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // ALIGN) * ALIGN
+
+
+def run_image(case: bytes) -> None:
+    data = case[3:]
+    image = read_image(data, "case")
+    if case[:3] == b"raw" and data not in (image_bytes(sample()), image_bytes(image)):
+        raise AssertionError("a changed file was accepted")
+    exercise(image)
+
+
+def exercise(image: Image) -> None:
+    """Everything that reads an image."""
+    text, files = disassemble(image)
+    if not files and read_image(image_bytes(image)) == image:
+        again = assemble(text, "again")
+        assert image_bytes(again) == image_bytes(image), "assemble(disassemble(image)) differs"
+    declared = sum(image.sizes) + image.chip.sram.bytes + image.chip.acc.bytes
+    if declared > DECLARED or sum(t.elements for e in image.entries for t in (*e.inputs, *e.outputs)) > DECLARED:
+        return
+    try:
+        short = sum(1 for _ in itertools.islice(trace(image, control=True), WORDS)) < WORDS
+    except ReplayError:
+        short = True
+    if short:
+        lint(image)
+    execute(image)
+
+
+def execute(image: Image) -> None:
+    entry = image.entry()
+    inputs = {spec.name: np.zeros(spec.shape, host_dtype(spec.dtype)) for spec in entry.inputs if spec.dtype in _KNOWN}
+    session = Session(image, inputs, scalars={s.name: max(s.minimum, min(s.maximum, 3)) for s in entry.scalars})
+    session.step(WORDS)
+    for index in range(len(image.debug.nodes[:4])):
+        try:
+            session.collect(index)
+        except Error:
+            continue
+
+
+_OUT = (Space.DRAM, Region.OUT)
+_KNOWN = {"int8", "uint8", "int16", "int32", "int64", "bool", "float32", "float16", "bfloat16"}
+
+
+# ---- assembly text
+
+
+def make_assembly(rng: random.Random) -> bytes:
+    kind = rng.random()
+    if kind < 0.1:
+        return rng.randbytes(rng.randint(0, 400))
+    text = disassemble(sample() if rng.random() < 0.6 else program(rng))[0]
+    for _ in range(1 if kind < 0.7 else 4):
+        text = damage_text(rng, text)
+    return damage(rng, text.encode()) if kind > 0.95 else text.encode()
+
+
+def run_assembly(case: bytes) -> None:
+    image = assemble(case.decode("utf-8", "replace"), "case", "/nonexistent")
+    text, files = disassemble(image)
+    if not files:
+        assert image_bytes(assemble(text, "again", "/nonexistent")) == image_bytes(image), "text -> image -> text -> image differs"
+
+
+# ---- programs
+
+
+def make_program(rng: random.Random) -> bytes:
+    return image_bytes(program(rng))
+
+
+def run_program(case: bytes) -> None:
+    """Stepping, a launch and a launch with overlapping engines; the first two must agree bit for bit."""
+    image = read_image(case, "case")
+    exercise(image)
+    session = Session(image, {})
+    stop = session.step(WORDS)
+    if session.stepper.time >= WORDS:
+        return
+    out = np.zeros(image.size(Region.OUT), np.uint8)
+    trap: Trap | None = None
+    try:
+        machine = _machine(image, out)
+        machine.run(image.code)
+    except Trap as error:
+        trap = error
+    ended = stop.reason in ("ended", "stepped", "dbg", "trap")
+    while ended and session.trap is None and session.stepper.exit is None:
+        session.step(WORDS)
+    assert (session.trap is None) == (trap is None), f"stepping says {session.trap}, launching {trap}"
+    if trap is None:
+        stepped = session.stepper.memory.data(*_OUT)
+        assert np.array_equal(stepped, out), "stepping and launching give different bits"
+    try:
+        _machine(image, np.zeros_like(out)).run(image.code, adversarial=1)
+    except Trap:
+        pass
+
+
+def _machine(image: Image, out: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> Machine:
+    regions = {region: np.zeros(image.size(region), np.uint8) for region in Region}
+    regions |= {Region.CONST: np.frombuffer(image.const, np.uint8), Region.WEIGHTS: np.frombuffer(image.weights, np.uint8), Region.OUT: out}
+    born = frozenset({Region.WEIGHTS, Region.CONST, Region.IN, Region.PARAMS})
+    return Machine(image.chip.sram.bytes, image.chip.acc.bytes, regions, born)
+
+
+# ---- chip files
+
+
+def make_chip(rng: random.Random) -> bytes:
+    if rng.random() < 0.1:
+        return rng.randbytes(rng.randint(0, 200))
+    text = to_toml(load_chip(rng.choice(chip_names())))
+    if rng.random() < 0.5:
+        lines = text.split("\n")
+        for _ in range(rng.randint(1, 5)):
+            where = rng.randrange(len(lines))
+            key, equals, _ = lines[where].partition("=")
+            if equals:
+                lines[where] = f"{key}= {number(rng) if rng.random() < 0.8 else rng.choice(('nan', '[1]', 'true', 'inf'))}"
+        text = "\n".join(lines)
+    else:
+        text = damage_text(rng, text)
+    return text.encode("utf-8", "replace")
+
+
+def run_chip(case: bytes) -> None:
+    chip = read_toml(case.decode("utf-8", "replace"), "case")
+    assert read_toml(to_toml(chip), "again") == chip, "to_toml loses something"
+    chip_hash(chip)
+    _time_on(chip)
+
+
+def _time_on(chip: Chip) -> None:
+    """Any legal chip can be simulated."""
+    from emulator.timing.simulate import simulate
+
+    fields = {name: getattr(sample(), name) for name in Image.__dataclass_fields__}
+    simulate(Image(**{**fields, "chip": chip}))
+
+
+# ---- the debugger's commands
+
+
+def make_commands(rng: random.Random) -> bytes:
+    words = [*(c.name for c in COMMANDS), "add", "v2", "s5", "sram[0x40]:i32", "dram.out[0..64]", "2x8", "write", "op", "vop", "3", "0x90", "m.py:3", "[0, :2]"]
+    lines = []
+    for _ in range(rng.randint(1, 12)):
+        line = " ".join([rng.choice(COMMANDS).name, *(rng.choice(words) for _ in range(rng.randrange(3)))])
+        lines.append(damage_text(rng, line).replace("\n", " ") if rng.random() < 0.4 else line)
+    return "\n".join(lines).encode("utf-8", "replace")
+
+
+def run_commands(case: bytes) -> None:
+    shell = Shell(Session(sample(), {"x": np.zeros((3, 8), np.int32)}, scalars={"n": 3}))
+    for line in case.decode("utf-8", "replace").split("\n"):
+        for text in shell.execute(line):
+            assert "\n" not in text or not text.startswith("error"), "an error of several lines"
+
+
+FUZZERS = {
+    fuzzer.name: fuzzer
+    for fuzzer in (
+        Fuzzer("images", make_image, run_image),
+        Fuzzer("assembly", make_assembly, run_assembly),
+        Fuzzer("programs", make_program, run_program),
+        Fuzzer("chips", make_chip, run_chip),
+        Fuzzer("commands", make_commands, run_commands),
+    )
+}

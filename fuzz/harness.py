@@ -1,0 +1,166 @@
+"""What a fuzzer is, and the loop that runs one in a process of its own, under limits.
+
+A fuzzer makes a case (bytes) from a random generator and runs it. Case `i` of seed `s` is always the same bytes. The child
+process may take `MEMORY` bytes of address space more than it starts with, and a case `CASE_SECONDS`. What gets through other
+than `isa.errors.Error` is a finding: it is made smaller, and saved with its traceback.
+"""
+
+import hashlib
+import json
+import os
+import random
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from isa.errors import Error
+
+MEMORY = 1 << 30
+CASE_SECONDS = 20
+SHRINK_SECONDS = 10
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Fuzzer:
+    """`run` returns for a case that was accepted, raises Error for one that was refused; anything else is a finding."""
+
+    name: str
+    make: Callable[[random.Random], bytes]
+    run: Callable[[bytes], None]
+
+
+@dataclass
+class Finding:
+    kind: str
+    where: str
+    case: str
+    file: str = ""
+    times: int = 1
+
+
+@dataclass
+class Report:
+    fuzzer: str
+    seed: int
+    cases: int = 0
+    accepted: int = 0
+    refused: int = 0
+    peak_mib: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+
+class Hang(BaseException):
+    """A case took too long. Not an Exception, so that nothing swallows it."""
+
+
+def case_of(fuzzer: Fuzzer, seed: int, number: int) -> bytes:
+    return fuzzer.make(random.Random(f"{seed}/{fuzzer.name}/{number}"))
+
+
+def run_child(fuzzer: Fuzzer, seed: int, seconds: float, folder: Path, cases: int = 0) -> Report:
+    """Run cases until the time (or number of cases) is over. Called in a process of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    current = folder / f"{fuzzer.name}.current"
+    report, start = Report(fuzzer.name, seed), time.monotonic()
+    _limit_memory()
+    while time.monotonic() - start < seconds and (not cases or report.cases < cases):
+        data = case_of(fuzzer, seed, report.cases)
+        current.write_bytes(data)
+        problem = outcome(fuzzer, data)
+        report.cases += 1
+        if problem is None or problem == "refused":
+            report.accepted += problem is None
+            report.refused += problem is not None
+        else:
+            _record(report, fuzzer, data, problem, folder)
+    current.unlink(missing_ok=True)
+    report.peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    return report
+
+
+def outcome(fuzzer: Fuzzer, data: bytes) -> str | None:
+    """None: accepted. "refused": by an Error. Otherwise kind and place of what went wrong."""
+    try:
+        with _time_limit():
+            fuzzer.run(data)
+    except Error:
+        return "refused"
+    except (Exception, Hang) as problem:
+        frames = [f for f in traceback.extract_tb(problem.__traceback__) if str(ROOT) in f.filename and "fuzz" not in Path(f.filename).parts]
+        last = frames[-1] if frames else traceback.extract_tb(problem.__traceback__)[-1]
+        return f"{type(problem).__name__} in {Path(last.filename).name}:{last.name}"
+    return None
+
+
+def explain(fuzzer: Fuzzer, data: bytes) -> str:
+    """The traceback of a case."""
+    try:
+        with _time_limit():
+            fuzzer.run(data)
+    except Error as error:
+        return f"refused: {error}"
+    except (Exception, Hang):
+        return traceback.format_exc()
+    return "accepted"
+
+
+def _record(report: Report, fuzzer: Fuzzer, data: bytes, problem: str, folder: Path) -> None:
+    known = next((f for f in report.findings if f.kind == problem), None)
+    if known is not None:
+        known.times += 1
+        return
+    small = shrink(fuzzer, data, problem)
+    stem = f"{fuzzer.name}-{hashlib.sha256(problem.encode()).hexdigest()[:8]}"
+    (folder / f"{stem}.bin").write_bytes(small)
+    said = explain(fuzzer, small)
+    (folder / f"{stem}.txt").write_text(f"seed {report.seed}, case {report.cases}\n{said}")
+    report.findings.append(Finding(problem, said.strip().splitlines()[-1][:300], f"{report.seed}/{report.cases}", str(folder / f"{stem}.bin")))
+
+
+def shrink(fuzzer: Fuzzer, data: bytes, problem: str) -> bytes:
+    """Leave out pieces, from large to small, while the same thing goes wrong."""
+    deadline, size = time.monotonic() + SHRINK_SECONDS, max(len(data) // 2, 1)
+    while time.monotonic() < deadline:
+        start, found = 0, False
+        while start < len(data) and time.monotonic() < deadline:
+            smaller = data[:start] + data[start + size :]
+            if outcome(fuzzer, smaller) == problem:
+                data, found = smaller, True
+            else:
+                start += size
+        if size == 1 and not found:
+            break
+        size = max(size // 2, 1)
+    return data
+
+
+@contextmanager
+def _time_limit() -> Iterator[None]:
+    def expired(_signal: int, _frame: FrameType | None) -> None:
+        raise Hang(f"more than {CASE_SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, expired)
+    signal.setitimer(signal.ITIMER_REAL, CASE_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _limit_memory() -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def print_report(report: Report) -> None:
+    json.dump(asdict(report), sys.stdout)
