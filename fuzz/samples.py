@@ -7,10 +7,10 @@ from isa.chip import Acc, Chip, Sram
 from isa.codec import IllegalWord, Inst, encode
 from isa.image import Image
 from isa.records import DebugMap, DebugNode, Entry, PlanRecord, Scalar, Span, Step, Tap, TensorSpec
-from isa.spec import ISA, NO_WAIT, QUEUES, VOP, Dtype, Field, Kind, Region, Space
+from isa.spec import FLOATS, INTS, ISA, MM_FORMAT, NO_WAIT, QUEUES, SALU, TAP, VOP, VRED, Access, Dtype, Engine, Field, Kind, Region, Space
 
 SMALL = Chip(name="small", sram=Sram(bytes=1 << 16), acc=Acc(bytes=1 << 14))
-REGION = 4096
+REGION = 8192
 COLS = 8
 
 
@@ -48,50 +48,143 @@ def sample() -> Image:
 
 
 def program(rng: random.Random) -> Image:
-    """A random program over small blocks: mostly legal words on views that were set, some nonsense in between."""
-    words = [_vset(rng, number) for number in range(1, 16)]
-    words += [_fill(rng, number) for number in range(24)] if rng.random() < 0.8 else []
-    words = [word for group in words for word in group]
-    for _ in range(rng.randint(1, 40)):
-        words += _words(rng)
+    """A random program over small blocks: legal words on views made for them, some nonsense in between."""
+    words = [word for number in range(FILLED) for word in _fill(number)] if rng.random() < 0.9 else []
+    nonsense = rng.choice((0.0, 0.0, 0.0, 0.03, 0.3))
+    for _ in range(rng.randint(1, 30)):
+        words += _nonsense(rng) if rng.random() < nonsense else _word(rng)
     words.append(encode(Inst.make("halt", code=rng.randrange(4))))
-    const = rng.randbytes(REGION)
-    sizes = (0, REGION, REGION, REGION, REGION, REGION, 64, 0)
-    return Image(b"".join(words), const=const, sizes=sizes, chip=SMALL)
+    small = b"".join(rng.randrange(4).to_bytes(4, "little") for _ in range(256))  # row numbers that are in every table
+    const = small + rng.randbytes(REGION - len(small))
+    return Image(b"".join(words), const=const, sizes=(0, REGION, REGION, REGION, REGION, REGION, 64, 0), chip=SMALL)
 
 
-def _vset(rng: random.Random, number: int, **fixed: int) -> list[bytes]:
-    dtype = fixed.pop("dtype", rng.randrange(len(Dtype)))
-    space = rng.choice((0, 0, 0, 1, 2))
-    base = rng.randrange(0, REGION, 64) + (0 if rng.random() < 0.95 else rng.randrange(64))
-    rs = rng.choice((0, 1, 8, 16, 16, 16, 64))
-    values = {"space": space, "region": rng.randrange(8), "dtype": dtype, "base": base, "rs": rs, "ps": rng.choice((0, 64, 256)), "cs": int(rng.random() < 0.9)}
-    return [encode(Inst.make("vset", v=number, **{**values, **fixed}))]
+FILLED = 8  # KiB of SRAM, and half as much ACC, that have been written
 
 
-def _fill(rng: random.Random, number: int) -> list[bytes]:
-    """Give SRAM bytes a value, so that later words have something to read."""
-    dram = {"space": int(Space.DRAM), "region": int(Region.CONST), "dtype": int(Dtype.I8), "base": 0}
-    return [
-        *(encode(Inst.make("vset", v=30, space=0, dtype=int(Dtype.I8), base=number * 1024, rs=1024)),),
-        encode(Inst.make("vset", v=31, **dram)), encode(Inst.make("ldw", d=30, a=31, rows=1, cols=1024)),
-    ]  # fmt: skip
+def _fill(number: int) -> list[bytes]:
+    """Give a KiB of SRAM, and one of ACC, a value, so that later words have something to read."""
+    base, const = number * 1024, number % (REGION // 1024) * 1024
+    words = [
+        Inst.make("vset", v=30, space=int(Space.SRAM), dtype=int(Dtype.I8), base=base),
+        Inst.make("vset", v=31, space=int(Space.DRAM), region=int(Region.CONST), dtype=int(Dtype.I8), base=const),
+        Inst.make("ldw", d=30, a=31, rows=1, cols=1024),
+        Inst.make("vset", v=29, space=int(Space.ACC), dtype=int(Dtype.I8), base=base),
+        Inst.make("vop", (0,) * len(QUEUES), f=VOP.index("mov"), d=29, a=30, rows=1, cols=1024),
+    ]
+    return [encode(word) for word in words]
 
 
-def _words(rng: random.Random) -> list[bytes]:
-    kind = rng.random()
-    if kind < 0.03:
+def _word(rng: random.Random) -> list[bytes]:
+    """A word of an engine with a view for each operand, or a control word."""
+    if rng.random() < 0.15:
+        return _control(rng)
+    row = ISA[rng.choice(_ENGINE_WORDS)]
+    values = {field.name: _value(rng, field) for field in row.fields}
+    views = {field.name: field for field in row.views if field.default is None or rng.random() < 0.6}
+    dtypes = {name: rng.choice(field.dtypes) for name, field in views.items()}
+    values |= {field.name: 0 for field in row.views}
+    for name in ("planes", "rows", "cols", "n", "m", "k", "b"):
+        if name in values:
+            values[name] = rng.randint(0 if rng.random() < 0.02 else 1, {"cols": 24, "k": 40, "n": 12}.get(name, 4))
+    if rng.random() < 0.98:
+        _FITTED.get(row.mnemonic, _same)(rng, values, dtypes)
+    words = []
+    for register, name in enumerate(dtypes, rng.randrange(1, 20)):
+        words.append(_view(rng, register, row.field(name), dtypes[name]))
+        values[name] = register
+    deps = tuple(rng.choice((NO_WAIT, 0, 0, rng.randrange(8))) for _ in QUEUES)
+    if rng.random() < 0.9 and "dyn" in values:
+        values["dyn"] = 0
+    return [*words, encode(Inst(row.mnemonic, tuple(values[f.name] for f in row.fields), deps, int(rng.random() < 0.01)))]
+
+
+_ENGINE_WORDS = [name for name, row in ISA.items() if row.engine is not Engine.CTL]
+
+
+def _view(rng: random.Random, register: int, field: Field, dtype: Dtype) -> bytes:
+    written = field.access is not Access.R
+    space = rng.choice(field.spaces)
+    region = rng.choice((Region.OUT, Region.SCRATCH, Region.STATE)) if written else rng.choice((Region.CONST, Region.CONST, Region.IN))
+    limit = 3072 if space is Space.DRAM else FILLED * 512
+    base = rng.randrange(0, limit, 64) if field.name != "idx" else rng.randrange(0, 768, 4)
+    strides = {"rs": rng.choice((24, 40, 64)), "ps": rng.choice((256, 264, 320))} if written else {"rs": rng.choice((0, 1, 24, 40)), "ps": rng.choice((0, 64, 160))}
+    cs = 1 if written or field.name == "idx" or rng.random() < 0.8 else 0
+    return encode(Inst.make("vset", v=register, space=int(space), region=int(region), dtype=int(dtype), base=base, cs=cs, **strides))
+
+
+Values, Dtypes = dict[str, int], dict[str, Dtype]
+
+
+def _same(rng: random.Random, values: Values, dtypes: Dtypes) -> None:
+    """Copies do not convert."""
+    for name in dtypes:
+        if name != "idx":
+            dtypes[name] = dtypes["d"]
+    if "limit" in values:
+        values["limit"] = rng.randint(4, 6)
+
+
+def _fit_vop(rng: random.Random, values: Values, dtypes: Dtypes) -> None:
+    kinds, without = rng.choice(((INTS, ("div",)), (FLOATS, ("and", "or", "xor"))))
+    for name in dtypes:
+        dtypes[name] = rng.choice(kinds)
+    values["f"] = VOP.index(rng.choice([f for f in VOP if f not in without]))
+
+
+def _fit_vred(rng: random.Random, values: Values, dtypes: Dtypes) -> None:
+    dtypes["d"] = Dtype.I32 if VRED[values["f"]] == "argmax" else rng.choice(FLOATS)
+
+
+def _fit_mm(rng: random.Random, values: Values, dtypes: Dtypes) -> None:
+    fmt = MM_FORMAT[values["fmt"]]
+    for name in ("sa", "sw", "zw"):
+        if "group" not in fmt:
+            dtypes.pop(name, None)
+        elif name in dtypes or name != "zw":
+            dtypes[name] = rng.choice(FLOATS)
+    dtypes["a"] = rng.choice(FLOATS) if fmt == "float" else Dtype.I8
+    dtypes["w"] = {"float": rng.choice(FLOATS), "i4group": Dtype.I4}.get(fmt, Dtype.I8)
+    dtypes["c"] = Dtype.I32 if fmt == "i8" else Dtype.F32
+    values["b"] = 1 if "group" in fmt else values["b"]
+
+
+def _fit_vaff(rng: random.Random, values: Values, dtypes: Dtypes) -> None:
+    values["red"] = rng.randrange(1, len(TAP)) if "tap" in dtypes else 0
+
+
+def _free(rng: random.Random, values: Values, dtypes: Dtypes) -> None:
+    """Any types go together."""
+
+
+_FITTED = {"vop": _fit_vop, "vred": _fit_vred, "mm": _fit_mm, "vaff": _fit_vaff, "vqd": _free, "act": _free}
+
+
+def _control(rng: random.Random) -> list[bytes]:
+    kind = rng.randrange(6)
+    scalars = {"d": rng.randrange(16), "a": rng.randrange(16), "b": rng.randrange(16)}
+    if kind == 0:
+        count = rng.choice((1, 2, 2, 3, 3)) if rng.random() < 0.9 else 0 if rng.random() < 0.97 else (1 << 24) - 1
+        return [encode(Inst.make("loop", level=rng.randrange(4), len=rng.randrange(12), count=count))]
+    if kind == 1:
+        return [encode(Inst.make("salu", f=rng.randrange(len(SALU)), bi=1, imm=rng.choice((1, 2, 3, rng.getrandbits(32))), **scalars))]
+    if kind == 2:
+        return [encode(Inst.make("salu", f=rng.randrange(len(SALU)), **scalars))]
+    if kind == 3:
+        return [encode(Inst.make("fence", mask=rng.randrange(64)))]
+    view = Inst.make("vset", v=rng.randrange(1, 32), space=0, dtype=int(Dtype.I32), base=rng.randrange(0, 4096, 4), rs=8)
+    if kind == 4:
+        return [encode(view), encode(Inst.make("sld", d=rng.randrange(16), v=view.operands[0], off=rng.randrange(8)))]
+    return [encode(view), encode(Inst.make("vinc", v=view.operands[0], level=rng.randrange(4), inc=rng.randrange(0, 256, 4), mod=rng.randrange(4)))]
+
+
+def _nonsense(rng: random.Random) -> list[bytes]:
+    """A word of random bits, or one with random fields on whatever its views are."""
+    if rng.random() < 0.2:
         return [rng.randbytes(16)]
-    if kind < 0.2:
-        return _vset(rng, rng.randrange(32))
-    if kind < 0.3:
-        count = rng.randrange(4) if rng.random() < 0.95 else (1 << 24) - 1
-        return [encode(Inst.make("loop", level=rng.randrange(4), len=rng.randrange(6), count=count))]
-    mnemonic = rng.choice(sorted(ISA))
-    row = ISA[mnemonic]
-    deps = tuple(rng.choice((NO_WAIT, NO_WAIT, 0, rng.randrange(8))) for _ in QUEUES)
+    row = ISA[rng.choice(sorted(ISA))]
     try:
-        return [encode(Inst(mnemonic, tuple(_value(rng, field) for field in row.fields), deps, int(rng.random() < 0.02)))]
+        return [encode(Inst(row.mnemonic, tuple(_value(rng, field) for field in row.fields), rng.choice(((0,) * 6, (7,) * 6))))]
     except IllegalWord:
         return []
 

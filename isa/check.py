@@ -25,6 +25,7 @@ from isa.trace import Dispatch, ReplayError, trace
 from isa.views import Extents, View, access_of
 
 MAX_FINDINGS = 100
+_PAGE = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,8 @@ def _analyse(image: Image, entry: str | None, values: Mapping[str, int] | None, 
                 continue
             touches = group(_sound_touches(image, words, buffers, findings))
             order = check_hazards(image, point, words, touches, findings)
-            useless.observe(point, words, touches, order)
+            if waste:
+                useless.observe(point, words, touches, order)
     if waste and not findings.found and entry is None:
         useless.report(findings)
     return sorted(findings.found.values(), key=lambda f: f.pc)
@@ -233,23 +235,26 @@ class _Buffers:
     """
 
     def __init__(self, image: Image, entry: Entry) -> None:
-        self.records: dict[tuple[Space, Region], list[tuple[int, int, int, int]]] = {}
+        self.described: set[tuple[Space, Region]] = set()
+        self.records: dict[tuple[Space, Region, int], list[tuple[int, int, int, int]]] = {}  # by page, so that few need a look
         for record in image.plan:
-            key = record.space, record.region if record.space is Space.DRAM else Region.WEIGHTS
-            self.records.setdefault(key, []).append((record.offset, record.offset + record.bytes, record.first, record.last))
+            region = record.region if record.space is Space.DRAM else Region.WEIGHTS
+            self._add(record.space, region, (record.offset, record.offset + record.bytes, record.first, record.last))
         for tensor in (*entry.inputs, *entry.outputs):
-            whole = tensor.offset, tensor.offset + tensor.nbytes, 0, image.words
-            self.records.setdefault((Space.DRAM, tensor.region), []).append(whole)
-        self.known: set[tuple[object, ...]] = set()
+            self._add(Space.DRAM, tensor.region, (tensor.offset, tensor.offset + tensor.nbytes, 0, image.words))
+
+    def _add(self, space: Space, region: Region, record: tuple[int, int, int, int]) -> None:
+        self.described.add((space, region))
+        for page in range(record[0] // _PAGE, -(-record[1] // _PAGE)):
+            self.records.setdefault((space, region, page), []).append(record)
 
     def problem(self, view: View, low: int, high: int, word: int) -> str:
-        key = view.space, view.region if view.space is Space.DRAM else Region.WEIGHTS
-        case = (*key, low, high, word)
-        if key not in self.records or case in self.known:
+        memory = view.space, view.region if view.space is Space.DRAM else Region.WEIGHTS
+        if memory not in self.described:
             return ""
-        if any(begin <= low and high <= end and first <= word <= last for begin, end, first, last in self.records[key]):
-            self.known.add(case)
-            return ""
+        for begin, end, first, last in self.records.get((*memory, low // _PAGE), ()):
+            if begin <= low and high <= end and first <= word <= last:
+                return ""
         return f"bytes {low:#x} to {high:#x} do not lie inside one buffer that is alive here"
 
 

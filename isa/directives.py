@@ -14,31 +14,27 @@
 """
 
 import json
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lark import Token, Tree
+from lark import Token
 from msgspec import Struct
 
 from isa.chip import Chip, load_chip, parse_chip
 from isa.expression import FUNCTIONS, ExpressionError, evaluate
 from isa.image import INITIALISED, DebugNode, PlanRecord, Scalar, Span, Tap, TensorSpec
-from isa.spec import ISA_VERSION, WORD_BYTES, Dtype, Region, Space
+from isa.initial import STORAGE, contents
+from isa.spec import ISA_VERSION, WORD_BYTES, Region, Space
 from isa.text import TextError, guess, parse_record
 
 Pairs = dict[str, Any]
 Failure = Callable[[Token, TextError], NoReturn]
 ALIGN = 64  # of everything that the assembler places
 _CONSTANTS = {"true": True, "false": False, "null": None}
-_WORDS = frozenset({"name", "dtype", "storage", "region", "space", "op", "file", "code", "operand", "status", "reason"})  # keys whose values are never names of numbers
-STORAGE = {
-    "int8": Dtype.I8, "bool": Dtype.I8, "int32": Dtype.I32, "int64": Dtype.I32, "float32": Dtype.F32, "bfloat16": Dtype.BF16, "float16": Dtype.F16,
-}  # fmt: skip
-_PACK = {"int8": "b", "bool": "?", "int32": "i", "int64": "i", "float32": "f", "float16": "e"}
-_MOST_FILLED = 1 << 28  # bytes that one directive may fill
+# Keys whose values are words, never names of numbers.
+_WORDS = frozenset({"name", "dtype", "storage", "region", "space", "op", "file", "code", "operand", "status", "reason"})
 
 
 class Name(str):
@@ -95,6 +91,12 @@ class Parts:
         offset = -(-self.sizes[region] // ALIGN) * ALIGN
         self.sizes[region] = offset + size
         return offset
+
+    def file(self, name: str) -> bytes:
+        try:
+            return (self.folder / name).read_bytes()
+        except OSError as error:
+            raise TextError(f"cannot read '{self.folder / name}': {error.strerror}", "", "paths are relative to the assembly text") from None
 
     def note_place(self, token: Token, failure: Failure) -> None:
         """Remember where the newest entry stands in the text, for errors that show later."""
@@ -254,14 +256,7 @@ def _region(parts: Parts, token: str, values: list[Any], pairs: Pairs) -> None:
         raise TextError('.region takes a name, bytes=N and file="..."', "", 'for example: .region weights bytes=4096, file="weights.bin"')
     parts.sizes[region] = max(parts.sizes[region], size)
     if file is not None:
-        _append(parts, region, _file(parts, str(file)))
-
-
-def _file(parts: Parts, name: str) -> bytes:
-    try:
-        return (parts.folder / name).read_bytes()
-    except OSError as error:
-        raise TextError(f"cannot read '{parts.folder / name}': {error.strerror}", "", "paths are relative to the assembly text") from None
+        _append(parts, region, parts.file(str(file)))
 
 
 def _hex(parts: Parts, token: str, values: list[Any], pairs: Pairs) -> None:
@@ -277,7 +272,7 @@ def _const(parts: Parts, token: str, values: list[Any], pairs: Pairs) -> None:
     region = _region_named([known.pop("region", "const")])
     source: Pairs = {key: known.pop(key) for key in ("values", "file", "fill") if key in known}
     spec: TensorSpec = parse_record(TensorSpec, {**known, "region": int(region), "storage": _storage(known)})
-    data = _contents(parts, source, spec.dtype, spec.elements)
+    data = contents(source, spec.dtype, spec.elements, parts.file)
     if len(data) != spec.nbytes:
         raise TextError(f"tensor {spec.name} has {spec.nbytes} bytes, its data {len(data)}")
     parts.define(spec.name, (offset := _append(parts, region, data, ALIGN)))
@@ -288,34 +283,7 @@ def _data(parts: Parts, token: str, values: list[Any], pairs: Pairs) -> None:
     known = _known(parts, pairs)
     dtype, count = str(known.pop("dtype", "")), known.pop("count", 0)
     _storage({"dtype": dtype})
-    _append(parts, _region_named(values), _contents(parts, known, dtype, count))
-
-
-def _contents(parts: Parts, source: Pairs, dtype: str, count: int) -> bytes:
-    """Initial data from exactly one of values=[...], fill=x, file="..."."""
-    if len(source) != 1 or not set(source) <= {"values", "file", "fill"}:
-        raise TextError("the data are given by one of values=[...], fill=x and file=\"...\"", "", f"this has {', '.join(source) or 'none'}")
-    if "file" in source:
-        return _file(parts, str(source["file"]))
-    size = STORAGE[dtype].bits // 8
-    if "fill" in source and not 0 <= count * size <= _MOST_FILLED:
-        raise TextError(f"{count} elements are too many to fill", "", "put them into a file")
-    items = source["values"] if "values" in source else [source["fill"]]
-    try:
-        packed = b"".join(_bf16(item) if dtype == "bfloat16" else struct.pack(f"<{_PACK[dtype]}", item) for item in _flatten(items))
-    except (struct.error, OverflowError, TypeError, ValueError) as error:
-        raise TextError(f"a value is no {dtype}: {error}") from None
-    return packed if "values" in source else packed * count
-
-
-def _flatten(items: Any) -> list[Any]:
-    return [leaf for item in items for leaf in _flatten(item)] if isinstance(items, list) else [items]
-
-
-def _bf16(value: float) -> bytes:
-    """Rounded to nearest, ties to even."""
-    bits = int.from_bytes(struct.pack("<f", value), "little")
-    return (((bits + 0x7FFF + (bits >> 16 & 1)) >> 16) & 0xFFFF).to_bytes(2, "little")
+    _append(parts, _region_named(values), contents(known, dtype, count, parts.file))
 
 
 def _buffer(parts: Parts, token: str, values: list[Any], pairs: Pairs) -> None:

@@ -86,8 +86,10 @@ class _Parser:
 
     def take(self, expected: str = "") -> str:
         token = self.peek()
-        if not token or (expected and token != expected):
-            raise ExpressionError(f"the expression ends too early{f', {expected} is missing' if expected else ''}" if not token else f"'{token}' is not expected")
+        if not token:
+            raise ExpressionError(f"the expression ends too early{f', {expected} is missing' if expected else ''}")
+        if expected and token != expected:
+            raise ExpressionError(f"'{token}' is not expected")
         self.here += 1
         return token
 

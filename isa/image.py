@@ -6,6 +6,7 @@
 """
 
 import hashlib
+import math
 import mmap
 import os
 import stat
@@ -17,13 +18,13 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from isa.chip import Chip, chip_hash, load_chip, read_toml, to_toml
+from isa.chip import ADDRESS_LIMIT, Chip, chip_hash, load_chip, read_toml, to_toml
 from isa.codec import Inst, decode
 from isa.container import DAMAGED, MAGIC, Data, pack, unpack
 from isa.errors import ChipError, ImageError
 from isa.files import write_atomic
 from isa.records import DebugMap, DebugNode, Entry, PlanRecord, Scalar, Span, Step, Tap, TensorSpec, pick
-from isa.spec import WORD_BYTES, Region
+from isa.spec import LOOP_LEVELS, WORD_BYTES, Region
 
 __all__ = [
     "Data", "DebugMap", "DebugNode", "Entry", "Image", "PlanRecord", "Scalar", "Span", "Step", "Tap", "TensorSpec",
@@ -228,11 +229,21 @@ def _problems(image: Image) -> Iterator[tuple[str, str]]:
     for mark in marks:
         if not mark.nodes or not all(0 <= node < count for node in mark.nodes):
             yield "debug", f"{mark} names a node that does not exist"
+        if not -1 <= mark.level < LOOP_LEVELS:
+            yield "debug", f"{mark} names a loop level that does not exist"
+    for tap in image.debug.taps:
+        if not all(0 <= number < ADDRESS_LIMIT for number in (tap.offset, tap.ps, tap.rs, tap.cs)):
+            yield "debug", f"{tap} has a stride or offset that no block has"
+        if not all(0 <= s.level < LOOP_LEVELS and abs(s.inc) < ADDRESS_LIMIT and s.div > 0 and s.mod >= 0 for s in tap.steps):
+            yield "debug", f"{tap} has a step that no loop takes"
+    for node in image.debug.nodes:
+        if any(extent < 0 for extent in node.shape) or math.prod(node.shape) > ADDRESS_LIMIT:
+            yield "debug", f"node {node.name} has the impossible shape {node.shape}"
 
 
 def _region_problems(image: Image) -> Iterator[str]:
-    if len(image.sizes) != len(Region) or any(size < 0 for size in image.sizes):
-        yield f"region sizes {image.sizes} are not {len(Region)} sizes"
+    if len(image.sizes) != len(Region) or not all(0 <= size <= ADDRESS_LIMIT for size in image.sizes):
+        yield f"region sizes {image.sizes} are not {len(Region)} sizes of at most {ADDRESS_LIMIT:#x} bytes"
     tensors = [t for e in image.entries for t in (*e.inputs, *e.outputs)]
     for tensor in (*tensors, *image.states, *image.constants):
         end, size = tensor.offset + tensor.nbytes, image.size(tensor.region)

@@ -182,7 +182,8 @@ def _value(row: Instruction, field: Field, text: str, piece: str, names: Mapping
     except (ValueError, OverflowError) as error:
         value = _expression(row, field, text, piece, names, error)
     if not 0 <= value < 1 << field.bits:
-        raise TextError(f"{row.mnemonic}: {field.name}={text} does not fit in {field.bits} bits{_shown(text, value)}", piece, f"at most {(1 << field.bits) - 1}")
+        what = f"{row.mnemonic}: {field.name}={text} does not fit in {field.bits} bits{_shown(text, value)}"
+        raise TextError(what, piece, f"at most {(1 << field.bits) - 1}")
     return value
 
 

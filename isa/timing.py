@@ -85,8 +85,12 @@ def dram_bytes(view: View, extents: Extents, burst: int, merge: bool = True) -> 
 
 
 def vector_cycles(planes: int, rows: int, cols: int, lanes: int, passes: int = 1) -> int:
-    """Cycles in which elements enter a vector engine; its latency comes on top."""
-    return planes * rows * ceil_div(cols, lanes) * passes
+    """Cycles in which elements enter a vector engine; its latency comes on top.
+
+    Rows shorter than the lanes are packed: as many rows enter together as segments of a power of two fit.
+    """
+    segment = 1 << max(cols - 1, 0).bit_length()
+    return ceil_div(planes * rows, max(lanes // segment, 1)) * ceil_div(cols, lanes) * passes
 
 
 def planes_at_once(b: int, k: int, n: int, mxu: Mxu) -> int:

@@ -17,7 +17,7 @@ from torch import fx
 
 from compiler.tile.graph import Role, base, computing, dtype, op_name, role, shape, tensors
 from isa.chip import Chip
-from isa.timing import ceil_div, matmul_passes
+from isa.timing import ceil_div, matmul_passes, vector_cycles
 
 STEPS = 5  # elementwise steps that one vaff can do: sub, rs, cs, bi, res
 _TAPPABLE = frozenset({"dequantize", "layer_norm", "add", "sub", "mul"})  # made by a vaff, which can reduce its result on the way out
@@ -90,7 +90,7 @@ def limit(operations: Iterable[Operation], chip: Chip) -> Limit:
 
 
 def _cycles(stream: Stream | None, lanes: int) -> Fraction:
-    return Fraction(0) if stream is None else stream.rows * ceil_div(stream.cols, lanes) * stream.passes
+    return Fraction(0) if stream is None else vector_cycles(1, stream.rows, stream.cols, lanes) * stream.passes
 
 
 def speed_of_light(graph: fx.Graph, chip: Chip) -> Limit:

@@ -2,7 +2,9 @@
 
 from compiler.tile.ir import Op
 from isa.chip import Chip
-from isa.spec import Space
+from isa.spec import Region, Space
+from isa.timing import ceil_div, dram_bytes, matmul, vector_cycles
+from isa.views import View
 
 
 def cycles(op: Op, chip: Chip) -> int:
@@ -12,34 +14,25 @@ def cycles(op: Op, chip: Chip) -> int:
 
 def _mxu(op: Op, chip: Chip) -> int:
     o = op.operands
-    tiles = o["b"] * -(-o["k"] // chip.mxu.rows) * -(-o["n"] // chip.mxu.cols)
-    return tiles * max(o["m"], -(-min(o["k"], chip.mxu.rows) // chip.mxu.weight_rows_per_cycle))
+    return matmul(o["b"], o["m"], o["n"], o["k"], chip.mxu).busy
 
 
 def _vec(op: Op, chip: Chip) -> int:
     o = op.operands
     given = op.mnemonic == "vqd" and op.views[-1] is not None
-    passes = 1 if given else op.row.cost.passes
-    return o["planes"] * o["rows"] * -(-o["cols"] // chip.vec.lanes) * passes + 16
+    return vector_cycles(o["planes"], o["rows"], o["cols"], chip.vec.lanes, 1 if given else op.row.cost.passes) + 16
 
 
 def _act(op: Op, chip: Chip) -> int:
-    o = op.operands
-    return o["rows"] * -(-o["cols"] // chip.act.lanes) + 24
+    return vector_cycles(1, op.operands["rows"], op.operands["cols"], chip.act.lanes) + 24
 
 
 def _dma(op: Op, chip: Chip) -> int:
-    """Bus cycles: rows rounded up to bursts, dense rows as one."""
-    if op.mnemonic == "gather":
-        rows, length, gap = op.operands["n"], op.operands["cols"], True
-        bits = next(r.dtype.bits for r in op.views if r is not None)
-    else:
-        o = op.operands
-        dram = next(r for r in op.views if r is not None and r.buffer.space is Space.DRAM)
-        bits, length, rows = dram.dtype.bits, o["cols"], o["planes"] * o["rows"]
-        gap = dram.rs != o["cols"] and rows > 1
-    if not gap:
-        length, rows = length * rows, 1
-    burst = chip.dram.burst_bytes
-    data = rows * -(-(length * bits // 8) // burst) * burst
-    return -(-data * chip.clock_hz // chip.dram.bytes_per_second)
+    """Cycles on the bus, alone."""
+    for _, ref, extents, _ in op.accesses():
+        if ref.buffer.space is Space.DRAM:
+            rows = (1, op.operands["n"], op.operands["cols"]) if op.mnemonic == "gather" else extents
+            view = View(Space.DRAM, Region.WEIGHTS, ref.dtype, 0, ref.rs, ref.ps, ref.cs)
+            data = dram_bytes(view, rows, chip.dram.burst_bytes, merge=op.mnemonic != "gather")
+            return ceil_div(data * chip.clock_hz, chip.dram.bytes_per_second)
+    raise AssertionError(f"{op.mnemonic} touches no DRAM")

@@ -17,6 +17,7 @@ from compiler.tile.storage import Storage
 from isa.chip import Chip
 from isa.errors import CompileError, UnsupportedError
 from isa.spec import Space
+from isa.timing import ceil_div
 
 Emit = Callable[[Emitter, fx.Node], None]
 
@@ -112,6 +113,15 @@ def block_rows(chip: Chip) -> int:
     return max(MIN_ROWS, -(-chip.mxu.rows // chip.mxu.weight_rows_per_cycle))
 
 
+SLICE_BYTES = 1 << 20  # of weights, loaded by one word: small enough to start early and to find room, large enough to keep counts short
+
+
+def slice_width(k: int, n: int, chip: Chip) -> int:
+    """Columns of weights that one word loads: about SLICE_BYTES, whole columns of the array, slices of nearly equal size."""
+    slices = ceil_div(k * n, SLICE_BYTES)
+    return ceil_div(ceil_div(n, slices), chip.mxu.cols) * chip.mxu.cols if slices > 1 else 1 << 30
+
+
 def head_groups(kernel: Kernel, chip: Chip) -> int:
     """Into how many groups of heads a projection can be cut so that each still fills the columns of the array; 1: not at all.
 
@@ -134,7 +144,7 @@ def cuts(kernel: Kernel, chip: Chip) -> Iterator[Cut]:
     k = max((shape(m.args[0])[-1] for m in matmuls), default=1)  # type: ignore[arg-type]
     most = MAX_POINTS if any(len(shape(m.args[1])) > 2 for m in matmuls) else block_rows(chip)  # type: ignore[arg-type]
     rows = [r for r in (most >> i for i in range(10)) if 0 < r < 2 * total] or [1]
-    widths = [w for w in (1 << 30, 4096, 1024, 256, 64, 16) if w == 1 << 30 or w < n]
+    widths = [w for w in (slice_width(k, n, chip), 1024, 256, 64, 16) if w == 1 << 30 or w < n] or [n]
     groups = head_groups(kernel, chip)
     if groups > 1:
         yield Cut(min(MAX_POINTS, total), groups=groups)

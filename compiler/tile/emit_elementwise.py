@@ -94,8 +94,9 @@ def activation(e: Emitter, node: fx.Node) -> None:
 def function(e: Emitter, node: fx.Node, kind: str) -> None:
     x = node.args[0]
     assert isinstance(x, fx.Node)
-    out = e.result(node)
-    e.word("act", node, out.layout.shape, {"d": out}, {"a": e.operand(x, len(shape(node)))}, {"f": ACT.index(kind), "scale": ONE})
+    a = e.operand(x, len(shape(node)))
+    out = e.result_over(node, x, a)
+    e.word("act", node, out.layout.shape, {"d": out}, {"a": a}, {"f": ACT.index(kind), "scale": ONE})
     e.finish(node)
 
 

@@ -63,7 +63,8 @@ def softmax(e: Emitter, node: fx.Node) -> None:
         e.word("vred", node, sizes, {"d": top.unsqueeze()}, {"a": a}, {"f": VRED.index("max")}, row_op=True)
     if zero_masked:  # a row of -Inf only becomes exp(-Inf) = 0 with a sum of 1
         vector(e, "max", node, top, top, LOWEST)
-    exp = e.temp(sizes, Dtype.F32, node.name + ".exp")
+    alone = len(x.users) == 1 and x in e.tiles and x not in e.storage.homes and a is e.tiles[x].layout and a.dtype is Dtype.F32
+    exp = a if alone else e.temp(sizes, Dtype.F32, node.name + ".exp")
     total = e.temp(lead, Dtype.F32, node.name + ".sum")
     attrs = {"f": ACT.index("exp"), "neg": 1, "scale": ONE}
     e.word("act", node, sizes, {"d": exp, "sum": total.unsqueeze()}, {"a": a, "bi": top.unsqueeze()}, attrs, row_op=True)

@@ -110,6 +110,15 @@ class Emitter:
         self.tiles[node] = tile
         return tile
 
+    def result_over(self, node: fx.Node, operand: fx.Node, layout: Layout) -> Tile:
+        """Where to write an elementwise result: over its operand, if that is a buffer of this block that nobody else reads."""
+        free = base(operand) is operand and len(operand.users) == 1 and operand in self.tiles and operand not in self.storage.homes
+        if not free or node in self.storage.homes or layout.dtype is not dtype(node) or layout is not self.tiles[operand].layout:
+            return self.result(node)
+        tile = Tile(layout, Layout(FLAT, dtype(node), shape(node), contiguous(shape(node))).narrow(self.block_ranges(shape(node))), node.name)
+        self.tiles[node] = tile
+        return tile
+
     def finish(self, node: fx.Node) -> None:
         """The block of `node` is complete: store it if its home is in DRAM."""
         home = self.storage.homes.get(node)

@@ -35,8 +35,9 @@ _FLUSHED = 64  # lines shown at once before output is buffered
 @click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True, help="auto: on a terminal, unless NO_COLOR is set.")
 @common_options
 def command(
-    file: str, output: str | None, html: bool, source: bool, engines: tuple[str, ...], nodes: tuple[str, ...], pcs: str, color: str, as_json: bool, traceback: bool
-) -> int:
+    file: str, output: str | None, html: bool, source: bool, engines: tuple[str, ...], nodes: tuple[str, ...], pcs: str, color: str,
+    as_json: bool, traceback: bool,
+) -> int:  # fmt: skip
     """Print an image's code: address, raw word, instruction, and what its operands are in memory.
 
     FILE is an image or assembly text. With -o, the whole image is written as text that assembles to the very same bytes.

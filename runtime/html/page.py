@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from isa.image import Image
-from isa.listing import lines, operation, source_place
+from isa.listing import Line, lines, operation, source_place
 from isa.records import DebugNode, PlanRecord
 from isa.spec import ISA_VERSION, WORD_BYTES, Engine, Space
 from runtime.disassembly import fused_into
@@ -48,17 +48,31 @@ def report_data(image: Image, title: str) -> dict[str, Any]:
     numbers = {node.name: number for number, node in enumerate(nodes)}
     fused = fused_into(image)
     files = tuple(dict.fromkeys(node.file for node in nodes if node.line))
-    code = [
-        [line.raw[::-1].hex(), line.depth, line.text, line.comment, list(line.nodes), ENGINES.index(line.engine.value) if line.engine else -1, " ".join(line.entries)]
-        for line in lines(image)
-    ]
+    listing = list(lines(image))
+    code = [_word(line) for line in listing]
     return {
         "title": title, "isa": ISA_VERSION, "chip": image.chip.name, "words": image.words, "wordBytes": WORD_BYTES, "engines": ENGINES,
         "memories": {"SRAM": image.chip.sram.bytes, "ACC": image.chip.acc.bytes},
         "files": [{"name": _short(file), "lines": _source(file, nodes)} for file in files],
         "nodes": [_node(node, files, numbers, fused) for node in nodes], "code": code,
-        "plan": [_buffer(record, numbers, code) for record in image.plan if record.space is not Space.DRAM],
+        "loops": _loops(listing), "plan": [_buffer(record, numbers, code) for record in image.plan if record.space is not Space.DRAM],
     }  # fmt: skip
+
+
+def _word(line: Line) -> list[Any]:
+    engine = ENGINES.index(line.engine.value) if line.engine else -1
+    return [line.raw[::-1].hex(), line.depth, line.text, line.comment, list(line.nodes), engine, " ".join(line.entries)]
+
+
+def _loops(listing: Sequence[Line]) -> list[list[Any]]:
+    """First and last word of each loop's body, and how often it runs."""
+    found = []
+    for number, line in enumerate(listing):
+        named = line.inst.named() if line.inst is not None else {}
+        if named.get("len"):
+            count = f"s{named['s']}" if named["dyn"] else str(named["count"])
+            found.append([number + 1, number + named["len"], f"loop {named['level']}: {count} times"])
+    return found
 
 
 def _node(node: DebugNode, files: Sequence[str], numbers: dict[str, int], fused: dict[str, tuple[str, ...]]) -> dict[str, Any]:

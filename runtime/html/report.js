@@ -14,6 +14,9 @@ const wordsOf = D.nodes.map(() => []), nodesAt = new Map(), buffersOf = D.nodes.
 D.code.forEach((word, i) => word[NODES].forEach(n => wordsOf[n].push(i)));
 D.nodes.forEach((node, n) => { if (node.file >= 0) { const key = node.file + ":" + node.line; nodesAt.has(key) ? nodesAt.get(key).push(n) : nodesAt.set(key, [n]); } });
 D.plan.forEach((buffer, b) => { buffer.number = b; if (buffer[OWNER] >= 0) buffersOf[buffer[OWNER]].push(b); });
+// In a loop over layers one word works for a node of each layer, and one buffer serves them all.
+const twins = D.nodes.map((_, n) => [n]);
+D.code.forEach(word => { if (word[NODES].length > 1) word[NODES].forEach(n => { if (twins[n].length < 2) twins[n] = word[NODES]; }); });
 const home = n => { for (let i = 0; i < 20 && !wordsOf[n].length && D.nodes[n].in >= 0; i++) n = D.nodes[n].in; return n; };
 const wordsFor = nodes => [...new Set(nodes.flatMap(n => wordsOf[home(n)]))].sort((a, b) => a - b);
 
@@ -139,7 +142,7 @@ function details(nodes, word) {
     w[COMMENT].split(/, (?=\w+=)|; /).filter(Boolean).forEach((part, i) => say(i ? "" : "operands", esc(part)));
   }
   nodes.slice(0, 12).forEach(n => {
-    const node = D.nodes[n], words = wordsOf[home(n)], buffers = buffersOf[n];
+    const node = D.nodes[n], words = wordsOf[home(n)], buffers = twins[n].flatMap(twin => buffersOf[twin]);
     say("node", `<b>${link(n)}</b> = ${esc(node.op)} ${esc(node.type)}`); say("status", esc(node.status + (node.reason ? ": " + node.reason : "")));
     say("source", node.place ? esc(node.place + ": " + node.code) : ""); say("captured as", node.origins.map(esc).join(", ")); say("made by", node.passes.map(esc).join(", "));
     say("fused from", node.fused.length ? [...node.fused, node.name].map(named).join(", ") : "");
@@ -157,7 +160,7 @@ const Map_ = {
   spaces: ["SRAM", "ACC"].map(name => ({name, canvas: $(name), buffers: D.plan.filter(b => b[SPACE] === name)})),
   draw(nodes = [], word) {  // buffers that the word itself touches are outlined
     const touched = word === undefined ? [] : [...D.code[word][COMMENT].matchAll(/<([^>+]+)/g)].map(m => m[1]);
-    this.now = {nodes: nodes.map(home).concat(nodes), word, touched: new Set(touched)}; this.paint();
+    this.now = {nodes: nodes.map(home).concat(nodes).flatMap(n => twins[n]), word, touched: new Set(touched)}; this.paint();
   },
   paint() { this.request ||= requestAnimationFrame(() => { this.request = 0; this.spaces.forEach(s => this.one(s)); }); },
   one(space) {
@@ -166,7 +169,7 @@ const Map_ = {
     const g = canvas.getContext("2d"), style = getComputedStyle(document.body), ink = style.getPropertyValue("--dim");
     g.scale(scale, scale); g.clearRect(0, 0, width, height); g.font = "11px system-ui, sans-serif";
     space.top = Math.max(...buffers.map(b => b[OFFSET] + b[BYTES]), 1);
-    const left = 70, bottom = 16, x = pc => left + (pc - this.from) / (this.to - this.from) * (width - left - 6), y = address => 14 + (1 - address / space.top) * (height - bottom - 14);
+    const left = 70, bottom = 16, x = pc => left + (pc - this.from) / (this.to - this.from) * (width - left - 6), y = address => 20 + (1 - address / space.top) * (height - bottom - 20);
     Object.assign(space, {x, y, left, width, height});
     const dark = matchMedia("(prefers-color-scheme: dark)").matches, some = this.now.nodes.length > 0, set = new Set(this.now.nodes);
     g.save(); g.beginPath(); g.rect(left, 0, width - left, height); g.clip();
@@ -179,6 +182,12 @@ const Map_ = {
       if (x1 - x0 > 3 && y1 - y0 > 3) { g.strokeStyle = dark ? "#15181b" : "#ffffff"; g.lineWidth = .5; g.strokeRect(x0, y0, x1 - x0, y1 - y0); }
       if (touched) { g.strokeStyle = "#d00"; g.lineWidth = 2; g.strokeRect(x0, y0, Math.max(x1 - x0, 2), Math.max(y1 - y0, 2)); }
       if (x1 - x0 > 60 && y1 - y0 > 12) { g.save(); g.beginPath(); g.rect(x0, y0, x1 - x0, y1 - y0); g.clip(); g.fillStyle = dark ? "#fff" : "#1d2125"; g.fillText(b[NAME], Math.max(x0, left) + 3, y0 + 11); g.restore(); }
+    }
+    for (const [first, last, text] of D.loops) {  // a bracket over the words that repeat
+      if (last < this.from || first > this.to) continue;
+      g.strokeStyle = g.fillStyle = ink; g.lineWidth = 1; g.beginPath();
+      g.moveTo(x(first) + .5, 18); g.lineTo(x(first) + .5, 13.5); g.lineTo(x(last + 1) - .5, 13.5); g.lineTo(x(last + 1) - .5, 18); g.stroke();
+      if (x(last + 1) - x(first) > g.measureText(text).width + 8) g.fillText(text, Math.max(x(first), left) + 4, 10);
     }
     if (this.now.word !== undefined) { g.fillStyle = "#d00"; g.fillRect(x(this.now.word), 0, 1, height - bottom); }
     g.restore();

@@ -12,7 +12,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from msgspec import structs
+
 from isa.agreement import disagreement
+from isa.chip import Acc, Sram, load_chip
 from isa.codec import NO_WAITS, Inst, encode
 from isa.image import Image
 from isa.records import Entry, TensorSpec
@@ -97,15 +100,16 @@ class Program:
     def code(self) -> bytes:
         return b"".join(map(encode, self.words))
 
-    def image(self) -> Image:
+    def image(self, sram: int = 2 * SLOTS, acc: int = SLOTS) -> Image:
         """As an image, for the checkers. All of OUT is output."""
+        chip = structs.replace(load_chip(), sram=Sram(bytes=sram), acc=Acc(bytes=acc))
         sizes = [0] * len(Region)
         sizes[Region.SCRATCH] = sizes[Region.OUT] = SLOTS
         outputs = tuple(
             TensorSpec(f"out{i}", (b.nbytes,), "int8", Dtype.I8, b.region, b.base)
             for i, b in enumerate(self.buffers) if b.space is Space.DRAM and b.region is Region.OUT
         )  # fmt: skip
-        return Image(self.code, const=self.const, sizes=tuple(sizes), entries=(Entry(outputs=outputs),))
+        return Image(self.code, const=self.const, sizes=tuple(sizes), entries=(Entry(outputs=outputs),), chip=chip)
 
     def __repr__(self) -> str:
         return "\n" + "\n".join(f"  {16 * i:#06x} {format_inst(inst)}" for i, inst in enumerate(self.words))

@@ -59,7 +59,8 @@ def dom(page: Path, fragment: str = "", script: str = "") -> str:
     """The page's document after its script has run, and `script` after that. The browser cannot reach any network."""
     if script:
         changed = page.with_name(f"scripted-{page.name}")
-        changed.write_text(page.read_text().replace("</body>", f"<script>try {{ (() => {{ {script} }})() }} catch (e) {{ document.body.dataset.error = e.stack }}</script></body>"))
+        guarded = f"try {{ (() => {{ {script} }})() }} catch (e) {{ document.body.dataset.error = e.stack }}"
+        changed.write_text(page.read_text().replace("</body>", f"<script>{guarded}</script></body>"))
         page = changed
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1500,900", "--virtual-time-budget=2000", "--host-resolver-rules=MAP * ~NOTFOUND"]
     profile = f"--user-data-dir={page.parent / 'profile'}"

@@ -25,7 +25,8 @@ def image(seed: int) -> Image:
     )
     nodes = tuple(_node(rng) for _ in range(rng.randint(0, 3)))
     return Image(
-        code, rng.randbytes(rng.choice([0, 33])), const, sizes, entries, tuple(_some(rng, tensors)), tuple(_some(rng, tensors)), _plan(rng, count), _debug(rng, nodes, count),
+        code, rng.randbytes(rng.choice([0, 33])), const, sizes, entries, tuple(_some(rng, tensors)), tuple(_some(rng, tensors)),
+        _plan(rng, count), _debug(rng, nodes, count),
         {key: _free(rng, 3) for key in rng.sample(_ODD, rng.randint(0, 3))}, Chip(mxu=Mxu(rows=rng.randint(1, 300))) if rng.random() < 0.3 else Chip(),
     )  # fmt: skip
 
@@ -52,7 +53,8 @@ def _value(rng: random.Random, field: Field, left: int) -> int:
 
 
 def _tensor(rng: random.Random, region: Region, size: int) -> TensorSpec:
-    return TensorSpec(rng.choice(_ODD), (rng.randint(0, 2), 4), rng.choice(("float32", "int64")), rng.choice((Dtype.F32, Dtype.I32)), region, rng.choice((0, 16, size - 32)))
+    dtype, storage, offset = rng.choice(("float32", "int64")), rng.choice((Dtype.F32, Dtype.I32)), rng.choice((0, 16, size - 32))
+    return TensorSpec(rng.choice(_ODD), (rng.randint(0, 2), 4), dtype, storage, region, offset)
 
 
 def _some(rng: random.Random, items: list[Any]) -> list[Any]:
@@ -64,15 +66,18 @@ def _scalars(rng: random.Random, sizes: tuple[int, ...]) -> tuple[Scalar, ...]:
 
 
 def _plan(rng: random.Random, count: int) -> tuple[PlanRecord, ...]:
-    return tuple(
-        PlanRecord(rng.choice(_ODD), rng.choice(list(Space)), rng.randrange(5000), rng.randrange(5000), rng.randrange(count), rng.randrange(count), rng.choice(list(Region)))
-        for _ in range(rng.randint(0, 4))
-    )
+    return tuple(_buffer(rng, count) for _ in range(rng.randint(0, 4)))
+
+
+def _buffer(rng: random.Random, count: int) -> PlanRecord:
+    space, region = rng.choice(list(Space)), rng.choice(list(Region))
+    return PlanRecord(rng.choice(_ODD), space, rng.randrange(5000), rng.randrange(5000), rng.randrange(count), rng.randrange(count), region)
 
 
 def _node(rng: random.Random) -> DebugNode:
     odd = [rng.choice(_ODD) for _ in range(8)]
-    return DebugNode(odd[0], odd[1], (1, 2)[: rng.randint(0, 2)], odd[2], odd[3], rng.randint(0, 99), odd[4], (odd[5],), (odd[6], "b")[: rng.randint(0, 2)], "fused", odd[7])
+    shape, passes = (1, 2)[: rng.randint(0, 2)], (odd[6], "b")[: rng.randint(0, 2)]
+    return DebugNode(odd[0], odd[1], shape, odd[2], odd[3], rng.randint(0, 99), odd[4], (odd[5],), passes, "fused", odd[7])
 
 
 def _debug(rng: random.Random, nodes: tuple[DebugNode, ...], count: int) -> DebugMap:

@@ -2,6 +2,7 @@
 
 import struct
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,10 @@ def test_expressions(text: str, value: float) -> None:
     assert (found, type(found)) == (value, type(value))
 
 
-@pytest.mark.parametrize("text", ["", "1+", "(1", "1)", "c", "1 2", "a(1)", "1<<200", "1<<-1", "1/0", "(" * 4000 + "1", "9" * 5000, "1e999*0 // 1", "sqrt(-1)", "1;2", "~x"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "1+", "(1", "1)", "c", "1 2", "a(1)", "1<<200", "1<<-1", "1/0", "(" * 4000 + "1", "9" * 5000, "1e999*0 // 1", "sqrt(-1)", "1;2", "~x"],
+)
 def test_bad_expressions_are_clean_errors(text: str) -> None:
     """Breaks when an expression crashes, or builds a number without bound."""
     with pytest.raises(ExpressionError):
@@ -43,10 +47,8 @@ def test_bad_expressions_are_clean_errors(text: str) -> None:
 @given(st.text(alphabet="0123456789ab+-*/%<>&|^~(), .xe", max_size=40))
 def test_no_expression_crashes(text: str) -> None:
     """Breaks when some text of operators and digits ends in another exception."""
-    try:
-        assert abs(evaluate(text, NAMES)) is not None
-    except ExpressionError:
-        pass
+    with suppress(ExpressionError):
+        evaluate(text, NAMES)
 
 
 def test_names_stand_for_numbers_and_registers() -> None:
@@ -180,10 +182,8 @@ def test_a_text_for_another_chip_is_refused() -> None:
 @given(st.text(alphabet=".abcvset=0123,[]{}()@<>\" ;:\n+-*/nop", max_size=60))
 def test_garbage_is_a_clean_error(text: str) -> None:
     """Breaks when some text ends in another exception than AssemblyError."""
-    try:
+    with suppress(AssemblyError):
         assemble(text)
-    except AssemblyError:
-        pass
 
 
 def test_pygments_finds_the_lexer() -> None:

@@ -89,7 +89,8 @@ const word = [...pane("code").querySelectorAll(".row.word")].find(e => e.textCon
 fire(word, "click"); out.here = hot("code", "here"); out.details = document.querySelector("#details .pane").textContent;
 const before = Number(pane("code").scrollHeight);
 document.querySelector("#engines button").click(); out.shorter = pane("code").scrollHeight < before; document.querySelector("#engines button").click();
-const search = document.getElementById("search"); search.value = "gelu"; search.dispatchEvent(new Event("input")); out.found = document.getElementById("found").textContent;
+const search = document.getElementById("search"); search.value = "gelu"; search.dispatchEvent(new Event("input"));
+out.found = document.getElementById("found").textContent;
 search.dispatchEvent(new KeyboardEvent("keydown", {key: "Enter"})); out.next = document.getElementById("found").textContent;
 dispatchEvent(new KeyboardEvent("keydown", {key: "Escape"})); out.released = hot("code", "pin");
 Map_.spaces.forEach(s => Map_.one(s));
@@ -138,7 +139,8 @@ def test_a_long_program_opens_quickly(tmp_path: Path) -> None:
     long = Image(body * (50_000 * 16 // len(body)), chip=image.chip, sizes=image.sizes)
     path.write_text(page(long, "long"))
     start = time.monotonic()
-    document = dom(path, script="document.body.dataset.rows = document.querySelectorAll('.row').length; document.body.dataset.ms = Math.round(performance.now())")
+    count = "document.body.dataset.rows = document.querySelectorAll('.row').length; document.body.dataset.ms = Math.round(performance.now())"
+    document = dom(path, script=count)
     assert time.monotonic() - start < 30
     assert said(document, "ready") == "1"
     assert int(said(document, "rows")) < 3000

@@ -115,9 +115,15 @@ class CycleMachine:
         if job is None:
             return
         op, lanes = job.word.operands, getattr(self.chip, name).lanes
-        cycles = 0
-        for _ in range(op.get("planes", 1) * op["rows"]):
-            left = op["cols"]
+        cycles, pending, segment = 0, op.get("planes", 1) * op["rows"] if op["cols"] else 0, 1
+        while segment < op["cols"]:
+            segment *= 2
+        while pending > 0:  # a beat takes one row, or as many whole segments as there are lanes for
+            left, room = op["cols"], lanes - segment
+            pending -= 1
+            while room >= segment and pending > 0:
+                room -= segment
+                pending -= 1
             while left > 0:
                 left -= lanes
                 cycles += 1

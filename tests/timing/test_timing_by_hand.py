@@ -20,10 +20,13 @@ def after_start(timeline: Timeline, index: int = 0) -> int:
 
 @pytest.mark.parametrize(
     ("rows", "cols", "planes", "cycles"),
-    [(1, 1, 1, 1 + 16), (128, 768, 1, 128 * 6 + 16), (128, 769, 1, 128 * 7 + 16), (5, 128, 3, 15 + 16), (0, 128, 1, 16)],
-)
+    [
+        (1, 1, 1, 1 + 16), (128, 768, 1, 128 * 6 + 16), (128, 769, 1, 128 * 7 + 16), (5, 128, 3, 15 + 16), (0, 128, 1, 16),
+        (12, 64, 1, 6 + 16), (13, 33, 3, 20 + 16), (9, 32, 1, 3 + 16), (200, 1, 1, 2 + 16), (4, 65, 1, 4 + 16),
+    ],
+)  # fmt: skip
 def test_vector_word(rows: int, cols: int, planes: int, cycles: int) -> None:
-    """planes * rows * ceil(cols / 128) + 16. Breaks if planes, rounding up or the latency are wrong."""
+    """planes * rows * ceil(cols / 128) + 16, short rows packed by powers of two. Breaks if planes, rounding, packing or latency are wrong."""
     assert after_start(run(add(rows, cols, planes))) == cycles
 
 
