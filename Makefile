@@ -13,7 +13,7 @@ export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check lint format docs clean
+.PHONY: help demo test test-all check lint format docs fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ format: $(VENV)/.dev ## sort imports and mend what ruff can mend
 docs: $(VENV)/.dev ## write the generated pages again
 	$(BIN)/python -m isa.doc
 	$(BIN)/python tools/write_cli_doc.py
+
+fuzz: $(VENV)/.dev ## each fuzzer for 10 minutes, or LLMCHIP_FUZZ_SECONDS (CI: 20)
+	$(BIN)/python -m fuzz
 
 clean: ## remove caches; the virtual environment stays
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print | xargs rm -rf

@@ -18,7 +18,7 @@ from compiler.options import TILE_PASSES, Options
 from compiler.tile.cost import cycles
 from compiler.tile.ir import Program, verify
 from compiler.tile.place import Placement, place
-from compiler.tile.schedule import schedule
+from compiler.tile.schedule import FILLS, schedule
 from compiler.tile.tile import SHARES, Tiled, tile
 from isa.chip import Chip, load_chip
 from isa.errors import CompileError
@@ -95,10 +95,11 @@ def _fit_memory(lowered: Lowered, options: Options, chip: Chip, seconds: dict[st
 
 
 def _orders(program: Program, options: Options, chip: Chip, seconds: dict[str, float]) -> Iterator[Program]:
-    """Orders of the ops to try: the schedule for speed, then the one that needs the least memory."""
+    """Orders of the ops to try: schedules that use ever less memory, then the order of the kernels, which needs the least."""
     if "schedule" not in options.disable:
-        start = time.perf_counter()
-        scheduled = schedule(program, chip, lambda op: cycles(op, chip))
-        seconds["schedule"] = time.perf_counter() - start
-        yield scheduled
+        for fill in FILLS:
+            start = time.perf_counter()
+            scheduled = schedule(program, chip, lambda op: cycles(op, chip), fill)
+            seconds["schedule"] = time.perf_counter() - start
+            yield scheduled
     yield program

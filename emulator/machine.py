@@ -13,6 +13,7 @@ from emulator.adversarial import Overlapped
 from emulator.decoded import ENGINE_MODULES, Word, bind, decode_at, resolve
 from emulator.formats import int_of_bits
 from emulator.memory import Fault, Memory
+from emulator.plan import Plan, Plans, Recording
 from emulator.threads import single_threaded_blas
 from emulator.word import Core, Probe, Scratch
 from isa.codec import IllegalWord, Inst, decode
@@ -24,7 +25,11 @@ CACHED_PROGRAMS = 8
 
 
 class Machine:
-    """One chip with its memories. `regions` are shared, not copied; those in `initialised` count as written."""
+    """One chip with its memories. `regions` are shared, not copied; those in `initialised` count as written.
+
+    A launch that was executed before, with the same scalars, is executed by a plan (emulator/plan.py): the same bits, sooner; only what
+    is left in SRAM and ACC may differ. With `interpret` every launch goes word by word; without `compiled`, plans do without numba.
+    """
 
     def __init__(
         self,
@@ -32,8 +37,11 @@ class Machine:
         acc_bytes: int,
         regions: Mapping[Region, NDArray[np.uint8]] | None = None,
         initialised: Set[Region] = frozenset(),
+        interpret: bool = False,
+        compiled: bool = True,
     ) -> None:
         self.memory = Memory(sram_bytes, acc_bytes, regions or {}, initialised)
+        self._plans = None if interpret else Plans(self.memory, compiled)
         self._scratch = Scratch()
         self._programs: dict[bytes, list[Word | None]] = {}
 
@@ -53,6 +61,14 @@ class Machine:
         words = self._decoded(code)
         core = Core(self.memory, self._scratch, len(words), pc // WORD_BYTES, [int_of_bits(s) for s in scalars])
         overlapped = None if adversarial is None else Overlapped(core, adversarial, probe)
+        plans = self._plans if probe is None and adversarial is None else None
+        key = code, pc, tuple(scalars)
+        plan = plans.find(key) if plans else None
+        if plans and plan:
+            return self._replay(plans, plan, core, code, node_of)
+        if self._plans:
+            self._plans.forget_shadows()
+        recording = Recording() if plans else None
         self.memory.launch()
         here = core.pc
         try:
@@ -67,7 +83,7 @@ class Machine:
                         words[here] = word
                     core.pc += 1
                     if overlapped is None:
-                        _execute(core, word, probe)
+                        _execute(core, word, probe, recording)
                     else:
                         overlapped.dispatch(word, here)
                     while core.loops and core.pc == core.loops[-1].end:
@@ -75,7 +91,19 @@ class Machine:
         except (Fault, IllegalWord) as fault:
             at = here if overlapped is None or overlapped.at is None else overlapped.at
             raise _trap(fault, code, at, node_of) from fault
+        if plans and recording:
+            plans.keep(key, recording, core.exit)
         return core.exit
+
+    def _replay(self, plans: Plans, plan: Plan, core: Core, code: bytes, node_of: Callable[[int], str] | None) -> int:
+        here = core.pc
+        try:
+            with np.errstate(all="ignore"), single_threaded_blas():
+                for here in plans.execute(plan, core):  # noqa: B007 - where it was when something trapped
+                    pass
+        except Fault as fault:
+            raise _trap(fault, code, here, node_of) from fault
+        return plan.exit
 
     def _decoded(self, code: bytes) -> list[Word | None]:
         """Words are decoded when first reached, so that an illegal word traps only if it is executed."""
@@ -87,12 +115,15 @@ class Machine:
         return words
 
 
-def _execute(core: Core, word: Word, probe: Probe | None) -> None:
+def _execute(core: Core, word: Word, probe: Probe | None, recording: Recording | None) -> None:
+    at = core.pc - 1
     call = resolve(core, word)
     if call is None:
         return
     bind(core, word, call)
     word.handler(core, call)
+    if recording is not None:
+        recording.add(core, at, word, call)
     if probe is not None and word.engine is not Engine.CTL:
         probe((core.pc - 1) * WORD_BYTES, tuple(core.indices), word.inst, call.operands, call.views, core.memory)
 

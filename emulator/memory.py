@@ -94,6 +94,21 @@ class Memory:
             if region not in KEPT:
                 store.forget()
 
+    def shadows(self) -> dict[str, bytes]:
+        """What counts as written now, of every memory that is born undefined."""
+        return {store.name: bytes(store.shadow) for store in self._stores() if store.shadow is not None}
+
+    def restore(self, shadows: Mapping[str, bytes]) -> None:
+        """Make what counted as written then count as written now. What persists between launches is never forgotten."""
+        kept = {self._dram[region].name for region in KEPT}
+        for store in self._stores():
+            if store.written is not None:
+                written = np.frombuffer(shadows[store.name], np.uint8)
+                np.maximum(written, store.written if store.name in kept else 0, out=store.written)
+
+    def _stores(self) -> tuple[Store, ...]:
+        return (self._sram, self._acc, *self._dram.values())
+
     def store_of(self, view: View) -> Store:
         if view.space is Space.SRAM:
             return self._sram

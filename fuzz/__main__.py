@@ -75,7 +75,8 @@ def _watch(name: str, given: argparse.Namespace) -> dict[str, Any]:
             if current.exists():
                 current.replace(saved)
             kind = problem or f"the process died with exit code {child.returncode}"
-            report = {"fuzzer": name, "cases": 0, "accepted": 0, "refused": 0, "peak_mib": 0, "findings": [{"kind": kind, "where": err.read()[-500:], "file": str(saved), "times": 1}]}
+            finding = {"kind": kind, "where": err.read()[-500:], "file": str(saved), "times": 1}
+            report = {"fuzzer": name, "cases": 0, "accepted": 0, "refused": 0, "peak_mib": 0, "findings": [finding]}
     _say(report)
     return report
 

@@ -1,9 +1,11 @@
 """The fuzzers: corrupted images, mutated assembly, random programs, random chip files, debugger input."""
 
+import contextlib
 import hashlib
 import itertools
 import random
 import struct
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +23,7 @@ from isa.errors import Error, Trap
 from isa.image import Image, image_bytes, read_image
 from isa.spec import Region, Space
 from isa.trace import ReplayError, trace
-from runtime.arrays import host_dtype
+from runtime.arrays import host_dtype, to_user
 from runtime.debugger.commands import COMMANDS, Shell
 from runtime.debugger.session import Session
 
@@ -94,10 +96,8 @@ def _packed(sections: Sections) -> bytes:
     good = image_bytes(sample())
     magic, version, isa_version, _, zero, _, isa_hash, chip_digest, _ = _HEADER.unpack(good[: _HEADER.size])
     chip = next((data for name, data in sections if name.rstrip(b"\0") == b"chip"), b"")
-    try:
+    with contextlib.suppress(Error, UnicodeDecodeError):
         chip_digest = chip_hash(read_toml(chip.decode(), "chip"))
-    except (Error, UnicodeDecodeError):
-        pass
     size = offset + len(body)
     head = _HEADER.pack(magic, version, isa_version, len(sections), zero, size, isa_hash, chip_digest, hashlib.sha256(table).digest())
     gap = bytes(offset - HEADER_BYTES - len(table))
@@ -141,20 +141,32 @@ def exercise(image: Image) -> None:
     declared = sum(image.sizes) + image.chip.sram.bytes + image.chip.acc.bytes
     if declared > DECLARED or sum(t.elements for e in image.entries for t in (*e.inputs, *e.outputs)) > DECLARED:
         return
-    try:
-        short = sum(1 for _ in itertools.islice(trace(image, control=True), WORDS)) < WORDS
-    except ReplayError:
-        short = True
-    if short:
+    if all(_is_short(image, name, values) for name, values in _launches(image)):
         lint(image)
     execute(image)
 
 
+def _launches(image: Image) -> Iterator[tuple[str, dict[str, int]]]:
+    """What lint follows: every entry, at both ends of its scalars."""
+    for entry in image.entries:
+        yield entry.name, {s.name: s.minimum for s in entry.scalars}
+        yield entry.name, {s.name: s.maximum for s in entry.scalars}
+
+
+def _is_short(image: Image, entry: str, values: dict[str, int]) -> bool:
+    try:
+        return sum(1 for _ in itertools.islice(trace(image, entry, values, control=True), WORDS)) < WORDS
+    except ReplayError:
+        return True
+
+
 def execute(image: Image) -> None:
     entry = image.entry()
-    inputs = {spec.name: np.zeros(spec.shape, host_dtype(spec.dtype)) for spec in entry.inputs if spec.dtype in _KNOWN}
+    inputs = {spec.name: np.zeros(spec.shape, host_dtype(spec.dtype)) for spec in entry.inputs}
     session = Session(image, inputs, scalars={s.name: max(s.minimum, min(s.maximum, 3)) for s in entry.scalars})
     session.step(WORDS)
+    for spec in entry.outputs:
+        to_user(spec, session.stepper.device.tensor(spec))
     for index in range(len(image.debug.nodes[:4])):
         try:
             session.collect(index)
@@ -163,7 +175,6 @@ def execute(image: Image) -> None:
 
 
 _OUT = (Space.DRAM, Region.OUT)
-_KNOWN = {"int8", "uint8", "int16", "int32", "int64", "bool", "float32", "float16", "bfloat16"}
 
 
 # ---- assembly text
@@ -207,6 +218,8 @@ def run_program(case: bytes) -> None:
     same = session.trap is None if trap is None else session.trap is not None and (trap.what, trap.pc) == (session.trap.what, session.trap.pc)
     assert same, f"stepping says {session.trap}, launching {trap}"
     assert trap is not None or np.array_equal(session.stepper.memory.data(*_OUT), out), "stepping and launching give different bits"
+    _check_time_travel(image, session)
+    _check_plans(image)
     seeds = [_launched(image, seed) for seed in (1, 2)]
     if trap is None and not check(image):
         for other, problem in seeds:
@@ -224,11 +237,57 @@ def _launched(image: Image, adversarial: int | None) -> tuple[Bytes, Trap | None
     return out, None
 
 
-def _machine(image: Image, out: Bytes) -> Machine:
+def _check_time_travel(image: Image, session: Session) -> None:
+    """Any moment is the same whether it is reached forwards or backwards, with checkpoints merged on the way."""
+    end, middle = session.stepper.time, session.stepper.time // 2
+    last = _state(session)
+    other = Session(image, {}, budget=1 << 16)
+    other.stepper.history.interval = 4
+    other.seek(middle)
+    there = _state(other)
+    session.seek(middle)
+    assert _state(session) == there, f"moment {middle} differs when it is reached from {end}"
+    for moved in (session, other):
+        moved.seek(end)
+        assert _state(moved) == last, f"moment {end} differs the second time"
+    other.seek(middle)
+    assert _state(other) == there, f"moment {middle} differs the second time"
+
+
+def _state(session: Session) -> list[object]:
+    core, memory = session.stepper.core, session.stepper.memory
+    places = [(space, Region.OUT) for space in Space] + [(Space.DRAM, Region.STATE), (Space.DRAM, Region.SCRATCH)]
+    return [core.pc, core.scalars, core.indices, core.loops, core.views, core.exit, [hash(memory.data(*place).tobytes()) for place in places]]
+
+
+def _check_plans(image: Image) -> None:
+    """A second launch on the same machine goes by a plan, and must do what it would do word by word."""
+    results = []
+    for interpret in (True, False):
+        out = np.zeros(image.size(Region.OUT), np.uint8)
+        machine, said = _machine(image, out, interpret), []
+        for _ in range(3):
+            out.fill(0)
+            try:
+                said.append(str(machine.run(image.code)))
+            except Trap as trap:
+                said.append(f"{trap.pc:#x}: {trap.what}")
+            said.append(out.tobytes().hex())
+        results.append(said)
+    assert results[0] == results[1], f"interpreted {results[0][::2]}, by plans {results[1][::2]}, first bytes that differ: {_first(*results)}"
+
+
+def _first(a: list[str], b: list[str]) -> str:
+    launch = next(i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y)
+    at = next((i for i, (x, y) in enumerate(zip(a[launch], b[launch], strict=False)) if x != y), 0)
+    return f"launch {launch // 2}, byte {at // 2:#x}"
+
+
+def _machine(image: Image, out: Bytes, interpret: bool = False) -> Machine:
     regions = {region: np.zeros(image.size(region), np.uint8) for region in Region}
     regions |= {Region.CONST: np.frombuffer(image.const, np.uint8), Region.WEIGHTS: np.frombuffer(image.weights, np.uint8), Region.OUT: out}
     born = frozenset({Region.WEIGHTS, Region.CONST, Region.IN, Region.PARAMS})
-    return Machine(image.chip.sram.bytes, image.chip.acc.bytes, regions, born)
+    return Machine(image.chip.sram.bytes, image.chip.acc.bytes, regions, born, interpret, compiled=False)
 
 
 # ---- chip files

@@ -94,10 +94,16 @@ def outcome(fuzzer: Fuzzer, data: bytes) -> str | None:
     except Error:
         return "refused"
     except (Exception, Hang) as problem:
-        frames = [f for f in traceback.extract_tb(problem.__traceback__) if str(ROOT) in f.filename and "fuzz" not in Path(f.filename).parts]
-        last = frames[-1] if frames else traceback.extract_tb(problem.__traceback__)[-1]
+        frames = traceback.extract_tb(problem.__traceback__)
+        last = next((f for f in reversed(frames) if _is_ours(f.filename)), frames[-1])
         return f"{type(problem).__name__} in {Path(last.filename).name}:{last.name}"
     return None
+
+
+def _is_ours(filename: str) -> bool:
+    """Not numpy, not the fuzzer: the place that should have raised an Error."""
+    parts = Path(filename).parts
+    return filename.startswith(str(ROOT)) and not {"fuzz", "site-packages"} & set(parts)
 
 
 def explain(fuzzer: Fuzzer, data: bytes) -> str:

@@ -2,8 +2,14 @@
 
 import random
 
-INTERESTING = (0, 1, 2, 7, 15, 16, 63, 64, 255, 256, 4095, 4096, 65535, 2**24 - 1, 2**31 - 1, 2**31, 2**32, 2**36, 2**53, 2**63 - 1, 2**63, 2**64, 10**30, -1, -(2**31), -(2**63))
-TOKENS = ("0x", "-1", "1e999", "nan", "inf", "null", "true", "[]", "{}", "[[[[", '"', "'", "\\u0000", "\x00", "ÿ", "😀", "=", ",", "..", "@", ";", ":", "(", ")", "v32", "s16", "1/0", "<<", "~", "%", "\t", "\r")
+INTERESTING = (
+    0, 1, 2, 7, 15, 16, 63, 64, 255, 256, 4095, 4096, 65535, 2**24 - 1, 2**31 - 1, 2**31, 2**32, 2**36, 2**53, 2**63 - 1, 2**63, 2**64,
+    10**30, -1, -(2**31), -(2**63),
+)  # fmt: skip
+TOKENS = (
+    "0x", "-1", "1e999", "nan", "inf", "null", "true", "[]", "{}", "[[[[", '"', "'", "\\u0000", "\x00", "ÿ", "😀", "=", ",", "..", "@", ";", ":",
+    "(", ")", "v32", "s16", "1/0", "<<", "~", "%", "\t", "\r",
+)  # fmt: skip
 
 
 def flip_bits(rng: random.Random, data: bytes, most: int = 8) -> bytes:
@@ -18,7 +24,8 @@ def pieces(rng: random.Random, data: bytes) -> bytes:
     start = rng.randrange(len(data) + 1)
     end = min(len(data), start + rng.choice((1, 2, 4, 8, 16, 64, 1000)))
     junk = rng.choice((rng.randbytes(rng.randint(0, 40)), b"\0" * rng.randint(1, 40), b"\xff" * rng.randint(1, 40)))
-    return rng.choice((data[:start], data[:start] + data[end:], data[:end] + data[start:], data[:start] + junk + data[start:], data[:start] + junk + data[end:]))
+    front, back = data[:start], data[end:]
+    return rng.choice((front, front + back, data[:end] + data[start:], front + junk + data[start:], front + junk + back))
 
 
 def damage(rng: random.Random, data: bytes) -> bytes:

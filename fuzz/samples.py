@@ -2,9 +2,10 @@
 
 import random
 from functools import cache
+from typing import Any
 
 from isa.chip import Acc, Chip, Sram
-from isa.codec import IllegalWord, Inst, encode
+from isa.codec import NO_WAITS, IllegalWord, Inst, encode
 from isa.image import Image
 from isa.records import DebugMap, DebugNode, Entry, PlanRecord, Scalar, Span, Step, Tap, TensorSpec
 from isa.spec import FLOATS, INTS, ISA, MM_FORMAT, NO_WAIT, QUEUES, SALU, TAP, VOP, VRED, Access, Dtype, Engine, Field, Kind, Region, Space
@@ -21,10 +22,10 @@ def sample() -> Image:
     view = {"dtype": int(Dtype.I32), "rs": COLS}
     dram = {"space": int(Space.DRAM), **view}
     words = [
-        Inst.make("vset", v=1, region=int(Region.IN), base=0, **dram),
-        Inst.make("vset", v=2, space=int(Space.SRAM), base=64, **view),
-        Inst.make("vset", v=3, region=int(Region.OUT), base=0, **dram),
-        Inst.make("vset", v=4, region=int(Region.PARAMS), base=0, **dram),
+        Inst.make("vset", NO_WAITS, v=1, region=int(Region.IN), base=0, **dram),
+        Inst.make("vset", NO_WAITS, v=2, space=int(Space.SRAM), base=64, **view),
+        Inst.make("vset", NO_WAITS, v=3, region=int(Region.OUT), base=0, **dram),
+        Inst.make("vset", NO_WAITS, v=4, region=int(Region.PARAMS), base=0, **dram),
         Inst.make("vinc", v=1, level=1, inc=row),
         Inst.make("vinc", v=3, level=1, inc=row),
         Inst.make("sld", d=5, v=4),
@@ -35,7 +36,7 @@ def sample() -> Image:
         Inst.make("nop"),
         Inst.make("halt"),
     ]
-    spec = {"shape": (3, COLS), "dtype": "int32", "storage": Dtype.I32}
+    spec: dict[str, Any] = {"shape": (3, COLS), "dtype": "int32", "storage": Dtype.I32}
     entry = Entry("main", 0, (TensorSpec("x", region=Region.IN, **spec),), (TensorSpec("y", region=Region.OUT, **spec),), (Scalar("n", 0, 3, 3),))
     node = DebugNode("add", "aten.add", (3, COLS), "int32", "m.py", 3, "x + 1", ("add",), ("fuse",))
     tensor = TensorSpec("c", (4,), "float32", Dtype.F32, Region.CONST)
@@ -108,12 +109,14 @@ def _view(rng: random.Random, register: int, field: Field, dtype: Dtype) -> byte
     region = rng.choice((Region.OUT, Region.SCRATCH, Region.STATE)) if written else rng.choice((Region.CONST, Region.CONST, Region.IN))
     limit = 3072 if space is Space.DRAM else FILLED * 512
     base = rng.randrange(0, limit, 64) if field.name != "idx" else rng.randrange(0, 768, 4)
-    strides = {"rs": rng.choice((24, 40, 64)), "ps": rng.choice((256, 264, 320))} if written else {"rs": rng.choice((0, 1, 24, 40)), "ps": rng.choice((0, 64, 160))}
+    rows, planes = ((24, 40, 64), (256, 264, 320)) if written else ((0, 1, 24, 40), (0, 64, 160))
+    strides = {"rs": rng.choice(rows), "ps": rng.choice(planes)}
     cs = 1 if written or field.name == "idx" or rng.random() < 0.8 else 0
-    return encode(Inst.make("vset", v=register, space=int(space), region=int(region), dtype=int(dtype), base=base, cs=cs, **strides))
+    return encode(Inst.make("vset", NO_WAITS, v=register, space=int(space), region=int(region), dtype=int(dtype), base=base, cs=cs, **strides))
 
 
-Values, Dtypes = dict[str, int], dict[str, Dtype]
+Values = dict[str, int]
+Dtypes = dict[str, Dtype]
 
 
 def _same(rng: random.Random, values: Values, dtypes: Dtypes) -> None:
@@ -167,9 +170,9 @@ def _control(rng: random.Random) -> list[bytes]:
         count = rng.choice((1, 2, 2, 3, 3)) if rng.random() < 0.9 else 0 if rng.random() < 0.97 else (1 << 24) - 1
         return [encode(Inst.make("loop", level=rng.randrange(4), len=rng.randrange(12), count=count))]
     if kind == 1:
-        return [encode(Inst.make("salu", f=rng.randrange(len(SALU)), bi=1, imm=rng.choice((1, 2, 3, rng.getrandbits(32))), **scalars))]
+        return [encode(Inst.make("salu", NO_WAITS, f=rng.randrange(len(SALU)), bi=1, imm=rng.choice((1, 2, 3, rng.getrandbits(32))), **scalars))]
     if kind == 2:
-        return [encode(Inst.make("salu", f=rng.randrange(len(SALU)), **scalars))]
+        return [encode(Inst.make("salu", NO_WAITS, f=rng.randrange(len(SALU)), **scalars))]
     if kind == 3:
         return [encode(Inst.make("fence", mask=rng.randrange(64)))]
     view = Inst.make("vset", v=rng.randrange(1, 32), space=0, dtype=int(Dtype.I32), base=rng.randrange(0, 4096, 4), rs=8)

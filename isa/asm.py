@@ -29,6 +29,7 @@ from isa.text import TextError, guess, parse_inst, parse_record, parse_word
 
 _LENGTH = re.compile(r"\blen[ \t]*=[ \t]*([A-Za-z_][\w.]*)[ \t]*(?=,|$)")  # the one operand that may be a label: a loop's length, up to that label
 _INCLUDES = 16
+_WIDTH = 160  # of an excerpt in an error
 
 
 def assemble_file(path: str | PathLike[str], chip: Chip | str | None = None) -> Image:
@@ -65,9 +66,16 @@ class _Source:
     def fail(self, what: str, line: int, column: int, width: int = 1, hint: str = "") -> NoReturn:
         lines = self.text.split("\n")
         excerpt = lines[line - 1].rstrip("\r") if 0 < line <= len(lines) else ""
+        if len(excerpt) > _WIDTH:  # of a very long line, what is around the fault
+            cut = max(column - 1 - _WIDTH // 2, 0)
+            excerpt, column, width = excerpt[cut : cut + _WIDTH], column - cut, min(width, _WIDTH)
+            where = f"{self.name}:{line}:{column + cut}"
+        else:
+            where = f"{self.name}:{line}:{column}"
+        what = what if len(what) <= 2 * _WIDTH else f"{what[:_WIDTH]}…"
         # tabs are kept in front of the caret, so that it stands where the reader sees the fault
         blank = "".join("\t" if c == "\t" else " " for c in excerpt[: column - 1])
-        raise AssemblyError(f"{what}\n    {excerpt}\n    {blank}{'^' * max(width, 1)}", f"{self.name}:{line}:{column}", hint)
+        raise AssemblyError(f"{what}\n    {excerpt}\n    {blank}{'^' * max(width, 1)}", where, hint)
 
     def fail_at(self, token: Token, error: TextError) -> NoReturn:
         """Point at the piece of `token` that the error names."""

@@ -2,10 +2,10 @@
 
     for finding in lint(load_image("minilm.llmchip")):    print(finding)         check: errors only; lint: warnings too
 
-Replays the program (`isa.trace`), every iteration of every loop, and checks each word: kinds, bounds and alignment of its
-operands here, their agreement in `isa.agreement`; memory never written and races between engines in `isa.hazards`; what can never
-matter (implied waits, unreachable words, dead stores) in `isa.waste`. Imports nothing of planner, scheduler and emulator,
-on purpose; `overlaps_itself` restates the emulator's rule, because it must predict that trap.
+Replays the program (`isa.trace`; of long loops only as many iterations as prove the rest, `isa.steady`) and checks each word:
+kinds, bounds and alignment of its operands here, their agreement in `isa.agreement`; memory never written and races between
+engines in `isa.hazards`; what can never matter (implied waits, unreachable words, dead stores) in `isa.waste`. Imports nothing of
+planner, scheduler and emulator, on purpose; `overlaps_itself` restates the emulator's rule, because it must predict that trap.
 
 What is proved: every word keeps the rules of the table, and every pair of words that touch the same byte, one of them writing,
 is ordered by counts, fences or the order of one engine. So every execution that the chip may choose gives the bits of program
@@ -21,11 +21,11 @@ from isa.image import Image
 from isa.records import Entry, PlanRecord
 from isa.spec import LOOP_LEVELS, WORD_BYTES, Access, Dtype, Field, Region, Space
 from isa.text import format_inst
-from isa.trace import Dispatch, ReplayError, trace
+from isa.trace import Cut, Dispatch, ReplayError, trace
 from isa.views import Extents, View, access_of
 
 MAX_FINDINGS = 100
-_PAGE = 1 << 14
+_PAGE, _MANY, _EVERYWHERE = 1 << 14, 1 << 12, -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def lint(image: Image, entry: str | None = None, values: Mapping[str, int] | Non
     return _analyse(image, entry, values, waste=True)
 
 
-def _analyse(image: Image, entry: str | None, values: Mapping[str, int] | None, waste: bool) -> list[Finding]:
+def _analyse(image: Image, entry: str | None, values: Mapping[str, int] | None, waste: bool, shortcuts: bool = True) -> list[Finding]:
     from isa.hazards import check_hazards, group  # numpy only when needed
     from isa.waste import Waste
 
@@ -115,15 +115,18 @@ def _analyse(image: Image, entry: str | None, values: Mapping[str, int] | None, 
         buffers = _Buffers(image, point)
         ends = ({s.name: s.minimum for s in point.scalars}, {s.name: s.maximum for s in point.scalars})
         for given in (values,) if values is not None else ends[: 2 if point.scalars else 1]:
+            cuts: list[Cut] | None = [] if shortcuts else None
             words: list[Dispatch] = []
             try:
-                words.extend(trace(image, point.name, given, control=True))
+                words.extend(trace(image, point.name, given, control=True, cuts=cuts))
             except ReplayError as error:
                 findings.add("structure", error.pc, error.inst, error.what)
                 continue
             touches = group(_sound_touches(image, words, buffers, findings))
-            order = check_hazards(image, point, words, touches, findings)
-            if waste:
+            order = check_hazards(image, point, words, touches, findings, cuts or ())
+            if cuts and (order is None or findings.found):  # not proved: every iteration after all
+                return _analyse(image, entry, values, waste, shortcuts=False)
+            if waste and order is not None:
                 useless.observe(point, words, touches, order)
     if waste and not findings.found and entry is None:
         useless.report(findings)
@@ -245,14 +248,15 @@ class _Buffers:
 
     def _add(self, space: Space, region: Region, record: tuple[int, int, int, int]) -> None:
         self.described.add((space, region))
-        for page in range(record[0] // _PAGE, -(-record[1] // _PAGE)):
+        pages = range(record[0] // _PAGE, -(-record[1] // _PAGE))
+        for page in pages if len(pages) <= _MANY else (_EVERYWHERE,):
             self.records.setdefault((space, region, page), []).append(record)
 
     def problem(self, view: View, low: int, high: int, word: int) -> str:
         memory = view.space, view.region if view.space is Space.DRAM else Region.WEIGHTS
         if memory not in self.described:
             return ""
-        for begin, end, first, last in self.records.get((*memory, low // _PAGE), ()):
+        for begin, end, first, last in (*self.records.get((*memory, low // _PAGE), ()), *self.records.get((*memory, _EVERYWHERE), ())):
             if begin <= low and high <= end and first <= word <= last:
                 return ""
         return f"bytes {low:#x} to {high:#x} do not lie inside one buffer that is alive here"

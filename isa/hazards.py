@@ -22,7 +22,8 @@ from isa.check import Findings, Touch, capacity
 from isa.image import Image
 from isa.records import Entry
 from isa.spec import DMA_ENGINES, NO_WAIT, QUEUES, Access, Engine, Region, Space
-from isa.trace import Dispatch
+from isa.steady import Snapshot, is_steady
+from isa.trace import Cut, Dispatch
 from isa.views import View
 
 Memory = tuple[Space, Region]
@@ -54,12 +55,21 @@ def group(touches: Iterable[tuple[int, Touch]]) -> Touches:
     return Touches(by_word, grains, written)
 
 
-def check_hazards(image: Image, entry: Entry, words: Sequence[Dispatch], touches: Touches, findings: Findings) -> "Order":
-    """Add a finding for each race, read of memory never written, and output that is not written."""
+def check_hazards(
+    image: Image, entry: Entry, words: Sequence[Dispatch], touches: Touches, findings: Findings, cuts: Sequence[Cut] = ()
+) -> "Order | None":
+    """Add a finding for each race, read of memory never written, and output that is not written.
+
+    `cuts` are loops of which `words` leaves out iterations. None if one of them turns out not to be steady: nothing is proved then.
+    """
+    marks = {number for cut in cuts for number in (cut.begin, cut.before, cut.at)}
+    seen: dict[int, Snapshot] = {}
     grains, written = touches.grains, touches.written
     shadows = {memory: Shadow(image, memory, grain) for memory, grain in grains.items() if memory in written or not _is_constant(image, memory)}
     order = Order()
     for index, word in enumerate(words):
+        if index in marks:
+            seen[index] = _snapshot(order, shadows)
         known = order.dispatch(word)
         mine = [(touch, shadow) for touch in touches.by_word.get(index, ()) if (shadow := shadows.get(memory_of(touch.view))) is not None]
         for touch, shadow in mine:
@@ -68,7 +78,15 @@ def check_hazards(image: Image, entry: Entry, words: Sequence[Dispatch], touches
         for touch, shadow in mine:
             shadow.record(touch, order)
     _check_outputs(entry, words, shadows, findings)
+    if not all(is_steady(seen[cut.begin].issued, seen[cut.before], seen[cut.at], order.knew) for cut in cuts):
+        return None
     return order
+
+
+def _snapshot(order: "Order", shadows: Mapping[Memory, "Shadow"]) -> Snapshot:
+    last: dict[tuple[Any, ...], NDArray[np.int32]] = {(*memory, *key): cells.copy() for memory, shadow in shadows.items() for key, cells in shadow.last.items()}
+    defined: dict[tuple[Any, ...], NDArray[np.bool_]] = {memory: shadow.defined.copy() for memory, shadow in shadows.items()}
+    return Snapshot(list(order.issued), list(order.dispatched), last, defined)
 
 
 def memory_of(view: View) -> Memory:

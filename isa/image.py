@@ -24,7 +24,7 @@ from isa.container import DAMAGED, MAGIC, Data, pack, unpack
 from isa.errors import ChipError, ImageError
 from isa.files import write_atomic
 from isa.records import DebugMap, DebugNode, Entry, PlanRecord, Scalar, Span, Step, Tap, TensorSpec, pick
-from isa.spec import LOOP_LEVELS, WORD_BYTES, Region
+from isa.spec import LOOP_LEVELS, WORD_BYTES, Dtype, Region
 
 __all__ = [
     "Data", "DebugMap", "DebugNode", "Entry", "Image", "PlanRecord", "Scalar", "Span", "Step", "Tap", "TensorSpec",
@@ -180,6 +180,8 @@ def check_image(image: Image, where: str = "image") -> None:
         raise ImageError(f"section {section}: {problem}", where, "the program that wrote this image is at fault; compile the model again")
 
 
+_INTEGERS, _FLOATS = ("bool", "uint8", "int8", "int16", "int32", "int64"), ("float32", "float16", "bfloat16")
+_USER_TYPES = {**dict.fromkeys(_INTEGERS, False), **dict.fromkeys(_FLOATS, True)}  # of inputs and outputs: whether they are floats
 _SECTIONS = ("code", "weights", "const", "layout", "plan", "debug", "metadata", "chip")
 
 
@@ -254,6 +256,9 @@ def _region_problems(image: Image) -> Iterator[str]:
 def _entry_problems(image: Image) -> Iterator[str]:
     if not image.entries:
         yield "no entry point"
+    for tensor in (t for entry in image.entries for t in (*entry.inputs, *entry.outputs)):
+        if tensor.storage is Dtype.I4 or tensor.storage.is_float != _USER_TYPES.get(tensor.dtype):
+            yield f"tensor {tensor.name} of type '{tensor.dtype}' cannot be stored as {tensor.storage.name.lower()}"
     if len({entry.name for entry in image.entries}) != len(image.entries):
         yield "two entry points have one name"
     for entry in image.entries:
@@ -262,6 +267,8 @@ def _entry_problems(image: Image) -> Iterator[str]:
         for scalar in entry.scalars:
             if scalar.offset % 4 or not 0 <= scalar.offset <= image.size(Region.PARAMS) - 4:
                 yield f"scalar {scalar.name} of entry {entry.name} at {scalar.offset:#x} is not in region params"
+            if not -(2**31) <= scalar.minimum <= scalar.maximum < 2**31:
+                yield f"scalar {scalar.name} of entry {entry.name} has the range {scalar.minimum} to {scalar.maximum}, which is not one of int32"
 
 
 def _flat(data: Data) -> Data:

@@ -7,7 +7,7 @@ Lines are made one at a time, so that a long program starts printing at once.
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 
 from isa.codec import IllegalWord, Inst, decode
@@ -78,13 +78,14 @@ def lines(image: Image) -> Iterator[Line]:
     tracker, loops = ViewTracker(Symbols(image)), list[int]()
     for pc in range(0, len(image.code) - len(image.code) % WORD_BYTES, WORD_BYTES):
         loops = [stop for stop in loops if stop > pc]
-        line = Line(pc, image.word(pc), None, "", len(loops), nodes[pc // WORD_BYTES] if nodes else (), entries.get(pc, ()))
+        raw, about, names = image.word(pc), nodes[pc // WORD_BYTES] if nodes else (), entries.get(pc, ())
         try:
-            inst = decode(line.raw)
+            inst = decode(raw)
         except IllegalWord as error:
-            yield replace(line, fault=str(error))
+            yield Line(pc, raw, None, str(error), len(loops), about, names)
             continue
-        yield replace(line, inst=inst, operands=tracker.operands(pc // WORD_BYTES, inst), notes=tracker.notes(inst))
+        operands = tracker.operands(pc // WORD_BYTES, inst) if inst.row.views else ()
+        yield Line(pc, raw, inst, "", len(loops), about, names, operands, tracker.notes(inst))
         tracker.step(inst)
         loops = (loops + _loop_ends(inst, pc))[:LOOP_LEVELS]
 

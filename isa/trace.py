@@ -17,6 +17,8 @@ from isa.views import Extents, View, extents_of
 
 Loader = Callable[[View], int]
 MAX_WORDS = 2_000_000
+_UNSTEADY = frozenset({"salu", "sld", "vadd", "halt"})  # words after which no two iterations need be alike
+_CONSTANT = (Region.WEIGHTS, Region.CONST)
 
 
 class ReplayError(Exception):
@@ -65,8 +67,13 @@ def is_empty(inst: Inst, operands: Mapping[str, int]) -> bool:
     return any(operands.get(name) == 0 for field in inst.row.views for name in field.dims)
 
 
-def trace(image: Image, entry: str | None = None, values: Mapping[str, int] | None = None, *, control: bool = False) -> Iterator[Dispatch]:
-    """The words of one launch. `values` gives scalar arguments by name; the others take their maximum."""
+def trace(
+    image: Image, entry: str | None = None, values: Mapping[str, int] | None = None, *, control: bool = False, cuts: "list[Cut] | None" = None
+) -> Iterator[Dispatch]:
+    """The words of one launch. `values` gives scalar arguments by name; the others take their maximum.
+
+    With a list for `cuts`, iterations of long loops are left out where `isa.steady` may prove that they repeat; each is noted there.
+    """
     start = image.entry(entry)
     given = values or {}
     params = {scalar.offset: given.get(scalar.name, scalar.maximum) for scalar in start.scalars}
@@ -79,23 +86,26 @@ def trace(image: Image, entry: str | None = None, values: Mapping[str, int] | No
             return int.from_bytes(constant[view.base : view.base + 4], "little", signed=True)
         raise ValueError(f"the scalar at {view} is neither constant nor an argument of entry {start.name}: its value is not known before the launch")
 
-    return replay(image.code, start.pc, load=load, control=control)
+    return replay(image.code, start.pc, load=load, control=control, cuts=cuts)
 
 
 def replay(
-    code: Data, pc: int = 0, scalars: Sequence[int] = (), load: Loader | None = None, *, control: bool = False, limit: int = MAX_WORDS
-) -> Iterator[Dispatch]:
+    code: Data, pc: int = 0, scalars: Sequence[int] = (), load: Loader | None = None, *, control: bool = False, limit: int = MAX_WORDS,
+    cuts: "list[Cut] | None" = None,
+) -> Iterator[Dispatch]:  # fmt: skip
     """The words that are dispatched from byte address `pc` up to `halt`, control words only with `control`.
 
     `scalars` are the initial scalar registers, `load` what `sld` finds. Raises ReplayError.
     """
     core = _Core(code, pc, list(scalars) + [0] * (SCALARS - len(scalars)), load or _no_load)
+    core.cuts = cuts
     for _ in range(limit):
         here = core.pc
         word = core.fetch()
         try:
             dispatch = core.resolve(here, word)
             core.pc += WORD_BYTES
+            core.executed += 1
             if word.engine is not Engine.CTL:
                 yield dispatch
             else:
@@ -117,6 +127,19 @@ class _Loop:
     start: int
     end: int
     count: int
+    period: int = 0
+    cut: "Cut | None" = None
+
+
+@dataclass(slots=True)
+class Cut:
+    """A loop of which iterations were left out. Word numbers: where it begins, where the last two periods before the cut end."""
+
+    begin: int
+    before: int = 0
+    at: int = 0
+    first: int = 0
+    leave_out: int = 0
 
 
 @dataclass(slots=True)
@@ -147,11 +170,16 @@ class _Core:
         self.loops: list[_Loop] = []
         self.halted = False
         self.decoded: dict[int, _Word] = {}
+        self.cuts: list[Cut] | None = None
+        self.executed = 0
 
     def fetch(self) -> _Word:
-        word = self.decoded.get(self.pc)
+        return self.fetch_at(self.pc)
+
+    def fetch_at(self, pc: int) -> _Word:
+        word = self.decoded.get(pc)
         if word is None:
-            word = self.decoded[self.pc] = _decode_at(self.code, self.pc)
+            word = self.decoded[pc] = _decode_at(self.code, pc)
         return word
 
     def resolve(self, pc: int, word: _Word) -> Dispatch:
@@ -183,6 +211,12 @@ class _Core:
     def next_iteration(self) -> None:
         inner = self.loops[-1]
         self.indices[inner.level] += 1
+        cut = inner.cut
+        if cut is not None and self.indices[inner.level] == cut.first - inner.period:
+            cut.before = self.executed
+        if cut is not None and self.indices[inner.level] == cut.first:
+            cut.at = self.executed
+            self.indices[inner.level] += cut.leave_out
         if self.indices[inner.level] < inner.count:
             self.pc = inner.start
         else:
@@ -234,6 +268,34 @@ def _loop(core: _Core, word: Dispatch) -> None:
         core.pc = end
     else:
         core.loops.append(_Loop(level, core.pc, end, count))
+        if core.cuts is not None and len(core.loops) == 1:
+            _cut(core, core.loops[0])
+
+
+def _cut(core: _Core, loop: _Loop) -> None:
+    """Leave out iterations of an outermost loop if its views come back after some period."""
+    from isa.steady import period_of, skipped
+
+    body = [core.fetch_at(pc) for pc in range(loop.start, loop.end, WORD_BYTES)]
+    steps = [(step, register.view) for register in core.registers.values() for step in register.steps]
+    views: dict[int, View] = {}  # set in the body
+    for word in body:
+        named = word.operands
+        if word.inst.mnemonic in _UNSTEADY or (word.inst.mnemonic == "vinc" and named["v"] not in views):
+            return
+        if word.inst.mnemonic == "vset":
+            views[named["v"]] = view_of(named)
+        elif word.inst.mnemonic == "vinc":
+            steps.append(((named["level"], named["inc"], named["div"], named["mod"]), views[named["v"]]))
+    moving = [
+        (div, mod, view.space is Space.DRAM and view.region in _CONSTANT)
+        for (level, inc, div, mod), view in steps if level == loop.level and inc
+    ]  # fmt: skip
+    loop.period = period_of(moving) or 0
+    found = skipped(loop.count, loop.period) if loop.period else None
+    if found is not None and core.cuts is not None:
+        loop.cut = Cut(core.executed, first=found[0], leave_out=found[1])
+        core.cuts.append(loop.cut)
 
 
 _SALU: tuple[Callable[[int, int], int], ...] = (

@@ -2,19 +2,21 @@
 
     comparison = compare(old, new)    comparison.engines["mxu"] == (12, 10)    [part for part in comparison.parts if part.changed]
 
-Words are compared by their text; addresses in memory count, `pc` does not.
+Words are compared by their text; addresses in memory count, `pc` does not. Cycles come from a timing run of each program:
+the total, and for engines and nodes the cycles in which an engine works for them (those of different engines overlap).
 """
 
 import difflib
 from collections import Counter
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
 from isa.image import Image
 from isa.listing import Line, lines, operation
-from isa.spec import Engine
+from isa.spec import WORD_BYTES, Engine
+from isa.trace import ReplayError
 
 _ENOUGH = 4000  # words; longer stretches are compared without difflib's quadratic search
 
@@ -41,6 +43,7 @@ class Part:
     node: str
     title: str
     rows: tuple[Row, ...]
+    busy: tuple[int, int] = (0, 0)
 
     @property
     def changed(self) -> bool:
@@ -55,6 +58,7 @@ class Part:
 class Comparison:
     parts: tuple[Part, ...]
     engines: dict[str, tuple[int, int]]
+    cycles: dict[str, tuple[int, int]] = field(default_factory=dict)  # empty when a program's time is not known
 
     @property
     def same(self) -> bool:
@@ -63,11 +67,18 @@ class Comparison:
     def as_dict(self) -> dict[str, Any]:
         return {
             "same": self.same, "words": {name: list(pair) for name, pair in self.engines.items()},
-            "nodes": [
-                {"node": part.node, "words": list(part.counts), "changed": part.changed, "rows": [_row(row) for row in part.rows] if part.changed else []}
-                for part in self.parts
-            ],
+            "cycles": {name: list(pair) for name, pair in self.cycles.items()},
+            "nodes": [_part(part) for part in self.parts],
         }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Times:
+    """What a timing run says: cycles in all, of each engine, and of each word over all its executions."""
+
+    total: int
+    engines: Mapping[str, int]
+    words: Mapping[int, int]
 
 
 @dataclass(frozen=True)
@@ -80,13 +91,39 @@ class _Stretch:
 def compare(a: Image, b: Image) -> Comparison:
     """Align two programs."""
     left, right = _stretches(a), _stretches(b)
+    times = _times(a), _times(b)
     parts = []
     for mine, other in _align([s.node for s in left], [s.node for s in right]):
         one, two = (left[mine] if mine is not None else None), (right[other] if other is not None else None)
         known = one or two
         assert known is not None
-        parts.append(Part(known.node, f"{known.node} ({known.op})" if known.op else known.node, _rows(one, two)))
-    return Comparison(tuple(parts), _engines(left, right))
+        title = f"{known.node} ({known.op})" if known.op else known.node
+        parts.append(Part(known.node, title, _rows(one, two), (_busy(one, times[0]), _busy(two, times[1]))))
+    return Comparison(tuple(parts), _engines(left, right), _cycles(*times))
+
+
+def _times(image: Image) -> _Times | None:
+    """None for a program that cannot be followed without data, or not at all."""
+    from emulator.timing.simulate import simulate  # numpy only when needed
+
+    try:
+        timeline = simulate(image)
+    except ReplayError:
+        return None
+    words = [0] * (image.words + 1)
+    for word, start, end in zip(timeline.words, timeline.work_start.tolist(), timeline.work_end.tolist(), strict=True):
+        words[word.pc // WORD_BYTES] += end - start
+    return _Times(timeline.cycles, {e.value: timeline.busy(e) for e in Engine}, {i * WORD_BYTES: busy for i, busy in enumerate(words)})
+
+
+def _busy(stretch: _Stretch | None, times: _Times | None) -> int:
+    return sum(times.words.get(word.pc, 0) for word in stretch.words) if stretch and times else 0
+
+
+def _cycles(a: _Times | None, b: _Times | None) -> dict[str, tuple[int, int]]:
+    if a is None or b is None:
+        return {}
+    return {**{name: (a.engines[name], b.engines[name]) for name in a.engines}, "all": (a.total, b.total)}
 
 
 def _stretches(image: Image) -> list[_Stretch]:
@@ -136,6 +173,11 @@ def _engines(left: list[_Stretch], right: list[_Stretch]) -> dict[str, tuple[int
     counts = {engine.value: (a[engine], b[engine]) for engine in Engine}
     illegal = (a[None], b[None])
     return {**counts, **({"illegal": illegal} if any(illegal) else {}), "all": (a.total(), b.total())}
+
+
+def _part(part: Part) -> dict[str, Any]:
+    rows = [_row(row) for row in part.rows] if part.changed else []
+    return {"node": part.node, "words": list(part.counts), "busy": list(part.busy), "changed": part.changed, "rows": rows}
 
 
 def _row(row: Row) -> dict[str, Any]:

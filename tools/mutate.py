@@ -58,7 +58,7 @@ def _count(flags: Iterable[object]) -> int:
 
 
 @click.command()
-@click.option("--models", default=",".join(MODELS), help="which of the stock models, comma separated")
+@click.option("--models", default=",".join(("loop", *MODELS)), help="which programs, comma separated")
 @click.option("--each", default=100, help="faults of each kind in each model")
 @click.option("--seed", default=0, help="which faults")
 @click.option("--json", "as_json", is_flag=True, help="every verdict, one per line")

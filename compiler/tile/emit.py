@@ -9,7 +9,7 @@ from torch import fx
 from compiler.tile import emit_elementwise as elementwise
 from compiler.tile import emit_matmul, emit_rows
 from compiler.tile.emitter import Cut, Emitter
-from compiler.tile.graph import op_name, shape
+from compiler.tile.graph import Role, op_name, role, shape
 from compiler.tile.ir import Buffer, Op
 from compiler.tile.kernels import Kernel
 from compiler.tile.layout import Range
@@ -116,10 +116,17 @@ def block_rows(chip: Chip) -> int:
 SLICE_BYTES = 1 << 20  # of weights, loaded by one word: small enough to start early and to find room, large enough to keep counts short
 
 
+def is_column_separable(kernel: Kernel) -> bool:
+    """Whether every operation behind the kernel's matmul treats columns one by one, so that the output can be cut both ways."""
+    names = [op_name(n) for n in kernel.nodes]
+    plain = all(role(n) in (Role.MATMUL, Role.DEQUANTIZE, Role.ELEMENTWISE) for n in kernel.nodes)
+    return plain and names[0] == "matmul_i8" and names.count("matmul_i8") == 1 and len({shape(n) for n in kernel.nodes}) == 1
+
+
 def slice_width(k: int, n: int, chip: Chip) -> int:
     """Columns of weights that one word loads: about SLICE_BYTES, whole columns of the array, slices of nearly equal size."""
     slices = ceil_div(k * n, SLICE_BYTES)
-    return ceil_div(ceil_div(n, slices), chip.mxu.cols) * chip.mxu.cols if slices > 1 else 1 << 30
+    return ceil_div(ceil_div(n, slices), chip.mxu.cols) * chip.mxu.cols
 
 
 def head_groups(kernel: Kernel, chip: Chip) -> int:
@@ -144,10 +151,15 @@ def cuts(kernel: Kernel, chip: Chip) -> Iterator[Cut]:
     k = max((shape(m.args[0])[-1] for m in matmuls), default=1)  # type: ignore[arg-type]
     most = MAX_POINTS if any(len(shape(m.args[1])) > 2 for m in matmuls) else block_rows(chip)  # type: ignore[arg-type]
     rows = [r for r in (most >> i for i in range(10)) if 0 < r < 2 * total] or [1]
-    widths = [w for w in (slice_width(k, n, chip), 1024, 256, 64, 16) if w == 1 << 30 or w < n] or [n]
+    widest = min(slice_width(k, n, chip), n)
+    widths = [widest, *(w for w in (1024, 256, 64, 16) if w < widest)]
     groups = head_groups(kernel, chip)
     if groups > 1:
         yield Cut(min(MAX_POINTS, total), groups=groups)
+    if is_column_separable(kernel) and total > rows[0]:
+        for keep in (True, False):
+            for r in (1024, 512, 256, 128):
+                yield Cut(min(r, total), groups=ceil_div(n, slice_width(k, n, chip)), keep=keep)
     for keep in (True, False) if matmuls else (True,):
         for r in rows:
             for width in widths if matmuls else (1 << 30,):

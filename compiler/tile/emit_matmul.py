@@ -70,7 +70,7 @@ def emit(e: Emitter, node: fx.Node, target: fx.Node, residual: Layout | None) ->
     bias = e.operand(bias_node, rank) if isinstance(bias_node, fx.Node) else None
     sizes = e.block_shape(node)
     out, n = e.result(target), sizes[-1]
-    start = e.group * n if e.cut.groups > 1 else 0  # of this group's columns among those of the weights
+    start = out.logical.offset % shape(node)[-1] if e.cut.groups > 1 else 0  # of this group's columns among those of the weights
     step = min(e.cut.n, n)
     tap = _row_max(e, node, target, sizes) if step >= n else None
     for low in range(0, n, step):

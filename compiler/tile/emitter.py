@@ -16,6 +16,7 @@ from compiler.tile.kernels import Kernel
 from compiler.tile.layout import DMA_LIMITS, Layout, Range, contiguous, dense, pieces
 from compiler.tile.storage import Storage, apply_view
 from isa.spec import ISA, Dtype, Kind, Region, Space
+from isa.timing import ceil_div
 
 FLAT = Buffer("flat", Space.DRAM, 0)  # the row-major flattened value, for debug taps
 
@@ -46,7 +47,7 @@ def columns(layout: Layout, low: int, high: int) -> Layout:
 class Cut:
     """How a kernel is cut: rows per block, columns and depth of a weight tile, whether weights stay for all blocks.
 
-    With `groups`, the dimension behind the row domain (output columns, heads) is cut into as many equal parts, too.
+    With `groups`, the dimension behind the row domain (output columns, heads) is cut into as many parts, too, as equal as can be.
     """
 
     rows: int
@@ -90,8 +91,8 @@ class Emitter:
         """The part of a tensor of these sizes, whose first dimension is the reader's dimension `lead`, that the block covers."""
         ranges, axis = self.ranges[lead:], len(self.ranges) - lead
         if self.cut.groups > 1 and 0 <= axis < len(sizes):
-            part = sizes[axis] // self.cut.groups
-            ranges = (*ranges, (self.group * part, (self.group + 1) * part))
+            part = ceil_div(sizes[axis], self.cut.groups)
+            ranges = (*ranges, (min(self.group * part, sizes[axis]), min((self.group + 1) * part, sizes[axis])))
         return ranges
 
     def block_shape(self, node: fx.Node) -> tuple[int, ...]:

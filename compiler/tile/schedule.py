@@ -19,29 +19,29 @@ from isa.spec import Access, Engine, Region, Space
 
 WINDOW = 160  # how many ops beyond the oldest waiting one may be considered
 ALIGN = 64
-FILL = 0.92  # share of a memory that early words may fill: the rest is for gaps in the plan
+FILLS = (0.98, 0.92, 0.8)  # shares of a memory that early words may fill: the rest is for gaps in the plan
 NEVER_WRITTEN = (Region.WEIGHTS, Region.CONST, Region.IN)
 
 Cycles = Callable[[Op], int]
 
 
-def schedule(program: Program, chip: Chip, cycles: Cycles, window: int = WINDOW) -> Program:
+def schedule(program: Program, chip: Chip, cycles: Cycles, fill: float = FILLS[0], window: int = WINDOW) -> Program:
     """The same ops in an order that keeps the engines busy. Bits cannot change: every conflict keeps its order.
 
-    What stands before, in and after the loop is scheduled by itself.
+    What stands before, in and after the loop is scheduled by itself. Words that go early may fill the share `fill` of each memory.
     """
     if program.loop is None:
-        return Program(_ordered(program, 0, len(program.ops), chip, cycles, window))
+        return Program(_ordered(program, 0, len(program.ops), chip, cycles, fill, window))
     first, end = program.loop.first, program.loop.end
-    parts = [_ordered(program, a, b, chip, cycles, window) for a, b in ((0, first), (first, end), (end, len(program.ops)))]
+    parts = [_ordered(program, a, b, chip, cycles, fill, window) for a, b in ((0, first), (first, end), (end, len(program.ops)))]
     return Program((*parts[0], *parts[1], *parts[2]), program.loop)
 
 
-def _ordered(program: Program, first: int, end: int, chip: Chip, cycles: Cycles, window: int) -> tuple[Op, ...]:
+def _ordered(program: Program, first: int, end: int, chip: Chip, cycles: Cycles, fill: float, window: int) -> tuple[Op, ...]:
     """Ops first .. end of `program` in their new order. Buffers alive beyond these ops count as alive throughout."""
     crossing = [buffer for buffer, (a, b) in live_ranges(program).items() if a < end and b >= first and (a < first or b >= end)]
     ops = program.ops[first:end]
-    return tuple(ops[i] for i in _Scheduler(Program(ops), chip, cycles, window, frozenset(crossing)).order())
+    return tuple(ops[i] for i in _Scheduler(Program(ops), chip, cycles, fill, window, frozenset(crossing)).order())
 
 
 def predecessors(ops: Sequence[Op]) -> list[list[int]]:
@@ -71,6 +71,7 @@ class _Scheduler:
     program: Program
     chip: Chip
     cycles: Cycles
+    fill: float
     window: int
     resident: frozenset[Buffer] = frozenset()
     free_at: dict[Engine, int] = field(default_factory=dict)
@@ -85,7 +86,7 @@ class _Scheduler:
             for other in earlier:
                 after[other].append(index)
         sizes = ((Space.SRAM, self.chip.sram.bytes), (Space.ACC, self.chip.acc.bytes))
-        memory = {space: _Occupancy(self.program, space, size, self.resident) for space, size in sizes}
+        memory = {space: _Occupancy(self.program, space, int(size * self.fill), self.resident) for space, size in sizes}
         finish = [0] * len(ops)
         done = [False] * len(ops)
         ready = [i for i in range(min(self.window, len(ops))) if not missing[i]]
@@ -141,7 +142,7 @@ class _Occupancy:
     """Bytes alive in one memory at each point of the original order; words issued early add to the points they skip."""
 
     def __init__(self, program: Program, space: Space, capacity: int, resident: frozenset[Buffer]) -> None:
-        self.limit = int(capacity * FILL) - sum(-(-b.bytes // ALIGN) * ALIGN for b in resident if b.space is space)
+        self.limit = capacity - sum(-(-b.bytes // ALIGN) * ALIGN for b in resident if b.space is space)
         self.alive: NDArray[np.int64] = np.zeros(len(program.ops) + 1, np.int64)
         self.news: dict[int, int] = {}
         for buffer, (first, last) in live_ranges(program).items():

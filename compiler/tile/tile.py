@@ -12,9 +12,9 @@ from torch import fx
 
 from compiler.tile.emit import emit_kernel, fit
 from compiler.tile.emitter import FLAT, Cut, Emitter
-from compiler.tile.graph import base, computing, dtype, shape
-from compiler.tile.ir import Buffer, Loop, Op, Program, Tap
+from compiler.tile.graph import Role, base, computing, dtype, role, shape
 from compiler.tile.interleave import interleave
+from compiler.tile.ir import Buffer, Loop, Op, Program, Tap
 from compiler.tile.kernels import Kernel, fuse
 from compiler.tile.layout import DMA_LIMITS, Layout, contiguous, dense, pieces
 from compiler.tile.loops import Repeat, find_loop, hoist
@@ -201,6 +201,7 @@ def _reside(
         _set_home(storage, node, Space.SRAM if fits else Space.DRAM, size[node], repeat)
         for i in range(first, last + 1) if fits else ():
             resident[i] += size[node]
+    _overwrite(kernels, live, storage, repeat, resident, size)
     found: list[Cut] = []
     while len(found) < len(kernels):
         index = len(found)
@@ -216,6 +217,51 @@ def _reside(
                 resident[i] -= size[victim]
             found = found[: live[victim][0]]
     return found
+
+
+def _overwrite(
+    kernels: Sequence[Kernel],
+    live: Mapping[fx.Node, tuple[int, int]],
+    storage: Storage,
+    repeat: Repeat | None,
+    resident: list[int],
+    size: Mapping[fx.Node, int],
+) -> None:
+    """Let a value live in the home of another of its kind that nobody needs meanwhile: the residual stream stays in one place.
+
+    It may begin in the kernel that reads the other for the last time, block by block, before it writes; and likewise end
+    in the kernel that writes the other's next value.
+    """
+    if repeat is None:
+        return
+    for old, new in repeat.carried.items():
+        home, own = storage.homes[new], live[new]
+        written = next(i for i, k in enumerate(kernels) if computing(new) in k.members)
+        last = max((i for i, k in enumerate(kernels) if i <= written and any(base(n) is old for m in k.nodes for n in m.all_input_nodes)), default=written)
+        for value, (first, end) in live.items():
+            twin = storage.homes[value].strides == home.strides and dtype(value) is dtype(new) and shape(value) == shape(new)
+            inside = own[0] <= last <= first <= end <= written
+            if value in (old, *repeat.carried.values()) or not twin or not inside or home.buffer.space is not Space.SRAM:
+                continue
+            if (first > last or _read_before_written(kernels[first], old, value)) and (end < written or _read_before_written(kernels[end], value, new)):
+                if storage.homes[value].buffer.space is Space.SRAM:
+                    for i in range(first, end + 1):
+                        resident[i] -= size[value]
+                for node in (value, *repeat.instances.get(value, ())):
+                    storage.homes[node] = home
+                last = end
+
+
+def _read_before_written(kernel: Kernel, read: fx.Node, written: fx.Node) -> bool:
+    """Whether every block of `kernel` has read its part of `read`, and no more, when it writes its part of `written`."""
+    order = {node: i for i, node in enumerate(kernel.nodes)}
+    for node in kernel.nodes:
+        for operand in node.all_input_nodes:
+            if base(operand) is read:
+                whole = operand is not read or shape(read)[: len(kernel.domain)] != kernel.domain or role(node) in (Role.MATMUL, Role.GATHER)
+                if whole or order[node] > order[computing(written)]:
+                    return False
+    return True
 
 
 def _set_home(storage: Storage, node: fx.Node, space: Space, size: int, repeat: Repeat | None) -> None:

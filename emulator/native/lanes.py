@@ -13,12 +13,14 @@ from numba import njit
 from emulator import functions as f
 from emulator.native.intrinsics import bits_of, float_of
 
-inline: Final[Any] = njit(nogil=True, inline="always")
+inline: Final[Any] = njit(nogil=True, forceinline=True)
 ZERO, ONE, TWO, HALF, INF = f.ZERO, f.ONE, f.TWO, f.HALF, f.INF
 EXP_MIN, EXP_MAX, LOG2E, EXP_C1, EXP_C2 = f.EXP_MIN, f.EXP_MAX, f.LOG2E, f.EXP_C1, f.EXP_C2
 P0, P1, P2, P3, P4, P5 = f.EXP_P
 ERF_SPLIT, ERF_MAX, ERF_CENTRE = f.ERF_SPLIT, f.ERF_MAX, f.ERF_CENTRE
-ERF_P, ERF_R, TANH_P = f.ERF_P, f.ERF_R, f.TANH_P
+A0, A1, A2, A3, A4, A5, A6 = f.ERF_P
+B0, B1, B2, B3, B4, B5, B6, B7 = f.ERF_R
+C0, C1, C2, C3, C4, C5 = f.TANH_P
 TANH_SPLIT, SQRT_HALF, SQRT_2_OVER_PI, GELU_CUBIC = f.TANH_SPLIT, f.SQRT_HALF, f.SQRT_2_OVER_PI, f.GELU_CUBIC
 SIGN: Final = np.int32(-(2**31))
 SIZE: Final = np.int32(2**31 - 1)
@@ -47,14 +49,6 @@ def exp(x):
 
 
 @inline
-def horner(x, coefficients):
-    p = x * coefficients[0] + coefficients[1]
-    for c in coefficients[2:]:
-        p = p * x + c
-    return p
-
-
-@inline
 def odd(x, size, near, far, split):
     signed = float_of(np.int32(bits_of(far) | (bits_of(x) & SIGN)))
     return near if size < split else signed
@@ -68,17 +62,20 @@ def absolute(x):
 @inline
 def erf(x):
     size = absolute(x)
-    near = x * horner(x * x, ERF_P) + x
+    z = x * x
+    near = x * ((((((z * A0 + A1) * z + A2) * z + A3) * z + A4) * z + A5) * z + A6) + x
     b = ERF_MAX if size > ERF_MAX else size
     far = exp_inside(-(b * b))
-    far = ONE - far * horner(b - ERF_CENTRE, ERF_R)
+    c = b - ERF_CENTRE
+    far = ONE - far * (((((((c * B0 + B1) * c + B2) * c + B3) * c + B4) * c + B5) * c + B6) * c + B7)
     return odd(x, size, near, far, ERF_SPLIT)
 
 
 @inline
 def tanh(x):
     size = absolute(x)
-    near = x * horner(x * x, TANH_P) + x
+    z = x * x
+    near = x * (((((z * C0 + C1) * z + C2) * z + C3) * z + C4) * z + C5) + x
     twice = size + size
     far = exp_inside(EXP_MAX if twice > EXP_MAX else twice)
     far = ONE - (ONE / (far + ONE)) * TWO

@@ -22,7 +22,7 @@ _NARROW, _WIDE = 60, 110
 @click.option("--all", "everything", is_flag=True, help="Show the nodes that are the same, too.")
 @common_options
 def command(a: str, b: str, everything: bool, as_json: bool, traceback: bool) -> int:
-    """Compare two programs (images or assembly text): nodes aligned, words side by side, words per engine.
+    """Compare two programs (images or assembly text): nodes aligned, words side by side, words and cycles per engine.
 
     Marks: | another word, - only in A, + only in B. Exit code 1 if the programs differ.
     """
@@ -44,7 +44,8 @@ def _print(comparison: Comparison, everything: bool) -> None:
 
 def _part(part: Part, width: int, colored: bool) -> Iterator[str]:
     before, after = part.counts
-    yield f"---- {part.title or 'code'}: {before} words, {after} words"
+    busy = f"; {part.busy[0]} and {part.busy[1]} cycles of work" if any(part.busy) else ""
+    yield f"---- {part.title or 'code'}: {before} and {after} words{busy}"
     for row in part.rows:
         text = _row(row, width)
         yield f"\x1b[{_STYLE[row.mark]}m{text}\x1b[0m" if colored and _STYLE[row.mark] else text
@@ -62,6 +63,17 @@ def _cell(line: Line | None, width: int) -> str:
 def _table(comparison: Comparison) -> None:
     changed = sum(part.changed for part in comparison.parts)
     click.echo(f"{changed} of {len(comparison.parts)} nodes differ" if changed else "the programs are the same")
-    click.echo(f"{'words':8}{'A':>8}{'B':>8}{'B-A':>8}")
+    title = f"{'':8}{'words A':>10}{'words B':>10}{'B-A':>10}"
+    click.echo(title + (f"{'cycles A':>14}{'cycles B':>14}{'B-A':>14}" if comparison.cycles else ""))
     for engine, (a, b) in comparison.engines.items():
-        click.echo(f"{engine:8}{a:8}{b:8}{b - a:+8}" if a != b else f"{engine:8}{a:8}{b:8}")
+        line = f"{engine:8}{a:10}{b:10}{_change(a, b):>10}"
+        if engine in comparison.cycles:
+            before, after = comparison.cycles[engine]
+            line += f"{before:14}{after:14}{_change(before, after):>14}"
+        click.echo(line.rstrip())
+    if comparison.cycles:
+        click.echo("cycles of an engine: those in which it works; all: from the first word to the last")
+
+
+def _change(a: int, b: int) -> str:
+    return f"{b - a:+}" if a != b else ""

@@ -26,8 +26,11 @@ _FLUSHED = 64  # lines shown at once before output is buffered
     ),
 )
 @click.argument("file")
-@click.option("-o", "output", metavar="P.s", type=click.Path(dir_okay=False), help="Write everything as text, data sections of 4 KiB or more beside it.")
-@click.option("--html", is_flag=True, help="Write one self-contained page instead: model source, graph, assembly, memory. [default file: FILE.html]")
+@click.option(
+    "-o", "output", metavar="PATH", type=click.Path(dir_okay=False),
+    help="Write everything as text, data sections of 4 KiB or more beside it; or the page of --html.",
+)  # fmt: skip
+@click.option("--html", is_flag=True, help="Write one self-contained page instead: model source, graph, assembly, memory. [default path: FILE.html]")
 @click.option("--source", is_flag=True, help="Interleave the model's source lines, the graph's nodes and where they come from.")
 @click.option("--engine", "engines", multiple=True, type=click.Choice([e.value for e in Engine]), help="Only words of this engine (repeatable).")
 @click.option("--node", "nodes", metavar="PATTERN", multiple=True, help="Only words of these nodes; * and ? match (repeatable).")
@@ -43,8 +46,8 @@ def command(
     FILE is an image or assembly text. With -o, the whole image is written as text that assembles to the very same bytes.
     """
     chosen = Filter(engines, nodes, *parse_range(pcs))
-    if output is not None and not html and (source or chosen != Filter()):
-        raise click.UsageError("-o P.s writes the whole image; it does not go with --source and filters", click.get_current_context())
+    if (output is not None or html) and (source or chosen != Filter()):
+        raise click.UsageError("-o and --html write the whole image; they do not go with --source and filters", click.get_current_context())
     image = open_program(file)
     chosen.check(image)
     if html:

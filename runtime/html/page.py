@@ -21,6 +21,7 @@ from isa.spec import ISA_VERSION, WORD_BYTES, Engine, Space
 from runtime.disassembly import fused_into
 
 _CONTEXT = 3  # source lines shown around those that nodes come from
+_PARTS = "several results: "
 _OTHERS = ("into ", "a view of ")  # reasons that name the node whose words compute this one
 ENGINES = tuple(engine.value for engine in Engine)
 
@@ -46,7 +47,7 @@ def report_data(image: Image, title: str) -> dict[str, Any]:
     """What the page shows, as plain values."""
     nodes = image.debug.nodes
     numbers = {node.name: number for number, node in enumerate(nodes)}
-    fused = fused_into(image)
+    fused, homes = fused_into(image), _homes(nodes)
     files = tuple(dict.fromkeys(node.file for node in nodes if node.line))
     listing = list(lines(image))
     code = [_word(line) for line in listing]
@@ -54,7 +55,7 @@ def report_data(image: Image, title: str) -> dict[str, Any]:
         "title": title, "isa": ISA_VERSION, "chip": image.chip.name, "words": image.words, "wordBytes": WORD_BYTES, "engines": ENGINES,
         "memories": {"SRAM": image.chip.sram.bytes, "ACC": image.chip.acc.bytes},
         "files": [{"name": _short(file), "lines": _source(file, nodes)} for file in files],
-        "nodes": [_node(node, files, numbers, fused) for node in nodes], "code": code,
+        "nodes": [_node(node, files, numbers, fused, homes) for node in nodes], "code": code,
         "loops": _loops(listing), "plan": [_buffer(record, numbers, code) for record in image.plan if record.space is not Space.DRAM],
     }  # fmt: skip
 
@@ -75,13 +76,24 @@ def _loops(listing: Sequence[Line]) -> list[list[Any]]:
     return found
 
 
-def _node(node: DebugNode, files: Sequence[str], numbers: dict[str, int], fused: dict[str, tuple[str, ...]]) -> dict[str, Any]:
-    target = next((node.reason[len(prefix) :] for prefix in _OTHERS if node.reason.startswith(prefix)), "")
+def _homes(nodes: Sequence[DebugNode]) -> dict[str, str]:
+    """For nodes that have no words of their own, the node whose words compute them."""
+    found = {part: node.name for node in nodes if node.reason.startswith(_PARTS) for part in node.reason[len(_PARTS) :].split(", ")}
+    for node in nodes:
+        target = next((node.reason[len(prefix) :] for prefix in _OTHERS if node.reason.startswith(prefix)), "")
+        if target:
+            found[node.name] = target
+    return found
+
+
+def _node(
+    node: DebugNode, files: Sequence[str], numbers: dict[str, int], fused: dict[str, tuple[str, ...]], homes: dict[str, str]
+) -> dict[str, Any]:
     return {
         "name": node.name, "op": operation(node), "type": f"{node.dtype}[{', '.join(map(str, node.shape))}]" if node.dtype else "", "status": node.status,
         "reason": node.reason, "file": files.index(node.file) if node.line else -1, "line": node.line, "place": source_place(node),
         "code": " ".join(node.code.split()), "origins": node.origins, "passes": node.passes, "fused": fused.get(node.name, ()),
-        "in": numbers.get(target, -1),
+        "in": numbers.get(homes.get(node.name, ""), -1),
     }  # fmt: skip
 
 

@@ -116,11 +116,12 @@ function highlight(name, nodes, word) {
 }
 function hover(nodes, word) { highlight("hot", nodes, word); Map_.draw(nodes, word); }
 function pin(nodes, from, word, keep) {
+  nodes = [...nodes.filter(n => !quiet(D.nodes[n])), ...nodes.filter(n => quiet(D.nodes[n]))];  // what computes comes first
   pinned = nodes.length || word !== undefined ? {nodes, word} : null;
-  const kept = nodes.filter(n => quiet(D.nodes[n]) && !graphKept.has(n));
+  const kept = nodes.every(n => quiet(D.nodes[n])) ? nodes.filter(n => !graphKept.has(n)) : [];
   if (kept.length && !$("quiet").checked) { kept.forEach(n => graphKept.add(n)); panes.graph.layout(); }
   const rows = highlight("pin", nodes, word);
-  for (const id in panes) if (id !== from && rows[id].length) panes[id].show(id === "code" && word !== undefined ? wordRow[word] : Math.min(...rows[id]));
+  for (const id in panes) if (id !== from && rows[id].length) panes[id].show(id === "code" && word !== undefined ? wordRow[word] : id === "graph" ? nodes[0] : Math.min(...rows[id]));
   panes.code.mark("here", word === undefined ? [] : [wordRow[word]]);
   details(nodes, word); Map_.draw(nodes, word);
   if (!keep) history.replaceState(null, "", nodes.length === 1 ? "#node=" + encodeURIComponent(D.nodes[nodes[0]].name) : " ");

@@ -11,7 +11,6 @@ from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
-
 from msgspec import structs
 
 from isa.agreement import disagreement

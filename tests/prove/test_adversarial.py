@@ -61,6 +61,13 @@ halt
 """
 
 
+# The vset comes after the dispatch of vop.
+MOVED = """vop f=add, d=v2, a=v2, rows=1, cols=8 @ lda<=0
+vset v=v2, space=sram, dtype=f32, base=64
+lda d=v2, a=v1, rows=1, cols=8
+sto d=v3, a=v2, rows=1, cols=8 @ lda<=0"""
+
+
 def outcomes(body: str) -> set[bytes]:
     """What different seeds leave in OUT; a trap counts as an outcome."""
     found = set()
@@ -88,8 +95,7 @@ def outcomes(body: str) -> set[bytes]:
         ("lda d=v2, a=v4, rows=1, cols=8 @ lda<=0\nsto d=v3, a=v2, rows=1, cols=8 @ lda<=0", False),
         ("sto d=v3, a=v2, rows=1, cols=8 @ lda<=0\nlda d=v2, a=v4, rows=1, cols=8", True),  # overwritten while it is being stored
         ("sto d=v3, a=v2, rows=1, cols=8 @ lda<=0\nlda d=v2, a=v4, rows=1, cols=8 @ sto<=0", False),
-        ("vop f=add, d=v2, a=v2, rows=1, cols=8 @ lda<=0\nvset v=v2, space=sram, dtype=f32, base=64\nlda d=v2, a=v1, rows=1, cols=8\n"
-         "sto d=v3, a=v2, rows=1, cols=8 @ lda<=0", False),  # the vset comes after the dispatch of vop
+        (MOVED, False),
     ],
 )  # fmt: skip
 def test_hand_written_races_show(body: str, racy: bool) -> None:

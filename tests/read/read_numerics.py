@@ -32,7 +32,7 @@ def row_sum(row: Array) -> np.float32:
         for i in range(step):
             lanes[i] = lanes[i] + lanes[i + step]
         step //= 2
-    return lanes[0]
+    return F32(lanes[0])
 
 
 def exp_rows(x: Array) -> tuple[Array, Array]:

@@ -97,7 +97,7 @@ def _steps(rng: random.Random) -> tuple[Step, ...]:
 
 def _free(rng: random.Random, depth: int) -> Any:
     """Any JSON value."""
-    kinds = [None, True, rng.getrandbits(60) - 2**59, rng.uniform(-1e9, 1e9), -0.0, 1e300, rng.choice(_ODD)]
+    kinds: list[Any] = [None, True, rng.getrandbits(60) - 2**59, rng.uniform(-1e9, 1e9), -0.0, 1e300, rng.choice(_ODD)]
     if depth:
         kinds += [[_free(rng, depth - 1) for _ in range(rng.randint(0, 3))], {key: _free(rng, depth - 1) for key in rng.sample(_ODD, rng.randint(0, 2))}]
     return rng.choice(kinds)

@@ -11,11 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isa.asm import assemble, assemble_file
+from isa.check import check
+from isa.directives import DIRECTIVES
 from isa.disasm import disassemble
 from isa.errors import AssemblyError
-from isa.expression import ExpressionError, evaluate
+from isa.expression import FUNCTIONS, ExpressionError, evaluate
 from isa.image import image_bytes
 from isa.spec import Dtype, Region, Space
+from runtime.executable import Executable
 
 NAMES = {"a": 6, "b": 4, "x": 1.5}
 
@@ -191,3 +194,24 @@ def test_pygments_finds_the_lexer() -> None:
     project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
     module, name = project["entry-points"]["pygments.lexers"]["llmchip"].split(":")
     assert hasattr(__import__(module, fromlist=[name]), name)
+
+
+def test_the_page_on_assembly_is_true() -> None:
+    """Breaks when docs/assembly.md leaves out a directive or a function, or its program does not run."""
+    text = Path("docs/assembly.md").read_text(encoding="utf-8")
+    for name in (*DIRECTIVES, "include"):
+        assert f".{name}" in text, name
+    for name in FUNCTIONS:
+        assert name in text, name
+    program = text.split("```asm\n")[1].split("```")[0]
+    image = assemble(program)
+    x = np.arange(8, dtype=np.float32)
+    assert check(image) == []
+    assert (Executable(image)({"x": x})["y"] == 2 * x + 1).all()
+
+
+def test_very_long_lines_give_short_errors() -> None:
+    """Breaks when an error repeats a line of a megabyte."""
+    with pytest.raises(AssemblyError) as caught:
+        assemble("nop\n" + "halt code=1, " * 50_000 + "\n")
+    assert len(str(caught.value)) < 2000

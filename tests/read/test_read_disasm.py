@@ -209,6 +209,8 @@ def test_diff_aligns_nodes_and_counts_engines(bert: Path, tmp_path: Path) -> Non
     marks = [row["mark"] for row in changed[0]["rows"] if row["mark"] != "="]
     assert marks == ["|"]
     assert found["words"]["act"][0] == found["words"]["act"][1] > 0
+    assert found["cycles"]["all"][0] == found["cycles"]["all"][1] > found["cycles"]["act"][0] == found["cycles"]["act"][1] > 0
+    assert sum(part["busy"][0] for part in found["nodes"]) == sum(pair[0] for name, pair in found["cycles"].items() if name != "all")
     code, out, _ = call("diff", bert, text)
     assert code == 1
     assert re.search(r"f=gelu_erf.* \| 0x\w+ +act f=tanh", out)

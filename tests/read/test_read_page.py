@@ -54,6 +54,19 @@ def test_every_buffer_on_chip_is_a_rectangle_with_a_node() -> None:
         assert node in name or any(span.nodes[0] == owner for span in image.debug.spans)
 
 
+def test_every_computed_node_leads_to_its_words() -> None:
+    """Breaks when a fused node, a view or one of several results highlights no instruction."""
+    image = bert_image()
+    data = report_data(image, "x")
+    owners = {number for span in image.debug.spans for number in span.nodes}
+    for number, node in enumerate(data["nodes"]):
+        steps = [number]
+        while steps[-1] not in owners and data["nodes"][steps[-1]]["in"] >= 0 and len(steps) < 20:
+            steps.append(data["nodes"][steps[-1]]["in"])
+        if node["status"] in ("materialized", "fused"):
+            assert steps[-1] in owners, node["name"]
+
+
 def test_source_lines_have_their_surroundings() -> None:
     """Breaks when the model's file is not read, or lines are numbered wrongly."""
     data = report_data(bert_image(), "x")

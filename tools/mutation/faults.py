@@ -89,6 +89,18 @@ def _restrided(words: list[Inst]) -> Iterator[Change]:
     return _changed_views(words, variants)
 
 
+def _stepped(words: list[Inst]) -> Iterator[Change]:
+    for index, inst in enumerate(words):
+        if inst.mnemonic == "vinc":
+            named = inst.named()
+            changes = [{"inc": named["inc"] + shift} for shift in (-64, -4, 4, 64)] + [{"inc": 2 * named["inc"]}, {"inc": 0}, {"div": 2}]
+            changes += [{"mod": mod} for mod in (0, 1, named["mod"] + 1)]
+            for change in changes:
+                new = _edited(inst, **change)
+                if new is not None and new != inst:
+                    yield " ".join(f"{name}={value}" for name, value in change.items()), {index: new}
+
+
 def _extents(words: list[Inst], variants: Callable[[int], tuple[int, ...]]) -> Iterator[Change]:
     for index, inst in enumerate(words):
         named = inst.named()
@@ -140,6 +152,7 @@ FAULTS: Final[Mapping[str, Callable[[list[Inst]], Iterator[Change]]]] = {
     "weaken wait": _weakened_waits,
     "shift address": _shifted,
     "change stride": _restrided,
+    "change step": _stepped,
     "shrink extent": _shrunk,
     "grow extent": _grown,
     "swap operands": _swapped,

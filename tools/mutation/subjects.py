@@ -1,4 +1,4 @@
-"""Small models to seed faults into: an MLP, an attention block, a random BERT of one and of two layers."""
+"""Small models to seed faults into: an MLP, an attention block, a random BERT of one and of two layers; and a loop."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -10,6 +10,7 @@ from transformers import BertConfig, BertModel
 
 from compiler.frontend.capture import capture
 from compiler.pipeline import compile_captured
+from isa.asm import assemble
 from isa.chip import Chip
 from isa.image import Image
 from runtime.arrays import to_storage
@@ -17,6 +18,33 @@ from tools.mutation.device import Inputs
 from tools.mutation.score import Subject
 
 Example = dict[str, Tensor]
+LOOP: Final = """
+.region in bytes=0xa00
+.region out bytes=0x1000
+.entry name="main", pc=0
+.input name="x", shape=[64, 32], dtype="int8", storage=i8, region=in
+.input name="w", shape=[32, 16], dtype="int8", storage=i8, region=in, offset=0x800
+.output name="y", shape=[64, 16], dtype="float32", storage=f32, region=out
+vset v=v1, space=dram, region=in, dtype=i8, base=0x800, rs=16
+vset v=v2, space=sram, dtype=i8, base=0x1000, rs=16
+ldw d=v2, a=v1, rows=32, cols=16
+vset v=v3, space=dram, region=in, dtype=i8, base=0, rs=32
+vinc v=v3, level=0, inc=0x200
+vset v=v4, space=sram, dtype=i8, base=0, rs=32
+vinc v=v4, level=0, inc=0x200, mod=2
+vset v=v5, space=acc, dtype=i32, base=0, rs=16
+vinc v=v5, level=0, inc=0x400, mod=2
+vset v=v6, space=sram, dtype=f32, base=0x2000, rs=16
+vinc v=v6, level=0, inc=0x400, mod=2
+vset v=v7, space=dram, region=out, dtype=f32, base=0, rs=16
+vinc v=v7, level=0, inc=0x400
+loop level=0, len=end, count=4
+  lda d=v4, a=v3, rows=16, cols=32 @ mxu<=1
+  mm c=v5, a=v4, w=v2, m=16, n=16, k=32 @ ldw<=0, lda<=0, vec<=1
+  vaff d=v6, a=v5, rows=16, cols=16 @ mxu<=0, sto<=1
+  sto d=v7, a=v6, rows=16, cols=16 @ vec<=0
+end: halt
+"""
 SEQUENCE: Final = 16
 
 
@@ -76,8 +104,17 @@ MODELS: Final[Mapping[str, tuple[Callable[[], nn.Module], Callable[[torch.Genera
 }
 
 
+def loop_subject(inputs: int = 6) -> Subject:
+    """A hand-written loop: a product in four blocks of rows, everything double-buffered."""
+    image, random = assemble(LOOP), np.random.default_rng(1)
+    examples = [{spec.name: random.integers(0, 256, spec.nbytes, np.uint8) for spec in image.entry().inputs} for _ in range(inputs)]
+    return Subject("loop", image, examples)
+
+
 def subject(name: str, chip: Chip | None = None, inputs: int = 6) -> Subject:
-    """A stock model compiled for a chip, with some random inputs."""
+    """A stock model compiled for a chip, with some random inputs; or the hand-written loop."""
+    if name == "loop":
+        return loop_subject(inputs)
     make, example = MODELS[name]
     torch.manual_seed(0)
     module = make().eval()

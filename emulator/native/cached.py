@@ -1,0 +1,68 @@
+"""Compiled code on disk, valid for exactly these sources: numba's own cache would miss a change in a module that is called."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+from numba.core import caching
+
+
+def folder() -> Path:
+    """Where compiled code is kept; the same folder as the compile cache's (runtime/cache.py)."""
+    return Path(os.environ.get("LLMCHIP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "llmchip") / "kernels"
+
+
+@cache
+def _sources() -> str:
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in [*sorted(here.glob("*.py")), here.parents[1] / "isa" / "functions.py", here.parents[1] / "isa" / "spec.py"]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class _Locator(caching._CacheLocator):  # type: ignore[misc]
+    """A folder per state of the sources."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def ensure_cache_path(self) -> None:
+        os.makedirs(self.get_cache_path(), exist_ok=True)
+
+    def get_cache_path(self) -> str:
+        return str(folder() / _sources())
+
+    def get_source_stamp(self) -> str:
+        return _sources()
+
+    def get_disambiguator(self) -> str:
+        return ""
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any], file: str) -> "_Locator":
+        return cls(function)
+
+
+class _Implementation(caching.CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = [_Locator]
+
+
+class _Cache(caching.FunctionCache):  # type: ignore[misc]
+    _impl_class = _Implementation
+
+
+def compiled(function: Callable[..., Any], signature: str) -> Any:
+    """`function` in machine code, from disk if it is there. No fast-math: nothing is contracted or reordered."""
+    made = njit(nogil=True, error_model="numpy", boundscheck=False)(function)
+    try:
+        made._cache = _Cache(function)
+    except (OSError, RuntimeError):  # no place to write: compiled anew in each process
+        pass
+    made.compile(signature)
+    made.disable_compile()
+    return made

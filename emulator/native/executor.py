@@ -1,0 +1,92 @@
+"""Runs a table of steps without going back to Python between them."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emulator.native import gemm
+from emulator.native.cached import compiled
+from emulator.native.gemm import BLOCK, COLUMNS, packed_bytes, run_matmul
+from emulator.native.rows import FIRST_SLOT, SLOT_WIDTH, STRETCH, run_copy, run_quantize, run_rows
+
+
+class Kind(IntEnum):
+    """The first column of a step."""
+
+    ROWS = 0
+    QUANTIZE = 1
+    COPY = 2
+    MATMUL = 3
+
+
+ROWS, QUANTIZE, COPY, MATMUL = (int(kind) for kind in Kind)
+PACKED: Final = FIRST_SLOT + 3 * SLOT_WIDTH  # of a matrix word: its packed weights, or 0
+Steps = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Temporary memory for the largest step."""
+
+    row: NDArray[np.float32]
+    other: NDArray[np.float32]
+    sums: NDArray[np.float32]
+    start: NDArray[np.int32]
+    tile: NDArray[np.int32]
+    left: NDArray[np.int8]
+    packed: NDArray[np.uint8]
+
+
+def workspace(steps: Steps) -> Workspace:
+    """What these steps need at most."""
+    longest = max((int(row[3]) for row in steps if row[0] == QUANTIZE), default=0)
+    products = [(int(row[2]), int(row[3]), int(row[5])) for row in steps if row[0] == MATMUL]
+    packed = (packed_bytes(int(row[5]), int(row[3])) for row in steps if row[0] == MATMUL and not row[PACKED])
+    rows = -(-max((m for m, _, _ in products), default=0) // BLOCK) * BLOCK
+    return Workspace(
+        np.empty(max(longest, STRETCH), np.float32),
+        np.empty(max(longest, STRETCH), np.float32),
+        np.empty(64, np.float32),
+        np.empty(max(rows, 1), np.int32),
+        np.empty(max(rows, 1) * COLUMNS, np.int32),
+        np.empty(max((m * (k + 3) for m, _, k in products), default=1), np.int8),
+        np.empty(max(packed, default=1), np.uint8),
+    )
+
+
+def run(steps: Steps, space: Workspace) -> None:
+    """Execute all steps in order."""
+    _run(steps, space.row, space.other, space.sums, space.start, space.tile, space.left, space.packed)
+
+
+def _steps(steps: Any, row: Any, other: Any, sums: Any, start: Any, tile: Any, left: Any, packed: Any) -> None:
+    for number in range(steps.shape[0]):
+        step = steps[number]
+        kind = step[0]
+        if kind == ROWS:
+            run_rows(step, 0, step[1] * step[2], row, other, sums)
+        elif kind == QUANTIZE:
+            run_quantize(step, 0, step[1] * step[2], row, other)
+        elif kind == COPY:
+            run_copy(step, 0, step[1] * step[2])
+        else:
+            run_matmul(step, start, tile, left, packed)
+
+
+def _pack(target: int, source: int, ks: int, ns: int, k: int, n: int, panels: int) -> None:
+    gemm.pack(target, source, ks, ns, k, n, 0, panels)
+
+
+# Explicit types: the compiled code is found on disk without asking what the arguments are.
+_run: Final[Any] = compiled(
+    _steps, "void(int64[:,::1], float32[::1], float32[::1], float32[::1], int32[::1], int32[::1], int8[::1], uint8[::1])"
+)
+_pack_all: Final[Any] = compiled(_pack, "void(int64, int64, int64, int64, int64, int64, int64)")
+
+
+def pack(target: int, source: int, ks: int, ns: int, k: int, n: int) -> None:
+    """Pack a whole matrix whose element (k, n) lies at source + k*ks + n*ns."""
+    _pack_all(target, source, ks, ns, k, n, -(-n // COLUMNS))
