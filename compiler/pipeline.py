@@ -60,12 +60,16 @@ def compile_captured(captured: Captured, options: Options | None = None, chip: C
 
 
 def finish(lowered: Lowered, options: Options, chip: Chip, seconds: dict[str, float] | None = None) -> Compiled:
-    """From the frozen graph to words."""
+    """From the frozen graph to words. What goes wrong in here for another reason than the model or the chip is our mistake, and says so."""
     seconds = {} if seconds is None else seconds
-    tiled, program, placement = _fit_memory(lowered, options, chip, seconds)
-    start = time.perf_counter()
-    code = generate(program, placement, chip, region_sizes(tiled, placement))
-    seconds["codegen"] = time.perf_counter() - start
+    try:
+        tiled, program, placement = _fit_memory(lowered, options, chip, seconds)
+        start = time.perf_counter()
+        code = generate(program, placement, chip, region_sizes(tiled, placement))
+        seconds["codegen"] = time.perf_counter() - start
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        text = f"the compiler failed on this graph: {type(error).__name__}: {error}"
+        raise CompileError(text, "tile passes", "this is a fault of llmchip, not of the model; --traceback shows where") from error
     return Compiled(lowered, tiled, placement, code, chip, options, seconds)
 
 

@@ -25,6 +25,7 @@ from isa.spec import Region, Space
 from isa.trace import ReplayError, trace
 from runtime.arrays import host_dtype, to_user
 from runtime.debugger.commands import COMMANDS, Shell
+from runtime.debugger.history import Control
 from runtime.debugger.session import Session
 
 WORDS = 2000  # executed of a program; more would only be more of the same
@@ -257,7 +258,7 @@ def _check_time_travel(image: Image, session: Session) -> None:
 def _state(session: Session) -> list[object]:
     core, memory = session.stepper.core, session.stepper.memory
     places = [(space, Region.OUT) for space in Space] + [(Space.DRAM, Region.STATE), (Space.DRAM, Region.SCRATCH)]
-    return [core.pc, core.scalars, core.indices, core.loops, core.views, core.exit, [hash(memory.data(*place).tobytes()) for place in places]]
+    return [Control.of(core), *(hash(memory.data(*place).tobytes()) for place in places)]
 
 
 def _check_plans(image: Image) -> None:

@@ -3,14 +3,14 @@
 `compiled` marks a function of the search, `vector` and `argsort` are the only two things that differ between the modes.
 """
 
+import importlib
+import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any
 
-try:
-    import numba  # type: ignore[import-not-found, import-untyped, unused-ignore]
-    import numpy as np
-except ImportError:
-    numba = None
+import numpy as np
+
+numba: Any = importlib.import_module("numba") if importlib.util.find_spec("numba") else None
 
 COMPILED = numba is not None
 Vector = Any  # a list of int, or an int64 array when compiled

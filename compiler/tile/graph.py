@@ -54,7 +54,9 @@ def role(node: fx.Node) -> Role:
     name = op_name(node)
     if node.target.namespace == "llmchip":  # type: ignore[union-attr]
         if name == "reduce":
-            return Role.DOWN if node.args[2] in (-2, value(node.args[0]).ndim - 2) else Role.ROWS
+            rank, dim = value(node.args[0]).ndim, node.args[2]
+            assert isinstance(dim, int)
+            return Role.DOWN if rank > 1 and dim % rank == rank - 2 else Role.ROWS
         return _LLMCHIP[name]
     if name in _VIEWS:
         return Role.ELEMENTWISE if node.meta.get("copy") else Role.VIEW

@@ -71,6 +71,7 @@ def place(program: Program, chip: Chip) -> Placement:
     return Placement(offsets, live, heights)
 
 
+SECONDS = 20.0  # for the exact search of a tight memory, where heuristics find no plan
 SLACKS = (96, 48, 24, 12, 6, 0)  # ops
 
 
@@ -86,7 +87,7 @@ def _plan_with_slack(buffers: Mapping[str, Buffer], live: Mapping[Buffer, tuple[
         if slack and lower_bound(problem) > capacity * 0.97:
             continue
         try:
-            solution = plan(problem, seconds=0.2 if slack else 2.0, fit=True)
+            solution = plan(problem, seconds=0.0 if slack else SECONDS, fit=True)  # never a matter of the clock while it can be avoided
         except CompileError:
             if slack:
                 continue

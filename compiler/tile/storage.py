@@ -101,7 +101,8 @@ def materialize_views(graph: fx.Graph) -> int:
                 _make_copy(graph, node, storage, scratch)
                 storage.resolve(node)
                 continue
-        storage.homes[node] = dense(scratch, dtype(node), shape(node), stored_order(node))
+        order = stored_order(node) if node.op == "call_function" else None  # the caller's tensors are as they are
+        storage.homes[node] = dense(scratch, dtype(node), shape(node), order)
     return copies
 
 

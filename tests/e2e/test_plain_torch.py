@@ -52,6 +52,20 @@ class Views(nn.Module):
         return y, x[:, 1] * 2.5 - 1.0, (x > 0.5).to(torch.float32), torch.where(x > 0, x, -x).mean(-1), 1.0 - x, x.abs().sum(-1, keepdim=True)
 
 
+class Sums(nn.Module):
+    """Reductions over everything, over rows, over columns."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return x.sum(), x.sum(0), x.mean(), x.sum((0, 1), keepdim=True), x[0].amax(), x[:, :1].sum(0)
+
+
+class Reshapes(nn.Module):
+    """Views that need real data movement."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return x.t().reshape(-1) * 2, x.t().contiguous().view(-1), torch.cat([x[None], x[None]], 1), x
+
+
 CASES = {
     "mlp": (Mlp(), (torch.randn(5, 19),)),
     "mlp of rank 4": (Mlp(), (torch.randn(2, 3, 4, 19),)),
@@ -59,6 +73,8 @@ CASES = {
     "mlp in bfloat16": (Mlp(torch.bfloat16), (torch.randn(6, 19, dtype=torch.bfloat16),)),
     "attention": (Attention(), (torch.randn(2, 11, 24),)),
     "pool": (Pool(), (torch.randn(3, 9, 16), (torch.rand(3, 9) > 0.3).long())),
+    "sums": (Sums(), (torch.randn(4, 5),)),
+    "reshapes": (Reshapes(), (torch.randn(4, 5),)),
     "views": (Views(), (torch.randn(3, 5, 6),)),
 }
 
@@ -70,6 +86,18 @@ def test_plain_modules_are_bit_exact(name: str) -> None:
     found = llmchip.compile(module.eval(), inputs).verify(*inputs)
     assert found.bit_exact, found.first_divergence
     assert found.float is not None and found.float["cosine"] > 0.97
+
+
+def test_gpt2_without_a_cache_is_bit_exact() -> None:
+    """Breaks if only encoders are handled: causal masks, pre-norm blocks, Conv1D weights stored transposed, a tied head."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=24, n_head=3, vocab_size=50, n_positions=32, bos_token_id=1, eos_token_id=1)).eval()
+    given = {"input_ids": torch.randint(0, 50, (2, 9)), "use_cache": False}
+    found = llmchip.compile(model, given).verify(**given)
+    assert found.bit_exact, found.first_divergence
+    assert found.float is not None and found.float["cosine"] > 0.99
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
