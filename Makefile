@@ -13,7 +13,7 @@ export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check lint format docs fuzz clean
+.PHONY: help demo test test-all check lint format docs fuzz bench-chip clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ docs: $(VENV)/.dev ## write the generated pages again
 
 fuzz: $(VENV)/.dev ## each fuzzer for 10 minutes, or LLMCHIP_FUZZ_SECONDS (CI: 20)
 	$(BIN)/python -m fuzz
+
+bench-chip: $(VENV)/.run ## compiled programs against the speed of light; writes benchmarks/results
+	PYTHONPATH=. $(BIN)/python benchmarks/bench_chip.py
 
 clean: ## remove caches; the virtual environment stays
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print | xargs rm -rf

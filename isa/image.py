@@ -180,8 +180,7 @@ def check_image(image: Image, where: str = "image") -> None:
         raise ImageError(f"section {section}: {problem}", where, "the program that wrote this image is at fault; compile the model again")
 
 
-_INTEGERS, _FLOATS = ("bool", "uint8", "int8", "int16", "int32", "int64"), ("float32", "float16", "bfloat16")
-_USER_TYPES = {**dict.fromkeys(_INTEGERS, False), **dict.fromkeys(_FLOATS, True)}  # of inputs and outputs: whether they are floats
+_USER_TYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float32", "float16", "bfloat16")  # of inputs and outputs
 _SECTIONS = ("code", "weights", "const", "layout", "plan", "debug", "metadata", "chip")
 
 
@@ -257,7 +256,7 @@ def _entry_problems(image: Image) -> Iterator[str]:
     if not image.entries:
         yield "no entry point"
     for tensor in (t for entry in image.entries for t in (*entry.inputs, *entry.outputs)):
-        if tensor.storage is Dtype.I4 or tensor.storage.is_float != _USER_TYPES.get(tensor.dtype):
+        if tensor.storage is Dtype.I4 or tensor.dtype not in _USER_TYPES:
             yield f"tensor {tensor.name} of type '{tensor.dtype}' cannot be stored as {tensor.storage.name.lower()}"
     if len({entry.name for entry in image.entries}) != len(image.entries):
         yield "two entry points have one name"

@@ -286,7 +286,8 @@ _ROWS: tuple[Instruction, ...] = (
         "while inside loop level: base(V[v]) += inc * ((i[level] // div) % mod)",
     ),
     Instruction(
-        "vadd", 0x0A, Engine.CTL, (Field("v", 5, Kind.VIEW, doc="view register"), _scalar("s", None, "scalar register"), _int("scale", 32, 1, "bytes per unit")),
+        "vadd", 0x0A, Engine.CTL,
+        (Field("v", 5, Kind.VIEW, doc="view register"), _scalar("s", None, "scalar register"), _int("scale", 32, 1, "bytes per unit")),
         "move a view by a run-time amount (a KV position)", "base(V[v]) += S[s] * scale",
     ),
     Instruction(

@@ -23,10 +23,14 @@ _BORN = frozenset({Region.WEIGHTS, Region.CONST, Region.IN, Region.PARAMS})  # w
 
 
 class Executable:
-    """An image with the memories of a chip; calls from several threads take turns. Weights are shared with the image."""
+    """An image with the memories of a chip; calls from several threads take turns. Weights are shared with the image.
 
-    def __init__(self, image: Image) -> None:
+    With `interpret` every launch goes word by word, without an execution plan: the same bits, slower.
+    """
+
+    def __init__(self, image: Image, interpret: bool = False) -> None:
         self.image = image
+        self._interpret = interpret
         self._code = bytes(image.code)
         self._regions = {region: _memory(image, region) for region in Region}
         self._machine: Machine | None = None  # made at the first launch: until then nothing is paid for its memories
@@ -77,7 +81,7 @@ class Executable:
     def _launch(self, entry: Entry, inputs: Mapping[str, Array], probe: Probe | None) -> None:
         if self._machine is None:
             chip = self.image.chip
-            self._machine = Machine(chip.sram.bytes, chip.acc.bytes, self._regions, _BORN)
+            self._machine = Machine(chip.sram.bytes, chip.acc.bytes, self._regions, _BORN, self._interpret)
         try:
             code = self._machine.run(self._code, entry.pc, probe=probe, node_of=self._node_of)
         except Trap as trap:

@@ -20,6 +20,7 @@ from isa.chip import Chip, load_chip
 from isa.disasm import disassemble
 from isa.errors import CompileError, InputError
 from isa.image import Image, write_image
+from runtime import cache
 from runtime.executable import Executable
 from runtime.tensors import bind, to_tensor, weights_sha256
 from runtime.threads import alone
@@ -31,15 +32,21 @@ from runtime.weights import stamps
 class Program:
     """`program(*args, **kwargs)` runs on the emulated chip and returns what the model would return."""
 
-    def __init__(self, compiled: Compiled, model: Any = None) -> None:
-        self.compiled = compiled
+    def __init__(self, captured: Captured, options: Options, chip: Chip, model: Any = None) -> None:
+        self.captured, self.options, self.chip = captured, options, chip
         self._model = model
-        self._weights = stamps(compiled.lowered.captured.tensors.values())
+        self._weights = stamps(captured.tensors.values())
+
+    @cached_property
+    def compiled(self) -> Compiled:
+        """What the compiler made; not needed, and not made, while the image is in the cache."""
+        return compile_captured(self.captured, self.options, self.chip)
 
     @cached_property
     def image(self) -> Image:
         """Program, packed weights, interface and debug map; `save` writes it."""
-        return self.compiled.image(metadata=self._metadata())
+        key = cache.key_of(self.captured, self.options, self.chip)
+        return cache.image_of(key, lambda: self.compiled.image(), self._metadata())
 
     @cached_property
     def executable(self) -> Executable:
@@ -52,21 +59,20 @@ class Program:
         return Reference(self.compiled)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        captured, entry = self.compiled.lowered.captured, self.image.entry()
+        captured, entry = self.captured, self.image.entry()
         results = self.executable(bind(entry.inputs, captured.flatten(args, kwargs)))
         return captured.unflatten([to_tensor(results[spec.name], spec.dtype) for spec in entry.outputs])
 
     def save(self, path: str | PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
         """Write the image file. `metadata` is added to what the image records of its origin."""
         self._check_unchanged()
-        own = {"weights_sha256": weights_sha256(self.compiled.lowered.captured.tensors)}
+        own = {"weights_sha256": weights_sha256(self.captured.tensors)}
         write_image(replace(self.image, metadata={**self.image.metadata, **own, **(metadata or {})}), path)
 
     def verify(self, *args: Any, **kwargs: Any) -> Verification:
         """Run these inputs on the chip and in PyTorch, and compare every node's bits; distance to the float model beside it."""
         self._check_unchanged()
-        captured = self.compiled.lowered.captured
-        arrays = bind(self.image.entry().inputs, captured.flatten(args, kwargs))
+        arrays = bind(self.image.entry().inputs, self.captured.flatten(args, kwargs))
         return verify_image(self.image, self.compiled, arrays, self._float_outputs(args, kwargs))
 
     def disassemble(self) -> str:
@@ -75,7 +81,7 @@ class Program:
 
     def _check_unchanged(self) -> None:
         """The image has the weights of the moment when it was made; comparing it with others would mislead."""
-        if stamps(self.compiled.lowered.captured.tensors.values()) != self._weights:
+        if stamps(self.captured.tensors.values()) != self._weights:
             raise CompileError("the model's weights have changed since it was compiled", hint="compile it again")
 
     def _float_outputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor] | None:
@@ -85,14 +91,14 @@ class Program:
             return [leaf for leaf in pytree.tree_leaves(self._model(*args, **kwargs)) if isinstance(leaf, Tensor)]
 
     def _metadata(self) -> dict[str, Any]:
-        options = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self.compiled.options).items()}
+        options = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self.options).items()}
         versions = {"llmchip": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
         return {"model": type(self._model).__name__ if self._model is not None else "", "options": options, "versions": versions}
 
     def __repr__(self) -> str:
-        inputs = ", ".join(f"{i.name}: {list(i.shape)}" for i in self.compiled.lowered.inputs)
-        outputs = ", ".join(f"{o.name}: {list(o.shape)}" for o in self.compiled.lowered.outputs)
-        return f"Program({inputs} -> {outputs}, chip {self.compiled.chip.name})"
+        inputs = ", ".join(f"{i.name}: {list(i.shape)}" for i in self.captured.inputs)
+        outputs = ", ".join(f"{o.name}: {list(o.shape)}" for o in self.captured.outputs)
+        return f"Program({inputs} -> {outputs}, chip {self.chip.name})"
 
 
 class Reference:
@@ -127,8 +133,8 @@ def compile_model(
     selected = load_chip(chip)
     named = {**options, "chip": chip if isinstance(chip, str) else selected.name}
     with alone():
-        compiled = compile_captured(_capture(model, example_inputs), Options.from_strings(named), selected)
-        program = Program(compiled, None if isinstance(model, ExportedProgram) else model)
+        captured = _capture(model, example_inputs)
+        program = Program(captured, Options.from_strings(named), selected, None if isinstance(model, ExportedProgram) else model)
         program.image  # noqa: B018 - packed now, with the weights as they are now
     return program
 

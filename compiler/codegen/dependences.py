@@ -54,13 +54,15 @@ class Tracker:
         if engine not in DMA_ENGINES:
             done[mine] = self.issued[mine] - 1  # one compute engine executes its words one after the other
         counts = list(floor)
-        for queue, count in enumerate(floor):
-            if count != NO_WAIT:
-                self._learn(done, queue, self.issued[queue] - 1 - count)
+        free, done = done, self._after(done, counts)
         for queue in sorted(range(COUNT), key=lambda q: latest[q] - done[q], reverse=True):
             if latest[queue] > done[queue]:
                 counts[queue] = min(self.issued[queue] - 1 - latest[queue], MAX_COUNT, counts[queue])
                 self._learn(done, queue, self.issued[queue] - 1 - counts[queue])
+        for queue, asked in enumerate(floor):  # a wait that the other waits imply is left out
+            others = [NO_WAIT if q == queue else n for q, n in enumerate(counts)]
+            if asked == NO_WAIT != counts[queue] and all(a >= b for a, b in zip(self._after(free, others), latest, strict=True)):
+                counts, done = others, self._after(free, others)
         for memory, span, access in spots:
             if access is not Access.W:
                 memory[COUNT + mine, span] = self.issued[mine]
@@ -73,6 +75,14 @@ class Tracker:
     def fence(self) -> None:
         """Dispatch has waited for every word: nothing after this need wait for anything before it."""
         self.completed = [n - 1 for n in self.issued]
+
+    def _after(self, done: Sequence[int], counts: Sequence[int]) -> list[int]:
+        """What has completed once these counts hold, if `done` had before."""
+        result = list(done)
+        for queue, count in enumerate(counts):
+            if count != NO_WAIT:
+                self._learn(result, queue, self.issued[queue] - 1 - count)
+        return result
 
     def _learn(self, done: list[int], queue: int, word: int) -> None:
         """Word `word` of `queue` has completed, and so has everything it had waited for, and all before it in its queue."""

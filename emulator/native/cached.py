@@ -13,7 +13,9 @@ from numba.core import caching
 
 def folder() -> Path:
     """Where compiled code is kept; the same folder as the compile cache's (runtime/cache.py)."""
-    return Path(os.environ.get("LLMCHIP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "llmchip") / "kernels"
+    given = os.environ.get("LLMCHIP_CACHE", "")
+    base = Path(given) if given.lower() not in ("", "0", "off") else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llmchip"
+    return base / "kernels"
 
 
 @cache

@@ -101,6 +101,7 @@ def _opened(argument: str, override: str | None, given: Given) -> Opened:
         image = assemble_file(argument)
     elif kind_of(argument) == "image":
         image = load_image(argument, given.chip)
+        given.check_for_image(argument)
     else:
         need(override is None, "--model only goes with an image file", argument, "leave it out")
         return _compiled(argument, given)
@@ -140,9 +141,9 @@ def open_recorded(image: Image, path: str, override: str | None, given: Given) -
     """The image's model, at the image's shapes, with its weights checked."""
     from runtime.cli.common import Stages
     from runtime.cli.session import open_model
-    from runtime.cli.verify_verb import _check_weights, _recipe
+    from runtime.cli.verify_verb import _check_weights, recipe_of
 
-    recipe = _recipe(image, path, override, given)
+    recipe = recipe_of(image, path, override, given)
     shape = next((spec.shape for spec in image.entry().inputs if spec.name == "input_ids"), ())
     quiet = replace(given, texts=(), inputs={})
     sized = replace(quiet, seq=shape[1], batch=shape[0]) if len(shape) == 2 else quiet

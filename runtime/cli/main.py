@@ -22,6 +22,8 @@ VERBS = {
     "compile": "Compile a model to an image file.",
     "run": "Run a model or an image on the emulated chip.",
     "verify": "Compare the chip with PyTorch, bit for bit, node by node.",
+    "lint": "Prove a program free of races and other faults, without running it.",
+    "profile": "Show where a program's time and energy go.",
     "debug": "Step through a program, forwards and backwards.",
     "info": "Show what an image holds: sections, shapes, chip, model, hashes.",
     "disasm": "Print an image as assembly text.",
@@ -29,6 +31,7 @@ VERBS = {
     "asm": "Assemble text to an image file.",
     "isa": "Show the instruction set, or one instruction.",
     "chips": "List the stock chips, or print one as TOML.",
+    "cache": "Show or clear the images that are kept so that nothing is compiled twice.",
     "models": "List the bundled models and what a MODEL argument may be.",
 }
 

@@ -11,6 +11,7 @@ from isa.image import Image
 from runtime.arrays import Array
 from runtime.cli.common import Given, Stages, common_options, examples, input_options, model_options, reply, stages, stdout
 from runtime.cli.tensors import describe, plan_outputs, read_inputs, write_outputs
+from runtime.executable import Executable
 from runtime.models import kind_of
 from runtime.program_file import is_assembly, open_program
 from runtime.text import answer, tokenize
@@ -28,9 +29,10 @@ from runtime.text import answer, tokenize
 @click.argument("model", metavar="MODEL|FILE")
 @model_options
 @input_options
+@click.option("--interpret", is_flag=True, help="Execute word by word, without an execution plan (slower, the same bits).")
 @click.option("--output", "outputs", metavar="NAME=FILE.npy", multiple=True, callback=lambda c, p, v: _outputs(c, p, v), help="Write an output (repeatable).")
 @common_options
-def command(model: str, outputs: dict[str, str], as_json: bool, traceback: bool, **rest: Any) -> int:
+def command(model: str, outputs: dict[str, str], interpret: bool, as_json: bool, traceback: bool, **rest: Any) -> int:
     """Run a model, an image made by 'llmcc compile', or assembly text (P.s) on the emulated chip.
 
     With --text: a table of similarities for sentence embeddings, or labels with their probabilities for a classifier.
@@ -40,7 +42,7 @@ def command(model: str, outputs: dict[str, str], as_json: bool, traceback: bool,
         raise click.UsageError("give --text TEXT or --input NAME=FILE.npy", click.get_current_context())
     with stages("run") as stage:
         runner = _run_image if is_assembly(model) or kind_of(model) == "image" else _run_model
-        image, results = runner(model, given, outputs, stage)
+        image, results = runner(model, given, outputs, interpret, stage)
         planned = plan_outputs(outputs, tuple(spec.name for spec in image.entry().outputs))
         write_outputs(planned, results)
     document: dict[str, Any] = {
@@ -59,34 +61,34 @@ def _outputs(context: click.Context, param: click.Parameter, values: tuple[str, 
     return _pairs(context, param, values)
 
 
-def _run_model(model: str, given: Given, outputs: dict[str, str], stage: Stages) -> tuple[Image, dict[str, Array]]:
+def _run_model(model: str, given: Given, outputs: dict[str, str], interpret: bool, stage: Stages) -> tuple[Image, dict[str, Array]]:
     from runtime.cli.session import open_model
 
     session = open_model(model, given, stage)
     plan_outputs(outputs, tuple(info.name for info in session.captured.outputs))
     stage("compile")
-    compiled = session.compile()
-    stage("pack the weights")
-    image = compiled.image(metadata=session.metadata())
-    results = _launch(image, session.arrays(), stage)
+    image = session.image()
+    results = _launch(Executable(image, interpret), session.arrays(), stage)
     return image, {name: array[: len(given.texts)] for name, array in results.items()} if given.texts else results
 
 
-def _run_image(path: str, given: Given, outputs: dict[str, str], stage: Stages) -> tuple[Image, dict[str, Array]]:
+def _run_image(path: str, given: Given, outputs: dict[str, str], interpret: bool, stage: Stages) -> tuple[Image, dict[str, Array]]:
     stage("load the image")
     image = open_program(path, given.chip)
     given.check_for_image(path, **{"--class": given.class_name, "--random-weights": given.random_weights})
     specs = image.entry().inputs
     plan_outputs(outputs, tuple(spec.name for spec in image.entry().outputs))
+    device = Executable(image, interpret)
     if given.inputs:
-        return image, _launch(image, read_inputs(given.inputs, tuple(spec.name for spec in specs)), stage)
-    return image, _run_texts(image, path, given.texts, stage)
+        return image, _launch(device, read_inputs(given.inputs, tuple(spec.name for spec in specs)), stage)
+    return image, _run_texts(device, path, given.texts, stage)
 
 
-def _run_texts(image: Image, path: str, texts: Sequence[str], stage: Stages) -> dict[str, Array]:
+def _run_texts(device: Executable, path: str, texts: Sequence[str], stage: Stages) -> dict[str, Array]:
     """As many launches as the image's batch size asks for."""
     from runtime.cli.session import image_folder
 
+    image = device.image
     shapes = {spec.name: spec.shape for spec in image.entry().inputs}
     if "input_ids" not in shapes or len(shapes["input_ids"]) != 2:
         raise InputError("the image takes no token ids", path, f"its inputs are {', '.join(shapes)}; give them with --input")
@@ -95,16 +97,14 @@ def _run_texts(image: Image, path: str, texts: Sequence[str], stage: Stages) -> 
     for first in range(0, len(texts), batch):
         some = texts[first : first + batch]
         tokens = tokenize(folder, some, seq, seq, batch)
-        for name, array in _launch(image, tokens.inputs(tuple(shapes)), stage).items():
+        for name, array in _launch(device, tokens.inputs(tuple(shapes)), stage).items():
             results.setdefault(name, []).append(array[: len(some)])
     return {name: np.concatenate(parts) for name, parts in results.items()}
 
 
-def _launch(image: Image, arrays: dict[str, Array], stage: Stages) -> dict[str, Array]:
-    from runtime.executable import Executable
-
+def _launch(device: Executable, arrays: dict[str, Array], stage: Stages) -> dict[str, Array]:
     stage("run on the emulated chip")
-    return Executable(image)(arrays)
+    return device(arrays)
 
 
 def _print(document: dict[str, Any]) -> None:

@@ -52,6 +52,14 @@ class Session:
 
         return compile_captured(self.captured, self.options, chip, **printing)
 
+    def image(self) -> Image:
+        """The image, from the cache if it was compiled before."""
+        from isa.chip import load_chip
+        from runtime import cache
+
+        key = cache.key_of(self.captured, self.options, load_chip(self.options.chip))
+        return cache.image_of(key, lambda: self.compile().image(), self.metadata())
+
     def weights_sha256(self) -> str:
         from runtime.tensors import weights_sha256
 

@@ -77,7 +77,7 @@ def _verify_file(path: str, override: str | None, given: Given, stage: Stages) -
     stage("load the image")
     image = load_image(path, given.chip)
     given.check_for_image(path)
-    recipe = _recipe(image, path, override, given)
+    recipe = recipe_of(image, path, override, given)
     shape = next((spec.shape for spec in image.entry().inputs if spec.name == "input_ids"), ())
     sized = replace(given, seq=shape[1], batch=shape[0]) if len(shape) == 2 else given
     session = open_model(recipe.argument, sized, stage, recipe, image.metadata.get("options"))
@@ -97,7 +97,7 @@ def _bisect(session: "Session", image: Image, compiled: "Compiled", folder: Path
     return None if found is None else write_repro(found, folder)
 
 
-def _recipe(image: Image, path: str, override: str | None, given: Given) -> Recipe:
+def recipe_of(image: Image, path: str, override: str | None, given: Given) -> Recipe:
     """How to build the image's model again."""
     record: Mapping[str, Any] = image.metadata.get("recipe") or {}
     argument = override or record.get("argument")

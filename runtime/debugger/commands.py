@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from isa.errors import Error, InputError
-from isa.spec import ISA, WORD_BYTES
+from isa.spec import ISA
 from isa.text import guess
 from runtime.debugger import places, show
-from runtime.debugger.places import integer
-from runtime.debugger.points import Range
+from runtime.debugger.places import integer, memory_range, no_more, one, where
 from runtime.debugger.session import Session, Stop
 
 Lines = Iterable[str]
@@ -75,7 +74,7 @@ def _stopped(shell: Shell, stop: Stop) -> Lines:
 
 
 def _run(shell: Shell, words: list[str]) -> Lines:
-    _no_more(words)
+    no_more(words)
     return _stopped(shell, shell.session.run())
 
 
@@ -88,7 +87,7 @@ def _next(shell: Shell, words: list[str]) -> Lines:
 
 
 def _until(shell: Shell, words: list[str]) -> Lines:
-    pc, nodes, _ = _where(shell.session, _one(words, "until PC|NODE"))
+    pc, nodes, _ = where(shell.session, one(words, "until PC|NODE"))
     return _stopped(shell, shell.session.until(pc, nodes[0] if nodes else None))
 
 
@@ -101,13 +100,13 @@ def _finish(shell: Shell, words: list[str]) -> Lines:
 
 
 def _restart(shell: Shell, words: list[str]) -> Lines:
-    _no_more(words)
+    no_more(words)
     shell.session.seek(0)
     return show.location(shell.session)
 
 
 def _goto(shell: Shell, words: list[str]) -> Lines:
-    time = integer(_one(words, "goto TIME"), "time")
+    time = integer(one(words, "goto TIME"), "time")
     if time < 0:
         raise InputError(f"time {time} is before the start")
     shell.session.seek(time)
@@ -119,7 +118,7 @@ def _back(shell: Shell, words: list[str]) -> Lines:
 
 
 def _reverse(shell: Shell, words: list[str]) -> Lines:
-    _no_more(words)
+    no_more(words)
     return _stopped(shell, shell.session.reverse())
 
 
@@ -128,27 +127,27 @@ def _break(shell: Shell, words: list[str]) -> Lines:
     if not words:
         return show.points(session)
     if words[0] == "write":
-        where = _range(session, words[1:], "break write PLACE")
-        point = session.points.add(f"write to {where}", session.stepper.memory, writes=where)
+        place = memory_range(session, words[1:], "break write PLACE")
+        point = session.points.add(f"write to {place}", session.stepper.memory, writes=place)
     elif words[0] == "op":
-        mnemonic = _one(words[1:], "break op MNEMONIC")
+        mnemonic = one(words[1:], "break op MNEMONIC")
         if mnemonic not in ISA:
             raise InputError(f"unknown instruction '{mnemonic}'", hint=guess(mnemonic, ISA))
         point = session.points.add(f"op {mnemonic}", session.stepper.memory, mnemonic=mnemonic)
     else:
-        pc, nodes, text = _where(session, _one(words, "break PC|NODE|FILE:LINE|op MNEMONIC|write PLACE"))
+        pc, nodes, text = where(session, one(words, "break PC|NODE|FILE:LINE|op MNEMONIC|write PLACE"))
         point = session.points.add(text, session.stepper.memory, pc=pc, nodes=nodes)
     return [f"breakpoint {point.number}: {point.text}"]
 
 
 def _watch(shell: Shell, words: list[str]) -> Lines:
-    where = _range(shell.session, words, "watch PLACE")
-    point = shell.session.points.add(str(where), shell.session.stepper.memory, watch=where)
+    place = memory_range(shell.session, words, "watch PLACE")
+    point = shell.session.points.add(str(place), shell.session.stepper.memory, watch=place)
     return [f"watch {point.number}: {point.text}"]
 
 
 def _delete(shell: Shell, words: list[str]) -> Lines:
-    number = integer(_one(words, "delete NUMBER"))
+    number = integer(one(words, "delete NUMBER"))
     point = shell.session.points.delete(number)
     if point is None:
         raise InputError(f"there is no breakpoint {number}", hint="'info breakpoints' lists them")
@@ -197,7 +196,7 @@ def _info(shell: Shell, words: list[str]) -> Lines:
     }  # fmt: skip
     if not words:
         return [line for title, part in parts.items() for line in (f"{title}:", *(f"  {text}" for text in part(session)))]
-    name = _one(words, "info [registers|loops|breakpoints|engines]")
+    name = one(words, "info [registers|loops|breakpoints|engines]")
     chosen = [part for title, part in parts.items() if title.startswith(name)]
     if not chosen:
         raise InputError(f"there is no info about '{name}'", hint=", ".join(parts))
@@ -208,19 +207,19 @@ def _disassemble(shell: Shell, words: list[str]) -> Lines:
     session = shell.session
     pc, rest = session.stepper.pc, words
     if words and (not words[0].isdecimal() or len(words) > 1):
-        found, nodes, _ = _where(session, words[0])
+        found, nodes, _ = where(session, words[0])
         starts = [span.first for span in session.image.debug.spans if nodes and set(nodes) & set(span.nodes)]
         pc, rest = found if found is not None else min(starts, default=pc), words[1:]
     return show.around(session, pc, places.count(rest, 5))
 
 
 def _backtrace(shell: Shell, words: list[str]) -> Lines:
-    _no_more(words)
+    no_more(words)
     return show.loops(shell.session)
 
 
 def _where_am_i(shell: Shell, words: list[str]) -> Lines:
-    _no_more(words)
+    no_more(words)
     return show.location(shell.session)
 
 
@@ -265,39 +264,6 @@ def _help(shell: Shell, words: list[str]) -> Lines:
 def _quit(shell: Shell, words: list[str]) -> Lines:
     shell.done = True
     return ()
-
-
-def _one(words: list[str], usage: str) -> str:
-    if len(words) != 1:
-        raise InputError("one argument is wanted" if not words else f"'{words[1]}' is one argument too many", hint=usage)
-    return words[0]
-
-
-def _no_more(words: list[str]) -> None:
-    if words:
-        raise InputError(f"'{words[0]}' is one argument too many")
-
-
-def _range(session: Session, words: list[str], usage: str) -> Range:
-    if not 1 <= len(words) <= 2:
-        raise InputError("a place in memory is wanted", hint=usage + ": v3, sram[0..0x40] or sram[0x100]:f32 4x8")
-    return places.span(session, words)
-
-
-def _where(session: Session, text: str) -> tuple[int | None, list[int], str]:
-    """A pc, or nodes, and how to call the place."""
-    if text[:1].isdigit():
-        pc = integer(text, "pc")
-        if pc % WORD_BYTES or not 0 <= pc < len(session.stepper.code):
-            raise InputError(f"{text} is not the address of a word", hint=f"a multiple of 16 below {len(session.stepper.code):#x}")
-        return pc, [], f"pc {pc:#06x}"
-    file, colon, line = text.rpartition(":")
-    if colon:
-        return None, session.nodes.of_line(file, integer(line, "line")), text
-    number = session.nodes.number(text)
-    if not any(number in span.nodes for span in session.image.debug.spans):
-        raise InputError(f"no word works for node {session.nodes.explain(number)}")
-    return None, [number], f"node {text}"
 
 
 COMMANDS = (

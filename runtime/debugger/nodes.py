@@ -132,7 +132,10 @@ class Collector:
     def _take(self, tap: Tap, indices: tuple[int, ...], dtype: Dtype, block: Array) -> None:
         size = math.prod(self.node.shape)
         if dtype not in self.values:
-            self.values[dtype] = Value(dtype, np.zeros(size, STORAGE.get(dtype, np.dtype(np.int8))), np.zeros(size, np.bool_))
+            try:
+                self.values[dtype] = Value(dtype, np.zeros(size, STORAGE.get(dtype, np.dtype(np.int8))), np.zeros(size, np.bool_))
+            except MemoryError:
+                raise InputError(f"node {self.node.name} with {size} elements does not fit this computer's memory") from None
         value, offset = self.values[dtype], offset_of(tap, indices)
         strides = tap.ps, tap.rs, tap.cs
         reach = offset + sum(stride * (extent - 1) for stride, extent in zip(strides, block.shape, strict=True))

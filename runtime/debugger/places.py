@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, replace
 
 from isa.errors import InputError
-from isa.spec import SCALARS, VIEWS, Dtype, Region, Space
+from isa.spec import SCALARS, VIEWS, WORD_BYTES, Dtype, Region, Space
 from isa.views import Extents, View
 from runtime.debugger.points import Range
 from runtime.debugger.session import Session
@@ -131,3 +131,37 @@ def slices(text: str) -> tuple[slice | int, ...]:
             raise InputError(f"'{text}' is no index", hint="for example add_3[0, :4]")
         parts.append(slice(*numbers) if len(ends) > 1 else numbers[0] or 0)
     return tuple(parts)
+
+
+def one(words: list[str], usage: str) -> str:
+    """The only argument of a command."""
+    if len(words) != 1:
+        raise InputError("one argument is wanted" if not words else f"'{words[1]}' is one argument too many", hint=usage)
+    return words[0]
+
+
+def no_more(words: list[str]) -> None:
+    if words:
+        raise InputError(f"'{words[0]}' is one argument too many")
+
+
+def memory_range(session: Session, words: list[str], usage: str) -> Range:
+    if not 1 <= len(words) <= 2:
+        raise InputError("a place in memory is wanted", hint=usage + ": v3, sram[0..0x40] or sram[0x100]:f32 4x8")
+    return span(session, words)
+
+
+def where(session: Session, text: str) -> tuple[int | None, list[int], str]:
+    """A pc, or nodes, and how to call the place."""
+    if text[:1].isdigit():
+        pc = integer(text, "pc")
+        if pc % WORD_BYTES or not 0 <= pc < len(session.stepper.code):
+            raise InputError(f"{text} is not the address of a word", hint=f"a multiple of 16 below {len(session.stepper.code):#x}")
+        return pc, [], f"pc {pc:#06x}"
+    file, colon, line = text.rpartition(":")
+    if colon:
+        return None, session.nodes.of_line(file, integer(line, "line")), text
+    number = session.nodes.number(text)
+    if not any(number in span.nodes for span in session.image.debug.spans):
+        raise InputError(f"no word works for node {session.nodes.explain(number)}")
+    return None, [number], f"node {text}"

@@ -1,0 +1,107 @@
+"""How fast the tools are for the person who waits: `make bench-host` prints the table and stores it under benchmarks/results/.
+
+    python -m benchmarks.bench_host [--threads N] [--runs N] [--only NAME] [--growth]
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import MEASUREMENTS
+
+RESULTS = Path(__file__).parent / "results"
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: which measurement, which of its figures, and what it must reach."""
+
+    title: str
+    measurement: str
+    figure: Callable[[Figures], float]
+    reach: float
+    unit: str = ""
+    detail: Callable[[Figures], str] = lambda found: ""
+
+
+def _times(found: Figures) -> str:
+    return f"CPU {found['cpu_milliseconds']:.0f} / {found['eager_cpu_milliseconds']:.0f} ms, wall {found['milliseconds']:.0f} / {found['eager_milliseconds']:.0f} ms"
+
+
+LINES = (
+    Line("BERT-base seq 128 batch 1, emulation ÷ eager", "base-128-1", lambda f: f["cpu_ratio"], 1.0, "", _times),
+    Line("… without numba", "base-128-1-numpy", lambda f: f["cpu_ratio"], float("inf"), "", _times),
+    Line("BERT-base seq 128 batch 8", "base-128-8", lambda f: f["cpu_ratio"], 1.0, "", _times),
+    Line("BERT-base seq 512 batch 1", "base-512-1", lambda f: f["cpu_ratio"], 1.2, "", _times),
+    Line("MiniLM seq 128 batch 1", "minilm-128-1", lambda f: f["cpu_ratio"], 1.2, "", _times),
+    Line("… without numba", "minilm-128-1-numpy", lambda f: f["cpu_ratio"], float("inf"), "", _times),
+    Line("BERT-base: compile after export (CPU)", "compile", lambda f: f["cold"][1], 8, "s", lambda f: f"wall {f['cold'][0]:.1f} s"),
+    Line("second compile, from the cache (CPU)", "compile", lambda f: f["warm"][1], 2, "s", lambda f: f"wall {f['warm'][0]:.1f} s"),
+    Line("first call without Dynamo and AOT ÷ inductor's", "first-call", lambda f: f["ratio"], 0.5, "",
+         lambda f: f"{f['seconds']:.1f} / {f['inductor_seconds']:.1f} s"),
+    Line("compile 24 layers ÷ 12 layers (CPU)", "layers", lambda f: f["cpu_ratio"], 1.3, "", lambda f: f"wall {f['ratio']:.2f}"),
+    Line("peak memory of running ÷ image", "memory", lambda f: f["ratio"], 6, "", lambda f: f"{f['bytes'] >> 20} / {f['image_bytes'] >> 20} MiB"),
+    Line("torch.compile call beyond the emulation", "overhead", lambda f: f["milliseconds"], 2, "ms"),
+)  # fmt: skip
+
+
+def measure(name: str, threads: int, runs: int) -> Figures:
+    """In a process of its own, with its own thread limits."""
+    limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LLMCHIP_THREADS"), str(threads))
+    command = [sys.executable, "-m", "benchmarks.measure", name, str(threads), str(runs)]
+    done = subprocess.run(command, env={**os.environ, **limits}, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    if done.returncode:
+        raise SystemExit(f"{name}: {done.stderr.strip().splitlines()[-1]}")
+    found: Figures = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def table(found: dict[str, Figures], threads: int, runs: int) -> str:
+    lines = [
+        f"Threads: {threads}, for PyTorch and for the emulator. Median of {runs} pairs; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.",
+        f"{platform.platform()}, Python {platform.python_version()}. Ratios are of CPU time, which other jobs disturb least; wall clock beside them.",
+        "", "| figure | measured | reach | detail |", "|---|---|---|---|",
+    ]  # fmt: skip
+    for line in LINES:
+        if line.measurement in found:
+            figures = found[line.measurement]
+            value = line.figure(figures)
+            reach = "" if line.reach == float("inf") else f"≤ {line.reach:g} {line.unit} {'yes' if value <= line.reach else 'NO'}"
+            lines.append(f"| {line.title} | {value:.2f} {line.unit} | {reach} | {line.detail(figures)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--only", action="append", choices=sorted(MEASUREMENTS))
+    parser.add_argument("--growth", action="store_true", help="curves over layers, sequence, batch and hidden size (long)")
+    given = parser.parse_args()
+    if given.growth:
+        from benchmarks.growth import main as growth
+
+        growth(given.threads)
+        return
+    path = RESULTS / "host.json"
+    found: dict[str, Figures] = json.loads(path.read_text())["figures"] if given.only and path.exists() else {}
+    for name in given.only or MEASUREMENTS:
+        print(f"{name} …", file=sys.stderr, flush=True)
+        found[name] = measure(name, given.threads, given.runs)
+    text = table(found, given.threads, given.runs)
+    RESULTS.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"threads": given.threads, "runs": given.runs, "figures": found}, indent=1) + "\n")
+    (RESULTS / "host.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Compiled images on disk, so that the same model is compiled once: for llmcc, the API and torch.compile alike.
+
+    <cache>/images/<key>.llmchip     key = hash of graph, weights, chip, options and versions (the compiler's own sources included)
+
+Any number of processes may use the folder at once: a file appears by one atomic rename, carries its own checksums, and is only ever
+removed as a whole. The least recently used images go when the folder outgrows its bound. Only what took a while to compile is kept.
+"""
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from isa.chip import Chip, chip_hash
+from isa.errors import Error
+from isa.image import Image, load_image, write_image
+from runtime.version import __version__
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from compiler.frontend.capture import Captured
+    from compiler.options import Options
+
+BOUND: Final = 4 << 30  # bytes of images, unless LLMCHIP_CACHE_BYTES says otherwise
+WORTH_KEEPING: Final = 1.0  # seconds
+OFF: Final = ("off", "0")
+SUFFIX: Final = ".llmchip"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One image in the cache."""
+
+    path: Path
+    bytes: int
+    used: float  # when, in seconds since 1970
+
+
+def folder() -> Path | None:
+    """Where images are kept: LLMCHIP_CACHE, or ~/.cache/llmchip; None if the cache is off."""
+    given = os.environ.get("LLMCHIP_CACHE", "")
+    if given.lower() in OFF:
+        return None
+    base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llmchip"
+    return base / "images"
+
+
+def bound() -> int:
+    return int(os.environ.get("LLMCHIP_CACHE_BYTES") or BOUND)
+
+
+def entries() -> list[Entry]:
+    """All images, the least recently used first."""
+    where, found = folder(), []
+    for path in where.glob(f"*{SUFFIX}") if where is not None and where.is_dir() else ():
+        with contextlib.suppress(FileNotFoundError):  # another process may have removed it
+            stat = path.stat()
+            found.append(Entry(path, stat.st_size, stat.st_mtime))
+    return sorted(found, key=lambda entry: (entry.used, entry.path))
+
+
+def clear() -> list[Entry]:
+    """Remove all images; gives what was removed."""
+    found = entries()
+    for entry in found:
+        entry.path.unlink(missing_ok=True)
+    return found
+
+
+def key_of(captured: "Captured", options: "Options", chip: Chip, tensors: "Mapping[str, Tensor] | None" = None) -> str | None:
+    """Equal for what compiles to the same image. None if the graph holds something that cannot be written down."""
+    from runtime.tensors import weights_sha256
+
+    lines = list(_graph_lines(captured))
+    if folder() is None or None in lines:
+        return None
+    settings = {name: value for name, value in vars(options).items() if name != "chip"}
+    parts = (*lines, repr(sorted(settings.items())), chip_hash(chip), _versions(), weights_sha256(tensors or captured.tensors))
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+
+
+def _graph_lines(captured: "Captured") -> Iterator[str | None]:
+    """Every node with its operands, type and source line; and how the model is called."""
+    from torch import Tensor
+
+    for node in captured.gm.graph.nodes:
+        if node.op == "get_attr":
+            yield None
+        value, meta = node.meta.get("val"), node.meta
+        shape = f"{value.dtype} {tuple(value.shape)} {value.stride()}" if isinstance(value, Tensor) else repr(value)
+        yield f"{node.op} {node.name} {node.target} {node.args} {node.kwargs} {shape} {meta.get('source')} {meta.get('origins')} {meta.get('constant')}"
+    yield repr((captured.inputs, captured.outputs, captured.weights))
+
+
+@cache
+def _versions() -> str:
+    """The compiler's sources, and PyTorch, which computes the packed weights."""
+    import torch
+
+    digest = hashlib.sha256()
+    root = Path(__file__).parents[1]
+    for package in ("compiler", "isa"):
+        for path in sorted((root / package).rglob("*.py")):
+            digest.update(path.read_bytes())
+        for path in sorted((root / package).rglob("*.toml")):
+            digest.update(path.read_bytes())
+    return f"{__version__} {torch.__version__} {digest.hexdigest()}"
+
+
+def find(key: str | None) -> Image | None:
+    """The image of this key. A damaged file is removed and counts as missing."""
+    where = folder()
+    if where is None or key is None:
+        return None
+    path = where / f"{key}{SUFFIX}"
+    try:
+        image = load_image(path, mapped=True)
+        os.utime(path)
+    except Error:
+        path.unlink(missing_ok=True)
+        return None
+    except OSError:  # removed in between, or a cache that may only be read
+        return None
+    return image
+
+
+def keep(key: str | None, image: Image, seconds: float) -> None:
+    """Store an image that took so long to make. A disk that is full or read-only is no reason to fail."""
+    where = folder()
+    if where is None or key is None or seconds < WORTH_KEEPING:
+        return
+    with contextlib.suppress(OSError, Error):
+        where.mkdir(parents=True, exist_ok=True)
+        write_image(image, where / f"{key}{SUFFIX}")
+        _shrink()
+
+
+def _shrink() -> None:
+    found = entries()
+    total = sum(entry.bytes for entry in found)
+    for entry in found:
+        if total <= bound():
+            return
+        entry.path.unlink(missing_ok=True)
+        total -= entry.bytes
+
+
+def image_of(key: str | None, make: Callable[[], Image], metadata: Mapping[str, Any] | None = None) -> Image:
+    """The image of this key, from the cache or made now. The metadata are the caller's own."""
+    image = find(key)
+    if image is None:
+        start = time.perf_counter()
+        image = make()
+        keep(key, image, time.perf_counter() - start)
+    return image if metadata is None else replace(image, metadata=dict(metadata))
+
+
+__all__ = ["Entry", "bound", "clear", "entries", "find", "folder", "image_of", "keep", "key_of"]

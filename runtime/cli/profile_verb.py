@@ -1,0 +1,161 @@
+"""`llmcc profile`: how fast a program is, how fast it could be, and what lies between."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from isa.errors import InputError
+from isa.image import Image
+from isa.trace import ReplayError
+from runtime.cli.common import Given, common_options, examples, model_options, need, reply, size, stages, stdout
+from runtime.cli.programs import open_any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from compiler.pipeline import Compiled
+    from runtime.profile import Profile
+
+_TABLES = {"layers": "layer", "nodes": "node", "lines": "source line"}
+
+
+@click.command(
+    name="profile",
+    epilog=examples(
+        "llmcc profile minilm --seq 128",
+        "llmcc profile minilm.llmchip --model minilm --top 30",
+        "llmcc profile gemm.s --json",
+        "llmcc profile minilm --trace run.json --html run.html",
+    ),
+)
+@click.argument("model", metavar="MODEL|FILE")
+@click.option("--model", "origin", metavar="MODEL", help="For a FILE: the model it was compiled from, to know its speed of light and layers.")
+@click.option("--top", metavar="N", type=click.IntRange(0), default=10, show_default=True, help="Rows of each table, the most costly; 0: no tables.")
+@click.option("--trace", metavar="FILE", type=click.Path(dir_okay=False), help="Write a trace for ui.perfetto.dev.")
+@click.option("--html", metavar="FILE", type=click.Path(dir_okay=False), help="Write one self-contained page: timeline, roofline, waterfall, memory map.")
+@model_options
+@common_options
+def command(
+    model: str, origin: str | None, top: int, trace: str | None, html: str | None, as_json: bool, traceback: bool, **rest: Any
+) -> int:  # fmt: skip
+    """Run a program in timing mode and say where its cycles and its energy go.
+
+    A MODEL is compiled first; a FILE is an image or assembly text. The parts of the waterfall add up to the total exactly, and so do the tables by layer,
+    node and source line. The limit is that of the model's operations on this chip, whatever the program; for a FILE alone, that of its own words.
+    Rules and words are explained in docs/timing.md.
+    """
+    for path in filter(None, (trace, html)):
+        need(Path(path).resolve().parent.is_dir(), "the folder does not exist", path, "make it first")
+    with stages("profile") as stage:
+        image, compiled = open_any(model, Given(**rest), stage, origin)
+        stage("time the program")
+        report = _profile(image, compiled, model)
+        stage("sum up")
+        document = {"program": model, **report.as_dict()}
+        files = _write(report, document, trace, html, stage)
+    document |= {"files": files, "seconds_spent": stage.seconds}
+    reply(document, as_json, lambda: _print(document, top))
+    return 0
+
+
+def _profile(image: Image, compiled: "Compiled | None", path: str) -> "Profile":
+    from runtime.profile import profile
+
+    try:
+        return profile(image, compiled)
+    except ReplayError as error:
+        raise InputError(f"the program cannot be timed: {error.what}", f"{path}, pc {error.pc:#06x}", "llmcc lint says what is wrong with it") from error
+
+
+def _write(report: "Profile", document: Mapping[str, Any], trace: str | None, html: str | None, stage: Any) -> list[str]:
+    """The files that were asked for."""
+    if trace is not None:
+        from runtime.trace_json import write_trace
+
+        stage("write the trace")
+        write_trace(report, trace)
+    if html is not None:
+        from isa.files import write_atomic
+        from runtime.html.profile_page import page
+
+        stage("write the page")
+        write_atomic(html, [page(report, document).encode()])
+    return [path for path in (trace, html) if path is not None]
+
+
+def _print(document: Mapping[str, Any], top: int) -> None:
+    console = stdout()
+    _head(console, document)
+    _resources(console, document)
+    _waterfall(console, document)
+    for key, title in _TABLES.items() if top else ():
+        if len(document[key]) < 2:
+            continue  # nothing is known that would tell its words apart
+        _table(console, title, document[key], document["cycles"], top)
+    for path in document["files"]:
+        console.print(f"wrote {path}", soft_wrap=True)
+
+
+def _head(console: "Console", d: Mapping[str, Any]) -> None:
+    console.print(f"[bold]{d['cycles']:,} cycles[/], {d['seconds'] * 1e6:,.1f} µs a launch, {d['launches_per_second']:,.1f} launches/s on chip {d['chip']}")
+    whose = "of the model's operations" if d["limit_source"] == "graph" else "of the program's own words (--model MODEL takes the model's)"
+    console.print(f"limit {d['limit_cycles']:,} cycles ({d['limit_resource']}), {whose}: reached [bold]{d['of_limit']:.3f}[/]", soft_wrap=True)
+    console.print(
+        f"{d['instructions']:,} words executed of {d['program_words']:,}, {d['macs']:,} MACs, {size(d['dram_bytes'])} of DRAM at "
+        f"{d['bandwidth_bytes_per_second'] / 1e9:.1f} GB/s, {d['arithmetic_intensity']:.1f} MACs per byte",
+        soft_wrap=True,
+    )
+    joules = d["energy_joules"]
+    parts = ", ".join(f"{name} {value / d['total_joules']:.0%}" for name, value in joules.items() if d["total_joules"])
+    console.print(f"{d['total_joules'] * 1e3:.3f} mJ, {d['watts']:.2f} W: {parts}", soft_wrap=True)
+
+
+def _resources(console: "Console", d: Mapping[str, Any]) -> None:
+    limits = d["limits"]
+    parts = [f"{name} {share:.1%}" + (f" (limit {limits[name]:,})" if name in limits else "") for name, share in d["utilisation"].items()]
+    console.print("busy: " + ", ".join(parts), soft_wrap=True)
+
+
+def _waterfall(console: "Console", d: Mapping[str, Any]) -> None:
+    from rich.table import Table
+
+    total = d["cycles"]
+    table = Table("waterfall", "cycles", "share", "", box=None, pad_edge=False)
+    for column in table.columns[1:3]:
+        column.justify = "right"
+    table.add_row("limit", f"{d['limit_cycles']:,}", f"{d['limit_cycles'] / total:.1%}", "", style="dim")
+    for name, count in d["waterfall"].items():
+        table.add_row(name, f"{count:,}", f"{count / total:.1%}", "█" * round(40 * count / total))
+    table.add_row("total", f"{total:,}", "100.0%", "", style="bold")
+    console.print(table)
+
+
+def _table(console: "Console", title: str, rows: Sequence[Mapping[str, Any]], total: int, top: int) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title, "cycles", "share", "mxu", "vec", "act", "MACs", "DRAM", "µJ", "", box=None, pad_edge=False)
+    table.columns[-1].no_wrap = True
+    for column in table.columns[1:9]:
+        column.justify = "right"
+    for row in sorted(rows, key=lambda row: -row["cycles"])[:top]:
+        busy = [f"{row['busy'].get(name, 0):,}" for name in ("mxu", "vec", "act")]
+        figures = f"{row['macs']:,}", size(row["dram_bytes"]), f"{row['energy_joules'] * 1e6:,.1f}"
+        table.add_row(escape(_short(row["name"])), f"{row['cycles']:,}", f"{row['cycles'] / total:.1%}", *busy, *figures, escape(_about(row)))
+    if len(rows) > top:
+        rest = sum(row["cycles"] for row in sorted(rows, key=lambda row: -row["cycles"])[top:])
+        table.add_row(f"({len(rows) - top} more)", f"{rest:,}", f"{rest / total:.1%}", style="dim")
+    console.print()
+    console.print(table)
+
+
+def _short(name: str) -> str:
+    """A file's path without the folders that all of them share."""
+    return name.rpartition("site-packages/")[2] or "(none)"
+
+
+def _about(row: Mapping[str, Any]) -> str:
+    text = " ".join(str(row.get("code") or row.get("op") or "").split())
+    return f"{text[:56]}…" if len(text) > 57 else text

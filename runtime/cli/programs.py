@@ -1,0 +1,45 @@
+"""From an argument to a program: a file is opened, a model is compiled. What lint and profile do first."""
+
+from typing import TYPE_CHECKING
+
+from isa.errors import InputError
+from isa.image import Image
+from runtime.cli.common import Given, Stages
+from runtime.models import kind_of
+from runtime.program_file import is_assembly, open_program
+
+if TYPE_CHECKING:
+    from compiler.pipeline import Compiled
+
+
+def open_any(argument: str, given: Given, stage: Stages, model: str | None = None) -> "tuple[Image, Compiled | None]":
+    """The image, and what the compiler knows of it: nothing for a file, unless `model` is the model that it was compiled from."""
+    if is_assembly(argument) or kind_of(argument) == "image":
+        given.check_for_image(argument)
+        stage("load the program")
+        image = open_program(argument, given.chip)
+        return image, None if model is None else _compiled(image, argument, model, given, stage)
+    if model is not None:
+        raise InputError("--model only goes with a file", argument, "leave it out")
+    from runtime.cli.session import open_model
+
+    session = open_model(argument, given, stage)
+    stage("compile")
+    compiled = session.compile()
+    stage("pack the weights")
+    return compiled.image(metadata=session.metadata()), compiled
+
+
+def _compiled(image: Image, path: str, model: str, given: Given, stage: Stages) -> "Compiled":
+    """The image's model, compiled again for the same shapes."""
+    from runtime.cli.session import open_model
+    from runtime.cli.verify_verb import recipe_of
+
+    recipe = recipe_of(image, path, model, given)
+    session = open_model(recipe.argument, given, stage, recipe, image.metadata.get("options"))
+    stage("compile")
+    compiled = session.compile(image.chip)
+    theirs, ours = ([(spec.name, tuple(spec.shape)) for spec in specs] for specs in (image.entry().inputs, compiled.lowered.inputs))
+    if theirs != ours:
+        raise InputError(f"the inputs of '{model}' are {ours}, those of the program {theirs}", path, "name the model that it was compiled from")
+    return compiled

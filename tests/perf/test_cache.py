@@ -1,0 +1,153 @@
+"""The compile cache: the right image, from whoever made it, or none."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import llmchip
+from runtime import cache
+from runtime.tensors import to_array
+
+
+class Small(nn.Module):
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.linear = nn.Linear(16, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x) + 1
+
+
+class Other(Small):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x) - 1
+
+
+X = {"x": torch.linspace(-2, 2, 64).reshape(4, 16)}
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LLMCHIP_CACHE", str(tmp_path))
+    monkeypatch.setattr(cache, "WORTH_KEEPING", 0.0)
+    return tmp_path / "images"
+
+
+def forbid_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr("runtime.program.compile_captured", refuse)
+    monkeypatch.setattr("runtime.part.compile_captured", refuse)
+
+
+def test_the_same_model_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks when the key depends on something that differs between two runs, such as an address."""
+    first = llmchip.compile(Small().eval(), X)
+    want = first(**X)
+    forbid_compiling(monkeypatch)
+    second = llmchip.compile(Small().eval(), X)
+    assert second.image == first.image and torch.equal(second(**X), want)
+
+
+def test_torch_compile_uses_the_cache_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks when the backend compiles what it, in another process, has compiled before."""
+    with torch.no_grad():
+        want = torch.compile(Small().eval(), backend="llmchip")(**X)
+        torch._dynamo.reset()
+        forbid_compiling(monkeypatch)
+        assert torch.equal(torch.compile(Small().eval(), backend="llmchip")(**X), want)
+
+
+@pytest.mark.parametrize("change", ["weights", "graph", "shape", "chip", "options"])
+def test_whatever_changes_the_image_changes_the_key(change: str, own_folder: Path) -> None:
+    """Breaks when two different images share a key: one would be run for the other."""
+    llmchip.compile(Small().eval(), X)
+    given: dict[str, Any] = {"model": Small().eval(), "inputs": X, "options": {}}
+    given |= {
+        "weights": {"model": Small(1).eval()}, "graph": {"model": Other().eval()}, "shape": {"inputs": {"x": X["x"][:3]}},
+        "chip": {"options": {"chip": "server"}}, "options": {"options": {"disable": "schedule"}},
+    }[change]  # fmt: skip
+    program = llmchip.compile(given["model"], given["inputs"], **given["options"])
+    assert len(list(own_folder.iterdir())) == 2
+    assert program.verify(**given["inputs"]).bit_exact
+
+
+def test_another_version_of_the_compiler_makes_its_own_image(monkeypatch: pytest.MonkeyPatch, own_folder: Path) -> None:
+    """Breaks when a mended compiler is served what its predecessor made."""
+    llmchip.compile(Small().eval(), X)
+    monkeypatch.setattr(cache, "_versions", lambda: "another")
+    llmchip.compile(Small().eval(), X)
+    assert len(list(own_folder.iterdir())) == 2
+
+
+@pytest.mark.parametrize("damage", [b"", b"rubbish", None])
+def test_a_damaged_image_is_made_again(damage: bytes | None, own_folder: Path) -> None:
+    """Breaks when a file that was cut short or changed is run, or stands in the way for ever."""
+    want = llmchip.compile(Small().eval(), X)(**X)
+    (path,) = own_folder.iterdir()
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(bytes(data) if damage is None else damage)
+    assert torch.equal(llmchip.compile(Small().eval(), X)(**X), want)
+    assert cache.find(path.stem) is not None
+
+
+def test_the_least_recently_used_images_go_first(monkeypatch: pytest.MonkeyPatch, own_folder: Path) -> None:
+    """Breaks when the cache outgrows its bound, or drops what is in use."""
+    import os
+
+    programs = [llmchip.compile(Small(seed).eval(), X) for seed in range(3)]
+    found = {entry.path: entry for entry in cache.entries()}
+    for number, path in enumerate(sorted(found)):
+        os.utime(path, (number, number))
+    monkeypatch.setenv("LLMCHIP_CACHE_BYTES", str(sum(entry.bytes for entry in found.values())))
+    oldest = sorted(found)[0]
+    programs.append(llmchip.compile(Small(3).eval(), X))
+    left = {entry.path for entry in cache.entries()}
+    assert oldest not in left and len(left) == 3
+    assert all(torch.equal(program(**X), program(**X)) for program in programs)  # an image that was removed still runs
+
+
+def test_concurrent_writers_and_clearers_only_ever_see_whole_images() -> None:
+    """Breaks when a file is visible before it is complete, or a vanished one is an error."""
+    image = llmchip.compile(Small().eval(), X).image
+
+    def work(number: int) -> bool:
+        for turn in range(20):
+            cache.keep(f"{turn % 3}", image, 9.0)
+            found = cache.find(f"{(turn + number) % 3}")
+            if found is not None and found.weights != image.weights:
+                return False
+            if turn % 5 == number:
+                cache.clear()
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(4)))
+
+
+def test_no_cache_no_file(monkeypatch: pytest.MonkeyPatch, own_folder: Path) -> None:
+    """Breaks when LLMCHIP_CACHE=off still writes, or a folder that cannot be written stops a compile."""
+    monkeypatch.setenv("LLMCHIP_CACHE", "off")
+    llmchip.compile(Small().eval(), X)
+    assert not own_folder.exists() and cache.entries() == []
+    monkeypatch.setenv("LLMCHIP_CACHE", "/proc/nowhere")
+    assert llmchip.compile(Small().eval(), X)(**X).shape == (4, 8)
+
+
+def test_interpreted_and_planned_models_agree() -> None:
+    """Breaks when a compiled model gives other bits by plan than word by word."""
+    from runtime.executable import Executable
+
+    image = llmchip.compile(Small().eval(), X).image
+    arrays = {"x": to_array(X["x"])}
+    slow, fast = Executable(image, interpret=True), Executable(image)
+    for _ in range(3):
+        for name, want in slow(arrays).items():
+            assert want.tobytes() == fast(arrays)[name].tobytes()
