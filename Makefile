@@ -13,7 +13,8 @@ export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check lint format docs fuzz bench-chip clean
+BENCH_ARGS ?=
+.PHONY: bench-host help demo test test-all check lint format docs fuzz bench-chip clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -36,6 +37,9 @@ check: lint test ## what a change must pass before it is proposed
 
 format: $(VENV)/.dev ## sort imports and mend what ruff can mend
 	$(BIN)/ruff check --fix .
+
+bench-host: $(VENV)/.dev ## how long people wait: emulation, compile, memory (BENCH_ARGS="--growth" for curves)
+	$(BIN)/python -m benchmarks.bench_host $(BENCH_ARGS)
 
 docs: $(VENV)/.dev ## write the generated pages again
 	$(BIN)/python -m isa.doc

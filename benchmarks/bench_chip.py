@@ -191,9 +191,8 @@ def main() -> None:
     args = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     chosen = tuple(case for case in CASES if fnmatch(case.name, args.only))
-    found = stored()
     for case, row in run(chosen, args.plain):
-        found[case.name] = row
+        found = stored() | {case.name: row}
         store({known.name: found[known.name] for known in CASES if known.name in found})
     print("\n" + (RESULTS / "chip.md").read_text(), end="")
 

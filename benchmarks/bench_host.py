@@ -33,7 +33,8 @@ class Line:
 
 
 def _times(found: Figures) -> str:
-    return f"CPU {found['cpu_milliseconds']:.0f} / {found['eager_cpu_milliseconds']:.0f} ms, wall {found['milliseconds']:.0f} / {found['eager_milliseconds']:.0f} ms"
+    cpu = f"CPU {found['cpu_milliseconds']:.0f} / {found['eager_cpu_milliseconds']:.0f} ms"
+    return f"{cpu}, wall {found['milliseconds']:.0f} / {found['eager_milliseconds']:.0f} ms"
 
 
 LINES = (

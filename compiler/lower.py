@@ -17,7 +17,7 @@ from compiler.passes.activations import RecogniseActivations
 from compiler.passes.canonicalize import Canonicalize, ShareEqual
 from compiler.passes.decompose import Decompose
 from compiler.passes.inline import Inline
-from compiler.passes.legal import frozen
+from compiler.passes.legal import frozen, random
 from compiler.passes.manager import Pass, PassManager, Timing, unsupported, verify
 from compiler.passes.quantize import Quantize
 from compiler.passes.recognise import RecogniseAttention
@@ -90,6 +90,9 @@ def lower(
     """Run the graph passes and freeze the result."""
     manager = PassManager(pipeline(options or Options()), print_after, stop_after, dump_dir)
     gm = manager.run(_copy(captured.gm))
+    for node in gm.graph.nodes:
+        if random(node):
+            raise unsupported(node, "draws random numbers, which the chip cannot")
     if stop_after is None:
         verify(gm, frozen)
     halves = split(gm)

@@ -89,7 +89,7 @@ def _fit_memory(lowered: Lowered, options: Options, chip: Chip, seconds: dict[st
         for program in _orders(tiled.program, options, chip, seconds):
             start = time.perf_counter()
             try:
-                placement = place(program, chip)
+                placement = place(program, chip, exact=program is tiled.program)
             except CompileError as error:
                 failure = error
                 continue

@@ -89,9 +89,9 @@ class Plan:
     def fits(self) -> bool:
         return all(int(self.memory.source(view, (1, 1, 1), True)[0, 0, 0]) == value for view, value in self.recording.reads)
 
-    def translate(self, compile_runs: "Compile") -> list[Run]:
+    def translate(self, compiled: bool) -> list[Run]:
         if self.runs is None:
-            self.runs = list(compile_runs(self.memory, self.recording.words))
+            self.runs = list((compiler() if compiled else interpreted)(self.memory, self.recording.words))
             self.recording.words.clear()
         return self.runs
 
@@ -130,7 +130,7 @@ class Plans:
             self._latest = None
             self._memory.restore(plan.shadows)
             self._latest = plan
-        for run in plan.translate(compiler() if self._compiled else interpreted):
+        for run in plan.translate(self._compiled):
             yield run.at
             run(core)
 

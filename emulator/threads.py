@@ -16,12 +16,26 @@ from typing import Final
 
 import numpy as np
 
-WORKERS: Final = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+LIMIT: Final = 8
+
+
+def _workers() -> int:
+    """LLMCHIP_THREADS, or OMP_NUM_THREADS as for PyTorch, or the processors that this process may use."""
+    given = os.environ.get("LLMCHIP_THREADS") or os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(int(given), LIMIT)) if given.strip().isdigit() else min(LIMIT, available)
+
+
+WORKERS: Final = _workers()
 
 
 @cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(1, WORKERS - 1), "llmchip-mm")
+
+
+if hasattr(os, "register_at_fork"):  # a child has the pool but not its threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def run_all(jobs: Sequence[Callable[[], None]]) -> None:

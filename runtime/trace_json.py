@@ -13,7 +13,8 @@ import numpy as np
 from emulator.timing.timeline import CTL, ENGINES, Timeline
 from isa.files import write_atomic
 from isa.image import Image
-from isa.spec import WORD_BYTES, Engine, Space
+from isa.spec import Engine, Space
+from runtime.lives import lives
 from runtime.profile import Profile
 
 Event = dict[str, Any]
@@ -87,20 +88,11 @@ def _bandwidth(t: Timeline, micro: float) -> Iterator[Event]:
 
 
 def _sram(image: Image, t: Timeline, micro: float) -> Iterator[Event]:
-    """Bytes of planned buffers alive: from the start of the first word that uses one to the end of the last, each time round a loop."""
-    runs: dict[int, list[int]] = {}
-    for index, word in enumerate(t.words):
-        runs.setdefault(word.pc // WORD_BYTES, []).append(index)
+    """Bytes of planned buffers alive."""
     changes: dict[int, int] = {}
-    for record in image.plan:
-        first, last = runs.get(record.first, []), runs.get(record.last, [])
-        if record.space is not Space.SRAM or not first or not last:
-            continue
-        pairs = list(zip(first, last, strict=True)) if len(first) == len(last) else [(first[0], last[-1])]
-        for begin, end in pairs:
-            low, high = int(t.start[begin]), int(t.end[end])
-            changes[low] = changes.get(low, 0) + record.bytes
-            changes[high] = changes.get(high, 0) - record.bytes
+    for record, low, high in lives(image, t, Space.SRAM):
+        changes[low] = changes.get(low, 0) + record.bytes
+        changes[high] = changes.get(high, 0) - record.bytes
     used = 0
     for at in sorted(changes):
         used += changes[at]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from compiler.pipeline import Compiled
+from isa.check import check
 from isa.errors import InputError
 from isa.image import Image
 from isa.records import DebugNode, TensorSpec
@@ -29,7 +30,8 @@ from runtime.tensors import to_array, to_tensor
 class Verification:
     """What was compared and what was found; the attributes are the keys of `llmcc verify --json`.
 
-    `graph_nodes` = `nodes` (compared) + the `skipped` ones. `float` is the distance to the original model: another
+    `findings` are faults that the static checker sees in the program (a race, junk read): then the bits depend on the
+    chip's timing, and the program is not bit-exact whatever this run gave. `graph_nodes` = `nodes` (compared) + the `skipped` ones. `float` is the distance to the original model: another
     figure, never part of `bit_exact`.
     """
 
@@ -42,6 +44,7 @@ class Verification:
     mismatched_elements: int = 0
     first_divergence: dict[str, Any] | None = None
     float: dict[str, Any] | None = None
+    findings: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -93,9 +96,10 @@ def _report(image: Image, compiled: Compiled, comparer: Comparer, distance: dict
     names = [node.name for node in compiled.lowered.main.graph.nodes if node.op == "call_function"]
     records = {node.name: node for node in image.debug.nodes}
     comparer.finish()
+    findings = [str(finding) for finding in check(image)]
     skipped = [{"node": name, "reason": _reason(records.get(name))} for name in names if name not in comparer.compared]
     return Verification(
-        bit_exact=not comparer.differing,
+        bit_exact=not comparer.differing and not findings,
         outputs=len(image.entry().outputs),
         graph_nodes=len(names),
         nodes=len(names) - len(skipped),
@@ -104,6 +108,7 @@ def _report(image: Image, compiled: Compiled, comparer: Comparer, distance: dict
         mismatched_elements=sum(comparer.differing.values()),
         first_divergence=comparer.first,
         float=distance,
+        findings=findings,
     )
 
 

@@ -16,6 +16,7 @@ from compiler.tile.place import Placement
 from compiler.tile.tile import Tensor as Interface
 from compiler.tile.tile import Tiled
 from isa.chip import Chip
+from isa.errors import UnsupportedError
 from isa.image import Image
 from isa.records import DebugMap, DebugNode, Entry, PlanRecord, Span, Tap, TensorSpec
 from isa.spec import Region, Space
@@ -61,7 +62,10 @@ def build_image(
 def stored_bytes(value: Tensor) -> NDArray[np.uint8]:
     """A tensor as the chip stores it: int64 as int32, bool as int8, all else as it is; row-major."""
     if value.dtype is torch.int64:
-        value = value.to(torch.int32)
+        narrow = value.to(torch.int32)
+        if not torch.equal(narrow.to(torch.int64), value):
+            raise UnsupportedError("an integer constant does not fit in 32 bits", hint="the chip computes with 32-bit integers")
+        value = narrow
     return value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 

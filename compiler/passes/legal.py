@@ -2,6 +2,7 @@
 
 import operator
 
+import torch
 from torch import Tensor, fx
 
 from compiler import ops
@@ -27,6 +28,7 @@ ELEMENTWISE = frozenset(
         aten.bitwise_and.Tensor, aten.bitwise_or.Tensor, aten.logical_not.default, aten._to_copy.default,
     }
 )  # fmt: skip
+WRAPPING = frozenset({*(getattr(aten, name).Tensor for name in ("add", "sub", "mul")), aten.neg.default, aten.abs.default})
 FROZEN = VIEWS | CHIP | ELEMENTWISE | {aten.embedding.default}
 
 
@@ -44,5 +46,12 @@ def frozen(node: fx.Node) -> str | None:
         source = node.args[0].meta["val"].dtype  # type: ignore[union-attr]
         if source.is_floating_point:
             return "converts a float to an integer, which the chip cannot"
+    if node.target in WRAPPING and isinstance(node.meta["val"], Tensor) and node.meta["val"].dtype is torch.int64:
+        return "computes with 64-bit integers, which the chip keeps in 32 bits"
     return None
+
+
+def random(node: fx.Node) -> bool:
+    """Whether `node` draws random numbers: it may neither be folded nor repeated."""
+    return node.op == "call_function" and torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 

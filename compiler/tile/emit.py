@@ -183,7 +183,7 @@ def fit(kernel: Kernel, storage: Storage, chip: Chip, resident: int, prefix: str
                 e = emit_kernel(kernel, storage, cut, prefix, only_first=True)
                 kept = sum(-(-b.bytes // 64) * 64 for b in e.kept) if cut.keep else 0
                 peak = peak_bytes(e.ops, Space.SRAM, e.kept if cut.keep else set(), homes)
-                measured.append((cut, kept, peak - kept, peak_bytes(e.ops, Space.ACC, set(), homes)))
+                measured.append((cut, kept * cut.groups, peak - kept, peak_bytes(e.ops, Space.ACC, set(), homes)))
             cut, kept, moving, acc = measured[index]
             if kept + copies * moving <= free * share and copies * acc <= chip.acc.bytes * share:
                 return cut

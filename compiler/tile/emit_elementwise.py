@@ -11,6 +11,7 @@ from compiler.tile.emit_rows import ONE, argument, bits
 from compiler.tile.emitter import Emitter, Tile
 from compiler.tile.graph import axis, dtype, shape
 from compiler.tile.layout import Layout
+from isa.errors import UnsupportedError
 from isa.spec import ACT, VOP, Dtype
 
 SIGN_FLIP = 0xBF800000  # -1.0
@@ -64,6 +65,8 @@ def narrowed(imm: int, kind: Dtype) -> int:
 
 def number(value: Any, integer: bool) -> int:
     """The immediate bits of a Python scalar."""
+    if integer and not -(1 << 31) <= int(value) < 1 << 31:
+        raise UnsupportedError(f"the integer constant {value} does not fit in 32 bits", hint="the chip computes with 32-bit integers")
     return int(value) & 0xFFFFFFFF if integer else bits(float(value))
 
 
@@ -103,10 +106,11 @@ def function(e: Emitter, node: fx.Node, kind: str) -> None:
 def clamp(e: Emitter, node: fx.Node) -> None:
     low, high = argument(node, 1, "min"), argument(node, 2, "max")
     out, source = e.result(node), e.operand(node.args[0], len(shape(node)))  # type: ignore[arg-type]
-    for op, bound in (("max", low), ("min", high)):
-        if bound is not None:
-            e.word("vop", node, out.layout.shape, {"d": out}, {"a": source}, {"f": VOP.index(op), "imm": bits(float(bound))})
-            source = out.layout
+    steps = [(op, bound) for op, bound in (("max", low), ("min", high)) if bound is not None]
+    for i, (op, bound) in enumerate(steps):
+        d = out if i == len(steps) - 1 else out.layout  # only the last step completes the value
+        e.word("vop", node, out.layout.shape, {"d": d}, {"a": source}, {"f": VOP.index(op), "imm": bits(float(bound))})
+        source = out.layout
     e.finish(node)
 
 

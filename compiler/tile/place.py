@@ -52,8 +52,11 @@ def live_ranges(program: Program) -> dict[Buffer, tuple[int, int]]:
     return ranges
 
 
-def place(program: Program, chip: Chip) -> Placement:
-    """Plan each memory and check the plan. Raises CompileError when a memory is too small."""
+def place(program: Program, chip: Chip, exact: bool = True) -> Placement:
+    """Plan each memory and check the plan. Raises CompileError when a memory is too small.
+
+    Without `exact`, a plan that the heuristics do not find counts as none: for orders that others can replace.
+    """
     live = live_ranges(program)
     offsets = {b: b.fixed for b in live if b.fixed is not None}
     heights = {}
@@ -65,7 +68,7 @@ def place(program: Program, chip: Chip) -> Placement:
     for name, space, capacity in memories:
         buffers = {b.name: b for b in live if b.space is space and b.fixed is None}
         assert space is not Space.DRAM or all(b.region is Region.SCRATCH for b in buffers.values())
-        solution = _plan_with_slack(buffers, live, capacity)
+        solution = _plan_with_slack(buffers, live, capacity, exact)
         offsets |= {buffers[n]: offset for n, offset in solution.offsets.items()}
         heights[name] = (solution.height, solution.lower_bound)
     return Placement(offsets, live, heights)
@@ -75,7 +78,7 @@ SECONDS = 20.0  # for the exact search of a tight memory, where heuristics find 
 SLACKS = (96, 48, 24, 12, 6, 0)  # ops
 
 
-def _plan_with_slack(buffers: Mapping[str, Buffer], live: Mapping[Buffer, tuple[int, int]], capacity: int) -> Plan:
+def _plan_with_slack(buffers: Mapping[str, Buffer], live: Mapping[Buffer, tuple[int, int]], capacity: int, exact: bool) -> Plan:
     """Plan a memory so that bytes rest as long as possible before they are used again.
 
     A word that overwrites bytes just read has to wait for their reader; live ranges that begin earlier than they must
@@ -87,7 +90,7 @@ def _plan_with_slack(buffers: Mapping[str, Buffer], live: Mapping[Buffer, tuple[
         if slack and lower_bound(problem) > capacity * 0.97:
             continue
         try:
-            solution = plan(problem, seconds=0.0 if slack else SECONDS, fit=True)  # never a matter of the clock while it can be avoided
+            solution = plan(problem, seconds=SECONDS if exact and not slack else 0.0, fit=True)  # by the clock only as a last resort
         except CompileError:
             if slack:
                 continue

@@ -1,11 +1,12 @@
 """Compiled code on disk, valid for exactly these sources: numba's own cache would miss a change in a module that is called."""
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from numba import njit
 from numba.core import caching
@@ -51,7 +52,7 @@ class _Locator(caching._CacheLocator):  # type: ignore[misc]
 
 
 class _Implementation(caching.CompileResultCacheImpl):  # type: ignore[misc]
-    _locator_classes = [_Locator]
+    _locator_classes: ClassVar[list[type]] = [_Locator]
 
 
 class _Cache(caching.FunctionCache):  # type: ignore[misc]
@@ -61,10 +62,8 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]
 def compiled(function: Callable[..., Any], signature: str) -> Any:
     """`function` in machine code, from disk if it is there. No fast-math: nothing is contracted or reordered."""
     made = njit(nogil=True, error_model="numpy", boundscheck=False)(function)
-    try:
+    with contextlib.suppress(OSError, RuntimeError):  # no place to write: compiled anew in each process
         made._cache = _Cache(function)
-    except (OSError, RuntimeError):  # no place to write: compiled anew in each process
-        pass
     made.compile(signature)
     made.disable_compile()
     return made

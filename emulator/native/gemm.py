@@ -109,12 +109,18 @@ def multiply(a, lda, w, k, n, c, ldc, rows, adds, start, tile, first, last):
 
 
 @jit
-def run_matmul(step, start, tile, rows8, packed):
-    """Slots c, a, w (row stride per n, column stride per k), then the packed weights, or 0. step[1:4] = planes, m, n; step[5] = k; step[6] = acc."""
+def run_matmul(step, start, tile, rows8, packed, part, parts):
+    """Slots c, a, w (row stride per n, column stride per k), then the packed weights, or 0. step[1:4] = planes, m, n; step[5] = k; step[6] = acc.
+
+    Of `parts` threads, each with its own memory, number `part` does its share of the panels.
+    """
     planes, m, n, k, adds = step[1], step[2], step[3], step[5], step[6]
     padded = (k + 3) // 4 * 4
     c, a, w, constant = FIRST_SLOT, FIRST_SLOT + SLOT_WIDTH, FIRST_SLOT + 2 * SLOT_WIDTH, FIRST_SLOT + 3 * SLOT_WIDTH
     panels = (n + COLUMNS - 1) // COLUMNS
+    low, high = panels * part // parts, panels * (part + 1) // parts
+    if low == high:
+        return
     for plane in range(planes):
         rows, lda = step[a] + plane * step[a + 1], step[a + 2]
         if step[a + 3] != 1 or padded != k:
@@ -126,5 +132,5 @@ def run_matmul(step, start, tile, rows8, packed):
         if step[constant] == 0:
             weights = packed.ctypes.data
             if plane == 0 or step[w + 1]:
-                pack(weights, step[w] + plane * step[w + 1], step[w + 3], step[w + 2], k, n, 0, panels)
-        multiply(rows, lda, weights, k, n, step[c] + plane * step[c + 1], step[c + 2], m, adds, start, tile, 0, panels)
+                pack(weights, step[w] + plane * step[w + 1], step[w + 3], step[w + 2], k, n, low, high)
+        multiply(rows, lda, weights, k, n, step[c] + plane * step[c + 1], step[c + 2], m, adds, start, tile, low, high)

@@ -145,3 +145,36 @@ def half_of_float(typingctx: Any, value: Any) -> Any:
         return builder.bitcast(builder.fptrunc(args[0], ir.HalfType()), ir.IntType(16))
 
     return types.int16(types.float32), codegen
+
+
+@intrinsic
+def arrive(typingctx: Any, count: Any) -> Any:
+    """Add 1 to the counter at an address, as one indivisible step; gives what it was."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.atomic_rmw("add", builder.inttoptr(args[0], _I64.as_pointer()), _I64(1), "seq_cst")
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def look(typingctx: Any, address: Any) -> Any:
+    """The counter at an address, with everything that was written before it was set."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load_atomic(builder.inttoptr(args[0], _I64.as_pointer()), "seq_cst", 8)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def give_way(typingctx: Any) -> Any:
+    """Let another thread have the processor (sched_yield)."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        function = ir.FunctionType(_I32, ())
+        found = builder.module.globals.get("sched_yield") or ir.Function(builder.module, function, "sched_yield")
+        builder.call(found, ())
+        return context.get_dummy_value()
+
+    return types.none(), codegen

@@ -150,7 +150,7 @@ def smaller(a, b):
 
 
 @jit
-def combine(code, t, n, address, stride, kind, u):
+def combine(code, t, n, address, stride, kind, u):  # noqa: C901 - one loop per operation
     if stride == 0:
         scalar(code, t, n, element(address, kind))
         return
@@ -212,7 +212,7 @@ _exp, _gelu_erf, _gelu_tanh, _silu, _sigmoid, _tanh, _rsqrt, _recip, _sqrt, _erf
 
 
 @jit
-def apply(f, t, n):  # noqa: C901 - numba has no table of functions that it could call without boxing
+def apply(f, t, n):
     if f == 0:
         _exp(t, n)
     elif f == 1:
@@ -311,13 +311,13 @@ def run_rows(step, first, last, t, u, sums):  # noqa: C901 - the interpreter of 
                 if code == FUNCTION:
                     apply(argument, t, n)
                     continue
-                if code == SUM or code == SUMSQ:
+                if code in (SUM, SUMSQ):
                     accumulate(sums, t, n, code == SUMSQ)
                     continue
                 if code == ABSMAX:
                     size = largest_size(t, n, size)
                     continue
-                if code == LARGEST or code == SMALLEST:
+                if code in (LARGEST, SMALLEST):
                     best, size = extremes(t, n, best, size, code == SMALLEST)
                     continue
                 s = FIRST_SLOT + SLOT_WIDTH * argument
@@ -333,7 +333,7 @@ def run_rows(step, first, last, t, u, sums):  # noqa: C901 - the interpreter of 
         if code >= SUM:
             s = FIRST_SLOT + SLOT_WIDTH * argument
             address = step[s] + plane * step[s + 1] + row * step[s + 2]
-            if code == SUM or code == SUMSQ:
+            if code in (SUM, SUMSQ):
                 put(address, step[s + 4], halved(sums), u)
             elif size > INF_BITS:
                 put(address, step[s + 4], NAN, u)
@@ -352,7 +352,7 @@ def run_quantize(step, first, last, t, u):
         plane, row = number // rows, number % rows
         s = FIRST_SLOT + SLOT_WIDTH * 2
         load(t, cols, step[s] + plane * step[s + 1] + row * step[s + 2], step[s + 3], step[s + 4])
-        for m in range(step[5]):
+        for _ in range(step[5]):
             s += SLOT_WIDTH
             combine(MUL, t, cols, step[s] + plane * step[s + 1] + row * step[s + 2], step[s + 3], step[s + 4], u)
         if step[6]:

@@ -5,6 +5,7 @@ weights (kept from launch to launch) and the copy is left out if nothing else re
 program can tell.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -13,6 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from emulator import threads
 from emulator.formats import float_of_bits
 from emulator.memory import Memory
 from emulator.native import executor
@@ -26,6 +28,9 @@ from isa.spec import FLOATS, MM_FORMAT, ROUND, TAP, VOP, VRED, Access, Dtype
 from isa.views import View
 
 Row = list[int]
+SHARED: Final = 1 << 13  # elements of work that are worth the meeting of two threads
+PIECE: Final = 1 << 13
+RETRY: Final = 32  # launches
 _ONE: Final = 0x3F800000
 _ARITHMETIC: Final = {"add": Micro.ADD, "sub": Micro.SUB, "mul": Micro.MUL, "div": Micro.DIV, "max": Micro.MAX, "min": Micro.MIN}
 _REDUCTIONS: Final = {"sum": Micro.SUM, "sumsq": Micro.SUMSQ, "max": Micro.LARGEST, "min": Micro.SMALLEST, "absmax": Micro.ABSMAX}
@@ -39,15 +44,28 @@ def available() -> bool:
 
 @dataclass(slots=True)
 class Compiled:
-    """Consecutive words as one table."""
+    """Consecutive words as one table.
+
+    Threads meet at every step, which pays on processors that are free and costs dearly on busy ones. So both ways are timed, and the
+    quicker one is taken; now and then the other gets another chance. The bits are the same.
+    """
 
     at: int
     steps: Steps
-    space: Workspace
+    spaces: list[Workspace]  # one per thread
     kept: Any  # what the addresses in the table point to
+    launches: int = 0
+    seconds: list[float] = field(default_factory=lambda: [0.0, 0.0])  # with all threads, with one
 
     def __call__(self, core: Core) -> None:
-        executor.run(self.steps, self.space)
+        single = int(self.seconds[1] < self.seconds[0]) if self.launches > 1 else self.launches
+        if self.launches % RETRY == RETRY - 1:
+            single = 1 - single
+        start = time.perf_counter()
+        executor.run(self.steps, self.spaces[:1] if single else self.spaces)
+        spent = time.perf_counter() - start
+        self.seconds[single] = (self.seconds[single] + spent) / 2 if self.launches > 1 else spent
+        self.launches += 1
 
 
 @dataclass(slots=True)
@@ -71,16 +89,31 @@ class _Chain:
         self.micros.append((micro, self.slot(name)))
 
     def row(self, kind: Kind, extents: tuple[int, int, int], *more: int) -> Row:
+        if kind in (Kind.ROWS, Kind.COPY):
+            extents = self._cut(kind, extents)
         assert len(self.slots) <= SLOTS and len(self.micros) <= MICROS
         step = [0] * WIDTH
         step[0:4] = (int(kind), *extents)
         step[4] = len(self.micros)
         step[5 : 5 + len(more)] = more
+        work = extents[0] * extents[1] * extents[2] * (more[0] // 16 if kind is Kind.MATMUL else 1)
+        step[executor.SOLO] = int(work < SHARED)
         for number, slot in enumerate(self.slots):
             step[FIRST_SLOT + SLOT_WIDTH * number : FIRST_SLOT + SLOT_WIDTH * (number + 1)] = slot
         for number, micro in enumerate(self.micros):
             step[FIRST_MICRO + 2 * number : FIRST_MICRO + 2 * number + 2] = (int(micro[0]), micro[1])
         return step
+
+    def _cut(self, kind: Kind, extents: tuple[int, int, int]) -> tuple[int, int, int]:
+        """One long row, if nothing is reduced along it, as several rows that threads can share."""
+        planes, rows, cols = extents
+        pieces = -(-cols // PIECE)
+        if planes * rows > 1 or pieces < 2 or cols % pieces or any(micro >= Micro.SUM for micro, _ in self.micros):
+            return extents
+        width = cols // pieces
+        steps = [1 if kind is Kind.COPY else stride for _, _, _, stride, _ in self.slots]
+        self.slots = [(at, 0, width * step, stride, dtype) for (at, _, _, stride, dtype), step in zip(self.slots, steps, strict=True)]
+        return 1, pieces, width
 
 
 def place(memory: Memory, view: View) -> tuple[int, int, int, int, int]:
@@ -242,12 +275,13 @@ def runs(memory: Memory, words: Sequence[Recorded]) -> Iterator[Run]:
         else:
             groups.append((item.at, [row]))
     tables = [np.array(group[1], np.int64) if isinstance(group, tuple) else None for group in groups]
-    space = executor.workspace(np.concatenate([t for t in tables if t is not None] or [np.zeros((0, WIDTH), np.int64)]))
+    everything = np.concatenate([t for t in tables if t is not None] or [np.zeros((0, WIDTH), np.int64)])
+    spaces = [executor.workspace(everything) for _ in range(threads.WORKERS)]
     kept = (translator.constants, translator.weights)
     for group, table in zip(groups, tables, strict=True):
         if isinstance(group, tuple):
             assert table is not None
-            yield Compiled(group[0], table, space, kept)
+            yield Compiled(group[0], table, spaces, kept)
         else:
             yield group
 

@@ -152,8 +152,8 @@ def _table(console: "Console", title: str, rows: Sequence[Mapping[str, Any]], to
 
 
 def _short(name: str) -> str:
-    """A file's path without the folders that all of them share."""
-    return name.rpartition("site-packages/")[2] or "(none)"
+    """A file without its folders; the page and the document have them."""
+    return name.rpartition("/")[2] or "(none)"
 
 
 def _about(row: Mapping[str, Any]) -> str:

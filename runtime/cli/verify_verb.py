@@ -51,7 +51,7 @@ def command(model: str, override: str | None, bisect: bool, repro: Path, as_json
             if override is not None:
                 raise InputError("--model only goes with an image file", model, "leave it out")
             result, image, session, compiled = _verify_model(model, given, stage)
-        if bisect and not result.bit_exact:
+        if bisect and result.mismatched_elements:
             found = _bisect(session, image, compiled, repro, stage)
     document = {"model": model, "chip": image.chip.name, **result.as_dict(), "seconds": stage.seconds}
     if bisect:
@@ -143,8 +143,10 @@ def _print(document: dict[str, Any]) -> None:
         console.print(f"[bold green]bit-exact[/]: {document['nodes']} nodes, {document['outputs']} outputs, 0 differing bits")
     else:
         console.print(f"[bold red]not bit-exact[/]: {document['mismatched_nodes']} nodes and outputs differ in {bits} elements")
+        for finding in document["findings"]:
+            console.print(f"  the program is at fault: {escape(finding)}", soft_wrap=True)
         first = document["first_divergence"] or {}
-        for key in ("node", "source", "pc", "index", "expected", "actual"):
+        for key in ("node", "source", "pc", "index", "expected", "actual") if first else ():
             value = first.get(key)
             console.print(f"  {key:9}", escape(f"{value:#06x}" if key == "pc" and isinstance(value, int) else str(value)), soft_wrap=True)
     if "bisection" in document and not document["bit_exact"]:

@@ -29,7 +29,7 @@ ENGINES = tuple(engine.value for engine in Engine)
 def page(image: Image, title: str) -> str:
     """The whole file."""
     data = msgspec.json.encode(report_data(image, title)).decode()
-    parts = {"TITLE": escape(title), "STYLE": _part("report.css"), "SCRIPT": _part("report.js"), "DATA": _inside_script(data)}
+    parts = {"TITLE": escape(title), "STYLE": _part("report.css"), "SCRIPT": _part("report.js"), "DATA": inside_script(data)}
     return re.sub(r"\{\{([A-Z]+)\}\}", lambda match: parts[match[1]], _part("report.html"))
 
 
@@ -38,7 +38,7 @@ def _part(name: str) -> str:
     return (resources.files("runtime.html") / name).read_text(encoding="utf-8")
 
 
-def _inside_script(data: str) -> str:
+def inside_script(data: str) -> str:
     """JSON in which nothing can end the script element or begin a comment of it."""
     return data.replace("<", "\\u003c").replace(">", "\\u003e").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 

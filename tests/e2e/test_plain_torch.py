@@ -49,7 +49,7 @@ class Views(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         a, b = x.split([2, 4], dim=-1)
         y = torch.cat([b, a], dim=-1).transpose(0, 1)
-        return y, x[:, 1] * 2.5 - 1.0, (x > 0.5).to(torch.float32), torch.where(x > 0, x, -x).mean(-1), 1.0 - x, x.abs().sum(-1, keepdim=True)
+        return y, x[:, 1] * 2.5 - 1.0, x.clamp(-0.25, 0.5), (x > 0.5).to(torch.float32), torch.where(x > 0, x, -x).mean(-1), 1.0 - x, x.abs().sum(-1, keepdim=True)
 
 
 class Sums(nn.Module):
@@ -98,6 +98,23 @@ def test_gpt2_without_a_cache_is_bit_exact() -> None:
     found = llmchip.compile(model, given).verify(**given)
     assert found.bit_exact, found.first_divergence
     assert found.float is not None and found.float["cosine"] > 0.99
+
+
+class Wide(nn.Module):
+    def forward(self, i: torch.Tensor) -> torch.Tensor:
+        return i * i
+
+
+class Noisy(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.rand(4)
+
+
+@pytest.mark.parametrize(("module", "value", "reason"), [(Wide(), torch.tensor([70000]), "64-bit integers"), (Noisy(), torch.zeros(4), "random numbers")])
+def test_what_would_go_wrong_silently_is_refused(module: nn.Module, value: torch.Tensor, reason: str) -> None:
+    """Breaks if 64-bit arithmetic wraps in 32 bits, or a random number is folded into the image."""
+    with pytest.raises(llmchip.UnsupportedError, match=reason):
+        llmchip.compile(module.eval(), (value,))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

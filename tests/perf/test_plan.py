@@ -132,7 +132,8 @@ def test_programs_that_differ_in_scalars_have_plans_of_their_own() -> None:
     out = np.zeros(4, np.uint8)
     machine = small(out=out)
     words = (
-        Inst.make("salu", f=SALU.index("add"), d=1, a=0, bi=1, imm=0), view(1, Space.SRAM, dtype=Dtype.I32), view(2, Space.DRAM, region=Region.OUT, dtype=Dtype.I32),
+        Inst.make("salu", f=SALU.index("add"), d=1, a=0, bi=1, imm=0), view(1, Space.SRAM, dtype=Dtype.I32),
+        view(2, Space.DRAM, region=Region.OUT, dtype=Dtype.I32),
         Inst.make("vop", f=VOP.index("xor"), d=1, a=1, b=1, rows=1, cols=1), Inst.make("loop", level=0, len=1, dyn=1, s=1),
     )  # fmt: skip
     fill = Inst.make("vop", f=VOP.index("mov"), d=1, a=1, rows=1, cols=1)

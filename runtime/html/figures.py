@@ -1,0 +1,176 @@
+"""The plots of a profile, as plotly figures."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from emulator.timing.timeline import CTL, ENGINES, Timeline
+from isa.spec import Engine, Space
+from runtime.lives import Life, lives
+from runtime.profile import Profile
+
+COLOURS = {
+    "dispatch waits": "#8a9097", "ldw": "#1f7a4d", "lda": "#3a9d6b", "sto": "#7a8f1f", "mxu weights": "#d98a6f", "mxu": "#b3401f",
+    "vec": "#2864c7", "act": "#8a3fb5",
+    "compute": "#3b7d3b", "limit": "#9aa1a8", "excess": "#6f9f3f", "waiting_dram": "#1f7a4d", "waiting_mxu": "#b3401f", "waiting_vec": "#2864c7",
+    "waiting_act": "#8a3fb5", "dependence": "#b58900", "dispatch": "#8a9097", "fill_drain": "#d98a6f",
+}  # fmt: skip
+MAX_SPANS, MAX_BUFFERS = 30_000, 4_000  # what a browser draws without effort
+_BINS = 600
+_PALETTE = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#76b7b2", "#edc948", "#b07aa1", "#9c755f", "#86bcb6", "#d37295")
+Span = tuple[int, int, str]  # from, to, what
+
+
+def timeline(report: Profile) -> go.Figure:
+    """One track per resource that does one thing at a time, and what the bus moves."""
+    tracks = _tracks(report)
+    spans = sum(map(len, tracks.values()))
+    if spans > MAX_SPANS:
+        gap = report.cycles * len(tracks) // MAX_SPANS + 1
+        tracks = {name: list(_merged(track, gap)) for name, track in tracks.items()}
+    figure = go.Figure()
+    for name, track in tracks.items():
+        x = [at for low, high, _ in track for at in (low, high, None)]
+        text = [what for low, high, label in track for what in 2 * (f"{label}<br>{low:,} to {high:,}: {high - low:,} cycles",) + ("",)]
+        line = {"color": COLOURS[name], "width": 20, "simplify": False}  # plotly would drop the short ones
+        figure.add_scatter(x=x, y=[name] * len(x), mode="lines", line=line, text=text, hoverinfo="text", name=name, connectgaps=False)
+    low, rates = _bandwidth(report.timeline)
+    figure.add_scatter(x=low, y=rates, yaxis="y2", name="DRAM GB/s", line={"color": COLOURS["ldw"], "width": 1, "shape": "hv"}, fill="tozeroy")
+    figure.update_layout(
+        xaxis={"title": "cycles", "anchor": "y2"}, yaxis={"domain": [0.27, 1], "categoryorder": "array", "categoryarray": list(tracks)[::-1]},
+        yaxis2={"domain": [0, 0.22], "title": "GB/s", "anchor": "x", "rangemode": "tozero"}, showlegend=False, hovermode="closest", dragmode="zoom", height=430,
+    )  # fmt: skip
+    return figure
+
+
+def _tracks(report: Profile) -> dict[str, list[Span]]:
+    t = report.timeline
+    names = {i: engine.value for i, engine in enumerate(ENGINES)} | {CTL: "dispatch waits"}
+    tracks: dict[str, list[Span]] = {name: [] for name in ("dispatch waits", "ldw", "lda", "sto", "mxu weights", "mxu", "vec", "act")}
+    columns = (t.engine, t.ready, t.start, t.work_start, t.work_end, report.node)
+    for word, engine, ready, start, begin, stop, node in zip(t.words, *(c.tolist() for c in columns), strict=True):
+        name = report.image.debug.nodes[node].name if node >= 0 else ""
+        label = f"{name} {word.inst.mnemonic} at {word.pc:#06x}".strip() + "".join(f"[{i}]" for i in word.indices)
+        low, high = (ready, begin) if engine == CTL else (begin, stop)
+        if high > low:
+            tracks[names[engine]].append((low, high, label))
+        if ENGINES[engine] is Engine.MXU and begin > start:
+            tracks["mxu weights"].append((start, begin, label))
+    return {name: sorted(track) for name, track in tracks.items()}
+
+
+def _merged(track: list[Span], gap: int) -> Iterator[Span]:
+    """Neighbours that no screen could tell apart become one."""
+    held: list[Span] = []
+    for span in track:
+        if held and (span[0] - held[-1][1] > gap or span[1] - held[0][0] > 4 * gap):
+            yield _one(held)
+            held = []
+        held.append(span)
+    if held:
+        yield _one(held)
+
+
+def _one(held: list[Span]) -> Span:
+    label = held[0][2] if len(held) == 1 else f"{held[0][2]} and {len(held) - 1} more"
+    return held[0][0], held[-1][1], label
+
+
+def _bandwidth(t: Timeline) -> tuple[list[int], list[float]]:
+    """GB/s in each of many equal intervals: the share of it in which the bus works, times its rate."""
+    edges = np.linspace(0, t.cycles, min(_BINS, t.cycles) + 1)
+    ends = t.bus[:, 1] if len(t.bus) else np.zeros(0)
+    starts = t.bus[:, 0] if len(t.bus) else np.zeros(0)
+    done = np.concatenate([[0], np.cumsum(ends - starts)])
+    points = np.stack([starts, ends], 1).ravel()
+    work = np.interp(edges, points.astype(float), np.repeat(done, 2)[1:-1].astype(float)) if len(points) else np.zeros_like(edges)
+    rates = np.diff(work) / np.diff(edges) * t.chip.dram.bytes_per_second / 1e9
+    return [round(at) for at in edges[:-1].tolist()], [round(rate, 2) for rate in rates.tolist()]
+
+
+def waterfall(document: Mapping[str, Any]) -> go.Figure:
+    """From the limit to the total: what is between, cause by cause."""
+    parts = {"limit": document["limit_cycles"], "excess": document["excess_cycles"]} | {k: v for k, v in document["waterfall"].items() if k != "compute"}
+    ends = np.cumsum(list(parts.values())).tolist()
+    figure = go.Figure()
+    figure.add_bar(
+        orientation="h", y=[*parts, "total"], x=[*parts.values(), document["cycles"]], base=[*(e - v for e, v in zip(ends, parts.values(), strict=True)), 0],
+        marker_color=[*(COLOURS[name] for name in parts), "#4a5560"], hoverinfo="text",
+        hovertext=[f"{n}: {v:,} cycles, {v / document['cycles']:.2%}" for n, v in [*parts.items(), ("total", document["cycles"])]],
+        text=[f"{v:,}" for v in [*parts.values(), document["cycles"]]], textposition="auto", cliponaxis=False,
+    )  # fmt: skip
+    figure.update_layout(yaxis={"autorange": "reversed"}, xaxis={"title": "cycles"}, showlegend=False, height=340)
+    return figure
+
+
+def roofline(report: Profile, document: Mapping[str, Any]) -> go.Figure:
+    """Attainable speed by arithmetic intensity: the whole run, layers, source lines. Logarithmic on both axes."""
+    chip = report.timeline.chip
+    peak, rate = chip.mxu.rows * chip.mxu.cols * chip.clock_hz, chip.dram.bytes_per_second
+    ridge = peak / rate
+    figure = go.Figure()
+    whole = [{**document, "name": "whole run"}]
+    groups = {"source lines": (document["lines"], "#2864c7", 7), "layers": (document["layers"], "#b3401f", 9), "whole run": (whole, "#000", 13)}
+    xs = [ridge]
+    for name, (rows, colour, size) in groups.items():
+        rows = [row for row in rows if row["macs"] and row["dram_bytes"]]
+        x = [row["macs"] / row["dram_bytes"] for row in rows]
+        y = [row["macs"] * chip.clock_hz / max(_time(row, peak, rate, chip.clock_hz), 1) for row in rows]
+        text = [f"{row['name'].rpartition('/')[2]}<br>{a:,.1f} MACs/byte, {b / 1e12:.3f} TMAC/s" for row, a, b in zip(rows, x, y, strict=True)]
+        figure.add_scatter(x=x, y=y, mode="markers", name=name, text=text, hoverinfo="text", marker={"color": colour, "size": size})
+        xs += x
+    low, high, grey = min(xs) / 4, max(xs) * 4, {"color": "#6b737b"}
+    figure.add_scatter(x=[low, ridge, high], y=[low * rate, peak, peak], mode="lines", name="limit of the chip", line=grey, hoverinfo="skip")
+    axes = {"xaxis": {"type": "log", "title": "MACs per DRAM byte"}, "yaxis": {"type": "log", "title": "MACs/s"}}
+    figure.update_layout(**axes, legend={"orientation": "h", "y": -0.25}, height=340)
+    return figure
+
+
+def _time(row: Mapping[str, Any], peak: int, rate: int, clock: int) -> float:
+    """Cycles of a row: its share of the run, or, where other work hides it, those of its busiest resource."""
+    least: float = max(row["macs"] / peak, row["dram_bytes"] / rate) * clock
+    return max(float(row["cycles"]), least, *map(float, row.get("busy", {}).values()))
+
+
+def memory(report: Profile, space: Space, capacity: int) -> go.Figure:
+    """Address by time: each live buffer a rectangle. Of very many, those that hold most for longest."""
+    found = sorted(lives(report.image, report.timeline, space), key=lambda life: -life.record.bytes * (life.high - life.low))[:MAX_BUFFERS]
+    numbers = {name: i for i, name in enumerate(sorted({life.record.name for life in found}))}
+    colours = [_PALETTE[numbers[life.record.name] % len(_PALETTE)] for life in found]
+    figure = go.Figure()
+    figure.add_bar(
+        x=[(life.low + life.high) / 2 for life in found], width=[max(life.high - life.low, 1) for life in found],
+        y=[life.record.bytes for life in found], base=[life.record.offset for life in found],
+        marker={"color": colours, "line": {"width": 0}}, hovertext=[_life(life) for life in found], hoverinfo="text", showlegend=False,
+    )  # fmt: skip
+    top = max((life.record.offset + life.record.bytes for life in found), default=0)
+    axes = {"xaxis": {"title": "cycles", "range": [0, report.cycles]}, "yaxis": {"title": "address"}}
+    title = {"text": f"{space.name}: {top:,} of {capacity:,} bytes used", "font": {"size": 13}}
+    figure.update_layout(**axes, title=title, barmode="overlay", bargap=0, height=330)
+    return figure
+
+
+def _life(life: Life) -> str:
+    record = life.record
+    return f"{record.name}<br>[{record.offset:#x}, {record.offset + record.bytes:#x}): {record.bytes:,} bytes<br>cycles {life.low:,} to {life.high:,}"
+
+
+def energy(document: Mapping[str, Any]) -> go.Figure:
+    """Joules by component."""
+    parts = {name: value * 1e6 for name, value in document["energy_joules"].items()}
+    return _bars(parts, [f"{value:,.1f} µJ" for value in parts.values()], ["#4e79a7"] * len(parts), {"title": "µJ a launch"})
+
+
+def utilisation(document: Mapping[str, Any]) -> go.Figure:
+    """Share of the run in which each resource works."""
+    parts = document["utilisation"]
+    return _bars(parts, [f"{v:.1%}" for v in parts.values()], [COLOURS.get(name, "#4a5560") for name in parts], {"tickformat": ".0%", "range": [0, 1]})
+
+
+def _bars(parts: Mapping[str, float], text: list[str], colours: list[str], axis: Mapping[str, Any]) -> go.Figure:
+    figure = go.Figure()
+    figure.add_bar(orientation="h", y=list(parts), x=list(parts.values()), text=text, hoverinfo="skip", marker_color=colours, cliponaxis=False)
+    figure.update_layout(yaxis={"autorange": "reversed"}, xaxis=axis, height=300)
+    return figure
