@@ -17,6 +17,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from compiler.frontend.checks import check_tensor
+from compiler.frontend.torchao import adopt
 from compiler.source import source_line
 from isa.errors import CompileError, InputError, UnsupportedError
 
@@ -105,6 +106,7 @@ def capture(module: torch.nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping
     for leaf in pytree.tree_leaves((args, dict(kwargs or {}))):
         if isinstance(leaf, Tensor):
             check_tensor("an input", leaf)
+    module = adopt(module)
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         check_tensor(f"weight '{name}'", tensor)
     accepted = [p.name for p in inspect.signature(module.forward).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
