@@ -100,11 +100,18 @@ def classification(texts: Sequence[str], logits: Floats, labels: Sequence[str]) 
 def answer(texts: Sequence[str], outputs: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> dict[str, Any]:
     """What the outputs say about the texts: a similarity table, labels, or nothing known."""
     if "sentence_embedding" in outputs:
-        embeddings = outputs["sentence_embedding"].astype(np.float32)
+        embeddings = _floats(outputs["sentence_embedding"])
         return {"texts": list(texts), "similarity": similarity(embeddings).tolist(), "embeddings": embeddings.tolist()}
     if labels and "logits" in outputs and outputs["logits"].ndim == 2:
-        return {"texts": list(texts), "classification": classification(texts, outputs["logits"].astype(np.float32), labels)}
+        return {"texts": list(texts), "classification": classification(texts, _floats(outputs["logits"]), labels)}
     return {"texts": list(texts)}
+
+
+def _floats(array: NDArray[Any]) -> Floats:
+    """Values as float32; bfloat16 comes as uint16 bit patterns, the upper halves of float32."""
+    if array.dtype == np.uint16:
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32)
 
 
 def _short(text: str) -> str:

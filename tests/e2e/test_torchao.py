@@ -70,6 +70,13 @@ def test_mlp_gives_torchaos_bits(dtype: torch.dtype) -> None:
     assert torch.equal(bits(llmchip.compile(plain, (x,))(x)), expected)
 
 
+def test_torch_compile_leaves_it_to_pytorch_and_says_so() -> None:
+    """Breaks if a tensor subclass crashes the backend, or is run by PyTorch without a word."""
+    oracle, x = quantized(nn.Sequential(nn.Linear(16, 8))), torch.randn(3, 16)
+    with torch.no_grad(), pytest.warns(UserWarning, match="torchao tensor"):
+        assert torch.equal(torch.compile(oracle, backend="llmchip")(x), oracle(x))
+
+
 def test_another_configuration_is_refused_by_name() -> None:
     """Breaks if weights in an arithmetic that is not ours are taken for ours."""
     module = nn.Sequential(nn.Linear(16, 8)).eval()
