@@ -87,8 +87,11 @@ class Program:
     def _float_outputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor] | None:
         if self._model is None:
             return None
-        with torch.no_grad():
-            return [leaf for leaf in pytree.tree_leaves(self._model(*args, **kwargs)) if isinstance(leaf, Tensor)]
+        try:
+            with torch.no_grad():
+                return [leaf for leaf in pytree.tree_leaves(self._model(*args, **kwargs)) if isinstance(leaf, Tensor)]
+        except (IndexError, RuntimeError) as error:
+            raise InputError(f"the model itself refuses these inputs: {error}", hint="a token id outside the vocabulary, for example") from error
 
     def _metadata(self) -> dict[str, Any]:
         options = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self.options).items()}

@@ -40,7 +40,7 @@ def adopt(module: nn.Module) -> nn.Module:
     if not found:
         return module
     shared = {id(t): t for t in (*module.parameters(), *module.buffers())}
-    adopted: nn.Module = copy.deepcopy(module, shared)  # type: ignore[arg-type]
+    adopted: nn.Module = copy.deepcopy(module, shared)
     for name, linear in found.items():
         replacement = _replace(name, linear)
         if not name:

@@ -142,7 +142,8 @@ def _print(document: dict[str, Any]) -> None:
     if document["bit_exact"]:
         console.print(f"[bold green]bit-exact[/]: {document['nodes']} nodes, {document['outputs']} outputs, 0 differing bits")
     else:
-        console.print(f"[bold red]not bit-exact[/]: {document['mismatched_nodes']} nodes and outputs differ in {bits} elements")
+        differing = f"{document['mismatched_nodes']} nodes and outputs differ in {bits} elements"
+        console.print(f"[bold red]not bit-exact[/]: {differing if bits else 'the bits depend on the timing of the chip'}")
         for finding in document["findings"]:
             console.print(f"  the program is at fault: {escape(finding)}", soft_wrap=True)
         first = document["first_divergence"] or {}

@@ -49,7 +49,8 @@ class Views(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         a, b = x.split([2, 4], dim=-1)
         y = torch.cat([b, a], dim=-1).transpose(0, 1)
-        return y, x[:, 1] * 2.5 - 1.0, x.clamp(-0.25, 0.5), (x > 0.5).to(torch.float32), torch.where(x > 0, x, -x).mean(-1), 1.0 - x, x.abs().sum(-1, keepdim=True)
+        z = x.clamp(-0.25, 0.5)
+        return y, z, x[:, 1] * 2.5 - 1.0, (x > 0.5).to(torch.float32), torch.where(x > 0, x, -x).mean(-1), 1.0 - x, x.abs().sum(-1, keepdim=True)
 
 
 class Sums(nn.Module):
