@@ -48,13 +48,8 @@ class Tracker:
             rows = COUNT if access is Access.R else 2 * COUNT
             found = memory[:rows, span].max(axis=1).reshape(-1, COUNT).max(axis=0)
             latest = [max(a, int(b)) for a, b in zip(latest, found, strict=True)]
-        done = list(self.completed)
-        if self.known[mine]:
-            done = [max(a, b) for a, b in zip(done, self.known[mine][-1], strict=True)]
-        if engine not in DMA_ENGINES:
-            done[mine] = self.issued[mine] - 1  # one compute engine executes its words one after the other
-        counts = list(floor)
-        free, done = done, self._after(done, counts)
+        free, counts = self._free(mine), list(floor)
+        done = self._after(free, counts)
         for queue in sorted(range(COUNT), key=lambda q: latest[q] - done[q], reverse=True):
             if latest[queue] > done[queue]:
                 counts[queue] = min(self.issued[queue] - 1 - latest[queue], MAX_COUNT, counts[queue])
@@ -71,6 +66,25 @@ class Tracker:
         self.known[mine].append(done)
         self.issued[mine] += 1
         return tuple(counts)
+
+    def implied(self, engine: Engine, counts: Sequence[int]) -> set[int]:
+        """The queues of those waits of the next word that program order and its other waits imply."""
+        free = self._free(QUEUES.index(engine))
+        found = set()
+        for queue, count in enumerate(counts):
+            others = [NO_WAIT if q == queue else n for q, n in enumerate(counts)]
+            if count != NO_WAIT and self._after(free, others)[queue] >= self.issued[queue] - 1 - count:
+                found.add(queue)
+        return found
+
+    def _free(self, mine: int) -> list[int]:
+        """What has certainly completed when the next word of an engine starts, without any wait."""
+        done = list(self.completed)
+        if self.known[mine]:
+            done = [max(a, b) for a, b in zip(done, self.known[mine][-1], strict=True)]
+        if QUEUES[mine] not in DMA_ENGINES:
+            done[mine] = self.issued[mine] - 1  # one compute engine executes its words one after the other
+        return done
 
     def fence(self) -> None:
         """Dispatch has waited for every word: nothing after this need wait for anything before it."""

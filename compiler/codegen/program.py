@@ -9,7 +9,7 @@ from compiler.tile.ir import Op, Program, Ref, Tap
 from compiler.tile.place import Placement
 from isa.chip import Chip
 from isa.codec import NO_WAITS, Inst, encode
-from isa.spec import WORD_BYTES, Kind, Region, Space
+from isa.spec import NO_WAIT, QUEUES, WORD_BYTES, Kind, Region, Space
 from isa.views import View
 
 REPLAYS = 3  # iterations after which a loop has shown every count that it can ask for: the first, the second, a steady one
@@ -87,12 +87,18 @@ def dependence_counts(program: Program, placement: Placement, sizes: Mapping[tup
     counts: list[tuple[int, ...]] = [NO_WAITS] * len(program.ops)
     while True:
         tracker, before = Tracker(sizes), list(counts)
+        needless = [set(range(len(QUEUES))) for _ in program.ops]  # waits that mattered in no iteration
         for position, index in enumerate(order):
             if loop is not None and position == loop.first:
                 tracker.fence()
+            needless[index] &= tracker.implied(touches[index][0], counts[index])
             counts[index] = tracker.wait_counts(*touches[index], floor=counts[index])
-        if loop is None or counts == before:
+        if loop is None:
             return counts
+        if counts == before and not any(needless):
+            return counts
+        if counts == before:  # one of each word at a time: two waits may imply each other
+            counts = [tuple(NO_WAIT if q == min(n) else c for q, c in enumerate(count)) if n else count for count, n in zip(counts, needless, strict=True)]
 
 
 def place_view(ref: Ref, placement: Placement) -> View:
