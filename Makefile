@@ -14,7 +14,7 @@ export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
 BENCH_ARGS ?=
-.PHONY: bench-host help demo test test-all check lint format docs fuzz bench-chip clean
+.PHONY: bench-host help demo test test-all check lint format docs fuzz mutate bench-chip clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +39,7 @@ format: $(VENV)/.dev ## sort imports and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 
 bench-host: $(VENV)/.dev ## how long people wait: emulation, compile, memory (BENCH_ARGS="--growth" for curves)
+	$(BIN)/python benchmarks/bench_bert.py
 	$(BIN)/python -m benchmarks.bench_host $(BENCH_ARGS)
 
 docs: $(VENV)/.dev ## write the generated pages again
@@ -47,6 +48,9 @@ docs: $(VENV)/.dev ## write the generated pages again
 
 fuzz: $(VENV)/.dev ## each fuzzer for 10 minutes, or LLMCHIP_FUZZ_SECONDS (CI: 20)
 	$(BIN)/python -m fuzz
+
+mutate: $(VENV)/.dev ## seed faults into compiled programs and count who notices (minutes)
+	PYTHONPATH=. $(BIN)/python -m tools.mutate
 
 bench-chip: $(VENV)/.run ## compiled programs against the speed of light; writes benchmarks/results
 	PYTHONPATH=. $(BIN)/python benchmarks/bench_chip.py

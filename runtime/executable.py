@@ -25,12 +25,14 @@ _BORN = frozenset({Region.WEIGHTS, Region.CONST, Region.IN, Region.PARAMS})  # w
 class Executable:
     """An image with the memories of a chip; calls from several threads take turns. Weights are shared with the image.
 
-    With `interpret` every launch goes word by word, without an execution plan: the same bits, slower.
+    With `interpret` every launch goes word by word, without an execution plan: the same bits, slower. `adversarial` is a seed:
+    the engines overlap in a random order that the program's dependence counts allow; a program without races gives the same bits.
     """
 
-    def __init__(self, image: Image, interpret: bool = False) -> None:
+    def __init__(self, image: Image, interpret: bool = False, adversarial: int | None = None) -> None:
         self.image = image
         self._interpret = interpret
+        self._adversarial = adversarial
         self._code = bytes(image.code)
         self._regions = {region: _memory(image, region) for region in Region}
         self._machine: Machine | None = None  # made at the first launch: until then nothing is paid for its memories
@@ -83,7 +85,7 @@ class Executable:
             chip = self.image.chip
             self._machine = Machine(chip.sram.bytes, chip.acc.bytes, self._regions, _BORN, self._interpret)
         try:
-            code = self._machine.run(self._code, entry.pc, probe=probe, node_of=self._node_of)
+            code = self._machine.run(self._code, entry.pc, probe=probe, node_of=self._node_of, adversarial=self._adversarial)
         except Trap as trap:
             raise _explained(trap, self.image, inputs) from trap.__cause__
         if code:

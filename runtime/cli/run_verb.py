@@ -1,6 +1,6 @@
 """`llmcc run`: texts or tensors in, answers or tensors out, computed by the emulated chip."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -30,19 +30,23 @@ from runtime.text import answer, tokenize
 @model_options
 @input_options
 @click.option("--interpret", is_flag=True, help="Execute word by word, without an execution plan (slower, the same bits).")
+@click.option("--adversarial", type=int, metavar="SEED", help="Let the engines overlap in a random order that the dependence counts allow.")
 @click.option("--output", "outputs", metavar="NAME=FILE.npy", multiple=True, callback=lambda c, p, v: _outputs(c, p, v), help="Write an output (repeatable).")
 @common_options
-def command(model: str, outputs: dict[str, str], interpret: bool, as_json: bool, traceback: bool, **rest: Any) -> int:
+def command(
+    model: str, outputs: dict[str, str], interpret: bool, adversarial: int | None, as_json: bool, traceback: bool, **rest: Any
+) -> int:
     """Run a model, an image made by 'llmcc compile', or assembly text (P.s) on the emulated chip.
 
     With --text: a table of similarities for sentence embeddings, or labels with their probabilities for a classifier.
     """
     given = Given(**rest)
+    is_program = is_assembly(model) or kind_of(model) == "image"  # says so if there is no such file
     if not given.texts and not given.inputs:
         raise click.UsageError("give --text TEXT or --input NAME=FILE.npy", click.get_current_context())
     with stages("run") as stage:
-        runner = _run_image if is_assembly(model) or kind_of(model) == "image" else _run_model
-        image, results = runner(model, given, outputs, interpret, stage)
+        runner = _run_image if is_program else _run_model
+        image, results = runner(model, given, outputs, {"interpret": interpret, "adversarial": adversarial}, stage)
         planned = plan_outputs(outputs, tuple(spec.name for spec in image.entry().outputs))
         write_outputs(planned, results)
     document: dict[str, Any] = {
@@ -61,24 +65,24 @@ def _outputs(context: click.Context, param: click.Parameter, values: tuple[str, 
     return _pairs(context, param, values)
 
 
-def _run_model(model: str, given: Given, outputs: dict[str, str], interpret: bool, stage: Stages) -> tuple[Image, dict[str, Array]]:
+def _run_model(model: str, given: Given, outputs: dict[str, str], mode: Mapping[str, Any], stage: Stages) -> tuple[Image, dict[str, Array]]:
     from runtime.cli.session import open_model
 
     session = open_model(model, given, stage)
     plan_outputs(outputs, tuple(info.name for info in session.captured.outputs))
     stage("compile")
     image = session.image()
-    results = _launch(Executable(image, interpret), session.arrays(), stage)
+    results = _launch(Executable(image, **mode), session.arrays(), stage)
     return image, {name: array[: len(given.texts)] for name, array in results.items()} if given.texts else results
 
 
-def _run_image(path: str, given: Given, outputs: dict[str, str], interpret: bool, stage: Stages) -> tuple[Image, dict[str, Array]]:
+def _run_image(path: str, given: Given, outputs: dict[str, str], mode: Mapping[str, Any], stage: Stages) -> tuple[Image, dict[str, Array]]:
     stage("load the image")
     image = open_program(path, given.chip)
     given.check_for_image(path, **{"--class": given.class_name, "--random-weights": given.random_weights})
     specs = image.entry().inputs
     plan_outputs(outputs, tuple(spec.name for spec in image.entry().outputs))
-    device = Executable(image, interpret)
+    device = Executable(image, **mode)
     if given.inputs:
         return image, _launch(device, read_inputs(given.inputs, tuple(spec.name for spec in specs)), stage)
     return image, _run_texts(device, path, given.texts, stage)
