@@ -47,7 +47,7 @@ docs: $(VENV)/.dev ## write the generated pages again
 	$(BIN)/python tools/write_cli_doc.py
 
 fuzz: $(VENV)/.dev ## each fuzzer for 10 minutes, or LLMCHIP_FUZZ_SECONDS (CI: 20)
-	$(BIN)/python -m fuzz
+	$(BIN)/python -m fuzz $(FUZZ_ARGS)
 
 mutate: $(VENV)/.dev ## seed faults into compiled programs and count who notices (minutes)
 	PYTHONPATH=. $(BIN)/python -m tools.mutate
