@@ -10,7 +10,7 @@ from itertools import product
 from torch import fx
 
 from compiler.tile.emitter import Emitter, Tile, columns
-from compiler.tile.graph import base, dtype, op_name, shape
+from compiler.tile.graph import dtype, op_name, shape
 from compiler.tile.ir import Ref
 from compiler.tile.layout import Layout, coalesce
 from isa.spec import TAP, Dtype, Space
@@ -125,7 +125,7 @@ def _window(layout: Layout, rows: tuple[int, int], cols: tuple[int, int]) -> Lay
 
 def _mm_blocks(a: Layout, w: Layout, c: Layout, transposed: bool) -> list[tuple[tuple[Ref, Ref, Ref], tuple[int, int]]]:
     """(c, a, w) views and (planes, rows) of the words that multiply `a` by `w` into `c`."""
-    assert a.strides[-1] == 1 or a.shape[-1] == 1, f"rows of {base} are not contiguous"
+    assert a.strides[-1] == 1 or a.shape[-1] == 1, f"rows of {a.buffer.name} are not contiguous"
     batched = len(w.shape) > 2
     lead = range(len(a.shape) - 2)
     dims: list[tuple[int, ...]] = [(a.shape[i], c.strides[i], a.strides[i], w.strides[i] if batched else 0) for i in lead]
