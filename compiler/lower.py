@@ -12,10 +12,12 @@ from torch import Tensor, fx
 
 from compiler.frontend.capture import Captured, TensorInfo
 from compiler.frontend.checks import check_finite
+from compiler.module import copied
 from compiler.options import TILE_PASSES, Options
 from compiler.passes.activations import RecogniseActivations
 from compiler.passes.canonicalize import Canonicalize, ShareEqual
 from compiler.passes.decompose import Decompose
+from compiler.passes.editor import forget_forms
 from compiler.passes.inline import Inline
 from compiler.passes.legal import frozen, random
 from compiler.passes.manager import Pass, PassManager, Timing, unsupported, verify
@@ -89,27 +91,17 @@ def lower(
 ) -> Lowered:
     """Run the graph passes and freeze the result."""
     manager = PassManager(pipeline(options or Options()), print_after, stop_after, dump_dir)
-    gm = manager.run(_copy(captured.gm))
+    gm = manager.run(copied(captured.gm, "Lowering"))
     for node in gm.graph.nodes:
         if random(node):
             raise unsupported(node, "draws random numbers, which the chip cannot")
     if stop_after is None:
         verify(gm, frozen)
     halves = split(gm)
+    forget_forms(gm.graph)
     holders = [node for node in halves.main.graph.nodes if node.op == "placeholder" and node.meta.get("weight")]
     constants = tuple(TensorInfo(node.name, tuple(node.meta["val"].shape), node.meta["val"].dtype) for node in holders)
     return Lowered(halves.main, halves.pack, captured.inputs, captured.outputs, constants, captured, tuple(manager.timings))
-
-
-def _copy(gm: fx.GraphModule) -> fx.GraphModule:
-    """Passes edit in place; the captured graph stays as it is."""
-    graph = fx.Graph()
-    remap: dict[fx.Node, fx.Node] = {}
-    output = graph.graph_copy(gm.graph, remap)
-    graph.output(output)
-    for old, new in remap.items():
-        new.meta = dict(old.meta)
-    return fx.GraphModule(torch.nn.Module(), graph, "Lowering")
 
 
 __all__ = ["Lowered", "lower", "pipeline", "unsupported"]

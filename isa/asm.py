@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import resources
 from os import PathLike
 from pathlib import Path
@@ -24,6 +24,7 @@ from isa.codec import encode
 from isa.directives import DIRECTIVES, Parts, read_value
 from isa.errors import AssemblyError, ChipError, ImageError
 from isa.image import DebugMap, Entry, Image, PlanRecord, check_image
+from isa.source_map import Place, source_map
 from isa.spec import WORD_BYTES, Region
 from isa.text import TextError, guess, parse_inst, parse_record, parse_word
 
@@ -47,7 +48,9 @@ def assemble(text: str, name: str = "<text>", folder: str | PathLike[str] = ".",
 def _read(path: Path, hint: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise AssemblyError(f"cannot read the assembly text: {error.strerror or error}", str(path), hint) from error
+    except UnicodeDecodeError as error:
         raise AssemblyError(f"cannot read the assembly text: {error}", str(path), hint) from error
 
 
@@ -63,9 +66,12 @@ class _Source:
     text: str
     name: str
 
+    @cached_property
+    def lines(self) -> list[str]:
+        return self.text.split("\n")
+
     def fail(self, what: str, line: int, column: int, width: int = 1, hint: str = "") -> NoReturn:
-        lines = self.text.split("\n")
-        excerpt = lines[line - 1].rstrip("\r") if 0 < line <= len(lines) else ""
+        excerpt = self.line(line)
         if len(excerpt) > _WIDTH:  # of a very long line, what is around the fault
             cut = max(column - 1 - _WIDTH // 2, 0)
             excerpt, column, width = excerpt[cut : cut + _WIDTH], column - cut, min(width, _WIDTH)
@@ -76,6 +82,9 @@ class _Source:
         # tabs are kept in front of the caret, so that it stands where the reader sees the fault
         blank = "".join("\t" if c == "\t" else " " for c in excerpt[: column - 1])
         raise AssemblyError(f"{what}\n    {excerpt}\n    {blank}{'^' * max(width, 1)}", where, hint)
+
+    def line(self, number: int) -> str:
+        return self.lines[number - 1].rstrip("\r") if 0 < number <= len(self.lines) else ""
 
     def fail_at(self, token: Token, error: TextError) -> NoReturn:
         """Point at the piece of `token` that the error names."""
@@ -120,6 +129,7 @@ class _Builder:
     source: _Source
     parts: Parts
     later: list[_Later] = field(default_factory=list)
+    places: list[tuple[_Source, int, str]] = field(default_factory=list)  # of each word: text, line, mnemonic or directive
     depth: int = 0
 
     def read(self) -> None:
@@ -130,6 +140,10 @@ class _Builder:
         for statement in tree.children:
             assert isinstance(statement, Tree)
             getattr(self, statement.data)(*statement.children)
+            if len(self.places) < len(self.parts.words):
+                token = statement.children[0]
+                assert isinstance(token, Token)
+                self.places += [(self.source, token.line or 0, str(token))] * (len(self.parts.words) - len(self.places))
 
     def label(self, token: Token) -> None:
         name = token[:-1]
@@ -218,7 +232,7 @@ class _Builder:
             raise AssemblyError(f"the text is for chip '{parts.chip.name}', not for '{load_chip(chip).name}'", self.source.name, "change its .chip line")
         image = Image(
             b"".join(parts.words), data[Region.WEIGHTS], data[Region.CONST], tuple(parts.sizes), self._entries(), tuple(parts.records["state"]),
-            tuple(parts.records["constant"]), plan, DebugMap(tuple(parts.records["node"]), tuple(parts.records["tap"]), tuple(parts.records["span"])),
+            tuple(parts.records["constant"]), plan, self._debug(),
             parts.metadata, parts.chip or load_chip(chip or DEFAULT_CHIP),
         )  # fmt: skip
         try:
@@ -226,6 +240,14 @@ class _Builder:
         except ImageError as error:
             raise AssemblyError(error.what, self.source.name, "the directives of this text do not fit each other") from error
         return image
+
+    def _debug(self) -> DebugMap:
+        """The text's own debug map if it has one, as the text of an image does; else the lines of the text."""
+        records = self.parts.records
+        if not self.parts.lines or records["node"] or records["tap"] or records["span"]:
+            return DebugMap(tuple(records["node"]), tuple(records["tap"]), tuple(records["span"]))
+        places = [Place(source.name, line, " ".join(source.line(line).split())) for source, line, _ in self.places]
+        return source_map(places, [mnemonic for *_, mnemonic in self.places], self.parts.labels)
 
     def _postponed(self, word: _Later) -> bytes:
         length = _LENGTH.search(word.operands)

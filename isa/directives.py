@@ -10,6 +10,7 @@
     .region weights bytes=0x10000, file="p.weights.bin"   size of a region, and where its bytes are
     .hex const "00ff12"                                   ... or its bytes, appended
     .include "common.s"                                   another text
+    .lines off                                            no debug map; else the lines of the text are it, if there is no .node
     .state .constant .plan .node .tap .span .meta         records as the disassembler writes them; see isa.records
 """
 
@@ -78,6 +79,7 @@ class Parts:
     records: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in _RECORDS})
     buffers: list[Buffer] = field(default_factory=list)
     metadata: Pairs = field(default_factory=dict)
+    lines: bool = True  # the lines of the text become the debug map, if the text has none
 
     def define(self, name: str, value: Any) -> None:
         if name in self.names or name in self.labels:
@@ -317,8 +319,14 @@ def _meta(parts: Parts, token: str, values: list[Any], pairs: Pairs) -> None:
     parts.metadata.update({key: _plain(value) for key, value in pairs.items()})
 
 
+def _lines(parts: Parts, token: str, values: list[Any], pairs: Pairs) -> None:
+    if pairs or values not in (["on"], ["off"]):
+        raise TextError(".lines takes on or off", "", "'.lines off' leaves the program without a debug map")
+    parts.lines = values == ["on"]
+
+
 DIRECTIVES: dict[str, Handler] = {
-    "isa": _isa, "chip": _chip, "region": _region, "hex": _hex, "entry": _entry, "word": _word, "meta": _meta, "equ": _equ, "buffer": _buffer,
+    "isa": _isa, "chip": _chip, "region": _region, "hex": _hex, "entry": _entry, "word": _word, "meta": _meta, "equ": _equ, "buffer": _buffer, "lines": _lines,
     "const": _const, "data": _data, "input": _of_entry("inputs", TensorSpec, Region.IN), "output": _of_entry("outputs", TensorSpec, Region.OUT),
     "scalar": _of_entry("scalars", Scalar, Region.PARAMS), **{name: _record(name, kind) for name, kind in _RECORDS.items()},
 }  # fmt: skip

@@ -48,6 +48,8 @@ def listing(image: Image, stem: str = "program") -> Iterator[str]:
     """The lines of `disassemble`, made one at a time."""
     yield f".isa {ISA_VERSION}"
     yield f".chip {format_record(image.chip, keep=True)}"
+    if not image.debug.nodes:
+        yield ".lines off"  # or the assembler would make a debug map of this text
     yield from _regions(image, stem)
     for entry in image.entries:
         yield f".entry name={_json(entry.name)}, pc={entry.pc:#x}"
@@ -76,7 +78,9 @@ def disassemble_code(image: Image, first: int = 0, end: int | None = None) -> It
             return
         if line.pc < first:
             continue
-        yield from (f"; ==== entry {on_one_line(name)}" for name in line.entries)
+        for name in line.entries:
+            shown = on_one_line(name)  # the label of an entry is not said twice
+            yield f"; ==== entry {shown}"
         title = node_title(nodes[line.nodes[0]], len(line.nodes) - 1) if line.nodes else ""
         indent = INDENT * line.depth
         if title and title != shown:

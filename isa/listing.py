@@ -12,7 +12,7 @@ from operator import attrgetter
 
 from isa.codec import IllegalWord, Inst, decode
 from isa.image import Image
-from isa.records import DebugNode, PlanRecord, TensorSpec
+from isa.records import BY_LINE, DebugNode, PlanRecord, TensorSpec
 from isa.spec import LOOP_LEVELS, WORD_BYTES, Engine, Field, Region, Space
 from isa.text import format_inst
 from isa.trace import dynamic_extent, view_of
@@ -107,7 +107,9 @@ def nodes_by_word(image: Image) -> list[tuple[int, ...]]:
 
 
 def node_title(node: DebugNode, more: int = 0) -> str:
-    """One line about a node: name, operation, the user's line."""
+    """One line about a node: name, operation, the user's line. Of a line of assembly, which says no more than the word: its label."""
+    if node.status == BY_LINE:
+        return on_one_line("".join(node.origins))
     where = f" {source_place(node)}" if node.line else ""
     code = f": {node.code}" if node.code else ""
     others = f" (and {more} more in this loop)" if more else ""

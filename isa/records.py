@@ -63,8 +63,14 @@ class PlanRecord(Struct, frozen=True, forbid_unknown_fields=True):
     region: Region = Region.SCRATCH
 
 
+BY_LINE = "line"  # the status of a line of a hand-written program (`isa.source_map`)
+
+
 class DebugNode(Struct, frozen=True, forbid_unknown_fields=True):
-    """A node of the frozen graph. `status` is materialized, fused, view, folded or constant; `reason` says why not materialized."""
+    """A node of the frozen graph. `status` is materialized, fused, view, folded or constant; `reason` says why not materialized.
+
+    Of a hand-written program a node is a line of its text (status `line`), under the label `origins`.
+    """
 
     name: str
     op: str

@@ -401,8 +401,26 @@ _ROWS: tuple[Instruction, ...] = (
 )
 
 ISA: dict[str, Instruction] = {row.mnemonic: row for row in _ROWS}
+ALSO_CALLED: Mapping[str, str] = {  # what other machines call these instructions: for the assembler's "did you mean"
+    other: mnemonic
+    for mnemonic, others in {
+        "vaff": "madd fma fmadd mac axpy affine muladd mla scale bias layernorm norm dequantize dequant addmul",
+        "mm": "gemm matmul dot mma mul_mat matrix conv linear bmm mvm mv",
+        "vqd": "quantize quant quant8 qnt cvt convert",
+        "vred": "reduce red rowsum redsum", "vop f=mov": "copy", "vop f=sel": "select where cmov merge blend",
+        "vop f=lt": "cmp compare gt ge", "vop f=mul": "multiply", "vop f=add": "plus", "vop f=sub": "minus", "vop f=div": "divide",
+        "act f=gelu_erf": "gelu", "act f=silu": "swish", "act f=recip": "rcp reciprocal inv", "act f=exp": "expf softmax",
+        "act f=tanh": "tanhf", "act f=sigmoid": "logistic", "act": "activation lut",
+        "lda": "ld load dma dmain read mvin", "ldw": "ldweights loadw preload", "sto": "st store str sta dmaout write mvout save",
+        "gather": "embedding embed lookup index take", "sld": "lds lw sload ldr", "salu": "alu li addi scalar movi",
+        "fence": "barrier wait sync membar dmb", "loop": "for repeat rep do jnz bnz while", "halt": "stop exit ret return end hlt quit",
+        "vset": "setv view setview vld def", "vinc": "incv step stride", "nop": "noop pass",
+    }.items()
+    for other in others.split()
+}  # fmt: skip
 BY_OPCODE: dict[int, Instruction] = {row.opcode: row for row in _ROWS}
 
+assert not ALSO_CALLED.keys() & ISA.keys(), "what is an instruction itself needs no other name"
 assert len(BY_OPCODE) == len(ISA) == len(_ROWS), "two instructions share a name or an opcode"
 assert all(len({*f.choices}) == len(f.choices) <= 1 << f.bits for row in _ROWS for f in row.fields), "choices that text cannot tell apart"
 assert all(HEADER_BITS + sum(f.bits for f in row.fields) <= 8 * WORD_BYTES for row in _ROWS), "a word is too long"

@@ -17,7 +17,7 @@ from msgspec import NODEFAULT, Struct
 from isa.codec import NO_WAITS, IllegalWord, Inst, encode
 from isa.expression import ExpressionError, evaluate
 from isa.records import PlanRecord, Scalar, Span, Tap, TensorSpec
-from isa.spec import ISA, MAX_COUNT, NO_WAIT, QUEUES, SCALARS, VIEWS, Dtype, Field, Instruction, Kind, Region, Space
+from isa.spec import ALSO_CALLED, ISA, MAX_COUNT, NO_WAIT, QUEUES, SCALARS, VIEWS, Dtype, Field, Instruction, Kind, Region, Space
 
 HEX_FIELDS = frozenset({"base", "inc", "imm", "off"})  # addresses and bit patterns read better in hexadecimal
 _HEX_KEYS: dict[type[Struct], frozenset[str]] = {
@@ -54,7 +54,7 @@ def parse_inst(mnemonic: str, operands: str = "", marks: str = "", names: Mappin
     """The instruction of its three pieces of text. Operands may be expressions in `names`. Raises TextError."""
     row = ISA.get(mnemonic)
     if row is None:
-        raise TextError(f"unknown instruction '{mnemonic}'", mnemonic, guess(mnemonic, ISA))
+        raise TextError(f"unknown instruction '{mnemonic}'", mnemonic, guess_instruction(mnemonic))
     given = _operands(row, operands, names or {})
     values = []
     for field in row.fields:
@@ -75,6 +75,22 @@ def guess(name: str, names: Iterable[str]) -> str:
     known = list(names)
     near = difflib.get_close_matches(name, known, 1, 0.4)
     return f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(known) or 'none'}"
+
+
+def guess_instruction(name: str) -> str:
+    """The hint for an unknown mnemonic: what other machines call so, then a function of one (`exp`: act f=exp), then the nearest spelling."""
+    plain = name.lower().replace(".", "_")
+    if plain in ISA:
+        return f"did you mean '{plain}'?"
+    stems = (plain, plain.removeprefix("v"), plain.partition("_")[0], plain.partition("_")[0].removeprefix("v"))
+    meant = next((ALSO_CALLED[stem] for stem in stems if stem in ALSO_CALLED), "")
+    if meant:
+        return f"did you mean '{meant}'?"
+    called = [f"{row.mnemonic} f={stem}" for stem in stems[:2] for row in ISA.values() for f in row.fields if f.name == "f" and stem in f.choices]
+    engine = [text for text in called if not text.startswith("salu")]  # scalar arithmetic is for addresses; rarely meant
+    if called:
+        return f"did you mean '{(engine or called)[0]}'?"
+    return guess(plain, ISA)
 
 
 def format_float(bits: int) -> str:

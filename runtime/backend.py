@@ -6,6 +6,7 @@ Nothing is compiled when Dynamo asks: each combination of shapes is compiled whe
 and errors reach the caller as they are, not wrapped in Dynamo's own.
 """
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -45,8 +46,8 @@ class Frame:
         self._runners: dict[tuple[Any, ...], Runner] = {}
 
     def __call__(self, *args: Any) -> tuple[Any, ...]:
-        values = [arg.item() if index in self._floats else arg for index, arg in enumerate(args)]
-        key = tuple((tuple(v.shape), v.dtype) if isinstance(v, Tensor) else (type(v), v) for v in values)
+        values = [arg.item() if index in self._floats else arg for index, arg in enumerate(args)] if self._floats else args
+        key = _key(values)
         runner = self._runners.get(key)
         with torch.no_grad():
             if runner is None:
@@ -85,6 +86,16 @@ class Frame:
         return self._settings
 
 
+def _key(values: Sequence[Any]) -> tuple[Any, ...]:
+    """Equal for arguments that one program serves: the same shapes and types of tensors, the same numbers."""
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    numbers = () if len(tensors) == len(values) else tuple((n, type(v), v) for n, v in enumerate(values) if not isinstance(v, Tensor))
+    return tuple(map(Tensor.size, tensors)), tuple(map(_DTYPE, tensors)), numbers
+
+
+_DTYPE = operator.attrgetter("dtype")
+
+
 def _compiled(gm: fx.GraphModule, values: Sequence[Any], known: Sequence[Role], options: Options, chip: Chip) -> Runner:
     """The whole graph on the chip, or, where that cannot be and the options allow it, split."""
     found = capture_dynamo(gm, values, known)
@@ -103,7 +114,7 @@ def _compiled(gm: fx.GraphModule, values: Sequence[Any], known: Sequence[Role], 
     chosen = (*found.inputs, *found.weights)
 
     def run(*args: Any) -> tuple[Any, ...]:
-        results = program(*(args[index] for index in chosen), *constants)
+        results = program(*[args[index] for index in chosen], *constants)
         return tuple(captured.unflatten(results))
 
     return run

@@ -15,6 +15,7 @@ from typing import Any
 
 from isa.image import Image
 from isa.listing import Line, lines, operation
+from isa.records import BY_LINE
 from isa.spec import WORD_BYTES, Engine
 from isa.trace import ReplayError
 
@@ -127,12 +128,19 @@ def _cycles(a: _Times | None, b: _Times | None) -> dict[str, tuple[int, int]]:
 
 
 def _stretches(image: Image) -> list[_Stretch]:
-    """Runs of words of one node; without a debug map, runs between entries."""
+    """Runs of words of one node or label."""
     found = []
-    for nodes, group in groupby(lines(image), key=lambda line: line.nodes):
-        node = image.debug.nodes[nodes[0]] if nodes else None
-        found.append(_Stretch(node.name if node else "", operation(node) if node else "", tuple(group)))
+    for (name, op), group in groupby(lines(image), key=lambda line: _work(image, line)):
+        found.append(_Stretch(name, op, tuple(group)))
     return found
+
+
+def _work(image: Image, line: Line) -> tuple[str, str]:
+    """What a word works for: a node and its operator; in a hand-written program, whose lines move when one is inserted, a label."""
+    node = image.debug.nodes[line.nodes[0]] if line.nodes else None
+    if node is None or node.status == BY_LINE:
+        return "".join(node.origins) if node else "", ""
+    return node.name, operation(node)
 
 
 def _align(a: Sequence[Hashable], b: Sequence[Hashable]) -> list[tuple[int | None, int | None]]:

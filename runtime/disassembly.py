@@ -14,7 +14,7 @@ from typing import Any
 from isa.errors import InputError
 from isa.image import Image
 from isa.listing import Line, lines, node_title, on_one_line, operation, place, source_place
-from isa.records import DebugNode
+from isa.records import BY_LINE, DebugNode
 from isa.spec import ISA_VERSION, NO_WAIT, QUEUES, Kind
 from isa.text import format_float, guess
 
@@ -93,11 +93,12 @@ class Listing:
         """The lines of a terminal or file."""
         yield f"{title}: llmchip image, ISA version {ISA_VERSION}, chip {self.image.chip.name}, {self.image.words} words"
         shown: tuple[int, ...] = ()
-        heading = ("", 0)
+        heading, titled = ("", 0), ""
         for line in self.lines():
             for name in line.entries:
                 yield ""
                 yield paint("label", f"{line.pc:#06x} <{on_one_line(name)}>:")
+                titled = on_one_line(name)  # the label of an entry is not said twice
             if line.nodes and line.nodes != shown:
                 shown = line.nodes
                 node = self.image.debug.nodes[line.nodes[0]]
@@ -105,8 +106,9 @@ class Listing:
                 if source:
                     yield from (f"{indent}{text}" if text else "" for text in self._source(node, heading, len(line.nodes) - 1, paint))
                     heading = node.file, node.line
-                else:
-                    yield paint("node", f"{indent}; ---- {node_title(node, len(line.nodes) - 1)}")
+                elif (title := node_title(node, len(line.nodes) - 1)) != titled:
+                    titled = title
+                    yield paint("node", f"{indent}; ---- {title}")
             yield _text(line, paint)
 
     def _source(self, node: DebugNode, before: tuple[str, int], more: int, paint: Paint) -> Iterator[str]:
@@ -114,6 +116,8 @@ class Listing:
         if node.line and (node.file, node.line) != before:
             yield ""
             yield paint("source", on_one_line(f"; {source_place(node)}: {' '.join(node.code.split())}"))
+        if node.status == BY_LINE:
+            return
         shape = f"{node.dtype}[{','.join(map(str, node.shape))}]"
         others = f", and {more} more nodes in this loop" if more else ""
         yield paint("node", on_one_line(f"; ---- {node.name} = {operation(node)} {shape}, {node.status}{others}"))

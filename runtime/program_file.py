@@ -11,7 +11,7 @@ SUFFIXES = (".s", ".asm")
 
 def is_assembly(path: str | os.PathLike[str]) -> bool:
     """Whether the file is assembly text, which its name says."""
-    return Path(path).suffix in SUFFIXES and not is_image(path)
+    return Path(path).suffix.lower() in SUFFIXES and not is_image(path)
 
 
 def open_program(path: str | os.PathLike[str], chip: Chip | str | None = None) -> Image:

@@ -6,6 +6,7 @@ very same ones, unchanged since. A change through `.data` or a numpy view leaves
 """
 
 import hashlib
+import operator
 import threading
 import weakref
 from collections import OrderedDict
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from torch.utils.weak import TensorWeakRef
 
 from runtime.executable import Executable
 from runtime.tensors import tensor_bytes
@@ -24,14 +24,21 @@ KEPT = 4  # packed images per program: the instances of a model that are in use 
 _caches: "weakref.WeakSet[PackedCache]" = weakref.WeakSet()
 
 
+Stamps = tuple[tuple[Any, ...], ...]
+
+
 @dataclass(frozen=True)
 class _Packed:
-    tensors: tuple[TensorWeakRef, ...]
-    stamps: tuple[tuple[Any, ...], ...]
+    tensors: tuple["weakref.ref[Tensor]", ...]
+    stamps: Stamps
     executable: Executable
 
-    def belongs_to(self, tensors: Sequence[Tensor], stamps: tuple[tuple[Any, ...], ...]) -> bool:
-        return stamps == self.stamps and all(ref() is tensor for ref, tensor in zip(self.tensors, tensors, strict=True))
+    def belongs_to(self, tensors: Sequence[Tensor], stamps: Stamps) -> bool:
+        # A plain weak reference is enough: it is only compared with tensors that are alive.
+        return stamps == self.stamps and all(map(operator.is_, map(_alive, self.tensors), tensors))
+
+
+_alive = weakref.ref.__call__
 
 
 class PackedCache:
@@ -50,7 +57,7 @@ class PackedCache:
             entry = self._entries.get(key)
             if entry is None or not entry.belongs_to(tensors, now):
                 self._entries.pop(key, None)  # first, so that old and new weights are not held at once
-                entry = _Packed(tuple(map(TensorWeakRef, tensors)), now, self._pack(tensors))
+                entry = _Packed(tuple(map(weakref.ref, tensors)), now, self._pack(tensors))
                 self._entries[key] = entry
             self._entries.move_to_end(key)
             while len(self._entries) > KEPT:
@@ -71,12 +78,24 @@ def refresh() -> None:
         cache.clear()
 
 
-def stamps(tensors: Iterable[Tensor]) -> tuple[tuple[Any, ...], ...]:
-    """Equal to what it was before unless one of the tensors was changed."""
-    return tuple(map(_stamp, tensors))
+_VERSION, _DTYPE = operator.attrgetter("_version"), operator.attrgetter("dtype")
 
 
-def _stamp(tensor: Tensor) -> tuple[Any, ...]:
-    """What changes when a tensor's elements may have. Inference tensors count no versions, so their bytes are hashed."""
-    version: Any = hashlib.blake2b(tensor_bytes(tensor)).digest() if tensor.is_inference() else tensor._version
-    return tensor.data_ptr(), version, tuple(tensor.shape), tensor.stride(), tensor.dtype
+def stamps(tensors: Iterable[Tensor]) -> Stamps:
+    """Equal to what it was before unless one of the tensors was changed.
+
+    Column by column, without a line of Python per tensor: every call of a torch.compile'd model waits for this.
+    """
+    tensors = tuple(tensors)
+    # inference tensors count no versions, so their bytes are hashed
+    versions = map(_version, tensors) if any(map(Tensor.is_inference, tensors)) else map(_VERSION, tensors)
+    return tuple(map(Tensor.data_ptr, tensors)), tuple(versions), *forms(tensors)
+
+
+def forms(tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
+    """Shapes, strides and types."""
+    return tuple(map(Tensor.size, tensors)), tuple(map(Tensor.stride, tensors)), tuple(map(_DTYPE, tensors))
+
+
+def _version(tensor: Tensor) -> Any:
+    return hashlib.blake2b(tensor_bytes(tensor)).digest() if tensor.is_inference() else tensor._version

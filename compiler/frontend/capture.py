@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from compiler.frontend.checks import check_tensor
 from compiler.frontend.torchao import adopt
+from compiler.module import graph_module
 from compiler.source import source_line
 from isa.errors import CompileError, InputError, UnsupportedError
 
@@ -133,7 +134,7 @@ def from_exported(program: ExportedProgram, positional: tuple[str, ...] = ()) ->
     weights, tensors = _weights(program)
     graph, users = _rebuild(program, {weight.placeholder for weight in weights})
     _mark_numbers(graph, weights, tensors)
-    gm = fx.GraphModule(torch.nn.Module(), graph, "Captured")
+    gm = graph_module(graph, "Captured")
     inputs = tuple(_info(name, node.meta["val"]) for name, node in users.items())
     arguments = _arguments(program, inputs, positional)
     outputs, result = _results(program, gm)

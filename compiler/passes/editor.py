@@ -1,6 +1,6 @@
 """Editing an FX graph: new nodes get their value's shape, source line, origins and dependence at once."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from enum import IntEnum
 from typing import Any
 
@@ -117,8 +117,10 @@ class Editor:
         return result if isinstance(result, Tensor) else None
 
     def finish(self) -> fx.GraphModule:
-        """Drop what nobody reads."""
-        self.graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
+        """Drop what nobody reads. One sweep from the end; the manager's verifier looks at the order of the nodes."""
+        for node in reversed(self.graph.nodes):
+            if not node.users and node.op not in ("placeholder", "output"):
+                self.graph.erase_node(node)
         return self.gm
 
 
@@ -133,11 +135,46 @@ def fake_mode(graph: fx.Graph) -> FakeTensorMode:
 
 
 def evaluate_fake(mode: FakeTensorMode, node: fx.Node) -> Any:
-    """Shape and type of a node's result, from those of its operands."""
+    """Shape and type of a node's result, from those of its operands.
+
+    Calls of one operation on operands of equal form have results of equal form, so PyTorch is asked once for each: identical
+    layers cost a look-up. What it said is kept with the mode, as are the fake tensors themselves; nothing ever writes to those.
+    """
+    known: dict[Hashable, Any] = vars(mode).setdefault("_llmchip_forms", {})
+    key = (node.target, _form(node.args), _form(node.kwargs))
+    try:
+        return known[key]
+    except KeyError:
+        pass
+    except TypeError:  # an argument that cannot be hashed
+        return _ask(mode, node)
+    known[key] = _ask(mode, node)
+    return known[key]
+
+
+def forget_forms(graph: fx.Graph) -> None:
+    """Forget what `evaluate_fake` has learnt: the mode may be the user's, and outlive the compiler's graphs."""
+    vars(fake_mode(graph)).pop("_llmchip_forms", None)
+
+
+def _ask(mode: FakeTensorMode, node: fx.Node) -> Any:
     args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
     assert callable(node.target)
     with mode, torch.no_grad():
         return node.target(*args, **kwargs)
+
+
+def _form(value: Any) -> Hashable:
+    """All that the form of a result depends on, hashable. Numbers carry their type, because 1 == 1.0 == True."""
+    if isinstance(value, fx.Node):
+        return _form(value.meta["val"])
+    if isinstance(value, Tensor):
+        return tuple(value.shape), value.stride(), value.dtype
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_form, value))
+    if isinstance(value, dict):
+        return tuple((name, _form(item)) for name, item in value.items())
+    return type(value), value
 
 
 def shape_of(node: Any) -> tuple[int, ...]:
@@ -165,7 +202,13 @@ def _depends(node: fx.Node) -> Depends:
         if "constant" in node.meta:
             return Depends.NOTHING
         return Depends.WEIGHTS if node.meta.get("weight") else Depends.INPUTS
-    return max((n.meta["depends"] for n in node.all_input_nodes), default=Depends.NOTHING)
+    return strongest(node)
+
+
+def strongest(node: fx.Node, default: Depends = Depends.NOTHING) -> Depends:
+    """The most that an operand depends on; `default` without operands."""
+    found = [operand.meta["depends"] for operand in node.all_input_nodes]
+    return max(found) if found else default
 
 
 def _inherit(new: fx.Node, old: fx.Node, name: str) -> None:

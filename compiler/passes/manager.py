@@ -62,7 +62,7 @@ class PassManager:
                 raise
             except Exception as error:
                 raise CompileError(f"pass {index} '{step.name}' failed: {error}", hint="this is a bug in the compiler") from error
-            gm.recompile()
+            gm.recompile()  # marks the code as outdated; it is written when somebody calls the graph
             self.timings.append(Timing(step.name, time.perf_counter() - start, len(gm.graph.nodes)))
             self._show(index, step.name, gm)
             if step.name == self.stop_after:
@@ -77,15 +77,18 @@ class PassManager:
             (self.dump_dir / f"{index:02}-{name}.txt").write_text(text(gm.graph), encoding="utf-8")
 
 
+_ANNOTATIONS = frozenset(("val", "source", "origins", "passes"))
+
+
 def verify(gm: fx.GraphModule, legal: Legal | None = None) -> None:
     """Raise unless the graph is well formed, every node is annotated, and what the chip computes is legal."""
     gm.graph.lint()
     for node in gm.graph.nodes:
         if node.op == "output":
             continue
-        for key in ("val", "source", "origins", "passes"):
-            if key not in node.meta:
-                raise CompileError(f"node {node.name} has no '{key}'", hint="this is a bug in the compiler")
+        if not _ANNOTATIONS <= node.meta.keys():
+            missing = min(_ANNOTATIONS - node.meta.keys())
+            raise CompileError(f"node {node.name} has no '{missing}'", hint="this is a bug in the compiler")
         if legal is not None and node.op == "call_function" and "depends" in node.meta and not is_static(node):
             reason = legal(node)
             if reason:

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import fx
 
-from compiler.passes.editor import Editor
+from compiler.passes.editor import Editor, strongest
 
 Rule = Callable[[Editor, fx.Node], fx.Node | None]
 
@@ -20,7 +20,7 @@ def apply_rules(gm: fx.GraphModule, name: str, rules: Mapping[Any, Rule], skip_s
         rule = rules.get(node.target) if node.op == "call_function" else None
         if rule is None or (skip_static and node.meta["depends"] < 2):
             if node.op == "call_function":
-                node.meta["depends"] = max((n.meta["depends"] for n in node.all_input_nodes), default=node.meta["depends"])
+                node.meta["depends"] = strongest(node, node.meta["depends"])
             continue
         new = rule(editor, node)
         if new is not None:

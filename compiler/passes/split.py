@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from compiler.module import graph_module
 from compiler.passes.editor import Editor, aten, evaluate_fake, fake_mode, is_static, short_name
 
 _PREFIXES = ("p_", "b_", "c_")
@@ -32,7 +33,7 @@ def split(gm: fx.GraphModule) -> Halves:
     pack = _pack(gm.graph, border)
     main, names = _main(gm.graph, border)
     layout(main)
-    return Halves(fx.GraphModule(torch.nn.Module(), main, "Main"), fx.GraphModule(torch.nn.Module(), pack, "Pack"), names)
+    return Halves(graph_module(main, "Main"), graph_module(pack, "Pack"), names)
 
 
 def _border(graph: fx.Graph) -> list[fx.Node]:
@@ -84,8 +85,9 @@ def _main(graph: fx.Graph, border: Sequence[fx.Node]) -> tuple[fx.Graph, tuple[s
     for node in border:
         holder = remap[node] = out.placeholder(_constant_name(node))
         holder.meta = dict(node.meta)
-        with mode:
-            holder.meta["val"] = node.meta["val"].contiguous()
+        if not node.meta["val"].is_contiguous():
+            with mode:
+                holder.meta["val"] = node.meta["val"].contiguous()
         holder.meta["weight"] = True
         names.append(holder.name)
     for node in graph.nodes:

@@ -7,6 +7,7 @@ reduced, normalised or quantized.
 
 from collections.abc import Iterator
 from enum import Enum
+from functools import cache
 from operator import getitem
 from typing import Any
 
@@ -44,7 +45,12 @@ _LLMCHIP = {
 
 def op_name(node: fx.Node) -> str:
     """Base name of the operator: `add` for aten.add.Tensor."""
-    return str(getattr(node.target, "_schema", None) and node.target._schema.name.split("::")[1])  # type: ignore[union-attr]
+    return _base_name(node.target)
+
+
+@cache
+def _base_name(target: Any) -> str:
+    return str(getattr(target, "_schema", None) and target._schema.name.split("::")[1])
 
 
 def role(node: fx.Node) -> Role:

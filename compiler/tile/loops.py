@@ -17,6 +17,8 @@ from torch import fx
 from compiler.tile.graph import Role, base, computing, role
 from compiler.tile.kernels import Kernel
 
+LONGEST = 256  # kernels of a layer; with a bound, the search is linear in the number of layers
+
 
 @dataclass(frozen=True)
 class Repeat:
@@ -55,12 +57,14 @@ def hoist(kernels: Sequence[Kernel]) -> list[Kernel]:
     made = {node for kernel in kernels for node in kernel.nodes}
     free = [k for k in kernels if not any(computing(base(n)) in made - k.members for node in k.nodes for n in node.all_input_nodes)]
     first = [k for k in free if k is not kernels[0]]
-    return [*kernels[:1], *first, *(k for k in kernels[1:] if k not in first)]
+    moved = set(map(id, first))
+    return [*kernels[:1], *first, *(k for k in kernels[1:] if id(k) not in moved)]
 
 
 def find_loop(kernels: Sequence[Kernel]) -> Repeat | None:
     """The longest repetition that holds, or None."""
-    prints = [_signature(k) for k in kernels]
+    numbers: dict[object, int] = {}  # equal signatures, equal numbers: these are compared often
+    prints = [numbers.setdefault(_signature(k), len(numbers)) for k in kernels]
     for start, period, count in _candidates(prints):
         for fewer in range(count, 1, -1):
             found = _match(kernels, start, period, fewer)
@@ -89,10 +93,10 @@ def _plain(value: Any) -> Any:
     return (type(value).__name__, str(value))
 
 
-def _candidates(prints: Sequence[object]) -> list[tuple[int, int, int]]:
+def _candidates(prints: Sequence[int]) -> list[tuple[int, int, int]]:
     """(start, period, count) of runs of equal signatures, most kernels saved first."""
     found = []
-    for period in range(1, len(prints) // 2 + 1):
+    for period in range(1, min(len(prints) // 2, LONGEST) + 1):
         run = 0
         for i in range(len(prints) - period, -1, -1):
             run = run + 1 if i + period < len(prints) and prints[i] == prints[i + period] else 0

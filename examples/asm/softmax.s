@@ -30,7 +30,7 @@ main:
 
   loop level=0, len=done, count=BLOCKS
     lda d=X, a=X_DRAM, rows=ROWS, cols=COLS @ sto<=1              ; y of block i-2 has left this buffer
-    vred f=max, d=TOP, a=X, rows=ROWS, cols=COLS @ lda<=0, act<=1 ; exp i-1 has read the maxima; its recip may be running
+    vred f=max, d=TOP, a=X, rows=ROWS, cols=COLS @ lda<=0         ; the vop before it has waited for exp i-1, which reads the maxima
 .include "softmax.inc"
     vop f=mul, d=X, a=X, b=SUM, rows=ROWS, cols=COLS @ act<=0
     sto d=Y_DRAM, a=X, rows=ROWS, cols=COLS @ vec<=0

@@ -11,12 +11,13 @@ import numpy as np
 
 from isa.codec import IllegalWord
 from isa.errors import Error, InputError
-from isa.image import Image, load_image
+from isa.image import Image
 from isa.spec import WORD_BYTES
 from runtime.arrays import Array, host_dtype
 from runtime.cli.common import Given, common_options, examples, input_options, model_options, need, note, reply, stages
 from runtime.cli.tensors import read_inputs
 from runtime.models import kind_of
+from runtime.program_file import is_assembly, open_program
 from runtime.text import tokenize
 
 if TYPE_CHECKING:
@@ -95,15 +96,11 @@ Opened = tuple[Image, Mapping[str, Array], "Callable[[Mapping[str, Array]], Refe
 
 
 def _opened(argument: str, override: str | None, given: Given) -> Opened:
-    if argument.endswith(".s"):
-        from isa.asm import assemble_file
-
-        image = assemble_file(argument)
-    elif kind_of(argument) == "image":
-        image = load_image(argument, given.chip)
+    if is_assembly(argument) or kind_of(argument) == "image":
+        image = open_program(argument, given.chip)
         given.check_for_image(argument)
     else:
-        need(override is None, "--model only goes with an image file", argument, "leave it out")
+        need(override is None, "--model only goes with a file", argument, "leave it out")
         return _compiled(argument, given)
     return image, _inputs(image, argument, given), lambda inputs: _reference(image, argument, override, given)(inputs)
 

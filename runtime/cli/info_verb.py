@@ -8,18 +8,19 @@ import click
 
 from isa.chip import chip_hash
 from isa.container import read_header, table_hash, unpack
-from isa.image import Image, read_image
+from isa.image import Image, image_bytes, read_image
 from isa.spec import Region
 from runtime.cli.common import common_options, examples, need, reply, size, stdout
+from runtime.program_file import is_assembly, open_program
 
 
-@click.command(name="info", epilog=examples("llmcc info minilm.llmchip", "llmcc info minilm.llmchip --json"))
+@click.command(name="info", epilog=examples("llmcc info minilm.llmchip", "llmcc info minilm.llmchip --json", "llmcc info examples/asm/softmax.s"))
 @click.argument("file")
 @common_options
 def command(file: str, as_json: bool, traceback: bool) -> int:
-    """Show an image's sections, inputs, outputs, chip, model, options, hashes and versions."""
+    """Show an image's sections, inputs, outputs, chip, model, options, hashes and versions. Of assembly text, those of its image."""
     need(Path(file).is_file(), "the file does not exist" if not Path(file).exists() else "not a file", file, "name an image made by 'llmcc compile'")
-    data = Path(file).read_bytes()
+    data = image_bytes(open_program(file)) if is_assembly(file) else Path(file).read_bytes()
     image = read_image(data, file)
     document = _document(file, data, image)
     reply(document, as_json, lambda: _print(document))

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from isa.errors import InputError
-from isa.image import Image, load_image
+from isa.image import Image
 from runtime.cli.common import Given, Stages, common_options, examples, input_options, model_options, reply, stages, stdout
 from runtime.models import BUNDLED, ModelError, Recipe, folder_of, kind_of
+from runtime.program_file import is_assembly, open_program
 
 if TYPE_CHECKING:
     from compiler.pipeline import Compiled
@@ -39,17 +40,17 @@ if TYPE_CHECKING:
 def command(model: str, override: str | None, bisect: bool, repro: Path, as_json: bool, traceback: bool, **rest: Any) -> int:
     """Compare every output and every node with PyTorch's frozen graph, bit for bit.
 
-    A MODEL is compiled first. Of a FILE the own code is run, against the model that it records. Without inputs, they are
+    A MODEL is compiled first. Of a FILE (image or assembly text) the own code is run, against the model that it records. Without inputs, they are
     drawn from --seed. The distance to the float model is shown beside the verdict; it is another figure. Exit code 1 if a bit differs.
     """
     given = Given(**rest)
     found: dict[str, Any] | None = None
     with stages("verify") as stage:
-        if kind_of(model) == "image":
+        if is_assembly(model) or kind_of(model) == "image":
             result, image, session, compiled = _verify_file(model, override, given, stage)
         else:
             if override is not None:
-                raise InputError("--model only goes with an image file", model, "leave it out")
+                raise InputError("--model only goes with a file", model, "leave it out")
             result, image, session, compiled = _verify_model(model, given, stage)
         if bisect and result.mismatched_elements:
             found = _bisect(session, image, compiled, repro, stage)
@@ -75,7 +76,7 @@ def _verify_file(path: str, override: str | None, given: Given, stage: Stages) -
     from runtime.cli.session import open_model
 
     stage("load the image")
-    image = load_image(path, given.chip)
+    image = open_program(path, given.chip)
     given.check_for_image(path)
     recipe = recipe_of(image, path, override, given)
     shape = next((spec.shape for spec in image.entry().inputs if spec.name == "input_ids"), ())
@@ -101,6 +102,11 @@ def recipe_of(image: Image, path: str, override: str | None, given: Given) -> Re
     """How to build the image's model again."""
     record: Mapping[str, Any] = image.metadata.get("recipe") or {}
     argument = override or record.get("argument")
+    if not argument and not image.metadata:
+        raise ModelError(
+            "a hand-written program has no model to be compared with", path,
+            "prove its order with 'llmcc lint' and 'llmcc run --adversarial SEED', compare the outputs of 'llmcc run' with numpy, or give --model MODEL",
+        )  # fmt: skip
     if not argument:
         raise ModelError("the image does not say which model it was compiled from", path, "give it with --model MODEL")
     try:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from emulator.memory import Memory
 from isa.errors import InputError
-from isa.records import DebugMap, DebugNode, Tap, pick
+from isa.records import BY_LINE, DebugMap, DebugNode, Tap, pick
 from isa.spec import WORD_BYTES, Dtype
 from isa.text import guess
 from isa.views import Extents
@@ -51,6 +51,10 @@ class Nodes:
             hint = guess(name, self.numbers) if self.numbers else "the image has no debug map"
             raise InputError(f"there is no node '{name}'", hint=hint if len(hint) < 80 else "'nodes' lists them")
         return self.numbers[name]
+
+    def labelled(self, label: str) -> int | None:
+        """The first node under a label of a hand-written program."""
+        return next((n for n, node in enumerate(self.debug.nodes) if node.status == BY_LINE and label in node.origins), None)
 
     def at(self, pc: int, indices: Sequence[int]) -> int | None:
         """The node that a word works for in these loop iterations."""

@@ -152,7 +152,7 @@ def memory_range(session: Session, words: list[str], usage: str) -> Range:
 
 
 def where(session: Session, text: str) -> tuple[int | None, list[int], str]:
-    """A pc, or nodes, and how to call the place."""
+    """A pc, or nodes (of a hand-written program also a label), and how to call the place."""
     if text[:1].isdigit():
         pc = integer(text, "pc")
         if pc % WORD_BYTES or not 0 <= pc < len(session.stepper.code):
@@ -161,6 +161,9 @@ def where(session: Session, text: str) -> tuple[int | None, list[int], str]:
     file, colon, line = text.rpartition(":")
     if colon:
         return None, session.nodes.of_line(file, integer(line, "line")), text
+    number = session.nodes.labelled(text)
+    if number is not None:
+        return None, [number], f"label {text}"
     number = session.nodes.number(text)
     if not any(number in span.nodes for span in session.image.debug.spans):
         raise InputError(f"no word works for node {session.nodes.explain(number)}")

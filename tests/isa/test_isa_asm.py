@@ -62,7 +62,7 @@ halt"""
 @pytest.mark.parametrize(
     ("text", "place", "message"),
     [
-        ("nop\n  vmadd d=v1", "2:3", r"unknown instruction 'vmadd'\n.*vmadd d=v1\n      \^\^\^\^\^ .*did you mean 'vadd'"),
+        ("nop\n  vmadd d=v1", "2:3", r"unknown instruction 'vmadd'\n.*vmadd d=v1\n      \^\^\^\^\^ .*did you mean 'vaff'"),
         ("vop f=addd, d=v1, a=v1, rows=1, cols=1", "1:5", "f=addd is not one of its choices(.|\n)*did you mean 'add'"),
         ("halt cod=1", "1:6", "no operand 'cod'(.|\n)*did you mean 'code'"),
         ("halt code=65536", "1:6", "does not fit in 16 bits"),
