@@ -68,30 +68,16 @@ def softmax(e: Emitter, node: fx.Node) -> None:
     total = e.temp(lead, Dtype.F32, node.name + ".sum")
     attrs = {"f": ACT.index("exp"), "neg": 1, "scale": ONE}
     e.word("act", node, sizes, {"d": exp, "sum": total.unsqueeze()}, {"a": a, "bi": top.unsqueeze()}, attrs, row_op=True)
-    clamped = e.temp(lead, Dtype.F32, node.name + ".divisor") if zero_masked else total
     if zero_masked:
-        vector(e, "max", node, clamped, total, ONE)
+        vector(e, "max", node, total, total, ONE)
     recip = e.temp(lead, Dtype.F32, node.name + ".recip")
-    e.word("act", node, lead, {"d": recip}, {"a": clamped}, {"f": ACT.index("recip"), "scale": ONE})
+    e.word("act", node, lead, {"d": recip}, {"a": total}, {"f": ACT.index("recip"), "scale": ONE})
     users = list(node.users)
     if len(users) == 1 and node not in e.storage.homes and users[0] in e.kernel.members and op_name(users[0]) == "quantize_rows":
-        e.notes[node] = {"exp": exp, "recip": recip.unsqueeze(), "absmax": _largest(e, node, total, recip, zero_masked)}
+        e.notes[node] = {"exp": exp, "recip": recip.unsqueeze()}
         return
     e.word("vop", node, sizes, {"d": e.result(node)}, {"a": exp, "b": recip.unsqueeze()}, {"f": VOP.index("mul")})
     e.finish(node)
-
-
-def _largest(e: Emitter, node: fx.Node, total: Layout, recip: Layout, zero_masked: bool) -> Layout:
-    """The largest quotient of each row, which its quantization then need not look for.
-
-    The largest exp of a row is exp(0) = 1, so it is 1 * recip; in a row of -Inf only all are 0, and so is their sum. The sum is 1 or more
-    elsewhere, recip 1 or less: the smaller of the two is right for both. A row with a NaN has NaN in both.
-    """
-    if not zero_masked:
-        return recip
-    largest = e.temp(recip.shape, Dtype.F32, node.name + ".largest")
-    e.word("vop", node, recip.shape, {"d": largest}, {"a": total, "b": recip}, {"f": VOP.index("min")})
-    return largest
 
 
 def layer_norm(e: Emitter, node: fx.Node) -> None:
