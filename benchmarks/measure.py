@@ -81,18 +81,17 @@ def compile_time(runs: int) -> Figures:
     """Everything after torch.export: passes, packing, writing; and again from the cache."""
     os.environ["LLMCHIP_CACHE"] = tempfile.mkdtemp()
     from compiler.frontend.capture import capture
-    from compiler.options import Options
     from compiler.pipeline import compile_captured
-    from isa.chip import load_chip
     from isa.image import write_image
     from runtime import cache
+    from runtime.compilation import Compilation
 
-    captured, chip, out = capture(bert(), (), inputs(1, 128)), load_chip("edge"), tempfile.mkdtemp() + "/x"
+    captured, out = capture(bert(), (), inputs(1, 128)), tempfile.mkdtemp() + "/x"
     cold, warm = [], []
     for _ in range(runs):
         cache.clear()
         for times in (cold, warm):
-            times.append(timed(lambda: cache.image_of(cache.key_of(captured, Options(), chip), lambda: compile_captured(captured).image())))
+            times.append(timed(lambda: Compilation(captured).image()))
     image = compile_captured(captured).image()
     return {"cold": _medians(cold), "warm": _medians(warm), "write": timed(lambda: write_image(image, out))}
 

@@ -14,6 +14,7 @@ from compiler.frontend.capture import Captured, TensorInfo
 from compiler.frontend.checks import check_finite
 from compiler.module import copied
 from compiler.options import TILE_PASSES, Options
+from compiler.packing import Store, in_parallel, pack
 from compiler.passes.activations import RecogniseActivations
 from compiler.passes.canonicalize import Canonicalize, ShareEqual
 from compiler.passes.decompose import Decompose
@@ -45,13 +46,15 @@ class Lowered:
 
     def pack_weights(self, tensors: Mapping[str, Tensor] | None = None) -> tuple[Tensor, ...]:
         """The constants for these weights (by name; default: those of the captured model)."""
+        found: dict[int, Tensor] = {}
+        self.pack_into(found.__setitem__, tensors)
+        return tuple(found[number] for number in range(len(found)))
+
+    def pack_into(self, store: Store, tensors: Mapping[str, Tensor] | None = None) -> None:
+        """Give each constant, by its number, to `store`; from several threads."""
         tensors = self.captured.tensors if tensors is None else tensors
-        for weight in self.captured.weights:
-            if weight.kind == "param":
-                check_finite(weight.name, tensors[weight.name])
-        with torch.no_grad():
-            result: tuple[Tensor, ...] = self.pack(*(tensors[weight.name] for weight in self.captured.weights))
-        return result
+        in_parallel(lambda name: check_finite(name, tensors[name]), [weight.name for weight in self.captured.weights if weight.kind == "param"])
+        pack(self.pack.graph, [tensors[weight.name] for weight in self.captured.weights], store)
 
     def run(self, inputs: Sequence[Tensor], constants: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """What PyTorch computes of the frozen graph: the result that the emulator must equal."""

@@ -6,6 +6,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -39,11 +40,8 @@ class Compiled:
 
     def image(self, tensors: Mapping[str, Tensor] | None = None, metadata: Mapping[str, Any] | None = None) -> Image:
         """The image with these weights (by name; default: those that were captured)."""
-        return self.pack(self.lowered.pack_weights(tensors), metadata)
-
-    def pack(self, constants: tuple[Tensor, ...], metadata: Mapping[str, Any] | None = None) -> Image:
-        """The image with these packed constants."""
-        return build_image(self.lowered.main.graph, self.tiled, self.placement, self.code, self.chip, constants, metadata or {})
+        fill = partial(self.lowered.pack_into, tensors=tensors)
+        return build_image(self.lowered.main.graph, self.tiled, self.placement, self.code, self.chip, fill, metadata or {})
 
 
 def compile_captured(captured: Captured, options: Options | None = None, chip: Chip | None = None, **printing: Any) -> Compiled:
@@ -86,10 +84,10 @@ def _fit_memory(lowered: Lowered, options: Options, chip: Chip, seconds: dict[st
             raise error if share == SHARES[0] else failure from None
         verify(tiled.program)
         seconds["tile"] = time.perf_counter() - start
-        for program in _orders(tiled.program, options, chip, seconds):
+        for program, rests in _orders(tiled.program, options, chip, seconds):
             start = time.perf_counter()
             try:
-                placement = place(program, chip, exact=program is tiled.program)
+                placement = place(program, chip, rests)
             except CompileError as error:
                 failure = error
                 continue
@@ -98,12 +96,12 @@ def _fit_memory(lowered: Lowered, options: Options, chip: Chip, seconds: dict[st
     raise failure
 
 
-def _orders(program: Program, options: Options, chip: Chip, seconds: dict[str, float]) -> Iterator[Program]:
+def _orders(program: Program, options: Options, chip: Chip, seconds: dict[str, float]) -> Iterator[tuple[Program, tuple[int, ...] | None]]:
     """Orders of the ops to try: schedules that use ever less memory, then the order of the kernels, which needs the least."""
     if "schedule" not in options.disable:
         for fill in FILLS:
             start = time.perf_counter()
             scheduled = schedule(program, chip, lambda op: cycles(op, chip), fill)
             seconds["schedule"] = time.perf_counter() - start
-            yield scheduled
-    yield program
+            yield scheduled.program, scheduled.rests
+    yield program, None

@@ -1,7 +1,7 @@
 """What a fuzzer is, and the loop that runs one in a process of its own, under limits.
 
 A fuzzer makes a case (bytes) from a random generator and runs it. Case `i` of seed `s` is always the same bytes. The child
-process may take `MEMORY` bytes of address space more than it starts with, and a case `CASE_SECONDS`. What gets through other
+process may take `MEMORY` bytes of address space more than it starts with, and a case `CASE_SECONDS` of its time. What gets through other
 than `isa.errors.Error` is a finding: it is made smaller, and saved with its traceback.
 """
 
@@ -153,13 +153,13 @@ def _time_limit() -> Iterator[None]:
     def expired(_signal: int, _frame: FrameType | None) -> None:
         raise Hang(f"more than {CASE_SECONDS} s")
 
-    before = signal.signal(signal.SIGALRM, expired)
-    signal.setitimer(signal.ITIMER_REAL, CASE_SECONDS)
+    before = signal.signal(signal.SIGPROF, expired)
+    signal.setitimer(signal.ITIMER_PROF, CASE_SECONDS)  # time of this process: another's work is no hang
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def _limit_memory() -> None:

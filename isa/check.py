@@ -2,8 +2,8 @@
 
     for finding in lint(load_image("minilm.llmchip")):    print(finding)         check: errors only; lint: warnings too
 
-Replays the program (`isa.trace`; of long loops only as many iterations as prove the rest, `isa.steady`) and checks each word:
-kinds, bounds and alignment of its operands here, their agreement in `isa.agreement`; memory never written and races between
+Replays the program (`isa.trace`; of long loops only as many turns as prove the rest, `isa.steady`; no more than `isa.prove` allows)
+and checks each word: kinds, bounds and alignment of its operands here, their agreement in `isa.agreement`; memory never written and races between
 engines in `isa.hazards`; what can never matter (implied waits, unreachable words, dead stores) in `isa.waste`. Imports nothing of
 planner, scheduler and emulator, on purpose; `overlaps_itself` restates the emulator's rule, because it must predict that trap.
 
@@ -21,7 +21,7 @@ from isa.image import Image
 from isa.records import Entry, PlanRecord
 from isa.spec import LOOP_LEVELS, WORD_BYTES, Access, Dtype, Field, Region, Space
 from isa.text import format_inst
-from isa.trace import Cut, Dispatch, ReplayError, trace
+from isa.trace import Dispatch
 from isa.views import Extents, View, access_of
 
 MAX_FINDINGS = 100
@@ -32,7 +32,7 @@ _PAGE, _MANY, _EVERYWHERE = 1 << 14, 1 << 12, -1
 class Finding:
     """Something wrong, or (severity warning) something that can never matter.
 
-    `kind` is stable. Errors: structure, kind, bounds, alignment, overlap, buffer, uninitialized, race, plan, output.
+    `kind` is stable. Errors: structure, kind, bounds, alignment, overlap, buffer, uninitialized, race, plan, output, unproved.
     Warnings: wait, unreachable, dead. `other` is the pc of the conflicting instruction, `node` the graph node of this one.
     """
 
@@ -84,6 +84,11 @@ class Findings:
         text = format_inst(inst) if inst else ""
         self.found[key] = Finding(kind, pc, text, message, other, severity, node.name if node else "", self._text(other))
 
+    def merge(self, found: Mapping[tuple[object, ...], Finding]) -> None:
+        for key, finding in found.items():
+            if not self.full:
+                self.found.setdefault(key, finding)
+
     def _text(self, pc: int | None) -> str:
         if pc is None or self.image is None:
             return ""
@@ -95,42 +100,18 @@ class Findings:
 
 def check(image: Image, entry: str | None = None, values: Mapping[str, int] | None = None) -> list[Finding]:
     """All errors for one entry or for every one; without `values`, at both ends of the range of the scalar arguments."""
-    return _analyse(image, entry, values, waste=False)
+    return _analyse(image, entry, values, False)
 
 
 def lint(image: Image, entry: str | None = None, values: Mapping[str, int] | None = None) -> list[Finding]:
     """Errors as of `check`, and warnings about what can never matter."""
-    return _analyse(image, entry, values, waste=True)
+    return _analyse(image, entry, values, True)
 
 
-def _analyse(image: Image, entry: str | None, values: Mapping[str, int] | None, waste: bool, shortcuts: bool = True) -> list[Finding]:
-    from isa.hazards import check_hazards, group  # numpy only when needed
-    from isa.waste import Waste
+def _analyse(image: Image, entry: str | None, values: Mapping[str, int] | None, waste: bool) -> list[Finding]:
+    from isa.prove import analyse  # numpy only when needed
 
-    findings = Findings(image)
-    _check_structure(image, findings)
-    check_plan(image, findings)
-    useless = Waste(image)
-    for point in image.entries if entry is None else (image.entry(entry),):
-        buffers = _Buffers(image, point)
-        ends = ({s.name: s.minimum for s in point.scalars}, {s.name: s.maximum for s in point.scalars})
-        for given in (values,) if values is not None else ends[: 2 if point.scalars else 1]:
-            cuts: list[Cut] | None = [] if shortcuts else None
-            words: list[Dispatch] = []
-            try:
-                words.extend(trace(image, point.name, given, control=True, cuts=cuts))
-            except ReplayError as error:
-                findings.add("structure", error.pc, error.inst, error.what)
-                continue
-            touches = group(_sound_touches(image, words, buffers, findings))
-            order = check_hazards(image, point, words, touches, findings, cuts or ())
-            if cuts and (order is None or findings.found):  # not proved: every iteration after all
-                return _analyse(image, entry, values, waste, shortcuts=False)
-            if waste and order is not None:
-                useless.observe(point, words, touches, order)
-    if waste and not findings.found and entry is None:
-        useless.report(findings)
-    return sorted(findings.found.values(), key=lambda f: f.pc)
+    return analyse(image, entry, values, waste)
 
 
 def check_plan(image: Image, findings: Findings | None = None) -> list[Finding]:
@@ -169,7 +150,7 @@ def _place(record: PlanRecord) -> str:
     return f"{record.name} {memory}[{record.offset:#x}, {record.offset + record.bytes:#x}) words {record.first} to {record.last}"
 
 
-def _check_structure(image: Image, findings: Findings) -> None:
+def check_structure(image: Image, findings: Findings) -> None:
     """What a reader sees without running: illegal words, loop bodies, levels. Finds it in code that is never reached, too."""
     loops: list[tuple[int, int]] = []  # end, level
     for pc in range(0, len(image.code), WORD_BYTES):
@@ -191,7 +172,7 @@ def _check_structure(image: Image, findings: Findings) -> None:
             loops.append((end, named["level"]))
 
 
-def _sound_touches(image: Image, words: list[Dispatch], buffers: "_Buffers", findings: Findings) -> Iterator[tuple[int, Touch]]:
+def sound_touches(image: Image, words: list[Dispatch], buffers: "Buffers", findings: Findings) -> Iterator[tuple[int, Touch]]:
     """Index of the word and operand, for each operand whose access is possible at all; the others become findings."""
     for index, word in enumerate(words):
         if word.empty:
@@ -211,7 +192,7 @@ def _sound_touches(image: Image, words: list[Dispatch], buffers: "_Buffers", fin
                     written.append(touch)
 
 
-def _is_sound(image: Image, touch: Touch, buffers: "_Buffers", written: list[Touch], findings: Findings) -> bool:
+def _is_sound(image: Image, touch: Touch, buffers: "Buffers", written: list[Touch], findings: Findings) -> bool:
     faults = list(_faults(image, touch)) or list(_misplaced(touch, buffers, written))
     word = touch.word
     for kind, message in faults:
@@ -219,7 +200,7 @@ def _is_sound(image: Image, touch: Touch, buffers: "_Buffers", written: list[Tou
     return not any(kind != "buffer" for kind, _ in faults)
 
 
-def _misplaced(touch: Touch, buffers: "_Buffers", written: list[Touch]) -> Iterator[tuple[str, str]]:
+def _misplaced(touch: Touch, buffers: "Buffers", written: list[Touch]) -> Iterator[tuple[str, str]]:
     """Accesses that the chip would carry out, but that no compiler means."""
     low, high = touch.view.span(touch.extents)
     problem = buffers.problem(touch.view, low, high, touch.word.pc // WORD_BYTES)
@@ -231,7 +212,7 @@ def _misplaced(touch: Touch, buffers: "_Buffers", written: list[Touch]) -> Itera
             yield "overlap", f"the same word also writes {other.field.name} = {other.view} there"
 
 
-class _Buffers:
+class Buffers:
     """What the image says lies where: planned buffers with their live ranges, and the tensors of the interface.
 
     An operand must lie inside one of them. Memories about which the image says nothing are left alone.

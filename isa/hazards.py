@@ -3,105 +3,149 @@
 Every word has a *known* vector: how many words of each engine are certainly complete when it starts. It comes from
 dependence counts (n: all but the last n dispatched), fences, program order (compute engines run one word after the
 other; DMA queues start and complete in order but overlap), and from what the words known to be complete knew themselves.
-A shadow of each memory holds, per engine, the last word that wrote and that read each byte. A word races with another
-if it touches such a byte and that word is not known to be complete.
-
-The shadow has one cell per granule: the greatest common divisor of all addresses and run lengths in use, so nothing is lost.
+A shadow of each memory (`isa.shadow`) holds, per engine, the last word that wrote and that read each byte. A word races with
+another if it touches such a byte and that word is not known to be complete.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
-from isa.check import Findings, Touch, capacity
+from isa.check import Findings, Touch
+from isa.courses import Course, conflict, cost, courses_of, is_lazy, leave_behind, obstacle
+from isa.cuts import Cut
 from isa.image import Image
 from isa.records import Entry
-from isa.spec import DMA_ENGINES, NO_WAIT, QUEUES, Access, Engine, Region, Space
+from isa.shadow import READY, Budget, Memory, Shadow, memory_of, runs, shadow_of
+from isa.spec import DMA_ENGINES, NO_WAIT, QUEUES, WORD_BYTES, Access, Engine, Space
 from isa.steady import Snapshot, is_steady
-from isa.trace import Cut, Dispatch
+from isa.trace import Dispatch
 from isa.views import View
 
-Memory = tuple[Space, Region]
-Run = tuple[int, int, int, int, int, int]  # first byte, planes, plane stride, rows, row stride, bytes per row
-_READY = (Region.WEIGHTS, Region.CONST, Region.IN, Region.STATE, Region.PARAMS)  # defined before the launch
-_LAZY = frozenset({("gather", "a")})  # operands of which only the rows fetched need to be defined; no more is known here
+Misplaced = Callable[[View, int, int, int], str]  # view, first byte, end, word
+_FENCES = {"halt": (1 << len(QUEUES)) - 1}  # besides those with a mask
 _DMA = tuple(engine in DMA_ENGINES for engine in QUEUES)
 
 
 @dataclass(frozen=True, slots=True)
 class Touches:
-    """The operands of a replay by word, and per memory: the granule of its addresses, and whether anything writes it."""
+    """The operands of a replay by word, and per memory: the granule of its addresses, its last byte in use, and whether anything writes it."""
 
     by_word: Mapping[int, Sequence[Touch]]
     grains: Mapping[Memory, int]
+    ends: Mapping[Memory, int]
     written: Set[Memory]
+
+
+@dataclass
+class Proof:
+    """What the replay shows: the order of its words, and which loops turned out to be no repetition (by pc, with the reason)."""
+
+    order: "Order"
+    unsteady: dict[int, str] = field(default_factory=dict)
+    known: list[Sequence[int]] = field(default_factory=list)  # of each word
+    courses: dict[int, list[Course]] = field(default_factory=dict)  # of the turns left out, by the word before which they would stand
 
 
 def group(touches: Iterable[tuple[int, Touch]]) -> Touches:
     by_word: dict[int, list[Touch]] = defaultdict(list)
     grains: dict[Memory, int] = defaultdict(int)
+    ends: dict[Memory, int] = defaultdict(int)
     written: set[Memory] = set()
     for index, touch in touches:
         by_word[index].append(touch)
         memory = memory_of(touch.view)
         grains[memory] = math.gcd(grains[memory], *(size for run in runs(touch) for size in (run[0], run[2], run[4], run[5])))
+        ends[memory] = max(ends[memory], touch.view.span(touch.extents)[1])
         if touch.access is not Access.R:
             written.add(memory)
-    return Touches(by_word, grains, written)
+    return Touches(by_word, grains, ends, written)
 
 
 def check_hazards(
-    image: Image, entry: Entry, words: Sequence[Dispatch], touches: Touches, findings: Findings, cuts: Sequence[Cut] = ()
-) -> "Order | None":
-    """Add a finding for each race, read of memory never written, and output that is not written.
+    image: Image, entry: Entry, words: Sequence[Dispatch], touches: Touches, findings: Findings, cuts: Sequence[Cut] = (), complete: bool = True,
+    misplaced: Misplaced | None = None,
+) -> Proof:  # fmt: skip
+    """Add a finding for each race, read of memory never written, and (of a `complete` replay) output that is not written.
 
-    `cuts` are loops of which `words` leaves out iterations. None if one of them turns out not to be steady: nothing is proved then.
+    `cuts` are loops of which `words` leaves out turns. Nothing is proved if one turns out not to be steady. Raises TooLarge.
+    `misplaced` says why bytes of a view may not be touched.
     """
-    marks = {number for cut in cuts for number in (cut.begin, cut.before, cut.at)}
-    seen: dict[int, Snapshot] = {}
-    grains, written = touches.grains, touches.written
-    shadows = {memory: Shadow(image, memory, grain) for memory, grain in grains.items() if memory in written or not _is_constant(image, memory)}
-    order = Order()
+    watch = _Watch(cuts, misplaced)
+    budget, written = Budget(), touches.written
+    shadows = {
+        memory: shadow_of(image, memory, grain, touches.ends[memory], budget)
+        for memory, grain in touches.grains.items() if memory in written or not _is_constant(image, memory)
+    }  # fmt: skip
+    proof = Proof(Order())
     for index, word in enumerate(words):
-        if index in marks:
-            seen[index] = _snapshot(order, shadows)
-        known = order.dispatch(word)
+        if index in watch.marks:
+            watch.look(index, words, touches, shadows, proof)
+        known = proof.order.dispatch(word)
+        watch.numbers[index] = proof.order.engine, known
+        proof.known.append(known)
         mine = [(touch, shadow) for touch in touches.by_word.get(index, ()) if (shadow := shadows.get(memory_of(touch.view))) is not None]
         for touch, shadow in mine:
             if not findings.full:
-                _check_touch(touch, shadow, order, known, findings)
+                _check_touch(touch, shadow, proof.order, known, findings)
         for touch, shadow in mine:
-            shadow.record(touch, order)
-    _check_outputs(entry, words, shadows, findings)
-    if not all(is_steady(seen[cut.begin].issued, seen[cut.before], seen[cut.at], order.knew) for cut in cuts):
-        return None
-    return order
+            _record(touch, shadow, proof.order)
+    if complete:
+        _check_outputs(entry, words, shadows, findings)
+    return proof
 
 
-def _snapshot(order: "Order", shadows: Mapping[Memory, "Shadow"]) -> Snapshot:
-    last: dict[tuple[Any, ...], NDArray[np.int32]] = {(*memory, *key): cells.copy() for memory, shadow in shadows.items() for key, cells in shadow.last.items()}
-    defined: dict[tuple[Any, ...], NDArray[np.bool_]] = {memory: shadow.defined.copy() for memory, shadow in shadows.items()}
-    return Snapshot(list(order.issued), list(order.dispatched), last, defined)
+class _Watch:
+    """Sees to the loops that are cut: at the cut, that what was seen so far is enough."""
+
+    def __init__(self, cuts: Sequence[Cut], misplaced: Misplaced | None) -> None:
+        self.misplaced = misplaced
+        done = [cut for cut in cuts if cut.at]
+        self.marks = {number for cut in done for number in (cut.begin, cut.before, cut.at)}
+        self.ending: dict[int, list[Cut]] = defaultdict(list)
+        for cut in done:
+            self.ending[cut.at].append(cut)
+        self.seen: dict[int, Snapshot] = {}
+        self.cells = 0  # looked at so far
+        self.numbers: dict[int, tuple[int, Sequence[int]]] = {}
+
+    def look(self, index: int, words: Sequence[Dispatch], touches: Touches, shadows: Mapping[Memory, Shadow], proof: Proof) -> None:
+        """Remember a moment, and judge the loops that are cut here."""
+        order = proof.order
+        self.seen[index] = Snapshot(list(order.issued), list(order.dispatched))
+        for cut in self.ending.get(index, ()):
+            courses, start, before = courses_of(cut, words, touches.by_word, self.numbers), self.seen[cut.begin], self.seen[cut.before]
+            problem = "its turns differ" if courses is None else "what its words wait for does not repeat"
+            if courses is not None and is_steady(start.issued, before, self.seen[index], order.knew):
+                self.cells += cost(courses, shadows)
+                problem = conflict(courses, touches.grains) or self._stray(courses) or obstacle(courses, shadows, self.cells)
+            if courses is None or problem:
+                proof.unsteady[cut.pc] = problem
+                return
+            leave_behind(courses, shadows, [b + b - a for a, b in zip(before.issued, order.issued, strict=True)])
+            proof.courses.setdefault(index, []).extend(courses)
 
 
-def memory_of(view: View) -> Memory:
-    return view.space, view.region if view.space is Space.DRAM else Region.WEIGHTS
+    def _stray(self, courses: Sequence[Course]) -> str:
+        """An operand that does not stay inside one buffer in the turns left out."""
+        for course in courses:
+            word = course.touch.word
+            if course.drift and self.misplaced and self.misplaced(course.touch.view, *course.left_out(), word.pc // WORD_BYTES):
+                return f"operand {course.touch.field.name} at pc {word.pc:#06x} leaves its buffer in some turn"
+        return ""
 
 
 def _is_constant(image: Image, memory: Memory) -> bool:
     """Whether all of a memory is defined before the launch, so that reading it needs no shadow."""
-    return memory[0] is Space.DRAM and memory[1] in _READY and len(image.data(memory[1])) in (0, image.size(memory[1]))
+    return memory[0] is Space.DRAM and memory[1] in READY and len(image.data(memory[1])) in (0, image.size(memory[1]))
 
 
 class Order:
     """Which words are certainly complete when a word starts."""
 
-    def __init__(self) -> None:
+    def __init__(self, without: Set[int] = frozenset()) -> None:
+        self.without = without  # fences, by pc, that are taken out
         self.issued = [0] * len(QUEUES)
         self.pcs: list[list[int]] = [[] for _ in QUEUES]
         self.knew: list[list[list[int]]] = [[] for _ in QUEUES]  # per engine and word: its known vector
@@ -113,8 +157,10 @@ class Order:
         """The known vector of the next word. Its own number is then `number` on queue `engine` (-1: the dispatcher)."""
         self.engine = QUEUES.index(word.engine) if word.engine is not Engine.CTL else -1
         known = list(self.dispatched)
+        if word.pc in self.without:
+            return known
         waits = [count if count != NO_WAIT else None for count in word.inst.deps]
-        mask = word.operands.get("mask", 0) if self.engine < 0 else 0
+        mask = word.operands.get("mask", _FENCES.get(word.inst.mnemonic, 0)) if self.engine < 0 else 0
         least: list[int] = []  # words per queue that its wait leaves complete
         for queue, count in enumerate(waits):
             if mask >> queue & 1:
@@ -124,7 +170,7 @@ class Order:
             known = _merge(known, self.knew[self.engine][-1])  # queues are in order: it started before this one
             if not _DMA[self.engine]:
                 known[self.engine] = self.issued[self.engine]
-        self._note_implied(word.pc, waits, least, known)
+        self._note_implied(word.pc, waits, least, known, mask)
         known = self._learn(known, enumerate(least))
         if self.engine < 0:
             self.dispatched = known
@@ -146,59 +192,44 @@ class Order:
                 known = _merge(known, self.knew[queue][count - 1])
         return known
 
-    def _note_implied(self, pc: int, waits: Sequence[int | None], least: Sequence[int], known: list[int]) -> None:
+    def _note_implied(self, pc: int, waits: Sequence[int | None], least: Sequence[int], known: list[int], mask: int) -> None:
         """Remember which counts of the word the others imply; in a loop only if they do so every time."""
         for queue, count in enumerate(waits):
             if count is not None and self.implied.get((pc, queue), True):
                 without = self._learn(list(known), ((other, n) for other, n in enumerate(least) if other != queue))
-                self.implied[pc, queue] = without[queue] >= least[queue]
+                self.implied[pc, queue] = bool(mask >> queue & 1) or without[queue] >= least[queue]
+
+
+def needless_fences(words: Sequence[Dispatch], proof: Proof, most: int) -> set[int]:
+    """Fences, by pc, that may all be taken out, and every word still knows the same of the others. At most so many are looked at."""
+    found: set[int] = set()
+    for pc in list(dict.fromkeys(word.pc for word in words if word.inst.mnemonic == "fence"))[:most]:
+        order = Order({*found, pc})
+        if all(order.dispatch(word) == known or not word.inst.row.views for word, known in zip(words, proof.known, strict=True)):
+            found.add(pc)
+    return found
 
 
 def _merge(a: list[int], b: list[int]) -> list[int]:
     return [x if x > y else y for x, y in zip(a, b, strict=True)]
 
 
-class Shadow:
-    """One memory, a cell per granule: whether it is defined, and per engine the last word that wrote and read it."""
-
-    def __init__(self, image: Image, memory: Memory, grain: int) -> None:
-        initialised = (len(image.data(memory[1])) or image.size(memory[1])) if memory[0] is Space.DRAM and memory[1] in _READY else 0
-        self.grain = math.gcd(grain, initialised) or 1
-        self.cells = -(-capacity(image, *memory) // self.grain)
-        self.defined = np.zeros(self.cells, np.bool_)
-        self.defined[: initialised // self.grain] = True
-        self.last: dict[tuple[str, int], NDArray[np.int32]] = {}  # (writes or reads, engine)
-
-    def cut(self, array: NDArray[Any], run: Run) -> NDArray[Any]:
-        """The cells of a run, as a view of `array`."""
-        first, planes, plane_stride, rows, row_stride, width = (size // self.grain if i not in (1, 3) else size for i, size in enumerate(run))
-        item = array.itemsize
-        return np.ndarray((planes, rows, width), array.dtype, array, first * item, (plane_stride * item, row_stride * item, item))
-
-    def latest(self, what: str, engine: int, run: Run) -> int:
-        """Number of the last word of an engine that touched the run."""
-        array = self.last.get((what, engine))
-        return 0 if array is None else int(self.cut(array, run).max())
-
-    def record(self, touch: Touch, order: Order) -> None:
-        for run in runs(touch):
-            if touch.access is not Access.R:
-                self.cut(self.defined, run)[...] = True
-            if order.engine < 0:
-                continue  # the dispatcher has read its scalar before anything later is dispatched
-            for what, concerned in (("writes", touch.access is not Access.R), ("reads", touch.access is not Access.W)):
-                if concerned:
-                    key = what, order.engine
-                    if key not in self.last:
-                        self.last[key] = np.zeros(self.cells, np.int32)
-                    self.cut(self.last[key], run)[...] = order.number
+def _record(touch: Touch, shadow: Shadow, order: Order) -> None:
+    for run in runs(touch):
+        if touch.access is not Access.R:
+            shadow.cut(shadow.defined, run)[...] = True
+        if order.engine < 0:
+            continue  # the dispatcher has read its scalar before anything later is dispatched
+        for what, concerned in (("writes", touch.access is not Access.R), ("reads", touch.access is not Access.W)):
+            if concerned:
+                shadow.cut(shadow.array(what, order.engine), run)[...] = order.number
 
 
 def _check_touch(touch: Touch, shadow: Shadow, order: Order, known: list[int], findings: Findings) -> None:
     word, name = touch.word, touch.field.name
     doing = "writes" if touch.access is Access.W else "reads"
     for run in runs(touch):
-        if touch.access is not Access.W and (word.inst.mnemonic, name) not in _LAZY:
+        if touch.access is not Access.W and not is_lazy(touch):
             cells = shadow.cut(shadow.defined, run)
             if not cells.all():
                 message = f"operand {name} = {touch.view} reads bytes that were never written{_indices(word)}"
@@ -211,7 +242,7 @@ def _check_touch(touch: Touch, shadow: Shadow, order: Order, known: list[int], f
             for what in ("writes",) if touch.access is Access.R else ("writes", "reads"):
                 latest = shadow.latest(what, queue, run)
                 if latest > done:
-                    other = order.pcs[queue][latest - 1]
+                    other = order.pcs[queue][min(latest, issued) - 1]  # turns left out may stand for later ones
                     message = f"{doing} {name} = {touch.view}{_indices(word)} while {engine.value} word at pc {other:#06x}, which {what} it, may be running"
                     findings.add("race", word.pc, word.inst, message, other, name, word.indices)
 
@@ -220,31 +251,9 @@ def _check_outputs(entry: Entry, words: Sequence[Dispatch], shadows: dict[Memory
     for tensor in entry.outputs:
         shadow = shadows.get((Space.DRAM, tensor.region))
         first, end = tensor.offset, tensor.offset + tensor.nbytes
-        if first < end and (shadow is None or not shadow.defined[first // shadow.grain : -(-end // shadow.grain)].all()):
+        if first < end and (shadow is None or end > shadow.cells * shadow.grain or not shadow.defined[first // shadow.grain : -(-end // shadow.grain)].all()):
             last = words[-1]
             findings.add("output", last.pc, last.inst, f"output {tensor.name} is not completely written at the end", None, tensor.name)
-
-
-def runs(touch: Touch) -> Iterator[Run]:
-    """The bytes of an operand as strided runs: one, except for i4 rows that do not begin on a byte."""
-    view, (planes, rows, cols) = touch.view, touch.extents
-    bits = view.dtype.bits
-    width = cols if view.cs else 1
-    if (view.rs * bits % 8 and rows > 1) or (view.ps * bits % 8 and planes > 1):
-        for plane in range(planes if view.ps else 1):
-            for row in range(rows if view.rs else 1):
-                start = (plane * view.ps + row * view.rs) * bits
-                yield view.base + start // 8, 1, 0, 1, 0, -(-(start + width * bits) // 8) - start // 8
-        return
-    planes, rows = planes if view.ps else 1, rows if view.rs else 1
-    size, row_stride, plane_stride = -(-width * bits // 8), view.rs * bits // 8, view.ps * bits // 8
-    if rows > 1 and row_stride == size:
-        rows, size = 1, rows * size
-    if rows == 1:
-        row_stride = 0
-        if planes > 1 and plane_stride == size:
-            planes, size = 1, planes * size
-    yield view.base, planes, plane_stride if planes > 1 else 0, rows, row_stride, size
 
 
 def _indices(word: Dispatch) -> str:

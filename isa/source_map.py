@@ -11,6 +11,8 @@ from pathlib import PurePath
 from isa.records import BY_LINE, DebugMap, DebugNode, Span
 from isa.spec import WORD_BYTES
 
+_NO_VALUE = "it has words, but no value"
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -31,7 +33,8 @@ def source_map(places: Sequence[Place], mnemonics: Sequence[str], labels: Mappin
             numbers[place] = len(nodes)
             origins = (under[index],) if under[index] else ()
             name = f"{short[place.file]}:{place.line}"
-            nodes.append(DebugNode(name, mnemonics[index], (), "", place.file, place.line, place.text, origins, status=BY_LINE, reason="it has words, but no value"))
+            node = DebugNode(name, mnemonics[index], file=place.file, line=place.line, code=place.text, origins=origins, status=BY_LINE, reason=_NO_VALUE)
+            nodes.append(node)
         number = numbers[place]
         if spans and spans[-1].nodes == (number,):
             spans[-1] = Span(spans[-1].first, (index + 1) * WORD_BYTES, (number,))

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field, replace
 
 from isa.codec import IllegalWord, Inst, decode
 from isa.container import Data
+from isa.cuts import Cut, Cuts, cut_loop
 from isa.image import Image
 from isa.spec import LOOP_LEVELS, SALU, SCALARS, WORD_BYTES, Dtype, Engine, Field, Region, Space
 from isa.views import Extents, View, extents_of
 
 Loader = Callable[[View], int]
 MAX_WORDS = 2_000_000
-_UNSTEADY = frozenset({"salu", "sld", "vadd", "halt"})  # words after which no two iterations need be alike
-_CONSTANT = (Region.WEIGHTS, Region.CONST)
 
 
 class ReplayError(Exception):
@@ -27,6 +26,14 @@ class ReplayError(Exception):
     def __init__(self, what: str, pc: int, inst: Inst | None = None) -> None:
         super().__init__(what)
         self.what, self.pc, self.inst = what, pc, inst
+
+
+class TooLong(ReplayError):
+    """The program was left after `limit` words. `running` are the loops around that place, outermost first: pc, turns done, all turns."""
+
+    def __init__(self, limit: int, pc: int, running: tuple[tuple[int, int, int], ...]) -> None:
+        super().__init__(f"still running after {limit} words", pc)
+        self.running = running
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +75,12 @@ def is_empty(inst: Inst, operands: Mapping[str, int]) -> bool:
 
 
 def trace(
-    image: Image, entry: str | None = None, values: Mapping[str, int] | None = None, *, control: bool = False, cuts: "list[Cut] | None" = None
-) -> Iterator[Dispatch]:
+    image: Image, entry: str | None = None, values: Mapping[str, int] | None = None, *, control: bool = False,
+    cuts: Cuts | None = None, limit: int = MAX_WORDS,
+) -> Iterator[Dispatch]:  # fmt: skip
     """The words of one launch. `values` gives scalar arguments by name; the others take their maximum.
 
-    With a list for `cuts`, iterations of long loops are left out where `isa.steady` may prove that they repeat; each is noted there.
+    With `cuts`, turns of long loops are left out where `isa.steady` may prove that they repeat; each is noted there.
     """
     start = image.entry(entry)
     given = values or {}
@@ -86,18 +94,18 @@ def trace(
             return int.from_bytes(constant[view.base : view.base + 4], "little", signed=True)
         raise ValueError(f"the scalar at {view} is neither constant nor an argument of entry {start.name}: its value is not known before the launch")
 
-    return replay(image.code, start.pc, load=load, control=control, cuts=cuts)
+    return replay(image.code, start.pc, load=load, control=control, limit=limit, cuts=cuts)
 
 
 def replay(
     code: Data, pc: int = 0, scalars: Sequence[int] = (), load: Loader | None = None, *, control: bool = False, limit: int = MAX_WORDS,
-    cuts: "list[Cut] | None" = None,
+    cuts: Cuts | None = None,
 ) -> Iterator[Dispatch]:  # fmt: skip
     """The words that are dispatched from byte address `pc` up to `halt`, control words only with `control`.
 
     `scalars` are the initial scalar registers, `load` what `sld` finds. Raises ReplayError.
     """
-    core = _Core(code, pc, list(scalars) + [0] * (SCALARS - len(scalars)), load or _no_load)
+    core = Core(code, pc, list(scalars) + [0] * (SCALARS - len(scalars)), load or _no_load)
     core.cuts = cuts
     for _ in range(limit):
         here = core.pc
@@ -118,28 +126,16 @@ def replay(
             return
         while core.loops and core.pc == core.loops[-1].end:
             core.next_iteration()
-    raise ReplayError(f"still running after {limit} words", core.pc)
+    raise TooLong(limit, core.pc, tuple((loop.start - WORD_BYTES, core.indices[loop.level], loop.count) for loop in core.loops))
 
 
 @dataclass(slots=True)
-class _Loop:
+class Loop:
     level: int
     start: int
     end: int
     count: int
-    period: int = 0
-    cut: "Cut | None" = None
-
-
-@dataclass(slots=True)
-class Cut:
-    """A loop of which iterations were left out. Word numbers: where it begins, where the last two periods before the cut end."""
-
-    begin: int
-    before: int = 0
-    at: int = 0
-    first: int = 0
-    leave_out: int = 0
+    cut: Cut | None = None
 
 
 @dataclass(slots=True)
@@ -160,17 +156,17 @@ class _Word:
     empty: bool
 
 
-class _Core:
+class Core:
     """Everything that control words change."""
 
     def __init__(self, code: Data, pc: int, scalars: list[int], load: Loader) -> None:
         self.code, self.pc, self.scalars, self.load = code, pc, scalars, load
         self.registers: dict[int, _Register] = {}
         self.indices = [0] * LOOP_LEVELS
-        self.loops: list[_Loop] = []
+        self.loops: list[Loop] = []
         self.halted = False
         self.decoded: dict[int, _Word] = {}
-        self.cuts: list[Cut] | None = None
+        self.cuts: Cuts | None = None
         self.executed = 0
 
     def fetch(self) -> _Word:
@@ -211,12 +207,8 @@ class _Core:
     def next_iteration(self) -> None:
         inner = self.loops[-1]
         self.indices[inner.level] += 1
-        cut = inner.cut
-        if cut is not None and self.indices[inner.level] == cut.first - inner.period:
-            cut.before = self.executed
-        if cut is not None and self.indices[inner.level] == cut.first:
-            cut.at = self.executed
-            self.indices[inner.level] += cut.leave_out
+        if inner.cut is not None:
+            self.indices[inner.level] += inner.cut.jump(self.indices[inner.level], self.executed)
         if self.indices[inner.level] < inner.count:
             self.pc = inner.start
         else:
@@ -248,15 +240,15 @@ def signed(bits: int) -> int:
     return ((bits & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000
 
 
-def _nothing(core: _Core, word: Dispatch) -> None:
+def _nothing(core: Core, word: Dispatch) -> None:
     pass
 
 
-def _halt(core: _Core, word: Dispatch) -> None:
+def _halt(core: Core, word: Dispatch) -> None:
     core.halted = True
 
 
-def _loop(core: _Core, word: Dispatch) -> None:
+def _loop(core: Core, word: Dispatch) -> None:
     operands = word.operands
     level, end = operands["level"], core.pc + WORD_BYTES * operands["len"]
     count = core.scalars[operands["s"]] if operands["dyn"] else operands["count"]
@@ -267,35 +259,9 @@ def _loop(core: _Core, word: Dispatch) -> None:
     if count <= 0 or not operands["len"]:
         core.pc = end
     else:
-        core.loops.append(_Loop(level, core.pc, end, count))
-        if core.cuts is not None and len(core.loops) == 1:
-            _cut(core, core.loops[0])
-
-
-def _cut(core: _Core, loop: _Loop) -> None:
-    """Leave out iterations of an outermost loop if its views come back after some period."""
-    from isa.steady import period_of, skipped
-
-    body = [core.fetch_at(pc) for pc in range(loop.start, loop.end, WORD_BYTES)]
-    steps = [(step, register.view) for register in core.registers.values() for step in register.steps]
-    views: dict[int, View] = {}  # set in the body
-    for word in body:
-        named = word.operands
-        if word.inst.mnemonic in _UNSTEADY or (word.inst.mnemonic == "vinc" and named["v"] not in views):
-            return
-        if word.inst.mnemonic == "vset":
-            views[named["v"]] = view_of(named)
-        elif word.inst.mnemonic == "vinc":
-            steps.append(((named["level"], named["inc"], named["div"], named["mod"]), views[named["v"]]))
-    moving = [
-        (div, mod, view.space is Space.DRAM and view.region in _CONSTANT)
-        for (level, inc, div, mod), view in steps if level == loop.level and inc
-    ]  # fmt: skip
-    loop.period = period_of(moving) or 0
-    found = skipped(loop.count, loop.period) if loop.period else None
-    if found is not None and core.cuts is not None:
-        loop.cut = Cut(core.executed, first=found[0], leave_out=found[1])
-        core.cuts.append(loop.cut)
+        core.loops.append(Loop(level, core.pc, end, count))
+        if core.cuts is not None and not core.cuts.all_whole:
+            cut_loop(core, core.cuts, core.loops[-1])
 
 
 _SALU: tuple[Callable[[int, int], int], ...] = (
@@ -305,35 +271,35 @@ _SALU: tuple[Callable[[int, int], int], ...] = (
 assert len(_SALU) == len(SALU)
 
 
-def _salu(core: _Core, word: Dispatch) -> None:
+def _salu(core: Core, word: Dispatch) -> None:
     operands = word.operands
     second = signed(operands["imm"]) if operands["bi"] else core.scalars[operands["b"]]
     core.scalars[operands["d"]] = signed(_SALU[operands["f"]](core.scalars[operands["a"]], second))
 
 
-def _sld(core: _Core, word: Dispatch) -> None:
+def _sld(core: Core, word: Dispatch) -> None:
     view = word.views["v"]
     core.scalars[word.operands["d"]] = signed(core.load(replace(view, base=view.base + word.operands["off"] * view.cs * 4)))
 
 
-def _vset(core: _Core, word: Dispatch) -> None:
+def _vset(core: Core, word: Dispatch) -> None:
     if not word.operands["v"]:
         raise ValueError("v0 is the absent view and cannot be set")
     core.registers[word.operands["v"]] = _Register(view_of(word.operands))
 
 
-def _vinc(core: _Core, word: Dispatch) -> None:
+def _vinc(core: Core, word: Dispatch) -> None:
     operands = word.operands
     if not operands["div"]:
         raise ValueError("vinc divides by zero")
     core.register(operands["v"]).steps.append((operands["level"], operands["inc"], operands["div"], operands["mod"]))
 
 
-def _vadd(core: _Core, word: Dispatch) -> None:
+def _vadd(core: Core, word: Dispatch) -> None:
     register = core.register(word.operands["v"])
     register.view = replace(register.view, base=register.view.base + core.scalars[word.operands["s"]] * word.operands["scale"])
 
 
-_CONTROL: dict[str, Callable[[_Core, Dispatch], None]] = {
+_CONTROL: dict[str, Callable[[Core, Dispatch], None]] = {
     "halt": _halt, "loop": _loop, "salu": _salu, "sld": _sld, "vset": _vset, "vinc": _vinc, "vadd": _vadd,
 }  # fmt: skip

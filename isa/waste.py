@@ -1,4 +1,4 @@
-"""What a program does for nothing: waits that others imply, words that are never reached, stores that nobody reads. Warnings only.
+"""What a program does for nothing: waits and fences that others imply, words that are never reached, stores that nobody reads. Warnings only.
 
 Collected over all replays of a program (entries, ends of scalar ranges), because a word is useless only if it is so in all of them.
 """
@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 
 from isa.check import Findings, Touch
 from isa.codec import IllegalWord, Inst, decode
-from isa.hazards import Memory, Order, Shadow, Touches, memory_of, runs
+from isa.courses import Course
+from isa.hazards import Proof, Touches, needless_fences
 from isa.image import Image
 from isa.records import Entry
+from isa.shadow import Budget, Memory, TooLarge, memory_of, runs, shadow_of
 from isa.spec import QUEUES, WORD_BYTES, Access, Region, Space
 from isa.trace import Dispatch
 
+_FENCES = 16  # of a program that are looked at: each costs a pass over the words
 _KEPT = (Region.STATE, Region.DEBUG)  # read by the next launch, or by a debugger
 
 
@@ -26,14 +29,21 @@ class Waste:
         self.image = image
         self.reached: set[int] = set()
         self.implied: dict[tuple[int, int], bool] = {}
+        self.fences: dict[int, bool] = {}  # by pc, whether it orders nothing
         self.useful: dict[tuple[int, str], bool] = {}  # (pc, operand written): whether any of it is ever read
 
-    def observe(self, entry: Entry, words: Sequence[Dispatch], touches: Touches, order: Order) -> None:
+    def observe(self, entry: Entry, words: Sequence[Dispatch], touches: Touches, proof: Proof) -> None:
         self.reached.update(word.pc for word in words)
-        for key, implied in order.implied.items():
+        for key, implied in proof.order.implied.items():
             self.implied[key] = self.implied.get(key, True) and implied
-        for (pc, operand), read in _reads(self.image, entry, words, touches):
-            self.useful[pc, operand] = self.useful.get((pc, operand), False) or read
+        needless = needless_fences(words, proof, _FENCES)
+        for pc in {word.pc for word in words if word.inst.mnemonic == "fence"}:
+            self.fences[pc] = pc in needless and self.fences.get(pc, True)
+        try:
+            for (pc, operand), read in _reads(self.image, entry, words, touches, proof.courses):
+                self.useful[pc, operand] = self.useful.get((pc, operand), False) or read
+        except TooLarge:
+            self.useful = dict.fromkeys(self.useful, True)  # dead stores are not looked for
 
     def report(self, findings: Findings) -> None:
         for (pc, queue), implied in self.implied.items():
@@ -42,6 +52,10 @@ class Waste:
                 wait = f"{QUEUES[queue].value}<={inst.deps[queue]}"
                 message = f"the wait {wait} can never matter: program order and the other waits already imply it"
                 findings.add("wait", pc, inst, message, None, wait, severity="warning")
+        for pc, useless in self.fences.items():
+            if useless:
+                message = "the fence can never matter: what follows is ordered without it"
+                findings.add("wait", pc, self.image.inst(pc), message, None, "fence", severity="warning")
         for first, end in self._unreached():
             message = f"{(end - first) // WORD_BYTES} words from here on are never executed"
             findings.add("unreachable", first, self._inst(first), message, severity="warning")
@@ -74,34 +88,43 @@ class Waste:
             return None
 
 
-def _reads(image: Image, entry: Entry, words: Sequence[Dispatch], touches: Touches) -> Iterator[tuple[tuple[int, str], bool]]:
+def _reads(
+    image: Image, entry: Entry, words: Sequence[Dispatch], touches: Touches, courses: Mapping[int, Sequence[Course]]
+) -> Iterator[tuple[tuple[int, str], bool]]:
     """Each operand that is written, and whether some byte of it is read before it is overwritten, or outlives the launch."""
+    budget = Budget()
+    shadows = {memory: shadow_of(image, memory, touches.grains[memory], touches.ends[memory], budget) for memory in touches.written}
     writes: list[tuple[int, str]] = []
     writers: dict[Memory, NDArray[np.int32]] = {}  # per granule the write that it holds, counted from 1
-    shadows = {memory: Shadow(image, memory, touches.grains[memory]) for memory in touches.written}
     for memory, shadow in shadows.items():
+        budget.take(4 * shadow.cells)
         writers[memory] = np.zeros(shadow.cells, np.int32)
-    alive = np.zeros(1 + sum(t.access is not Access.R for group in touches.by_word.values() for t in group), np.bool_)
+    swept = [course for found in courses.values() for course in found if course.writes]
+    alive = np.zeros(1 + len(swept) + sum(t.access is not Access.R for group in touches.by_word.values() for t in group), np.bool_)
     for index, word in enumerate(words):
+        for course in courses.get(index, ()):  # the turns of a loop that were left out
+            if course.drift and course.memory in shadows:
+                shadow, held = shadows[course.memory], writers[course.memory]
+                cells = [shadow.sweep(held, *sweep) for sweep in course.sweeps()]
+                _follow(course.touch.word.pc, course.touch, cells, writes, alive)
         mine = [touch for touch in touches.by_word.get(index, ()) if memory_of(touch.view) in shadows]
-        for touch in mine:
-            if touch.access is not Access.W:
-                _mark(alive, shadows, writers, touch)
-        for touch in mine:
-            if touch.access is not Access.R:
-                writes.append((word.pc, touch.field.name))
-                memory = memory_of(touch.view)
-                for run in runs(touch):
-                    shadows[memory].cut(writers[memory], run)[...] = len(writes)
+        for touch in sorted(mine, key=lambda touch: touch.access is Access.W):  # a word reads before it writes
+            memory = memory_of(touch.view)
+            _follow(word.pc, touch, [shadows[memory].cut(writers[memory], run) for run in runs(touch)], writes, alive)
     for memory, held in writers.items():
         alive[_survivors(entry, memory, held, shadows[memory].grain)] = True
     yield from zip(writes, alive[1:].tolist(), strict=False)
 
 
-def _mark(alive: NDArray[np.bool_], shadows: Mapping[Memory, Shadow], writers: Mapping[Memory, NDArray[np.int32]], touch: Touch) -> None:
-    memory = memory_of(touch.view)
-    for run in runs(touch):
-        alive[shadows[memory].cut(writers[memory], run)] = True
+def _follow(pc: int, touch: Touch, cells: Sequence[NDArray[np.int32]], writes: list[tuple[int, str]], alive: NDArray[np.bool_]) -> None:
+    """One operand: the writes that it reads are of use, and what it writes is a new one."""
+    if touch.access is not Access.W:
+        for block in cells:
+            alive[block] = True
+    if touch.access is not Access.R:
+        writes.append((pc, touch.field.name))
+        for block in cells:
+            block[...] = len(writes)
 
 
 def _survivors(entry: Entry, memory: Memory, held: NDArray[np.int32], grain: int) -> NDArray[np.int32]:

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from compiler.pipeline import Compiled
 from isa.image import Image
 from isa.records import DebugNode, TensorSpec
 from isa.spec import WORD_BYTES, Dtype, Engine, Kind, Region, Space
 from isa.text import format_inst
 from runtime.arrays import STORAGE, Array, comparable
 from runtime.compare import _FLOATS, Comparer, converted
+from runtime.compilation import Known
 from runtime.cone import Cone, Executed, trace_back
 from runtime.debugger.points import any_element_in, element_bits
 from runtime.debugger.stepper import NO_CALL, Block, Effect, Stepper
@@ -97,7 +97,7 @@ class _FirstWrong(Comparer):
         super()._mark(state, pc, unequal, offset, strides, expected, actual, dtype)
 
 
-def bisect(image: Image, compiled: Compiled, inputs: Mapping[str, Array | Tensor]) -> Bisection | None:
+def bisect(image: Image, compiled: Known, inputs: Mapping[str, Array | Tensor]) -> Bisection | None:
     """The first wrong word, or None when every bit is right (or only missing: never written). Raises Trap."""
     arrays = {name: to_array(value) if isinstance(value, Tensor) else value for name, value in inputs.items()}
     tensors = [to_tensor(np.ascontiguousarray(arrays[spec.name]), spec.dtype) for spec in image.entry().inputs]

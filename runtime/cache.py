@@ -10,11 +10,11 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from isa.chip import Chip, chip_hash
 from isa.errors import Error
@@ -22,13 +22,12 @@ from isa.image import Image, load_image, write_image
 from runtime.version import __version__
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from compiler.frontend.capture import Captured
     from compiler.options import Options
 
 BOUND: Final = 4 << 30  # bytes of images, unless LLMCHIP_CACHE_BYTES says otherwise
-WORTH_KEEPING: Final = 1.0  # seconds
+WORTH_KEEPING: Final = 0.5  # seconds of work; less is sooner done again than looked up
+ABANDONED: Final = 3600.0  # seconds since a temporary file was last written to
 OFF: Final = ("off", "0")
 SUFFIX: Final = ".llmchip"
 
@@ -73,15 +72,13 @@ def clear() -> list[Entry]:
     return found
 
 
-def key_of(captured: "Captured", options: "Options", chip: Chip, tensors: "Mapping[str, Tensor] | None" = None) -> str | None:
-    """Equal for what compiles to the same image. None if the graph holds something that cannot be written down."""
-    from runtime.tensors import weights_sha256
-
+def key_of(captured: "Captured", options: "Options", chip: Chip, weights: str) -> str | None:
+    """Equal for what compiles to the same image; `weights` is their hash. None if the graph holds something that cannot be written down."""
     lines = list(_graph_lines(captured))
     if folder() is None or None in lines:
         return None
     settings = {name: value for name, value in vars(options).items() if name != "chip"}
-    parts = (*lines, repr(sorted(settings.items())), chip_hash(chip), _versions(), weights_sha256(tensors or captured.tensors))
+    parts = (*lines, repr(sorted(settings.items())), chip_hash(chip), _versions(), weights)
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
 
 
@@ -142,6 +139,12 @@ def keep(key: str | None, image: Image, seconds: float) -> None:
 
 
 def _shrink() -> None:
+    """Remove what is too much, and what a writer left that was killed."""
+    where = folder()
+    for path in where.glob(".*.tmp") if where is not None else ():
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                path.unlink()
     found = entries()
     total = sum(entry.bytes for entry in found)
     for entry in found:
@@ -151,14 +154,4 @@ def _shrink() -> None:
         total -= entry.bytes
 
 
-def image_of(key: str | None, make: Callable[[], Image], metadata: Mapping[str, Any] | None = None) -> Image:
-    """The image of this key, from the cache or made now. The metadata are the caller's own."""
-    image = find(key)
-    if image is None:
-        start = time.perf_counter()
-        image = make()
-        keep(key, image, time.perf_counter() - start)
-    return image if metadata is None else replace(image, metadata=dict(metadata))
-
-
-__all__ = ["Entry", "bound", "clear", "entries", "find", "folder", "image_of", "keep", "key_of"]
+__all__ = ["Entry", "bound", "clear", "entries", "find", "folder", "keep", "key_of"]

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compiler.pipeline import Compiled
 from emulator.timing.energy import COMPONENTS, Activity, activity
 from emulator.timing.simulate import simulate
 from emulator.timing.timeline import ENGINES, Timeline
@@ -25,6 +24,7 @@ from isa.image import Image
 from isa.records import DebugNode, Span, pick
 from isa.spec import QUEUES, WORD_BYTES, Engine
 from isa.timing import DEFAULT, Options, ceil_div, matmul_passes
+from runtime.compilation import Known
 from runtime.layers import layers_of
 from runtime.limit import Limit, speed_of_light
 
@@ -171,7 +171,7 @@ class Profile:
 
 def profile(
     image: Image,
-    compiled: Compiled | None = None,
+    compiled: Known | None = None,
     *,
     entry: str | None = None,
     values: Mapping[str, int] | None = None,

@@ -14,15 +14,16 @@ from torch.utils import _pytree as pytree
 
 from compiler.expand import expand_reference
 from compiler.frontend.capture import Captured, capture, from_exported
+from compiler.lower import Lowered
 from compiler.options import Options
-from compiler.pipeline import Compiled, compile_captured
+from compiler.pipeline import Compiled
 from isa.chip import Chip, load_chip
 from isa.disasm import disassemble
 from isa.errors import CompileError, InputError
 from isa.image import Image, write_image
-from runtime import cache
+from runtime.compilation import Compilation
 from runtime.executable import Executable
-from runtime.tensors import bind, to_tensor, weights_sha256
+from runtime.tensors import bind, to_tensor
 from runtime.threads import alone
 from runtime.verify import Verification, verify_image
 from runtime.version import __version__
@@ -35,18 +36,18 @@ class Program:
     def __init__(self, captured: Captured, options: Options, chip: Chip, model: Any = None) -> None:
         self.captured, self.options, self.chip = captured, options, chip
         self._model = model
+        self._compilation = Compilation(captured, options, chip)
         self._weights = stamps(captured.tensors.values())
 
-    @cached_property
+    @property
     def compiled(self) -> Compiled:
         """What the compiler made; not needed, and not made, while the image is in the cache."""
-        return compile_captured(self.captured, self.options, self.chip)
+        return self._compilation.compiled
 
     @cached_property
     def image(self) -> Image:
         """Program, packed weights, interface and debug map; `save` writes it."""
-        key = cache.key_of(self.captured, self.options, self.chip)
-        return cache.image_of(key, lambda: self.compiled.image(), self._metadata())
+        return self._compilation.image(metadata=self._metadata())
 
     @cached_property
     def executable(self) -> Executable:
@@ -56,7 +57,7 @@ class Program:
     def reference(self) -> "Reference":
         """The frozen graph in stock PyTorch operations only: what the chip must equal, bit for bit."""
         self._check_unchanged()
-        return Reference(self.compiled)
+        return Reference(self._compilation.lowered)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         captured, entry = self.captured, self.image.entry()
@@ -66,14 +67,14 @@ class Program:
     def save(self, path: str | PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
         """Write the image file. `metadata` is added to what the image records of its origin."""
         self._check_unchanged()
-        own = {"weights_sha256": weights_sha256(self.captured.tensors)}
+        own = {"weights_sha256": self._compilation.weights_sha256()}
         write_image(replace(self.image, metadata={**self.image.metadata, **own, **(metadata or {})}), path)
 
     def verify(self, *args: Any, **kwargs: Any) -> Verification:
         """Run these inputs on the chip and in PyTorch, and compare every node's bits; distance to the float model beside it."""
         self._check_unchanged()
         arrays = bind(self.image.entry().inputs, self.captured.flatten(args, kwargs))
-        return verify_image(self.image, self.compiled, arrays, self._float_outputs(args, kwargs))
+        return verify_image(self.image, self._compilation, arrays, self._float_outputs(args, kwargs))
 
     def disassemble(self) -> str:
         """Assembly, with the user's source lines as comments. Data sections of 4 KiB or more are left out."""
@@ -110,10 +111,10 @@ class Reference:
     Attributes of the graph module (`graph`, `code`, `print_readable` …) are available here too.
     """
 
-    def __init__(self, compiled: Compiled) -> None:
-        self._captured = compiled.lowered.captured
-        self.graph_module = expand_reference(compiled.lowered.main)
-        self.constants = compiled.lowered.pack_weights()
+    def __init__(self, lowered: Lowered) -> None:
+        self._captured = lowered.captured
+        self.graph_module = expand_reference(lowered.main)
+        self.constants = lowered.pack_weights()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         inputs = self._captured.flatten(args, kwargs)

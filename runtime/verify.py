@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compiler.pipeline import Compiled
 from isa.check import check
 from isa.errors import InputError
 from isa.image import Image
 from isa.records import DebugNode, TensorSpec
 from runtime.arrays import Array
 from runtime.compare import Comparer
+from runtime.compilation import Known
 from runtime.executable import Executable
 from runtime.reference import LazyReference
 from runtime.tensors import to_array, to_tensor
@@ -54,7 +54,7 @@ class Verification:
 
 
 def verify_image(
-    image: Image, compiled: Compiled, inputs: Mapping[str, Array | Tensor], expected: Sequence[Tensor] | None = None
+    image: Image, compiled: Known, inputs: Mapping[str, Array | Tensor], expected: Sequence[Tensor] | None = None
 ) -> Verification:
     """Compare the image's code with the graph that `compiled` froze. `expected`: the original model's outputs, for `float`.
 
@@ -75,7 +75,7 @@ def verify_image(
     return _report(image, compiled, comparer, distance)
 
 
-def _check_same_graph(image: Image, compiled: Compiled) -> None:
+def _check_same_graph(image: Image, compiled: Known) -> None:
     """The image and the lowering must speak of the same nodes and the same interface."""
     entry, lowered = image.entry(), compiled.lowered
     own = [(spec.name, spec.shape) for spec in (*entry.inputs, *entry.outputs)]
@@ -92,7 +92,7 @@ def _check_same_graph(image: Image, compiled: Compiled) -> None:
             )
 
 
-def _report(image: Image, compiled: Compiled, comparer: Comparer, distance: dict[str, Any] | None) -> Verification:
+def _report(image: Image, compiled: Known, comparer: Comparer, distance: dict[str, Any] | None) -> Verification:
     names = [node.name for node in compiled.lowered.main.graph.nodes if node.op == "call_function"]
     records = {node.name: node for node in image.debug.nodes}
     comparer.finish()

@@ -1,6 +1,6 @@
 """The image of a compiled model: program, packed constants, interface, memory plan and debug map in one record."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from compiler.codegen.program import Code
 from compiler.codegen.views import LEVEL
+from compiler.packing import Store
 from compiler.source import SourceLine
 from compiler.tile.graph import Role, base, role
 from compiler.tile.place import Placement
@@ -34,13 +35,20 @@ def region_sizes(tiled: Tiled, placement: Placement) -> dict[Region, int]:
 
 
 def build_image(
-    graph: fx.Graph, tiled: Tiled, placement: Placement, code: Code, chip: Chip, constants: Sequence[Tensor], metadata: Mapping[str, Any]
+    graph: fx.Graph, tiled: Tiled, placement: Placement, code: Code, chip: Chip, fill: Callable[[Store], None], metadata: Mapping[str, Any]
 ) -> Image:
-    """Put everything into one image. `constants` are the packed constants, in the order of `tiled.constants`."""
+    """Put everything into one image. `fill` hands over the packed constants, by their numbers in `tiled.constants`.
+
+    Each goes straight into its place, so that packed weights are in memory once.
+    """
     sizes = region_sizes(tiled, placement)
     data = {region: np.zeros(sizes[region], np.uint8) for region in (Region.WEIGHTS, Region.CONST)}
-    for tensor, value in zip(tiled.constants, constants, strict=True):
+
+    def store(number: int, value: Tensor) -> None:
+        tensor = tiled.constants[number]
         data[tensor.region][tensor.offset : tensor.offset + tensor.bytes] = stored_bytes(value)
+
+    fill(store)
     for buffer, literal in tiled.literals.items():
         offset = buffer.fixed or 0
         data[Region.CONST][offset : offset + buffer.bytes] = np.frombuffer(literal, np.uint8)

@@ -14,6 +14,8 @@ _ADVICE = {
     torch.complex128: "the chip has no complex arithmetic",
 }
 
+_BLOCK = 1 << 17  # elements
+
 
 def check_tensor(what: str, tensor: Tensor) -> None:
     """Refuse layouts and types that the chip does not have; `what` names the tensor."""
@@ -28,6 +30,9 @@ def check_finite(name: str, tensor: Tensor) -> None:
     """Refuse a weight that holds NaN or Inf: one such value would poison every result."""
     if not tensor.is_floating_point() or tensor.numel() == 0:
         return
-    if not bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all()):  # one pass, and NaN comes through both
+    flat = tensor.detach().reshape(-1)
+    parts = (flat[first : first + _BLOCK] for first in range(0, flat.numel(), _BLOCK))  # see compiler.packing
+    extremes = [extreme for part in parts for extreme in torch.aminmax(part)]  # one pass, and NaN comes through both
+    if not bool(torch.isfinite(torch.stack(extremes)).all()):
         bad = int((~torch.isfinite(tensor)).sum())
         raise CompileError(f"weight '{name}' holds {bad} values that are NaN or infinite", hint="repair the checkpoint")

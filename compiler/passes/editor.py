@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from compiler.module import new_node
 from compiler.source import UNKNOWN
 
 aten = torch.ops.aten
@@ -35,7 +36,7 @@ class Editor:
     def emit(self, at: fx.Node, target: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
         """A new call before `at`, on behalf of `at`: same source line and origins."""
         with self.graph.inserting_before(at):
-            node = self.graph.create_node("call_function", target, args, kwargs, name=short_name(target))
+            node = new_node(self.graph, "call_function", target, args, kwargs, short_name(target))
         node.meta = {"source": at.meta.get("source", UNKNOWN), "origins": at.meta.get("origins", ()), "passes": (self.name,)}
         node.meta["val"] = evaluate_fake(self.mode, node)
         node.meta["depends"] = _depends(node)
@@ -143,13 +144,21 @@ def evaluate_fake(mode: FakeTensorMode, node: fx.Node) -> Any:
     known: dict[Hashable, Any] = vars(mode).setdefault("_llmchip_forms", {})
     key = (node.target, _form(node.args), _form(node.kwargs))
     try:
-        return known[key]
-    except KeyError:
-        pass
+        if key not in known:
+            known[key] = _answer(mode, node)
     except TypeError:  # an argument that cannot be hashed
         return _ask(mode, node)
-    known[key] = _ask(mode, node)
+    if isinstance(known[key], Exception):
+        raise known[key]
     return known[key]
+
+
+def _answer(mode: FakeTensorMode, node: fx.Node) -> Any:
+    """What PyTorch says; also that it refuses, as it does a view that its operand's strides do not allow."""
+    try:
+        return _ask(mode, node)
+    except (RuntimeError, ValueError) as error:
+        return error.with_traceback(None)
 
 
 def forget_forms(graph: fx.Graph) -> None:

@@ -86,7 +86,7 @@ def verify(gm: fx.GraphModule, legal: Legal | None = None) -> None:
     for node in gm.graph.nodes:
         if node.op == "output":
             continue
-        if not _ANNOTATIONS <= node.meta.keys():
+        if not node.meta.keys() >= _ANNOTATIONS:
             missing = min(_ANNOTATIONS - node.meta.keys())
             raise CompileError(f"node {node.name} has no '{missing}'", hint="this is a bug in the compiler")
         if legal is not None and node.op == "call_function" and "depends" in node.meta and not is_static(node):

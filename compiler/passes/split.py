@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from compiler.module import graph_module
+from compiler.module import copy_node, graph_module
 from compiler.passes.editor import Editor, aten, evaluate_fake, fake_mode, is_static, short_name
 
 _PREFIXES = ("p_", "b_", "c_")
@@ -51,7 +51,7 @@ def _pack(graph: fx.Graph, border: Sequence[fx.Node]) -> fx.Graph:
     needed = _ancestors(border)
     for node in graph.nodes:
         if (node.op == "placeholder" and node.meta.get("weight")) or (node in needed and is_static(node)):
-            remap[node] = out.node_copy(node, lambda old: remap[old])
+            remap[node] = copy_node(out, node, remap)
     results = []
     for node in border:
         value = remap[node]
@@ -79,7 +79,7 @@ def _main(graph: fx.Graph, border: Sequence[fx.Node]) -> tuple[fx.Graph, tuple[s
     remap: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         if node.op == "placeholder" and not node.meta.get("weight"):
-            remap[node] = out.node_copy(node)
+            remap[node] = copy_node(out, node, remap)
     mode = fake_mode(graph)
     names = []
     for node in border:
@@ -94,16 +94,9 @@ def _main(graph: fx.Graph, border: Sequence[fx.Node]) -> tuple[fx.Graph, tuple[s
         if node.op == "output":
             out.output(tuple(_own(out, remap[n]) for n in node.args[0]))
         elif node not in remap and not is_static(node) and node.op != "placeholder":
-            remap[node] = _fresh_copy(out, node, remap)
+            # named after its operation and numbered from the start, so that names say nothing about the passes' history
+            remap[node] = copy_node(out, node, remap, short_name(node.target))
     return out, tuple(names)
-
-
-def _fresh_copy(graph: fx.Graph, node: fx.Node, remap: dict[fx.Node, fx.Node]) -> fx.Node:
-    """A copy named after its operation and numbered from the start, so that names say nothing about the passes' history."""
-    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda old: remap[old])
-    copy = graph.create_node(node.op, node.target, args, kwargs, name=short_name(node.target))
-    copy.meta = dict(node.meta)
-    return copy
 
 
 def _own(graph: fx.Graph, node: fx.Node) -> fx.Node:

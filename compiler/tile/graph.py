@@ -55,18 +55,25 @@ def _base_name(target: Any) -> str:
 
 def role(node: fx.Node) -> Role:
     """How the tile passes treat a call_function node."""
-    if node.target is getitem:
+    found = _usual_role(node.target)
+    if found is Role.VIEW and node.meta.get("copy") and node.target is not getitem:
+        return Role.ELEMENTWISE
+    if found is Role.DOWN:
+        rank, dim = value(node.args[0]).ndim, node.args[2]
+        assert isinstance(dim, int)
+        return Role.DOWN if rank > 1 and dim % rank == rank - 2 else Role.ROWS
+    return found
+
+
+@cache
+def _usual_role(target: Any) -> Role:
+    """The role of an operation; VIEW for what may be a copy too, DOWN for a reduction in either direction."""
+    if target is getitem:
         return Role.VIEW
-    name = op_name(node)
-    if node.target.namespace == "llmchip":  # type: ignore[union-attr]
-        if name == "reduce":
-            rank, dim = value(node.args[0]).ndim, node.args[2]
-            assert isinstance(dim, int)
-            return Role.DOWN if rank > 1 and dim % rank == rank - 2 else Role.ROWS
-        return _LLMCHIP[name]
-    if name in _VIEWS:
-        return Role.ELEMENTWISE if node.meta.get("copy") else Role.VIEW
-    return {"embedding": Role.GATHER, "cat": Role.CAT}.get(name, Role.ELEMENTWISE)
+    name = _base_name(target)
+    if target.namespace == "llmchip":
+        return Role.DOWN if name == "reduce" else _LLMCHIP[name]
+    return Role.VIEW if name in _VIEWS else {"embedding": Role.GATHER, "cat": Role.CAT}.get(name, Role.ELEMENTWISE)
 
 
 def value(node: Any) -> torch.Tensor:
@@ -76,7 +83,7 @@ def value(node: Any) -> torch.Tensor:
 
 
 def shape(node: fx.Node) -> tuple[int, ...]:
-    return tuple(int(n) for n in value(node).shape)
+    return tuple(value(node).shape)
 
 
 def dtype(node: fx.Node) -> Dtype:

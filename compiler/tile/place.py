@@ -1,6 +1,6 @@
 """Place: live ranges of all buffers in dispatch order, then an address for each (SRAM, ACC, and SCRATCH in DRAM)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from compiler.plan.bound import lower_bound
@@ -52,10 +52,11 @@ def live_ranges(program: Program) -> dict[Buffer, tuple[int, int]]:
     return ranges
 
 
-def place(program: Program, chip: Chip, exact: bool = True) -> Placement:
+def place(program: Program, chip: Chip, rests: Sequence[int] | None = None) -> Placement:
     """Plan each memory and check the plan. Raises CompileError when a memory is too small.
 
-    Without `exact`, a plan that the heuristics do not find counts as none: for orders that others can replace.
+    `rests` (of a schedule) says for each op from which one on its bytes may be overwritten without waiting for it. With it, a
+    plan that the heuristics do not find counts as none: other orders can replace this one.
     """
     live = live_ranges(program)
     offsets = {b: b.fixed for b in live if b.fixed is not None}
@@ -68,7 +69,7 @@ def place(program: Program, chip: Chip, exact: bool = True) -> Placement:
     for name, space, capacity in memories:
         buffers = {b.name: b for b in live if b.space is space and b.fixed is None}
         assert space is not Space.DRAM or all(b.region is Region.SCRATCH for b in buffers.values())
-        solution = _plan_with_slack(buffers, live, capacity, exact)
+        solution = _plan(buffers, live, capacity, rests)
         offsets |= {buffers[n]: offset for n, offset in solution.offsets.items()}
         heights[name] = (solution.height, solution.lower_bound)
     return Placement(offsets, live, heights)
@@ -78,23 +79,29 @@ SECONDS = 20.0  # for the exact search of a tight memory, where heuristics find 
 SLACKS = (96, 48, 24, 12, 6, 0)  # ops
 
 
-def _plan_with_slack(buffers: Mapping[str, Buffer], live: Mapping[Buffer, tuple[int, int]], capacity: int, exact: bool) -> Plan:
-    """Plan a memory so that bytes rest as long as possible before they are used again.
+def _plan(buffers: Mapping[str, Buffer], live: Mapping[Buffer, tuple[int, int]], capacity: int, rests: Sequence[int] | None) -> Plan:
+    """Plan a memory so that bytes rest before they are used again: a word that overwrites bytes just read has to wait for their reader.
 
-    A word that overwrites bytes just read has to wait for their reader; live ranges that begin earlier than they must
-    keep such bytes apart where there is room. Raises CompileError when the buffers do not fit even without slack.
+    A schedule says how long that is. Without one, live ranges begin as many ops earlier as there is room for.
+    Raises CompileError when the buffers do not fit even without rest.
     """
+    if rests is not None:
+        ends = {b: max(last + 1, rests[last]) for b, (_, last) in live.items()}
+        return _solve([Block(b.name, live[b][0], ends[b], b.bytes) for b in buffers.values()], capacity, 0.0)
     for slack in SLACKS:
-        blocks = tuple(Block(b.name, max(0, live[b][0] - slack), live[b][1] + 1, b.bytes) for b in buffers.values())
-        problem = Problem(blocks, capacity)
-        if slack and lower_bound(problem) > capacity * 0.97:
+        blocks = [Block(b.name, max(0, live[b][0] - slack), live[b][1] + 1, b.bytes) for b in buffers.values()]
+        if slack and lower_bound(Problem(tuple(blocks), capacity)) > capacity * 0.97:
             continue
         try:
-            solution = plan(problem, seconds=SECONDS if exact and not slack else 0.0, fit=True)  # by the clock only as a last resort
+            return _solve(blocks, capacity, 0.0 if slack else SECONDS)  # by the clock only as a last resort
         except CompileError:
-            if slack:
-                continue
-            raise
-        check_plan(problem, solution)
-        return solution
+            if not slack:
+                raise
     raise AssertionError("the last slack is 0")
+
+
+def _solve(blocks: Sequence[Block], capacity: int, seconds: float) -> Plan:
+    problem = Problem(tuple(blocks), capacity)
+    solution = plan(problem, seconds=seconds, fit=True)
+    check_plan(problem, solution)
+    return solution

@@ -1,13 +1,14 @@
 """Schedule: reorder a tile program so that the engines work at the same time.
 
-List scheduling: the engines are simulated with the durations of the timing rules; among the words whose inputs exist, the one
-that can start first goes next (the earlier one on a tie). Loads therefore run ahead as far as memory allows, which is
-what double buffering and weight prefetch are. Memory stays within what the original order plus early words need.
+List scheduling: engines, bus and memories are simulated with the durations of the timing rules; among the words whose inputs
+exist, the one that can start first goes next (the earlier one on a tie). Loads therefore run ahead as far as memory
+allows, which is what double buffering and weight prefetch are. A word that needs new memory waits until enough has been left.
 """
 
-import heapq
+from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,33 +16,62 @@ from numpy.typing import NDArray
 from compiler.tile.ir import Buffer, Op, Program, span
 from compiler.tile.place import live_ranges
 from isa.chip import Chip
-from isa.spec import Access, Engine, Region, Space
+from isa.spec import DMA_ENGINES, Access, Engine, Region, Space
 
 WINDOW = 160  # how many ops beyond the oldest waiting one may be considered
 ALIGN = 64
-FILLS = (0.98, 0.92, 0.8)  # shares of a memory that early words may fill: the rest is for gaps in the plan
+FILLS = (0.98, 0.92, 0.86, 0.8)  # shares of a memory that words may fill: the rest is for gaps in the plan
 NEVER_WRITTEN = (Region.WEIGHTS, Region.CONST, Region.IN)
+NEVER = 1 << 60
 
 Cycles = Callable[[Op], int]
 
 
-def schedule(program: Program, chip: Chip, cycles: Cycles, fill: float = FILLS[0], window: int = WINDOW) -> Program:
+@dataclass(frozen=True)
+class Schedule:
+    """A program in its new order. `rests[i]` is the index of the first op behind op i that starts when i has finished.
+
+    `cycles` is the predicted time of the whole program, every iteration of the loop included.
+    """
+
+    program: Program
+    rests: tuple[int, ...]
+    cycles: int
+
+
+def schedule(program: Program, chip: Chip, cycles: Cycles, fill: float = FILLS[0], window: int = WINDOW) -> Schedule:
     """The same ops in an order that keeps the engines busy. Bits cannot change: every conflict keeps its order.
 
-    What stands before, in and after the loop is scheduled by itself. Words that go early may fill the share `fill` of each memory.
+    What stands before, in and after the loop is scheduled by itself. Words may fill the share `fill` of each memory.
     """
-    if program.loop is None:
-        return Program(_ordered(program, 0, len(program.ops), chip, cycles, fill, window))
-    first, end = program.loop.first, program.loop.end
-    parts = [_ordered(program, a, b, chip, cycles, fill, window) for a, b in ((0, first), (first, end), (end, len(program.ops)))]
-    return Program((*parts[0], *parts[1], *parts[2]), program.loop)
+    loop, end = program.loop, len(program.ops)
+    borders = (0, end) if loop is None else (0, loop.first, loop.end, end)
+    ops: list[Op] = []
+    rests: list[int] = []
+    total = 0
+    for first, last in pairwise(borders):
+        part = _scheduler(program, first, last, chip, cycles, fill, window)
+        order = part.order()
+        times = loop.count if loop is not None and first == loop.first else 1
+        rests += [len(ops) + i for i in _rests([part.start[i] for i in order], [part.finish[i] for i in order])]
+        ops += [part.program.ops[i] for i in order]
+        total += times * max((part.finish[i] for i in order), default=0)
+    return Schedule(Program(tuple(ops), loop), tuple(rests), total)
 
 
-def _ordered(program: Program, first: int, end: int, chip: Chip, cycles: Cycles, fill: float, window: int) -> tuple[Op, ...]:
-    """Ops first .. end of `program` in their new order. Buffers alive beyond these ops count as alive throughout."""
-    crossing = [buffer for buffer, (a, b) in live_ranges(program).items() if a < end and b >= first and (a < first or b >= end)]
-    ops = program.ops[first:end]
-    return tuple(ops[i] for i in _Scheduler(Program(ops), chip, cycles, fill, window, frozenset(crossing)).order())
+def _rests(starts: Sequence[int], finishes: Sequence[int]) -> list[int]:
+    """For each op the index of the first one behind it that starts when it has finished."""
+    reached = list(accumulate(starts, max))  # words that had to wait for their turn start late in the order, not in time
+    return [max(i + 1, bisect_left(reached, finish)) for i, finish in enumerate(finishes)]
+
+
+def _scheduler(program: Program, first: int, end: int, chip: Chip, cycles: Cycles, fill: float, window: int) -> "_Scheduler":
+    """For ops first .. end of `program`. Buffers alive beyond these ops count as alive throughout."""
+    crossing = frozenset(buffer for buffer, (a, b) in live_ranges(program).items() if a < end and b >= first and (a < first or b >= end))
+    part = Program(program.ops[first:end])
+    sizes = ((Space.SRAM, chip.sram.bytes), (Space.ACC, chip.acc.bytes))
+    memories = tuple(_Memory(part, space, int(size * fill), crossing) for space, size in sizes)
+    return _Scheduler(part, chip, [cycles(op) for op in part.ops], window, memories)
 
 
 def predecessors(ops: Sequence[Op]) -> list[list[int]]:
@@ -66,18 +96,80 @@ def predecessors(ops: Sequence[Op]) -> list[list[int]]:
     return result
 
 
+class _Memory:
+    """One memory, seen in two ways.
+
+    In the original order, `alive` bytes at each op: words issued early add to the ops they skip, so that what is left can always
+    be finished in that order. In time: what is taken, and when each buffer that nobody needs any more becomes free.
+    """
+
+    def __init__(self, program: Program, space: Space, capacity: int, resident: frozenset[Buffer]) -> None:
+        self.limit = capacity - sum(_bytes(b) for b in resident if b.space is space)
+        self.alive: NDArray[np.int64] = np.zeros(len(program.ops) + 1, np.int64)
+        self.news = [0] * len(program.ops)
+        for buffer, (first, last) in live_ranges(program).items():
+            if buffer.space is space and buffer not in resident:
+                self.alive[first : last + 1] += _bytes(buffer)
+                self.news[first] += _bytes(buffer)
+        self.touched = [{ref.buffer for ref in op.views if ref is not None and ref.buffer.space is space} - resident for op in program.ops]
+        self.waiting: dict[Buffer, int] = {}
+        for buffers in self.touched:
+            for buffer in buffers:
+                self.waiting[buffer] = self.waiting.get(buffer, 0) + 1
+        self.taken = 0
+        self.last: dict[Buffer, int] = {}
+        self.frees: list[tuple[int, int]] = []  # (time, bytes)
+
+    def fits(self, index: int, oldest: int) -> bool:
+        """Whether op `index` can go before all that are older and still waiting."""
+        size = self.news[index]
+        return size == 0 or int(self.alive[oldest:index].max(initial=0)) + size <= self.limit
+
+    def available(self, index: int) -> int:
+        """When there is room for what op `index` is the first to touch; NEVER if that is not known yet."""
+        short = self.taken + self.news[index] - self.limit if self.news[index] else 0
+        if short <= 0:
+            return 0
+        for time, size in self.frees:
+            short -= size
+            if short <= 0:
+                return time
+        return NEVER
+
+    def take(self, index: int, oldest: int, start: int, finish: int) -> None:
+        """Op `index` has its place in the new order and in time."""
+        size = self.news[index]
+        self.taken += size
+        if size and index > oldest:
+            self.alive[oldest:index] += size
+        for buffer in self.touched[index]:
+            self.waiting[buffer] -= 1
+            self.last[buffer] = max(self.last.get(buffer, 0), finish)
+            if not self.waiting[buffer]:
+                insort(self.frees, (self.last[buffer], _bytes(buffer)))
+        while self.frees and self.frees[0][0] <= start:
+            self.taken -= self.frees.pop(0)[1]
+
+
+def _bytes(buffer: Buffer) -> int:
+    return -(-buffer.bytes // ALIGN) * ALIGN
+
+
 @dataclass
 class _Scheduler:
     program: Program
     chip: Chip
-    cycles: Cycles
-    fill: float
+    cycles: list[int]
     window: int
-    resident: frozenset[Buffer] = frozenset()
+    memories: tuple[_Memory, ...]
     free_at: dict[Engine, int] = field(default_factory=dict)
     bus_free_at: int = 0
+    start: list[int] = field(default_factory=list)
+    finish: list[int] = field(default_factory=list)
+    inputs: list[int] = field(default_factory=list)  # when the inputs of each op exist
 
     def order(self) -> list[int]:
+        """Indices of the ops in their new order; their times are in `start` and `finish`."""
         ops = self.program.ops
         before = predecessors(ops)
         after: list[list[int]] = [[] for _ in ops]
@@ -85,23 +177,20 @@ class _Scheduler:
         for index, earlier in enumerate(before):
             for other in earlier:
                 after[other].append(index)
-        sizes = ((Space.SRAM, self.chip.sram.bytes), (Space.ACC, self.chip.acc.bytes))
-        memory = {space: _Occupancy(self.program, space, int(size * self.fill), self.resident) for space, size in sizes}
-        finish = [0] * len(ops)
+        self.start, self.finish, self.inputs = ([0] * len(ops) for _ in range(3))
         done = [False] * len(ops)
-        ready = [i for i in range(min(self.window, len(ops))) if not missing[i]]
-        oldest, seen, result = 0, min(self.window, len(ops)), []
+        seen = min(self.window, len(ops))
+        ready = [i for i in range(seen) if not missing[i]]
+        oldest, result = 0, []
         while oldest < len(ops):
-            index = self._pick(ready, before, finish, oldest, memory)
+            index = self._pick(ready, oldest)
             ready.remove(index)
-            start = self._start(index, before, finish)
-            finish[index] = start + self._run(ops[index], start)
-            for occupancy in memory.values():
-                occupancy.take(index, oldest)
+            self._issue(index, oldest)
             done[index] = True
             result.append(index)
             for later in after[index]:
                 missing[later] -= 1
+                self.inputs[later] = max(self.inputs[later], self.finish[index])
                 if not missing[later] and later < seen:
                     ready.append(later)
             while oldest < len(ops) and done[oldest]:
@@ -112,50 +201,32 @@ class _Scheduler:
                 seen += 1
         return result
 
-    def _pick(self, ready: list[int], before: list[list[int]], finish: list[int], oldest: int, memory: "dict[Space, _Occupancy]") -> int:
-        """The ready op that can start first and fits in memory. The oldest one always fits."""
-        best = heapq.nsmallest(len(ready), ((self._start(i, before, finish), i) for i in ready))
-        for _, index in best:
-            if index == oldest or all(m.fits(index, oldest) for m in memory.values()):
+    def _pick(self, ready: list[int], oldest: int) -> int:
+        """The ready op that can start first and fits in memory; if all wait for memory the oldest, for which there always is some."""
+        for start, index in sorted((self._earliest(i), i) for i in ready):
+            if start < NEVER and (index == oldest or all(m.fits(index, oldest) for m in self.memories)):
                 return index
-        return min(ready)
+        return oldest
 
-    def _start(self, index: int, before: list[list[int]], finish: list[int]) -> int:
+    def _earliest(self, index: int) -> int:
+        return max(self._unhindered(index), *(m.available(index) for m in self.memories))
+
+    def _unhindered(self, index: int) -> int:
+        """When an op could start if memory were no matter."""
         engine = self.program.ops[index].row.engine
-        inputs = max((finish[i] for i in before[index]), default=0)
-        bus = self.bus_free_at if engine in (Engine.LDW, Engine.LDA, Engine.STO) else 0
-        return max(inputs, self.free_at.get(engine, 0), bus)
+        bus = self.bus_free_at if engine in DMA_ENGINES else 0
+        return max(self.inputs[index], self.free_at.get(engine, 0), bus)
 
-    def _run(self, op: Op, start: int) -> int:
-        """Occupy the engine; returns the time to completion."""
-        busy = self.cycles(op)
-        self.free_at[op.row.engine] = start + busy
-        if op.row.engine in (Engine.LDW, Engine.LDA, Engine.STO):
-            self.bus_free_at = start + busy
-            return busy + self.chip.dram.latency_cycles
-        if op.row.engine is Engine.MXU:
-            return busy + self.chip.mxu.rows + self.chip.mxu.cols
-        return busy
-
-
-class _Occupancy:
-    """Bytes alive in one memory at each point of the original order; words issued early add to the points they skip."""
-
-    def __init__(self, program: Program, space: Space, capacity: int, resident: frozenset[Buffer]) -> None:
-        self.limit = capacity - sum(-(-b.bytes // ALIGN) * ALIGN for b in resident if b.space is space)
-        self.alive: NDArray[np.int64] = np.zeros(len(program.ops) + 1, np.int64)
-        self.news: dict[int, int] = {}
-        for buffer, (first, last) in live_ranges(program).items():
-            if buffer.space is space and buffer not in resident:
-                size = -(-buffer.bytes // ALIGN) * ALIGN
-                self.alive[first : last + 1] += size
-                self.news[first] = self.news.get(first, 0) + size
-
-    def fits(self, index: int, oldest: int) -> bool:
-        size = self.news.get(index, 0)
-        return size == 0 or int(self.alive[oldest:index].max(initial=0)) + size <= self.limit
-
-    def take(self, index: int, oldest: int) -> None:
-        size = self.news.get(index, 0)
-        if size and index > oldest:
-            self.alive[oldest:index] += size
+    def _issue(self, index: int, oldest: int) -> None:
+        """Occupy the engine from the earliest start."""
+        start, engine = self._earliest(index), self.program.ops[index].row.engine
+        if start >= NEVER:
+            start = self._unhindered(index)
+        end = start + self.cycles[index]
+        latency = self.chip.mxu.rows + self.chip.mxu.cols if engine is Engine.MXU else 0
+        if engine in DMA_ENGINES:
+            self.bus_free_at, latency = end, self.chip.dram.latency_cycles
+        self.free_at[engine] = end
+        self.start[index], self.finish[index] = start, end + latency
+        for memory in self.memories:
+            memory.take(index, oldest, start, end + latency)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from runtime.cli.common import Given, common_options, examples, input_options, m
 
 if TYPE_CHECKING:
     from compiler.pipeline import Compiled
+    from isa.image import Image
+    from runtime.cli.session import Session
 
 
 @click.command(
@@ -68,9 +71,7 @@ def _compile(model: str, output: str | None, given: Given, switches: Mapping[str
             timings = {t.name: t.seconds for t in lowered.timings}
             reply({"stopped_after": switches["stop_after"], "seconds": timings}, as_json, lambda: note(f"stopped after {switches['stop_after']}"))
             return 0
-        compiled = session.compile(**printing)
-        stage("pack the weights")
-        image = compiled.image(metadata=session.metadata())
+        image, heights, compiled = _image(session, printing, cached=not (switches["time_passes"] or any(printing.values())))
         if output is not None:
             from isa.image import write_image
 
@@ -81,7 +82,8 @@ def _compile(model: str, output: str | None, given: Given, switches: Mapping[str
         "words": image.words, "nodes": len(image.debug.nodes), "weights_sha256": image.metadata["weights_sha256"],
         "inputs": {spec.name: list(spec.shape) for spec in image.entry().inputs},
         "outputs": {spec.name: list(spec.shape) for spec in image.entry().outputs},
-        "memory": _memory(compiled, image), "seconds": {**stage.seconds, "total": time.perf_counter() - start}, "passes": _passes(compiled),
+        "memory": _memory(image, heights), "seconds": {**stage.seconds, "total": time.perf_counter() - start},
+        "cached": compiled is None, "passes": {} if compiled is None else _passes(compiled),
     }  # fmt: skip
     if switches["dry_run"]:
         with stages("estimate") as stage:
@@ -89,6 +91,22 @@ def _compile(model: str, output: str | None, given: Given, switches: Mapping[str
             document["estimate"] = _estimate(image)
     reply(document, as_json, lambda: _print(document, switches))
     return 0
+
+
+def _image(session: "Session", printing: Mapping[str, Any], cached: bool) -> "tuple[Image, Mapping[str, Any], Compiled | None]":
+    """The image, bytes and lower bound of each memory's plan, and what the compiler made unless the image was in the cache.
+
+    Who wants to see passes at work wants them to work.
+    """
+    from compiler.pipeline import compile_captured
+    from runtime.compilation import HEIGHTS
+
+    compilation = session.compilation
+    if not cached:
+        compiled = compile_captured(session.captured, session.options, **printing)
+        return compiled.image(metadata=session.metadata()), compiled.placement.heights, compiled
+    image = compilation.stored(compilation.key())
+    return replace(image, metadata=session.metadata()), image.metadata[HEIGHTS], vars(compilation).get("compiled")
 
 
 def _passes(compiled: "Compiled") -> dict[str, float]:
@@ -100,14 +118,14 @@ def _passes(compiled: "Compiled") -> dict[str, float]:
     return seconds | {name: value for name, value in compiled.timings.items() if name != "graph passes"}
 
 
-def _memory(compiled: "Compiled", image: Any) -> dict[str, Any]:
+def _memory(image: Any, heights: Mapping[str, Any]) -> dict[str, Any]:
     from isa.spec import Region
 
     chip = image.chip
     capacity = {"sram": chip.sram.bytes, "acc": chip.acc.bytes}
     planned = {
         name: {"bytes": height, "lower_bound": bound} | ({"capacity": capacity[name]} if name in capacity else {})
-        for name, (height, bound) in compiled.placement.heights.items()
+        for name, (height, bound) in heights.items()
     }
     return planned | {region.name.lower(): {"bytes": image.size(region)} for region in Region if image.size(region) and region is not Region.SCRATCH}
 

@@ -15,7 +15,7 @@ from runtime.cli.programs import open_any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from compiler.pipeline import Compiled
+    from runtime.compilation import Compilation
     from runtime.profile import Profile
 
 _TABLES = {"layers": "layer", "nodes": "node", "lines": "source line"}
@@ -60,7 +60,7 @@ def command(
     return 0
 
 
-def _profile(image: Image, compiled: "Compiled | None", path: str) -> "Profile":
+def _profile(image: Image, compiled: "Compilation | None", path: str) -> "Profile":
     from runtime.profile import profile
 
     try:

@@ -9,10 +9,10 @@ from runtime.models import kind_of
 from runtime.program_file import is_assembly, open_program
 
 if TYPE_CHECKING:
-    from compiler.pipeline import Compiled
+    from runtime.compilation import Compilation
 
 
-def open_any(argument: str, given: Given, stage: Stages, model: str | None = None) -> "tuple[Image, Compiled | None]":
+def open_any(argument: str, given: Given, stage: Stages, model: str | None = None) -> "tuple[Image, Compilation | None]":
     """The image, and what the compiler knows of it: nothing for a file, unless `model` is the model that it was compiled from."""
     if is_assembly(argument) or kind_of(argument) == "image":
         given.check_for_image(argument)
@@ -30,7 +30,7 @@ def open_any(argument: str, given: Given, stage: Stages, model: str | None = Non
     return compiled.image(metadata=session.metadata()), compiled
 
 
-def _compiled(image: Image, path: str, model: str, given: Given, stage: Stages) -> "Compiled":
+def _compiled(image: Image, path: str, model: str, given: Given, stage: Stages) -> "Compilation":
     """The image's model, compiled again for the same shapes."""
     from runtime.cli.session import open_model
     from runtime.cli.verify_verb import recipe_of

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from compiler.frontend.capture import Captured
     from compiler.options import Options
-    from compiler.pipeline import Compiled
+    from runtime.compilation import Compilation
 
 
 @dataclass(frozen=True)
@@ -47,23 +48,24 @@ class Session:
         with torch.no_grad():
             return [leaf for leaf in pytree.tree_leaves(model(**self.inputs)) if isinstance(leaf, torch.Tensor)]
 
-    def compile(self, chip: Chip | None = None, **printing: Any) -> "Compiled":
-        from compiler.pipeline import compile_captured
+    @cached_property
+    def compilation(self) -> "Compilation":
+        from runtime.compilation import Compilation
 
-        return compile_captured(self.captured, self.options, chip, **printing)
+        return Compilation(self.captured, self.options)
+
+    def compile(self, chip: Chip | None = None) -> "Compilation":
+        """The model for this chip (default: the options'). The graph is lowered when it is asked for, the image is in the cache or made."""
+        from runtime.compilation import Compilation
+
+        return self.compilation if chip is None else Compilation(self.captured, self.options, chip)
 
     def image(self) -> Image:
         """The image, from the cache if it was compiled before."""
-        from isa.chip import load_chip
-        from runtime import cache
-
-        key = cache.key_of(self.captured, self.options, load_chip(self.options.chip))
-        return cache.image_of(key, lambda: self.compile().image(), self.metadata())
+        return self.compilation.image(metadata=self.metadata())
 
     def weights_sha256(self) -> str:
-        from runtime.tensors import weights_sha256
-
-        return weights_sha256(self.captured.tensors)
+        return self.compilation.weights_sha256()
 
     def metadata(self) -> dict[str, Any]:
         """What an image records about where it came from."""

@@ -14,11 +14,11 @@ from runtime.models import BUNDLED, ModelError, Recipe, folder_of, kind_of
 from runtime.program_file import is_assembly, open_program
 
 if TYPE_CHECKING:
-    from compiler.pipeline import Compiled
     from runtime.cli.session import Session
+    from runtime.compilation import Compilation
     from runtime.verify import Verification
 
-    Verified = tuple[Verification, Image, Session, Compiled]
+    Verified = tuple[Verification, Image, Session, Compilation]
 
 
 @click.command(
@@ -88,7 +88,7 @@ def _verify_file(path: str, override: str | None, given: Given, stage: Stages) -
     return _compare(session, image, compiled, stage), image, session, compiled
 
 
-def _bisect(session: "Session", image: Image, compiled: "Compiled", folder: Path, stage: Stages) -> dict[str, Any] | None:
+def _bisect(session: "Session", image: Image, compiled: "Compilation", folder: Path, stage: Stages) -> dict[str, Any] | None:
     """The first wrong instruction and its folder; None when no instruction wrote the value, so that there is none to show."""
     from runtime.bisect import bisect
     from runtime.repro import write_repro

@@ -42,8 +42,7 @@ def forbid_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("compiled again")
 
-    monkeypatch.setattr("runtime.program.compile_captured", refuse)
-    monkeypatch.setattr("runtime.part.compile_captured", refuse)
+    monkeypatch.setattr("runtime.compilation.finish", refuse)
 
 
 def test_the_same_model_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,15 +1,19 @@
-"""Long loops: proved from a few iterations, with the same verdict as a replay of them all."""
+"""Long loops: proved from a few turns, with the same verdict as a replay of them all; what is too long is said to be unproved."""
 
 import os
-import time
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from steady_random import image as random_image
 
 from isa.asm import assemble
-from isa.check import _analyse, check
-from isa.trace import Cut, trace
+from isa.check import check, lint
+from isa.cuts import Cuts
+from isa.prove import LAUNCHES, MAX_WORDS, PER_WORD, analyse, limit_of
+from isa.trace import trace
 
 EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "40"))
 # Layers in a loop: weights stream from DRAM into two buffers, the activation stays in SRAM.
@@ -44,11 +48,9 @@ def layers(count: int, **changed: str) -> str:
 def test_a_long_loop_costs_no_more_than_a_short_one() -> None:
     """Breaks when every iteration is replayed although the state repeats."""
     image = assemble(layers(16000))
-    cuts: list[Cut] = []
-    assert len(list(trace(image, control=True, cuts=cuts))) < 150 and len(cuts) == 1
-    start = time.perf_counter()
+    cuts = Cuts()
+    assert len(list(trace(image, control=True, cuts=cuts))) < 250 and len(cuts.found) == 1
     assert check(image) == []
-    assert time.perf_counter() - start < 2
 
 
 @pytest.mark.parametrize("count", [1, 32, 33, 60, 61])
@@ -56,7 +58,7 @@ def test_a_long_loop_costs_no_more_than_a_short_one() -> None:
 def test_the_verdict_is_that_of_the_whole_replay(count: int, fault: dict[str, str]) -> None:
     """Breaks when leaving iterations out hides a race or invents one."""
     image = assemble(layers(count, **fault))
-    whole = _analyse(image, None, None, waste=False, shortcuts=False)
+    whole = analyse(image, None, None, waste=False, shortcuts=False)
     assert {(f.kind, f.pc) for f in check(image)} == {(f.kind, f.pc) for f in whole}
 
 
@@ -76,5 +78,118 @@ deps = st.lists(waits.filter(bool), max_size=3, unique_by=lambda wait: wait[:3])
 def test_random_waits_have_the_same_verdict(load: str, work: str, act: str, store: str, count: int, step: str) -> None:
     """As above, for random dependence counts and buffers."""
     image = assemble(layers(count, load=load, work=work, act=act, store=store).replace("mod=2", step))
-    whole = _analyse(image, None, None, waste=False, shortcuts=False)
+    whole = analyse(image, None, None, waste=False, shortcuts=False)
     assert {(f.kind, f.pc) for f in check(image)} == {(f.kind, f.pc) for f in whole}
+
+
+# A tile comes from DRAM into one of two buffers, is doubled, and goes to where it belongs in DRAM.
+TILES = """
+.region in bytes={size}
+.region out bytes={size}
+.entry name=main, pc=0
+.output name=y, shape=[{elements}], dtype=float32, storage=f32, region=out, offset=0
+vset v=v1, space=dram, region=in, dtype=f32, base=0
+vinc v=v1, level=0, inc=64
+vset v=v2, space=sram, dtype=f32, base=0
+vinc v=v2, level=0, inc=64, mod=2
+vset v=v3, space=dram, region=out, dtype=f32, base=0
+vinc v=v3, level=0, inc=64
+loop level=0, len=end, count={count}
+  lda d=v2, a=v1, rows=1, cols=16 @ {load}
+  vop f=mul, d=v2, a=v2, rows=1, cols=16, imm=2.0 @ lda<=0
+  sto d=v3, a=v2, rows=1, cols=16 @ {store}
+  {more}
+end:
+{behind}
+halt
+"""
+TURNS = (1 << 24) - 1
+
+
+def tiles(count: int, load: str = "sto<=1", store: str = "vec<=0", more: str = "nop", behind: str = "") -> str:
+    return TILES.format(count=count, size=64 * count, elements=16 * count, load=load, store=store, more=more, behind=behind)
+
+
+def replayed(text: str) -> int:
+    cuts = Cuts()
+    return sum(1 for _ in trace(assemble(text), control=True, cuts=cuts, limit=limit_of(assemble(text))))
+
+
+def test_a_loop_that_stores_through_a_moving_view_is_proved_by_induction() -> None:
+    """Breaks when each turn of it is replayed: 2^24 turns would take minutes and gigabytes."""
+    assert replayed(tiles(TURNS)) < 300
+    assert lint(assemble(tiles(TURNS))) == []
+
+
+def test_nested_loops_are_proved_by_induction() -> None:
+    """Breaks when only outermost loops are cut."""
+    text = tiles(1000).replace("loop level=0, len=end", "loop level=1, len=end, count=100000\nloop level=0, len=end")
+    assert replayed(text) < 10_000
+    assert check(assemble(text)) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind"),
+    [({"load": "sto<=2"}, "race"), ({"store": "lda<=0"}, "race"), ({"behind": "vset v=v4, space=dram, region=out, dtype=f32, base=0x1000\nlda d=v2, a=v4, rows=1, cols=16"}, "race")],
+)
+def test_races_in_and_behind_a_long_loop_are_found(changed: dict[str, str], kind: str) -> None:
+    """Breaks when turns that are left out hide what they touch from the words behind the loop."""
+    assert kind in {finding.kind for finding in check(assemble(tiles(1 << 20, **changed)))}
+
+
+def test_bytes_that_no_turn_writes_are_missed() -> None:
+    """Breaks when turns that are left out are taken to write everything."""
+    text = tiles(1000).replace("vset v=v3, space=dram, region=out, dtype=f32, base=0\nvinc v=v3, level=0, inc=64", "vset v=v3, space=dram, region=out, dtype=f32, base=0\nvinc v=v3, level=0, inc=64, div=2")
+    assert {finding.kind for finding in check(assemble(text))} == {"output"}
+    behind = "vset v=v4, space=dram, region=out, dtype=f32, base=0x1f00\nlda d=v2, a=v4, rows=1, cols=16 @ sto<=0"
+    assert replayed(tiles(1000, behind=behind)) < 400 and check(assemble(tiles(1000, behind=behind))) == []
+    half = text.replace("halt", f"{behind.replace('0x1f00', '0xf000')}\nhalt")
+    assert {finding.kind for finding in check(assemble(half))} == {"output", "uninitialized"}
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ("salu f=add, d=s1, a=s1, bi=1, imm=1", "has a 'salu'"),
+        ("sto d=v3, a=v2, rows=1, cols=32 @ vec<=0", "another turn touches"),
+    ],
+)
+def test_what_cannot_be_proved_is_said(more: str, reason: str) -> None:
+    """Breaks when a program that is too long to be replayed passes in silence, or costs without bound."""
+    image = assemble(tiles(TURNS, load="sto<=0, vec<=0, lda<=0", more=more))
+    found = [finding for finding in lint(image) if finding.kind == "unproved"]
+    assert len(found) == 1 and found[0].severity == "error" and found[0].instruction.startswith("loop")
+    assert f"of {TURNS} of this loop" in found[0].message and reason in found[0].message
+
+
+def test_the_replay_is_bounded_over_all_launches() -> None:
+    """Breaks when each entry of a program may cost as much again."""
+    text = tiles(TURNS, more="salu f=add, d=s1, a=s1, bi=1, imm=1")
+    text = text.replace(".entry name=main, pc=0\n", "").replace(".output", ".entry name=main, pc=0\n.output")
+    image = assemble(text + "".join(f".entry name=e{i}, pc=0\n" for i in range(9)))
+    found = [finding.message for finding in check(image) if finding.kind == "unproved"]
+    assert limit_of(image) == MAX_WORDS + PER_WORD * image.words and 1 < LAUNCHES < 9
+    assert any("took too long" in message for message in found)
+
+
+def test_lint_of_a_hopeless_program_keeps_to_its_memory() -> None:
+    """Breaks when the memory of lint grows with the turns of a loop or the size of a region; docs/proofs.md states 1 GiB."""
+    text = tiles(TURNS, more="salu f=add, d=s1, a=s1, bi=1, imm=1").replace("end:", "end: nop", 1)
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
+        "from isa.asm import assemble; from isa.check import lint\n"
+        "print(len(lint(assemble(sys.stdin.read()))))"
+    )
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    for program in (text, tiles(TURNS)):
+        ended = subprocess.run([sys.executable, "-c", code], input=program, capture_output=True, text=True, env=environment)
+        assert ended.returncode == 0, ended.stderr[-500:]
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_random_loops_have_the_verdict_of_the_whole_replay(block: int) -> None:
+    """Breaks when turns left out hide a race, a read of what was never written, or an output that is not complete."""
+    for seed in range(EXAMPLES * block, EXAMPLES * (block + 1)):
+        image = random_image(seed)
+        whole = analyse(image, None, None, waste=False, shortcuts=False)
+        assert {(f.kind, f.pc) for f in check(image)} == {(f.kind, f.pc) for f in whole}, f"steady_random.image({seed})"

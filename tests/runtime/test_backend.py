@@ -12,8 +12,8 @@ from runtime_models import Mlp, Sorts, make, python
 from torch import nn
 
 import llmchip
-from compiler.pipeline import compile_captured
-from runtime import fallback, part
+from compiler.lower import lower
+from runtime import compilation, fallback
 
 
 @pytest.fixture(autouse=True)
@@ -160,9 +160,9 @@ def test_a_piece_that_fails_as_a_whole_is_halved_not_given_up(monkeypatch: pytes
         if count > 3:
             raise ValueError("too many")
         sizes.append(count)
-        return compile_captured(captured, *rest)
+        return lower(captured, *rest)
 
-    monkeypatch.setattr(part, "compile_captured", fragile)
+    monkeypatch.setattr(compilation, "lower", fragile)
     model = make(Mlp)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
