@@ -67,23 +67,23 @@ def reduced(gm: fx.GraphModule, layers: Layers) -> fx.GraphModule:
 
 def _signature(node: fx.Node) -> Hashable:
     """What a node is, apart from its operands."""
-    return node.target, _plain(node.args), _plain(node.kwargs), _form(node.meta.get("val")), node.meta.get("source")
+    return node.target, plain(node.args), plain(node.kwargs), form(node.meta.get("val")), node.meta.get("source")
 
 
-def _plain(value: Any) -> Hashable:
+def plain(value: Any) -> Hashable:
     if isinstance(value, fx.Node):
         return fx.Node
     if isinstance(value, (tuple, list)):
-        return tuple(map(_plain, value))
+        return tuple(map(plain, value))
     if isinstance(value, dict):
-        return tuple((key, _plain(item)) for key, item in value.items())
+        return tuple((key, plain(item)) for key, item in value.items())
     return type(value), repr(value)  # 1 == 1.0 == True, and 0.0 == -0.0
 
 
-def _form(value: Any) -> Hashable:
+def form(value: Any) -> Hashable:
     if isinstance(value, Tensor):
         return tuple(value.shape), value.stride(), value.dtype
-    return tuple(map(_form, value)) if isinstance(value, (tuple, list)) else repr(value)
+    return tuple(map(form, value)) if isinstance(value, (tuple, list)) else repr(value)
 
 
 def _longest(prints: Sequence[int]) -> tuple[int, int, int]:
@@ -147,4 +147,4 @@ def _same_weight(a: fx.Node, b: fx.Node) -> bool:
         return False
     known = [node.meta.get("constant") for node in (a, b)]
     equal = known[0] is known[1] or (all(isinstance(k, Tensor) for k in known) and torch.equal(*known))  # type: ignore[arg-type]
-    return equal and _form(a.meta["val"]) == _form(b.meta["val"])
+    return equal and form(a.meta["val"]) == form(b.meta["val"])

@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from compiler.frontend.capture import Captured, TensorInfo
 from compiler.frontend.checks import check_finite
+from compiler.layers import find_layers, reduced
 from compiler.module import copied
 from compiler.options import TILE_PASSES, Options
 from compiler.packing import Store, in_parallel, pack
@@ -25,8 +26,9 @@ from compiler.passes.manager import Pass, PassManager, Timing, unsupported, veri
 from compiler.passes.quantize import Quantize
 from compiler.passes.recognise import RecogniseAttention
 from compiler.passes.select import Select
-from compiler.passes.split import split
-from isa.errors import CompileError
+from compiler.passes.split import Halves, split
+from compiler.stamp import stamp
+from isa.errors import CompileError, Error
 
 
 @dataclass(frozen=True)
@@ -94,17 +96,36 @@ def lower(
 ) -> Lowered:
     """Run the graph passes and freeze the result."""
     manager = PassManager(pipeline(options or Options()), print_after, stop_after, dump_dir)
-    gm = manager.run(copied(captured.gm, "Lowering"))
-    for node in gm.graph.nodes:
-        if random(node):
-            raise unsupported(node, "draws random numbers, which the chip cannot")
-    if stop_after is None:
-        verify(gm, frozen)
-    halves = split(gm)
-    forget_forms(gm.graph)
+    halves = None if print_after or stop_after or dump_dir else _by_layers(captured.gm, manager)
+    if halves is None:
+        manager.timings.clear()
+        halves = _halves(manager.run(copied(captured.gm, "Lowering")), whole=stop_after is None)
     holders = [node for node in halves.main.graph.nodes if node.op == "placeholder" and node.meta.get("weight")]
     constants = tuple(TensorInfo(node.name, tuple(node.meta["val"].shape), node.meta["val"].dtype) for node in holders)
     return Lowered(halves.main, halves.pack, captured.inputs, captured.outputs, constants, captured, tuple(manager.timings))
+
+
+def _by_layers(gm: fx.GraphModule, manager: PassManager) -> Halves | None:
+    """The same graphs from a few of the identical layers, stamped; None where layers are few, or not as identical as they seemed."""
+    layers = find_layers(gm.graph)
+    if layers is None:
+        return None
+    try:
+        halves = _halves(manager.run(reduced(gm, layers)))
+    except Error:
+        return None  # to be found again in the whole graph, and told by its names
+    return stamp(halves, gm.graph, layers)
+
+
+def _halves(gm: fx.GraphModule, whole: bool = True) -> Halves:
+    for node in gm.graph.nodes:
+        if random(node):
+            raise unsupported(node, "draws random numbers, which the chip cannot")
+    if whole:
+        verify(gm, frozen)
+    halves = split(gm)
+    forget_forms(gm.graph)
+    return halves
 
 
 __all__ = ["Lowered", "lower", "pipeline", "unsupported"]

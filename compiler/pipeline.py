@@ -5,7 +5,8 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,13 +18,21 @@ from compiler.frontend.capture import Captured
 from compiler.lower import Lowered, lower
 from compiler.options import TILE_PASSES, Options
 from compiler.tile.cost import cycles
+from compiler.tile.emit import Fitter, Tuning, block_rows
+from compiler.tile.emitter import Cut
 from compiler.tile.ir import Program, verify
+from compiler.tile.outline import Outline, outline
 from compiler.tile.place import Placement, place
-from compiler.tile.schedule import FILLS, schedule
-from compiler.tile.tile import SHARES, Tiled, tile
+from compiler.tile.reside import reside
+from compiler.tile.schedule import FILLS, Schedule, schedule
+from compiler.tile.tile import Tiled, tile
 from isa.chip import Chip, load_chip
 from isa.errors import CompileError
 from isa.image import Image
+
+SHARES = (1.0, 0.7, 0.4, 0.2)  # of the memories that a kernel may plan with, shrinking while the memory plan fails
+POINTS = (256, 128)  # smaller sizes of attention's blocks to try
+ROWS = (64, 128, 256, 512)  # larger sizes of the blocks of other kernels to try
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,18 @@ class Compiled:
         """The image with these weights (by name; default: those that were captured)."""
         fill = partial(self.lowered.pack_into, tensors=tensors)
         return build_image(self.lowered.main.graph, self.tiled, self.placement, self.code, self.chip, fill, metadata or {})
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A tiling and what its schedule promises."""
+
+    tuning: Tuning
+    tiled: Tiled
+    schedule: Schedule | None
+
+    def cycles(self) -> int:
+        return self.schedule.cycles if self.schedule else 0
 
 
 def compile_captured(captured: Captured, options: Options | None = None, chip: Chip | None = None, **printing: Any) -> Compiled:
@@ -72,36 +93,75 @@ def finish(lowered: Lowered, options: Options, chip: Chip, seconds: dict[str, fl
 
 
 def _fit_memory(lowered: Lowered, options: Options, chip: Chip, seconds: dict[str, float]) -> tuple[Tiled, Program, Placement]:
-    """Tile, schedule and place. A memory plan that fails is tried again without the schedule, then with smaller kernels."""
+    """Tile, schedule and place: the tiling whose schedule promises to be the fastest, unless memory cannot be planned for it.
+
+    A plan that fails is tried again with schedules that use less memory, then with smaller kernels.
+    """
     names_in, names_out = [i.name for i in lowered.inputs], [o.name for o in lowered.outputs]
+    on = {name: name not in options.disable for name in TILE_PASSES}
+    with _timed(seconds, "outline"):
+        outlined = outline(lowered.main.graph, names_in, names_out, fused=on["fuse"], rolled=on["loop"])
+    fitter = Fitter(chip)
     failure = CompileError("no attempt was made")
     for share in SHARES:
-        start = time.perf_counter()
         try:
-            on = {name: name not in options.disable for name in TILE_PASSES}
-            tiled = tile(lowered.main.graph, chip, names_in, names_out, fused=on["fuse"], rolled=on["loop"], share=share)
+            drafts = _drafts(outlined, options, chip, fitter, share, seconds)
         except CompileError as error:
             raise error if share == SHARES[0] else failure from None
-        verify(tiled.program)
-        seconds["tile"] = time.perf_counter() - start
-        for program, rests in _orders(tiled.program, options, chip, seconds):
-            start = time.perf_counter()
-            try:
-                placement = place(program, chip, rests)
-            except CompileError as error:
-                failure = error
-                continue
-            seconds["place"] = time.perf_counter() - start
-            return tiled, program, placement
+        for draft in drafts:
+            for program, rests in _orders(draft, chip, seconds):
+                with _timed(seconds, "place"):
+                    try:
+                        return draft.tiled, program, place(program, chip, rests)
+                    except CompileError as error:
+                        failure = error
     raise failure
 
 
-def _orders(program: Program, options: Options, chip: Chip, seconds: dict[str, float]) -> Iterator[tuple[Program, tuple[int, ...] | None]]:
+def _drafts(outlined: Outline, options: Options, chip: Chip, fitter: Fitter, share: float, seconds: dict[str, float]) -> list[Draft]:
+    """Tilings that differ, with their schedules, the fastest first: one size after the other is varied while that makes the program faster."""
+    drafts: dict[tuple[Cut, ...], Draft] = {}
+    best = _draft(outlined, options, chip, fitter, Tuning(share=share, rows=block_rows(chip)), seconds, drafts)
+    for sizes in ([{"points": n} for n in POINTS], [{"rows": n} for n in ROWS if n > block_rows(chip)]):
+        for size in sizes:
+            draft = _draft(outlined, options, chip, fitter, replace(best.tuning, **size), seconds, drafts)
+            if draft.cycles() > best.cycles():
+                break
+            best = draft
+    return sorted(drafts.values(), key=Draft.cycles)
+
+
+def _draft(
+    outlined: Outline, options: Options, chip: Chip, fitter: Fitter, tuning: Tuning, seconds: dict[str, float], known: dict[tuple[Cut, ...], Draft]
+) -> Draft:
+    """Tile and schedule with one tuning, unless a `known` one cuts the kernels in the same way."""
+    with _timed(seconds, "tile"):
+        cuts = reside(outlined, fitter, tuning)
+        if cuts.cuts in known:
+            return known[cuts.cuts]
+        tiled = tile(outlined, cuts, chip)
+        verify(tiled.program)
+    with _timed(seconds, "schedule"):
+        scheduled = None if "schedule" in options.disable else schedule(tiled.program, chip, lambda op: cycles(op, chip), FILLS[0])
+    return known.setdefault(cuts.cuts, Draft(tuning, tiled, scheduled))
+
+
+def _orders(draft: Draft, chip: Chip, seconds: dict[str, float]) -> Iterator[tuple[Program, tuple[int, ...] | None]]:
     """Orders of the ops to try: schedules that use ever less memory, then the order of the kernels, which needs the least."""
-    if "schedule" not in options.disable:
-        for fill in FILLS:
-            start = time.perf_counter()
-            scheduled = schedule(program, chip, lambda op: cycles(op, chip), fill)
-            seconds["schedule"] = time.perf_counter() - start
+    if draft.schedule is not None:
+        yield draft.schedule.program, draft.schedule.rests
+        for fill in FILLS[1:]:
+            with _timed(seconds, "schedule"):
+                scheduled = schedule(draft.tiled.program, chip, lambda op: cycles(op, chip), fill)
             yield scheduled.program, scheduled.rests
-    yield program, None
+    yield draft.tiled.program, None
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Add the time spent inside to `seconds`."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start

@@ -246,7 +246,7 @@ class _Builder:
         records = self.parts.records
         if not self.parts.lines or records["node"] or records["tap"] or records["span"]:
             return DebugMap(tuple(records["node"]), tuple(records["tap"]), tuple(records["span"]))
-        places = [Place(source.name, line, " ".join(source.line(line).split())) for source, line, _ in self.places]
+        places = [Place(source.name, line, source.line(line).strip()) for source, line, _ in self.places]
         return source_map(places, [mnemonic for *_, mnemonic in self.places], self.parts.labels)
 
     def _postponed(self, word: _Later) -> bytes:

@@ -229,8 +229,8 @@ class Buffers:
 
     def _add(self, space: Space, region: Region, record: tuple[int, int, int, int]) -> None:
         self.described.add((space, region))
-        pages = range(record[0] // _PAGE, -(-record[1] // _PAGE))
-        for page in pages if len(pages) <= _MANY else (_EVERYWHERE,):
+        first, end = record[0] // _PAGE, -(-record[1] // _PAGE)
+        for page in range(first, end) if end - first <= _MANY else (_EVERYWHERE,):
             self.records.setdefault((space, region, page), []).append(record)
 
     def problem(self, view: View, low: int, high: int, word: int) -> str:

@@ -12,8 +12,10 @@ The cost is that of the bytes touched, not of the turns. `leave_behind` gives th
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isa.check import Touch
 from isa.cuts import Cut
@@ -92,12 +94,12 @@ def courses_of(
     return found
 
 
-def conflict(courses: Sequence[Course], grains: Mapping[Memory, int]) -> str:
+def conflict(courses: Sequence[Course]) -> str:
     """Why two turns may touch the same byte, one of them writing, other than at one fixed place; "" if they cannot."""
     by_memory: dict[Memory, list[Course]] = defaultdict(list)
     for course in courses:
         by_memory[course.memory].append(course)
-    for memory, found in by_memory.items():
+    for found in by_memory.values():
         moving = [course for course in found if course.drift]
         if not moving or not any(course.writes for course in found):
             continue
@@ -108,35 +110,45 @@ def conflict(courses: Sequence[Course], grains: Mapping[Memory, int]) -> str:
                 if a.drift != b.drift and (a.writes or b.writes) and _meet(a.reach(), b.reach()):
                     return f"{_name(a)} and {_name(b)} move differently through the same bytes"
         for drift in {course.drift for course in moving}:
-            problem = _self_conflict([course for course in moving if course.drift == drift], drift, grains[memory])
+            problem = _self_conflict([course for course in moving if course.drift == drift], drift)
             if problem:
                 return problem
     return ""
 
 
-def _self_conflict(group: Sequence[Course], drift: int, grain: int) -> str:
-    """Operands that move together: whether a block that one writes is touched by another, or by itself, some turns later."""
+def _self_conflict(group: Sequence[Course], drift: int) -> str:
+    """Operands that move together: whether a block that one writes is touched by another, or by itself, some turns earlier or later."""
     spans = [course.touch.view.span(course.touch.extents) for course in group]
-    low, high = min(a for a, _ in spans), max(b for _, b in spans)
-    if high - low <= drift or not any(course.writes for course in group):
+    if max(high for _, high in spans) - min(low for low, _ in spans) <= drift:
         return ""
-    cells, step = -(-(high - low) // grain), drift // grain
-    last = min((cells - 1) // step, group[0].before + group[0].behind)
-    if last * cells > _CELLS:
-        return f"{_name(group[0])} moves in too small steps"
-    touched, written = np.zeros(cells, np.bool_), np.zeros(cells, np.bool_)
-    shadow = Shadow(grain, cells, 0)
-    for course in group:
-        for run in runs(course.touch):
-            here = (run[0] - low, *run[1:])
-            shadow.cut(touched, here)[...] = True
-            if course.writes:
-                shadow.cut(written, here)[...] = True
-    for turns in range(1, last + 1):
-        far = turns * step
-        if (written[far:] & touched[:-far]).any() or (touched[far:] & written[:-far]).any():
-            return f"{_name(next(c for c in group if c.writes))} writes bytes that another turn touches"
+    most = group[0].before + group[0].behind
+    for a in (course for course in group if course.writes):
+        for b in group:
+            for run, other in product(runs(a.touch), runs(b.touch)):
+                problem = _meet_later(run, other, drift, most)
+                if problem is not False:
+                    return f"{_name(a)} writes bytes that another turn touches" if problem else f"{_name(a)} has too many rows to be compared"
     return ""
+
+
+def _meet_later(a: Run, b: Run, drift: int, most: int) -> bool | None:
+    """Whether run `a`, some turns away (not 0, at most `most`), touches a byte of run `b`. None: too much work."""
+    planes, rows = _differences(b[1], b[2], a[1], a[2]), _differences(b[3], b[4], a[3], a[4])
+    if planes.size * rows.size > _PAIRS:
+        return None
+    distance = b[0] - a[0] + (planes[:, None] + rows).ravel()  # from a row of `a` to one of `b`
+    first = np.maximum((distance - a[5]) // drift + 1, -most)  # turns in which they overlap
+    last = np.minimum(-(-(distance + b[5]) // drift) - 1, most)
+    return bool(((first <= last) & ((first != 0) | (last != 0))).any())
+
+
+def _differences(count: int, stride: int, other_count: int, other_stride: int) -> NDArray[np.int64]:
+    """All i*stride - j*other_stride."""
+    if stride == other_stride:
+        return np.arange(1 - other_count, count, dtype=np.int64) * stride
+    if count * other_count > _PAIRS:
+        return np.zeros(_PAIRS + 1, np.int64)
+    return np.subtract.outer(np.arange(count, dtype=np.int64) * stride, np.arange(other_count, dtype=np.int64) * other_stride).ravel()
 
 
 def cost(courses: Sequence[Course], shadows: Mapping[Memory, Shadow]) -> int:

@@ -119,7 +119,7 @@ class _Watch:
             problem = "its turns differ" if courses is None else "what its words wait for does not repeat"
             if courses is not None and is_steady(start.issued, before, self.seen[index], order.knew):
                 self.cells += cost(courses, shadows)
-                problem = conflict(courses, touches.grains) or self._stray(courses) or obstacle(courses, shadows, self.cells)
+                problem = conflict(courses) or self._stray(courses) or obstacle(courses, shadows, self.cells)
             if courses is None or problem:
                 proof.unsteady[cut.pc] = problem
                 return

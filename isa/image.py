@@ -232,6 +232,9 @@ def _problems(image: Image) -> Iterator[tuple[str, str]]:
             yield "debug", f"{mark} names a node that does not exist"
         if not -1 <= mark.level < LOOP_LEVELS:
             yield "debug", f"{mark} names a loop level that does not exist"
+    for span in image.debug.spans:
+        if not (0 <= span.first <= len(image.code) and 0 <= span.end <= len(image.code)):
+            yield "debug", f"{span} leaves the code"
     for tap in image.debug.taps:
         if not all(0 <= number < ADDRESS_LIMIT for number in (tap.offset, tap.ps, tap.rs, tap.cs)):
             yield "debug", f"{tap} has a stride or offset that no block has"

@@ -102,7 +102,8 @@ def nodes_by_word(image: Image) -> list[tuple[int, ...]]:
     found: list[tuple[int, ...]] = [()] * image.words
     for span in sorted(image.debug.spans, key=lambda s: s.first - s.end):
         first, end = max(span.first // WORD_BYTES, 0), min(span.end // WORD_BYTES, image.words)
-        found[first:end] = [span.nodes] * max(end - first, 0)
+        if first < end:
+            found[first:end] = [span.nodes] * (end - first)
     return found
 
 

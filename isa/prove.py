@@ -35,7 +35,7 @@ class Launch:
     words: Sequence[Dispatch] = ()
     touches: Touches | None = None
     proof: Proof | None = None
-    cut: bool = False  # turns were left out
+    left_out: int = 0  # words of the turns that were left out, or more
     length: int = 0  # words replayed
     stopped: TooLong | None = None
 
@@ -62,7 +62,7 @@ class _Prover:
         for _ in range(_TRIES if shortcuts else 0):
             launch = self._try(Cuts(whole=dict(self.whole)))
             if launch is not None:
-                exact = self._try(Cuts(all_whole=True)) if launch.found and launch.cut and launch.stopped is None else None
+                exact = self._try(Cuts(all_whole=True)) if launch.found and launch.stopped is None and 0 < launch.left_out < self.allowance.words else None
                 return exact if exact is not None and exact.stopped is None else self._said(launch)
         launch = self._try(Cuts(all_whole=True))
         assert launch is not None
@@ -92,7 +92,7 @@ class _Prover:
         self.whole |= cuts.whole | proof.unsteady
         if proof.unsteady:
             return None
-        return Launch(findings.found, words, touches, proof if stopped is None else None, any(cut.at for cut in cuts.found), len(words), stopped)
+        return Launch(findings.found, words, touches, proof if stopped is None else None, _left_out(cuts), len(words), stopped)
 
     def _said(self, launch: Launch) -> Launch:
         """The launch with what could not be proved among its findings."""
@@ -108,6 +108,11 @@ class _Prover:
         message = f"not proved beyond {launch.length} words of a launch: those end in turn {turn} of {turns} of this loop, which {why}"
         findings.add("unproved", pc, self.image.inst(pc), message)
         return Launch(findings.found)
+
+
+def _left_out(cuts: Cuts) -> int:
+    """Words that a full replay would have more; of nested loops fewer than that."""
+    return sum(cut.leave_out // cut.period * (cut.at - cut.before) for cut in cuts.found if cut.at)
 
 
 def analyse(image: Image, entry: str | None, values: Mapping[str, int] | None, waste: bool, shortcuts: bool = True) -> list[Finding]:

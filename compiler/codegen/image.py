@@ -13,8 +13,8 @@ from compiler.codegen.views import LEVEL
 from compiler.packing import Store
 from compiler.source import SourceLine
 from compiler.tile.graph import Role, base, role
+from compiler.tile.outline import Tensor as Interface
 from compiler.tile.place import Placement
-from compiler.tile.tile import Tensor as Interface
 from compiler.tile.tile import Tiled
 from isa.chip import Chip
 from isa.errors import UnsupportedError

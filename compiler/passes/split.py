@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from compiler.module import copy_node, graph_module
+from compiler.module import copy_node, graph_module, new_node
 from compiler.passes.editor import Editor, aten, evaluate_fake, fake_mode, is_static, short_name
 
 _PREFIXES = ("p_", "b_", "c_")
@@ -51,12 +51,12 @@ def _pack(graph: fx.Graph, border: Sequence[fx.Node]) -> fx.Graph:
     needed = _ancestors(border)
     for node in graph.nodes:
         if (node.op == "placeholder" and node.meta.get("weight")) or (node in needed and is_static(node)):
-            remap[node] = copy_node(out, node, remap)
+            remap[node] = copy_node(out, node, remap, node.name if node.op == "placeholder" else short_name(node.target))
     results = []
     for node in border:
         value = remap[node]
         if not node.meta["val"].is_contiguous():
-            value = out.call_function(aten.clone.default, (value,), {"memory_format": torch.contiguous_format})
+            value = new_node(out, "call_function", aten.clone.default, (value,), {"memory_format": torch.contiguous_format}, "clone")
             value.meta = dict(remap[node].meta)
         results.append(value)
     out.output(tuple(results))
@@ -83,8 +83,8 @@ def _main(graph: fx.Graph, border: Sequence[fx.Node]) -> tuple[fx.Graph, tuple[s
     mode = fake_mode(graph)
     names = []
     for node in border:
-        holder = remap[node] = out.placeholder(_constant_name(node))
-        holder.meta = dict(node.meta)
+        holder = remap[node] = out.placeholder(constant_name(*_origin(node)))
+        holder.meta = {**node.meta, "packed_from": _origin(node)}
         if not node.meta["val"].is_contiguous():
             with mode:
                 holder.meta["val"] = node.meta["val"].contiguous()
@@ -108,8 +108,8 @@ def _own(graph: fx.Graph, node: fx.Node) -> fx.Node:
     return copy
 
 
-def _constant_name(node: fx.Node) -> str:
-    """The weight's name, with _q or _s for its quantized values or scales; else the node's own."""
+def _origin(node: fx.Node) -> tuple[str, str, bool]:
+    """The weight that a constant is made of, `_q` or `_s` for its quantized values or scales, and True; else an operation's name."""
     base, suffix = node, ""
     source: Any = node.args[0] if node.args else None
     if isinstance(source, fx.Node) and str(source.target) == "llmchip.quantize_rows.default":
@@ -117,9 +117,13 @@ def _constant_name(node: fx.Node) -> str:
         base = source.args[0]  # type: ignore[assignment]
     while base.target in (aten.reshape.default, aten.permute.default, aten._to_copy.default):
         base = base.args[0]  # type: ignore[assignment]
-    name = str(base.target) if base.op == "placeholder" else base.name
-    if base.op == "placeholder" and name.startswith(_PREFIXES):
-        name = name[2:]
+    weight = base.op == "placeholder"
+    return (str(base.target) if weight else short_name(base.target)), suffix, weight
+
+
+def constant_name(base: str, suffix: str, weight: bool) -> str:
+    """What a constant is called."""
+    name = base[2:] if weight and base.startswith(_PREFIXES) else base
     return f"w{name}{suffix}" if name[0].isdigit() else name + suffix
 
 

@@ -1,22 +1,24 @@
 """Emit a kernel: pick its cut, walk its blocks, call one emitter per operation."""
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import product
+from dataclasses import dataclass
+from itertools import islice, product
 from math import prod
 
 from torch import fx
 
 from compiler.tile import emit_elementwise as elementwise
 from compiler.tile import emit_matmul, emit_rows
+from compiler.tile.cost import cycles
 from compiler.tile.emitter import Cut, Emitter
-from compiler.tile.graph import Role, op_name, role, shape
+from compiler.tile.graph import Role, base, op_name, role, shape
 from compiler.tile.ir import Buffer, Op
 from compiler.tile.kernels import Kernel
 from compiler.tile.layout import Range
 from compiler.tile.storage import Storage
 from isa.chip import Chip
 from isa.errors import CompileError, UnsupportedError
-from isa.spec import Space
+from isa.spec import DMA_ENGINES, Space
 from isa.timing import ceil_div
 
 Emit = Callable[[Emitter, fx.Node], None]
@@ -45,23 +47,33 @@ EMIT: dict[str, Emit] = {
     **{f"{kind}_{name}": elementwise.binary(name) for kind in ("bitwise", "logical") for name in ("and", "or", "xor")},
 }
 
+HEAD_ROWS = 512  # rows per block of a projection that is cut by heads
 MIN_ROWS = 32  # rows per block at least, so that words stay long against their fixed costs
-MAX_POINTS = 512  # (head, query) pairs per block of attention, whose words are short
+
+@dataclass(frozen=True)
+class Tuning:
+    """What the search over tilings varies: (head, query) pairs per block of attention, rows per block of other kernels, and the share of
+    the memories to plan with."""
+
+    points: int = 512
+    rows: int = MIN_ROWS
+    share: float = 1.0
 
 
-def emit_kernel(kernel: Kernel, storage: Storage, cut: Cut, prefix: str, only_first: bool = False) -> Emitter:
-    """Emit every block (or the first, to measure it) of a kernel."""
+
+def emit_kernel(kernel: Kernel, storage: Storage, cut: Cut, prefix: str, part: Range | None = None, only: int | None = None) -> Emitter:
+    """Emit every block of a kernel, or of a part of its first dimension; of these the `only` first ones, to measure them."""
     e = Emitter(kernel, storage, cut, prefix)
-    for e.block, (ranges, e.group) in enumerate(product(blocks(kernel.domain, cut.rows), range(cut.groups))):
-        e.ranges, e.tiles, e.notes, e.skipped = ranges, {}, {}, set()
-        e.marks.append(len(e.ops))
-        for node in kernel.nodes:
-            name = op_name(node)
-            if name not in EMIT:
-                raise UnsupportedError(f"no instruction selection for {node.target}", node.name)
-            EMIT[name](e, node)
-        if only_first:
-            break
+    for ranges in islice(_part_blocks(kernel, cut.rows, part), only):
+        for e.group in range(cut.groups):
+            e.ranges, e.tiles, e.notes, e.skipped = ranges, {}, {}, set()
+            e.marks.append(len(e.ops))
+            for node in kernel.nodes:
+                name = op_name(node)
+                if name not in EMIT:
+                    raise UnsupportedError(f"no instruction selection for {node.target}", node.name)
+                EMIT[name](e, node)
+            e.block += 1
     return e
 
 
@@ -85,6 +97,14 @@ def blocks(domain: Sequence[int], rows: int) -> Iterator[tuple[Range, ...]]:
     for outer in product(*(range(n) for n in domain[:axis])):
         for low in range(0, domain[axis], even):
             yield (*((i, i + 1) for i in outer), (low, min(low + even, domain[axis])), *whole)
+
+
+def _part_blocks(kernel: Kernel, rows: int, part: Range | None) -> Iterator[tuple[Range, ...]]:
+    """The blocks of a kernel within a part of its first dimension."""
+    if part is None:
+        return blocks(kernel.domain, rows)
+    low, high = part
+    return (((a + low, b + low), *rest) for (a, b), *rest in blocks((high - low, *kernel.domain[1:]), rows))
 
 
 def peak_bytes(ops: Sequence[Op], space: Space, kept: set[Buffer], ignore: set[Buffer]) -> int:
@@ -143,53 +163,132 @@ def head_groups(kernel: Kernel, chip: Chip) -> int:
     return heads // per_group
 
 
-def cuts(kernel: Kernel, chip: Chip) -> Iterator[Cut]:
-    """Ways to cut a kernel, best first: whole weights and many rows, then narrower, then reloaded, then shallow."""
-    total = prod(kernel.domain)
-    matmuls = [n for n in kernel.nodes if op_name(n) == "matmul_i8"]
-    n = max((shape(m)[-1] for m in matmuls), default=1)
-    k = max((shape(m.args[0])[-1] for m in matmuls), default=1)  # type: ignore[arg-type]
-    most = MAX_POINTS if any(len(shape(m.args[1])) > 2 for m in matmuls) else block_rows(chip)  # type: ignore[arg-type]
-    rows = [r for r in (most >> i for i in range(10)) if 0 < r < 2 * total] or [1]
-    widest = min(slice_width(k, n, chip), n)
-    widths = [widest, *(w for w in (1024, 256, 64, 16) if w < widest)]
+def usual_cuts(kernel: Kernel, chip: Chip, tuning: Tuning, total: int) -> Iterator[list[Cut]]:
+    """Ways to cut a kernel in which everything is loaded once, best first, as families of ever narrower tiles of weights."""
+    shapes = _Shapes.of(kernel, chip)
     groups = head_groups(kernel, chip)
     if groups > 1:
-        yield Cut(min(MAX_POINTS, total), groups=groups)
-    if is_column_separable(kernel) and total > rows[0]:
-        for keep in (True, False):
-            for r in (1024, 512, 256, 128):
-                yield Cut(min(r, total), groups=ceil_div(n, slice_width(k, n, chip)), keep=keep)
-    for keep in (True, False) if matmuls else (True,):
-        for r in rows:
-            for width in widths if matmuls else (1 << 30,):
-                yield Cut(min(r, total), width, keep=keep)
-    for depth in (1024, 256, 64, 16):
-        if depth < k:
-            yield Cut(1, 16, depth, keep=False)
+        yield [Cut(min(HEAD_ROWS, total), groups=groups)]
+    if is_column_separable(kernel) and total > block_rows(chip):
+        groups = ceil_div(shapes.n, slice_width(shapes.k, shapes.n, chip))
+        yield from ([Cut(min(r, total), groups=groups, keep=keep)] for keep in (True, False) for r in (1024, 512, 256, 128))
+    yield shapes.family(min(tuning.points if shapes.batched else tuning.rows, total), True)
 
 
-def fit(kernel: Kernel, storage: Storage, chip: Chip, resident: int, prefix: str, share: float) -> Cut:
-    """The best cut that fits beside `resident` bytes of SRAM: with two blocks in flight if possible, else with one.
+def other_cuts(kernel: Kernel, chip: Chip, tuning: Tuning, total: int) -> Iterator[list[Cut]]:
+    """Ways to cut a kernel that does not fit so: few rows at a time, or many with weights loaded again for each block."""
+    shapes = _Shapes.of(kernel, chip)
+    most = tuning.points if shapes.batched else tuning.rows
+    yield from (shapes.family(most >> i, True) for i in range(10) if 0 < most >> i < 2 * total)
+    if shapes.k:
+        yield from (shapes.family(min(r, total), False) for r in (1 << i for i in range(10)) if r < 2 * total)
+        yield [Cut(1, 16, depth, keep=False) for depth in (1024, 256, 64, 16) if depth < shapes.k]
 
-    `share` shrinks the budget when the plan failed before. Raises CompileError when nothing fits.
-    """
-    homes = {layout.buffer for layout in storage.homes.values()}
-    free = chip.sram.bytes - resident
-    measured: list[tuple[Cut, int, int, int]] = []
-    for copies in (2, 1):
-        for index, cut in enumerate(cuts(kernel, chip)):
-            if index == len(measured):
-                e = emit_kernel(kernel, storage, cut, prefix, only_first=True)
-                kept = sum(-(-b.bytes // 64) * 64 for b in e.kept) if cut.keep else 0
-                peak = peak_bytes(e.ops, Space.SRAM, e.kept if cut.keep else set(), homes)
-                measured.append((cut, kept * cut.groups, peak - kept, peak_bytes(e.ops, Space.ACC, set(), homes)))
-            cut, kept, moving, acc = measured[index]
-            if kept + copies * moving <= free * share and copies * acc <= chip.acc.bytes * share:
-                return cut
-    raise CompileError(
-        f"the smallest tile of {kernel.nodes[-1].name} needs {min(k + m for _, k, m, _ in measured)} bytes of SRAM and "
-        f"{min(a for *_, a in measured)} of ACC; chip '{chip.name}' has {free} of {chip.sram.bytes} free and {chip.acc.bytes}",
-        f"kernel {prefix.rstrip('.')} {kernel}",
-        "use a chip with a larger scratchpad",
-    )
+
+@dataclass(frozen=True)
+class _Shapes:
+    """The widest and deepest matmul of a kernel, 0 if it has none, and the widths that tiles of its weights may have."""
+
+    n: int
+    k: int
+    batched: bool
+    widths: tuple[int, ...]
+
+    @staticmethod
+    def of(kernel: Kernel, chip: Chip) -> "_Shapes":
+        matmuls = [n for n in kernel.nodes if op_name(n) == "matmul_i8"]
+        if not matmuls:
+            return _Shapes(0, 0, False, (1 << 30,))
+        n, k = max(shape(m)[-1] for m in matmuls), max(shape(m.args[0])[-1] for m in matmuls)  # type: ignore[arg-type]
+        widest = min(slice_width(k, n, chip), n)
+        batched = any(len(shape(m.args[1])) > 2 for m in matmuls)  # type: ignore[arg-type]
+        return _Shapes(n, k, batched, (widest, *(w for w in (1024, 256, 64, 16) if w < widest)))
+
+    def family(self, rows: int, keep: bool) -> list[Cut]:
+        return [Cut(rows, width, keep=keep) for width in self.widths]
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that a cut needs: weights that stay, what a block takes beside them, accumulators."""
+
+    kept: int
+    moving: int
+    acc: int
+
+    def fits(self, copies: int, free: float, acc: float) -> bool:
+        """With so many blocks in flight."""
+        return self.kept + copies * self.moving <= free and copies * self.acc <= acc
+
+
+class Fitter:
+    """Finds the cuts of kernels, and remembers what it has measured."""
+
+    def __init__(self, chip: Chip) -> None:
+        self.chip = chip
+        self.needs: dict[object, Need] = {}
+        self.costs: dict[object, int] = {}
+
+    def fit(self, kernel: Kernel, storage: Storage, resident: int, prefix: str, tuning: Tuning, part: Range | None) -> Cut:
+        """The first usual cut that fits beside `resident` bytes of SRAM, or else of the others that with which the busiest engine has least to do.
+
+        With two blocks in flight if possible, else with one. Raises CompileError when nothing fits.
+        """
+        chip = self.chip
+        free, acc = (chip.sram.bytes - resident) * tuning.share, chip.acc.bytes * tuning.share
+        total = prod(kernel.domain) if part is None else prod(kernel.domain[1:]) * (part[1] - part[0])
+        usual, others = list(usual_cuts(kernel, chip, tuning, total)), list(other_cuts(kernel, chip, tuning, total))
+        key = (prefix, part, tuple(storage.homes[n].buffer.space for n in _outside(kernel) if n in storage.homes))
+        for copies in (2, 1):
+            for families in (usual, others):
+                found = []
+                for family in families:
+                    fitting = (cut for cut in family if self._need(key, kernel, storage, cut, prefix, part).fits(copies, free, acc))
+                    found += list(islice(fitting, 1))
+                    if found and families is usual:
+                        return found[0]
+                if found:
+                    return min(found, key=lambda cut: self._cost(key, kernel, storage, cut, prefix, part))
+        needs = [self._need(key, kernel, storage, cut, prefix, part) for family in (*usual, *others) for cut in family]
+        raise CompileError(
+            f"the smallest tile of {kernel.nodes[-1].name} needs {min(n.kept + n.moving for n in needs)} bytes of SRAM and "
+            f"{min(n.acc for n in needs)} of ACC; chip '{chip.name}' has {chip.sram.bytes - resident} of {chip.sram.bytes} free and {chip.acc.bytes}",
+            f"kernel {prefix.rstrip('.')} {kernel}",
+            "use a chip with a larger scratchpad",
+        )
+
+    def _need(self, key: object, kernel: Kernel, storage: Storage, cut: Cut, prefix: str, part: Range | None) -> Need:
+        """Memory, measured on the first block."""
+        if (key, cut) not in self.needs:
+            homes = {layout.buffer for layout in storage.homes.values()}
+            e = emit_kernel(kernel, storage, cut, prefix, part, only=1)
+            ops = e.ops[: e.marks[1]] if len(e.marks) > 1 else e.ops
+            touched = {ref.buffer for op in ops for ref in op.views if ref is not None}
+            kept = e.kept & touched if cut.keep else set()
+            held = sum(-(-b.bytes // 64) * 64 for b in kept)
+            peak = peak_bytes(ops, Space.SRAM, kept, homes)
+            self.needs[key, cut] = Need(held * cut.groups, peak - held, peak_bytes(ops, Space.ACC, set(), homes))
+        return self.needs[key, cut]
+
+    def _cost(self, key: object, kernel: Kernel, storage: Storage, cut: Cut, prefix: str, part: Range | None) -> int:
+        """Cycles of the busiest engine, from the first two blocks: the others are like the second."""
+        if (key, cut) not in self.costs:
+            e = emit_kernel(kernel, storage, cut, prefix, part, only=2)
+            border = e.marks[cut.groups] if len(e.marks) > cut.groups else len(e.ops)
+            once, again = _busy(e.ops[:border], self.chip), _busy(e.ops[border:], self.chip)
+            count = sum(1 for _ in _part_blocks(kernel, cut.rows, part))
+            self.costs[key, cut] = max(once[engine] + (count - 1) * again[engine] for engine in once)
+        return self.costs[key, cut]
+
+
+def _outside(kernel: Kernel) -> list[fx.Node]:
+    """Values that a kernel reads or makes."""
+    return list(dict.fromkeys([*kernel.nodes, *(base(operand) for node in kernel.nodes for operand in node.all_input_nodes)]))
+
+
+def _busy(ops: Sequence[Op], chip: Chip) -> dict[str, int]:
+    """Cycles of each engine; the DMA queues share one bus."""
+    busy = dict.fromkeys(("bus", "mxu", "vec", "act"), 0)
+    for op in ops:
+        busy["bus" if op.row.engine in DMA_ENGINES else op.row.engine.value] += cycles(op, chip)
+    return busy

@@ -44,7 +44,8 @@ class Nodes:
         for number in sorted(range(len(debug.spans)), key=lambda n: debug.spans[n].first - debug.spans[n].end):
             span = debug.spans[number]
             first, end = max(span.first // WORD_BYTES, 0), min(span.end // WORD_BYTES, words)
-            self._span[first:end] = [number] * max(end - first, 0)
+            if first < end:
+                self._span[first:end] = [number] * (end - first)
 
     def number(self, name: str) -> int:
         if name not in self.numbers:

@@ -77,6 +77,7 @@ D.files.forEach((file, f) => {
       : {cls: "gap", html: () => '<span class="num">⋯</span>'});
   });
 });
+const isLine = node => node.status === "line";  // of a hand-written program: its source says it all
 const quiet = node => node.status === "view" || node.status === "constant";
 const graphRows = D.nodes.map((node, n) => ({
   cls: "link" + (quiet(node) ? " dark" : ""), nodes: [n], text: node.name + " " + node.op, hidden: () => quiet(node) && !$("quiet").checked && !graphKept.has(n),
@@ -84,12 +85,14 @@ const graphRows = D.nodes.map((node, n) => ({
 }));
 const graphKept = new Set();  // nodes shown although they are views or constants
 const codeRows = [], wordRow = [], enginesOff = new Set();
+let shown = "";  // the label that the lines stand under
 D.code.forEach((word, i) => {
   const indent = "  ".repeat(word[DEPTH]), before = i ? D.code[i - 1][NODES][0] : undefined;
   word[ENTRIES].split(" ").filter(Boolean).forEach(name => codeRows.push({cls: "head", html: () => `${hex(i * D.wordBytes)} &lt;${esc(name)}&gt;:`}));
   if (word[NODES].length && word[NODES][0] !== before) {
-    const node = D.nodes[word[NODES][0]], more = word[NODES].length - 1;
-    codeRows.push({cls: "head link", nodes: word[NODES], hidden: () => enginesOff.size > 0 && enginesOff.size === D.engines.length,
+    const node = D.nodes[word[NODES][0]], more = word[NODES].length - 1, label = isLine(node) ? node.origins.join("") : "";
+    if (isLine(node)) { if (label !== shown && !word[ENTRIES].split(" ").includes(label)) codeRows.push({cls: "head", html: () => `${indent}; ${esc(label)}`}); shown = label; }
+    else codeRows.push({cls: "head link", nodes: word[NODES], hidden: () => enginesOff.size > 0 && enginesOff.size === D.engines.length,
       html: () => `${indent}; ${esc(node.name)} <span class="kind">${esc(node.op)}${more ? ` and ${more} more in this loop` : ""}</span>`});
   }
   wordRow.push(codeRows.length);
@@ -144,8 +147,8 @@ function details(nodes, word) {
   }
   nodes.slice(0, 12).forEach(n => {
     const node = D.nodes[n], words = wordsOf[home(n)], buffers = twins[n].flatMap(twin => buffersOf[twin]);
-    say("node", `<b>${link(n)}</b> = ${esc(node.op)} ${esc(node.type)}`); say("status", esc(node.status + (node.reason ? ": " + node.reason : "")));
-    say("source", node.place ? esc(node.place + ": " + node.code) : ""); say("captured as", node.origins.map(esc).join(", ")); say("made by", node.passes.map(esc).join(", "));
+    say("node", `<b>${link(n)}</b> = ${esc(node.op)} ${esc(node.type)}`); say("status", isLine(node) ? "" : esc(node.status + (node.reason ? ": " + node.reason : "")));
+    say("source", node.place ? esc(node.place + ": " + node.code) : ""); say(isLine(node) ? "label" : "captured as", node.origins.map(esc).join(", ")); say("made by", node.passes.map(esc).join(", "));
     say("fused from", node.fused.length ? [...node.fused, node.name].map(named).join(", ") : "");
     say("words", words.length ? `${words.length}, first at ${hex(words[0] * D.wordBytes)}, last at ${hex(words[words.length - 1] * D.wordBytes)}` : "none");
     say("buffers", buffers.slice(0, 8).map(b => { const p = D.plan[b]; return `${p[SPACE]} ${hex(p[OFFSET])}, ${size(p[BYTES])}: ${esc(p[NAME])}`; }).join("<br>") + (buffers.length > 8 ? `<br>and ${buffers.length - 8} more` : ""));
@@ -232,13 +235,14 @@ Map_.spaces.forEach(space => {
 
 // Header: facts, engines, search.
 const counts = D.engines.map((_, e) => D.code.filter(w => w[ENGINE] === e).length);
-$("facts").textContent = `ISA version ${D.isa}, chip ${D.chip}, ${D.words} words, ${D.nodes.length} nodes, ${D.plan.length} buffers`;
+$("facts").textContent = `ISA version ${D.isa}, chip ${D.chip}, ${D.words} words, ${D.nodes.length} ${D.nodes.length && D.nodes.every(isLine) ? "lines" : "nodes"}, ${D.plan.length} buffers`;
 D.engines.forEach((name, e) => {
   const button = document.createElement("button");
   button.textContent = `${name} ${counts[e]}`; button.style.setProperty("--c", color(e)); button.setAttribute("aria-pressed", "true"); button.title = `show or hide the words of ${name}`;
   button.onclick = () => { enginesOff.has(e) ? enginesOff.delete(e) : enginesOff.add(e); button.setAttribute("aria-pressed", String(!enginesOff.has(e))); panes.code.layout(); };
   $("engines").append(button);
 });
+if (D.nodes.length && D.nodes.every(isLine)) { document.body.classList.add("lines"); document.querySelector("#source h2").textContent = "Source"; }
 document.body.classList.toggle("bare", !D.nodes.length);  // a program without a debug map has no source and no graph
 $("quiet").onchange = () => panes.graph.layout();
 let matches = [], current = -1;

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -11,8 +12,10 @@ from steady_random import image as random_image
 
 from isa.asm import assemble
 from isa.check import check, lint
+from isa.courses import _meet_later
 from isa.cuts import Cuts
-from isa.prove import LAUNCHES, MAX_WORDS, PER_WORD, analyse, limit_of
+from isa.prove import LAUNCHES, PER_WORD, analyse, limit_of
+from isa.shadow import Run
 from isa.trace import trace
 
 EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "40"))
@@ -128,23 +131,24 @@ def test_nested_loops_are_proved_by_induction() -> None:
     assert check(assemble(text)) == []
 
 
+BEHIND = "vset v=v4, space=dram, region=out, dtype=f32, base={base}\nlda d=v2, a=v4, rows=1, cols=16 @ {waits}"
+
+
 @pytest.mark.parametrize(
-    ("changed", "kind"),
-    [({"load": "sto<=2"}, "race"), ({"store": "lda<=0"}, "race"), ({"behind": "vset v=v4, space=dram, region=out, dtype=f32, base=0x1000\nlda d=v2, a=v4, rows=1, cols=16"}, "race")],
+    "changed", [{"load": "sto<=2"}, {"store": "lda<=0"}, {"behind": BEHIND.format(base="0x1000", waits="vec<=0")}], ids=["load", "store", "behind"]
 )
-def test_races_in_and_behind_a_long_loop_are_found(changed: dict[str, str], kind: str) -> None:
+def test_races_in_and_behind_a_long_loop_are_found(changed: dict[str, str]) -> None:
     """Breaks when turns that are left out hide what they touch from the words behind the loop."""
-    assert kind in {finding.kind for finding in check(assemble(tiles(1 << 20, **changed)))}
+    assert "race" in {finding.kind for finding in check(assemble(tiles(1 << 20, **changed)))}
 
 
 def test_bytes_that_no_turn_writes_are_missed() -> None:
     """Breaks when turns that are left out are taken to write everything."""
-    text = tiles(1000).replace("vset v=v3, space=dram, region=out, dtype=f32, base=0\nvinc v=v3, level=0, inc=64", "vset v=v3, space=dram, region=out, dtype=f32, base=0\nvinc v=v3, level=0, inc=64, div=2")
-    assert {finding.kind for finding in check(assemble(text))} == {"output"}
-    behind = "vset v=v4, space=dram, region=out, dtype=f32, base=0x1f00\nlda d=v2, a=v4, rows=1, cols=16 @ sto<=0"
-    assert replayed(tiles(1000, behind=behind)) < 400 and check(assemble(tiles(1000, behind=behind))) == []
-    half = text.replace("halt", f"{behind.replace('0x1f00', '0xf000')}\nhalt")
-    assert {finding.kind for finding in check(assemble(half))} == {"output", "uninitialized"}
+    behind = BEHIND.format(base="0xf000", waits="sto<=0")
+    text = tiles(1000, store="vec<=0, sto<=0", behind=behind)
+    assert replayed(text) < 400 and check(assemble(text)) == []
+    half = "inc=64, div=2\nloop"
+    assert {finding.kind for finding in check(assemble(text.replace("inc=64\nloop", half)))} == {"output", "uninitialized"}
 
 
 @pytest.mark.parametrize(
@@ -154,21 +158,23 @@ def test_bytes_that_no_turn_writes_are_missed() -> None:
         ("sto d=v3, a=v2, rows=1, cols=32 @ vec<=0", "another turn touches"),
     ],
 )
-def test_what_cannot_be_proved_is_said(more: str, reason: str) -> None:
+def test_what_cannot_be_proved_is_said(more: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when a program that is too long to be replayed passes in silence, or costs without bound."""
+    monkeypatch.setattr("isa.prove.MAX_WORDS", 1 << 12)
     image = assemble(tiles(TURNS, load="sto<=0, vec<=0, lda<=0", more=more))
     found = [finding for finding in lint(image) if finding.kind == "unproved"]
     assert len(found) == 1 and found[0].severity == "error" and found[0].instruction.startswith("loop")
     assert f"of {TURNS} of this loop" in found[0].message and reason in found[0].message
 
 
-def test_the_replay_is_bounded_over_all_launches() -> None:
+def test_the_replay_is_bounded_over_all_launches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when each entry of a program may cost as much again."""
+    monkeypatch.setattr("isa.prove.MAX_WORDS", 1 << 12)
     text = tiles(TURNS, more="salu f=add, d=s1, a=s1, bi=1, imm=1")
     text = text.replace(".entry name=main, pc=0\n", "").replace(".output", ".entry name=main, pc=0\n.output")
     image = assemble(text + "".join(f".entry name=e{i}, pc=0\n" for i in range(9)))
     found = [finding.message for finding in check(image) if finding.kind == "unproved"]
-    assert limit_of(image) == MAX_WORDS + PER_WORD * image.words and 1 < LAUNCHES < 9
+    assert limit_of(image) == (1 << 12) + PER_WORD * image.words and 1 < LAUNCHES < 9
     assert any("took too long" in message for message in found)
 
 
@@ -193,3 +199,60 @@ def test_random_loops_have_the_verdict_of_the_whole_replay(block: int) -> None:
         image = random_image(seed)
         whole = analyse(image, None, None, waste=False, shortcuts=False)
         assert {(f.kind, f.pc) for f in check(image)} == {(f.kind, f.pc) for f in whole}, f"steady_random.image({seed})"
+
+
+# Stores move through scratch memory; whatever else touches block MEETS of it can only be met in that turn. Nothing waits for anything of that.
+MEETING = """
+.region in bytes=0x4000
+.region scratch bytes=0x4000
+.entry name=main, pc=0
+vset v=v1, space=dram, region=in, dtype=f32, base=0
+vset v=v2, space=sram, dtype=f32, base=0
+vset v=v3, space=dram, region=scratch, dtype=f32, base=0
+vset v=v4, space=dram, region=scratch, dtype=f32, base={meets}
+vset v=v5, space=sram, dtype=f32, base=0x8000
+lda d=v2, a=v1, rows=1, cols=4096
+sto d=v3, a=v2, rows=1, cols=4096 @ lda<=0
+fence
+vinc v=v3, level=0, inc=64
+vinc v=v4, level=0, inc={slow}
+{ahead}
+loop level=0, len=end, count=200
+  sto d=v3, a=v2, rows=1, cols=16
+  {inside}
+end: {behind}
+halt
+"""
+MET = {
+    "inside": "lda d=v5, a=v4, rows=1, cols=16 @ lda<=0", "ahead": "sto d=v4, a=v2, rows=1, cols=16", "behind": "lda d=v5, a=v4, rows=1, cols=16",
+    "overtaken": "lda d=v5, a=v4, rows=1, cols=16 @ lda<=0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", MET)
+@pytest.mark.parametrize("turn", [0, 24, 25, 60, 150, 197, 198, 199, 200, 210])
+def test_words_that_meet_in_one_turn_only_race_there(place: str, turn: int) -> None:
+    """Breaks when the turns left out are not looked at: for each other, for words before the loop, or by words behind it."""
+    words = dict.fromkeys(MET, "nop") | {"inside" if place == "overtaken" else place: MET[place]}
+    slow = 32 if place == "overtaken" else 0
+    image = assemble(MEETING.format(meets=turn * (64 - slow), slow=slow, **words))
+    whole = analyse(image, None, None, waste=False, shortcuts=False)
+    assert {(f.kind, f.pc) for f in check(image)} == {(f.kind, f.pc) for f in whole}
+    assert {f.kind for f in whole} == ({"race"} if turn < 200 or place == "overtaken" else set())
+
+
+@given(st.integers(0, 10_000))
+def test_blocks_that_meet_in_another_turn_are_found(seed: int) -> None:
+    """Breaks when the arithmetic of moving blocks differs from their bytes."""
+    rng = Random(seed)
+
+    def run() -> Run:
+        return rng.randrange(0, 60), rng.randint(1, 3), rng.choice((0, 9, 40)), rng.randint(1, 4), rng.choice((0, 5, 12)), rng.randint(1, 9)
+
+    def touched(block: Run, offset: int) -> set[int]:
+        first, planes, plane_stride, rows, row_stride, width = block
+        return {first + offset + p * plane_stride + r * row_stride + i for p in range(planes) for r in range(rows) for i in range(width)}
+
+    a, b, drift, most = run(), run(), rng.randint(1, 30), rng.randint(1, 12)
+    expected = any(touched(a, turn * drift) & touched(b, 0) for turn in range(-most, most + 1) if turn)
+    assert _meet_later(a, b, drift, most) == expected

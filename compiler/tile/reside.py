@@ -1,0 +1,124 @@
+"""Reside: a home for every value between kernels, SRAM where it fits and SCRATCH in DRAM where not, and the cut of every kernel."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import fx
+
+from compiler.tile.emit import Fitter, Tuning
+from compiler.tile.emitter import Cut
+from compiler.tile.graph import Role, base, computing, dtype, role, shape
+from compiler.tile.ir import Buffer
+from compiler.tile.kernels import Kernel
+from compiler.tile.layout import dense
+from compiler.tile.loops import Repeat
+from compiler.tile.outline import Outline
+from compiler.tile.storage import Storage, stored_order
+from compiler.tile.strips import Strip, find_strips, inner_sizes, part_storage, size_of
+from isa.errors import CompileError
+from isa.spec import Region, Space
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Homes of all values, the strips, and the cut of every kernel."""
+
+    storage: Storage
+    strips: tuple[Strip, ...]
+    cuts: tuple[Cut, ...]
+
+
+def reside(outline: Outline, fitter: Fitter, tuning: Tuning) -> Cuts:
+    """Give every value between kernels a home, and find each kernel's cut beside what is resident.
+
+    Small and short-lived values first. A kernel that does not fit evicts the largest value alive. Raises CompileError when a kernel
+    fits in no way.
+    """
+    chip = fitter.chip
+    kernels, live, repeat = outline.kernels, outline.live, outline.repeat
+    storage = Storage(dict(outline.storage.homes))
+    strips = find_strips(outline, chip, tuning.share)
+    loose = [n for n in live if n not in storage.homes]
+    size = {n: size_of(n) for n in loose} | dict(inner_sizes(strips))
+    inner = {node for strip in strips for node in strip.inner}
+    resident = [0] * (len(kernels) + 1)
+    limit = int(chip.sram.bytes * tuning.share) // (8 if inner else 2)  # what waits for its part takes little room
+    for node in sorted(loose, key=lambda n: (n not in inner, size[n] * (live[n][1] - live[n][0] + 1))):
+        first, last = live[node]
+        fits = node in inner or all(resident[i] + size[node] <= limit for i in range(first, last + 1))
+        _set_home(storage, node, Space.SRAM if fits else Space.DRAM, size[node], repeat)
+        for i in range(first, last + 1) if fits else ():
+            resident[i] += size[node]
+    if not inner:
+        _overwrite(kernels, live, storage, repeat, resident, size)
+    found: list[Cut] = []
+    while len(found) < len(kernels):
+        index = len(found)
+        strip = next(s for s in strips if s.first <= index < s.end)
+        try:
+            own = part_storage(storage, strip, 0)
+            found.append(fitter.fit(kernels[index], own, resident[index], f"k{index}.", tuning, next(strip.ranges(kernels[index]))))
+        except CompileError:
+            inside = [n for n in loose if storage.homes[n].buffer.space is Space.SRAM and live[n][0] <= index <= live[n][1]]
+            if not inside:
+                raise
+            victim = max(inside, key=lambda n: size[n])
+            _set_home(storage, victim, Space.DRAM, size[victim], repeat)
+            for i in range(live[victim][0], live[victim][1] + 1):
+                resident[i] -= size[victim]
+            found = found[: live[victim][0]]
+    return Cuts(storage, tuple(strips), tuple(found))
+
+
+def _overwrite(
+    kernels: Sequence[Kernel],
+    live: Mapping[fx.Node, tuple[int, int]],
+    storage: Storage,
+    repeat: Repeat | None,
+    resident: list[int],
+    size: Mapping[fx.Node, int],
+) -> None:
+    """Let a value live in the home of another of its kind that nobody needs meanwhile: the residual stream stays in one place.
+
+    It may begin in the kernel that reads the other for the last time, block by block, before it writes; and likewise end
+    in the kernel that writes the other's next value.
+    """
+    if repeat is None:
+        return
+    for old, new in repeat.carried.items():
+        home, own = storage.homes[new], live[new]
+        written = next(i for i, k in enumerate(kernels) if computing(new) in k.members)
+        last = max((i for i, k in enumerate(kernels) if i <= written and any(base(n) is old for m in k.nodes for n in m.all_input_nodes)), default=written)
+        for value, (first, end) in live.items():
+            twin = storage.homes[value].strides == home.strides and dtype(value) is dtype(new) and shape(value) == shape(new)
+            inside = own[0] <= last <= first <= end <= written
+            if value in (old, *repeat.carried.values()) or not twin or not inside or home.buffer.space is not Space.SRAM:
+                continue
+            if (first > last or _read_before_written(kernels[first], old, value)) and (end < written or _read_before_written(kernels[end], value, new)):
+                if storage.homes[value].buffer.space is Space.SRAM:
+                    for i in range(first, end + 1):
+                        resident[i] -= size[value]
+                for node in (value, *repeat.instances.get(value, ())):
+                    storage.homes[node] = home
+                last = end
+
+
+def _read_before_written(kernel: Kernel, read: fx.Node, written: fx.Node) -> bool:
+    """Whether every block of `kernel` has read its part of `read`, and no more, when it writes its part of `written`."""
+    order = {node: i for i, node in enumerate(kernel.nodes)}
+    for node in kernel.nodes:
+        for operand in node.all_input_nodes:
+            if base(operand) is read:
+                whole = operand is not read or shape(read)[: len(kernel.domain)] != kernel.domain or role(node) in (Role.MATMUL, Role.GATHER)
+                if whole or order[node] > order[computing(written)]:
+                    return False
+    return True
+
+
+def _set_home(storage: Storage, node: fx.Node, space: Space, size: int, repeat: Repeat | None) -> None:
+    """Give a value its home, and those that share it: its counterparts in the other iterations, what it is carried from."""
+    buffer = Buffer(f"v.{node.name}", space, size, Region.SCRATCH)
+    home = dense(buffer, dtype(node), shape(node), stored_order(node))
+    sharing = [node] if repeat is None else [node, *repeat.instances.get(node, ()), *(old for old, new in repeat.carried.items() if new is node)]
+    for other in sharing:
+        storage.homes[other] = home
