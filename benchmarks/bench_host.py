@@ -1,6 +1,6 @@
 """How fast the tools are for the person who waits: `make bench-host` prints the table and stores it under benchmarks/results/.
 
-    python -m benchmarks.bench_host [--threads N] [--runs N] [--only NAME] [--growth]
+    python -m benchmarks.bench_host [--threads 1,2] [--runs N] [--only NAME] [--growth]
 """
 
 import argparse
@@ -49,6 +49,8 @@ LINES = (
     Line("first call without Dynamo and AOT ÷ inductor's", "first-call", lambda f: f["ratio"], 0.5, "",
          lambda f: f"{f['seconds']:.1f} / {f['inductor_seconds']:.1f} s"),
     Line("compile 24 layers ÷ 12 layers (CPU)", "layers", lambda f: f["cpu_ratio"], 1.3, "", lambda f: f"wall {f['ratio']:.2f}"),
+    Line("peak memory of compiling to a file ÷ float weights", "compile-memory", lambda f: f["ratio"], 2, "",
+         lambda f: f"{f['bytes'] >> 20} / {f['weight_bytes'] >> 20} MiB, the model's own weights included"),
     Line("peak memory of running ÷ image", "memory", lambda f: f["ratio"], 6, "", lambda f: f"{f['bytes'] >> 20} / {f['image_bytes'] >> 20} MiB"),
     Line("torch.compile call beyond the emulation", "overhead", lambda f: f["milliseconds"], 2, "ms"),
 )  # fmt: skip
@@ -65,41 +67,51 @@ def measure(name: str, threads: int, runs: int) -> Figures:
     return found
 
 
-def table(found: dict[str, Figures], threads: int, runs: int) -> str:
+def table(found: dict[str, dict[str, Figures]], runs: int) -> str:
+    """One column per number of threads; details are those of the first."""
+    counts = sorted(found, key=int)
+    columns = [f"{count} thread{'s' if count != '1' else ''}" for count in counts]
     lines = [
-        f"Threads: {threads}, for PyTorch and for the emulator. Median of {runs} pairs; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.",
+        f"Threads: {' and '.join(counts)}, for PyTorch and for the emulator alike.",
+        f"Median of {runs} pairs; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.",
         f"{platform.platform()}, Python {platform.python_version()}. Ratios are of CPU time, which other jobs disturb least; wall clock beside them.",
-        "", "| figure | measured | reach | detail |", "|---|---|---|---|",
+        "", f"| figure | {' | '.join(columns)} | reach | detail |", "|---|" + "---|" * (len(columns) + 2),
     ]  # fmt: skip
     for line in LINES:
-        if line.measurement in found:
-            figures = found[line.measurement]
-            value = line.figure(figures)
-            reach = "" if line.reach == float("inf") else f"≤ {line.reach:g} {line.unit} {'yes' if value <= line.reach else 'NO'}"
-            lines.append(f"| {line.title} | {value:.2f} {line.unit} | {reach} | {line.detail(figures)} |")
+        figures = {count: found[count][line.measurement] for count in counts if line.measurement in found[count]}
+        if not figures:
+            continue
+        values = {count: line.figure(entry) for count, entry in figures.items()}
+        cells = [f"{values[count]:.2f} {line.unit}".strip() if count in values else "" for count in counts]
+        met = "yes" if all(value <= line.reach for value in values.values()) else "NO"
+        reach = "" if line.reach == float("inf") else f"≤ {line.reach:g} {line.unit} {met}".replace("  ", " ")
+        details = "; ".join(dict.fromkeys(filter(None, (line.detail(entry) for entry in figures.values()))))
+        lines.append(f"| {line.title} | {' | '.join(cells)} | {reach} | {details} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", default="1,2", help="numbers of threads to measure with, separated by commas")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--only", action="append", choices=sorted(MEASUREMENTS))
     parser.add_argument("--growth", action="store_true", help="curves over layers, sequence, batch and hidden size (long)")
     given = parser.parse_args()
+    counts = given.threads.split(",")
     if given.growth:
         from benchmarks.growth import main as growth
 
-        growth(given.threads)
+        growth(int(counts[0]))
         return
     path = RESULTS / "host.json"
-    found: dict[str, Figures] = json.loads(path.read_text())["figures"] if given.only and path.exists() else {}
-    for name in given.only or MEASUREMENTS:
-        print(f"{name} …", file=sys.stderr, flush=True)
-        found[name] = measure(name, given.threads, given.runs)
-    text = table(found, given.threads, given.runs)
+    found: dict[str, dict[str, Figures]] = json.loads(path.read_text())["figures"] if given.only and path.exists() else {}
     RESULTS.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"threads": given.threads, "runs": given.runs, "figures": found}, indent=1) + "\n")
+    for count in counts:
+        for name in given.only or MEASUREMENTS:
+            print(f"{name}, {count} thread(s) …", file=sys.stderr, flush=True)
+            found.setdefault(count, {})[name] = measure(name, int(count), given.runs)
+            path.write_text(json.dumps({"runs": given.runs, "figures": found}, indent=1) + "\n")
+    text = table(found, given.runs)
     (RESULTS / "host.md").write_text(text)
     print(text)
 

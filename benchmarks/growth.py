@@ -19,13 +19,17 @@ AXES: dict[str, tuple[int, ...]] = {
     "hidden": (128, 256, 512, 1024, 2048),
 }
 USUAL = {"layers": 2, "sequence": 128, "batch": 1, "hidden": 256}
-FIGURES = ("compile_seconds", "emulation_milliseconds", "peak_bytes")
+FIGURES = {  # title, factor and unit to show it in
+    "compile_seconds": ("compile", 1.0, "s"),
+    "emulation_milliseconds": ("emulation", 1.0, "ms"),
+    "peak_bytes": ("memory", 2.0**-20, "MiB"),
+}
 RESULTS = Path(__file__).parent / "results"
 
 
 def point(axis: str, value: int) -> dict[str, float]:
     """CPU time of compiling (passes and packing) and of a launch by plan, and the process's peak memory."""
-    os.environ["LLMCHIP_CACHE"] = os.environ.get("LLMCHIP_CACHE", "off")
+    os.environ["LLMCHIP_CACHE"] = "off"
     from benchmarks.measure import bert, inputs, timed
     from compiler.frontend.capture import capture
     from compiler.pipeline import compile_captured
@@ -51,33 +55,64 @@ def exponent(xs: list[float], ys: list[float]) -> float:
     return sum((a - mean_u) * (b - mean_v) for a, b in zip(u, v, strict=True)) / sum((a - mean_u) ** 2 for a in u)
 
 
-def curve(values: list[float]) -> str:
-    """The points as bars, on a logarithmic scale."""
-    low, high = math.log(min(values)), math.log(max(values))
-    return "".join("▁▂▃▄▅▆▇█"[round(7 * (math.log(v) - low) / (high - low or 1))] for v in values)
+Found = dict[str, dict[str, dict[str, float]]]
+
+
+def table(found: Found, threads: int) -> str:
+    lines = [
+        f"Two layers of hidden size 256, 128 tokens, batch 1, and one of these at a time; {threads} thread(s); CPU time.",
+        "The exponent is the slope of the upper half of the points, both axes logarithmic: 1 is linear.", "",
+    ]  # fmt: skip
+    for axis, points in found.items():
+        lines += [f"| {axis} | " + " | ".join(points) + " | exponent |", "|---|" + "---|" * (len(points) + 1)]
+        for figure, (title, scale, unit) in FIGURES.items():
+            ys = [entry[figure] for entry in points.values()]
+            shown = " | ".join(f"{y * scale:.3g}" for y in ys)
+            lines.append(f"| {title}, {unit} | {shown} | {exponent([float(v) for v in points], ys):.2f} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def draw(found: Found, path: Path) -> None:
+    """All curves: a column per axis, a row per figure, logarithmic both ways, with a line of slope 1 to compare with."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "growth"  # the same figures give the same file
+    from matplotlib import pyplot
+
+    figure, plots = pyplot.subplots(len(FIGURES), len(found), figsize=(3.2 * len(found), 2.6 * len(FIGURES)), layout="constrained", squeeze=False)
+    for column, (axis, points) in enumerate(found.items()):
+        xs = [float(value) for value in points]
+        for row, (name, (title, scale, unit)) in enumerate(FIGURES.items()):
+            ys, plot = [entry[name] * scale for entry in points.values()], plots[row][column]
+            plot.loglog(xs, ys, "o-", color="#2a6f97")
+            plot.loglog(xs, [ys[-1] * x / xs[-1] for x in xs], ":", color="#999999")
+            plot.set_xticks(xs, list(points))
+            plot.minorticks_off()
+            plot.set_title(f"exponent {exponent(xs, ys):.2f}", fontsize=9)
+            if row == len(FIGURES) - 1:
+                plot.set_xlabel(axis)
+            if column == 0:
+                plot.set_ylabel(f"{title}, {unit}")
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
 
 
 def main(threads: int = 1) -> None:
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    lines = [f"Two layers of hidden size 256, 128 tokens, batch 1, and one of these at a time; {threads} thread(s); CPU time.", ""]
+    found: Found = {}
     for axis, values in AXES.items():
-        found[axis] = {}
         for value in values:
             limits = dict.fromkeys(("OMP_NUM_THREADS", "LLMCHIP_THREADS"), str(threads))
             command = [sys.executable, "-m", "benchmarks.growth", axis, str(value)]
-            done = subprocess.run(command, env={**os.environ, **limits}, capture_output=True, text=True, check=True)
-            found[axis][str(value)] = json.loads(done.stdout.strip().splitlines()[-1])
+            done = subprocess.run(command, env={**os.environ, **limits}, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+            found.setdefault(axis, {})[str(value)] = json.loads(done.stdout.strip().splitlines()[-1])
             print(axis, value, found[axis][str(value)], file=sys.stderr, flush=True)
-        lines += [f"| {axis} | " + " | ".join(map(str, values)) + " | curve | exponent |", "|---|" + "---|" * (len(values) + 2)]
-        for figure in FIGURES:
-            ys = [found[axis][str(value)][figure] for value in values]
-            shown = " | ".join(f"{y / 2**20:.0f} MiB" if figure == "peak_bytes" else f"{y:.2f}" for y in ys)
-            lines.append(f"| {figure.replace('_', ' ')} | {shown} | {curve(ys)} | {exponent([float(v) for v in values], ys):.2f} |")
-        lines.append("")
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / "growth.json").write_text(json.dumps(found, indent=1) + "\n")
-        (RESULTS / "growth.md").write_text("\n".join(lines))
-    print("\n".join(lines))
+        (RESULTS / "growth.md").write_text(f"![growth](growth.svg)\n\n{table(found, threads)}")
+    draw(found, RESULTS / "growth.svg")
+    print(table(found, threads))
 
 
 if __name__ == "__main__":

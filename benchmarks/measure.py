@@ -100,6 +100,29 @@ def _medians(pairs: list[tuple[float, float]]) -> tuple[float, float]:
     return statistics.median(wall for wall, _ in pairs), statistics.median(cpu for _, cpu in pairs)
 
 
+def compile_memory(runs: int) -> Figures:
+    """Peak memory of compiling BERT-base to a file, less what Python and the libraries take, ÷ bytes of the float weights."""
+    os.environ["LLMCHIP_CACHE"] = "off"
+    from compiler.frontend.capture import capture
+    from isa.image import write_image
+    from runtime.compilation import Compilation
+
+    capture(bert(1, 64), (), inputs(1, 128))  # loads all that export needs
+    before = _status("VmRSS")
+    model = bert()
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    captured = capture(model, (), inputs(1, 128))
+    Path("/proc/self/clear_refs").write_text("5")  # the peak from here on; making a model has one of its own
+    with tempfile.TemporaryDirectory() as folder:
+        write_image(Compilation(captured).image(), Path(folder) / "x")
+    peak = _status("VmHWM") - before
+    return {"ratio": peak / weights, "bytes": peak, "weight_bytes": weights}
+
+
+def _status(name: str) -> int:
+    return 1024 * int(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)).split()[1])
+
+
 def layers(runs: int) -> Figures:
     """Compile time of 24 layers ÷ 12 layers, without export and weights."""
     from compiler.frontend.capture import capture
@@ -193,6 +216,7 @@ MEASUREMENTS: dict[str, Callable[[int], Figures]] = {
     "minilm-128-1-numpy": lambda runs: emulation(minilm(), 1, 128, runs, compiled=False),
     "compile": compile_time,
     "layers": layers,
+    "compile-memory": compile_memory,
     "memory": memory,
     "overhead": overhead,
     "first-call": first_call,

@@ -6,6 +6,7 @@ allows, which is what double buffering and weight prefetch are. A word that need
 """
 
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
@@ -106,42 +107,44 @@ class _Memory:
     def __init__(self, program: Program, space: Space, capacity: int, resident: frozenset[Buffer]) -> None:
         self.limit = capacity - sum(_bytes(b) for b in resident if b.space is space)
         self.alive: NDArray[np.int64] = np.zeros(len(program.ops) + 1, np.int64)
-        self.news = [0] * len(program.ops)
+        self.first: dict[Buffer, int] = {}
         for buffer, (first, last) in live_ranges(program).items():
             if buffer.space is space and buffer not in resident:
                 self.alive[first : last + 1] += _bytes(buffer)
-                self.news[first] += _bytes(buffer)
-        self.touched = [{ref.buffer for ref in op.views if ref is not None and ref.buffer.space is space} - resident for op in program.ops]
-        self.waiting: dict[Buffer, int] = {}
-        for buffers in self.touched:
-            for buffer in buffers:
-                self.waiting[buffer] = self.waiting.get(buffer, 0) + 1
+                self.first[buffer] = first
+        self.touched = [tuple({r.buffer: 0 for r in op.views if r is not None and r.buffer in self.first}) for op in program.ops]
+        self.waiting = Counter(buffer for buffers in self.touched for buffer in buffers)
         self.taken = 0
-        self.last: dict[Buffer, int] = {}
+        self.last: dict[Buffer, int] = {}  # when what was issued so far leaves each buffer
         self.frees: list[tuple[int, int]] = []  # (time, bytes)
+
+    def _news(self, index: int) -> list[Buffer]:
+        """Buffers that op `index` would be the first to touch."""
+        return [buffer for buffer in self.touched[index] if buffer not in self.last]
 
     def fits(self, index: int, oldest: int) -> bool:
         """Whether op `index` can go before all that are older and still waiting."""
-        size = self.news[index]
-        return size == 0 or int(self.alive[oldest:index].max(initial=0)) + size <= self.limit
+        news = self._news(index)
+        size, first = sum(map(_bytes, news)), min((self.first[b] for b in news), default=0)
+        return first <= oldest or int(self.alive[oldest:first].max(initial=0)) + size <= self.limit
 
     def available(self, index: int) -> int:
         """When there is room for what op `index` is the first to touch; NEVER if that is not known yet."""
-        short = self.taken + self.news[index] - self.limit if self.news[index] else 0
+        size = sum(map(_bytes, self._news(index)))
+        short = self.taken + size - self.limit if size else 0
         if short <= 0:
             return 0
-        for time, size in self.frees:
-            short -= size
+        for time, freed in self.frees:
+            short -= freed
             if short <= 0:
                 return time
         return NEVER
 
     def take(self, index: int, oldest: int, start: int, finish: int) -> None:
         """Op `index` has its place in the new order and in time."""
-        size = self.news[index]
-        self.taken += size
-        if size and index > oldest:
-            self.alive[oldest:index] += size
+        for buffer in self._news(index):
+            self.taken += _bytes(buffer)
+            self.alive[oldest : self.first[buffer]] += _bytes(buffer)  # nothing if it is not early
         for buffer in self.touched[index]:
             self.waiting[buffer] -= 1
             self.last[buffer] = max(self.last.get(buffer, 0), finish)

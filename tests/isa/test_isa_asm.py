@@ -13,6 +13,8 @@ from isa.codec import Inst, encode
 from isa.disasm import disassemble, disassemble_code, write_listing
 from isa.errors import AssemblyError
 from isa.image import Image, image_bytes
+from isa.spec import ALSO_CALLED, ISA
+from isa.text import guess_instruction
 
 
 def test_whole_images_round_trip() -> None:
@@ -96,6 +98,25 @@ def test_errors_point_at_the_fault(text: str, place: str, message: str) -> None:
     with pytest.raises(AssemblyError, match=message) as caught:
         assemble(text, "p.s")
     assert caught.value.where == (f"p.s:{place}" if place else "p.s")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("vmadd", "vaff"), ("fma", "vaff"), ("gemm", "mm"), ("store", "sto"), ("barrier", "fence"), ("vmul", "vop f=mul"), ("exp", "act f=exp"),
+        ("vsum", "vred f=sum"), ("HALT", "halt"), ("mm.i8", "mm"), ("vseet", "vset"),
+    ],
+)  # fmt: skip
+def test_an_unknown_instruction_is_understood_by_its_meaning(wrong: str, meant: str) -> None:
+    """Breaks when 'did you mean' goes by letters alone: vmadd looks like vadd, but means vaff."""
+    assert guess_instruction(wrong) == f"did you mean '{meant}'?"
+
+
+def test_other_names_lead_to_instructions_that_exist() -> None:
+    """Breaks when the table of other names suggests what the table of instructions does not have."""
+    for meant in ALSO_CALLED.values():
+        mnemonic, _, f = meant.partition(" f=")
+        assert mnemonic in ISA and (not f or f in ISA[mnemonic].field("f").choices), meant
 
 
 def test_missing_text_is_a_clear_error(tmp_path: Path) -> None:

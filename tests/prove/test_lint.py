@@ -52,6 +52,26 @@ def test_a_wait_for_words_that_do_not_exist_is_found() -> None:
     assert ("wait" in dict(warnings(assemble(SOUND.replace("@ lda<=0", "@ lda<=0, mxu<=2")))))
 
 
+def test_a_fence_that_orders_nothing_is_found() -> None:
+    """Breaks when only dependence counts are questioned. Of two fences of which one is needed, one is needless, not both."""
+    text = SOUND.replace("vop f=add", "fence mask=2\nfence mask=2\nvop f=add").replace(" @ lda<=0", "").replace("sto d", "fence mask=3\nsto d")
+    found = [(finding.pc, finding.severity) for finding in lint(assemble(text)) if "fence can never matter" in finding.message]
+    assert found == [(0x70, "warning"), (0xA0, "warning")]
+
+
+def test_a_fence_that_orders_something_is_not() -> None:
+    """Breaks when a fence is called needless although a word behind it relies on it, in one turn of a loop only perhaps."""
+    assert lint(assemble(SOUND.replace("vop f=add", "fence mask=2\nvop f=add").replace(" @ lda<=0", ""))) == []
+    turns = "loop level=0, len=3, count=3\nfence mask=16\nlda d=v2, a=v1, rows=1, cols=16 @ lda<=0\nvop f=add, d=v2, a=v2, rows=1, cols=16, imm=1.0 @ lda<=0\n"
+    looped = SOUND.replace("vop f=add, d=v2, a=v2, rows=1, cols=16, imm=1.0 @ lda<=0\n", turns)
+    assert not [finding for finding in lint(assemble(looped)) if "fence" in finding.message]
+
+
+def test_what_halt_waits_for_need_not_be_waited_for() -> None:
+    """Breaks when a count or fence before the end passes, which waits for everything in any case."""
+    assert [kind for kind, _ in warnings(assemble(SOUND.replace("halt", "fence\nhalt @ sto<=0")))] == ["wait", "wait"]
+
+
 def test_unreachable_words_are_found() -> None:
     """Breaks when words behind the halt go unnoticed."""
     assert dict(warnings(assemble(SOUND + "nop\nnop\nhalt\n")))["unreachable"].startswith("3 words")
@@ -118,6 +138,12 @@ def test_operands_must_stay_inside_one_tensor_of_the_interface() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_compiled_programs_have_no_errors(name: str) -> None:
-    """Breaks when the compiler emits a fault, or lint calls sound code faulty."""
-    assert check(subject(name, inputs=1).image) == []
+def test_compiled_programs_have_no_finding(name: str) -> None:
+    """Breaks when the compiler emits a fault or what can never matter, or lint calls sound code faulty."""
+    assert lint(subject(name, inputs=1).image) == []
+
+
+def test_a_plan_of_impossible_buffers_is_a_finding() -> None:
+    """Breaks when a damaged plan, with a buffer larger than any memory, ends in an exception (found by the fuzzer)."""
+    image = dataclasses.replace(assemble(SOUND), plan=(PlanRecord("x", Space.SRAM, 0, 2**80, 0, 40),))
+    assert "plan" in {finding.kind for finding in check(image)}
