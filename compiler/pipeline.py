@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from heapq import heappop, heappush
 from typing import Any
 
 from torch import Tensor
@@ -19,7 +20,6 @@ from compiler.lower import Lowered, lower
 from compiler.options import TILE_PASSES, Options
 from compiler.tile.cost import cycles
 from compiler.tile.emit import Fitter, Tuning, block_rows
-from compiler.tile.emitter import Cut
 from compiler.tile.ir import Program, verify
 from compiler.tile.outline import Outline, outline
 from compiler.tile.place import Placement, place
@@ -31,8 +31,12 @@ from isa.errors import CompileError
 from isa.image import Image
 
 SHARES = (1.0, 0.7, 0.4, 0.2)  # of the memories that a kernel may plan with, shrinking while the memory plan fails
-POINTS = (256, 128)  # smaller sizes of attention's blocks to try
-ROWS = (64, 128, 256, 512)  # larger sizes of the blocks of other kernels to try
+VARIED: dict[str, tuple[float, ...]] = {  # what to try, one after the other, as long as it makes the program faster
+    "points": (256, 128),
+    "overlap": (0.25, 0.5),
+    "slice": (1 << 19,),
+    "rows": (64, 128),
+}
 
 
 @dataclass(frozen=True)
@@ -108,23 +112,23 @@ def _fit_memory(lowered: Lowered, options: Options, chip: Chip, seconds: dict[st
             drafts = _drafts(outlined, options, chip, fitter, share, seconds)
         except CompileError as error:
             raise error if share == SHARES[0] else failure from None
-        for draft in drafts:
-            for program, rests in _orders(draft, chip, seconds):
-                with _timed(seconds, "place"):
-                    try:
-                        return draft.tiled, program, place(program, chip, rests)
-                    except CompileError as error:
-                        failure = error
+        for tiled, program, rests in _orders(drafts, chip, seconds):
+            with _timed(seconds, "place"):
+                try:
+                    return tiled, program, place(program, chip, rests)
+                except CompileError as error:
+                    failure = error
     raise failure
 
 
 def _drafts(outlined: Outline, options: Options, chip: Chip, fitter: Fitter, share: float, seconds: dict[str, float]) -> list[Draft]:
     """Tilings that differ, with their schedules, the fastest first: one size after the other is varied while that makes the program faster."""
-    drafts: dict[tuple[Cut, ...], Draft] = {}
+    drafts: dict[object, Draft] = {}
     best = _draft(outlined, options, chip, fitter, Tuning(share=share, rows=block_rows(chip)), seconds, drafts)
-    for sizes in ([{"points": n} for n in POINTS], [{"rows": n} for n in ROWS if n > block_rows(chip)]):
-        for size in sizes:
-            draft = _draft(outlined, options, chip, fitter, replace(best.tuning, **size), seconds, drafts)
+    for name, values in VARIED.items():
+        for value in values:
+            changed: Any = {name: value}
+            draft = _draft(outlined, options, chip, fitter, replace(best.tuning, **changed), seconds, drafts)
             if draft.cycles() > best.cycles():
                 break
             best = draft
@@ -132,29 +136,33 @@ def _drafts(outlined: Outline, options: Options, chip: Chip, fitter: Fitter, sha
 
 
 def _draft(
-    outlined: Outline, options: Options, chip: Chip, fitter: Fitter, tuning: Tuning, seconds: dict[str, float], known: dict[tuple[Cut, ...], Draft]
+    outlined: Outline, options: Options, chip: Chip, fitter: Fitter, tuning: Tuning, seconds: dict[str, float], known: dict[object, Draft]
 ) -> Draft:
     """Tile and schedule with one tuning, unless a `known` one cuts the kernels in the same way."""
     with _timed(seconds, "tile"):
         cuts = reside(outlined, fitter, tuning)
-        if cuts.cuts in known:
-            return known[cuts.cuts]
-        tiled = tile(outlined, cuts, chip)
+        key = cuts.cuts, tuning.overlap if any(strip.parts > 1 for strip in cuts.strips) else 0.0
+        if key in known:
+            return known[key]
+        tiled = tile(outlined, cuts, chip, tuning.overlap)
         verify(tiled.program)
     with _timed(seconds, "schedule"):
         scheduled = None if "schedule" in options.disable else schedule(tiled.program, chip, lambda op: cycles(op, chip), FILLS[0])
-    return known.setdefault(cuts.cuts, Draft(tuning, tiled, scheduled))
+    return known.setdefault(key, Draft(tuning, tiled, scheduled))
 
 
-def _orders(draft: Draft, chip: Chip, seconds: dict[str, float]) -> Iterator[tuple[Program, tuple[int, ...] | None]]:
-    """Orders of the ops to try: schedules that use ever less memory, then the order of the kernels, which needs the least."""
-    if draft.schedule is not None:
-        yield draft.schedule.program, draft.schedule.rests
-        for fill in FILLS[1:]:
+def _orders(drafts: list[Draft], chip: Chip, seconds: dict[str, float]) -> Iterator[tuple[Tiled, Program, tuple[int, ...] | None]]:
+    """Orders of the ops to try: schedules, the fastest first, those that use ever less memory among them; then orders of the kernels."""
+    waiting = [(draft.schedule.cycles, 0, number, draft.schedule) for number, draft in enumerate(drafts) if draft.schedule is not None]
+    while waiting:
+        _, level, number, scheduled = heappop(waiting)
+        tiled = drafts[number].tiled
+        yield tiled, scheduled.program, scheduled.rests
+        if level + 1 < len(FILLS):
             with _timed(seconds, "schedule"):
-                scheduled = schedule(draft.tiled.program, chip, lambda op: cycles(op, chip), fill)
-            yield scheduled.program, scheduled.rests
-    yield draft.tiled.program, None
+                scheduled = schedule(tiled.program, chip, lambda op: cycles(op, chip), FILLS[level + 1])
+            heappush(waiting, (scheduled.cycles, level + 1, number, scheduled))
+    yield from ((draft.tiled, draft.tiled.program, None) for draft in drafts)
 
 
 @contextmanager

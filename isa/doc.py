@@ -38,7 +38,7 @@ from isa.spec import (
     Space,
     When,
 )  # fmt: skip
-from isa.text import guess
+from isa.text import guess_instruction
 
 PATH = Path("docs/isa.md")
 _ROW_BITS = 32  # of a diagram
@@ -66,7 +66,7 @@ def document() -> str:
 def describe(mnemonic: str) -> str:
     """One instruction's reference, for a terminal. Raises InputError for an unknown name."""
     if mnemonic not in ISA:
-        raise InputError(f"unknown instruction '{mnemonic}'", "", guess(mnemonic, ISA))
+        raise InputError(f"unknown instruction '{mnemonic}'", "", guess_instruction(mnemonic))
     return "\n".join(_for_terminal(ISA[mnemonic]))
 
 

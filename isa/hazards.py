@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from isa.check import Findings, Touch
 from isa.courses import Course, conflict, cost, courses_of, is_lazy, leave_behind, obstacle
@@ -201,9 +202,13 @@ class Order:
 
 
 def needless_fences(words: Sequence[Dispatch], proof: Proof, most: int) -> set[int]:
-    """Fences, by pc, that may all be taken out, and every word still knows the same of the others. At most so many are looked at."""
+    """Fences, by pc, that may all be taken out, and every word still knows the same of the others. At most so many are looked at.
+
+    A fence right before a loop is not questioned: it makes the first turn like the others, so that counts inside need only hold between turns.
+    """
     found: set[int] = set()
-    for pc in list(dict.fromkeys(word.pc for word in words if word.inst.mnemonic == "fence"))[:most]:
+    fences = [word.pc for word, after in pairwise(words) if word.inst.mnemonic == "fence" and after.inst.mnemonic != "loop"]
+    for pc in list(dict.fromkeys(fences))[:most]:
         order = Order({*found, pc})
         if all(order.dispatch(word) == known or not word.inst.row.views for word, known in zip(words, proof.known, strict=True)):
             found.add(pc)

@@ -25,6 +25,7 @@ _HEX_KEYS: dict[type[Struct], frozenset[str]] = {
     Tap: frozenset({"pc"}), Span: frozenset({"first", "end"}),
 }  # fmt: skip
 _ENUM_KEYS: dict[str, type[IntEnum]] = {"storage": Dtype, "region": Region, "space": Space}
+_LISTED = 24  # names in a hint
 _QUEUE_NAMES = tuple(queue.value for queue in QUEUES)
 
 
@@ -74,7 +75,8 @@ def guess(name: str, names: Iterable[str]) -> str:
     """The hint for a name that is not among `names`."""
     known = list(names)
     near = difflib.get_close_matches(name, known, 1, 0.4)
-    return f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(known) or 'none'}"
+    more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
+    return f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(known[:_LISTED]) or 'none'}{more}"
 
 
 def guess_instruction(name: str) -> str:

@@ -76,8 +76,9 @@ def canonical(array: Array, dtype: Dtype) -> Array:
     """The same array with every NaN replaced, in place, by the chip's one NaN."""
     if dtype.is_float:
         bits, nan = _BITS[dtype]
-        view = array.view(bits)
-        view[_is_nan(array, dtype)] = nan
+        found = _is_nan(array, dtype)
+        if found.any():  # rarely, and much sooner seen than done
+            array.view(bits)[found] = nan
     return array
 
 

@@ -88,9 +88,12 @@ class Frame:
 
 def _key(values: Sequence[Any]) -> tuple[Any, ...]:
     """Equal for arguments that one program serves: the same shapes and types of tensors, the same numbers."""
-    tensors = [value for value in values if isinstance(value, Tensor)]
-    numbers = () if len(tensors) == len(values) else tuple((n, type(v), v) for n, v in enumerate(values) if not isinstance(v, Tensor))
-    return tuple(map(Tensor.size, tensors)), tuple(map(_DTYPE, tensors)), numbers
+    try:
+        return tuple(map(Tensor.size, values)), tuple(map(_DTYPE, values)), ()
+    except TypeError:  # not tensors alone
+        tensors = [value for value in values if isinstance(value, Tensor)]
+        numbers = tuple((n, type(v), v) for n, v in enumerate(values) if not isinstance(v, Tensor))
+        return tuple(map(Tensor.size, tensors)), tuple(map(_DTYPE, tensors)), numbers
 
 
 _DTYPE = operator.attrgetter("dtype")

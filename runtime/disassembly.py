@@ -22,6 +22,7 @@ Paint = Callable[[str, str], str]  # (style, text) -> text
 INDENT = "  "
 _COLUMN = 62  # where comments begin
 _FUSED = "into "
+_GUESSED = 5000  # node names that a mistyped one is compared with
 
 
 def plain(style: str, text: str) -> str:
@@ -57,7 +58,7 @@ class Filter:
         """Raise InputError for a pattern that matches no node at all."""
         for pattern in self.nodes:
             if not any(Filter(nodes=(pattern,))._matches(node) for node in image.debug.nodes):
-                raise InputError(f"no node is called '{pattern}'", "", guess(pattern, sorted({n.name for n in image.debug.nodes})[:200]))
+                raise InputError(f"no node is called '{pattern}'", "", guess(pattern.strip("*?"), sorted({n.name for n in image.debug.nodes})[:_GUESSED]))
 
 
 def parse_range(text: str) -> tuple[int, int | None]:

@@ -111,6 +111,8 @@ def kind_of(argument: str) -> str:
             return "image"
         if path.suffix == ".pt2":
             return "exported"
+        if path.suffix in (".s", ".asm"):
+            raise ModelError("assembly text is no model", argument, "'llmcc asm' makes an image of it; run, debug, lint and others take it as it is")
         raise ModelError("neither an image nor an exported program", argument, "an image starts with its magic bytes, an exported program ends in .pt2")
     if ":" in argument and path.suffix != ".pt2":
         return "factory"

@@ -52,7 +52,7 @@ class PackedCache:
 
     def get(self, tensors: Sequence[Tensor]) -> Executable:
         """The executable with exactly these weights, packed now unless nothing has changed."""
-        key, now = tuple(map(id, tensors)), stamps(tensors)
+        key, now = tuple(map(id, tensors)), _marks(tensors)  # shapes and types are those of this program
         with self._lock:
             entry = self._entries.get(key)
             if entry is None or not entry.belongs_to(tensors, now):
@@ -87,14 +87,13 @@ def stamps(tensors: Iterable[Tensor]) -> Stamps:
     Column by column, without a line of Python per tensor: every call of a torch.compile'd model waits for this.
     """
     tensors = tuple(tensors)
-    # inference tensors count no versions, so their bytes are hashed
+    return *_marks(tensors), tuple(map(Tensor.size, tensors)), tuple(map(_DTYPE, tensors))
+
+
+def _marks(tensors: Sequence[Tensor]) -> Stamps:
+    """What changes when elements do, or where they lie. Inference tensors count no versions, so their bytes are hashed."""
     versions = map(_version, tensors) if any(map(Tensor.is_inference, tensors)) else map(_VERSION, tensors)
-    return tuple(map(Tensor.data_ptr, tensors)), tuple(versions), *forms(tensors)
-
-
-def forms(tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
-    """Shapes, strides and types."""
-    return tuple(map(Tensor.size, tensors)), tuple(map(Tensor.stride, tensors)), tuple(map(_DTYPE, tensors))
+    return tuple(map(Tensor.data_ptr, tensors)), tuple(versions), tuple(map(Tensor.stride, tensors))
 
 
 def _version(tensor: Tensor) -> Any:

@@ -76,6 +76,7 @@ def _orders(part: Part) -> list[list[int]]:
     boxes = range(len(part))
     return [
         sorted(boxes, key=lambda i: (part.lower[i], -span[i])),
+        sorted(boxes, key=lambda i: (-part.size[i], part.lower[i])),  # boxes of one size: no order needs fewer rows of them
         sorted(boxes, key=lambda i: (-part.size[i], -span[i])),
         sorted(boxes, key=lambda i: -part.size[i] * span[i]),
         sorted(boxes, key=lambda i: (-total[i], -part.size[i])),

@@ -27,8 +27,8 @@ class Answer:
     nodes: int = 0
 
 
-def search(part: Part, capacity: int, deadline: float) -> Answer:
-    """Look for a placement within `capacity` units until `deadline` (of time.monotonic)."""
+def search(part: Part, capacity: int, deadline: float, most: int | None = None) -> Answer:
+    """Look for a placement within `capacity` units until `deadline` (of time.monotonic), visiting about `most` nodes."""
     if len(part) > MAX_BOXES:
         return Answer(None, proved=False)
     nodes = 0
@@ -40,9 +40,11 @@ def search(part: Part, capacity: int, deadline: float) -> Answer:
     for limit, order in _schedule(part):
         elapsed = time.monotonic() - started
         remaining = deadline - time.monotonic()
-        if remaining <= 0:
+        if remaining <= 0 or (most is not None and nodes >= most):
             break
-        if nodes:
+        if most is not None:
+            limit = min(limit, most - nodes)
+        elif nodes:
             limit = min(limit, 1 + int(remaining * nodes / max(elapsed, 1e-6)))
         result, offsets, used = _descend(part, order, capacity, limit)
         nodes += used

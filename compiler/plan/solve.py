@@ -35,13 +35,14 @@ class _Draft:
                 yield name, at * self.part.unit
 
 
-def plan(problem: Problem, seconds: float = 10.0, fit: bool = False) -> Plan:
+def plan(problem: Problem, seconds: float = 10.0, fit: bool = False, nodes: int | None = None) -> Plan:
     """Place every block as low as possible within about `seconds`; with `fit` stop at the first plan within the capacity.
 
-    Raises CompileError if nothing within the capacity exists or was found. Which plan comes out depends on the clock only
-    if the time runs out. If it does, a larger `seconds` may find a lower one.
+    With `nodes` each search ends after so many nodes instead, whatever the clock says. Raises CompileError if nothing within the
+    capacity exists or was found. Which plan comes out depends on the clock only if the time runs out. If it does, a larger
+    `seconds` may find a lower one.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + (seconds if nodes is None else 1e9)
     bound = lower_bound(problem)
     check_capacity(problem, bound)
     check_fixed(problem)
@@ -54,12 +55,13 @@ def plan(problem: Problem, seconds: float = 10.0, fit: bool = False) -> Plan:
         if min(map(_height, choices)) <= goal:
             break
         now = time.monotonic()
-        _lower(drafts, goal, problem.capacity, now + (deadline - now) / (len(choices) - turn))
+        _lower(drafts, goal, problem.capacity, now + (deadline - now) / (len(choices) - turn), nodes)
     best = min(choices, key=_height)
     if len(choices) == 1:  # with a choice of boxes, a proof for one of them proves nothing about the problem
         bound = max(bound, *(draft.bound for draft in best))
     if _height(best) > problem.capacity:
-        raise no_fit(problem, bound, "no plan exists" if bound > problem.capacity else f"none was found in {seconds:g} s")
+        spent = f"{seconds:g} s" if nodes is None else f"{nodes} nodes"
+        raise no_fit(problem, bound, "no plan exists" if bound > problem.capacity else f"none was found in {spent}")
     offsets = {name: at for draft in best for name, at in draft.named()}
     return Plan({block.name: offsets[block.name] for block in problem.blocks}, _height(best), bound, _height(best) == bound)
 
@@ -72,14 +74,14 @@ def _height(drafts: list[_Draft]) -> int:
     return max(draft.height for draft in drafts)
 
 
-def _lower(drafts: list[_Draft], goal: int, capacity: int, deadline: float) -> None:
+def _lower(drafts: list[_Draft], goal: int, capacity: int, deadline: float, nodes: int | None) -> None:
     """Search for lower placements of the parts that stick out above `goal`, which rises to what is proved to be needed."""
     for draft in sorted(drafts, key=lambda d: len(d.part)):
-        _lower_part(draft, goal, capacity, deadline)
+        _lower_part(draft, goal, capacity, deadline, nodes)
         goal = max(goal, draft.bound)
 
 
-def _lower_part(draft: _Draft, goal: int, capacity: int, deadline: float) -> None:
+def _lower_part(draft: _Draft, goal: int, capacity: int, deadline: float, nodes: int | None) -> None:
     """Try `goal` with half of the time, then halve the gap: up where time ran out, down where a placement was found."""
     unit = draft.part.unit
     low, high = goal // unit, draft.height // unit
@@ -88,7 +90,7 @@ def _lower_part(draft: _Draft, goal: int, capacity: int, deadline: float) -> Non
     aim = low
     while aim < high and time.monotonic() < deadline:
         remaining = deadline - time.monotonic()
-        answer = search(draft.part, aim, time.monotonic() + remaining / (2 if high - aim > 1 else 1))
+        answer = search(draft.part, aim, time.monotonic() + remaining / (2 if high - aim > 1 else 1), nodes)
         if answer.offsets:
             draft.offsets = answer.offsets
             high = draft.height // unit

@@ -52,11 +52,17 @@ MIN_ROWS = 32  # rows per block at least, so that words stay long against their 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What the search over tilings varies: (head, query) pairs per block of attention, rows per block of other kernels, and the share of
-    the memories to plan with."""
+    """What the search over tilings varies.
+
+    `points` (head, query) pairs per block of attention, `rows` per block of other kernels, bytes of weights that one word loads (a
+    `slice`: small enough to start early and to find room, large enough to keep counts short), how far the parts of a strip
+    overlap in the order of the kernels (`overlap`), and the `share` of the memories to plan with.
+    """
 
     points: int = 512
     rows: int = MIN_ROWS
+    slice: int = 1 << 20
+    overlap: float = 0.0
     share: float = 1.0
 
 
@@ -133,9 +139,6 @@ def block_rows(chip: Chip) -> int:
     return max(MIN_ROWS, -(-chip.mxu.rows // chip.mxu.weight_rows_per_cycle))
 
 
-SLICE_BYTES = 1 << 20  # of weights, loaded by one word: small enough to start early and to find room, large enough to keep counts short
-
-
 def is_column_separable(kernel: Kernel) -> bool:
     """Whether every operation behind the kernel's matmul treats columns one by one, so that the output can be cut both ways."""
     names = [op_name(n) for n in kernel.nodes]
@@ -143,9 +146,9 @@ def is_column_separable(kernel: Kernel) -> bool:
     return plain and names[0] == "matmul_i8" and names.count("matmul_i8") == 1 and len({shape(n) for n in kernel.nodes}) == 1
 
 
-def slice_width(k: int, n: int, chip: Chip) -> int:
-    """Columns of weights that one word loads: about SLICE_BYTES, whole columns of the array, slices of nearly equal size."""
-    slices = ceil_div(k * n, SLICE_BYTES)
+def slice_width(k: int, n: int, chip: Chip, size: int) -> int:
+    """Columns of weights that one word loads: about `size` bytes, whole columns of the array, slices of nearly equal size."""
+    slices = ceil_div(k * n, size)
     return ceil_div(ceil_div(n, slices), chip.mxu.cols) * chip.mxu.cols
 
 
@@ -165,19 +168,19 @@ def head_groups(kernel: Kernel, chip: Chip) -> int:
 
 def usual_cuts(kernel: Kernel, chip: Chip, tuning: Tuning, total: int) -> Iterator[list[Cut]]:
     """Ways to cut a kernel in which everything is loaded once, best first, as families of ever narrower tiles of weights."""
-    shapes = _Shapes.of(kernel, chip)
+    shapes = _Shapes.of(kernel, chip, tuning.slice)
     groups = head_groups(kernel, chip)
     if groups > 1:
         yield [Cut(min(HEAD_ROWS, total), groups=groups)]
     if is_column_separable(kernel) and total > block_rows(chip):
-        groups = ceil_div(shapes.n, slice_width(shapes.k, shapes.n, chip))
+        groups = ceil_div(shapes.n, slice_width(shapes.k, shapes.n, chip, tuning.slice))
         yield from ([Cut(min(r, total), groups=groups, keep=keep)] for keep in (True, False) for r in (1024, 512, 256, 128))
     yield shapes.family(min(tuning.points if shapes.batched else tuning.rows, total), True)
 
 
 def other_cuts(kernel: Kernel, chip: Chip, tuning: Tuning, total: int) -> Iterator[list[Cut]]:
     """Ways to cut a kernel that does not fit so: few rows at a time, or many with weights loaded again for each block."""
-    shapes = _Shapes.of(kernel, chip)
+    shapes = _Shapes.of(kernel, chip, tuning.slice)
     most = tuning.points if shapes.batched else tuning.rows
     yield from (shapes.family(most >> i, True) for i in range(10) if 0 < most >> i < 2 * total)
     if shapes.k:
@@ -195,12 +198,12 @@ class _Shapes:
     widths: tuple[int, ...]
 
     @staticmethod
-    def of(kernel: Kernel, chip: Chip) -> "_Shapes":
+    def of(kernel: Kernel, chip: Chip, size: int) -> "_Shapes":
         matmuls = [n for n in kernel.nodes if op_name(n) == "matmul_i8"]
         if not matmuls:
             return _Shapes(0, 0, False, (1 << 30,))
         n, k = max(shape(m)[-1] for m in matmuls), max(shape(m.args[0])[-1] for m in matmuls)  # type: ignore[arg-type]
-        widest = min(slice_width(k, n, chip), n)
+        widest = min(slice_width(k, n, chip, size), n)
         batched = any(len(shape(m.args[1])) > 2 for m in matmuls)  # type: ignore[arg-type]
         return _Shapes(n, k, batched, (widest, *(w for w in (1024, 256, 64, 16) if w < widest)))
 

@@ -5,8 +5,9 @@
 Attention keeps VEC and ACT busy while the array waits, projections the other way round; in turns they overlap.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from itertools import accumulate
 
 from compiler.tile.emitter import Emitter
 from compiler.tile.ir import Op
@@ -41,6 +42,23 @@ def _merge(producers: Sequence[Emitter], consumer: Emitter) -> list[Op] | None:
             keys += [(at, order, len(ops) + i) for i in range(bounds[block + 1] - bounds[block])]
             ops += e.ops[bounds[block] : bounds[block + 1]]
     merged = sorted(range(len(ops)), key=lambda i: keys[i])
+    return [ops[i] for i in merged] if _in_order(ops, merged) else None
+
+
+def overlapped(parts: Sequence[Sequence[Op]], overlap: float, cycles: Callable[[Op], int]) -> list[Op]:
+    """The parts of a strip, each of which begins when the share `overlap` of the work of the one before is still to come."""
+    plain = [op for part in parts for op in part]
+    if not overlap or len(parts) == 1:
+        return plain
+    keys: list[float] = []
+    for number, part in enumerate(parts):
+        done = list(accumulate((cycles(op) for op in part), initial=0))
+        keys += [number * (1 - overlap) + at / done[-1] for at in done[:-1]]
+    merged = sorted(range(len(plain)), key=lambda i: keys[i])
+    return [plain[i] for i in merged] if _in_order(plain, merged) else plain
+
+
+def _in_order(ops: Sequence[Op], merged: Sequence[int]) -> bool:
+    """Whether every op still follows those that it depends on."""
     place = {index: at for at, index in enumerate(merged)}
-    in_order = all(place[j] < place[i] for i, earlier in enumerate(predecessors(ops)) for j in earlier)
-    return [ops[i] for i in merged] if in_order else None
+    return all(place[j] < place[i] for i, earlier in enumerate(predecessors(ops)) for j in earlier)

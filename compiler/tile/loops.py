@@ -55,10 +55,14 @@ class Repeat:
 def hoist(kernels: Sequence[Kernel]) -> list[Kernel]:
     """Kernels that depend on inputs alone (masks) first, so that they do not stand in the middle of the first layer."""
     made = {node for kernel in kernels for node in kernel.nodes}
-    free = [k for k in kernels if not any(computing(base(n)) in made - k.members for node in k.nodes for n in node.all_input_nodes)]
+    free = [k for k in kernels if not any(m in made and m not in k.members for node in k.nodes for m in map(_maker, node.all_input_nodes))]
     first = [k for k in free if k is not kernels[0]]
     moved = set(map(id, first))
     return [*kernels[:1], *first, *(k for k in kernels[1:] if id(k) not in moved)]
+
+
+def _maker(node: fx.Node) -> fx.Node:
+    return computing(base(node))
 
 
 def find_loop(kernels: Sequence[Kernel]) -> Repeat | None:

@@ -56,7 +56,7 @@ def place(program: Program, chip: Chip, rests: Sequence[int] | None = None) -> P
     """Plan each memory and check the plan. Raises CompileError when a memory is too small.
 
     `rests` (of a schedule) says for each op from which one on its bytes may be overwritten without waiting for it. With it, a
-    plan that the heuristics do not find counts as none: other orders can replace this one.
+    plan that is not found quickly counts as none: other orders can replace this one.
     """
     live = live_ranges(program)
     offsets = {b: b.fixed for b in live if b.fixed is not None}
@@ -76,6 +76,7 @@ def place(program: Program, chip: Chip, rests: Sequence[int] | None = None) -> P
 
 
 SECONDS = 20.0  # for the exact search of a tight memory, where heuristics find no plan
+NODES = 6000  # for the exact search of a scheduled program, a fraction of a second
 SLACKS = (96, 48, 24, 12, 6, 0)  # ops
 
 
@@ -87,21 +88,21 @@ def _plan(buffers: Mapping[str, Buffer], live: Mapping[Buffer, tuple[int, int]],
     """
     if rests is not None:
         ends = {b: max(last + 1, rests[last]) for b, (_, last) in live.items()}
-        return _solve([Block(b.name, live[b][0], ends[b], b.bytes) for b in buffers.values()], capacity, 0.0)
+        return _solve([Block(b.name, live[b][0], ends[b], b.bytes) for b in buffers.values()], capacity, nodes=NODES)
     for slack in SLACKS:
         blocks = [Block(b.name, max(0, live[b][0] - slack), live[b][1] + 1, b.bytes) for b in buffers.values()]
         if slack and lower_bound(Problem(tuple(blocks), capacity)) > capacity * 0.97:
             continue
         try:
-            return _solve(blocks, capacity, 0.0 if slack else SECONDS)  # by the clock only as a last resort
+            return _solve(blocks, capacity, nodes=0 if slack else None)  # by the clock only as a last resort
         except CompileError:
             if not slack:
                 raise
     raise AssertionError("the last slack is 0")
 
 
-def _solve(blocks: Sequence[Block], capacity: int, seconds: float) -> Plan:
+def _solve(blocks: Sequence[Block], capacity: int, nodes: int | None) -> Plan:
     problem = Problem(tuple(blocks), capacity)
-    solution = plan(problem, seconds=seconds, fit=True)
+    solution = plan(problem, seconds=SECONDS, fit=True, nodes=nodes)
     check_plan(problem, solution)
     return solution

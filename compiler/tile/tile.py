@@ -5,17 +5,18 @@ from dataclasses import dataclass, replace
 
 from torch import fx
 
+from compiler.tile.cost import cycles
 from compiler.tile.emit import emit_kernel
 from compiler.tile.emitter import FLAT, Cut, Emitter
 from compiler.tile.graph import shape
-from compiler.tile.interleave import interleave
+from compiler.tile.interleave import interleave, overlapped
 from compiler.tile.ir import Buffer, Loop, Op, Program, Tap
 from compiler.tile.kernels import Kernel
 from compiler.tile.layout import DMA_LIMITS, Layout, contiguous, pieces
 from compiler.tile.outline import ALIGN, Outline, Tensor
 from compiler.tile.reside import Cuts
 from compiler.tile.storage import Storage
-from compiler.tile.strips import part_storage
+from compiler.tile.strips import Strip, part_storage
 from isa.chip import Chip
 from isa.spec import Region
 
@@ -37,23 +38,19 @@ class Tiled:
     materialized: frozenset[str]
 
 
-def tile(outline: Outline, cuts: Cuts, chip: Chip) -> Tiled:
-    """The tile program of `outline`, cut like `cuts`."""
+def tile(outline: Outline, cuts: Cuts, chip: Chip, overlap: float = 0.0) -> Tiled:
+    """The tile program of `outline`, cut like `cuts`. Each part of a strip begins when the share `overlap` of the one before is still to come."""
     literals: dict[Buffer, bytes] = {}
     ops: list[Op] = []
     starts: dict[int, int] = {}  # of the first op of a kernel that begins a strip
     for strip in cuts.strips:
         starts[strip.first] = len(ops)
-        ranges = [list(strip.ranges(kernel)) for kernel in outline.kernels[strip.first : strip.end]]
+        parts = []
         for part in range(strip.parts):
-            storage = part_storage(cuts.storage, strip, part)
-            name = "" if strip.parts == 1 else f"{part}."
-            emitters = [
-                emit_kernel(outline.kernels[index], storage, cuts.cuts[index], f"k{index}.{name}", ranges[index - strip.first][part])
-                for index in range(strip.first, strip.end)
-            ]
+            emitters = _emit_part(outline, cuts, strip, part)
             literals |= {buffer: data for e in emitters for buffer, data in e.constants.items()}
-            ops += [op for merged in interleave(emitters) for op in merged]
+            parts.append([op for merged in interleave(emitters) for op in merged])
+        ops += overlapped(parts, overlap, lambda op: cycles(op, chip))
     starts[len(outline.kernels)] = len(ops)
     ops += [op for name, source, target in outline.copies for op in _copy_out(name, source, target, cuts.storage, chip)]
     placed = _place_literals(literals, outline.constants)
@@ -64,6 +61,17 @@ def tile(outline: Outline, cuts: Cuts, chip: Chip) -> Tiled:
         Program(tuple(ops), loop), outline.instances, outline.inputs, outline.constants, outline.outputs,
         {placed[b]: data for b, data in literals.items()}, outline.kernels, _materialized(ops, outline.instances),
     )  # fmt: skip
+
+
+def _emit_part(outline: Outline, cuts: Cuts, strip: Strip, part: int) -> list[Emitter]:
+    """The kernels of one part of a strip."""
+    storage = part_storage(cuts.storage, strip, part)
+    name = "" if strip.parts == 1 else f"{part}."
+    emitters = []
+    for index in range(strip.first, strip.end):
+        kernel = outline.kernels[index]
+        emitters.append(emit_kernel(kernel, storage, cuts.cuts[index], f"k{index}.{name}", list(strip.ranges(kernel))[part]))
+    return emitters
 
 
 def _materialized(ops: Sequence[Op], instances: Mapping[str, tuple[str, ...]]) -> frozenset[str]:

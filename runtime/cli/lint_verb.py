@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 def command(model: str, as_json: bool, traceback: bool, **rest: Any) -> int:
     """Prove a program free of faults that need no data to be seen, or show them.
 
-    Errors: structure, kind, bounds, alignment, overlap, buffer, uninitialized, race, plan, output. Warnings: wait, unreachable, dead.
+    Errors: structure, kind, bounds, alignment, overlap, buffer, uninitialized, race, plan, output, unproved. Warnings: wait, unreachable, dead.
     Each names the instruction, its node, the instruction that it conflicts with, and why. FILE is an image or assembly text; a MODEL is
-    compiled first. Exit code 1 if there is an error; warnings alone give 0.
+    compiled first. What is too long to be proved is an error, too (docs/proofs.md has the bounds). Exit code 1 if there is an error; warnings
+    alone give 0.
     """
     from isa.check import MAX_FINDINGS, lint
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     Verified = tuple[Verification, Image, Session, Compilation]
 
+_CHANGES = 8  # words that differ from the compiler's; more are only counted: a program of another hand
+
 
 @click.command(
     name="verify",
@@ -105,7 +107,7 @@ def recipe_of(image: Image, path: str, override: str | None, given: Given) -> Re
     if not argument and not image.metadata:
         raise ModelError(
             "a hand-written program has no model to be compared with", path,
-            "prove its order with 'llmcc lint' and 'llmcc run --adversarial SEED', compare the outputs of 'llmcc run' with numpy, or give --model MODEL",
+            "name a model with the same inputs and outputs with --model MODEL; 'llmcc lint' proves its order, 'llmcc run' gives outputs to compare with numpy",
         )  # fmt: skip
     if not argument:
         raise ModelError("the image does not say which model it was compiled from", path, "give it with --model MODEL")
@@ -183,7 +185,9 @@ def _print_bisection(found: Mapping[str, Any] | None) -> None:
         console.print("  everything that goes into it is verified, so it is the culprit")
     else:
         console.print(f"  {len(found['suspects']) - 1} unverified instructions lead to it, see report.json")
-    for change in found["changed"]:
+    if len(found["changed"]) > _CHANGES:
+        console.print(f"  {len(found['changed'])} words are not the compiler's")
+    for change in found["changed"] if len(found["changed"]) <= _CHANGES else ():
         console.print(escape(f"  the compiler has at {change['pc']:#06x}: {change['instruction']}"), soft_wrap=True)
     for text in found["stale_data"]:
         console.print(escape(f"  {text}"))

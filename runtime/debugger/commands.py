@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from isa.errors import Error, InputError
 from isa.spec import ISA
-from isa.text import guess
+from isa.text import guess, guess_instruction
 from runtime.debugger import places, show
 from runtime.debugger.places import integer, memory_range, no_more, one, where
 from runtime.debugger.session import Session, Stop
@@ -132,7 +132,7 @@ def _break(shell: Shell, words: list[str]) -> Lines:
     elif words[0] == "op":
         mnemonic = one(words[1:], "break op MNEMONIC")
         if mnemonic not in ISA:
-            raise InputError(f"unknown instruction '{mnemonic}'", hint=guess(mnemonic, ISA))
+            raise InputError(f"unknown instruction '{mnemonic}'", hint=guess_instruction(mnemonic))
         point = session.points.add(f"op {mnemonic}", session.stepper.memory, mnemonic=mnemonic)
     else:
         pc, nodes, text = where(session, one(words, "break PC|NODE|FILE:LINE|op MNEMONIC|write PLACE"))

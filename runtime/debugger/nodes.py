@@ -40,6 +40,7 @@ class Nodes:
         self.taps: dict[int, list[Tap]] = {}
         for tap in debug.taps:
             self.taps.setdefault(tap.pc, []).append(tap)
+        self.lines = frozenset(span.first for span in debug.spans if debug.nodes[span.nodes[0]].status == BY_LINE)  # first words of lines
         self._span: list[int] = [-1] * words  # of each word, its innermost span
         for number in sorted(range(len(debug.spans)), key=lambda n: debug.spans[n].first - debug.spans[n].end):
             span = debug.spans[number]

@@ -199,8 +199,10 @@ class Session:
         return effect
 
     def _arriving(self) -> int | None:
-        """The node whose first word comes next."""
+        """The node whose first word comes next: of a graph once in a launch, of a hand-written program (a line) in every turn of a loop."""
         node = self.nodes.at(self.stepper.pc, self.stepper.indices) if self.stepper.exit is None else None
+        if self.stepper.pc in self.nodes.lines:
+            return node
         return node if node is not None and self._arrived.get(node, self.stepper.time) == self.stepper.time else None
 
     def _before(self) -> Stop | None:

@@ -13,7 +13,7 @@ from read_numerics import attention, softmax
 
 from emulator.timing.simulate import simulate
 from isa.asm import assemble, assemble_file
-from isa.check import check
+from isa.check import lint
 from isa.disasm import disassemble
 from isa.image import Image, image_bytes
 from runtime.cli.main import main
@@ -61,9 +61,9 @@ def test_gemm_agrees_with_plain_integers() -> None:
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.s")), ids=lambda path: path.stem)
 def test_examples_are_clean_and_round_trip(path: Path) -> None:
-    """Breaks when an example has a race or reads what was never written, or its text loses something."""
+    """Breaks when an example has a race, reads what was never written or waits for nothing, or its text loses something."""
     image = assemble_file(path)
-    assert check(image) == []
+    assert lint(image) == []
     assert image_bytes(assemble(disassemble(image)[0])) == image_bytes(image)
 
 
@@ -77,14 +77,14 @@ def _without(text: str, mark: str) -> str:
 def test_every_count_of_the_gemm_is_needed(mark: str) -> None:
     """Breaks when the double buffering waits for something it need not, or the checker misses a race."""
     text = (EXAMPLES / "gemm.s").read_text()
-    assert check(assemble(text)) == []
-    assert any(finding.kind == "race" for finding in check(assemble(_without(text, mark))))
+    assert lint(assemble(text)) == []
+    assert any(finding.kind == "race" for finding in lint(assemble(_without(text, mark))))
 
 
 def test_double_buffering_overlaps_loads_and_products() -> None:
     """Breaks when one buffer is used for all tiles: the loads then touch what the product before reads."""
     text = (EXAMPLES / "gemm.s").read_text()
-    assert check(assemble(text.replace("inc=W_STEP, mod=2", "inc=W_STEP, mod=1")))
+    assert lint(assemble(text.replace("inc=W_STEP, mod=2", "inc=W_STEP, mod=1")))
 
 
 def test_double_buffering_is_faster() -> None:

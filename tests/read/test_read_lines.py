@@ -11,7 +11,7 @@ from read_harness import dom, said
 from isa.asm import assemble, assemble_file
 from isa.check import lint
 from isa.disasm import disassemble, write_listing
-from isa.errors import AssemblyError
+from isa.errors import AssemblyError, InputError
 from isa.image import DebugMap, image_bytes
 from isa.records import BY_LINE
 from runtime.cli.main import main
@@ -117,6 +117,18 @@ def test_the_debugger_breaks_on_lines_and_labels(program: Path) -> None:
     assert any("lines with code" in line for line in shell.execute("break p.s:8"))
 
 
+def test_a_line_in_a_loop_stops_in_every_turn() -> None:
+    """Breaks when a breakpoint on a line, or 'next', passes over all turns but the first; and backwards."""
+    session = Session(assemble("loop level=0, len=2, count=3\nnop\nnop\nhalt", "p.s"), {})
+    shell = Shell(session)
+    list(shell.execute("break p.s:3"))
+    times = []
+    for command in ("run", "next", "next", "run", "reverse-continue"):
+        list(shell.execute(command))
+        times.append((session.stepper.pc, session.stepper.time))
+    assert times == [(0x20, 2), (0x10, 3), (0x20, 4), (0x20, 6), (0x20, 4)]
+
+
 def test_diff_aligns_labels_although_lines_move(program: Path) -> None:
     """Breaks when a line that is inserted makes everything behind it different."""
     moved = TEXT.replace("work:", "  nop\n\nwork:")
@@ -178,3 +190,44 @@ def test_a_span_outside_the_code_is_refused() -> None:
     for span in ("first=0, end=-16", "first=-16, end=16", "first=0, end=0x1000000000"):
         with pytest.raises(AssemblyError, match="leaves the code"):
             assemble(f'halt\n.node name="n", op="o"\n.span {span}, nodes=[0]\n')
+
+
+def test_compile_sends_assembly_to_the_assembler(program: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Breaks when who compiles assembly text is told about magic bytes."""
+    assert main(["compile", str(program), "-o", str(tmp_path / "p.llmchip")]) == 2
+    assert "llmcc asm" in capsys.readouterr().err
+
+
+def test_hints_stay_short() -> None:
+    """Breaks when a mistyped node of a program with hundreds is answered by all their names, or a pattern's star hides the likeness."""
+    image = assemble("\n".join(["nop"] * 100), "p.s")
+    with pytest.raises(InputError, match="did you mean 'p.s:77'"):
+        Filter(nodes=("ps:77*",)).check(image)
+    with pytest.raises(InputError, match="and 76 more"):
+        Filter(nodes=("qqqqqqqqqqqqqqqqqqqq",)).check(image)
+
+
+MODEL = """import torch
+
+class Twice(torch.nn.Module):
+    def forward(self, x):
+        return {"y": x * FACTOR}
+
+def make():
+    return Twice(), {"x": torch.randn(16)}
+"""
+
+
+@pytest.mark.parametrize(("factor", "code"), [("2.0", 0), ("3.0", 1)])
+def test_a_written_program_is_verified_against_a_model(
+    program: Path, tmp_path: Path, factor: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Breaks when verify cannot say whether a program written by hand gives PyTorch's bits, and which of its lines does not."""
+    (tmp_path / f"twice_{code}.py").write_text(MODEL.replace("FACTOR", factor))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    repro = tmp_path / "repro"
+    assert main(["verify", str(program), "--model", f"twice_{code}:make", "--bisect", "--repro", str(repro), "--json"]) == code
+    document = json.loads(capsys.readouterr().out)
+    assert document["bit_exact"] == (code == 0) and document["outputs"] == 1
+    if code:
+        assert document["first_divergence"]["node"] == "p.s:11" and (repro / "run.py").is_file()
