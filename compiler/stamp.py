@@ -92,6 +92,8 @@ class _Half:
 
     def _holder(self, target: str, name: str | None, meta: dict[str, Any]) -> fx.Node:
         holder = self.graph.create_node("placeholder", target, name=name)
+        if name is None:
+            holder.target = holder.name
         holder.meta = dict(meta)
         return holder
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from compiler.frontend.capture import Leaf
 from compiler.frontend.checks import check_tensor
 from compiler.frontend.dynamo import Role, capture_dynamo, roles
 from compiler.options import Options
@@ -115,10 +116,13 @@ def _compiled(gm: fx.GraphModule, values: Sequence[Any], known: Sequence[Role], 
     if isinstance(captured.tensors, dict):
         captured.tensors.clear()  # weights come with every call; these would keep the first instance's alive
     chosen = (*found.inputs, *found.weights)
+    pick = operator.itemgetter(*chosen) if len(chosen) > 1 else lambda args: tuple(args[index] for index in chosen)
+    places = [leaf.index for leaf in captured.result if isinstance(leaf, Leaf)]
+    flat = len(places) == len(captured.result)  # nearly always: a list of tensors
 
     def run(*args: Any) -> tuple[Any, ...]:
-        results = program(*[args[index] for index in chosen], *constants)
-        return tuple(captured.unflatten(results))
+        results = program(*pick(args), *constants)
+        return tuple(results[place] for place in places) if flat else tuple(captured.unflatten(results))
 
     return run
 

@@ -121,8 +121,19 @@ def export(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, 
             warnings.simplefilter("ignore")
             return torch.export.export(module, args, kwargs=dict(kwargs or {}), strict=False)
     except Exception as error:
+        _check_positions(module, (args, kwargs), error)
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CompileError(f"torch.export cannot capture this model: {first}", type(module).__name__, "see the chained exception") from error
+
+
+def _check_positions(module: torch.nn.Module, given: Any, error: Exception) -> None:
+    """The commonest reason why a transformer cannot be traced, in its user's words."""
+    limit = getattr(getattr(module, "config", None), "max_position_embeddings", None)
+    ids = [leaf for leaf in pytree.tree_leaves(given) if isinstance(leaf, Tensor) and leaf.dim() == 2 and not leaf.is_floating_point()]
+    longest = max((leaf.shape[1] for leaf in ids), default=0)
+    if isinstance(limit, int) and 0 < limit < longest:
+        what = f"the sequence has {longest} tokens, the model has {limit} positions"
+        raise InputError(what, type(module).__name__, f"give at most {limit} tokens") from error
 
 
 def from_exported(program: ExportedProgram, positional: tuple[str, ...] = ()) -> Captured:

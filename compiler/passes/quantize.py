@@ -73,7 +73,10 @@ def dequantize(
     return editor.emit(at, ops.dequantize, c, row, *operands, **({} if dtype is torch.float32 else {"dtype": dtype}))
 
 
-def _check_length(node: fx.Node, length: int) -> None:
+def _check_operands(node: fx.Node, a: fx.Node, b: fx.Node) -> None:
+    length, kinds = shape_of(a)[-1], [str(dtype_of(x)).removeprefix("torch.") for x in (a, b)]
+    if not (dtype_of(a).is_floating_point and dtype_of(b).is_floating_point):
+        raise unsupported(node, f"multiplies {kinds[0]} by {kinds[1]}: both must be floats (input.float() makes one of an integer)")
     if length > MAX_K:
         raise unsupported(node, f"sums {length} products; an int32 holds at most {MAX_K}")
 
@@ -81,7 +84,7 @@ def _check_length(node: fx.Node, length: int) -> None:
 def _linear(editor: Editor, node: fx.Node) -> fx.Node:
     values = arguments(node)
     x, weight = values["input"], values["weight"]
-    _check_length(node, shape_of(x)[-1])
+    _check_operands(node, x, weight)
     qx, sx = quantize_source(editor, node, x)
     qw, sw = quantize_rows(editor, node, weight)
     c = editor.emit(node, ops.matmul_i8, qx, qw, True)
@@ -108,7 +111,7 @@ def _matmul(editor: Editor, node: fx.Node) -> fx.Node:
     """Two activations. Rows of b along k: both by rows; else b's rows belong to k and their scales go into a."""
     a: Any = node.args[0]
     b: Any = node.args[1]
-    _check_length(node, shape_of(a)[-1])
+    _check_operands(node, a, b)
     batch = shape_of(node)[:-2]
     a = editor.broadcast(node, a, (*batch, *shape_of(a)[-2:]))
     if len(shape_of(b)) > 2:

@@ -84,6 +84,7 @@ def _main(graph: fx.Graph, border: Sequence[fx.Node]) -> tuple[fx.Graph, tuple[s
     names = []
     for node in border:
         holder = remap[node] = out.placeholder(constant_name(*_origin(node)))
+        holder.target = holder.name  # which is unique
         holder.meta = {**node.meta, "packed_from": _origin(node)}
         if not node.meta["val"].is_contiguous():
             with mode:

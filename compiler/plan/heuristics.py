@@ -76,7 +76,8 @@ def _orders(part: Part) -> list[list[int]]:
     boxes = range(len(part))
     return [
         sorted(boxes, key=lambda i: (part.lower[i], -span[i])),
-        sorted(boxes, key=lambda i: (-part.size[i], part.lower[i])),  # boxes of one size: no order needs fewer rows of them
+        sorted(boxes, key=lambda i: (-part.size[i], -part.upper[i])),  # of one size in order of time: no order needs less for them
+        sorted(boxes, key=lambda i: (-part.size[i], part.lower[i])),
         sorted(boxes, key=lambda i: (-part.size[i], -span[i])),
         sorted(boxes, key=lambda i: -part.size[i] * span[i]),
         sorted(boxes, key=lambda i: (-total[i], -part.size[i])),

@@ -6,7 +6,7 @@ allows, which is what double buffering and weight prefetch are. A word that need
 """
 
 from bisect import bisect_left, insort
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
@@ -21,7 +21,7 @@ from isa.spec import DMA_ENGINES, Access, Engine, Region, Space
 
 WINDOW = 160  # how many ops beyond the oldest waiting one may be considered
 ALIGN = 64
-FILLS = (0.98, 0.92, 0.86, 0.8)  # shares of a memory that words may fill: the rest is for gaps in the plan
+FILLS = (0.98, 0.95, 0.92, 0.86, 0.8)  # shares of a memory that words may fill: the rest is for gaps in the plan
 NEVER_WRITTEN = (Region.WEIGHTS, Region.CONST, Region.IN)
 NEVER = 1 << 60
 
@@ -170,6 +170,8 @@ class _Scheduler:
     start: list[int] = field(default_factory=list)
     finish: list[int] = field(default_factory=list)
     inputs: list[int] = field(default_factory=list)  # when the inputs of each op exist
+    queued: dict[Engine, deque[int]] = field(default_factory=dict)  # when the last words of each engine have finished
+    dispatched: int = 0  # when dispatch has come to the end of the new order so far
 
     def order(self) -> list[int]:
         """Indices of the ops in their new order; their times are in `start` and `finish`."""
@@ -218,18 +220,25 @@ class _Scheduler:
         """When an op could start if memory were no matter."""
         engine = self.program.ops[index].row.engine
         bus = self.bus_free_at if engine in DMA_ENGINES else 0
-        return max(self.inputs[index], self.free_at.get(engine, 0), bus)
+        return max(self.inputs[index], self.free_at.get(engine, 0), bus, self._dispatch(engine))
+
+    def _dispatch(self, engine: Engine) -> int:
+        """When the next word of an engine can be dispatched: words are dispatched in order, and a full queue holds all of them up."""
+        queue = self.queued.get(engine, ())
+        return max(self.dispatched, queue[0]) if len(queue) == getattr(self.chip.queues, engine.value) else self.dispatched
 
     def _issue(self, index: int, oldest: int) -> None:
         """Occupy the engine from the earliest start."""
         start, engine = self._earliest(index), self.program.ops[index].row.engine
         if start >= NEVER:
             start = self._unhindered(index)
+        self.dispatched = self._dispatch(engine)
         end = start + self.cycles[index]
         latency = self.chip.mxu.rows + self.chip.mxu.cols if engine is Engine.MXU else 0
         if engine in DMA_ENGINES:
             self.bus_free_at, latency = end, self.chip.dram.latency_cycles
         self.free_at[engine] = end
+        self.queued.setdefault(engine, deque(maxlen=getattr(self.chip.queues, engine.value))).append(end + latency)
         self.start[index], self.finish[index] = start, end + latency
         for memory in self.memories:
             memory.take(index, oldest, start, end + latency)

@@ -130,3 +130,16 @@ def test_a_weight_with_nan_is_named_when_packed() -> None:
     model.lin.weight.data[0, 0] = float("nan")
     with pytest.raises(CompileError, match=r"lin\.weight"):
         lowered.pack_weights()
+
+
+def test_a_sequence_longer_than_the_positions_says_so() -> None:
+    """Breaks when the user is told of PyTorch's shapes instead of the tokens that are too many."""
+    with pytest.raises(InputError, match="the sequence has 41 tokens, the model has 40 positions"):
+        capture(tiny_bert(BertModel), (), {"input_ids": torch.ones(1, 41, dtype=torch.long)})
+
+
+@pytest.mark.parametrize("operation", [lambda m, x: m.lin(x), lambda m, x: x @ x.transpose(0, 1)])
+def test_integers_are_not_multiplied_as_floats(operation: Any) -> None:
+    """Breaks when integers given to a linear are blamed on the compiler."""
+    with pytest.raises(UnsupportedError, match=r"multiplies int64 by (float32|int64): both must be floats"):
+        lower(capture(Function(operation).eval(), (torch.ones(3, 8, dtype=torch.long),)))

@@ -214,7 +214,7 @@ class Twice(torch.nn.Module):
         return {"y": x * FACTOR}
 
 def make():
-    return Twice(), {"x": torch.randn(16)}
+    return Twice().eval(), {"x": torch.randn(16)}
 """
 
 
