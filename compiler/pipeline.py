@@ -22,7 +22,7 @@ from compiler.tile.cost import cycles
 from compiler.tile.emit import Fitter, Tuning, block_rows
 from compiler.tile.ir import Program, verify
 from compiler.tile.outline import Outline, outline
-from compiler.tile.place import Placement, place
+from compiler.tile.place import Placement, Times, place
 from compiler.tile.reside import reside
 from compiler.tile.schedule import FILLS, Schedule, schedule
 from compiler.tile.tile import Tiled, tile
@@ -112,10 +112,10 @@ def _fit_memory(lowered: Lowered, options: Options, chip: Chip, seconds: dict[st
             drafts = _drafts(outlined, options, chip, fitter, share, seconds)
         except CompileError as error:
             raise error if share == SHARES[0] else failure from None
-        for tiled, program, rests in _orders(drafts, chip, seconds):
+        for tiled, program, times in _orders(drafts, chip, seconds):
             with _timed(seconds, "place"):
                 try:
-                    return tiled, program, place(program, chip, rests)
+                    return tiled, program, place(program, chip, times)
                 except CompileError as error:
                     failure = error
     raise failure
@@ -151,13 +151,13 @@ def _draft(
     return known.setdefault(key, Draft(tuning, tiled, scheduled))
 
 
-def _orders(drafts: list[Draft], chip: Chip, seconds: dict[str, float]) -> Iterator[tuple[Tiled, Program, tuple[int, ...] | None]]:
+def _orders(drafts: list[Draft], chip: Chip, seconds: dict[str, float]) -> Iterator[tuple[Tiled, Program, Times | None]]:
     """Orders of the ops to try: schedules, the fastest first, those that use ever less memory among them; then orders of the kernels."""
     waiting = [(draft.schedule.cycles, 0, number, draft.schedule) for number, draft in enumerate(drafts) if draft.schedule is not None]
     while waiting:
         _, level, number, scheduled = heappop(waiting)
         tiled = drafts[number].tiled
-        yield tiled, scheduled.program, scheduled.rests
+        yield tiled, scheduled.program, scheduled.times
         if level + 1 < len(FILLS):
             with _timed(seconds, "schedule"):
                 scheduled = schedule(tiled.program, chip, lambda op: cycles(op, chip), FILLS[level + 1])

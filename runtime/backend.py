@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from compiler.frontend import dynamo
 from compiler.frontend.capture import Leaf
 from compiler.frontend.checks import check_tensor
 from compiler.frontend.dynamo import Role, capture_dynamo, roles
@@ -116,15 +117,26 @@ def _compiled(gm: fx.GraphModule, values: Sequence[Any], known: Sequence[Role], 
     if isinstance(captured.tensors, dict):
         captured.tensors.clear()  # weights come with every call; these would keep the first instance's alive
     chosen = (*found.inputs, *found.weights)
-    pick = operator.itemgetter(*chosen) if len(chosen) > 1 else lambda args: tuple(args[index] for index in chosen)
+    select = operator.itemgetter(*chosen) if len(chosen) > 1 else lambda args: tuple(args[index] for index in chosen)
     places = [leaf.index for leaf in captured.result if isinstance(leaf, Leaf)]
     flat = len(places) == len(captured.result)  # nearly always: a list of tensors
 
     def run(*args: Any) -> tuple[Any, ...]:
-        results = program(*pick(args), *constants)
+        whole, args = args, tuple(dynamo.pick(args, found.places)) if found.places else args
+        if found.changed and _overlap(args, [position for position, _ in found.changed]):
+            return tuple(gm(*whole))
+        results = program(*select(args), *constants)
+        for position, number in found.changed:
+            args[position].copy_(results[number])
         return tuple(results[place] for place in places) if flat else tuple(captured.unflatten(results))
 
     return run
+
+
+def _overlap(args: Sequence[Any], changed: Sequence[int]) -> bool:
+    """Whether an argument that is changed in place shares memory with another one, which would have to change with it."""
+    memory = [arg.untyped_storage().data_ptr() if isinstance(arg, Tensor) else None for arg in args]
+    return any(memory.count(memory[position]) > 1 for position in changed)
 
 
 def _check(role: Role, tensor: Tensor) -> None:

@@ -54,7 +54,8 @@ class Captured:
 
     `gm` has the user's tensors as placeholders (in the order of `inputs`), then the weights (in the order of `weights`).
     `arguments` maps each argument's name to its value, a pytree with a `Leaf` for every tensor; `result` is the
-    model's result with a `Leaf` for every tensor.
+    model's result with a `Leaf` for every tensor. `changed` names placeholders that the model changes in place, with the number of
+    the output that is their new value.
     """
 
     gm: fx.GraphModule
@@ -64,6 +65,7 @@ class Captured:
     tensors: Mapping[str, Tensor]
     arguments: Mapping[str, Any]
     result: Any
+    changed: tuple[tuple[str, int], ...] = ()
 
     def flatten(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> tuple[Tensor, ...]:
         """The caller's arguments, passed by position or by name, as the graph's inputs."""
@@ -136,12 +138,15 @@ def _check_positions(module: torch.nn.Module, given: Any, error: Exception) -> N
         raise InputError(what, type(module).__name__, f"give at most {limit} tokens") from error
 
 
-def from_exported(program: ExportedProgram, positional: tuple[str, ...] = ()) -> Captured:
-    """The captured form of an exported program (a .pt2 file, for example); `positional` names positional arguments."""
+def from_exported(program: ExportedProgram, positional: tuple[str, ...] = (), changing: bool = False) -> Captured:
+    """The captured form of an exported program (a .pt2 file, for example); `positional` names positional arguments.
+
+    Only with `changing` may it change its inputs: the caller then sees to it that they get their new values.
+    """
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = program.run_decompositions({})
-    _check_mutation(program)
+    changed = _changed(program, changing)
     weights, tensors = _weights(program)
     graph, users = _rebuild(program, {weight.placeholder for weight in weights})
     _mark_numbers(graph, weights, tensors)
@@ -149,13 +154,22 @@ def from_exported(program: ExportedProgram, positional: tuple[str, ...] = ()) ->
     inputs = tuple(_info(name, node.meta["val"]) for name, node in users.items())
     arguments = _arguments(program, inputs, positional)
     outputs, result = _results(program, gm)
-    return Captured(gm, inputs, outputs, weights, tensors, arguments, result)
+    return Captured(gm, inputs, outputs, weights, tensors, arguments, result, changed)
 
 
-def _check_mutation(program: ExportedProgram) -> None:
-    for spec in program.graph_signature.output_specs:
-        if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION):
-            raise UnsupportedError(f"the model changes '{spec.target}' in place", hint="state on the device is not supported yet")
+_CHANGES = (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION)
+
+
+def _changed(program: ExportedProgram, changing: bool) -> tuple[tuple[str, int], ...]:
+    """Inputs that are changed in place, and which output is their new value."""
+    found = []
+    tensors = [spec for spec in program.graph_signature.output_specs if not isinstance(spec.arg, ConstantArgument)]
+    for number, spec in enumerate(tensors):
+        if spec.kind in _CHANGES:
+            if not changing or spec.kind is not OutputKind.USER_INPUT_MUTATION:
+                raise UnsupportedError(f"the model changes '{spec.target}' in place", hint="state on the device is not supported yet")
+            found.append((str(spec.target), number))
+    return tuple(found)
 
 
 _KINDS = {InputKind.PARAMETER: "param", InputKind.BUFFER: "buffer", InputKind.CONSTANT_TENSOR: "constant"}
@@ -240,11 +254,12 @@ def _results(program: ExportedProgram, gm: fx.GraphModule) -> tuple[tuple[Tensor
     count = 0
     for spec in program.graph_signature.output_specs:
         constant = isinstance(spec.arg, ConstantArgument)
-        leaves.append(spec.arg.value if constant else Leaf(count))
+        if spec.kind not in _CHANGES:  # a new value is no part of what the model returns
+            leaves.append(spec.arg.value if constant else Leaf(count))
         count += not constant
     result = pytree.tree_unflatten(leaves, program.call_spec.out_spec)
-    paths = [path for path, leaf in pytree.tree_flatten_with_path(result)[0] if isinstance(leaf, Leaf)]
-    return tuple(_info(_output_name(path), value) for path, value in zip(paths, values, strict=True)), result
+    named = {leaf.index: _output_name(path) for path, leaf in pytree.tree_flatten_with_path(result)[0] if isinstance(leaf, Leaf)}
+    return tuple(_info(named.get(number, f"changed{number}"), value) for number, value in enumerate(values)), result
 
 
 def _output_name(path: tuple[Any, ...]) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, fx
 
 from compiler.frontend.capture import Captured, Leaf, TensorInfo, Weight, export, from_exported
 from compiler.frontend.checks import check_tensor
-from compiler.frontend.torchao import is_quantized
+from compiler.frontend.torchao import FIELDS, check_quantized, is_quantized, quantized_linear
 from isa.errors import UnsupportedError
 
 
@@ -27,17 +27,24 @@ class Role:
     kind: str
 
 
+Place = tuple[int, str]  # an argument, and which of its tensors: a name for one of torchao's two, else ""
+
+
 @dataclass(frozen=True)
 class DynamoCapture:
     """The captured graph, and which of the call's arguments are what.
 
     `inputs` and `weights` are positions among the arguments of Dynamo's function: of `captured.inputs`, and of the
-    first of `captured.weights`. The remaining weights are constants of the code, in `captured.tensors`.
+    first of `captured.weights`. The remaining weights are constants of the code, in `captured.tensors`. `changed` are arguments that
+    the frame changes in place, each with the number of the result that is its new value; they count as inputs. With `places`, all
+    these positions are among `pick(arguments, places)` instead.
     """
 
     captured: Captured
     inputs: tuple[int, ...]
     weights: tuple[int, ...]
+    changed: tuple[tuple[int, int], ...] = ()
+    places: tuple[Place, ...] = ()
 
 
 def roles(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> tuple[Role, ...]:
@@ -81,37 +88,78 @@ def capture_dynamo(gm: fx.GraphModule, arguments: Sequence[Any], known: Sequence
     examples = [argument.detach() if isinstance(argument, Tensor) else argument for argument in arguments]
     for role, example in zip(known, examples, strict=True):
         if is_quantized(example):
-            hint = "compile ahead of time with llmchip.compile, which takes torchao's weights as they are"
-            raise UnsupportedError(f"{role.kind} '{role.name}' is a torchao tensor", hint=hint)
-        if isinstance(example, Tensor):
+            check_quantized(role.name, example)
+        elif isinstance(example, Tensor):
             check_tensor(f"{role.kind} '{role.name}'", example)
-    exported = from_exported(export(_Replay(gm), tuple(examples)))
-    return _separate(exported, known, examples)
+    places = _places(examples)
+    flat = tuple(pick(examples, places))
+    named = [replace(known[p], name=f"{known[p].name}.{field}") if field else known[p] for p, field in places]
+    exported = from_exported(export(_Replay(gm, places), flat), changing=True)
+    found = _separate(exported, named, flat)
+    return replace(found, places=places if any(field for _, field in places) else ())
+
+
+def _places(examples: Sequence[Any]) -> tuple[Place, ...]:
+    """All tensors (and numbers) among the arguments. A torchao weight is two: int8 numbers and their scales."""
+    return tuple((p, field) for p, example in enumerate(examples) for field in (FIELDS if is_quantized(example) else ("",)))
+
+
+def pick(arguments: Sequence[Any], places: Sequence[Place]) -> list[Any]:
+    """What lies at these places."""
+    return [getattr(arguments[p], field) if field else arguments[p] for p, field in places]
 
 
 class _Replay(torch.nn.Module):
     """Dynamo's graph as a module that keeps the user's source lines on what is traced through it."""
 
-    def __init__(self, gm: fx.GraphModule) -> None:
+    def __init__(self, gm: fx.GraphModule, places: Sequence[Place]) -> None:
         super().__init__()
-        self.replayed = gm
+        self.replayed, self.places = gm, places
         self.eval()
 
-    def forward(self, *args: Any) -> Any:
+    def forward(self, *flat: Any) -> Any:
+        args: list[Any] = []
+        for (_, field), value in zip(self.places, flat, strict=True):
+            if field and field == FIELDS[-1]:
+                args[-1] = _Quantized(args[-1], value)
+            else:
+                args.append(value)
         with fx.traceback.preserve_node_meta():
-            return fx.Interpreter(self.replayed).run(*args)
+            return _Interpreter(self.replayed).run(*args)
+
+
+@dataclass(frozen=True)
+class _Quantized:
+    """A torchao weight while its graph is replayed."""
+
+    q: Tensor
+    s: Tensor
+
+
+class _Interpreter(fx.Interpreter):
+    """Replays linears of torchao weights as the chip's operations on the very same integers."""
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if not any(isinstance(value, _Quantized) for value in (*args, *kwargs.values())):
+            return super().call_function(target, args, kwargs)
+        named = {**dict(zip(("input", "weight", "bias"), args, strict=False)), **kwargs}
+        weight = named["weight"]
+        if target is not torch.nn.functional.linear or not isinstance(weight, _Quantized):
+            raise UnsupportedError(f"{getattr(target, '__name__', target)} of a torchao weight", hint="the chip computes linears with it")
+        return quantized_linear(named["input"], weight.q, weight.s, named.get("bias"))
 
 
 def _separate(exported: Captured, known: Sequence[Role], examples: Sequence[Any]) -> DynamoCapture:
     """Sort the exported inputs into the user's and the model's."""
     order = [position for position, example in enumerate(examples) if isinstance(example, Tensor)]
+    changed = dict(exported.changed)
     holders = exported.gm.graph.find_nodes(op="placeholder")[: len(order)]
     inputs: list[TensorInfo] = []
     weights: list[Weight] = []
     tensors = dict(exported.tensors)
     for position, node, info in zip(order, holders, exported.inputs, strict=True):
         role = known[position]
-        if role.kind == "input":
+        if role.kind == "input" or node.name in changed:
             inputs.append(replace(info, name=role.name))
         else:
             node.meta["weight"] = True
@@ -121,10 +169,12 @@ def _separate(exported: Captured, known: Sequence[Role], examples: Sequence[Any]
     names = {info.name: Leaf(number) for number, info in enumerate(inputs)}
     everything = (*weights, *exported.weights)
     captured = Captured(exported.gm, tuple(inputs), exported.outputs, everything, tensors, names, exported.result)
+    given = [not node.meta["weight"] for node in holders]
     return DynamoCapture(
         captured,
-        tuple(p for p in order if known[p].kind == "input"),
-        tuple(p for p in order if known[p].kind != "input"),
+        tuple(p for p, is_input in zip(order, given, strict=True) if is_input),
+        tuple(p for p, is_input in zip(order, given, strict=True) if not is_input),
+        tuple((p, changed[node.name]) for p, node in zip(order, holders, strict=True) if node.name in changed),
     )
 
 

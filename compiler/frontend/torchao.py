@@ -5,6 +5,7 @@ eager bits on the chip. Other configurations are refused by name.
 """
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +24,14 @@ class QuantizedLinear(nn.Module):
         self.bias = bias
 
     def forward(self, x: Tensor) -> Tensor:
-        qx, sx = ops.quantize_rows(x, None)
-        product = ops.matmul_i8(qx, self.q, True)
-        y: Tensor = ops.dequantize(product, sx, self.s, self.bias, x.dtype)
-        return y
+        q, s, bias = (self.get_buffer("q"), self.get_buffer("s"), self.bias)
+        return quantized_linear(x, q, s, bias if isinstance(bias, Tensor) else None)
+
+
+def quantized_linear(x: Tensor, q: Tensor, s: Tensor, bias: Tensor | None = None) -> Tensor:
+    qx, sx = ops.quantize_rows(x, None)
+    y: Tensor = ops.dequantize(ops.matmul_i8(qx, q, True), sx, s.reshape(-1), bias, x.dtype)
+    return y
 
 
 def is_quantized(tensor: object) -> bool:
@@ -50,20 +55,26 @@ def adopt(module: nn.Module) -> nn.Module:
     return adopted
 
 
+FIELDS = ("qdata", "scale")  # what torchao calls q and s
+
+
 def _replace(name: str, linear: nn.Linear) -> QuantizedLinear:
-    weight = linear.weight
-    kwargs, q, s = (getattr(weight, field, None) for field in ("act_quant_kwargs", "qdata", "scale"))
+    check_quantized(f"{name}.weight", linear.weight)
+    weight: Any = linear.weight
+    return QuantizedLinear(weight.qdata, weight.scale, linear.bias).eval()
+
+
+def check_quantized(name: str, weight: Tensor) -> None:
+    """Refuse a weight that torchao computes with in another way than the chip."""
+    kwargs, q, s = (getattr(weight, field, None) for field in ("act_quant_kwargs", *FIELDS))
     row = type(getattr(kwargs, "granularity", None)).__name__ == "PerRow"
     symmetric = getattr(getattr(kwargs, "mapping_type", None), "name", "") == "SYMMETRIC" and not getattr(kwargs, "reduce_range", False)
     ours = isinstance(q, Tensor) and isinstance(s, Tensor) and q.dtype is torch.int8 and s.numel() == q.shape[0]
     if not (ours and row and symmetric) or getattr(weight, "act_quant_scale", None) is not None or _has_zero_point(weight):
         raise UnsupportedError(
-            f"weight '{name}.weight' is a torchao {type(weight).__name__} in a configuration that the chip does not compute",
+            f"weight '{name}' is a torchao {type(weight).__name__} in a configuration that the chip does not compute",
             hint="quantize with Int8DynamicActivationInt8WeightConfig(), or compile the float model",
         )
-    assert isinstance(q, Tensor)
-    assert isinstance(s, Tensor)
-    return QuantizedLinear(q, s, linear.bias).eval()
 
 
 def _has_zero_point(weight: Tensor) -> bool:

@@ -1,7 +1,9 @@
 """Place: live ranges of all buffers in dispatch order, then an address for each (SRAM, ACC, and SCRATCH in DRAM)."""
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from compiler.plan.bound import lower_bound
 from compiler.plan.check import check_plan
@@ -12,6 +14,7 @@ from isa.chip import Chip
 from isa.errors import CompileError
 from isa.spec import Access, Region, Space
 
+Times = Sequence[tuple[int, int]]  # predicted start and finish of each op
 DRAM_LIMIT = 1 << 36  # what a view's base can address
 
 
@@ -52,10 +55,10 @@ def live_ranges(program: Program) -> dict[Buffer, tuple[int, int]]:
     return ranges
 
 
-def place(program: Program, chip: Chip, rests: Sequence[int] | None = None) -> Placement:
+def place(program: Program, chip: Chip, times: Times | None = None) -> Placement:
     """Plan each memory and check the plan. Raises CompileError when a memory is too small.
 
-    `rests` (of a schedule) says for each op from which one on its bytes may be overwritten without waiting for it. With it, a
+    `times` (of a schedule) are the predicted start and finish of each op, so that no word overwrites what is still being read. With them, a
     plan that is not found quickly counts as none: other orders can replace this one.
     """
     live = live_ranges(program)
@@ -69,7 +72,7 @@ def place(program: Program, chip: Chip, rests: Sequence[int] | None = None) -> P
     for name, space, capacity in memories:
         buffers = {b.name: b for b in live if b.space is space and b.fixed is None}
         assert space is not Space.DRAM or all(b.region is Region.SCRATCH for b in buffers.values())
-        solution = _plan(buffers, live, capacity, rests)
+        solution = _plan(buffers, live, capacity, times)
         offsets |= {buffers[n]: offset for n, offset in solution.offsets.items()}
         heights[name] = (solution.height, solution.lower_bound)
     return Placement(offsets, live, heights)
@@ -80,14 +83,14 @@ NODES = 6000  # for the exact search of a scheduled program, a fraction of a sec
 SLACKS = (96, 48, 24, 12, 6, 0)  # ops
 
 
-def _plan(buffers: Mapping[str, Buffer], live: Mapping[Buffer, tuple[int, int]], capacity: int, rests: Sequence[int] | None) -> Plan:
+def _plan(buffers: Mapping[str, Buffer], live: Mapping[Buffer, tuple[int, int]], capacity: int, times: Times | None) -> Plan:
     """Plan a memory so that bytes rest before they are used again: a word that overwrites bytes just read has to wait for their reader.
 
     A schedule says how long that is. Without one, live ranges begin as many ops earlier as there is room for.
     Raises CompileError when the buffers do not fit even without rest.
     """
-    if rests is not None:
-        ends = {b: max(last + 1, rests[last]) for b, (_, last) in live.items()}
+    if times is not None:
+        ends = _rested(buffers.values(), live, times)
         return _solve([Block(b.name, live[b][0], ends[b], b.bytes) for b in buffers.values()], capacity, nodes=NODES)
     for slack in SLACKS:
         blocks = [Block(b.name, max(0, live[b][0] - slack), live[b][1] + 1, b.bytes) for b in buffers.values()]
@@ -99,6 +102,21 @@ def _plan(buffers: Mapping[str, Buffer], live: Mapping[Buffer, tuple[int, int]],
             if not slack:
                 raise
     raise AssertionError("the last slack is 0")
+
+
+def _rested(buffers: Iterable[Buffer], live: Mapping[Buffer, tuple[int, int]], times: Times) -> dict[Buffer, int]:
+    """For each buffer the index of the op from which on its bytes may be used again: all that take memory from there on start later.
+
+    Starts need not rise with the order, so the last op that takes memory too early decides.
+    """
+    takers = sorted({live[b][0] for b in buffers})
+    least = list(accumulate((times[i][0] for i in reversed(takers)), min))[::-1]  # the earliest start from each taker on
+    ends = {}
+    for buffer in buffers:
+        last = live[buffer][1]
+        finish = times[last][1]
+        ends[buffer] = max(last, takers[at - 1] if (at := bisect_left(least, finish)) else 0) + 1
+    return ends
 
 
 def _solve(blocks: Sequence[Block], capacity: int, nodes: int | None) -> Plan:

@@ -5,11 +5,11 @@ exist, the one that can start first goes next (the earlier one on a tie). Loads 
 allows, which is what double buffering and weight prefetch are. A word that needs new memory waits until enough has been left.
 """
 
-from bisect import bisect_left, insort
+from bisect import insort
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,13 +30,13 @@ Cycles = Callable[[Op], int]
 
 @dataclass(frozen=True)
 class Schedule:
-    """A program in its new order. `rests[i]` is the index of the first op behind op i that starts when i has finished.
+    """A program in its new order, with the predicted start and finish of each op (the loop's in its first iteration).
 
     `cycles` is the predicted time of the whole program, every iteration of the loop included.
     """
 
     program: Program
-    rests: tuple[int, ...]
+    times: tuple[tuple[int, int], ...]
     cycles: int
 
 
@@ -45,25 +45,20 @@ def schedule(program: Program, chip: Chip, cycles: Cycles, fill: float = FILLS[0
 
     What stands before, in and after the loop is scheduled by itself. Words may fill the share `fill` of each memory.
     """
-    loop, end = program.loop, len(program.ops)
-    borders = (0, end) if loop is None else (0, loop.first, loop.end, end)
+    loop, count = program.loop, len(program.ops)
+    borders = (0, count) if loop is None else (0, loop.first, loop.end, count)
     ops: list[Op] = []
-    rests: list[int] = []
-    total = 0
+    times: list[tuple[int, int]] = []
+    total = end_of_part = 0
     for first, last in pairwise(borders):
         part = _scheduler(program, first, last, chip, cycles, fill, window)
         order = part.order()
-        times = loop.count if loop is not None and first == loop.first else 1
-        rests += [len(ops) + i for i in _rests([part.start[i] for i in order], [part.finish[i] for i in order])]
+        times += [(end_of_part + part.start[i], end_of_part + part.finish[i]) for i in order]
         ops += [part.program.ops[i] for i in order]
-        total += times * max((part.finish[i] for i in order), default=0)
-    return Schedule(Program(tuple(ops), loop), tuple(rests), total)
-
-
-def _rests(starts: Sequence[int], finishes: Sequence[int]) -> list[int]:
-    """For each op the index of the first one behind it that starts when it has finished."""
-    reached = list(accumulate(starts, max))  # words that had to wait for their turn start late in the order, not in time
-    return [max(i + 1, bisect_left(reached, finish)) for i, finish in enumerate(finishes)]
+        end = max((part.finish[i] for i in order), default=0)
+        total += end * (loop.count if loop is not None and first == loop.first else 1)
+        end_of_part += end
+    return Schedule(Program(tuple(ops), loop), tuple(times), total)
 
 
 def _scheduler(program: Program, first: int, end: int, chip: Chip, cycles: Cycles, fill: float, window: int) -> "_Scheduler":
@@ -114,7 +109,7 @@ class _Memory:
                 self.first[buffer] = first
         self.touched = [tuple({r.buffer: 0 for r in op.views if r is not None and r.buffer in self.first}) for op in program.ops]
         self.waiting = Counter(buffer for buffers in self.touched for buffer in buffers)
-        self.taken = 0
+        self.taken = self.now = 0
         self.last: dict[Buffer, int] = {}  # when what was issued so far leaves each buffer
         self.frees: list[tuple[int, int]] = []  # (time, bytes)
 
@@ -129,19 +124,26 @@ class _Memory:
         return first <= oldest or int(self.alive[oldest:first].max(initial=0)) + size <= self.limit
 
     def available(self, index: int) -> int:
-        """When there is room for what op `index` is the first to touch; NEVER if that is not known yet."""
+        """When there is room for what op `index` is the first to touch; NEVER if that is not known yet.
+
+        Not before the last op that took memory: then the order of the ops is the order in which they take it, as the plan needs it.
+        """
         size = sum(map(_bytes, self._news(index)))
-        short = self.taken + size - self.limit if size else 0
-        if short <= 0:
+        if not size:
             return 0
+        short = self.taken + size - self.limit
+        if short <= 0:
+            return self.now
         for time, freed in self.frees:
             short -= freed
             if short <= 0:
-                return time
+                return max(time, self.now)
         return NEVER
 
     def take(self, index: int, oldest: int, start: int, finish: int) -> None:
         """Op `index` has its place in the new order and in time."""
+        if self._news(index):
+            self.now = max(self.now, start)
         for buffer in self._news(index):
             self.taken += _bytes(buffer)
             self.alive[oldest : self.first[buffer]] += _bytes(buffer)  # nothing if it is not early
@@ -150,7 +152,7 @@ class _Memory:
             self.last[buffer] = max(self.last.get(buffer, 0), finish)
             if not self.waiting[buffer]:
                 insort(self.frees, (self.last[buffer], _bytes(buffer)))
-        while self.frees and self.frees[0][0] <= start:
+        while self.frees and self.frees[0][0] <= self.now:
             self.taken -= self.frees.pop(0)[1]
 
 
@@ -224,8 +226,8 @@ class _Scheduler:
 
     def _dispatch(self, engine: Engine) -> int:
         """When the next word of an engine can be dispatched: words are dispatched in order, and a full queue holds all of them up."""
-        queue = self.queued.get(engine, ())
-        return max(self.dispatched, queue[0]) if len(queue) == getattr(self.chip.queues, engine.value) else self.dispatched
+        queue = self.queued.get(engine)
+        return max(self.dispatched, queue[0]) if queue and len(queue) == queue.maxlen else self.dispatched
 
     def _issue(self, index: int, oldest: int) -> None:
         """Occupy the engine from the earliest start."""

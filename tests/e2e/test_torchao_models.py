@@ -70,11 +70,25 @@ def test_mlp_gives_torchaos_bits(dtype: torch.dtype) -> None:
     assert torch.equal(bits(llmchip.compile(plain, (x,))(x)), expected)
 
 
-def test_torch_compile_leaves_it_to_pytorch_and_says_so() -> None:
-    """Breaks if a tensor subclass crashes the backend, or is run by PyTorch without a word."""
-    oracle, x = quantized(nn.Sequential(nn.Linear(16, 8))), torch.randn(3, 16)
-    with torch.no_grad(), pytest.warns(UserWarning, match="torchao tensor"):
-        assert torch.equal(torch.compile(oracle, backend="llmchip")(x), oracle(x))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_torch_compile_takes_torchaos_integers(dtype: torch.dtype) -> None:
+    """Breaks if a tensor subclass crashes the backend, is left to PyTorch, quantized again, or baked in."""
+    torch.manual_seed(2)
+    plain = nn.Sequential(nn.Linear(24, 50, dtype=dtype), nn.ReLU(), nn.Linear(50, 10, bias=False, dtype=dtype)).eval()
+    oracle, x = quantized(plain), values("outlier", (9, 24), dtype)
+    program = torch.compile(oracle, backend="llmchip", options={"fallback": False})
+    with torch.no_grad():
+        assert torch.equal(bits(program(x)), bits(oracle(x)))
+        oracle[0].weight.qdata.mul_(-1)
+        assert torch.equal(bits(program(x)), bits(oracle(x)))
+
+
+def test_another_configuration_under_torch_compile_is_left_to_pytorch() -> None:
+    """Breaks if weights in an arithmetic that is not ours are taken for ours, or run by PyTorch without a word."""
+    module, x = nn.Sequential(nn.Linear(16, 8)).eval(), torch.randn(2, 16)
+    torchao.quantize_(module, torchao.Int8WeightOnlyConfig())
+    with torch.no_grad(), pytest.warns(UserWarning, match="torchao Int8"):
+        assert torch.equal(torch.compile(module, backend="llmchip")(x), module(x))
 
 
 def test_another_configuration_is_refused_by_name() -> None:

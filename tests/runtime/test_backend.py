@@ -171,16 +171,54 @@ def test_a_piece_that_fails_as_a_whole_is_halved_not_given_up(monkeypatch: pytes
     assert sizes[-2:] == [3, 3]  # linear, gelu, linear; add, layer_norm, gt
 
 
-def test_mutation_runs_in_pytorch_and_says_so() -> None:
-    class Counts(nn.Module):
-        def forward(self, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-            seen.add_(1)
-            return x * 2
+class Counts(nn.Module):
+    """Changes an input and two buffers in place; one of them is an integer, which the chip cannot add to."""
 
-    seen = torch.zeros(1)
-    with pytest.warns(UserWarning, match="in place"):
-        assert torch.equal(compiled(Counts().eval())(X, seen), X * 2)
-    assert seen.item() == 1
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(3))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+        self.linear = nn.Linear(16, 8)
+
+    def forward(self, x: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
+        self.seen.add_(1)
+        self.calls += 1
+        total.mul_(2)
+        return self.linear(x) * self.seen[0] + total[0]
+
+
+def test_what_is_changed_in_place_is_changed_and_the_rest_runs_on_the_chip() -> None:
+    """Breaks when a change is lost or made twice, or when one changed buffer sends the whole graph to PyTorch."""
+    torch.manual_seed(0)
+    x, model = torch.randn(4, 16), Counts().eval()
+    total, parts = torch.ones(2), []
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        program = compiled(model)
+        for call in range(1, 4):
+            before = total.clone()
+            with torch.no_grad():
+                want = model.linear(x) * call + before[0] * 2
+            parts.append(program(x, total))
+            assert torch.equal(model.seen, torch.full((3,), float(call))) and model.calls.item() == call
+            assert torch.equal(total, before * 2)
+            assert 0 < (parts[-1] - want).abs().max() < 0.2  # int8: the linear ran on the chip
+    assert not any("this graph" in str(w.message) for w in said)
+
+
+def test_changed_memory_that_another_argument_sees_is_left_to_pytorch() -> None:
+    """Breaks when an argument is changed in place and a view of it still shows the old elements."""
+
+    class Overlaps(nn.Module):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            a.add_(1)
+            return b * 2
+
+    program = compiled(Overlaps().eval())
+    a, b = torch.zeros(8), torch.zeros(8)
+    assert torch.equal(program(a, b), torch.zeros(8)) and torch.equal(a, torch.ones(8))
+    whole = torch.zeros(16)
+    assert torch.equal(program(whole[:8], whole[4:12]), torch.tensor([2.0] * 4 + [0.0] * 4))
 
 
 @pytest.mark.parametrize(
