@@ -96,6 +96,7 @@ def lower(
 ) -> Lowered:
     """Run the graph passes and freeze the result."""
     manager = PassManager(pipeline(options or Options()), print_after, stop_after, dump_dir)
+    _check_sizes(captured.gm.graph)
     halves = None if print_after or stop_after or dump_dir else _by_layers(captured.gm, manager)
     if halves is None:
         manager.timings.clear()
@@ -103,6 +104,13 @@ def lower(
     holders = [node for node in halves.main.graph.nodes if node.op == "placeholder" and node.meta.get("weight")]
     constants = tuple(TensorInfo(node.name, tuple(node.meta["val"].shape), node.meta["val"].dtype) for node in holders)
     return Lowered(halves.main, halves.pack, captured.inputs, captured.outputs, constants, captured, tuple(manager.timings))
+
+
+def _check_sizes(graph: fx.Graph) -> None:
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, Tensor) and any(not isinstance(size, int) for size in value.shape):
+            raise unsupported(node, f"has a size that is not fixed: {list(value.shape)} (export the model without dynamic_shapes)")
 
 
 def _by_layers(gm: fx.GraphModule, manager: PassManager) -> Halves | None:

@@ -31,6 +31,7 @@ from isa.errors import CompileError
 from isa.image import Image
 
 SHARES = (1.0, 0.7, 0.4, 0.2)  # of the memories that a kernel may plan with, shrinking while the memory plan fails
+ENOUGH = 50_000  # ops in all drafts, after which no more are made
 VARIED: dict[str, tuple[float, ...]] = {  # what to try, one after the other, as long as it makes the program faster
     "points": (256, 128),
     "overlap": (0.25, 0.5),
@@ -127,6 +128,8 @@ def _drafts(outlined: Outline, options: Options, chip: Chip, fitter: Fitter, sha
     best = _draft(outlined, options, chip, fitter, Tuning(share=share, rows=block_rows(chip)), seconds, drafts)
     for name, values in VARIED.items():
         for value in values:
+            if sum(len(draft.tiled.program.ops) for draft in drafts.values()) > ENOUGH:
+                break
             changed: Any = {name: value}
             draft = _draft(outlined, options, chip, fitter, replace(best.tuning, **changed), seconds, drafts)
             if draft.cycles() > best.cycles():

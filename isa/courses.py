@@ -11,15 +11,14 @@ The cost is that of the bytes touched, not of the turns. `leave_behind` gives th
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, replace
+from itertools import product, zip_longest
 
 import numpy as np
-from numpy.typing import NDArray
 
 from isa.check import Touch
 from isa.cuts import Cut
-from isa.shadow import Memory, Run, Shadow, memory_of, runs
+from isa.shadow import Block, Dims, Memory, Shadow, memory_of, runs
 from isa.spec import Access
 from isa.trace import Dispatch
 
@@ -34,7 +33,10 @@ def is_lazy(touch: Touch) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """An operand as it stands in the last period before the cut, and where it goes from there."""
+    """An operand as it stands in the last period before the cut, and where it goes from there.
+
+    Of a nested loop of which turns were left out it is all the blocks of those: `start` bytes from the operand, repeated.
+    """
 
     touch: Touch
     drift: int  # bytes from one period to the next
@@ -43,6 +45,8 @@ class Course:
     behind: int  # periods behind this one
     engine: int
     known: Sequence[int]  # words known to be complete, per engine
+    start: int = 0
+    repeat: Dims = ()
 
     @property
     def memory(self) -> Memory:
@@ -52,46 +56,74 @@ class Course:
     def writes(self) -> bool:
         return self.touch.access is not Access.R
 
-    def reach(self) -> tuple[int, int]:
-        """First byte and one past the last byte over all turns of the loop."""
+    def span(self) -> tuple[int, int]:
+        """First byte and one past the last byte in the last period before the cut."""
         low, high = self.touch.view.span(self.touch.extents)
+        return low + self.start, high + self.start + sum((count - 1) * stride for count, stride in self.repeat)
+
+    def reach(self) -> tuple[int, int]:
+        """The same over all turns of the loop."""
+        low, high = self.span()
         return low - self.before * self.drift, high + self.behind * self.drift
 
     def left_out(self) -> tuple[int, int]:
         """The same over the turns left out."""
-        low, high = self.touch.view.span(self.touch.extents)
+        low, high = self.span()
         return low + self.drift, high + self.turns * self.drift
 
-    def sweeps(self) -> Iterator[tuple[Run, int, int]]:
-        """The bytes of the turns left out: runs of the first of them, bytes to the next turn, turns. Reads that overlap become one run."""
+    def blocks(self) -> Iterator[Block]:
+        """The bytes of the last period before the cut."""
+        for first, planes, plane_stride, rows, row_stride, width in runs(self.touch):
+            yield Block(first + self.start, (*self.repeat, (planes, plane_stride), (rows, row_stride)), width)
+
+    def sweeps(self) -> Iterator[Block]:
+        """The bytes of the turns left out. Reads that overlap become one stretch."""
         low, high = self.left_out()
-        if not self.writes and self.turns * sum(run[1] * run[3] * run[5] for run in runs(self.touch)) > 2 * (high - low):
-            yield (low, 1, 0, 1, 0, high - low), 0, 1
-            return
-        for run in runs(self.touch):
-            yield (run[0] + self.drift, *run[1:]), self.drift, self.turns
+        moved = [Block(block.first + self.drift, ((self.turns, self.drift), *block.dims), block.width) for block in self.blocks()]
+        if not self.writes and sum(block.size for block in moved) > 2 * (high - low):
+            moved = [Block(low, (), high - low)]
+        yield from moved
+
+    def nested(self) -> "Course":
+        """The turns left out as they stand in a period of the loop around."""
+        return replace(self, start=self.start + self.drift, repeat=((self.turns, self.drift), *self.repeat))
 
 
 def courses_of(
-    cut: Cut, words: Sequence[Dispatch], by_word: Mapping[int, Sequence[Touch]], numbers: Mapping[int, tuple[int, Sequence[int]]]
-) -> list[Course] | None:
-    """The operands of the last period before the cut; None if it does not repeat the one before. `numbers`: engine and known vector of a word."""
+    cut: Cut, words: Sequence[Dispatch], by_word: Mapping[int, Sequence[Touch]], numbers: Mapping[int, tuple[int, Sequence[int]]],
+    inner: Mapping[int, Sequence[Course]],
+) -> list[Course] | None:  # fmt: skip
+    """The operands of the last period before the cut, those that nested loops left out too; None if it does not repeat the one before.
+
+    `numbers`: engine and known vector of each word. `inner`: what nested loops left out, by the word before which it would stand.
+    """
     length = cut.at - cut.before
     if cut.before - cut.earlier != length:
         return None
-    found = []
+    found = list[Course]()
     turns, before, behind = cut.leave_out // cut.period, cut.first // cut.period - 1, -(-(cut.count - cut.first) // cut.period)
+
+    def here(index: int) -> list[Course]:
+        nested = [course.nested() for course in inner.get(index, ()) if course.drift]
+        return nested + [Course(touch, 0, 0, 0, 0, *numbers[index]) for touch in by_word.get(index, ())]
+
     for index in range(cut.before, cut.at):
-        old, new = by_word.get(index - length, ()), by_word.get(index, ())
+        old, new = here(index - length), here(index)
         if words[index].pc != words[index - length].pc or len(old) != len(new):
             return None
         for a, b in zip(old, new, strict=True):
-            drift = b.view.base - a.view.base
-            same = a.field is b.field and a.extents == b.extents and (a.view.rs, a.view.ps, a.view.cs) == (b.view.rs, b.view.ps, b.view.cs)
-            if not same or drift < 0 or memory_of(a.view) != memory_of(b.view) or index not in numbers:
+            drift = b.touch.view.base - a.touch.view.base
+            if drift < 0 or not _alike(a, b):
                 return None
-            found.append(Course(b, drift, turns, before, behind, *numbers[index]))
+            found.append(replace(b, drift=drift, turns=turns, before=before, behind=behind))
     return found
+
+
+def _alike(a: Course, b: Course) -> bool:
+    """Whether two operands differ in nothing but their place."""
+    one, two = a.touch, b.touch
+    shapes = ((t.view.rs, t.view.ps, t.view.cs, t.view.dtype, t.extents, t.access, memory_of(t.view)) for t in (one, two))
+    return one.field is two.field and len(set(shapes)) == 1 and (a.start, a.repeat, a.engine) == (b.start, b.repeat, b.engine)
 
 
 def conflict(courses: Sequence[Course]) -> str:
@@ -118,43 +150,38 @@ def conflict(courses: Sequence[Course]) -> str:
 
 def _self_conflict(group: Sequence[Course], drift: int) -> str:
     """Operands that move together: whether a block that one writes is touched by another, or by itself, some turns earlier or later."""
-    spans = [course.touch.view.span(course.touch.extents) for course in group]
+    spans = [course.span() for course in group]
     if max(high for _, high in spans) - min(low for low, _ in spans) <= drift:
         return ""
     most = group[0].before + group[0].behind
     for a in (course for course in group if course.writes):
         for b in group:
-            for run, other in product(runs(a.touch), runs(b.touch)):
-                problem = _meet_later(run, other, drift, most)
+            for block, other in product(a.blocks(), b.blocks()):
+                problem = meet_later(block, other, drift, most)
                 if problem is not False:
                     return f"{_name(a)} writes bytes that another turn touches" if problem else f"{_name(a)} has too many rows to be compared"
     return ""
 
 
-def _meet_later(a: Run, b: Run, drift: int, most: int) -> bool | None:
-    """Whether run `a`, some turns away (not 0, at most `most`), touches a byte of run `b`. None: too much work."""
-    planes, rows = _differences(b[1], b[2], a[1], a[2]), _differences(b[3], b[4], a[3], a[4])
-    if planes.size * rows.size > _PAIRS:
-        return None
-    distance = b[0] - a[0] + (planes[:, None] + rows).ravel()  # from a row of `a` to one of `b`
-    first = np.maximum((distance - a[5]) // drift + 1, -most)  # turns in which they overlap
-    last = np.minimum(-(-(distance + b[5]) // drift) - 1, most)
+def meet_later(a: Block, b: Block, drift: int, most: int) -> bool | None:
+    """Whether block `a`, some turns away (not 0, at most `most`), touches a byte of block `b`. None: too much work."""
+    distance = np.array([b.first - a.first], np.int64)  # from a run of `a` to one of `b`
+    for (count, stride), (other, other_stride) in zip_longest(reversed(a.dims), reversed(b.dims), fillvalue=(1, 0)):
+        apart = stride != other_stride and count > 1 and other > 1
+        if distance.size * (count * other if apart else count + other) > _PAIRS:
+            return None
+        mine, theirs = np.arange(count) * stride, np.arange(other) * other_stride
+        steps = np.subtract.outer(theirs, mine).ravel() if apart else np.concatenate([-mine[:0:-1], theirs])
+        distance = np.add.outer(distance, steps).ravel()
+    first = np.maximum((distance - a.width) // drift + 1, -most)  # turns in which they overlap
+    last = np.minimum(-(-(distance + b.width) // drift) - 1, most)
     return bool(((first <= last) & ((first != 0) | (last != 0))).any())
-
-
-def _differences(count: int, stride: int, other_count: int, other_stride: int) -> NDArray[np.int64]:
-    """All i*stride - j*other_stride."""
-    if stride == other_stride:
-        return np.arange(1 - other_count, count, dtype=np.int64) * stride
-    if count * other_count > _PAIRS:
-        return np.zeros(_PAIRS + 1, np.int64)
-    return np.subtract.outer(np.arange(count, dtype=np.int64) * stride, np.arange(other_count, dtype=np.int64) * other_stride).ravel()
 
 
 def cost(courses: Sequence[Course], shadows: Mapping[Memory, Shadow]) -> int:
     """Cells that the turns left out touch."""
     moving = [(course, shadows[course.memory]) for course in courses if course.drift and course.memory in shadows]
-    return sum(turns * run[1] * run[3] * run[5] // shadow.grain for course, shadow in moving for run, _, turns in course.sweeps())
+    return sum(block.size // shadow.grain for course, shadow in moving for block in course.sweeps())
 
 
 def obstacle(courses: Sequence[Course], shadows: Mapping[Memory, Shadow], cells: int = 0) -> str:
@@ -171,11 +198,11 @@ def obstacle(courses: Sequence[Course], shadows: Mapping[Memory, Shadow], cells:
         for what in ("writes", "reads") if course.writes else ("writes",):
             for queue, done in enumerate(course.known):
                 array = shadow.last.get((what, queue))
-                if array is not None and any(int(shadow.sweep(array, *sweep).max()) > done for sweep in course.sweeps()):
+                if array is not None and any(int(shadow.cut(array, sweep).max()) > done for sweep in course.sweeps()):
                     return f"{_name(course)} meets, in some turn, a word from before the loop that may be running"
     for course, shadow in moving:
         for sweep in course.sweeps():
-            block = shadow.sweep(shadow.defined, *sweep)
+            block = shadow.cut(shadow.defined, sweep)
             if course.touch.access is not Access.W and not is_lazy(course.touch) and not block.all():
                 return f"{_name(course)} reads, in some turn, bytes that were never written"
             if course.writes:
@@ -193,7 +220,7 @@ def leave_behind(courses: Sequence[Course], shadows: Mapping[Memory, Shadow], is
             if concerned:
                 array = shadow.array(what, course.engine)
                 for sweep in course.sweeps():
-                    shadow.sweep(array, *sweep)[...] = issued[course.engine]
+                    shadow.cut(array, sweep)[...] = issued[course.engine]
 
 
 def _meet(a: tuple[int, int], b: tuple[int, int]) -> bool:

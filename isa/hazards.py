@@ -18,7 +18,7 @@ from isa.courses import Course, conflict, cost, courses_of, is_lazy, leave_behin
 from isa.cuts import Cut
 from isa.image import Image
 from isa.records import Entry
-from isa.shadow import READY, Budget, Memory, Shadow, memory_of, runs, shadow_of
+from isa.shadow import READY, Budget, Memory, Shadow, blocks, memory_of, runs, shadow_of
 from isa.spec import DMA_ENGINES, NO_WAIT, QUEUES, WORD_BYTES, Access, Engine, Space
 from isa.steady import Snapshot, is_steady
 from isa.trace import Dispatch
@@ -116,7 +116,7 @@ class _Watch:
         order = proof.order
         self.seen[index] = Snapshot(list(order.issued), list(order.dispatched))
         for cut in self.ending.get(index, ()):
-            courses, start, before = courses_of(cut, words, touches.by_word, self.numbers), self.seen[cut.begin], self.seen[cut.before]
+            courses, start, before = courses_of(cut, words, touches.by_word, self.numbers, proof.courses), self.seen[cut.begin], self.seen[cut.before]
             problem = "its turns differ" if courses is None else "what its words wait for does not repeat"
             if courses is not None and is_steady(start.issued, before, self.seen[index], order.knew):
                 self.cells += cost(courses, shadows)
@@ -220,22 +220,22 @@ def _merge(a: list[int], b: list[int]) -> list[int]:
 
 
 def _record(touch: Touch, shadow: Shadow, order: Order) -> None:
-    for run in runs(touch):
+    for block in blocks(touch):
         if touch.access is not Access.R:
-            shadow.cut(shadow.defined, run)[...] = True
+            shadow.cut(shadow.defined, block)[...] = True
         if order.engine < 0:
             continue  # the dispatcher has read its scalar before anything later is dispatched
         for what, concerned in (("writes", touch.access is not Access.R), ("reads", touch.access is not Access.W)):
             if concerned:
-                shadow.cut(shadow.array(what, order.engine), run)[...] = order.number
+                shadow.cut(shadow.array(what, order.engine), block)[...] = order.number
 
 
 def _check_touch(touch: Touch, shadow: Shadow, order: Order, known: list[int], findings: Findings) -> None:
     word, name = touch.word, touch.field.name
     doing = "writes" if touch.access is Access.W else "reads"
-    for run in runs(touch):
+    for block in blocks(touch):
         if touch.access is not Access.W and not is_lazy(touch):
-            cells = shadow.cut(shadow.defined, run)
+            cells = shadow.cut(shadow.defined, block)
             if not cells.all():
                 message = f"operand {name} = {touch.view} reads bytes that were never written{_indices(word)}"
                 findings.add("uninitialized", word.pc, word.inst, message, None, name, word.indices)
@@ -245,7 +245,7 @@ def _check_touch(touch: Touch, shadow: Shadow, order: Order, known: list[int], f
             if done >= issued:
                 continue
             for what in ("writes",) if touch.access is Access.R else ("writes", "reads"):
-                latest = shadow.latest(what, queue, run)
+                latest = shadow.latest(what, queue, block)
                 if latest > done:
                     other = order.pcs[queue][min(latest, issued) - 1]  # turns left out may stand for later ones
                     message = f"{doing} {name} = {touch.view}{_indices(word)} while {engine.value} word at pc {other:#06x}, which {what} it, may be running"

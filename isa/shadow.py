@@ -5,6 +5,7 @@ The granule is the greatest common divisor of all addresses and run lengths, so 
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from isa.views import View
 
 Memory = tuple[Space, Region]
 Run = tuple[int, int, int, int, int, int]  # first byte, planes, plane stride, rows, row stride, bytes per row
+Dims = tuple[tuple[int, int], ...]  # count and stride in bytes
 READY = (Region.WEIGHTS, Region.CONST, Region.IN, Region.STATE, Region.PARAMS)  # defined before the launch
 MAX_BYTES = 1 << 29  # of all the shadows of a program
 
@@ -45,6 +47,19 @@ def shadow_of(image: Image, memory: Memory, grain: int, end: int, budget: Budget
     return Shadow(grain, -(-min(end, capacity(image, *memory)) // grain), initialised, budget)
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Runs of `width` bytes, the first at byte `first`, repeated in any number of dimensions."""
+
+    first: int
+    dims: Dims
+    width: int
+
+    @property
+    def size(self) -> int:
+        return self.width * math.prod(count for count, _ in self.dims)
+
+
 class Shadow:
     """One memory: whether each cell is defined, and per engine the last word that wrote and read it."""
 
@@ -63,26 +78,27 @@ class Shadow:
             self.last[key] = np.zeros(self.cells, np.int32)
         return self.last[key]
 
-    def cut(self, array: NDArray[Any], run: Run) -> NDArray[Any]:
-        """The cells of a run, as a view of `array`."""
-        cells: NDArray[Any] = self.sweep(array, run, 0, 1)[0]
-        return cells
-
-    def sweep(self, array: NDArray[Any], run: Run, drift: int, turns: int) -> NDArray[Any]:
-        """The cells of a run that moves by `drift` bytes `turns` times; the turns are the first axis."""
-        first, planes, plane_stride, rows, row_stride, width = (size // self.grain if i not in (1, 3) else size for i, size in enumerate(run))
+    def cut(self, array: NDArray[Any], block: "Block") -> NDArray[Any]:
+        """The cells of a block, as a view of `array`."""
         item = array.itemsize
-        strides = (drift // self.grain * item, plane_stride * item, row_stride * item, item)
-        return np.ndarray((turns, planes, rows, width), array.dtype, array, first * item, strides)
+        shape = (*(count for count, _ in block.dims), block.width // self.grain)
+        strides = (*(stride // self.grain * item for _, stride in block.dims), item)
+        return np.ndarray(shape, array.dtype, array, block.first // self.grain * item, strides)
 
-    def latest(self, what: str, engine: int, run: Run) -> int:
-        """Number of the last word of an engine that touched the run."""
+    def latest(self, what: str, engine: int, block: "Block") -> int:
+        """Number of the last word of an engine that touched the block."""
         array = self.last.get((what, engine))
-        return 0 if array is None else int(self.cut(array, run).max())
+        return 0 if array is None else int(self.cut(array, block).max())
 
 
 def memory_of(view: View) -> Memory:
     return view.space, view.region if view.space is Space.DRAM else Region.WEIGHTS
+
+
+def blocks(touch: Touch) -> Iterator[Block]:
+    """The bytes of an operand."""
+    for first, planes, plane_stride, rows, row_stride, width in runs(touch):
+        yield Block(first, ((planes, plane_stride), (rows, row_stride)), width)
 
 
 def runs(touch: Touch) -> Iterator[Run]:

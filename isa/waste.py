@@ -14,7 +14,7 @@ from isa.courses import Course
 from isa.hazards import Proof, Touches, needless_fences
 from isa.image import Image
 from isa.records import Entry
-from isa.shadow import Budget, Memory, TooLarge, memory_of, runs, shadow_of
+from isa.shadow import Budget, Memory, TooLarge, blocks, memory_of, shadow_of
 from isa.spec import QUEUES, WORD_BYTES, Access, Region, Space
 from isa.trace import Dispatch
 
@@ -105,12 +105,12 @@ def _reads(
         for course in courses.get(index, ()):  # the turns of a loop that were left out
             if course.drift and course.memory in shadows:
                 shadow, held = shadows[course.memory], writers[course.memory]
-                cells = [shadow.sweep(held, *sweep) for sweep in course.sweeps()]
+                cells = [shadow.cut(held, sweep) for sweep in course.sweeps()]
                 _follow(course.touch.word.pc, course.touch, cells, writes, alive)
         mine = [touch for touch in touches.by_word.get(index, ()) if memory_of(touch.view) in shadows]
         for touch in sorted(mine, key=lambda touch: touch.access is Access.W):  # a word reads before it writes
             memory = memory_of(touch.view)
-            _follow(word.pc, touch, [shadows[memory].cut(writers[memory], run) for run in runs(touch)], writes, alive)
+            _follow(word.pc, touch, [shadows[memory].cut(writers[memory], block) for block in blocks(touch)], writes, alive)
     for memory, held in writers.items():
         alive[_survivors(entry, memory, held, shadows[memory].grain)] = True
     yield from zip(writes, alive[1:].tolist(), strict=False)

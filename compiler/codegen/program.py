@@ -78,7 +78,7 @@ def dependence_counts(program: Program, placement: Placement, sizes: Mapping[tup
     Counts inside a loop must hold in every iteration, so iterations are replayed and each word keeps the strictest count
     that any of them asked for, until nothing changes. A stricter count is always safe.
     """
-    touches = [(op.row.engine, [(place_view(ref, placement), extents, access) for _, ref, extents, access in op.accesses()]) for op in program.ops]
+    touches = [(op.row.engine, [(place_view(ref, placement), extents, access) for _, ref, extents, access in op.accesses]) for op in program.ops]
     order = list(range(len(program.ops)))
     loop = program.loop
     if loop is not None:

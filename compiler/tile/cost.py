@@ -29,7 +29,7 @@ def _act(op: Op, chip: Chip) -> int:
 
 def _dma(op: Op, chip: Chip) -> int:
     """Cycles on the bus, alone."""
-    for _, ref, extents, _ in op.accesses():
+    for _, ref, extents, _ in op.accesses:
         if ref.buffer.space is Space.DRAM:
             rows = (1, op.operands["n"], op.operands["cols"]) if op.mnemonic == "gather" else extents
             view = View(Space.DRAM, Region.WEIGHTS, ref.dtype, 0, ref.rs, ref.ps, ref.cs)

@@ -6,7 +6,7 @@
 An op names views in the order of its table row. Placing the buffers turns it into a word.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,6 +27,9 @@ class Buffer:
     region: Region = Region.WEIGHTS
     fixed: int | None = None
     step: int = 0
+
+    def __hash__(self) -> int:
+        return hash(self.name)  # names differ within a program, and buffers are looked up often
 
     @property
     def place(self) -> str:
@@ -86,11 +89,11 @@ class Op:
         given = dict(self.attrs)
         return {f.name: given.get(f.name, f.default or 0) for f in self.row.fields if f.kind is not Kind.VIEW}
 
-    def accesses(self) -> Iterator[tuple[str, Ref, Extents, Access]]:
+    @cached_property
+    def accesses(self) -> tuple[tuple[str, Ref, Extents, Access], ...]:
         """Every memory operand: name, view, extents, how it is touched."""
-        for field, ref in zip(self.row.views, self.views, strict=True):
-            if ref is not None:
-                yield field.name, ref, extents_of(field, self.operands), access_of(field, self.operands)
+        given = [(field, ref) for field, ref in zip(self.row.views, self.views, strict=True) if ref is not None]
+        return tuple((field.name, ref, extents_of(field, self.operands), access_of(field, self.operands)) for field, ref in given)
 
     def __str__(self) -> str:
         parts = [f"{f.name}={ref}" for f, ref in zip(self.row.views, self.views, strict=True) if ref is not None]
@@ -131,6 +134,30 @@ class Program:
             if self.loop and index == self.loop.end - 1:
                 lines.append("}\n")
         return "".join(lines)
+
+    @cached_property
+    def live(self) -> Mapping[Buffer, tuple[int, int]]:
+        """Index of the first and last op that touches each buffer.
+
+        What a loop shares with the code around it, or takes from its own last iteration, lives through all of it.
+        """
+        ranges: dict[Buffer, tuple[int, int]] = {}
+        through: set[Buffer] = set()
+        for index, op in enumerate(self.ops):
+            inside = self.in_loop(index)
+            for _, ref, _, access in op.accesses:
+                first, last = ranges.get(ref.buffer, (index, index))
+                fresh = inside and (ref.buffer not in ranges or not self.in_loop(first))
+                if fresh and (ref.buffer in ranges or access is not Access.W):
+                    through.add(ref.buffer)
+                if not inside and self.in_loop(last):
+                    through.add(ref.buffer)
+                ranges[ref.buffer] = (first, index)
+        if self.loop is not None:
+            for buffer in through:
+                first, last = ranges[buffer]
+                ranges[buffer] = (min(first, self.loop.first), max(last, self.loop.end - 1))
+        return ranges
 
     def in_loop(self, index: int) -> bool:
         return self.loop is not None and self.loop.first <= index < self.loop.end

@@ -12,7 +12,7 @@ from compiler.plan.solve import plan
 from compiler.tile.ir import Buffer, Program
 from isa.chip import Chip
 from isa.errors import CompileError
-from isa.spec import Access, Region, Space
+from isa.spec import Region, Space
 
 Times = Sequence[tuple[int, int]]  # predicted start and finish of each op
 DRAM_LIMIT = 1 << 36  # what a view's base can address
@@ -31,37 +31,13 @@ class Placement:
         return self.heights["scratch"][0]
 
 
-def live_ranges(program: Program) -> dict[Buffer, tuple[int, int]]:
-    """Index of the first and last op that touches each buffer.
-
-    What a loop shares with the code around it, or takes from its own last iteration, lives through all of it.
-    """
-    ranges: dict[Buffer, tuple[int, int]] = {}
-    through: set[Buffer] = set()
-    for index, op in enumerate(program.ops):
-        inside = program.in_loop(index)
-        for _, ref, _, access in op.accesses():
-            first, last = ranges.get(ref.buffer, (index, index))
-            fresh = inside and (ref.buffer not in ranges or not program.in_loop(first))
-            if fresh and (ref.buffer in ranges or access is not Access.W):
-                through.add(ref.buffer)
-            if not inside and program.in_loop(last):
-                through.add(ref.buffer)
-            ranges[ref.buffer] = (first, index)
-    if program.loop is not None:
-        for buffer in through:
-            first, last = ranges[buffer]
-            ranges[buffer] = (min(first, program.loop.first), max(last, program.loop.end - 1))
-    return ranges
-
-
 def place(program: Program, chip: Chip, times: Times | None = None) -> Placement:
     """Plan each memory and check the plan. Raises CompileError when a memory is too small.
 
     `times` (of a schedule) are the predicted start and finish of each op, so that no word overwrites what is still being read. With them, a
     plan that is not found quickly counts as none: other orders can replace this one.
     """
-    live = live_ranges(program)
+    live = program.live
     offsets = {b: b.fixed for b in live if b.fixed is not None}
     heights = {}
     memories = (

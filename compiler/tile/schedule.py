@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compiler.tile.ir import Buffer, Op, Program, span
-from compiler.tile.place import live_ranges
 from isa.chip import Chip
 from isa.spec import DMA_ENGINES, Access, Engine, Region, Space
 
@@ -63,7 +62,7 @@ def schedule(program: Program, chip: Chip, cycles: Cycles, fill: float = FILLS[0
 
 def _scheduler(program: Program, first: int, end: int, chip: Chip, cycles: Cycles, fill: float, window: int) -> "_Scheduler":
     """For ops first .. end of `program`. Buffers alive beyond these ops count as alive throughout."""
-    crossing = frozenset(buffer for buffer, (a, b) in live_ranges(program).items() if a < end and b >= first and (a < first or b >= end))
+    crossing = frozenset(buffer for buffer, (a, b) in program.live.items() if a < end and b >= first and (a < first or b >= end))
     part = Program(program.ops[first:end])
     sizes = ((Space.SRAM, chip.sram.bytes), (Space.ACC, chip.acc.bytes))
     memories = tuple(_Memory(part, space, int(size * fill), crossing) for space, size in sizes)
@@ -77,7 +76,7 @@ def predecessors(ops: Sequence[Op]) -> list[list[int]]:
     for index, op in enumerate(ops):
         before: set[int] = set()
         mine = []
-        for _, ref, extents, access in op.accesses():
+        for _, ref, extents, access in op.accesses:
             if ref.buffer.space is Space.DRAM and ref.buffer.region in NEVER_WRITTEN:
                 continue
             low, high = span(ref, extents)
@@ -103,7 +102,7 @@ class _Memory:
         self.limit = capacity - sum(_bytes(b) for b in resident if b.space is space)
         self.alive: NDArray[np.int64] = np.zeros(len(program.ops) + 1, np.int64)
         self.first: dict[Buffer, int] = {}
-        for buffer, (first, last) in live_ranges(program).items():
+        for buffer, (first, last) in program.live.items():
             if buffer.space is space and buffer not in resident:
                 self.alive[first : last + 1] += _bytes(buffer)
                 self.first[buffer] = first
@@ -173,11 +172,13 @@ class _Scheduler:
     finish: list[int] = field(default_factory=list)
     inputs: list[int] = field(default_factory=list)  # when the inputs of each op exist
     queued: dict[Engine, deque[int]] = field(default_factory=dict)  # when the last words of each engine have finished
+    engines: list[Engine] = field(default_factory=list)  # of each op
     dispatched: int = 0  # when dispatch has come to the end of the new order so far
 
     def order(self) -> list[int]:
         """Indices of the ops in their new order; their times are in `start` and `finish`."""
         ops = self.program.ops
+        self.engines = [op.row.engine for op in ops]
         before = predecessors(ops)
         after: list[list[int]] = [[] for _ in ops]
         missing = [len(b) for b in before]
@@ -210,37 +211,46 @@ class _Scheduler:
 
     def _pick(self, ready: list[int], oldest: int) -> int:
         """The ready op that can start first and fits in memory; if all wait for memory the oldest, for which there always is some."""
-        for start, index in sorted((self._earliest(i), i) for i in ready):
-            if start < NEVER and (index == oldest or all(m.fits(index, oldest) for m in self.memories)):
-                return index
-        return oldest
+        engines, inputs = self.engines, self.inputs
+        free = {engine: self._engine_free(engine) for engine in {engines[i] for i in ready}}
+        best, found = NEVER, oldest
+        for start, index in sorted((max(inputs[i], free[engines[i]]), i) for i in ready):
+            if start >= best:
+                break
+            start = self._with_memory(start, index)
+            if start < best and (index == oldest or all(m.fits(index, oldest) for m in self.memories)):
+                best, found = start, index
+        return found
 
-    def _earliest(self, index: int) -> int:
-        return max(self._unhindered(index), *(m.available(index) for m in self.memories))
+    def _with_memory(self, start: int, index: int) -> int:
+        """When an op that could otherwise start at `start` has the memory that it is the first to touch."""
+        return max(start, *(m.available(index) for m in self.memories))
 
-    def _unhindered(self, index: int) -> int:
-        """When an op could start if memory were no matter."""
-        engine = self.program.ops[index].row.engine
-        bus = self.bus_free_at if engine in DMA_ENGINES else 0
-        return max(self.inputs[index], self.free_at.get(engine, 0), bus, self._dispatch(engine))
+    def _engine_free(self, engine: Engine) -> int:
+        """When the next word of an engine could start if inputs and memory were no matter.
 
-    def _dispatch(self, engine: Engine) -> int:
-        """When the next word of an engine can be dispatched: words are dispatched in order, and a full queue holds all of them up."""
+        Words are dispatched in order, and a full queue holds all of them up.
+        """
         queue = self.queued.get(engine)
-        return max(self.dispatched, queue[0]) if queue and len(queue) == queue.maxlen else self.dispatched
+        dispatched = max(self.dispatched, queue[0]) if queue and len(queue) == queue.maxlen else self.dispatched
+        return max(self.free_at.get(engine, 0), self.bus_free_at if engine in DMA_ENGINES else 0, dispatched)
 
     def _issue(self, index: int, oldest: int) -> None:
         """Occupy the engine from the earliest start."""
-        start, engine = self._earliest(index), self.program.ops[index].row.engine
+        engine = self.engines[index]
+        unhindered = max(self.inputs[index], self._engine_free(engine))
+        start = self._with_memory(unhindered, index)
         if start >= NEVER:
-            start = self._unhindered(index)
-        self.dispatched = self._dispatch(engine)
+            start = unhindered
+        queue = self.queued.setdefault(engine, deque(maxlen=getattr(self.chip.queues, engine.value)))
+        if len(queue) == queue.maxlen:
+            self.dispatched = max(self.dispatched, queue[0])
         end = start + self.cycles[index]
         latency = self.chip.mxu.rows + self.chip.mxu.cols if engine is Engine.MXU else 0
         if engine in DMA_ENGINES:
             self.bus_free_at, latency = end, self.chip.dram.latency_cycles
         self.free_at[engine] = end
-        self.queued.setdefault(engine, deque(maxlen=getattr(self.chip.queues, engine.value))).append(end + latency)
+        queue.append(end + latency)
         self.start[index], self.finish[index] = start, end + latency
         for memory in self.memories:
             memory.take(index, oldest, start, end + latency)

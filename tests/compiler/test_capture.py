@@ -143,3 +143,11 @@ def test_integers_are_not_multiplied_as_floats(operation: Any) -> None:
     """Breaks when integers given to a linear are blamed on the compiler."""
     with pytest.raises(UnsupportedError, match=r"multiplies int64 by (float32|int64): both must be floats"):
         lower(capture(Function(operation).eval(), (torch.ones(3, 8, dtype=torch.long),)))
+
+
+def test_sizes_that_are_not_fixed_are_refused() -> None:
+    """Breaks when a model exported with dynamic shapes is blamed on the compiler."""
+    model, dim = torch.nn.Sequential(torch.nn.Linear(8, 8)).eval(), torch.export.Dim("n", min=2, max=10)
+    program = torch.export.export(model, (torch.randn(4, 8),), dynamic_shapes=({0: dim},))
+    with pytest.raises(UnsupportedError, match="a size that is not fixed"):
+        lower(from_exported(program))

@@ -12,10 +12,10 @@ from steady_random import image as random_image
 
 from isa.asm import assemble
 from isa.check import check, lint
-from isa.courses import _meet_later
+from isa.courses import meet_later
 from isa.cuts import Cuts
 from isa.prove import LAUNCHES, PER_WORD, analyse, limit_of
-from isa.shadow import Run
+from isa.shadow import Block
 from isa.trace import trace
 
 EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "40"))
@@ -206,11 +206,11 @@ MEETING = """
 .region in bytes=0x4000
 .region scratch bytes=0x4000
 .entry name=main, pc=0
-vset v=v1, space=dram, region=in, dtype=f32, base=0
-vset v=v2, space=sram, dtype=f32, base=0
-vset v=v3, space=dram, region=scratch, dtype=f32, base=0
+vset v=v1, space=dram, region=in, dtype=f32, base=0, rs=4096
+vset v=v2, space=sram, dtype=f32, base=0, rs=4096
+vset v=v3, space=dram, region=scratch, dtype=f32, base=0, rs=4096
 vset v=v4, space=dram, region=scratch, dtype=f32, base={meets}
-vset v=v5, space=sram, dtype=f32, base=0x8000
+vset v=v5, space=sram, dtype=f32, base=0x80000
 lda d=v2, a=v1, rows=1, cols=4096
 sto d=v3, a=v2, rows=1, cols=4096 @ lda<=0
 fence
@@ -241,18 +241,39 @@ def test_words_that_meet_in_one_turn_only_race_there(place: str, turn: int) -> N
     assert {f.kind for f in whole} == ({"race"} if turn < 200 or place == "overtaken" else set())
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000))
 def test_blocks_that_meet_in_another_turn_are_found(seed: int) -> None:
     """Breaks when the arithmetic of moving blocks differs from their bytes."""
     rng = Random(seed)
 
-    def run() -> Run:
-        return rng.randrange(0, 60), rng.randint(1, 3), rng.choice((0, 9, 40)), rng.randint(1, 4), rng.choice((0, 5, 12)), rng.randint(1, 9)
+    def block() -> Block:
+        dims = tuple((rng.randint(1, 3), rng.choice((0, 5, 9, 12, 40))) for _ in range(rng.randrange(4)))
+        return Block(rng.randrange(0, 60), dims, rng.randint(1, 9))
 
-    def touched(block: Run, offset: int) -> set[int]:
-        first, planes, plane_stride, rows, row_stride, width = block
-        return {first + offset + p * plane_stride + r * row_stride + i for p in range(planes) for r in range(rows) for i in range(width)}
+    def touched(block: Block, offset: int) -> set[int]:
+        starts = [block.first + offset]
+        for count, stride in block.dims:
+            starts = [start + i * stride for start in starts for i in range(count)]
+        return {start + i for start in starts for i in range(block.width)}
 
-    a, b, drift, most = run(), run(), rng.randint(1, 30), rng.randint(1, 12)
+    a, b, drift, most = block(), block(), rng.randint(1, 30), rng.randint(1, 12)
     expected = any(touched(a, turn * drift) & touched(b, 0) for turn in range(-most, most + 1) if turn)
-    assert _meet_later(a, b, drift, most) == expected
+    assert meet_later(a, b, drift, most) == expected
+
+
+# The same in two loops, one in the other, of which turns are left out both; 36 blocks a row, 36 rows.
+NESTED = MEETING.replace("0x4000", "0x40000").replace("vinc v=v4, level=0, inc={slow}", "vinc v=v3, level=1, inc=36*64").replace(
+    "loop level=0, len=end, count=200", "loop level=1, len=end, count=36\n{between}\nloop level=0, len=end, count=36"
+).replace("rows=1, cols=4096", "rows=6, cols=4096")  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["between", "inside", "ahead", "behind"])
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 29), (10, 29), (29, 3), (29, 29), (33, 29), (34, 35), (35, 33), (35, 35), (37, 0)])
+def test_words_that_meet_in_nested_loops_race_there(place: str, row: int, column: int) -> None:
+    """Breaks when what an inner loop leaves out is forgotten in the turns that the outer loop leaves out."""
+    words = dict.fromkeys(("between", "inside", "ahead", "behind"), "nop") | {place: MET.get(place, MET["inside"])}
+    image = assemble(NESTED.format(meets=(36 * row + column) * 64, **words))
+    whole = analyse(image, None, None, waste=False, shortcuts=False)
+    assert {(f.kind, f.pc) for f in check(image)} == {(f.kind, f.pc) for f in whole}
+    assert {f.kind for f in whole} == ({"race"} if row < 36 else set())
