@@ -106,11 +106,16 @@ def blocks(domain: Sequence[int], rows: int) -> Iterator[tuple[Range, ...]]:
 
 
 def _part_blocks(kernel: Kernel, rows: int, part: Range | None) -> Iterator[tuple[Range, ...]]:
-    """The blocks of a kernel within a part of its first dimension."""
-    if part is None:
-        return blocks(kernel.domain, rows)
-    low, high = part
-    return (((a + low, b + low), *rest) for (a, b), *rest in blocks((high - low, *kernel.domain[1:]), rows))
+    """The blocks of a kernel within a part of its first dimension.
+
+    Embeddings of one position follow each other, so that what all samples share is loaded once.
+    """
+    low, high = part or (0, kernel.domain[0] if kernel.domain else 0)
+    found = blocks((high - low, *kernel.domain[1:]), rows) if kernel.domain else blocks((), rows)
+    shifted = (((a + low, b + low), *rest) for (a, b), *rest in found) if low else found
+    if any(role(node) is Role.GATHER for node in kernel.nodes):
+        return iter(sorted(shifted, key=lambda ranges: ranges[::-1]))
+    return iter(shifted)
 
 
 def peak_bytes(ops: Sequence[Op], space: Space, kept: set[Buffer], ignore: set[Buffer]) -> int:
