@@ -75,7 +75,7 @@ def table(found: dict[str, dict[str, Figures]], runs: int) -> str:
         f"Threads: {' and '.join(counts)}, for PyTorch and for the emulator alike.",
         f"Median of {runs} pairs; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.",
         f"{platform.platform()}, Python {platform.python_version()}. Ratios are of CPU time, which other jobs disturb least; wall clock beside them.",
-        "PyTorch's threads wait for each other actively: on a busy machine eager with two threads takes much longer, CPU time included, and the ratios flatter.",
+        "PyTorch's threads wait for each other actively: on a busy machine eager with two threads takes much longer, CPU time included, and ratios flatter.",
         "", f"| figure | {' | '.join(columns)} | reach | detail |", "|---|" + "---|" * (len(columns) + 2),
     ]  # fmt: skip
     for line in LINES:

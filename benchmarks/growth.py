@@ -67,7 +67,7 @@ def table(found: Found, threads: int) -> str:
         lines += [f"| {axis} | " + " | ".join(points) + " | exponent |", "|---|" + "---|" * (len(points) + 1)]
         for figure, (title, scale, unit) in FIGURES.items():
             ys = [entry[figure] for entry in points.values()]
-            shown = " | ".join(f"{y * scale:.3g}" for y in ys)
+            shown = " | ".join(f"{y * scale:.0f}" if y * scale >= 100 else f"{y * scale:.2g}" for y in ys)
             lines.append(f"| {title}, {unit} | {shown} | {exponent([float(v) for v in points], ys):.2f} |")
         lines.append("")
     return "\n".join(lines)

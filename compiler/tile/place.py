@@ -7,6 +7,7 @@ from itertools import accumulate
 
 from compiler.plan.bound import lower_bound
 from compiler.plan.check import check_plan
+from compiler.plan.jit import COMPILED
 from compiler.plan.problem import Block, Plan, Problem
 from compiler.plan.solve import plan
 from compiler.tile.ir import Buffer, Program
@@ -56,6 +57,7 @@ def place(program: Program, chip: Chip, times: Times | None = None) -> Placement
 
 SECONDS = 20.0  # for the exact search of a tight memory, where heuristics find no plan
 NODES = 6000  # for the exact search of a scheduled program, a fraction of a second
+LOWER_NODES = 20000  # to make a plan that fits as low as can be, where the search is compiled
 SLACKS = (96, 48, 24, 12, 6, 0)  # ops
 
 
@@ -96,7 +98,11 @@ def _rested(buffers: Iterable[Buffer], live: Mapping[Buffer, tuple[int, int]], t
 
 
 def _solve(blocks: Sequence[Block], capacity: int, nodes: int | None) -> Plan:
+    """A plan that fits, found by `nodes` of search if need be (None: by the clock), and then lowered if that is cheap."""
     problem = Problem(tuple(blocks), capacity)
     solution = plan(problem, seconds=SECONDS, fit=True, nodes=nodes)
+    if not solution.optimal:
+        lower = plan(problem, nodes=LOWER_NODES if COMPILED else 0)
+        solution = min(solution, lower, key=lambda p: p.height)
     check_plan(problem, solution)
     return solution
