@@ -1,5 +1,6 @@
 """Reside: a home for every value between kernels, SRAM where it fits and SCRATCH in DRAM where not, and the cut of every kernel."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,19 +29,19 @@ class Cuts:
     cuts: tuple[Cut, ...]
 
 
-def reside(outline: Outline, fitter: Fitter, tuning: Tuning) -> Cuts:
+def reside(outline: Outline, fitter: Fitter, tuning: Tuning, strips: bool = True) -> Cuts:
     """Give every value between kernels a home, and find each kernel's cut beside what is resident.
 
-    Small and short-lived values first. A kernel that does not fit evicts the largest value alive. Raises CompileError when a kernel
-    fits in no way.
+    With `strips`, kernels whose values do not fit are executed for a part of the batch at a time. Small and short-lived values come
+    first. A kernel that does not fit evicts the largest value alive. Raises CompileError when a kernel fits in no way.
     """
     chip = fitter.chip
     kernels, live, repeat = outline.kernels, outline.live, outline.repeat
     storage = Storage(dict(outline.storage.homes))
-    strips = find_strips(outline, chip, tuning.share)
+    found_strips = find_strips(outline, chip, tuning.share if strips else math.inf)
     loose = [n for n in live if n not in storage.homes]
-    size = {n: size_of(n) for n in loose} | dict(inner_sizes(strips))
-    inner = {node for strip in strips for node in strip.inner}
+    size = {n: size_of(n) for n in loose} | dict(inner_sizes(found_strips))
+    inner = {node for strip in found_strips for node in strip.inner}
     resident = [0] * (len(kernels) + 1)
     limit = int(chip.sram.bytes * tuning.share) // (8 if inner else 2)  # what waits for its part takes little room
     for node in sorted(loose, key=lambda n: (n not in inner, size[n] * (live[n][1] - live[n][0] + 1))):
@@ -54,7 +55,7 @@ def reside(outline: Outline, fitter: Fitter, tuning: Tuning) -> Cuts:
     found: list[Cut] = []
     while len(found) < len(kernels):
         index = len(found)
-        strip = next(s for s in strips if s.first <= index < s.end)
+        strip = next(s for s in found_strips if s.first <= index < s.end)
         try:
             own = part_storage(storage, strip, 0)
             found.append(fitter.fit(kernels[index], own, resident[index], f"k{index}.", tuning, next(strip.ranges(kernels[index]))))
@@ -67,7 +68,7 @@ def reside(outline: Outline, fitter: Fitter, tuning: Tuning) -> Cuts:
             for i in range(live[victim][0], live[victim][1] + 1):
                 resident[i] -= size[victim]
             found = found[: live[victim][0]]
-    return Cuts(storage, tuple(strips), tuple(found))
+    return Cuts(storage, tuple(found_strips), tuple(found))
 
 
 def _overwrite(
