@@ -25,6 +25,7 @@ from isa.trace import Dispatch
 from isa.views import Extents, View, access_of
 
 MAX_FINDINGS = 100
+_TABLES = frozenset({("gather", "a")})  # operands of which the data say how far they are read: their bounds are those of a tensor
 _PAGE, _MANY, _EVERYWHERE = 1 << 14, 1 << 12, -1
 
 
@@ -204,6 +205,8 @@ def _misplaced(touch: Touch, buffers: "Buffers", written: list[Touch]) -> Iterat
     """Accesses that the chip would carry out, but that no compiler means."""
     low, high = touch.view.span(touch.extents)
     problem = buffers.problem(touch.view, low, high, touch.word.pc // WORD_BYTES)
+    if not problem and (touch.word.inst.mnemonic, touch.field.name) in _TABLES:
+        problem = buffers.beyond(touch.view, low, high)
     if problem:
         yield "buffer", problem
     for other in written if touch.access is not Access.R else ():
@@ -219,6 +222,7 @@ class Buffers:
     """
 
     def __init__(self, image: Image, entry: Entry) -> None:
+        self.constants = image.constants
         self.described: set[tuple[Space, Region]] = set()
         self.records: dict[tuple[Space, Region, int], list[tuple[int, int, int, int]]] = {}  # by page, so that few need a look
         for record in image.plan:
@@ -226,6 +230,14 @@ class Buffers:
             self._add(record.space, region, (record.offset, record.offset + record.bytes, record.first, record.last))
         for tensor in (*entry.inputs, *entry.outputs):
             self._add(Space.DRAM, tensor.region, (tensor.offset, tensor.offset + tensor.nbytes, 0, image.words))
+
+    def beyond(self, view: View, low: int, high: int) -> str:
+        """Why a table that begins in a packed constant is longer than it; "" if it is not."""
+        for tensor in self.constants if view.space is Space.DRAM else ():
+            end = tensor.offset + tensor.nbytes
+            if tensor.region is view.region and tensor.offset <= low < end < high:
+                return f"the table's bytes {low:#x} to {high:#x} go beyond constant {tensor.name}, which ends at {end:#x}"
+        return ""
 
     def _add(self, space: Space, region: Region, record: tuple[int, int, int, int]) -> None:
         self.described.add((space, region))

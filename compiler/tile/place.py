@@ -1,7 +1,7 @@
 """Place: live ranges of all buffers in dispatch order, then an address for each (SRAM, ACC, and SCRATCH in DRAM)."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -49,7 +49,7 @@ def place(program: Program, chip: Chip, times: Times | None = None) -> Placement
     for name, space, capacity in memories:
         buffers = {b.name: b for b in live if b.space is space and b.fixed is None}
         assert space is not Space.DRAM or all(b.region is Region.SCRATCH for b in buffers.values())
-        solution = _plan(buffers, live, capacity, times)
+        solution = _plan(buffers, live, capacity, program, times)
         offsets |= {buffers[n]: offset for n, offset in solution.offsets.items()}
         heights[name] = (solution.height, solution.lower_bound)
     return Placement(offsets, live, heights)
@@ -61,14 +61,14 @@ LOWER_NODES = 20000  # to make a plan that fits as low as can be, where the sear
 SLACKS = (96, 48, 24, 12, 6, 0)  # ops
 
 
-def _plan(buffers: Mapping[str, Buffer], live: Mapping[Buffer, tuple[int, int]], capacity: int, times: Times | None) -> Plan:
+def _plan(buffers: Mapping[str, Buffer], live: Mapping[Buffer, tuple[int, int]], capacity: int, program: Program, times: Times | None) -> Plan:
     """Plan a memory so that bytes rest before they are used again: a word that overwrites bytes just read has to wait for their reader.
 
     A schedule says how long that is. Without one, live ranges begin as many ops earlier as there is room for.
     Raises CompileError when the buffers do not fit even without rest.
     """
     if times is not None:
-        ends = _rested(buffers.values(), live, times)
+        ends = _rested(buffers.values(), program, times)
         return _solve([Block(b.name, live[b][0], ends[b], b.bytes) for b in buffers.values()], capacity, nodes=NODES)
     for slack in SLACKS:
         blocks = [Block(b.name, max(0, live[b][0] - slack), live[b][1] + 1, b.bytes) for b in buffers.values()]
@@ -82,19 +82,19 @@ def _plan(buffers: Mapping[str, Buffer], live: Mapping[Buffer, tuple[int, int]],
     raise AssertionError("the last slack is 0")
 
 
-def _rested(buffers: Iterable[Buffer], live: Mapping[Buffer, tuple[int, int]], times: Times) -> dict[Buffer, int]:
+def _rested(buffers: Collection[Buffer], program: Program, times: Times) -> dict[Buffer, int]:
     """For each buffer the index of the op from which on its bytes may be used again: all that take memory from there on start later.
 
     Starts need not rise with the order, so the last op that takes memory too early decides.
     """
-    takers = sorted({live[b][0] for b in buffers})
+    takers = sorted({program.live[b][0] for b in buffers})
     least = list(accumulate((times[i][0] for i in reversed(takers)), min))[::-1]  # the earliest start from each taker on
-    ends = {}
-    for buffer in buffers:
-        last = live[buffer][1]
-        finish = times[last][1]
-        ends[buffer] = max(last, takers[at - 1] if (at := bisect_left(least, finish)) else 0) + 1
-    return ends
+    left = dict.fromkeys(buffers, 0)  # when the last word has left it
+    for op, (_, finish) in zip(program.ops, times, strict=True):
+        for ref in op.views:
+            if ref is not None and ref.buffer in left:
+                left[ref.buffer] = max(left[ref.buffer], finish)
+    return {b: max(program.live[b][1], takers[at - 1] if (at := bisect_left(least, left[b])) else 0) + 1 for b in buffers}
 
 
 def _solve(blocks: Sequence[Block], capacity: int, nodes: int | None) -> Plan:

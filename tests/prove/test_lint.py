@@ -143,6 +143,29 @@ def test_compiled_programs_have_no_finding(name: str) -> None:
     assert lint(subject(name, inputs=1).image) == []
 
 
+@pytest.mark.parametrize(("limit", "found"), [(8, False), (9, True)])
+def test_a_gathered_table_ends_where_its_constant_ends(limit: int, found: bool) -> None:
+    """Breaks when a gather may fetch a row behind its table, which no legal index shows: what lies there belongs to another constant."""
+    text = f"""
+.const name=table, shape=[8, 16], dtype=float32, fill=1
+.const name=other, shape=[8, 16], dtype=float32, fill=2
+.const name=rows, shape=[4], dtype=int32, values=[0, 7, 3, 3]
+.entry name=main, pc=0
+.output name=y, shape=[4, 16], dtype=float32
+vset v=v1, space=dram, region=const, dtype=f32, base=table, rs=16
+vset v=v2, space=dram, region=const, dtype=i32, base=rows
+vset v=v3, space=sram, dtype=i32, base=0x1000, rs=1
+vset v=v4, space=sram, dtype=f32, base=0, rs=16
+vset v=v5, space=dram, region=out, dtype=f32, base=y, rs=16
+lda d=v3, a=v2, rows=1, cols=4
+gather d=v4, a=v1, idx=v3, n=4, cols=16, limit={limit} @ lda<=0
+sto d=v5, a=v4, rows=4, cols=16 @ lda<=0
+halt
+"""
+    kinds = {finding.kind for finding in check(assemble(text))}
+    assert kinds == ({"buffer"} if found else set())
+
+
 def test_a_plan_of_impossible_buffers_is_a_finding() -> None:
     """Breaks when a damaged plan, with a buffer larger than any memory, ends in an exception (found by the fuzzer)."""
     image = dataclasses.replace(assemble(SOUND), plan=(PlanRecord("x", Space.SRAM, 0, 2**80, 0, 40),))
