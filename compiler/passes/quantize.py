@@ -24,10 +24,10 @@ from isa.spec import MAX_K
 class Quantize:
     name: ClassVar[str] = "quantize"
     changes_bits: ClassVar[bool] = True
-    gone: ClassVar[frozenset[Any]] = frozenset({aten.linear.default, aten.matmul.default, ops.attention})
+    gone: ClassVar[frozenset[Any]] = frozenset({aten.linear.default, aten.matmul.default, aten._int_mm.default, ops.attention})
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
-        rules = {aten.linear.default: _linear, ops.attention: _attention, aten.matmul.default: _matmul}
+        rules = {aten.linear.default: _linear, ops.attention: _attention, aten.matmul.default: _matmul, aten._int_mm.default: _int_mm}
         return apply_rules(gm, self.name, rules, skip_static=True)
 
 
@@ -124,6 +124,17 @@ def _matmul(editor: Editor, node: fx.Node) -> fx.Node:
     qb, sb = quantize_source(editor, node, b)
     qa, sa = quantize_rows(editor, node, a, as_row(editor, node, sb))
     return dequantize(editor, node, editor.emit(node, ops.matmul_i8, qa, qb, False), sa, dtype=dtype_of(node))
+
+
+def _int_mm(editor: Editor, node: fx.Node) -> fx.Node:
+    """int8 already: the product as it is, int32."""
+    a: Any = node.args[0]
+    b: Any = node.args[1]
+    if shape_of(a)[-1] > MAX_K:
+        raise unsupported(node, f"sums {shape_of(a)[-1]} products; an int32 holds at most {MAX_K}")
+    if b.target is aten.permute.default and list(b.args[1]) == [1, 0]:
+        return editor.emit(node, ops.matmul_i8, a, b.args[0], True)
+    return editor.emit(node, ops.matmul_i8, a, b, False)
 
 
 def _rows_along_k(b: fx.Node) -> bool:

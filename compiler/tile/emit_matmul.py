@@ -13,14 +13,33 @@ from compiler.tile.emitter import Emitter, Tile, columns
 from compiler.tile.graph import dtype, op_name, shape
 from compiler.tile.ir import Ref
 from compiler.tile.layout import Layout, coalesce
-from isa.spec import TAP, Dtype, Space
+from isa.spec import TAP, VOP, Dtype, Space
 
 _ROUND = {Dtype.F32: 0, Dtype.BF16: 1, Dtype.F16: 2}
 
 
 def matmul(e: Emitter, node: fx.Node) -> None:
-    """A matmul is emitted by its dequantize, tile by tile."""
-    e.skipped.add(node)
+    """A matmul is emitted by its dequantize, tile by tile; one whose sums are wanted as they are, here."""
+    if all(user.op == "call_function" and op_name(user) == "dequantize" and user in e.kernel.members for user in node.users):
+        e.skipped.add(node)
+    else:
+        _integers(e, node)
+
+
+def _integers(e: Emitter, node: fx.Node) -> None:
+    """Emit a matmul that gives its int32 sums."""
+    a_node, b_node, transposed = node.args[0], node.args[1], bool(node.args[2])
+    assert isinstance(a_node, fx.Node) and isinstance(b_node, fx.Node)
+    a = e.operand(a_node, len(shape(a_node)), grouped=False)
+    weights = e.batched(b_node, 0 if len(shape(b_node)) == 2 else len(shape(node)) - 2)
+    sizes, out = e.block_shape(node), e.result(node)
+    start = out.logical.offset % shape(node)[-1] if e.cut.groups > 1 else 0
+    step = min(e.cut.n, sizes[-1])
+    for low in range(0, sizes[-1], step):
+        high = min(low + step, sizes[-1])
+        acc = _accumulate(e, node, a, b_node, weights, transposed, (*sizes[:-1], high - low), start + low, start + high)
+        e.word("vop", node, acc.shape, {"d": out.columns(low, high)}, {"a": acc}, {"f": VOP.index("mov")})
+    e.finish(node)
 
 
 def dequantize(e: Emitter, node: fx.Node) -> None:
@@ -110,7 +129,7 @@ def _accumulate(
         last = min(first + step, k)
         n_range, k_range = (low, high), (first, last)
         rows, cols = (n_range, k_range) if transposed else (k_range, n_range)
-        w = e.stage(b_node, _window(weights, rows, cols))
+        w = e.stage(b_node, _window(weights, rows, cols), many=len(weights.shape) == 2)
         for words in _mm_blocks(columns(a, first, last), w, acc, transposed):
             refs, (b, m) = words
             attrs = {"m": m, "n": high - low, "k": last - first, "b": b, "wt": int(transposed), "acc": int(first > 0)}
