@@ -59,7 +59,7 @@ class Case:
     seq: int
     batch: int
     chip: str
-    target: float
+    target: float = 0.0
 
     @property
     def name(self) -> str:
@@ -77,8 +77,8 @@ CASES = (
     Case("minilm", 128, 1, "server", 0.70),
     Case("gemm", 4096, 1, "edge", 0.97),
     Case("gemm", 4096, 1, "server", 0.97),
-    Case("linear", 4096, 1, "edge", 0.97),
-    Case("linear", 4096, 1, "server", 0.97),
+    Case("linear", 4096, 1, "edge"),
+    Case("linear", 4096, 1, "server"),
 )
 
 
@@ -212,7 +212,7 @@ def _line(name: str, row: Row) -> str:
         return f"| {name} | {row['failed']} |"
     mark = "" if row["reach"] >= row["target"] else " **(missed)**"
     cells = [
-        name, f"{row['limit_cycles']:,}", row["limit_resource"], f"{row['cycles']:,}", f"{row['reach']:.3f}{mark}", f"{row['target']:.2f}", f"{row['words']:,}",
+        name, f"{row['limit_cycles']:,}", row["limit_resource"], f"{row['cycles']:,}", f"{row['reach']:.3f}{mark}", f"{row['target']:.2f}" if row["target"] else "–", f"{row['words']:,}",
         _kib(row["sram_bytes"]), _kib(row["sram_lower_bound"]), f"{row['total_joules'] * 1e3:.2f} mJ",
         *(_worth(row, row["without"].get(pass_name)) for pass_name in TILE_PASSES),
     ]  # fmt: skip

@@ -56,13 +56,15 @@ class Tuning:
 
     `points` (head, query) pairs per block of attention, `rows` per block of other kernels, bytes of weights that one word loads (a
     `slice`: small enough to start early and to find room, large enough to keep counts short), how far the parts of a strip
-    overlap in the order of the kernels (`overlap`), and the `share` of the memories to plan with.
+    overlap in the order of the kernels (`overlap`), the `share` of the memories to plan with, and whether loads get memory in the order
+    of the kernels (`in_turn`).
     """
 
     points: int = 512
     rows: int = MIN_ROWS
     slice: int = 1 << 20
     overlap: float = 0.0
+    in_turn: bool = False
     share: float = 1.0
 
 

@@ -7,7 +7,7 @@ allows, which is what double buffering and weight prefetch are. A word that need
 
 from bisect import insort
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -39,10 +39,11 @@ class Schedule:
     cycles: int
 
 
-def schedule(program: Program, chip: Chip, cycles: Cycles, fill: float = FILLS[0], window: int = WINDOW) -> Schedule:
+def schedule(program: Program, chip: Chip, cycles: Cycles, fill: float = FILLS[0], in_turn: bool = False, window: int = WINDOW) -> Schedule:
     """The same ops in an order that keeps the engines busy. Bits cannot change: every conflict keeps its order.
 
-    What stands before, in and after the loop is scheduled by itself. Words may fill the share `fill` of each memory.
+    What stands before, in and after the loop is scheduled by itself. Words may fill the share `fill` of each memory. With `in_turn`, a
+    load waits while an older one waits for memory, so that large blocks are not kept out by many small ones.
     """
     loop, count = program.loop, len(program.ops)
     borders = (0, count) if loop is None else (0, loop.first, loop.end, count)
@@ -50,7 +51,7 @@ def schedule(program: Program, chip: Chip, cycles: Cycles, fill: float = FILLS[0
     times: list[tuple[int, int]] = []
     total = end_of_part = 0
     for first, last in pairwise(borders):
-        part = _scheduler(program, first, last, chip, cycles, fill, window)
+        part = _scheduler(program, first, last, chip, cycles, fill, in_turn, window)
         order = part.order()
         times += [(end_of_part + part.start[i], end_of_part + part.finish[i]) for i in order]
         ops += [part.program.ops[i] for i in order]
@@ -60,13 +61,13 @@ def schedule(program: Program, chip: Chip, cycles: Cycles, fill: float = FILLS[0
     return Schedule(Program(tuple(ops), loop), tuple(times), total)
 
 
-def _scheduler(program: Program, first: int, end: int, chip: Chip, cycles: Cycles, fill: float, window: int) -> "_Scheduler":
+def _scheduler(program: Program, first: int, end: int, chip: Chip, cycles: Cycles, fill: float, in_turn: bool, window: int) -> "_Scheduler":
     """For ops first .. end of `program`. Buffers alive beyond these ops count as alive throughout."""
     crossing = frozenset(buffer for buffer, (a, b) in program.live.items() if a < end and b >= first and (a < first or b >= end))
     part = Program(program.ops[first:end])
     sizes = ((Space.SRAM, chip.sram.bytes), (Space.ACC, chip.acc.bytes))
     memories = tuple(_Memory(part, space, int(size * fill), crossing) for space, size in sizes)
-    return _Scheduler(part, chip, [cycles(op) for op in part.ops], window, memories)
+    return _Scheduler(part, chip, [cycles(op) for op in part.ops], window, memories, in_turn)
 
 
 def predecessors(ops: Sequence[Op]) -> list[list[int]]:
@@ -166,6 +167,7 @@ class _Scheduler:
     cycles: list[int]
     window: int
     memories: tuple[_Memory, ...]
+    in_turn: bool = False
     free_at: dict[Engine, int] = field(default_factory=dict)
     bus_free_at: int = 0
     start: list[int] = field(default_factory=list)
@@ -213,14 +215,24 @@ class _Scheduler:
         """The ready op that can start first and fits in memory; if all wait for memory the oldest, for which there always is some."""
         engines, inputs = self.engines, self.inputs
         free = {engine: self._engine_free(engine) for engine in {engines[i] for i in ready}}
-        best, found = NEVER, oldest
+        best, found, turn = NEVER, oldest, self._turn(ready, free) if self.in_turn else NEVER
         for start, index in sorted((max(inputs[i], free[engines[i]]), i) for i in ready):
             if start >= best:
                 break
+            if index > turn and engines[index] in DMA_ENGINES:
+                continue
             start = self._with_memory(start, index)
             if start < best and (index == oldest or all(m.fits(index, oldest) for m in self.memories)):
                 best, found = start, index
         return found
+
+    def _turn(self, ready: list[int], free: Mapping[Engine, int]) -> int:
+        """The oldest load that could start but for memory; NEVER if there is none."""
+        for index in sorted(i for i in ready if self.engines[i] in DMA_ENGINES):
+            start = max(self.inputs[index], free[self.engines[index]])
+            if self._with_memory(start, index) > start:
+                return index
+        return NEVER
 
     def _with_memory(self, start: int, index: int) -> int:
         """When an op that could otherwise start at `start` has the memory that it is the first to touch."""

@@ -30,6 +30,7 @@ VARIED: dict[str, tuple[float, ...]] = {  # what to try, one after the other, as
     "points": (256, 128),
     "overlap": (0.25, 0.5),
     "slice": (1 << 19,),
+    "in_turn": (True,),
     "rows": (64, 128),
 }
 
@@ -94,7 +95,7 @@ class Search:
                     draft = self._draft(replace(best.tuning, **changed), known)
                 except CompileError:
                     break
-                if draft.cycles > best.cycles:
+                if draft.cycles >= best.cycles:
                     break
                 best = draft
         return sorted(known.values(), key=lambda draft: draft.cycles)
@@ -103,17 +104,17 @@ class Search:
         """Tile and schedule with one tuning, unless a `known` one cuts the kernels in the same way."""
         with timed(self.seconds, "tile"):
             cuts = reside(self.outlined, self.fitter, tuning, strips=self.on("strips"))
-            key = cuts.cuts, tuning.overlap if any(strip.parts > 1 for strip in cuts.strips) else 0.0
+            key = cuts.cuts, tuning.overlap if any(strip.parts > 1 for strip in cuts.strips) else 0.0, tuning.in_turn
             if key in known:
                 return known[key]
             tiled = tile(self.outlined, cuts, self.chip, tuning.overlap)
             verify(tiled.program)
-        scheduled = self._schedule(tiled, FILLS[0]) if self.on("schedule") else None
+        scheduled = self._schedule(tiled, FILLS[0], tuning.in_turn) if self.on("schedule") else None
         return known.setdefault(key, Draft(tuning, tiled, scheduled))
 
-    def _schedule(self, tiled: Tiled, fill: float) -> Schedule:
+    def _schedule(self, tiled: Tiled, fill: float, in_turn: bool) -> Schedule:
         with timed(self.seconds, "schedule"):
-            return schedule(tiled.program, self.chip, lambda op: cycles(op, self.chip), fill)
+            return schedule(tiled.program, self.chip, lambda op: cycles(op, self.chip), fill, in_turn)
 
     def _orders(self, drafts: list[Draft]) -> Iterator[tuple[Tiled, Program, Times | None]]:
         """Orders of the ops to try: schedules, the fastest first, those that use ever less memory among them; then orders of the kernels."""
@@ -122,7 +123,7 @@ class Search:
             _, level, number, scheduled = heappop(waiting)
             yield drafts[number].tiled, scheduled.program, scheduled.times
             if level + 1 < len(FILLS):
-                scheduled = self._schedule(drafts[number].tiled, FILLS[level + 1])
+                scheduled = self._schedule(drafts[number].tiled, FILLS[level + 1], drafts[number].tuning.in_turn)
                 heappush(waiting, (scheduled.cycles, level + 1, number, scheduled))
         yield from ((draft.tiled, draft.tiled.program, None) for draft in drafts)
 
