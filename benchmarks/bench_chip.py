@@ -210,9 +210,10 @@ def _cost_model(rows: Mapping[str, Row]) -> Iterator[str]:
 def _line(name: str, row: Row) -> str:
     if "failed" in row:
         return f"| {name} | {row['failed']} |"
+    goal = f"{row['target']:.2f}" if row["target"] else "–"
     mark = "" if row["reach"] >= row["target"] else " **(missed)**"
     cells = [
-        name, f"{row['limit_cycles']:,}", row["limit_resource"], f"{row['cycles']:,}", f"{row['reach']:.3f}{mark}", f"{row['target']:.2f}" if row["target"] else "–", f"{row['words']:,}",
+        name, f"{row['limit_cycles']:,}", row["limit_resource"], f"{row['cycles']:,}", f"{row['reach']:.3f}{mark}", goal, f"{row['words']:,}",
         _kib(row["sram_bytes"]), _kib(row["sram_lower_bound"]), f"{row['total_joules'] * 1e3:.2f} mJ",
         *(_worth(row, row["without"].get(pass_name)) for pass_name in TILE_PASSES),
     ]  # fmt: skip

@@ -131,3 +131,27 @@ def test_scalars_beside_narrow_tensors_round_as_in_pytorch(dtype: torch.dtype) -
     assert program.verify(x).bit_exact
     for ours, torchs in zip(program(x), Scalars()(x), strict=True):
         assert torch.equal(ours.view(torch.int16), torchs.view(torch.int16))
+
+
+class Integers(nn.Module):
+    """int8 products as they are, of two inputs and of an input and a weight, whose sums are scaled by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.arange(48 * 96).reshape(48, 96).mul(37).remainder(256).sub(128).to(torch.int8))
+        self.register_buffer("scale", torch.linspace(0.1, 2, 48))
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch._int_mm(a, b), torch._int_mm(a, self.weight.t()).float() * self.scale
+
+
+@pytest.mark.parametrize("rows", [24, 700])
+def test_int8_products(rows: int) -> None:
+    """Breaks if int32 sums are scaled, saturated or cut wrongly, or a right side that is no weight is staged wrongly."""
+    a, b = (torch.arange(n * m).reshape(n, m).mul(101).remainder(256).sub(128).to(torch.int8) for n, m in ((rows, 96), (96, 72)))
+    model = Integers().eval()
+    program = llmchip.compile(model, (a, b))
+    for got, wanted in zip(program(a, b), model(a, b), strict=True):
+        assert got.dtype is wanted.dtype
+        assert torch.equal(got, wanted)
+    assert program.verify(a, b).bit_exact
