@@ -154,7 +154,7 @@ def _same(repeat: Repeat, i: int, x: fx.Node, y: fx.Node) -> bool:
         plain = x.target is y.target and _plain(x.args) == _plain(y.args) and _meta(x) == _meta(y)
         return plain and all(_same(repeat, i, a, b) for a, b in zip(_operands(x), _operands(y), strict=True))
     inside = repeat.canonical.get(y, y)
-    if inside in repeat.instances and repeat.instances[inside][i - 1] is y and x.op == "call_function" and _meta(x) == _meta(y):
+    if inside in repeat.instances and repeat.instances[inside][i - 1] is y and x.op == "call_function" and base(x) is x and _meta(x) == _meta(y):
         return repeat.carried.setdefault(x, inside) is inside
     return False
 

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -102,7 +103,7 @@ def _solve(blocks: Sequence[Block], capacity: int, nodes: int | None) -> Plan:
     problem = Problem(tuple(blocks), capacity)
     solution = plan(problem, seconds=SECONDS, fit=True, nodes=nodes)
     if not solution.optimal:
-        lower = plan(problem, nodes=LOWER_NODES if COMPILED else 0)
-        solution = min(solution, lower, key=lambda p: p.height)
+        with suppress(CompileError):
+            solution = min(solution, plan(problem, nodes=LOWER_NODES if COMPILED else 0), key=lambda p: p.height)
     check_plan(problem, solution)
     return solution

@@ -1,14 +1,14 @@
 """Reside: a home for every value between kernels, SRAM where it fits and SCRATCH in DRAM where not, and the cut of every kernel."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import fx
 
 from compiler.tile.emit import Fitter, Tuning
 from compiler.tile.emitter import Cut
-from compiler.tile.graph import Role, base, computing, dtype, role, shape
+from compiler.tile.graph import Role, base, computing, dtype, op_name, role, shape
 from compiler.tile.ir import Buffer
 from compiler.tile.kernels import Kernel
 from compiler.tile.layout import dense
@@ -16,6 +16,7 @@ from compiler.tile.loops import Repeat
 from compiler.tile.outline import Outline
 from compiler.tile.storage import Storage, stored_order
 from compiler.tile.strips import Strip, find_strips, inner_sizes, part_storage, size_of
+from isa.chip import Chip
 from isa.errors import CompileError
 from isa.spec import Region, Space
 
@@ -33,42 +34,51 @@ def reside(outline: Outline, fitter: Fitter, tuning: Tuning, strips: bool = True
     """Give every value between kernels a home, and find each kernel's cut beside what is resident.
 
     With `strips`, kernels whose values do not fit are executed for a part of the batch at a time. Small and short-lived values come
-    first. A kernel that does not fit evicts the largest value alive. Raises CompileError when a kernel fits in no way.
+    first. A kernel that does not fit evicts the largest value alive, and all begins anew. Raises CompileError when a kernel fits in no way.
     """
-    chip = fitter.chip
-    kernels, live, repeat = outline.kernels, outline.live, outline.repeat
+    found = find_strips(outline, fitter.chip, tuning.share if strips else math.inf)
+    evicted: set[fx.Node] = set()
+    while True:
+        storage, resident = _homes(outline, fitter.chip, tuning, found, evicted)
+        cuts: list[Cut] = []
+        for index, kernel in enumerate(outline.kernels):
+            strip = next(s for s in found if s.first <= index < s.end)
+            own, part = part_storage(storage, strip, 0), next(strip.ranges(kernel))
+            try:
+                cuts.append(fitter.fit(kernel, own, resident[index], f"k{index}.", tuning, part))
+            except CompileError:
+                on_chip = [n for n in outline.live if n not in outline.storage.homes and storage.homes[n].buffer.space is Space.SRAM]
+                inside = [n for n in on_chip if outline.live[n][0] <= index <= outline.live[n][1]]
+                if not inside:
+                    raise
+                home = storage.homes[max(inside, key=size_of)].buffer
+                evicted |= {n for n in on_chip if storage.homes[n].buffer == home}
+                break
+        else:
+            return Cuts(storage, tuple(found), tuple(cuts))
+
+
+def _homes(
+    outline: Outline, chip: Chip, tuning: Tuning, strips: Sequence[Strip], evicted: Collection[fx.Node]
+) -> tuple[Storage, list[int]]:
+    """A home for every value, and the bytes of SRAM that are taken by them while each kernel runs."""
+    live, repeat = outline.live, outline.repeat
     storage = Storage(dict(outline.storage.homes))
-    found_strips = find_strips(outline, chip, tuning.share if strips else math.inf)
     loose = [n for n in live if n not in storage.homes]
-    size = {n: size_of(n) for n in loose} | dict(inner_sizes(found_strips))
-    inner = {node for strip in found_strips for node in strip.inner}
-    resident = [0] * (len(kernels) + 1)
+    size = {n: size_of(n) for n in loose} | dict(inner_sizes(strips))
+    inner = {node for strip in strips for node in strip.inner}
+    resident = [0] * (len(outline.kernels) + 1)
     limit = int(chip.sram.bytes * tuning.share) // (8 if inner else 2)  # what waits for its part takes little room
     for node in sorted(loose, key=lambda n: (n not in inner, size[n] * (live[n][1] - live[n][0] + 1))):
         first, last = live[node]
         fits = node in inner or all(resident[i] + size[node] <= limit for i in range(first, last + 1))
+        fits = fits and node not in evicted
         _set_home(storage, node, Space.SRAM if fits else Space.DRAM, size[node], repeat)
         for i in range(first, last + 1) if fits else ():
             resident[i] += size[node]
     if not inner:
-        _overwrite(kernels, live, storage, repeat, resident, size)
-    found: list[Cut] = []
-    while len(found) < len(kernels):
-        index = len(found)
-        strip = next(s for s in found_strips if s.first <= index < s.end)
-        try:
-            own = part_storage(storage, strip, 0)
-            found.append(fitter.fit(kernels[index], own, resident[index], f"k{index}.", tuning, next(strip.ranges(kernels[index]))))
-        except CompileError:
-            inside = [n for n in loose if storage.homes[n].buffer.space is Space.SRAM and live[n][0] <= index <= live[n][1]]
-            if not inside:
-                raise
-            victim = max(inside, key=lambda n: size[n])
-            _set_home(storage, victim, Space.DRAM, size[victim], repeat)
-            for i in range(live[victim][0], live[victim][1] + 1):
-                resident[i] -= size[victim]
-            found = found[: live[victim][0]]
-    return Cuts(storage, tuple(found_strips), tuple(found))
+        _overwrite(outline.kernels, live, storage, repeat, resident, size)
+    return storage, resident
 
 
 def _overwrite(
@@ -86,22 +96,29 @@ def _overwrite(
     """
     if repeat is None:
         return
+    moved: set[fx.Node] = set()
     for old, new in repeat.carried.items():
         home, own = storage.homes[new], live[new]
         written = next(i for i, k in enumerate(kernels) if computing(new) in k.members)
         last = max((i for i, k in enumerate(kernels) if i <= written and any(base(n) is old for m in k.nodes for n in m.all_input_nodes)), default=written)
+        occupant = old  # whose value is in the home
         for value, (first, end) in live.items():
             twin = storage.homes[value].strides == home.strides and dtype(value) is dtype(new) and shape(value) == shape(new)
             inside = own[0] <= last <= first <= end <= written
-            if value in (old, *repeat.carried.values()) or not twin or not inside or home.buffer.space is not Space.SRAM:
+            if value in moved or value in (old, *repeat.carried.values()) or not twin or not inside or home.buffer.space is not Space.SRAM:
                 continue
-            if (first > last or _read_before_written(kernels[first], old, value)) and (end < written or _read_before_written(kernels[end], value, new)):
+            begins = first > last or _read_before_written(kernels[first], occupant, value)
+            if begins and (end < written or _read_before_written(kernels[end], value, new)):
                 if storage.homes[value].buffer.space is Space.SRAM:
                     for i in range(first, end + 1):
                         resident[i] -= size[value]
                 for node in (value, *repeat.instances.get(value, ())):
                     storage.homes[node] = home
-                last = end
+                moved.add(value)
+                last, occupant = end, value
+
+
+IN_PLACE = frozenset({"add", "sub", "mul", "div", "layer_norm"})  # operations that have read an element when they write it
 
 
 def _read_before_written(kernel: Kernel, read: fx.Node, written: fx.Node) -> bool:
@@ -111,7 +128,8 @@ def _read_before_written(kernel: Kernel, read: fx.Node, written: fx.Node) -> boo
         for operand in node.all_input_nodes:
             if base(operand) is read:
                 whole = operand is not read or shape(read)[: len(kernel.domain)] != kernel.domain or role(node) in (Role.MATMUL, Role.GATHER)
-                if whole or order[node] > order[computing(written)]:
+                together = node is computing(written) and op_name(node) not in IN_PLACE
+                if whole or together or order[node] > order[computing(written)]:
                     return False
     return True
 

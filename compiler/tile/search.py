@@ -20,6 +20,7 @@ from compiler.tile.outline import Outline
 from compiler.tile.place import Placement, Times, place
 from compiler.tile.reside import reside
 from compiler.tile.schedule import FILLS, Schedule, schedule
+from compiler.tile.strips import find_strips
 from compiler.tile.tile import Tiled, tile
 from isa.chip import Chip
 from isa.errors import CompileError
@@ -68,31 +69,35 @@ class Search:
 
         Raises CompileError when a kernel fits in no way, or no plan was found.
         """
-        failure = CompileError("no attempt was made")
-        for share in SHARES:
-            try:
-                drafts = self.drafts(share)
-            except CompileError as error:
-                raise error if share == SHARES[0] else failure from None
-            for tiled, program, times in self._orders(drafts):
-                with timed(self.seconds, "place"):
-                    try:
-                        return tiled, program, place(program, self.chip, times)
-                    except CompileError as error:
-                        failure = error
-        raise failure
+        failure: CompileError | None = None
+        for strips in (True, False) if self.on("strips") else (False,):
+            for share in SHARES:
+                try:
+                    drafts = self.drafts(share, strips)
+                except CompileError as error:
+                    failure = failure or error
+                    break
+                for tiled, program, times in self._orders(drafts):
+                    with timed(self.seconds, "place"):
+                        try:
+                            return tiled, program, place(program, self.chip, times)
+                        except CompileError as error:
+                            failure = error
+            if not any(strip.parts > 1 for strip in find_strips(self.outlined, self.chip, SHARES[0])):
+                break
+        raise failure or CompileError("no attempt was made")
 
-    def drafts(self, share: float = 1.0) -> list[Draft]:
+    def drafts(self, share: float = 1.0, strips: bool = True) -> list[Draft]:
         """Tilings that differ, the fastest first: one size after the other is varied while that makes the program faster."""
         known: dict[object, Draft] = {}
-        best = self._draft(Tuning(share=share, rows=block_rows(self.chip)), known)
+        best = self._draft(Tuning(share=share, rows=block_rows(self.chip)), strips, known)
         for name, values in VARIED.items() if self.on("search") and self.on("schedule") else ():
             for value in values:
                 if sum(len(draft.tiled.program.ops) for draft in known.values()) > ENOUGH:
                     break
                 changed: Any = {name: value}
                 try:
-                    draft = self._draft(replace(best.tuning, **changed), known)
+                    draft = self._draft(replace(best.tuning, **changed), strips, known)
                 except CompileError:
                     break
                 if draft.cycles >= best.cycles:
@@ -100,10 +105,10 @@ class Search:
                 best = draft
         return sorted(known.values(), key=lambda draft: draft.cycles)
 
-    def _draft(self, tuning: Tuning, known: dict[object, Draft]) -> Draft:
+    def _draft(self, tuning: Tuning, strips: bool, known: dict[object, Draft]) -> Draft:
         """Tile and schedule with one tuning, unless a `known` one cuts the kernels in the same way."""
         with timed(self.seconds, "tile"):
-            cuts = reside(self.outlined, self.fitter, tuning, strips=self.on("strips"))
+            cuts = reside(self.outlined, self.fitter, tuning, strips)
             key = cuts.cuts, tuning.overlap if any(strip.parts > 1 for strip in cuts.strips) else 0.0, tuning.in_turn
             if key in known:
                 return known[key]

@@ -6,9 +6,10 @@ A strip is a run of kernels that share their first dimension; no value that one 
 it. Cut into parts along it, what lives between the kernels is as small as one part, and parts overlap where memory allows.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 from torch import fx
 
@@ -58,19 +59,16 @@ def find_strips(outline: Outline, chip: Chip, share: float) -> list[Strip]:
 def _run_end(outline: Outline, first: int, stop: int) -> int:
     """The longest run of kernels from `first` on that can be executed part by part."""
     domain, end = outline.kernels[first].domain, first
-    while domain and end < stop and outline.kernels[end].domain[:1] == domain[:1] and _separable(outline.kernels[first : end + 1], domain[0]):
+    made = {computing(base(old)) for old in outline.repeat.carried} if outline.repeat else set()  # their homes are written in the loop
+    while domain and end < stop and outline.kernels[end].domain[:1] == domain[:1] and _separable(outline.kernels[end], made, domain[0]):
+        made |= outline.kernels[end].members
         end += 1
     return end
 
 
-def _separable(kernels: Sequence[Kernel], size: int) -> bool:
-    """Whether the last of `kernels` reads what the others make only at its own index of the first dimension."""
-    made = {node for kernel in kernels[:-1] for node in kernel.nodes}
-    for node in kernels[-1].nodes:
-        for operand in tensors(node):
-            if computing(base(operand)) in made and not _same_index(node, operand, size):
-                return False
-    return True
+def _separable(kernel: Kernel, made: Collection[fx.Node], size: int) -> bool:
+    """Whether `kernel` reads what the operations `made` make only at its own index of the first dimension."""
+    return all(_same_index(node, n, size) for node in kernel.nodes for n in tensors(node) if computing(base(n)) in made and n not in kernel.members)
 
 
 def _same_index(node: fx.Node, operand: fx.Node, size: int) -> bool:
@@ -80,12 +78,20 @@ def _same_index(node: fx.Node, operand: fx.Node, size: int) -> bool:
         return False
     if (role(node) is Role.MATMUL and operand is node.args[1] and len(shape(operand)) < 3) or shape(node)[:1] != (size,):
         return False
-    if role(node) is Role.ELEMENTWISE and len(shape(operand)) != len(shape(node)):
+    if len(shape(operand)) != _rank(node, operand):
         return False
     storage = Storage({origin: dense(_NOWHERE, dtype(origin), shape(origin), stored_order(origin))})
     step, seen = storage.homes[origin].strides[0], storage.resolve(operand)
     inside = seen.offset + sum((n - 1) * s for n, s in zip(seen.shape[1:], seen.strides[1:], strict=True))
     return seen.strides[0] == step and inside < step
+
+
+def _rank(node: fx.Node, operand: fx.Node) -> int:
+    """How many dimensions an operand has whose first one is that of `node`: a column vector may be as long by chance."""
+    if role(node) is Role.ELEMENTWISE:
+        return len(shape(node))
+    first: Any = node.args[0]
+    return len(shape(first)) - (role(node) is Role.DEQUANTIZE and operand is node.args[1])
 
 
 _NOWHERE = Buffer("nowhere", space=0, bytes=0)  # type: ignore[arg-type]
