@@ -26,22 +26,22 @@ class Residual(nn.Module):
         self.kind = kind
         self.first, self.last = nn.Linear(WIDTH, 2 * WIDTH if kind == "view" else WIDTH), nn.Linear(WIDTH, 4)
         self.layers = nn.ModuleList(nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(3)) for _ in range(3))
-        self.register_buffer("mask", torch.arange(ROWS * WIDTH).reshape(ROWS, WIDTH) % 3 == 0)
+        self.wide = nn.ModuleList(nn.ModuleList([nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)]) for _ in range(3))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         h = self.first(x)
         if self.kind == "view":
             h = torch.tanh(h)[:, WIDTH:]
-        for a, b, c in self.layers:
+        for (a, b, c), (up, down) in zip(self.layers, self.wide, strict=True):
             match self.kind:
                 case "first row of the stream":
-                    h = b(torch.relu(a(h + h[:1])))
+                    h = down(torch.relu(up(h + h[:1])))
                 case "first row of a sum":
                     v = h + a(h)
                     w = b(v) + v[:1]
                     h = w + c(w)
                 case "where":
-                    v = torch.where(self.mask, a(h), h)
+                    v = torch.where(mask, a(h), h)
                     h = v + b(v)
                 case _:
                     y = torch.relu(a(h)) + h
@@ -54,10 +54,12 @@ class Residual(nn.Module):
 @pytest.mark.parametrize("kind", ["first row of the stream", "first row of a sum", "where", "view", "plain"])
 def test_values_that_take_each_others_place(kind: str, disable: str) -> None:
     """Breaks if a value is overwritten (in place, in a loop, part by part) while another row, word or iteration still reads it."""
-    x = torch.linspace(-2, 2, ROWS * WIDTH).reshape(ROWS, WIDTH).sin()
-    for chip in (ROOMY, TIGHT):
-        program = llmchip.compile(Residual(kind).eval(), (x,), chip=chip, disable=disable)
-        assert torch.equal(program(x).view(torch.int32), program.reference(x).view(torch.int32))
+    rows = 1024 if kind == "first row of the stream" else ROWS  # so many are executed part by part
+    x = torch.linspace(-2, 2, rows * WIDTH).reshape(rows, WIDTH).sin()
+    mask = x.cos() > 0.7
+    for chip in (TIGHT,) if rows > ROWS else (ROOMY, TIGHT):
+        program = llmchip.compile(Residual(kind).eval(), (x, mask), chip=chip, disable=disable)
+        assert torch.equal(program(x, mask).view(torch.int32), program.reference(x, mask).view(torch.int32))
 
 
 class Coincidence(nn.Module):
