@@ -26,6 +26,7 @@ from isa.chip import Chip
 from isa.errors import CompileError
 
 SHARES = (1.0, 0.7, 0.4, 0.2)  # of the memories that a kernel may plan with, shrinking while the memory plan fails
+MARGIN = 0.998  # a promise that is better by less than the cost model's error is no reason to change anything
 ENOUGH = 50_000  # ops in all drafts, after which no more are made
 VARIED: dict[str, tuple[float, ...]] = {  # what to try, one after the other, as long as it makes the program faster
     "points": (256, 128),
@@ -88,7 +89,7 @@ class Search:
         raise failure or CompileError("no attempt was made")
 
     def drafts(self, share: float = 1.0, strips: bool = True) -> list[Draft]:
-        """Tilings that differ, the fastest first: one size after the other is varied while that makes the program faster."""
+        """Tilings that differ, the best first, then by promised cycles: one size after the other is varied while that makes the program faster."""
         known: dict[object, Draft] = {}
         best = self._draft(Tuning(share=share, rows=block_rows(self.chip)), strips, known)
         for name, values in VARIED.items() if self.on("search") and self.on("schedule") else ():
@@ -100,10 +101,10 @@ class Search:
                     draft = self._draft(replace(best.tuning, **changed), strips, known)
                 except CompileError:
                     break
-                if draft.cycles >= best.cycles:
+                if draft.cycles > best.cycles * MARGIN:
                     break
                 best = draft
-        return sorted(known.values(), key=lambda draft: draft.cycles)
+        return sorted(known.values(), key=lambda draft: (draft is not best, draft.cycles))
 
     def _draft(self, tuning: Tuning, strips: bool, known: dict[object, Draft]) -> Draft:
         """Tile and schedule with one tuning, unless a `known` one cuts the kernels in the same way."""
@@ -123,13 +124,14 @@ class Search:
 
     def _orders(self, drafts: list[Draft]) -> Iterator[tuple[Tiled, Program, Times | None]]:
         """Orders of the ops to try: schedules, the fastest first, those that use ever less memory among them; then orders of the kernels."""
-        waiting = [(draft.cycles, 0, number, draft.schedule) for number, draft in enumerate(drafts) if draft.schedule is not None]
+        handicap = [MARGIN] + [1.0] * len(drafts)
+        waiting = [(draft.cycles * handicap[number], 0, number, draft.schedule) for number, draft in enumerate(drafts) if draft.schedule is not None]
         while waiting:
             _, level, number, scheduled = heappop(waiting)
             yield drafts[number].tiled, scheduled.program, scheduled.times
             if level + 1 < len(FILLS):
                 scheduled = self._schedule(drafts[number].tiled, FILLS[level + 1], drafts[number].tuning.in_turn)
-                heappush(waiting, (scheduled.cycles, level + 1, number, scheduled))
+                heappush(waiting, (scheduled.cycles * handicap[number], level + 1, number, scheduled))
         yield from ((draft.tiled, draft.tiled.program, None) for draft in drafts)
 
 

@@ -173,6 +173,6 @@ def test_the_search_promises_what_the_timing_mode_measures() -> None:
     """Breaks if the cost model loses touch with the chip: every draft within a tenth, and the best one among the best."""
     for batch, seq in ((1, 64), (4, 128)):
         drafts = Search(outlined(batch, seq), SMALL, lambda name: True).drafts()
-        assert drafts == sorted(drafts, key=lambda draft: draft.cycles)
+        assert drafts[0].cycles * 0.99 < min(draft.cycles for draft in drafts)
         measured = simulate(compiled(batch, seq, SMALL).image()).cycles
         assert abs(measured / drafts[0].cycles - 1) < 0.1
