@@ -204,8 +204,3 @@ def _users(node: fx.Node) -> int:
     for user in node.users:
         count += _users(user) if user.op == "call_function" and role(user) is Role.VIEW else 1
     return count
-
-
-def kernel_of(kernels: Iterable[Kernel]) -> dict[fx.Node, int]:
-    """Index of the kernel that computes each node."""
-    return {node: index for index, kernel in enumerate(kernels) for node in kernel.nodes}

@@ -103,7 +103,7 @@ def _solve(blocks: Sequence[Block], capacity: int, nodes: int | None) -> Plan:
     problem = Problem(tuple(blocks), capacity)
     solution = plan(problem, seconds=SECONDS, fit=True, nodes=nodes)
     if not solution.optimal:
-        with suppress(CompileError):
+        with suppress(CompileError):  # the plan that fits stays if no other one is found
             solution = min(solution, plan(problem, nodes=LOWER_NODES if COMPILED else 0), key=lambda p: p.height)
     check_plan(problem, solution)
     return solution
