@@ -183,4 +183,4 @@ def compiler() -> Compile:
         from emulator.native import translate
     except ImportError:
         return interpreted
-    return translate.runs if translate.available() else interpreted
+    return translate.runs

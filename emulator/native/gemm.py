@@ -7,8 +7,11 @@ Everything is exact modulo 2**32, like the word itself.
 import numpy as np
 from numba import carray
 
-from emulator.native.intrinsics import COLUMNS, dot_block, pointer
+from emulator.native.intrinsics import COLUMNS, KERNEL, dot_block, pointer
 from emulator.native.rows import FIRST_SLOT, SLOT_WIDTH, jit
+
+if KERNEL is None:  # before anything is compiled: LLVM ends the process where it finds no instruction
+    raise ImportError("this processor has none of the instructions that the compiled kernels need")
 
 BLOCK = 8
 FLIP = np.uint32(0x80808080)

@@ -20,7 +20,6 @@ from emulator.memory import Memory
 from emulator.native import executor
 from emulator.native.constant import Origins, Weights
 from emulator.native.executor import Kind, Steps, Workspace
-from emulator.native.intrinsics import has_dot_product
 from emulator.native.rows import FIRST_MICRO, FIRST_SLOT, MICROS, SLOT_WIDTH, SLOTS, WIDTH, Micro
 from emulator.plan import Recorded, Run, aliases, handled
 from emulator.word import Core
@@ -36,10 +35,6 @@ _ARITHMETIC: Final = {"add": Micro.ADD, "sub": Micro.SUB, "mul": Micro.MUL, "div
 _REDUCTIONS: Final = {"sum": Micro.SUM, "sumsq": Micro.SUMSQ, "max": Micro.LARGEST, "min": Micro.SMALLEST, "absmax": Micro.ABSMAX}
 _TYPES: Final = {"bf16": Dtype.BF16, "f16": Dtype.F16}
 _weights: "WeakKeyDictionary[Memory, Weights]" = WeakKeyDictionary()
-
-
-def available() -> bool:
-    return has_dot_product()
 
 
 @dataclass(slots=True)
