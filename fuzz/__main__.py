@@ -15,12 +15,13 @@ from fuzz.harness import CASE_SECONDS, MEMORY, ROOT
 
 STARTUP = 60  # seconds
 SECONDS = "LLMCHIP_FUZZ_SECONDS"
-NAMES = ("images", "assembly", "programs", "chips", "commands")
+NAMES = ("images", "assembly", "programs", "chips", "commands")  # by default
+MORE = ("graphs",)  # on request
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="fuzzers (default: all)")
+    parser.add_argument("names", nargs="*", choices=[*NAMES, *MORE, []], help="fuzzers (default: all)")
     parser.add_argument("--seconds", type=float, default=float(os.environ.get(SECONDS, 600)), help=f"of each fuzzer (default: {SECONDS}, or 600)")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="default: the time")
     parser.add_argument("--cases", type=int, default=0, help="stop after this many cases of each fuzzer")
@@ -44,6 +45,8 @@ def _child(given: argparse.Namespace) -> int:
 
     fuzzer = FUZZERS[given.names[0]]
     if given.case:
+        fuzzer.prepare()
+        print(fuzzer.show(given.case.read_bytes()), end="")
         print(explain(fuzzer, given.case.read_bytes()))
         return 0
     print_report(run_child(fuzzer, given.seed, given.seconds, given.found, given.cases))
@@ -76,7 +79,7 @@ def _watch(name: str, given: argparse.Namespace) -> dict[str, Any]:
                 current.replace(saved)
             kind = problem or f"the process died with exit code {child.returncode}"
             finding = {"kind": kind, "where": err.read()[-500:], "file": str(saved), "times": 1}
-            report = {"fuzzer": name, "cases": 0, "accepted": 0, "refused": 0, "peak_mib": 0, "findings": [finding]}
+            report = {"fuzzer": name, "cases": 0, "accepted": 0, "refused": 0, "peak_mib": 0, "slowest": 0, "reasons": {}, "findings": [finding]}
     _say(report)
     return report
 
@@ -84,7 +87,9 @@ def _watch(name: str, given: argparse.Namespace) -> dict[str, Any]:
 def _say(report: dict[str, Any]) -> None:
     findings = report["findings"]
     print(f"{report['fuzzer']:<9} {report['cases']:>7} cases: {report['accepted']} accepted, {report['refused']} refused, "
-          f"{len(findings)} findings, peak {report['peak_mib']} MiB", flush=True)  # fmt: skip
+          f"{len(findings)} findings, peak {report['peak_mib']} MiB, slowest case {report['slowest']} s", flush=True)  # fmt: skip
+    for reason, times in sorted(report["reasons"].items(), key=lambda item: -item[1]):
+        print(f"  refused {times} times: {reason}", flush=True)
     for finding in findings:
         print(f"  {finding['kind']} ({finding['times']} times): {finding['where']}\n    {finding['file']}", flush=True)
 

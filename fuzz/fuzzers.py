@@ -1,6 +1,7 @@
 """The fuzzers: corrupted images (fuzz.images), mutated assembly, random programs, random chip files, debugger input."""
 
 import random
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from isa.asm import assemble
 from isa.check import check
 from isa.chip import Chip, chip_hash, chip_names, load_chip, read_toml, to_toml
 from isa.disasm import disassemble
-from isa.errors import Trap
+from isa.errors import Error, Trap
 from isa.image import Image, image_bytes, read_image
 from isa.spec import Region, Space
 from runtime.debugger.commands import COMMANDS, Shell
@@ -191,6 +192,47 @@ def run_commands(case: bytes) -> None:
             assert "\n" not in text or not text.startswith("error"), "an error of several lines"
 
 
+# ---- graphs of PyTorch operations. PyTorch is imported where it is needed: the other fuzzers do without.
+
+
+def make_graph(rng: random.Random) -> bytes:
+    from fuzz.graphs.make import make
+
+    return str(make(rng)).encode()
+
+
+def run_graph(case: bytes) -> None:
+    from fuzz.graphs.checks import run
+
+    run(case.decode())
+
+
+def shrink_graph(case: bytes, fails: Callable[[bytes], bool], seconds: float) -> bytes:
+    from fuzz.graphs.shrink import shrink
+
+    return shrink(case.decode(), lambda text: fails(text.encode()), seconds).encode()
+
+
+def show_graph(case: bytes) -> str:
+    from fuzz.graphs.case import parse, python_of
+
+    return python_of(parse(case.decode()))
+
+
+def prepare_graphs() -> None:
+    from fuzz.graphs.checks import prepare
+
+    prepare()
+
+
+def refusal_of_graph(error: Error) -> str:
+    from fuzz.graphs.checks import plain
+
+    return f"{type(error).__name__}: {plain(error.what)}"
+
+
+_GRAPHS = Fuzzer("graphs", make_graph, run_graph, shrink_graph, show_graph, prepare_graphs, refusal_of_graph, case_seconds=60, shrink_seconds=90)
+
 FUZZERS = {
     fuzzer.name: fuzzer
     for fuzzer in (
@@ -199,5 +241,6 @@ FUZZERS = {
         Fuzzer("programs", make_program, run_program),
         Fuzzer("chips", make_chip, run_chip),
         Fuzzer("commands", make_commands, run_commands),
+        _GRAPHS,
     )
 }

@@ -25,16 +25,52 @@ from isa.errors import Error
 MEMORY = 1 << 30
 CASE_SECONDS = 20
 SHRINK_SECONDS = 10
+REFUSED = "refused"
 ROOT = Path(__file__).resolve().parents[1]
+
+
+class Broken(Exception):
+    """A promise that does not hold. The text says which, alike for all cases of one kind."""
+
+
+def leave_out(data: bytes, fails: Callable[[bytes], bool], seconds: float) -> bytes:
+    """Leave out pieces, from large to small, while it fails."""
+    deadline, size = time.monotonic() + seconds, max(len(data) // 2, 1)
+    while time.monotonic() < deadline:
+        start, found = 0, False
+        while start < len(data) and time.monotonic() < deadline:
+            smaller = data[:start] + data[start + size :]
+            if fails(smaller):
+                data, found = smaller, True
+            else:
+                start += size
+        if size == 1 and not found:
+            break
+        size = max(size // 2, 1)
+    return data
+
+
+def _nothing(*_: object) -> str:
+    return ""
 
 
 @dataclass(frozen=True)
 class Fuzzer:
-    """`run` returns for a case that was accepted, raises Error for one that was refused; anything else is a finding."""
+    """`run` returns for a case that was accepted, raises Error for one that was refused; anything else is a finding.
+
+    `smaller(case, fails, seconds)` makes a finding small, `show` is how a person reads it, `prepare` is run once, before memory is
+    limited. `reason` gives the kind of a refusal, where these are counted.
+    """
 
     name: str
     make: Callable[[random.Random], bytes]
     run: Callable[[bytes], None]
+    smaller: Callable[[bytes, Callable[[bytes], bool], float], bytes] = leave_out
+    show: Callable[[bytes], str] = _nothing
+    prepare: Callable[[], object] = _nothing
+    reason: Callable[[Error], str] = _nothing
+    case_seconds: float = 0.0  # 0: CASE_SECONDS
+    shrink_seconds: float = 0.0  # 0: SHRINK_SECONDS
 
 
 @dataclass
@@ -54,6 +90,9 @@ class Report:
     accepted: int = 0
     refused: int = 0
     peak_mib: int = 0
+    slowest: float = 0.0  # seconds of this process
+    slowest_case: str = ""
+    reasons: dict[str, int] = field(default_factory=dict)  # of refusals
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -69,14 +108,17 @@ def run_child(fuzzer: Fuzzer, seed: int, seconds: float, folder: Path, cases: in
     """Run cases until the time (or number of cases) is over. Called in a process of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     current = folder / f"{fuzzer.name}.current"
+    fuzzer.prepare()
     report, start = Report(fuzzer.name, seed), time.monotonic()
     _limit_memory()
     while time.monotonic() - start < seconds and (not cases or report.cases < cases):
         data = case_of(fuzzer, seed, report.cases)
         current.write_bytes(data)
-        problem = outcome(fuzzer, data)
+        before = time.process_time()
+        problem = outcome(fuzzer, data, report.reasons)
+        _note_time(report, time.process_time() - before)
         report.cases += 1
-        if problem is None or problem == "refused":
+        if problem is None or problem == REFUSED:
             report.accepted += problem is None
             report.refused += problem is not None
         else:
@@ -86,13 +128,22 @@ def run_child(fuzzer: Fuzzer, seed: int, seconds: float, folder: Path, cases: in
     return report
 
 
-def outcome(fuzzer: Fuzzer, data: bytes) -> str | None:
-    """None: accepted. "refused": by an Error. Otherwise kind and place of what went wrong."""
+def _note_time(report: Report, seconds: float) -> None:
+    if seconds > report.slowest:
+        report.slowest, report.slowest_case = round(seconds, 2), f"{report.seed}/{report.cases}"
+
+
+def outcome(fuzzer: Fuzzer, data: bytes, reasons: dict[str, int] | None = None) -> str | None:
+    """None: accepted. REFUSED: by an Error, whose reason is counted. Otherwise kind and place of what went wrong."""
     try:
-        with _time_limit():
+        with _time_limit(fuzzer):
             fuzzer.run(data)
-    except Error:
-        return "refused"
+    except Error as error:
+        if reasons is not None and (reason := fuzzer.reason(error)):
+            reasons[reason] = reasons.get(reason, 0) + 1
+        return REFUSED
+    except Broken as broken:
+        return str(broken)
     except (Exception, Hang) as problem:
         frames = traceback.extract_tb(problem.__traceback__)
         last = next((f for f in reversed(frames) if _is_ours(f.filename)), frames[-1])
@@ -109,7 +160,7 @@ def _is_ours(filename: str) -> bool:
 def explain(fuzzer: Fuzzer, data: bytes) -> str:
     """The traceback of a case."""
     try:
-        with _time_limit():
+        with _time_limit(fuzzer):
             fuzzer.run(data)
     except Error as error:
         return f"refused: {error}"
@@ -127,34 +178,24 @@ def _record(report: Report, fuzzer: Fuzzer, data: bytes, problem: str, folder: P
     stem = f"{fuzzer.name}-{hashlib.sha256(problem.encode()).hexdigest()[:8]}"
     (folder / f"{stem}.bin").write_bytes(small)
     said = explain(fuzzer, small)
-    (folder / f"{stem}.txt").write_text(f"seed {report.seed}, case {report.cases}\n{said}")
+    (folder / f"{stem}.txt").write_text(f"seed {report.seed}, case {report.cases}: {problem}\n{said}\n{fuzzer.show(small)}")
     report.findings.append(Finding(problem, said.strip().splitlines()[-1][:300], f"{report.seed}/{report.cases}", str(folder / f"{stem}.bin")))
 
 
 def shrink(fuzzer: Fuzzer, data: bytes, problem: str) -> bytes:
-    """Leave out pieces, from large to small, while the same thing goes wrong."""
-    deadline, size = time.monotonic() + SHRINK_SECONDS, max(len(data) // 2, 1)
-    while time.monotonic() < deadline:
-        start, found = 0, False
-        while start < len(data) and time.monotonic() < deadline:
-            smaller = data[:start] + data[start + size :]
-            if outcome(fuzzer, smaller) == problem:
-                data, found = smaller, True
-            else:
-                start += size
-        if size == 1 and not found:
-            break
-        size = max(size // 2, 1)
-    return data
+    """A smaller case in which the same thing goes wrong."""
+    return fuzzer.smaller(data, lambda smaller: outcome(fuzzer, smaller) == problem, fuzzer.shrink_seconds or SHRINK_SECONDS)
 
 
 @contextmanager
-def _time_limit() -> Iterator[None]:
+def _time_limit(fuzzer: Fuzzer) -> Iterator[None]:
+    seconds = fuzzer.case_seconds or CASE_SECONDS
+
     def expired(_signal: int, _frame: FrameType | None) -> None:
-        raise Hang(f"more than {CASE_SECONDS} s")
+        raise Hang(f"more than {seconds:g} s")
 
     before = signal.signal(signal.SIGPROF, expired)
-    signal.setitimer(signal.ITIMER_PROF, CASE_SECONDS)  # time of this process: another's work is no hang
+    signal.setitimer(signal.ITIMER_PROF, seconds)  # time of this process: another's work is no hang
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fuzz.__main__ import NAMES
 from fuzz.fuzzers import FUZZERS, make_program
 from fuzz.harness import MEMORY, ROOT, Fuzzer, case_of, outcome, shrink
 from fuzz.samples import sample
@@ -20,7 +21,7 @@ from runtime.debugger.session import Session
 CASES = int(os.environ.get("LLMCHIP_EXAMPLES", 50))
 
 
-@pytest.mark.parametrize("name", FUZZERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_short_run_finds_nothing(name: str) -> None:
     """Breaks when damaged or random input ends in anything but a result or an Error."""
     fuzzer, seed = FUZZERS[name], random.SystemRandom().randrange(1 << 30)

@@ -1,0 +1,95 @@
+"""How near each value of a case must be to eager PyTorch's."""
+
+from collections.abc import Iterator
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from fuzz.graphs.case import Case, Effect, evaluate, values_of
+
+RUNS = 3  # with noise
+FACTOR = 12.0
+FLOOR = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+CHAOS = 0.1  # a value that noise changes more than this says nothing
+
+
+class Trust(IntEnum):
+    EXACT = 0  # every bit
+    ZERO = 1  # every bit but the sign of zeros
+    NEAR = 2  # as near as the noise of products and functions allows
+    LOOSE = 3  # not compared
+
+
+def trust_of(case: Case) -> dict[str, Trust]:
+    """By value, from the effect of each step. Special values end in LOOSE where a function or product sees them."""
+    found = {leaf.name: Trust.EXACT for leaf in case.leaves}
+    wild = {leaf.name for leaf in case.leaves if leaf.fill == "special"}
+    for step in case.steps:
+        if wild & set(step.operands):
+            wild.add(step.name)
+        worst = max((found[name] for name in step.operands), default=Trust.EXACT)
+        trust = _after(step.effect, worst)
+        found[step.name] = Trust.LOOSE if trust is Trust.NEAR and step.name in wild else trust
+    return found
+
+
+def _after(effect: Effect, worst: Trust) -> Trust:
+    if worst is Trust.LOOSE or (effect is Effect.POLE and worst is Trust.ZERO) or (effect is Effect.JUMP and worst is Trust.NEAR):
+        return Trust.LOOSE
+    if effect in (Effect.FUNCTION, Effect.PRODUCT):
+        return Trust.NEAR
+    return max(worst, Trust.ZERO) if effect is Effect.ZERO else worst
+
+
+def bounds(case: Case, names: list[str], eager: dict[str, Tensor]) -> dict[str, float]:
+    """How far each of these values may be from eager's, by what noise does to it; values that noise makes into another are left out."""
+    found: dict[str, float] = {}
+    for noisy in _noisy(case):
+        for name in names:
+            found[name] = max(found.get(name, 0.0), distance(noisy[name], eager[name]))
+    return {name: FACTOR * far + FLOOR[eager[name].dtype] for name, far in found.items() if far < CHAOS}
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    """Relative to b's size; infinite where NaN and infinities are in other places."""
+    x, y = a.double(), b.double()
+    finite = x.isfinite() & y.isfinite()
+    if not bool((finite | (x == y) | (x.isnan() & y.isnan())).all()):
+        return float("inf")
+    x, y = x[finite], y[finite]
+    return float((x - y).norm() / y.norm().clamp(min=1e-30)) if y.numel() else 0.0
+
+
+def _noisy(case: Case) -> Iterator[dict[str, Tensor]]:
+    """All values, with int8 operands in products and errors of a few units in the last place in functions."""
+    for run in range(RUNS):
+        generator = torch.Generator().manual_seed(run)
+        values = values_of(case)
+        for step in case.steps:
+            if step.effect is Effect.PRODUCT:
+                given = {name: _int8(values[name]) for name in step.operands}
+                values[step.name] = _shaken(evaluate(step.text, given), generator, 2e-3)
+            else:
+                result = evaluate(step.text, values)
+                values[step.name] = _shaken(result, generator, 1e-6) if step.effect is Effect.FUNCTION else result
+        yield values
+
+
+def _int8(x: Tensor) -> Tensor:
+    """Rounded to 8 bits by rows and by columns: coarser than any product rounds its operands."""
+    if not x.is_floating_point() or not x.dim() or float(x.abs().max()) > 1e4:
+        return x
+    for dim in (-1, -2)[: x.dim()]:
+        scale = (x.float().abs().amax(dim, keepdim=True) / 127).clamp(min=1e-12)
+        x = ((x.float() / scale).round() * scale).to(x.dtype)
+    return x
+
+
+def _shaken(x: Tensor, generator: torch.Generator, size: float) -> Tensor:
+    """With noise relative to the largest of each row, and a rounding of half types that may go the other way."""
+    if not x.is_floating_point() or not x.dim():
+        return x
+    size = max(size, torch.finfo(x.dtype).eps / 2)
+    largest = x.float().abs().amax(-1, keepdim=True).nan_to_num(0.0, 0.0, 0.0)
+    return (x.float() + torch.randn(x.shape, generator=generator) * largest * size).to(x.dtype)
