@@ -31,7 +31,7 @@ def test_a_short_run_finds_nothing(name: str) -> None:
         problem = outcome(fuzzer, case_of(fuzzer, seed, number))
         assert problem in (None, "refused"), f"{problem}: python -m fuzz {name} --seed {seed} --cases {number + 1}"
         seen["accepted" if problem is None else "refused"] += 1
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline and seen["accepted"]:  # on a busy machine the first cases alone may take as long
             break
     assert seen["accepted"], "nothing gets past the first check, so nothing behind it is tested"
 
