@@ -6,7 +6,7 @@ from typing import Any
 
 from isa.errors import CompileError
 
-TILE_PASSES = ("fuse", "loop", "strips", "schedule", "search")  # passes after the frozen graph; none of them changes a bit
+TILE_PASSES = ("fuse", "loop", "strips", "schedule", "search", "translation-check")  # after the frozen graph; none changes a bit
 
 
 def _option(default: Any, help_text: str) -> Any:

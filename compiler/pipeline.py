@@ -1,6 +1,6 @@
 """The whole compiler, read top to bottom: a captured model becomes a program; weights are packed into its image.
 
-    captured → graph passes → frozen graph → kernels → tile program → placement → words → image
+    captured → graph passes → frozen graph → kernels → tile program (checked against the graph) → placement → words → image
 """
 
 from collections.abc import Mapping
@@ -19,6 +19,7 @@ from compiler.tile.outline import outline
 from compiler.tile.place import Placement
 from compiler.tile.search import Search, timed
 from compiler.tile.tile import Tiled
+from compiler.translation.check import Interface, check_translation
 from isa.chip import Chip, load_chip
 from isa.errors import CompileError
 from isa.image import Image
@@ -63,6 +64,10 @@ def finish(lowered: Lowered, options: Options, chip: Chip, seconds: dict[str, fl
         with timed(seconds, "outline"):
             outlined = outline(lowered.main.graph, names_in, names_out, fused="fuse" not in options.disable, rolled="loop" not in options.disable)
         tiled, program, placement = Search(outlined, chip, lambda name: name not in options.disable, seconds).run()
+        if "translation-check" not in options.disable:
+            with timed(seconds, "translation check"):
+                interface = Interface(tiled.inputs, tiled.constants, tiled.outputs, tiled.literals, tiled.instances)
+                check_translation(lowered.main.graph, program, interface)
         with timed(seconds, "codegen"):
             code = generate(program, placement, chip, region_sizes(tiled, placement))
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:

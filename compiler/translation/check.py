@@ -1,0 +1,281 @@
+"""The replay: every word of a tile program over memories of symbols, compared with the graph wherever a word says what it completes.
+
+    state      per buffer one symbol per element, 0 where nobody has written
+    compared   the block of each tapped operand with the elements of the node that it claims to hold; every output, in full
+    proved     in this order of the words, at these sizes, every output element is the expression that the graph says, of the same elements
+    not        that words overlap safely (lint), that buffers lie apart (the planner's own check), that a word does what docs/isa.md says
+               (the emulator's tests), and nothing of how the graph came about: it is the reference
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import fx
+
+from compiler.tile.ir import Buffer, Op, Program, Ref, Tap
+from compiler.translation import symbols as s
+from compiler.translation.blocks import aligned, boxes, part
+from compiler.translation.evaluate import Graph
+from compiler.translation.iterations import Iterations
+from compiler.translation.memory import Memory, Placed, Wrong
+from compiler.translation.symbols import NOTHING, Symbols, Value
+from compiler.translation.words import RULES, Word
+from isa.errors import CompileError
+from isa.spec import MM_FORMAT, Access, Dtype
+from isa.views import Extents
+
+COPIES = ("ldw", "lda", "sto")
+OURS = "this is a fault of llmchip, not of the model; please report it"
+
+
+class TranslationError(CompileError):
+    """The tile program does not compute the graph: a fault of the compiler."""
+
+
+@dataclass(frozen=True)
+class Interface:
+    """Where things are in DRAM, and which nodes the iterations of the loop compute."""
+
+    inputs: Sequence[Placed]
+    constants: Sequence[Placed]
+    outputs: Sequence[Placed]
+    literals: Mapping[Buffer, bytes]
+    instances: Mapping[str, tuple[str, ...]]
+
+
+def check_translation(graph: fx.Graph, program: Program, interface: Interface) -> None:
+    """Raise TranslationError unless `program` computes what `graph` says."""
+    with np.errstate(over="ignore"):
+        _Replay(graph, program, interface).run()
+
+
+class _Replay:
+    def __init__(self, graph: fx.Graph, program: Program, interface: Interface) -> None:
+        self.program, self.interface = program, interface
+        self.count = program.loop.count if program.loop else 0
+        try:
+            self.iterations = Iterations(graph, self.count, interface.instances, interface.constants)
+            self.memory = Memory((*interface.inputs, *interface.constants), interface.outputs, interface.literals)
+        except (Wrong, KeyError, IndexError) as error:
+            raise TranslationError(f"the tile program is not the graph's: {error}", "translation check", OURS) from error
+        readers = [self.iterations.name(tap.node, turn) if inside else tap.node for op, turn, inside in self._order() for tap in op.taps]
+        self.graph = Graph(graph, self.iterations, [*readers, *(output.node for output in interface.outputs)])
+
+    def _order(self) -> Iterator[tuple[Op, int, bool]]:
+        """The words as replayed, with the iteration and whether they stand in the loop."""
+        loop, ops = self.program.loop, self.program.ops
+        if loop is None:
+            yield from ((op, 0, False) for op in ops)
+            return
+        yield from ((op, 0, False) for op in ops[: loop.first])
+        for turn in (0, loop.count - 1) if loop.count > 1 else (0,):
+            yield from ((op, turn, True) for op in ops[loop.first : loop.end])
+        yield from ((op, 0, False) for op in ops[loop.end :])
+
+    def run(self) -> None:
+        for op, turn, inside in self._order():
+            self.memory.iteration = turn if inside else 0
+            try:
+                if any(op.operands.get(name) for name in ("dyn",)):
+                    raise Wrong("takes an extent from a register")
+                self._execute(op, turn if inside else None)
+            except Wrong as error:
+                where = f" in iteration {turn}" if inside else ""
+                raise TranslationError(f"the tile program does not compute the graph: {error}", f"'{op}'{where}", OURS) from error
+        for output in self.interface.outputs:
+            self._compare_output(output)
+
+    # ---- words
+
+    def _execute(self, op: Op, turn: int | None) -> None:
+        match op.mnemonic:
+            case "ldw" | "lda" | "sto":
+                self._copy(op, turn)
+            case "gather":
+                self._gather(op, turn)
+            case "mm":
+                self._product(op)
+            case mnemonic if mnemonic in RULES:
+                self._compute(op, turn)
+            case mnemonic:
+                raise Wrong(f"nothing is known of {mnemonic}")
+
+    def _copy(self, op: Op, turn: int | None) -> None:
+        (_, d, extents, _), (_, a, _, _) = op.accesses
+        if d.dtype is not a.dtype:
+            raise Wrong(f"a copy cannot turn {a.dtype.name.lower()} into {d.dtype.name.lower()}")
+        formula = self.memory.formula(a, extents)
+        if formula is not None and not op.taps and self.memory.load(d, extents, formula):
+            return
+        source = self.memory.read(a, extents).symbols
+        self._store(op, turn, "d", d, extents, source)
+
+    def _gather(self, op: Op, turn: int | None) -> None:
+        named = {name: (ref, extents) for name, ref, extents, _ in op.accesses}
+        (d, extents), (a, table), (idx, rows) = named["d"], named["a"], named["idx"]
+        if d.dtype is not a.dtype:
+            raise Wrong(f"a copy cannot turn {a.dtype.name.lower()} into {d.dtype.name.lower()}")
+        formula = self.memory.formula(a, table)
+        if formula is None:
+            raise Wrong("looks rows up in what is not given")
+        column = type(formula)(formula.name, formula.start, (0, 0, formula.steps[2])).indices(extents)
+        found = s.looked_up(self.memory.read(idx, rows).symbols, formula.name, column, a.rs, op.operands["limit"])
+        self._store(op, turn, "d", d, extents, found)
+
+    def _product(self, op: Op) -> None:
+        operands = op.operands
+        named = {name: (ref, extents) for name, ref, extents, _ in op.accesses}
+        if MM_FORMAT[operands["fmt"]] != "i8" or named.keys() != {"c", "a", "w"}:
+            raise Wrong("only products of int8 are followed")
+        (c, extents), (a, left), (w, right) = named["c"], named["a"], named["w"]
+        if (c.dtype, a.dtype, w.dtype) != (Dtype.I32, Dtype.I8, Dtype.I8):
+            raise Wrong(f"multiplies {a.dtype.name.lower()} by {w.dtype.name.lower()} into {c.dtype.name.lower()}")
+        cells = self.memory.cells(c)
+        key = (c.offset, c.ps, c.rs, c.cs)
+        first = 0
+        if operands["acc"]:
+            if key not in cells.sums:
+                raise Wrong(f"adds to {c}, which is no sum so far")
+            first = cells.sums[key]
+        rows = self._rows(a, left, first)
+        columns = self._columns(w, right, first, -1 if operands["wt"] else -2)
+        total = rows[:, :, None] + columns[:, None, :]
+        target = self.memory.target(c, extents)
+        if operands["acc"]:
+            target += total
+        else:
+            target[...] = total
+        cells.sums[key] = first + operands["k"]
+
+    def _rows(self, a: Ref, extents: Extents, first: int) -> Symbols:
+        cells = self.memory.cells(a)
+        key = (a, extents, first)
+        if key not in cells.known:
+            block = self.memory.read(a, extents).symbols
+            cells.known[key] = s.dot_rows(np.broadcast_to(block, (*block.shape[:2], extents[2])), first)
+        return cells.known[key]
+
+    def _columns(self, w: Ref, extents: Extents, first: int, axis: int) -> Symbols:
+        cells = self.memory.cells(w)
+        key = (w, extents, first, axis)
+        if key not in cells.known:
+            cells.known[key] = self._fresh_columns(w, extents, first, axis)
+        return cells.known[key]
+
+    def _fresh_columns(self, w: Ref, extents: Extents, first: int, axis: int) -> Symbols:
+        formula = self.memory.formula(w, extents)
+        if formula is None:
+            block = self.memory.read(w, extents).symbols
+            full = (block.shape[0], block.shape[1] if axis == -1 else extents[1], extents[2] if axis == -1 else block.shape[2])
+            return s.dot_columns(np.broadcast_to(block, full), first, axis)
+        other = (formula.steps[0], formula.steps[1], 0) if axis == -1 else (formula.steps[0], 0, formula.steps[2])
+        start = type(formula)(formula.name, formula.start, other).indices(extents).squeeze(axis)
+        return s.dot_given(formula.name, start, formula.steps[axis], first, extents[axis])
+
+    def _compute(self, op: Op, turn: int | None) -> None:
+        rule, accesses = RULES[op.mnemonic], op.accesses
+        if op.mnemonic == "vaff" and ("tap" in {name for name, *_ in accesses}) != bool(op.operands["red"]):
+            raise Wrong("needs both tap and red, or neither")
+        writes = [(name, ref, extents) for name, ref, extents, access in accesses if access is not Access.R]
+        written = {ref.buffer: ref for _, ref, _ in writes}
+        reads = {}
+        for name, ref, extents, access in accesses:
+            if access is not Access.W:
+                value = self.memory.read(ref, extents)
+                other = written.get(ref.buffer)
+                if other is not None and other != ref:
+                    value = Value(value.symbols.copy(), value.kind)  # read in full before anything is written
+                reads[name] = value
+        word = Word(op.operands, {name: ref.dtype for name, ref, _, access in accesses})
+        shape = next(extents for name, _, extents, _ in accesses if name == "a")
+        targets = [(name, self.memory.target(ref, extents), self._expected(op, turn, name, extents), extents) for name, ref, extents in writes]
+        for box in boxes(shape, rule.whole(op.operands)):
+            inside = tuple(part(np.broadcast_to(NOTHING, shape), box).shape)
+            results = rule.work(word, {name: Value(part(v.symbols, box), v.kind) for name, v in reads.items()}, inside)
+            for name, target, expected, _ in targets:
+                block = part(target, box)
+                block[...] = results[name]
+                if expected is not None and not (block == part(expected, box)).all():
+                    self._explain(op, turn, name, target, expected, reads)
+
+    def _store(self, op: Op, turn: int | None, name: str, ref: Ref, extents: Extents, values: Symbols) -> None:
+        target = self.memory.target(ref, extents)
+        target[...] = values
+        expected = self._expected(op, turn, name, extents)
+        if expected is not None and not (target == expected).all():
+            self._explain(op, turn, name, target, expected, {"a": Value(values, ref.dtype)})
+
+    # ---- comparing
+
+    def _expected(self, op: Op, turn: int | None, name: str, extents: Extents) -> Symbols | None:
+        """What the graph says of the block that operand `name` completes."""
+        found = None
+        for tap in op.taps:
+            if tap.operand == name:
+                flat = self._flat(tap, turn)
+                last = tap.offset + sum((n - 1) * step for n, step in zip(extents, (tap.ps, tap.rs, tap.cs), strict=True))
+                if tap.offset < 0 or last >= flat.size:
+                    raise Wrong(f"claims element {last} of {tap.node}, which has {flat.size}")
+                found = np.ndarray(extents, np.uint64, flat, 8 * tap.offset, (8 * tap.ps, 8 * tap.rs, 8 * tap.cs))
+        return found
+
+    def _flat(self, tap: Tap, turn: int | None) -> Symbols:
+        name = tap.node if turn is None else self.iterations.name(tap.node, turn)
+        try:
+            value = self.graph.take(name)
+        except (KeyError, NotImplementedError) as error:
+            raise Wrong(f"nothing is known of how {name} is computed: {error}") from error
+        if value is None:
+            raise Wrong(f"there is no node {name}")
+        return np.ascontiguousarray(value).reshape(-1)
+
+    def _compare_output(self, output: Placed) -> None:
+        try:
+            expected = self._flat(Tap("d", output.node, 0, 0, 0, 1), None)
+        except Wrong as error:
+            raise TranslationError(f"the tile program does not compute the graph: {error}", f"output {output.node}", OURS) from error
+        written = self.memory.output(output)
+        if written is not None and written.shape == expected.shape and (written == expected).all():
+            return
+        if not expected.size:
+            return
+        wrong = 0 if written is None or written.shape != expected.shape else int(np.argmax(written != expected))
+        holds = "was never written" if written is None or written.shape != expected.shape else f"holds {self._whose(written[wrong])}"
+        where = list(map(int, np.unravel_index(wrong, output.shape)))
+        raise TranslationError(f"the tile program does not compute the graph: element {where} {holds}", f"output {output.node}", OURS)
+
+    def _explain(self, op: Op, turn: int | None, name: str, target: Symbols, expected: Symbols, reads: Mapping[str, Value]) -> None:
+        """Say which element is wrong, and what every operand holds at its place."""
+        place = tuple(map(int, np.argwhere(target != expected)[0]))
+        tap = next(tap for tap in op.taps if tap.operand == name)
+        flat = tap.offset + sum(i * step for i, step in zip(place, (tap.ps, tap.rs, tap.cs), strict=True))
+        node = self.graph.nodes[tap.node if turn is None else self.iterations.name(tap.node, turn)]
+        where = list(map(int, np.unravel_index(flat, tuple(node.meta["val"].shape)))) if node.meta["val"].ndim else []
+        operands = []
+        for operand, value in reads.items():
+            block = aligned(value.symbols, 3)
+            at = tuple(min(i, n - 1) for i, n in zip(place, block.shape, strict=True))
+            operands.append(f"{operand} is {self._whose(block[at])}")
+        takes = ", ".join(argument.name for argument in node.all_input_nodes)
+        raise Wrong(f"element {where} of {node.name} (of {takes}) is {self._whose(target[place])}; " + ", ".join(operands))
+
+    def _whose(self, symbol: np.uint64) -> str:
+        """Which element of which known value has this symbol."""
+        if symbol == NOTHING:
+            return "never written"
+        for name, values in self.graph.computed():
+            found = np.argwhere(values == symbol)
+            if len(found):
+                return f"{name}{list(map(int, found[0]))}"
+        return self._given_element(symbol) or "something else"
+
+    def _given_element(self, symbol: np.uint64) -> str | None:
+        """An input's or a constant's element, by solving for its number."""
+        raw = int(s.raw(np.full(1, symbol, np.uint64))[0])
+        for tensor in (*self.interface.inputs, *self.interface.constants):
+            first, step = int(s.number("first", tensor.node)), int(s.number("step", tensor.node))
+            index = (raw - first) * pow(step, -1, 1 << 64) % (1 << 64)
+            if index < max(1, int(np.prod(tensor.shape))):
+                return f"{tensor.node}{list(map(int, np.unravel_index(index, tensor.shape)))}" if tensor.shape else tensor.node
+        return None

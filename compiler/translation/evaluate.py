@@ -1,0 +1,123 @@
+"""The graph side: the symbols of every node, computed when they are first asked for and dropped when nobody will ask again."""
+
+from collections import Counter
+from collections.abc import Iterable
+from operator import getitem
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from compiler.translation.iterations import Iterations
+from compiler.translation.operators import RULES, Call, Given
+from compiler.translation.symbols import Symbols
+from compiler.translation.views import is_view, view_given, view_symbols
+
+
+class Graph:
+    """Values of a frozen graph, of which iterations may be left out. `readers` are nodes that will be asked for, once for each time."""
+
+    def __init__(self, graph: fx.Graph, iterations: Iterations, readers: Iterable[str]) -> None:
+        self.nodes = {node.name: node for node in graph.nodes}
+        self.iterations = iterations
+        self._values: dict[fx.Node, Any] = {}
+        self._uses = self._count(graph, readers)
+
+    def _count(self, graph: fx.Graph, readers: Iterable[str]) -> Counter[fx.Node]:
+        """How often each computed value is looked at."""
+        uses: Counter[fx.Node] = Counter()
+        for node in graph.nodes:
+            if node.op == "call_function" and not is_view(node) and not self.iterations.left_out(node):
+                uses.update(self._sources(node))
+        for name, times in Counter(readers).items():
+            if name in self.nodes:
+                uses[self._base(self.nodes[name])] += times
+        return uses
+
+    def _sources(self, node: fx.Node) -> list[fx.Node]:
+        return [self._base(operand) for operand in node.all_input_nodes]
+
+    def _base(self, node: fx.Node) -> fx.Node:
+        """The placeholder or the computing node behind views."""
+        return self.iterations.standing(_views(node)[0])
+
+    def take(self, name: str) -> Symbols | None:
+        """The symbols of a node, for one of the readers; None if there is no such node."""
+        node = self.nodes.get(name)
+        if node is None:
+            return None
+        found = self.value(node)
+        self._used(self._base(node))
+        return found
+
+    def value(self, node: fx.Node) -> Symbols:
+        """The symbols of a node, its shape the node's; repeated elements may be held once."""
+        given = self.given(node)
+        if given is not None:
+            return given.symbols()
+        self._ensure(self._base(node))
+        return self._of(node)  # type: ignore[no-any-return]
+
+    def given(self, node: fx.Node) -> Given | None:
+        """The node as a view of a constant or an input, if it is one."""
+        source, chain = _views(node)
+        found = _whole(source) if source.op == "placeholder" else None
+        for view in reversed(chain):
+            found = None if found is None else view_given(found, view)
+        return found
+
+    def computed(self) -> Iterable[tuple[str, Symbols]]:
+        """What is at hand, by name: for messages."""
+        for node, value in self._values.items():
+            for number, part in enumerate(value if isinstance(value, tuple) else (value,)):
+                yield (node.name if not isinstance(value, tuple) else f"{node.name}[{number}]"), part
+
+    def _of(self, node: fx.Node) -> Any:
+        source, chain = _views(node)
+        source = self.iterations.standing(source)
+        value: Any = _whole(source).symbols() if source.op == "placeholder" else self._values[source]
+        for view in reversed(chain):
+            value = value[view.args[1]] if view.target is getitem else view_symbols(value, view)
+        return value
+
+    def _ensure(self, node: fx.Node) -> None:
+        """Compute a value, and first all that it needs, without recursion: chains may be thousands of nodes long."""
+        waiting = [node]
+        while waiting:
+            current = waiting[-1]
+            if current in self._values or current.op != "call_function":
+                waiting.pop()
+                continue
+            missing = [source for source in self._sources(current) if source.op == "call_function" and source not in self._values]
+            if missing:
+                waiting += missing
+                continue
+            waiting.pop()
+            self._values[current] = self._compute(current)
+            for source in self._sources(current):
+                self._used(source)
+
+    def _used(self, node: fx.Node) -> None:
+        self._uses[node] -= 1
+        if self._uses[node] <= 0:
+            self._values.pop(node, None)
+
+    def _compute(self, node: fx.Node) -> Any:
+        rule = RULES[str(node.target._schema.name.split("::")[1])]  # type: ignore[union-attr]
+        result = rule(Call(node, self.value, self.given))
+        return result if isinstance(result, tuple) else np.asarray(result)
+
+
+def _views(node: fx.Node) -> tuple[fx.Node, list[fx.Node]]:
+    """The node behind views, and the views, the last first."""
+    chain = []
+    while node.op == "call_function" and is_view(node):
+        chain.append(node)
+        node = node.all_input_nodes[0]
+    return node, chain
+
+
+def _whole(node: fx.Node) -> Given:
+    """A placeholder, all of it."""
+    return Given(node.name, torch.empty(tuple(node.meta["val"].shape), dtype=torch.int8, device="meta"))

@@ -1,0 +1,408 @@
+"""What each operator of a frozen graph computes, in symbols: one rule per operator, after docs/numerics.md and compiler/reference.
+
+Views are none of them: PyTorch itself applies those to the symbols.
+"""
+
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from compiler.translation import symbols as s
+from compiler.translation.blocks import aligned, blockwise, repeated
+from compiler.translation.symbols import Symbols, Value, known, rounded
+from isa.spec import FLOATS, Dtype
+
+KINDS: Mapping[torch.dtype, Dtype] = {
+    torch.float32: Dtype.F32, torch.bfloat16: Dtype.BF16, torch.float16: Dtype.F16,
+    torch.int8: Dtype.I8, torch.bool: Dtype.I8, torch.int32: Dtype.I32, torch.int64: Dtype.I32,
+}  # fmt: skip
+_TORCH = {Dtype.BF16: torch.bfloat16, Dtype.F16: torch.float16}
+LOWEST = 0xFF7FFFFF  # -FLT_MAX
+F32 = Dtype.F32
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A constant or input, or a view of one, that nobody has unfolded: element numbers of `name`, as strides of a tensor without data."""
+
+    name: str
+    view: Tensor
+
+    def indices(self) -> Symbols:
+        total = np.full((1,) * self.view.ndim, self.view.storage_offset(), np.uint64)
+        for axis, (count, step) in enumerate(zip(self.view.shape, self.view.stride(), strict=True)):
+            if step and count > 1:
+                shape = [1] * self.view.ndim
+                shape[axis] = count
+                total = total + (np.arange(count, dtype=np.uint64) * np.uint64(step)).reshape(shape)
+        return total
+
+    def symbols(self) -> Symbols:
+        return repeated(s.given(self.name, self.indices()), tuple(self.view.shape))
+
+
+def kind_of(value: Tensor) -> Dtype:
+    return KINDS[value.dtype]
+
+
+def float_bits(value: float) -> int:
+    """A Python number as float32."""
+    with np.errstate(over="ignore"):
+        return int(np.float32(value).view(np.uint32))
+
+
+def narrow_bits(bits: int, kind: Dtype) -> int:
+    """A float32 rounded to a type."""
+    if kind not in _TORCH:
+        return bits
+    (value,) = struct.unpack("<f", struct.pack("<I", bits))
+    return float_bits(float(torch.tensor(value, dtype=torch.float32).to(_TORCH[kind])))
+
+
+@dataclass(frozen=True)
+class Call:
+    """A node with the values of its operands. Several results come as a tuple."""
+
+    node: fx.Node
+    value: Callable[[fx.Node], Symbols]
+    given: Callable[[fx.Node], Given | None]
+
+    def argument(self, place: int, name: str, default: Any = None) -> Any:
+        return self.node.args[place] if len(self.node.args) > place else self.node.kwargs.get(name, default)
+
+    @property
+    def result(self) -> Tensor:
+        """The fake tensor of the (first) result."""
+        value = self.node.meta["val"]
+        return value[0] if isinstance(value, tuple | list) else value  # type: ignore[no-any-return]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.result.shape)
+
+    @property
+    def kind(self) -> Dtype:
+        return kind_of(self.result)
+
+    def operand(self, x: fx.Node) -> Value:
+        return Value(self.value(x), kind_of(x.meta["val"]))
+
+    def fill(self, work: Callable[..., Symbols], *operands: Any, shape: tuple[int, ...] | None = None) -> Symbols:
+        """A result of the node's shape, every block of which `work` computes; operands are nodes, arrays or Python numbers' symbols."""
+        out = np.empty(self.shape if shape is None else shape, np.uint64)
+        values = [operand if isinstance(operand, Value) else self.operand(operand) for operand in operands]
+
+        def block(*arrays: Symbols) -> tuple[Symbols, ...]:
+            return (work(*(Value(array, value.kind) for array, value in zip(arrays, values, strict=True))),)
+
+        blockwise(out.shape, 0, (out,), block, *(value.symbols for value in values))
+        return out
+
+
+# ---- arithmetic
+
+def _operands(call: Call, narrows: bool) -> tuple[list[Any], bool, Dtype]:
+    """The two operands as values, whether they are computed with as integers, and the type in which PyTorch computes.
+
+    A number beside a bfloat16 or float16 tensor is rounded to that type before it is added or compared (`narrows`), not before a product.
+    """
+    args: list[Any] = [arg.meta["val"] if isinstance(arg, fx.Node) else arg for arg in call.node.args[:2]]
+    common = torch.result_type(*args)
+    integer, kind = not common.is_floating_point, KINDS[common]
+    found = []
+    for arg in call.node.args[:2]:
+        if isinstance(arg, fx.Node):
+            found.append(_promoted(call.operand(arg), kind))
+        elif integer:
+            found.append(Value(s.immediate(True, int(arg)), Dtype.I32))  # type: ignore[arg-type]
+        else:
+            bits = float_bits(float(arg))  # type: ignore[arg-type]
+            found.append(Value(s.immediate(False, narrow_bits(bits, kind) if narrows else bits), F32))
+    return found, integer, kind
+
+
+def _is_one(call: Call) -> bool:
+    """Whether a float is multiplied by the number 1."""
+    factor: Any = call.node.args[1]
+    return call.kind in FLOATS and not isinstance(factor, fx.Node) and factor == 1 and isinstance(call.node.args[0], fx.Node)
+
+
+def _promoted(value: Value, kind: Dtype) -> Value:
+    """An operand in the type in which PyTorch computes, where that changes its value. Small integers fit in every float."""
+    if kind in (Dtype.BF16, Dtype.F16) and value.kind in (Dtype.F32, Dtype.I32, Dtype.BF16, Dtype.F16):
+        return known(value, kind)
+    return value
+
+
+def _arithmetic(name: str) -> "Compute":
+    def compute(call: Call) -> Symbols:
+        if name == "mul" and _is_one(call):
+            return _cast(call)
+        operands, integer, _ = _operands(call, name not in ("mul", "div"))
+        kind = call.kind
+
+        def work(a: Value, b: Value) -> Symbols:
+            if integer:
+                return rounded(Value(s.binary(name, a.symbols, b.symbols, True), Dtype.I32), kind)
+            return rounded(Value(s.binary(name, a.float, b.float), F32), kind)
+
+        return call.fill(work, *operands)
+
+    return compute
+
+
+def _comparison(name: str, swap: bool = False) -> "Compute":
+    """gt is lt with its operands swapped; ge likewise."""
+
+    def compute(call: Call) -> Symbols:
+        (a, b), integer, _ = _operands(call, True)
+
+        def work(a: Value, b: Value) -> Symbols:
+            return s.binary(name, a.symbols, b.symbols, True) if integer else s.binary(name, a.float, b.float)
+
+        return call.fill(work, *((b, a) if swap else (a, b)))
+
+    return compute
+
+
+def _compared_with_zero(name: str) -> "Compute":
+    def compute(call: Call) -> Symbols:
+        zero = s.immediate
+
+        def work(x: Value) -> Symbols:
+            integer = x.kind not in FLOATS
+            return s.binary(name, x.symbols if integer else x.float, zero(integer, 0), integer)
+
+        return call.fill(work, call.node.args[0])
+
+    return compute
+
+
+def _times_minus_one(x: Value, kind: Dtype) -> Symbols:
+    """-x is -1 times x in every bit."""
+    if kind in FLOATS:
+        return rounded(Value(s.mul(x.float, s.immediate(False, float_bits(-1.0))), F32), kind)
+    return rounded(Value(s.binary("mul", x.symbols, s.immediate(True, -1), True), Dtype.I32), kind)
+
+
+def _neg(call: Call) -> Symbols:
+    return call.fill(lambda x: _times_minus_one(x, call.kind), call.node.args[0])
+
+
+def _abs(call: Call) -> Symbols:
+    """The larger of x and -x."""
+    kind = call.kind
+
+    def work(x: Value) -> Symbols:
+        other = Value(_times_minus_one(x, kind), kind)
+        if kind in FLOATS:
+            return rounded(Value(s.binary("max", x.float, other.float), F32), kind)
+        return rounded(Value(s.binary("max", x.symbols, other.symbols, True), Dtype.I32), kind)
+
+    return call.fill(work, call.node.args[0])
+
+
+def _where(call: Call) -> Symbols:
+    kind = call.kind
+
+    def value(x: Any) -> Any:
+        if isinstance(x, fx.Node):
+            return x
+        if kind in FLOATS:
+            return Value(s.immediate(False, float_bits(float(x))), F32)
+        return Value(s.immediate(True, int(x)), Dtype.I32)
+
+    condition, x, y = call.node.args[:3]
+    return call.fill(lambda c, x, y: s.select(c.symbols, rounded(x, kind), rounded(y, kind)), condition, value(x), value(y))
+
+
+def _cast(call: Call) -> Symbols:
+    """To bool: whether it is not zero."""
+    kind = call.kind
+    if call.result.dtype is torch.bool:
+        return _compared_with_zero("ne")(call)
+    return call.fill(lambda x: rounded(x, kind), call.node.args[0])
+
+
+def _cat(call: Call) -> Symbols:
+    parts: Any = call.node.args[0]
+    kind = call.kind
+    arrays = [rounded(call.operand(part), kind) for part in parts if part.meta["val"].shape != (0,)]
+    joined: Symbols = np.concatenate(arrays, call.argument(1, "dim", 0))
+    return joined
+
+
+# ---- functions and rows
+
+def _activation(call: Call) -> Symbols:
+    name, kind = call.argument(1, "kind"), call.kind
+    return call.fill(lambda x: rounded(Value(s.function(name, x.float), F32), kind), call.node.args[0])
+
+
+def _reciprocal(call: Call) -> Symbols:
+    kind = call.kind
+    return call.fill(lambda x: rounded(Value(s.function("recip", x.float), F32), kind), call.node.args[0])
+
+
+def _clamp(call: Call) -> Symbols:
+    """Rounding after each bound or once at the end is the same: it keeps the order."""
+    kind = call.kind
+    bounds = [(f, call.argument(place, f"{'min' if f == 'max' else 'max'}")) for place, f in ((1, "max"), (2, "min"))]
+
+    def work(x: Value) -> Symbols:
+        for f, bound in bounds:
+            if bound is not None:
+                x = known(Value(s.binary(f, x.float, s.immediate(False, float_bits(bound))), F32), kind)
+        return x.symbols
+
+    return call.fill(work, call.node.args[0])
+
+
+def _rows(call: Call, shape: tuple[int, ...], outs: list[Symbols], work: Callable[..., tuple[Symbols, ...]], *operands: Value, whole: int = 1) -> None:
+    """Work that needs whole rows; the first operand has the full shape."""
+
+    def block(*arrays: Symbols) -> tuple[Symbols, ...]:
+        return work(*(Value(array, value.kind) for array, value in zip(arrays, operands, strict=True)))
+
+    blockwise(shape, whole, outs, block, *(value.symbols for value in operands))
+
+
+def _row(x: Symbols, length: int) -> Symbols:
+    return x if x.shape[-1] == length else repeated(x, (*x.shape[:-1], length))
+
+
+def _reduce(call: Call) -> Symbols:
+    x = call.operand(call.node.args[0])  # type: ignore[arg-type]
+    name, dim, keep, kind = call.argument(1, "kind"), call.argument(2, "dim"), call.argument(3, "keepdim", False), call.kind
+    shape = call.node.args[0].meta["val"].shape  # type: ignore[union-attr]
+    down = dim % len(shape) == len(shape) - 2 and len(shape) > 1
+    out = np.empty([1 if i == dim % len(shape) else n for i, n in enumerate(shape)], np.uint64)
+
+    def work(x: Value) -> tuple[Symbols, ...]:
+        rows = repeated(x.symbols, (*x.symbols.shape[:-2], *shape[-2:])) if down else _row(x.symbols, shape[-1])
+        total = s.reduced(name, Value(rows.swapaxes(-1, -2) if down else rows, x.kind).float)
+        return (rounded(Value(total.swapaxes(-1, -2) if down else total, F32), kind),)
+
+    _rows(call, tuple(shape), [out], work, x, whole=2 if down else 1)
+    return out if keep else out.squeeze(dim)
+
+
+def _softmax(call: Call) -> Symbols:
+    x, masked = call.operand(call.node.args[0]), bool(call.argument(1, "zero_masked_rows", False))  # type: ignore[arg-type]
+    out, length = np.empty(call.shape, np.uint64), call.shape[-1]
+
+    def work(x: Value) -> tuple[Symbols, ...]:
+        rows = _row(x.float, length)
+        top = s.reduced("max", rows)
+        if masked:
+            top = s.binary("max", top, s.immediate(False, LOWEST))
+        exp = s.function("exp", s.sub(rows, top))
+        total = s.reduced("sum", exp)
+        if masked:
+            total = s.binary("max", total, s.immediate(False, float_bits(1.0)))
+        return (s.mul(exp, s.function("recip", total)),)
+
+    _rows(call, call.shape, [out], work, x)
+    return out
+
+
+def _layer_norm(call: Call) -> Symbols:
+    x, kind, length = call.operand(call.node.args[0]), call.kind, call.shape[-1]  # type: ignore[arg-type]
+    weight, bias, eps = call.argument(1, "weight"), call.argument(2, "bias"), call.argument(3, "eps", 1e-5)
+    given = {name: call.operand(value) for name, value in (("weight", weight), ("bias", bias)) if value is not None}
+    share = float_bits(1.0 / length)
+    out = np.empty(call.shape, np.uint64)
+
+    def work(x: Value, *more: Value) -> tuple[Symbols, ...]:
+        rest = dict(zip(given, more, strict=True))
+        rows = _row(x.float, length)
+        mean = s.scaled(s.reduced("sum", rows), share)
+        d = s.sub(rows, mean)
+        variance = s.scaled(s.reduced("sumsq", d), share)
+        y = s.mul(d, s.function("rsqrt", s.add(variance, s.immediate(False, float_bits(eps)))))
+        if "weight" in rest:
+            y = s.mul(y, rest["weight"].float)
+        if "bias" in rest:
+            y = s.add(y, rest["bias"].float)
+        return (rounded(Value(y, F32), kind),)
+
+    _rows(call, call.shape, [out], work, x, *given.values())
+    return out
+
+
+def _quantize_rows(call: Call) -> tuple[Symbols, Symbols]:
+    x, col = call.operand(call.node.args[0]), call.argument(1, "col")  # type: ignore[arg-type]
+    kind, shape = kind_of(call.node.args[0].meta["val"]), call.shape  # type: ignore[union-attr]
+    q, scale = np.empty(shape, np.uint64), np.empty((*shape[:-1], 1), np.uint64)
+
+    def work(x: Value, *col: Value) -> tuple[Symbols, ...]:
+        y = s.mul(x.float, col[0].float) if col else x.float
+        step = s.scale_of(s.reduced("absmax", _row(y, shape[-1])), kind)
+        return s.quantized(y, step), step
+
+    _rows(call, shape, [q, scale], work, x, *([call.operand(col)] if col is not None else []))
+    return q, scale[..., 0]
+
+
+# ---- products
+
+def _matmul_i8(call: Call) -> Symbols:
+    a, b, transposed = call.node.args[:3]
+    assert isinstance(a, fx.Node) and isinstance(b, fx.Node)
+    rows = s.dot_rows(repeated(call.value(a), tuple(a.meta["val"].shape)), 0)
+    given, axis = call.given(b), -1 if transposed else -2
+    if given is None:
+        columns = s.dot_columns(repeated(call.value(b), tuple(b.meta["val"].shape)), 0, axis)
+    else:
+        start = Given(given.name, given.view.select(axis, 0)).indices()
+        columns = s.dot_given(given.name, start, given.view.stride()[axis], 0, given.view.shape[axis])
+    total: Symbols = rows[..., :, None] + columns[..., None, :]
+    return total if total.shape == call.shape else repeated(total, call.shape)
+
+
+def _dequantize(call: Call) -> Symbols:
+    """A row scale for each row of c; rounded to the result's type after it and at the end."""
+    c, row = call.operand(call.node.args[0]), call.operand(call.node.args[1])  # type: ignore[arg-type]
+    given = {name: call.operand(v) for place, name in ((2, "col"), (3, "bias")) if (v := call.argument(place, name)) is not None}
+    kind = call.kind
+
+    def work(c: Value, row: Value, *more: Value) -> Symbols:
+        rest = dict(zip(given, more, strict=True))
+        t = known(Value(s.mul(c.float, row.float), F32), kind)
+        if "col" in rest:
+            t = Value(s.mul(t.float, rest["col"].float), F32)
+        if "bias" in rest:
+            t = Value(s.add(t.float, rest["bias"].float), F32)
+        return rounded(t, kind)
+
+    return call.fill(work, c, Value(row.symbols[..., None], row.kind), *given.values())
+
+
+def _embedding(call: Call) -> Symbols:
+    table, ids = call.node.args[0], call.node.args[1]
+    assert isinstance(table, fx.Node) and isinstance(ids, fx.Node)
+    given = call.given(table)
+    if given is None:
+        raise NotImplementedError("a table that the program computes")
+    column = Given(given.name, given.view.select(0, 0)).indices()
+    row = call.value(ids)[..., None]
+    return s.looked_up(row, given.name, aligned(column, row.ndim), given.view.stride()[0], given.view.shape[0])
+
+
+Compute = Callable[[Call], Any]
+
+RULES: Mapping[str, Compute] = {
+    "quantize_rows": _quantize_rows, "matmul_i8": _matmul_i8, "dequantize": _dequantize, "softmax": _softmax, "layer_norm": _layer_norm,
+    "activation": _activation, "reduce": _reduce, "clamp": _clamp, "embedding": _embedding, "cat": _cat,
+    "reciprocal": _reciprocal, "neg": _neg, "abs": _abs, "where": _where, "_to_copy": _cast,
+    "logical_not": _compared_with_zero("eq"), "bitwise_not": _compared_with_zero("eq"),
+    **{name: _arithmetic(name) for name in ("add", "sub", "mul", "div")},
+    **{f"{way}_{name}": _arithmetic(name) for way in ("bitwise", "logical") for name in ("and", "or", "xor")},
+    **{name: _comparison(name) for name in ("eq", "ne", "lt", "le")},
+    "gt": _comparison("lt", swap=True), "ge": _comparison("le", swap=True),
+}  # fmt: skip

@@ -1,0 +1,200 @@
+"""Symbols: 64-bit numbers that stand for the expression by which an element came about.
+
+    add(x[3], mul(y[3], 0.5))   →   stir(stir(y[3] + imm(0.5), "mul") + x[3], "add")
+
+Both sides of the check, graph and program, are written in terms of the operations on this page and of nothing else, so equal
+expressions have equal symbols however the program was fused and cut. Equal symbols mean equal expressions but for a collision of
+64-bit hashes; as long as no one builds a program to fool the hash, that is once in 2**32 wrong elements at most.
+
+What is normalised, because the two sides may say it differently: widening is nothing (a bfloat16 value is a float32 value), rounding to
+the type that a value has is nothing, a product with 1 is nothing, the operands of commutative operations may change places.
+Nothing else: (a + b) + c is not a + (b + c).
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from hashlib import blake2b
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isa.spec import FLOATS, Dtype
+
+Symbols = NDArray[np.uint64]
+_HALF: Final = np.uint64(32)
+NOTHING: Final = np.uint64(0)  # the symbol of memory that nobody has written
+
+
+@cache
+def number(*parts: object) -> np.uint64:
+    """A fixed odd number for anything that has a text."""
+    return np.uint64(int.from_bytes(blake2b(repr(parts).encode(), digest_size=8).digest(), "little") | 1)
+
+
+def stir(x: Any, *key: object) -> Symbols:
+    """A bijection of 64-bit numbers, another for every key. `x` is used up."""
+    x ^= x >> _HALF
+    x *= number(*key)
+    return x  # type: ignore[no-any-return]
+
+
+# ---- given values: element i of a constant or input is stir(first + i * step), which makes sums over its rows closed formulas
+
+_GIVEN: Final = "given"
+_UNDO: Final = np.uint64(pow(int(number(_GIVEN)), -1, 1 << 64))
+
+
+def raw_given(name: str, index: Any) -> Symbols:
+    """The number behind element `index` of the value `name`, linear in the index."""
+    return index * number("step", name) + number("first", name)  # type: ignore[no-any-return]
+
+
+def given(name: str, index: Symbols) -> Symbols:
+    return stir(raw_given(name, index), _GIVEN)
+
+
+def raw(x: Symbols) -> Symbols:
+    """What `given` stirred."""
+    x = x * _UNDO
+    x ^= x >> _HALF
+    return x
+
+
+def immediate(integer: bool, bits: int) -> Symbols:
+    """A number of the program text: the bits of a float32, or an int32."""
+    return np.full((1,), number("imm", integer, bits & 0xFFFFFFFF), np.uint64)
+
+
+# ---- operations on single elements; floats are float32 throughout
+
+_COMMUTE: Final = frozenset({"add", "mul", "max", "min", "eq", "ne", "and", "or", "xor"})
+_SECOND: Final = number("second operand")
+
+
+def binary(name: str, a: Symbols, b: Symbols, integer: bool = False) -> Symbols:
+    """`integer` operations are int32 and wrap, the others float32."""
+    return stir(a + b if name in _COMMUTE else a + b * _SECOND, name, integer)
+
+
+def add(a: Symbols, b: Symbols) -> Symbols:
+    return stir(a + b, "add", False)
+
+
+def mul(a: Symbols, b: Symbols) -> Symbols:
+    return stir(a + b, "mul", False)
+
+
+ONE: Final = 0x3F800000  # the bits of 1.0
+
+
+def scaled(x: Symbols, bits: int) -> Symbols:
+    """x times a number of the program text; times 1 is x, in every bit."""
+    return x if bits == ONE else mul(x, immediate(False, bits))
+
+
+def sub(a: Symbols, b: Symbols) -> Symbols:
+    return stir(a + b * _SECOND, "sub", False)
+
+
+def select(condition: Symbols, x: Symbols, y: Symbols) -> Symbols:
+    """x where the condition is not zero, else y."""
+    return stir(condition * number("condition") + x + y * _SECOND, "select")
+
+
+def function(kind: str, x: Symbols) -> Symbols:
+    return stir(x + number("argument"), "function", kind)
+
+
+def scale_of(absmax: Symbols, kind: Dtype) -> Symbols:
+    """The quantization scale of a row, of this type."""
+    return stir(absmax + number("absmax"), "scale", kind)
+
+
+def quantized(x: Symbols, scale: Symbols) -> Symbols:
+    return stir(x + scale * _SECOND, "quantized")
+
+
+# ---- types
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """Symbols with the type that the elements have; operations give F32 or I32 until they are stored."""
+
+    symbols: Symbols
+    kind: Dtype
+
+    @property
+    def float(self) -> Symbols:
+        """As float32. From an integer that is a conversion; a narrower float has the same value."""
+        return self.symbols if self.kind in FLOATS else self.symbols * number("float of an integer")
+
+
+def rounded(value: Value, kind: Dtype) -> Symbols:
+    """As it is stored in an element of type `kind`."""
+    if kind is value.kind or (kind is Dtype.F32 and value.kind in FLOATS) or (kind is Dtype.I32 and value.kind is Dtype.I8):
+        return value.symbols
+    if kind in FLOATS:
+        return value.float if kind is Dtype.F32 else stir(value.float + number("rounded"), "rounded", kind)
+    return stir(value.symbols + number("narrow"), "narrow", value.kind, kind)
+
+
+def known(value: Value, kind: Dtype) -> Value:
+    """The value rounded to `kind`, and known to be."""
+    return Value(rounded(value, kind), kind)
+
+
+# ---- rows
+
+@cache
+def _table(name: str, length: int) -> Symbols:
+    seed = int(number("table", name)) % 2**32
+    return np.random.default_rng(seed).integers(0, 2**64, length, np.uint64, endpoint=False) | np.uint64(1)
+
+
+def weights(name: str, length: int) -> Symbols:
+    """Odd numbers by which the places of a row are told apart; a longer table begins like a shorter one."""
+    return _table(name, max(1 << 13, 1 << (length - 1).bit_length()))[:length]
+
+
+def reduced(kind: str, x: Symbols) -> Symbols:
+    """A reduction of the last dimension, which stays with size 1."""
+    total = x @ weights("row", x.shape[-1])
+    return stir(total + number("reduced"), "reduced", kind)[..., None]
+
+
+def dot_rows(a: Symbols, first: int) -> Symbols:
+    """What rows of the left operand add to the symbols of a product: their part k = first … of the sum."""
+    return a @ weights("left", first + a.shape[-1])[first:]
+
+
+def dot_columns(w: Symbols, first: int, axis: int) -> Symbols:
+    """The same of the columns of the right operand, whose dimension k is `axis` (-1 or -2)."""
+    numbers = weights("right", first + w.shape[axis])[first:]
+    return raw(w) @ numbers if axis == -1 else numbers @ raw(w)
+
+
+@cache
+def _sums(length: int) -> tuple[Symbols, Symbols]:
+    """Sums of the first i numbers of the table "right", and of each times its place."""
+    numbers = weights("right", length)
+    zero = np.zeros(1, np.uint64)
+    places = np.arange(length, dtype=np.uint64)
+    return np.concatenate([zero, np.cumsum(numbers)]), np.concatenate([zero, np.cumsum(numbers * places)])
+
+
+def dot_given(name: str, start: Symbols, step: int, first: int, count: int) -> Symbols:
+    """`dot_columns` of `count` elements start, start + step, … of a given value, for every start, in closed form."""
+    plain, placed = _sums(max(1 << 13, 1 << (first + count - 1).bit_length()))
+    low, high = first, first + count
+    total = plain[high] - plain[low]
+    by_place = placed[high] - placed[low] - np.uint64(first) * total
+    result: Symbols = raw_given(name, start) * total + number("step", name) * np.uint64(step % 2**64) * by_place
+    return result
+
+
+def looked_up(row: Symbols, name: str, start: Symbols, step: int, limit: int) -> Symbols:
+    """Element `row` of a table's column: start, start + step, … of a given value."""
+    column: Symbols = raw_given(name, start) + np.uint64(step % 2**64) * number("row step") + np.uint64(limit) * number("limit")
+    return stir(row * _SECOND + column, "looked up")

@@ -1,0 +1,125 @@
+"""What each instruction writes, in symbols: one rule per mnemonic, after docs/isa.md.
+
+A rule is given the blocks that the word reads, repeated dimensions held once, and returns the blocks that it writes as they are stored.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from compiler.translation import symbols as s
+from compiler.translation.blocks import repeated
+from compiler.translation.memory import Wrong
+from compiler.translation.symbols import Symbols, Value, known, rounded
+from isa.spec import ACT, FLOATS, INTS, ROUND, TAP, VOP, VRED, Dtype
+from isa.views import Extents
+
+COMPARE = frozenset({"eq", "ne", "lt", "le"})
+Reads = Mapping[str, Value]
+Writes = dict[str, Symbols]
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """The operands of a word beside its views, and the types of what it reads and writes."""
+
+    operands: Mapping[str, int]
+    kinds: Mapping[str, Dtype]
+
+    def store(self, name: str, value: Symbols, kind: Dtype = Dtype.F32) -> Symbols:
+        return rounded(Value(value, kind), self.kinds[name])
+
+
+def _vop(word: Word, reads: Reads, shape: Extents) -> Writes:
+    f, target, a = VOP[word.operands["f"]], word.kinds["d"], reads["a"]
+    integer = all(kind in INTS for kind in (word.kinds.values() if f != "sel" else (target,)))
+    b = reads.get("b") or Value(s.immediate(integer, word.operands["imm"]), Dtype.I32 if integer else Dtype.F32)
+    if target in INTS and f not in COMPARE and not integer:
+        raise Wrong(f"{f} cannot turn floats into integers")
+    match f:
+        case "mov":
+            return {"d": rounded(a, target)}
+        case "sel":
+            return {"d": s.select(a.symbols, reads["d"].symbols, rounded(b, target))}
+    if f == "mul" and not integer and "b" not in reads:
+        return {"d": word.store("d", s.scaled(a.float, word.operands["imm"]))}
+    result = s.binary(f, a.symbols, b.symbols, True) if integer else s.binary(f, a.float, b.float)
+    if f in COMPARE:
+        return {"d": word.store("d", result, Dtype.I8)}
+    return {"d": word.store("d", result, Dtype.I32 if integer else Dtype.F32)}
+
+
+def _full(x: Symbols, shape: Extents, down: bool = False) -> Symbols:
+    """Every element of a row (a column) by itself: a repeated one counts as often as it is there."""
+    needed = (x.shape[0], shape[1] if down else x.shape[1], x.shape[2] if down else shape[2])
+    return x if x.shape == needed else repeated(x, needed)
+
+
+def _vred(word: Word, reads: Reads, shape: Extents) -> Writes:
+    f, down, x = VRED[word.operands["f"]], bool(word.operands["down"]), reads["a"].float
+    if "sub" in reads:
+        x = s.sub(x, reads["sub"].float)
+    x = _full(x, shape, down)
+    out = s.reduced(f, x.swapaxes(-1, -2) if down else x)
+    return {"d": word.store("d", out.swapaxes(-1, -2) if down else out, Dtype.I32 if f == "argmax" else Dtype.F32)}
+
+
+_ROUND = {"none": Dtype.F32, "bf16": Dtype.BF16, "f16": Dtype.F16}
+
+
+def _vaff(word: Word, reads: Reads, shape: Extents) -> Writes:
+    between = _ROUND[ROUND[word.operands["rnd"]]]
+    t = reads["a"] if reads["a"].kind in FLOATS else Value(reads["a"].float, Dtype.F32)
+    if "sub" in reads:
+        t = Value(s.sub(t.float, reads["sub"].float), Dtype.F32)
+    if "rs" in reads:
+        t = known(Value(s.mul(t.float, reads["rs"].float), Dtype.F32), between)
+    if "cs" in reads:
+        t = Value(s.mul(t.float, reads["cs"].float), Dtype.F32)
+    if "bi" in reads:
+        t = Value(s.add(t.float, reads["bi"].float), Dtype.F32)
+    if "cs" in reads or "bi" in reads:
+        t = known(t, between)
+    if "res" in reads:
+        t = Value(s.add(t.float, reads["res"].float), Dtype.F32)
+    out = rounded(t, word.kinds["d"])
+    if "tap" not in word.kinds:
+        return {"d": out}
+    return {"d": out, "tap": word.store("tap", s.reduced(TAP[word.operands["red"]], _full(out, shape)))}
+
+
+def _vqd(word: Word, reads: Reads, shape: Extents) -> Writes:
+    x = reads["a"].float
+    for name in ("rs", "cs"):
+        if name in reads:
+            x = s.mul(x, reads[name].float)
+    largest = reads["am"].float if "am" in reads else s.reduced("absmax", _full(x, shape))
+    scale = s.scale_of(largest, word.kinds["s"])
+    return {"d": s.quantized(x, scale), "s": scale}
+
+
+def _act(word: Word, reads: Reads, shape: Extents) -> Writes:
+    t = s.scaled(reads["a"].float, word.operands["scale"])
+    if "bi" in reads:
+        t = (s.sub if word.operands["neg"] else s.add)(t, reads["bi"].float)
+    y = s.function(ACT[word.operands["f"]], t)
+    out = {"d": word.store("d", y)}
+    if "sum" in word.kinds:
+        out["sum"] = word.store("sum", s.reduced("sum", _full(y, shape)))
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`whole` is how many of the last dimensions a word must see at once."""
+
+    work: Callable[[Word, Reads, Extents], Writes]
+    whole: Callable[[Mapping[str, int]], int] = lambda _: 1
+
+
+RULES: Mapping[str, Rule] = {
+    "vop": Rule(_vop, lambda _: 0),
+    "vred": Rule(_vred, lambda operands: 2 if operands["down"] else 1),
+    "vaff": Rule(_vaff),
+    "vqd": Rule(_vqd),
+    "act": Rule(_act),
+}
