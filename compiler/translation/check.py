@@ -9,6 +9,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from torch import fx
@@ -18,7 +19,7 @@ from compiler.translation import symbols as s
 from compiler.translation.blocks import aligned, boxes, part
 from compiler.translation.evaluate import Graph
 from compiler.translation.iterations import Iterations
-from compiler.translation.memory import Memory, Placed, Wrong
+from compiler.translation.memory import Memory, Placed, Wrong, touched
 from compiler.translation.symbols import NOTHING, Symbols, Value
 from compiler.translation.words import RULES, Word
 from isa.errors import CompileError
@@ -48,6 +49,16 @@ def check_translation(graph: fx.Graph, program: Program, interface: Interface) -
     """Raise TranslationError unless `program` computes what `graph` says."""
     with np.errstate(over="ignore"):
         _Replay(graph, program, interface).run()
+
+
+def _require_apart(blocks: Sequence[tuple[Ref, Extents]]) -> None:
+    """A word has no order among the things that it writes."""
+    for (a, first), (b, second) in combinations(blocks, 2):
+        if a.buffer == b.buffer:
+            one, other = touched(a, first), touched(b, second)
+            shared = min(len(one), len(other))
+            if (one[:shared] & other[:shared]).any():
+                raise Wrong(f"writes both {a} and {b} there")
 
 
 class _Replay:
@@ -179,6 +190,8 @@ class _Replay:
             raise Wrong("needs both tap and red, or neither")
         writes = [(name, ref, extents) for name, ref, extents, access in accesses if access is not Access.R]
         written = {ref.buffer: ref for _, ref, _ in writes}
+        if len(written) < len(writes):
+            _require_apart([(ref, extents) for _, ref, extents in writes])
         reads = {}
         for name, ref, extents, access in accesses:
             if access is not Access.W:

@@ -7,9 +7,10 @@ one when a word has loaded it, until somebody looks at single elements.
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compiler.tile.ir import Buffer, Ref
 from compiler.translation.symbols import Symbols, Value, given, immediate
@@ -98,7 +99,7 @@ class _Run:
 
 @dataclass
 class Cells:
-    """One buffer. `runs` are formulas that have not been unfolded; `sums` says how long the sums in a view of it are so far."""
+    """One buffer, seen as elements of one type. `runs` are formulas that have not been unfolded; `sums` says how long the sums in a view of it are so far."""
 
     buffer: Buffer
     kind: Dtype
@@ -115,19 +116,28 @@ class Cells:
         if self.array is None:
             self.array = np.zeros(self.elements, np.uint64)
         for run in self.runs:
-            block = _block(self.array, run.at, (0, run.pitch, 1), (1, run.rows, run.cols))
+            block = _view(self.array, run.at, (0, run.pitch, 1), (1, run.rows, run.cols))
             block[...] = run.formula.symbols((1, run.rows, run.cols))
         self.runs.clear()
         return self.array
 
 
-def _block(array: Symbols, at: int, steps: Sequence[int], extents: Sequence[int]) -> Symbols:
+def _view(array: Any, at: int, steps: Sequence[int], extents: Sequence[int]) -> Any:
     """A strided view, repeated dimensions held once. Raises Wrong when it leaves the array."""
     shape = tuple(count if step else 1 for count, step in zip(extents, steps, strict=True))
     last = at + sum((count - 1) * step for count, step in zip(shape, steps, strict=True))
     if at < 0 or last >= len(array):
         raise Wrong(f"touches elements {at}..{last} of {len(array)}")
-    return np.ndarray(shape, np.uint64, array, 8 * at, tuple(8 * step for step in steps))
+    size = array.itemsize
+    return np.ndarray(shape, array.dtype, array, size * at, tuple(size * step for step in steps))
+
+
+def touched(ref: Ref, extents: Extents) -> NDArray[np.bool_]:
+    """Which bytes of its buffer a block touches."""
+    size = ref.dtype.bits // 8
+    elements = np.zeros(ref.buffer.bytes // size, bool)
+    _view(elements, _at(ref), (ref.ps, ref.rs, ref.cs), extents)[...] = True
+    return np.repeat(elements, size)
 
 
 class Memory:
@@ -135,7 +145,7 @@ class Memory:
 
     def __init__(self, given: Iterable[Placed], outputs: Iterable[Placed], literals: Mapping[Buffer, bytes]) -> None:
         self.iteration = 0
-        self._cells: dict[Buffer, Cells] = {}
+        self._cells: dict[Buffer, dict[Dtype, Cells]] = {}
         self._given: dict[Region, tuple[list[int], list[Placed]]] = {}
         for tensor in sorted(given, key=lambda t: t.offset):
             offsets, tensors = self._given.setdefault(tensor.region, ([], []))
@@ -150,8 +160,8 @@ class Memory:
         """The block as a formula; None if it is not given, or unfolded already."""
         steps = (ref.ps, ref.rs, ref.cs)
         if not _is_given(ref.buffer):
-            cells = self._cells.get(ref.buffer)
-            if cells is None or cells.array is not None or cells.kind is not ref.dtype:
+            cells = self._cells.get(ref.buffer, {}).get(ref.dtype)
+            if cells is None or cells.array is not None:
                 return None
             return next((part for run in cells.runs if (part := run.part(_at(ref), steps, extents)) is not None), None)
         address = (ref.buffer.fixed or 0) + self.iteration * ref.buffer.step + ref.offset
@@ -173,7 +183,7 @@ class Memory:
         """The symbols of a block, repeated dimensions held once."""
         if not _is_given(ref.buffer):
             cells = self.cells(ref)
-            return Value(_block(cells.unfolded(), _at(ref), (ref.ps, ref.rs, ref.cs), extents), ref.dtype)
+            return Value(_view(cells.unfolded(), _at(ref), (ref.ps, ref.rs, ref.cs), extents), ref.dtype)
         formula = self.formula(ref, extents)
         if formula is not None:
             return Value(formula.symbols(extents), ref.dtype)
@@ -191,7 +201,8 @@ class Memory:
             raise Wrong(f"writes {ref}, which moves with the loop")
         cells = self.cells(ref)
         cells.known.clear()
-        block = _block(cells.unfolded(), _at(ref), (ref.ps, ref.rs, ref.cs), extents)
+        self._overwrite(ref, extents)
+        block: Symbols = _view(cells.unfolded(), _at(ref), (ref.ps, ref.rs, ref.cs), extents)
         reach = 0
         for step, count in sorted(zip((ref.ps, ref.rs, ref.cs), extents, strict=True)):
             if count > 1:
@@ -231,25 +242,37 @@ class Memory:
             cells.unfolded()
             return False
         cells.known.clear()
+        self._overwrite(ref, extents)
         cells.runs.append(_Run(at, pitch, rows, cols, Formula(formula.name, formula.start, (0, row_step, cs))))
         return True
 
     def cells(self, ref: Ref) -> Cells:
-        """The cells of a buffer, whose elements have one type for ever."""
-        cells = self._cells.get(ref.buffer)
-        if cells is None:
+        """The buffer as elements of the view's type."""
+        kinds = self._cells.setdefault(ref.buffer, {})
+        if ref.dtype not in kinds:
             if ref.dtype is Dtype.I4:
                 raise Wrong("4-bit elements are not followed")
-            cells = self._cells[ref.buffer] = Cells(ref.buffer, ref.dtype)
-        if cells.kind is not ref.dtype:
-            raise Wrong(f"touches {ref} as {ref.dtype.name.lower()}, which is {cells.kind.name.lower()}")
-        return cells
+            kinds[ref.dtype] = Cells(ref.buffer, ref.dtype)
+        return kinds[ref.dtype]
+
+    def _overwrite(self, ref: Ref, extents: Extents) -> None:
+        """Bytes that are written as one type are nothing as any other."""
+        others = [cells for kind, cells in self._cells[ref.buffer].items() if kind is not ref.dtype]
+        if not others:
+            return
+        lost = touched(ref, extents)
+        for cells in others:
+            size = cells.kind.bits // 8
+            array = cells.unfolded()
+            array[lost[: len(array) * size].reshape(len(array), size).any(axis=1)] = 0
+            cells.known.clear()
+            cells.sums.clear()
 
     def output(self, tensor: Placed) -> Symbols | None:
         """What has been written to an output, flat; None if nothing was."""
-        for buffer, cells in self._cells.items():
-            if buffer.space is Space.DRAM and buffer.region is Region.OUT and buffer.fixed == tensor.offset and cells.kind is tensor.storage:
-                return cells.unfolded()
+        for buffer, kinds in self._cells.items():
+            if buffer.space is Space.DRAM and buffer.region is Region.OUT and buffer.fixed == tensor.offset and tensor.storage in kinds:
+                return kinds[tensor.storage].unfolded()
         return None
 
 

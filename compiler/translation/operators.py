@@ -170,13 +170,32 @@ def _comparison(name: str, swap: bool = False) -> "Compute":
     return compute
 
 
+def _truth(x: Value) -> Symbols:
+    """Whether x is not zero."""
+    integer = x.kind not in FLOATS
+    return s.binary("ne", x.symbols if integer else x.float, s.immediate(integer, 0), integer)
+
+
+def _logical(name: str) -> "Compute":
+    """Of bools the operation itself, of numbers that of their truth."""
+
+    def compute(call: Call) -> Symbols:
+        bools = [arg.meta["val"].dtype is torch.bool for arg in call.node.args[:2] if isinstance(arg, fx.Node)]
+
+        def work(*pair: Value) -> Symbols:
+            a, b = (x.symbols if is_bool else _truth(x) for x, is_bool in zip(pair, bools, strict=True))
+            return rounded(Value(s.binary(name, a, b, True), Dtype.I32), Dtype.I8)
+
+        return call.fill(work, *call.node.args[:2])
+
+    return compute
+
+
 def _compared_with_zero(name: str) -> "Compute":
     def compute(call: Call) -> Symbols:
-        zero = s.immediate
-
         def work(x: Value) -> Symbols:
             integer = x.kind not in FLOATS
-            return s.binary(name, x.symbols if integer else x.float, zero(integer, 0), integer)
+            return s.binary(name, x.symbols if integer else x.float, s.immediate(integer, 0), integer)
 
         return call.fill(work, call.node.args[0])
 
@@ -225,7 +244,8 @@ def _cast(call: Call) -> Symbols:
     """To bool: whether it is not zero."""
     kind = call.kind
     if call.result.dtype is torch.bool:
-        return _compared_with_zero("ne")(call)
+        truth: Symbols = _compared_with_zero("ne")(call)
+        return truth
     return call.fill(lambda x: rounded(x, kind), call.node.args[0])
 
 
@@ -402,7 +422,8 @@ RULES: Mapping[str, Compute] = {
     "reciprocal": _reciprocal, "neg": _neg, "abs": _abs, "where": _where, "_to_copy": _cast,
     "logical_not": _compared_with_zero("eq"), "bitwise_not": _compared_with_zero("eq"),
     **{name: _arithmetic(name) for name in ("add", "sub", "mul", "div")},
-    **{f"{way}_{name}": _arithmetic(name) for way in ("bitwise", "logical") for name in ("and", "or", "xor")},
+    **{f"bitwise_{name}": _arithmetic(name) for name in ("and", "or", "xor")},
+    **{f"logical_{name}": _logical(name) for name in ("and", "or", "xor")},
     **{name: _comparison(name) for name in ("eq", "ne", "lt", "le")},
     "gt": _comparison("lt", swap=True), "ge": _comparison("le", swap=True),
 }  # fmt: skip

@@ -13,6 +13,8 @@ from compiler.translation.symbols import Symbols, Value, known, rounded
 from isa.spec import ACT, FLOATS, INTS, ROUND, TAP, VOP, VRED, Dtype
 from isa.views import Extents
 
+NOT_OF_INTEGERS = frozenset({"div"})
+NOT_OF_FLOATS = frozenset({"and", "or", "xor"})
 COMPARE = frozenset({"eq", "ne", "lt", "le"})
 Reads = Mapping[str, Value]
 Writes = dict[str, Symbols]
@@ -35,6 +37,8 @@ def _vop(word: Word, reads: Reads, shape: Extents) -> Writes:
     b = reads.get("b") or Value(s.immediate(integer, word.operands["imm"]), Dtype.I32 if integer else Dtype.F32)
     if target in INTS and f not in COMPARE and not integer:
         raise Wrong(f"{f} cannot turn floats into integers")
+    if f in (NOT_OF_INTEGERS if integer else NOT_OF_FLOATS):
+        raise Wrong(f"{f} does not exist on {'integers' if integer else 'floats'}")
     match f:
         case "mov":
             return {"d": rounded(a, target)}
@@ -58,6 +62,8 @@ def _vred(word: Word, reads: Reads, shape: Extents) -> Writes:
     f, down, x = VRED[word.operands["f"]], bool(word.operands["down"]), reads["a"].float
     if "sub" in reads:
         x = s.sub(x, reads["sub"].float)
+    if (f == "argmax") != (word.kinds["d"] is Dtype.I32):
+        raise Wrong(f"{f} cannot store {word.kinds['d'].name.lower()}")
     x = _full(x, shape, down)
     out = s.reduced(f, x.swapaxes(-1, -2) if down else x)
     return {"d": word.store("d", out.swapaxes(-1, -2) if down else out, Dtype.I32 if f == "argmax" else Dtype.F32)}

@@ -1,6 +1,7 @@
 """Small models to seed faults into: an MLP, an attention block, a random BERT of one and of two layers; and a loop."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -9,13 +10,14 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from compiler.frontend.capture import capture
-from compiler.pipeline import compile_captured
+from compiler.pipeline import Compiled, compile_captured
 from isa.asm import assemble
-from isa.chip import Chip
+from isa.chip import Chip, load_chip
 from isa.image import Image
 from runtime.arrays import to_storage
 from tools.mutation.device import Inputs
 from tools.mutation.score import Subject
+from tools.mutation.tile_score import TileSubject
 
 Example = dict[str, Tensor]
 LOOP: Final = """
@@ -96,11 +98,49 @@ def _tokens(random: torch.Generator, number: int) -> Example:
     return {"input_ids": torch.randint(0, 97, (1, SEQUENCE), generator=random), "attention_mask": mask}
 
 
-MODELS: Final[Mapping[str, tuple[Callable[[], nn.Module], Callable[[torch.Generator, int], Example]]]] = {
+class Wide(nn.Module):
+    """A projection so wide that its columns are cut, and what reads parts of its rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(96, 6000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.up(x)
+        return y * y.amax(-1, keepdim=True) + y[:, :1]
+
+
+class Mixed(nn.Module):
+    """Comparisons, selections, integers, concatenation, reductions of columns, values of 16 bits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(24, 20), nn.Linear(20, 12, dtype=torch.bfloat16)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        y = torch.tanh(self.first(x))
+        chosen = torch.where(y > 0.25, y.clamp(min=-0.5, max=0.5), -y / 3.0)
+        half = self.second(chosen.to(torch.bfloat16)).abs() + 1.5
+        joined = torch.cat([x[:, 3:9], x[:, :3]], 1).transpose(0, 1)
+        return half, joined * 2.0, chosen.sum(0), (y * y).mean(-1), 1.0 - chosen.amax(1)
+
+
+Model = tuple[Callable[[], nn.Module], Callable[[torch.Generator, int], Example]]
+MODELS: Final[Mapping[str, Model]] = {
     "mlp": (_mlp, _floats((5, 30))),
     "attention": (Attention, _floats((1, SEQUENCE, 24))),
     "bert-1": (_bert(1), _tokens),
     "bert-2": (_bert(2), _tokens),
+}
+
+
+TILE_MODELS: Final[Mapping[str, Model]] = {
+    **MODELS,
+    "bert-4": (_bert(4), _tokens),
+    "wide": (Wide, _floats((40, 96))),
+    "mixed": (Mixed, _floats((7, 24))),
+    "bert-1 small": (_bert(1), _tokens),
+    "attention small": (Attention, _floats((4, SEQUENCE, 24))),
 }
 
 
@@ -115,7 +155,27 @@ def subject(name: str, chip: Chip | None = None, inputs: int = 6) -> Subject:
     """A stock model compiled for a chip, with some random inputs; or the hand-written loop."""
     if name == "loop":
         return loop_subject(inputs)
-    make, example = MODELS[name]
+    compiled, examples = _compiled(MODELS[name], chip, inputs)
+    image = compiled.image()
+    return Subject(name, image, [_stored(image, given) for given in examples])
+
+
+def tile_subject(name: str, inputs: int = 3) -> TileSubject:
+    """A model with its tile program."""
+    chip = small_chip() if name.endswith("small") else None
+    compiled, examples = _compiled(TILE_MODELS[name], chip, inputs)
+    image = compiled.image()
+    return TileSubject(name, compiled, [_stored(image, given) for given in examples])
+
+
+def small_chip() -> Chip:
+    """A chip on which small models must be cut in every way: by rows, columns, depth and samples, with values in DRAM."""
+    chip = load_chip("edge")
+    return replace(chip, sram=replace(chip.sram, bytes=1 << 14), acc=replace(chip.acc, bytes=1 << 11), mxu=replace(chip.mxu, rows=8, cols=8))
+
+
+def _compiled(model: Model, chip: Chip | None, inputs: int) -> tuple[Compiled, list[Example]]:
+    make, example = model
     torch.manual_seed(0)
     module = make().eval()
     for weight in module.parameters():  # biases of 0 and norms of 1 would hide faults
@@ -125,9 +185,7 @@ def subject(name: str, chip: Chip | None = None, inputs: int = 6) -> Subject:
     examples = [example(random, number) for number in range(inputs)]
     first = examples[0]
     args: tuple[Any, ...] = tuple(first.values()) if "input" in first else ()
-    captured = capture(module, args, {} if args else dict(first))
-    image = compile_captured(captured, chip=chip).image()
-    return Subject(name, image, [_stored(image, given) for given in examples])
+    return compile_captured(capture(module, args, {} if args else dict(first)), chip=chip), examples
 
 
 def _stored(image: Image, given: Example) -> Inputs:
