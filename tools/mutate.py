@@ -10,20 +10,26 @@ Seeds faults into compiled programs and says who notices them. A mutant is
   survived            none of these. There should be none.
 Races and bounds faults (unordered conflicts by brute force; runs that differ only when overlapped; traps on memory) that are not harmless
 are the business of lint: "lint finds" is its share of them, "runs show" the share for which some run really differed.
+
+A second table is the translation check's alone: faults in tile programs, and in the tile passes while they compile. Of those for which some run
+traps or differs in a bit ("differ") it must report 99 %; what it reports although no run differs ("by chance") has other expressions with equal bits.
 """
 
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from random import Random
 
 import click
 
 from tools.mutation.faults import FAULTS, mutants
+from tools.mutation.pass_faults import PASS_FAULTS
 from tools.mutation.score import Verdict
-from tools.mutation.subjects import MODELS, subject
+from tools.mutation.subjects import MODELS, TILE_MODELS, subject, tile_subject
+from tools.mutation.tile_faults import TILE_FAULTS, tile_mutants
+from tools.mutation.tile_score import TileVerdict, judge_pass
 
 COLUMNS = ("fault", "mutants", "lint", "verify", "harmless", "survived", "race/bounds", "lint finds", "runs show")
 
@@ -43,6 +49,28 @@ def table(verdicts: Sequence[Verdict]) -> str:
     return "\n".join("".join(cell.ljust(16) if i == 0 else cell.rjust(12) for i, cell in enumerate(row)) for row in rows)
 
 
+def measure_tiles(models: Sequence[str], each: int, seed: int) -> Iterator[TileVerdict]:
+    """`each` faults of every kind in every tile program, and every fault in a pass while each model is compiled."""
+    for name in models:
+        program = tile_subject(name)
+        random = Random(f"{seed} {name}")
+        verdicts = (program.judge(mutant) for kind in TILE_FAULTS for mutant in tile_mutants(program.program, kind, random, each))
+        yield from (verdict for verdict in verdicts if verdict is not None)
+        passes = (judge_pass(fault, name, lambda model=name: tile_subject(model, 1)) for fault in PASS_FAULTS)  # type: ignore[misc]
+        yield from (verdict for verdict in passes if verdict is not None)
+
+
+def tile_table(verdicts: Sequence[TileVerdict]) -> str:
+    rows: list[tuple[str, ...]] = [("fault", "mutants", "differ", "reported", "missed", "by chance")]
+    for kind in (*dict.fromkeys(v.kind for v in verdicts), "all"):
+        some = [v for v in verdicts if kind in (v.kind, "all")]
+        differ = [v for v in some if v.differs]
+        caught = f"{100 * _count(v.report for v in differ) / len(differ):.1f} %" if differ else "-"
+        chance = _count(v.report and not v.differs for v in some)
+        rows.append((kind, str(len(some)), str(len(differ)), caught, str(_count(v.missed for v in some)), str(chance)))
+    return "\n".join("".join(cell.ljust(18) if i == 0 else cell.rjust(12) for i, cell in enumerate(row)) for row in rows)
+
+
 def _row(kind: str, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     duty = [v for v in verdicts if v.must_lint]
     found, shown = (f"{100 * _count(flags) / len(duty):.1f} %" if duty else "-" for flags in ([v.lint for v in duty], [v.verify for v in duty]))
@@ -59,23 +87,28 @@ def _count(flags: Iterable[object]) -> int:
 
 @click.command()
 @click.option("--models", default=",".join(("loop", *MODELS)), help="which programs, comma separated")
-@click.option("--each", default=100, help="faults of each kind in each model")
+@click.option("--tile-models", default=",".join(TILE_MODELS), help="which tile programs, comma separated")
+@click.option("--each", default=100, help="faults of each kind in each model (a fifth of that in tile programs)")
 @click.option("--seed", default=0, help="which faults")
 @click.option("--json", "as_json", is_flag=True, help="every verdict, one per line")
-def main(models: str, each: int, seed: int, as_json: bool) -> None:
+def main(models: str, tile_models: str, each: int, seed: int, as_json: bool) -> None:
     """Seed faults into compiled programs and report who notices them."""
     start = time.perf_counter()
-    verdicts = measure(models.split(","), each, seed)
+    verdicts = measure(models.split(","), each, seed) if models else []
+    tiles = list(measure_tiles(tile_models.split(","), max(each // 5, 1), seed)) if tile_models else []
     if as_json:
-        for verdict in verdicts:
-            click.echo(json.dumps(asdict(verdict)))
+        for found in (*verdicts, *tiles):
+            click.echo(json.dumps(asdict(found)))
         return
     click.echo(table(verdicts))
     for verdict in verdicts:
         if verdict.survived or (verdict.must_lint and not verdict.lint):
             click.echo(f"{'survived' if verdict.survived else 'missed by lint'}: {verdict.program}: {verdict.kind}: {verdict.what}")
-    click.echo(f"{len(verdicts)} mutants, {time.perf_counter() - start:.0f} s")
-    sys.exit(any(verdict.survived for verdict in verdicts))
+    click.echo("\n" + tile_table(tiles))
+    for missed in (verdict for verdict in tiles if verdict.missed):
+        click.echo(f"missed by the translation check: {missed.program}: {missed.kind}: {missed.what}")
+    click.echo(f"{len(verdicts) + len(tiles)} mutants, {time.perf_counter() - start:.0f} s")
+    sys.exit(any(verdict.survived for verdict in verdicts) or _count(v.missed for v in tiles) > 0.01 * max(_count(v.differs for v in tiles), 1))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,10 @@ from compiler.translation.check import TranslationError
 from compiler.translation.iterations import Iterations
 from compiler.translation.memory import Wrong
 from isa.spec import ISA, Dtype, Engine
+from tools.mutation.pass_faults import PASS_FAULTS, seeded
 from tools.mutation.subjects import tile_subject
 from tools.mutation.tile_faults import TILE_FAULTS, tile_mutants
+from tools.mutation.tile_score import judge_pass
 
 
 def test_every_operator_and_every_word_has_a_rule() -> None:
@@ -91,6 +93,20 @@ def test_seeded_faults_are_found(name: str, each: int) -> None:
     verdicts = [subject.judge(m, thorough=False) for kind in TILE_FAULTS for m in tile_mutants(subject.program, kind, random, each)]
     assert [v.what for v in verdicts if v and v.missed] == []
     assert sum(bool(v and v.report) for v in verdicts) >= len(verdicts) // 2
+
+
+@pytest.mark.parametrize("fault", PASS_FAULTS)
+def test_every_fault_in_a_pass_has_its_place(fault: str) -> None:
+    """Breaks when a pass has changed and a fault of `make mutate` replaces nothing any more."""
+    with seeded(fault):
+        pass
+
+
+@pytest.mark.parametrize("fault", ["the last block lacks a row", "reads need not wait"])
+def test_a_fault_in_a_pass_is_found(fault: str) -> None:
+    """Breaks when blocks or the order of words go wrong and the check has nothing to say."""
+    verdict = judge_pass(fault, "mixed", lambda: tile_subject("mixed", 1))
+    assert verdict is not None and verdict.report and verdict.differs
 
 
 def test_symbols_of_given_rows_in_closed_form_are_those_of_their_elements() -> None:

@@ -1,9 +1,10 @@
 """Small models to seed faults into: an MLP, an attention block, a random BERT of one and of two layers; and a loop."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, Final
+from unittest.mock import patch
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,9 @@ from transformers import BertConfig, BertModel
 
 from compiler.frontend.capture import capture
 from compiler.pipeline import Compiled, compile_captured
+from compiler.tile.ir import Program
 from isa.asm import assemble
-from isa.chip import Chip, load_chip
+from isa.chip import Acc, Chip, Mxu, Sram, load_chip
 from isa.image import Image
 from runtime.arrays import to_storage
 from tools.mutation.device import Inputs
@@ -110,6 +112,32 @@ class Wide(nn.Module):
         return y * y.amax(-1, keepdim=True) + y[:, :1]
 
 
+class Own(nn.Module):
+    """A projection so wide that its columns are cut, and what reads the first of its own columns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(96, 6000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.up(x)
+        return y * y[:, :1]
+
+
+class Carried(nn.Module):
+    """Layers that read what they carry by rows and by columns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.layers = nn.Linear(40, 40), nn.ModuleList(nn.Linear(40, 40) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.first(x))
+        for layer in self.layers:
+            h = torch.tanh(layer(h + h.sum(-1)))
+        return h
+
+
 class Mixed(nn.Module):
     """Comparisons, selections, integers, concatenation, reductions of columns, values of 16 bits."""
 
@@ -138,6 +166,8 @@ TILE_MODELS: Final[Mapping[str, Model]] = {
     **MODELS,
     "bert-4": (_bert(4), _tokens),
     "wide": (Wide, _floats((40, 96))),
+    "own column": (Own, _floats((40, 96))),
+    "carried": (Carried, _floats((40, 40))),
     "mixed": (Mixed, _floats((7, 24))),
     "bert-1 small": (_bert(1), _tokens),
     "attention small": (Attention, _floats((4, SEQUENCE, 24))),
@@ -160,18 +190,24 @@ def subject(name: str, chip: Chip | None = None, inputs: int = 6) -> Subject:
     return Subject(name, image, [_stored(image, given) for given in examples])
 
 
+def tile_compiled(name: str, inputs: int = 3) -> tuple[Compiled, Program, list[Inputs]]:
+    """A model compiled, whatever the translation check would say; its tile program as scheduled; and the inputs."""
+    programs: list[Program] = []
+    chip = small_chip() if name.endswith("small") else None
+    with patch("compiler.pipeline.check_translation", lambda _graph, program, _interface: programs.append(program)):
+        compiled, examples = _compiled(TILE_MODELS[name], chip, inputs)
+    image = compiled.image()
+    return compiled, programs[-1], [_stored(image, given) for given in examples]
+
+
 def tile_subject(name: str, inputs: int = 3) -> TileSubject:
     """A model with its tile program."""
-    chip = small_chip() if name.endswith("small") else None
-    compiled, examples = _compiled(TILE_MODELS[name], chip, inputs)
-    image = compiled.image()
-    return TileSubject(name, compiled, [_stored(image, given) for given in examples])
+    return TileSubject(name, *tile_compiled(name, inputs))
 
 
 def small_chip() -> Chip:
     """A chip on which small models must be cut in every way: by rows, columns, depth and samples, with values in DRAM."""
-    chip = load_chip("edge")
-    return replace(chip, sram=replace(chip.sram, bytes=1 << 14), acc=replace(chip.acc, bytes=1 << 11), mxu=replace(chip.mxu, rows=8, cols=8))
+    return msgspec.structs.replace(load_chip("edge"), name="small", sram=Sram(1 << 14), acc=Acc(1 << 11), mxu=Mxu(rows=8, cols=8, weight_rows_per_cycle=1))
 
 
 def _compiled(model: Model, chip: Chip | None, inputs: int) -> tuple[Compiled, list[Example]]:

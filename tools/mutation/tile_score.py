@@ -4,10 +4,15 @@ A mutant *differs* if a run of it, in program order on some of the inputs, traps
 The translation check sees the tile program alone, before any of that.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from compiler.codegen.image import build_image, region_sizes
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from compiler.codegen.image import build_image, region_sizes, stored_bytes
 from compiler.codegen.program import generate
 from compiler.pipeline import Compiled
 from compiler.tile.ir import Program
@@ -16,6 +21,7 @@ from compiler.translation.check import Interface, TranslationError, check_transl
 from isa.errors import Error
 from isa.image import Image
 from tools.mutation.device import Device, Inputs, Outcome
+from tools.mutation.pass_faults import seeded
 from tools.mutation.tile_faults import TileMutant
 
 
@@ -34,12 +40,23 @@ class TileVerdict:
         return self.differs and not self.report
 
 
+def judge_pass(fault: str, name: str, compiling: Callable[[], "TileSubject"]) -> TileVerdict | None:
+    """A fault in a tile pass while a model is compiled; None if no program comes of it. Only outputs count: the words are others."""
+    try:
+        with seeded(fault):
+            faulty = compiling()
+    except Exception:  # whatever it is, nobody gets a wrong result of it
+        return None
+    report = faulty.report(faulty.program)
+    return TileVerdict("fault in a pass", name, fault, report, faulty.wrong())
+
+
 class TileSubject:
     """A compiled program, its tile program as scheduled, and what it computes."""
 
-    def __init__(self, name: str, compiled: Compiled, inputs: Sequence[Inputs]) -> None:
-        self.name, self.compiled, self.inputs = name, compiled, inputs
-        self.program, tiled = compiled.tiled.program, compiled.tiled
+    def __init__(self, name: str, compiled: Compiled, program: Program, inputs: Sequence[Inputs]) -> None:
+        self.name, self.compiled, self.program, self.inputs = name, compiled, program, inputs
+        tiled = compiled.tiled
         self.interface = Interface(tiled.inputs, tiled.constants, tiled.outputs, tiled.literals, tiled.instances)
         self.bits = self._run(self.program)
 
@@ -50,6 +67,16 @@ class TileSubject:
         except TranslationError as error:
             return str(error)
         return ""
+
+    def wrong(self) -> bool:
+        """Whether a run traps or gives other outputs than the reference."""
+        lowered, constants = self.compiled.lowered, self.compiled.lowered.pack_weights()
+        for given, bits in zip(self.inputs, self.bits, strict=True):
+            tensors = [_tensor(given[spec.name], spec.shape, spec.dtype) for spec in self.interface.inputs]
+            for spec, result in zip(self.interface.outputs, lowered.run(tensors, constants), strict=True):
+                if isinstance(bits, str) or stored_bytes(result).tobytes() != bits[spec.name]:
+                    return True
+        return False
 
     def judge(self, mutant: TileMutant, thorough: bool = True) -> TileVerdict | None:
         """None if no image can be made of the mutant. Not `thorough`: what the check reports is believed to differ."""
@@ -97,3 +124,10 @@ def _named(image: Image, outcome: Outcome) -> Mapping[object, bytes] | str:
             key = (tap.operand, tap.nodes, tap.offset, tap.ps, tap.rs, tap.cs, indices, shape)
         found[key] = bits
     return found
+
+
+def _tensor(given: NDArray[np.uint8], shape: Sequence[int], dtype: str) -> Tensor:
+    """An input as the reference takes it; 64-bit integers are stored as 32."""
+    kind: torch.dtype = getattr(torch, dtype)
+    narrow = torch.int32 if kind is torch.int64 else kind
+    return torch.from_numpy(given.copy()).view(narrow).reshape(tuple(shape)).to(kind)
