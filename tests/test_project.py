@@ -14,11 +14,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def test_imports_point_down() -> None:
-    """Breaks when a package imports one above it, compiler and emulator meet, or the chip side imports torch."""
+    """Breaks when a package imports one above it, compiler and emulator meet, the chip side imports torch, or the translation check what it checks."""
     tool = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run([tool, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    assert "2 kept, 0 broken" in done.stdout
+    assert "3 kept, 0 broken" in done.stdout
 
 
 def test_package_list_is_what_is_there() -> None:
