@@ -14,7 +14,7 @@ export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
 BENCH_ARGS ?=
-.PHONY: bench-host help demo test test-all check lint format docs fuzz mutate bench-chip clean
+.PHONY: bench-host support-ops help demo test test-all check lint format docs fuzz mutate bench-chip clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ docs: $(VENV)/.dev ## write the generated pages again
 
 fuzz: $(VENV)/.dev ## each fuzzer for 10 minutes, or LLMCHIP_FUZZ_SECONDS (CI: 20)
 	$(BIN)/python -m fuzz $(FUZZ_ARGS)
+
+support-ops: $(VENV)/.dev ## PyTorch's own operator and module tests through torch.compile (hours; SUPPORT_ARGS="--samples 6" for less)
+	$(BIN)/python -m tools.support_ops $(SUPPORT_ARGS)
 
 mutate: $(VENV)/.dev ## seed faults into compiled programs and count who notices (minutes)
 	PYTHONPATH=. $(BIN)/python -m tools.mutate
