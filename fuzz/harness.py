@@ -146,15 +146,15 @@ def outcome(fuzzer: Fuzzer, data: bytes, reasons: dict[str, int] | None = None) 
         return str(broken)
     except (Exception, Hang) as problem:
         frames = traceback.extract_tb(problem.__traceback__)
-        last = next((f for f in reversed(frames) if _is_ours(f.filename)), frames[-1])
+        last = next((f for f in reversed(frames) if is_ours(f.filename)), frames[-1])
         return f"{type(problem).__name__} in {Path(last.filename).name}:{last.name}"
     return None
 
 
-def _is_ours(filename: str) -> bool:
+def is_ours(filename: str) -> bool:
     """Not numpy, not the fuzzer: the place that should have raised an Error."""
-    parts = Path(filename).parts
-    return filename.startswith(str(ROOT)) and not {"fuzz", "site-packages"} & set(parts)
+    path = Path(filename)
+    return path.is_relative_to(ROOT) and not {"fuzz", "site-packages"} & set(path.relative_to(ROOT).parts)
 
 
 def explain(fuzzer: Fuzzer, data: bytes) -> str:

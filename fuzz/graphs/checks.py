@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fuzz.graphs.case import Case, chip_of, execute, model, parse, values_of
 from fuzz.graphs.trust import Trust, bounds, distance, trust_of
-from fuzz.harness import Broken
+from fuzz.harness import Broken, is_ours
 from isa.check import check
 from isa.errors import CompileError, Error
 from runtime.executable import Executable
@@ -69,8 +69,8 @@ def _origin(error: BaseException) -> str:
     """Type and place of what was first raised."""
     while error.__cause__ is not None:
         error = error.__cause__
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename] or traceback.extract_tb(error.__traceback__)
-    last = frames[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    last = next((frame for frame in reversed(frames) if is_ours(frame.filename)), frames[-1])
     return f"{type(error).__name__} in {Path(last.filename).name}:{last.name}: {plain(str(error))}"
 
 

@@ -56,7 +56,7 @@ def _heads(m: Maker) -> tuple[str, str, str]:
 def _projected(m: Maker, batch: int, rows: int, heads: int, own: int, width: int) -> tuple[str, str, str]:
     """From one value of [batch, rows, model]: three linears, or slices of one."""
     size = m.rng.choice((*m.sizes, heads * width))
-    same = [name for name in m.meta if m.shape(name) == (batch, rows, size) and m.type(name) == m.main]
+    same = [name for name in m.values if m.shape(name) == (batch, rows, size) and m.type(name) == m.main]
     x = m.rng.choice(same) if same else m.input(m.main, (batch, rows, size), "normal")
     counts = (heads, own, own)
     if not m.spend(batch * rows * size * sum(counts) * width):

@@ -7,7 +7,7 @@ from fuzz.graphs.layers import attention, operation, repeat
 from fuzz.graphs.maker import Maker
 from fuzz.graphs.trust import Trust, trust_of
 
-_COUNTS = (5, 5, 8, 10, 12, 16, 20, 30, 45, 60)
+_COUNTS = (5, 5, 6, 8, 8, 10, 12, 15, 20, 30, 60)
 _SHARES = {"verify": 0.3, "lint": 0.4, "adversarial": 0.15, "jit": 0.06, "fallback": 0.06}
 
 

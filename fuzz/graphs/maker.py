@@ -35,6 +35,7 @@ class Maker:
         self.leaves: list[Leaf] = []
         self.steps: list[Step] = []
         self.meta: dict[str, Tensor] = {}
+        self.values: list[str] = []  # that operators may read, oldest first
         self.rows: dict[str, int] = {}  # integer values that are all in a table of so many rows
         self.elements = self.macs = 0
         self.main = rng.choices(FLOATS, (8, 1, 1))[0]
@@ -56,6 +57,7 @@ class Maker:
         step = Step(self._name("v"), text, effect)
         self.steps.append(step)
         self.meta[step.name] = value
+        self.values.append(step.name)
         self.elements += value.numel()
         return step.name
 
@@ -75,6 +77,8 @@ class Maker:
         leaf = Leaf(self._name(letter), dtype, shape, fill)
         self.leaves.append(leaf)
         self.meta[leaf.name] = torch.empty(shape, dtype=getattr(torch, dtype), device="meta")
+        if fill != "mask":  # added to scores and nothing else: who computes with the least number there is gets infinities
+            self.values.append(leaf.name)
         if fill.startswith("index:"):
             self.rows[leaf.name] = int(fill.partition(":")[2])
         return leaf.name
@@ -99,7 +103,7 @@ class Maker:
 
     def pick(self, types: Collection[str], rank: int = 0) -> str:
         """A value, rather a late one; a new input where there is none."""
-        found = [name for name in self.meta if not name.startswith("w") and self.type(name) in types and self.meta[name].dim() >= rank]
+        found = [name for name in self.values if not name.startswith("w") and self.type(name) in types and self.meta[name].dim() >= rank]
         if not found or (len(found) < 3 and self.rng.random() < 0.3):
             dtype = self.main if self.main in types else self.rng.choice(list(types))
             return self.input(dtype, self.new_shape(ranks=[r for r in (0, 1, 2, 2, 3, 3, 4, 5, 6) if r >= rank]))
@@ -119,7 +123,7 @@ class Maker:
 
     def broadcastable(self, name: str, types: Collection[str]) -> list[str]:
         """Other values that broadcast with this one."""
-        return [other for other in self.meta if other != name and self.type(other) in types and _meets(self.shape(name), self.shape(other))]
+        return [other for other in self.values if other != name and self.type(other) in types and _meets(self.shape(name), self.shape(other))]
 
     def broadcast_shape(self, name: str) -> tuple[int, ...]:
         """Trailing dimensions of a value, some of them 1."""
@@ -148,6 +152,7 @@ class Maker:
         except NotMade:
             for name in [*(leaf.name for leaf in self.leaves[before[0] :]), *(step.name for step in self.steps[before[1] :])]:
                 del self.meta[name]
+                self.values = [value for value in self.values if value != name]
                 self.rows.pop(name, None)
             del self.leaves[before[0] :], self.steps[before[1] :]
             self.elements, self.macs = before[2:]

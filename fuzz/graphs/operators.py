@@ -170,7 +170,7 @@ def matmul(m: Maker, x: str) -> str | None:
     """x with another value, its own transpose, a weight or a new input."""
     shape = m.shape(x)
     others = [other for other in m.broadcastable(x, (m.type(x),)) if len(m.shape(other)) > 1]
-    fitting = [other for other in m.meta if m.type(other) == m.type(x) and len(m.shape(other)) > 1 and m.shape(other)[-2] == shape[-1]]
+    fitting = [other for other in m.values if m.type(other) == m.type(x) and len(m.shape(other)) > 1 and m.shape(other)[-2] == shape[-1]]
     kind, columns = m.rng.random(), m.rng.choice(m.sizes)
     if kind < 0.25:
         other = f"{x}.transpose(-1, -2)"
@@ -274,7 +274,7 @@ def piece(m: Maker, x: str) -> str | None:
 
 def cat(m: Maker, x: str) -> str | None:
     dim, shape = m.rng.randrange(len(m.shape(x))), m.shape(x)
-    same = [n for n in m.meta if m.type(n) == m.type(x) and len(m.shape(n)) == len(shape) and _but(m.shape(n), dim) == _but(shape, dim)]
+    same = [n for n in m.values if m.type(n) == m.type(x) and len(m.shape(n)) == len(shape) and _but(m.shape(n), dim) == _but(shape, dim)]
     others = [m.rng.choice(same) for _ in range(m.rng.choice((1, 1, 2)))]
     start, stop = m.part(x, dim)
     if m.rng.random() < 0.3:
@@ -289,7 +289,7 @@ def _but(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:
 
 
 def stack(m: Maker, x: str) -> str | None:
-    same = [n for n in m.meta if m.type(n) == m.type(x) and m.shape(n) == m.shape(x)]
+    same = [n for n in m.values if m.type(n) == m.type(x) and m.shape(n) == m.shape(x)]
     parts = [x, *(m.rng.choice(same) for _ in range(m.rng.choice((1, 1, 2))))]
     m.rng.shuffle(parts)
     return f"torch.stack([{', '.join(parts)}], {m.rng.randint(0, len(m.shape(x)))})"

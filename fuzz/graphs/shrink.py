@@ -14,14 +14,14 @@ Fails = Callable[[str], bool]
 
 
 def shrink(text: str, fails: Fails, seconds: float) -> str:
-    """Take the first smaller case that still fails, as long as there is one and time."""
-    deadline = time.monotonic() + seconds
+    """Take the first smaller case that still fails, as long as there is one and time of this process."""
+    deadline = time.process_time() + seconds
     case, tried = parse(text), {text}
     found = True
     while found:
         found = False
         for smaller in _candidates(case):
-            if time.monotonic() > deadline:
+            if time.process_time() > deadline:
                 return str(case)
             if str(smaller) not in tried and _valid(smaller):
                 tried.add(str(smaller))
@@ -33,10 +33,13 @@ def shrink(text: str, fails: Fails, seconds: float) -> str:
 
 def _candidates(case: Case) -> Iterator[Case]:
     """From large to small."""
+    if case.checks:
+        yield replace(case, checks=())
     yield from _fewer_outputs(case)
     for index in range(len(case.checks)):
         yield replace(case, checks=case.checks[:index] + case.checks[index + 1 :])
     yield from _cuts(case)
+    yield from _earlier_outputs(case)
     yield from _bypasses(case)
     if case.chip != "edge":
         yield replace(case, chip="edge")
@@ -53,7 +56,11 @@ def _fewer_outputs(case: Case) -> Iterator[Case]:
             if kept:
                 yield needed(replace(case, outputs=kept))
         size //= 2
-    for step in reversed(case.steps):  # an earlier value instead
+
+
+def _earlier_outputs(case: Case) -> Iterator[Case]:
+    """One value instead of all outputs."""
+    for step in reversed(case.steps):
         if step.name not in case.outputs:
             yield needed(replace(case, outputs=(step.name,)))
 

@@ -70,9 +70,11 @@ def _noisy(case: Case) -> Iterator[dict[str, Tensor]]:
             if step.effect is Effect.PRODUCT:
                 given = {name: _int8(values[name]) for name in step.operands}
                 values[step.name] = _shaken(evaluate(step.text, given), generator, 2e-3)
+            elif step.effect is Effect.FUNCTION:  # the operands, too: a norm of what is nearly constant shows nothing but errors
+                given = {name: _shaken(values[name], generator, 1e-7) for name in step.operands}
+                values[step.name] = _shaken(evaluate(step.text, given), generator, 1e-6)
             else:
-                result = evaluate(step.text, values)
-                values[step.name] = _shaken(result, generator, 1e-6) if step.effect is Effect.FUNCTION else result
+                values[step.name] = evaluate(step.text, values)
         yield values
 
 
