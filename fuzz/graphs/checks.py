@@ -14,7 +14,7 @@ from fuzz.graphs.case import Case, chip_of, execute, model, parse, values_of
 from fuzz.graphs.trust import Trust, bounds, distance, trust_of
 from fuzz.harness import Broken, is_ours
 from isa.check import check
-from isa.errors import CompileError, Error
+from isa.errors import CompileError, Error, InputError
 from runtime.executable import Executable
 from runtime.program import Program
 from runtime.tensors import bind, to_tensor
@@ -35,9 +35,7 @@ def run(text: str) -> None:
     case = parse(text)
     leaves = values_of(case)
     inputs = [leaves[leaf.name] for leaf in case.inputs]
-    with torch.no_grad():
-        for _ in execute(case, leaves):
-            pass
+    _run_eagerly(case, leaves)
     try:
         program = _compiled(case, inputs)
     except Error:
@@ -52,6 +50,16 @@ def run(text: str) -> None:
                 _check_compiled(case, inputs, leaves, results, fallback=name == "fallback")
     except Error as error:
         raise Broken(f"{type(error).__name__} after compiling: {plain(str(error))}") from error
+
+
+def _run_eagerly(case: Case, leaves: dict[str, Tensor]) -> None:
+    """`leaves` becomes all values by name. What only PyTorch's meta tensors take is no program."""
+    try:
+        with torch.no_grad():
+            for _ in execute(case, leaves):
+                pass
+    except (RuntimeError, NotImplementedError) as error:
+        raise InputError(f"PyTorch itself refuses: {plain(str(error))}") from error
 
 
 def _compiled(case: Case, inputs: list[Tensor]) -> Program:

@@ -49,7 +49,7 @@ def partner(m: Maker, x: str, types: tuple[str, ...] = ()) -> str | None:
     others = m.broadcastable(x, types)
     kind = m.rng.random()
     if kind < 0.35 and own in types:
-        return own_view(m, x)
+        return own_view(m, x, types)
     if kind < 0.75 and others:
         return m.rng.choice(others[-5:] if m.rng.random() < 0.6 else others)
     dtype = own if own in types else m.rng.choice(types)
@@ -81,7 +81,7 @@ _OWN_VIEWS: tuple[tuple[str, Effect], ...] = (
 )
 
 
-def own_view(m: Maker, x: str) -> str | None:
+def own_view(m: Maker, x: str, types: tuple[str, ...]) -> str | None:
     """A view or reduction of x itself, that broadcasts with x."""
     text, effect = m.rng.choice(_OWN_VIEWS)
     if text == "{x}":
@@ -89,7 +89,7 @@ def own_view(m: Maker, x: str) -> str | None:
     if m.type(x) not in FLOATS and effect is not Effect.EXACT:
         return None
     name = m.emit(text.replace("{x}", x), effect)
-    return name if name is not None and name in m.broadcastable(x, ANY) else None
+    return name if name is not None and name in m.broadcastable(x, types) else None
 
 
 def where(m: Maker, x: str) -> str | None:
