@@ -19,9 +19,9 @@ NUMBERS = (*FLOATS, "int32")
 ANY = (*FLOATS, *INTS, *BOOL)
 
 MAX_RANK = 6
-MAX_ELEMENTS = 1 << 18  # of a value
-TOTAL_ELEMENTS = 3 << 20  # of all values
-TOTAL_MACS = 1 << 28
+MAX_ELEMENTS = 1 << 17  # of a value
+TOTAL_ELEMENTS = 1 << 20  # of all values
+TOTAL_MACS = 1 << 27
 _SMALL = (1, 2, 3, 4, 5, 7, 8, 12, 16)
 _MIDDLE = (17, 24, 31, 32, 33, 48, 64, 65, 96, 100, 128)
 _LARGE = (129, 160, 197, 256, 384, 512, 513, 768, 1000, 1024, 2048, 3000)
