@@ -117,7 +117,8 @@ def _report(rows: Sequence[dict[str, Any]], path: Path | None) -> int:
     if path:
         path.write_text(json.dumps([row for row in rows if row["raise"] or row["wrong"] or row["far"]], indent=1), encoding="utf-8")
     print(f"{count['pairs']} pairs of operator and type, {count['samples']} samples: {count['raise pairs']} pairs raise, {count['wrong pairs']} are wrong "
-          f"({count['raise samples']} and {count['wrong samples']} samples); far from eager where products or functions take part: {count['far pairs']}")  # fmt: skip
+          f"({count['raise samples']} and {count['wrong samples']} samples); "
+          f"far from eager where products or functions take part: {count['far pairs']}")  # fmt: skip
     return min(count["raise pairs"] + count["wrong pairs"], 1)
 
 
