@@ -10,12 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 
 import compiler.passes.legal as legal
-import compiler.tile.emit as emit
-import compiler.tile.reside as reside
 from compiler.frontend.capture import capture
 from compiler.pipeline import compile_captured
-from compiler.tile.graph import Role, op_name, role, shape
-from compiler.tile.kernels import Kernel
 from compiler.translation import operators, symbols, words
 from compiler.translation.check import TranslationError
 from compiler.translation.iterations import Iterations
@@ -55,23 +51,15 @@ def report(module: nn.Module, *args: Tensor) -> str:
     return ""
 
 
-def separable_by_shapes(kernel: Kernel) -> bool:
-    """The test for cutting columns as it was once: it looks at shapes and not at what views of them are read."""
-    plain = all(role(n) in (Role.MATMUL, Role.DEQUANTIZE, Role.ELEMENTWISE) for n in kernel.nodes)
-    return plain and op_name(kernel.nodes[0]) == "matmul_i8" and len({shape(n) for n in kernel.nodes}) == 1
-
-
-def test_a_column_of_the_wrong_block_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_column_of_the_wrong_block_is_found() -> None:
     """Breaks when only values are told apart, and not their elements: each group of columns reads its own first column."""
-    monkeypatch.setattr(emit, "is_column_separable", separable_by_shapes)
-    monkeypatch.setattr("compiler.tile.kernels.keeps_domain", lambda node, domain: True)
-    found = report(Function(lambda m, x: (lambda y: y * y[:, :1])(m.up(x)), up=nn.Linear(1024, 2048)), torch.randn(64, 1024))
+    with seeded("columns are separable by shapes"):
+        found = report(Function(lambda m, x: (lambda y: y * y[:, :1])(m.up(x)), up=nn.Linear(1024, 2048)), torch.randn(64, 1024))
     assert "mul" in found and "dequantize[0, 512]" in found, found
 
 
-def test_a_carried_value_that_is_overwritten_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_carried_value_that_is_overwritten_is_found() -> None:
     """Breaks when a loop's memory is not followed: another value moves into the carried one's, which later blocks still read."""
-    monkeypatch.setattr(reside, "_read_before_written", lambda *_: True)
     layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(4))
 
     def forward(m: Any, x: Tensor, y: Tensor) -> Tensor:
@@ -80,7 +68,8 @@ def test_a_carried_value_that_is_overwritten_is_found(monkeypatch: pytest.Monkey
             h = layer((h + y).sum(-1))
         return h  # type: ignore[no-any-return]
 
-    found = report(Function(forward, first=nn.Linear(16, 16), layers=layers), torch.randn(16, 16), torch.randn(16, 16, 16))
+    with seeded("a home is read before it is written"):
+        found = report(Function(forward, first=nn.Linear(16, 16), layers=layers), torch.randn(16, 16), torch.randn(16, 16, 16))
     assert "in iteration" in found, found
 
 

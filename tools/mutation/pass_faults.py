@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import Any, Final
 from unittest.mock import patch
 
+import torch
 from torch import fx
 
 from compiler.tile import emitter, kernels, layout, outline, schedule, storage, strips
 from compiler.tile.emit import blocks
-from compiler.tile.graph import Role, op_name, role, shape
+from compiler.tile.graph import Role, base, computing, op_name, role, shape
 from compiler.tile.ir import Buffer, Op
 from compiler.tile.layout import Layout, Range
 from isa.spec import Access
@@ -34,13 +35,25 @@ def yes(*_: Any, **__: Any) -> bool:
     return True
 
 
-def _aligned_without_rank(node: fx.Node, operand: fx.Node, domain: tuple[int, ...]) -> bool:
-    return shape(operand)[: len(domain)] == domain
-
-
 def _separable_by_shapes(kernel: kernels.Kernel) -> bool:
     plain = all(role(n) in (Role.MATMUL, Role.DEQUANTIZE, Role.ELEMENTWISE) for n in kernel.nodes)
     return plain and op_name(kernel.nodes[0]) == "matmul_i8" and len({shape(n) for n in kernel.nodes}) == 1
+
+
+def _view_of_block(self: emitter.Emitter, node: fx.Node, *_: Any) -> Layout | None:
+    """A view of a value is taken of its block, as if that were the whole."""
+    origin = base(node)
+    if computing(origin) not in self.kernel.members:
+        return None
+    chain, block = [], self.tiles[origin].layout
+    while node is not origin:
+        chain.append(node)
+        node = node.args[0]  # type: ignore[assignment]
+    seen: Any = torch.empty_strided(block.shape, block.strides, dtype=torch.int8, device="meta")
+    for view in reversed(chain):
+        target: Any = view.target
+        seen = target(seen, *view.args[1:])
+    return replace(block, shape=tuple(seen.shape), strides=tuple(seen.stride()), offset=block.offset + int(seen.storage_offset()))
 
 
 def _shifted_blocks(domain: Sequence[int], rows: int) -> Iterator[tuple[Range, ...]]:
@@ -155,16 +168,9 @@ _COLUMNS, _BLOCK_RANGES = emitter.columns, emitter.Emitter.block_ranges
 _PREDECESSORS, _MOVE_CONSTANTS, _PART_STORAGE = schedule.predecessors, outline._move_constants, strips.part_storage
 
 
-def _of_kernels(name: str, new: Any) -> Patches:
-    return {f"compiler.tile.kernels.{name}": new}
-
-
 PASS_FAULTS: Final[Mapping[str, Patches]] = {
-    "any view keeps the domain": _of_kernels("keeps_domain", yes),
-    "operands are aligned whatever their rank": _of_kernels("_aligned", _aligned_without_rank),
-    "views of any dimension are of the last ones": _of_kernels("_tail_only", yes),
-    "no operand is read whole": _of_kernels("_whole", lambda *_: False),
-    "columns are separable by shapes": {"compiler.tile.emit.is_column_separable": _separable_by_shapes, **_of_kernels("keeps_domain", yes)},
+    "every operation fits a kernel's blocks": {"compiler.tile.kernels._cuttable": yes},
+    "columns are separable by shapes": {"compiler.tile.emit.is_column_separable": _separable_by_shapes, "compiler.tile.emitter.Emitter._inside": _view_of_block},
     "a home is read before it is written": {"compiler.tile.reside._read_before_written": yes},
     "carried values stay in place": {"compiler.tile.loops._carried_in_place": yes},
     "values stay in their iteration": {"compiler.tile.loops._contained": yes},
@@ -184,6 +190,6 @@ PASS_FAULTS: Final[Mapping[str, Patches]] = {
     "reads need not wait": {"compiler.tile.schedule.predecessors": _predecessors(lambda first, then: then is not Access.R)},
     "writes may pass each other": {"compiler.tile.schedule.predecessors": _predecessors(lambda first, then: Access.R in (first, then))},
     "interleaving keeps every order": {"compiler.tile.interleave._in_order": yes},
-    "strips may read any index": {"compiler.tile.strips._same_index": yes},
+    "strips may read any index": {"compiler.tile.strips._separable": yes},
     "strips share the homes of the first part": {"compiler.tile.tile.part_storage": _part_of_the_first},
 }  # fmt: skip
