@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from compiler.frontend.capture import Captured, TensorInfo
-from compiler.frontend.checks import check_finite
+from compiler.frontend.checks import check_finite, check_tensor
 from compiler.layers import find_layers, reduced
 from compiler.module import copied
 from compiler.options import TILE_PASSES, Options
@@ -96,7 +96,7 @@ def lower(
 ) -> Lowered:
     """Run the graph passes and freeze the result."""
     manager = PassManager(pipeline(options or Options()), print_after, stop_after, dump_dir)
-    _check_sizes(captured.gm.graph)
+    _check(captured.gm.graph)
     halves = None if print_after or stop_after or dump_dir else _by_layers(captured.gm, manager)
     if halves is None:
         manager.timings.clear()
@@ -106,11 +106,20 @@ def lower(
     return Lowered(halves.main, halves.pack, captured.inputs, captured.outputs, constants, captured, tuple(manager.timings))
 
 
-def _check_sizes(graph: fx.Graph) -> None:
+def _check(graph: fx.Graph) -> None:
+    """Refuse what no pass must see."""
     for node in graph.nodes:
         value = node.meta.get("val")
+        if node.op == "placeholder" and isinstance(value, Tensor):
+            check_tensor(f"{'weight' if node.meta.get('weight') else 'input'} '{node.name}'", value)
         if isinstance(value, Tensor) and any(not isinstance(size, int) for size in value.shape):
             raise unsupported(node, f"has a size that is not fixed: {list(value.shape)} (export the model without dynamic_shapes)")
+        if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+            raise unsupported(node, "gives a number that depends on data")
+        if isinstance(node.target, torch._ops.HigherOrderOperator):
+            raise unsupported(node, "holds graphs of its own, which the compiler cannot look into")
+        if node.op == "call_function" and "val" not in node.meta:
+            raise unsupported(node, "checks a value while the model runs, which the chip cannot")
 
 
 def _by_layers(gm: fx.GraphModule, manager: PassManager) -> Halves | None:

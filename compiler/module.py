@@ -8,9 +8,9 @@ from torch import fx
 from torch.fx._lazy_graph_module import _LazyGraphModule
 
 
-def graph_module(graph: fx.Graph, name: str) -> fx.GraphModule:
-    """`graph` as something that can be called and printed."""
-    return _LazyGraphModule(torch.nn.Module(), graph, name)
+def graph_module(graph: fx.Graph, name: str, root: torch.nn.Module | None = None) -> fx.GraphModule:
+    """`graph` as something that can be called and printed. What it reads as an attribute (`get_attr`) is `root`'s."""
+    return _LazyGraphModule(root or torch.nn.Module(), graph, name)
 
 
 def new_node(graph: fx.Graph, op: str, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str) -> fx.Node:

@@ -21,7 +21,7 @@ from compiler.tile.search import Search, timed
 from compiler.tile.tile import Tiled
 from compiler.translation.check import Interface, check_translation
 from isa.chip import Chip, load_chip
-from isa.errors import CompileError
+from isa.errors import InternalError
 from isa.image import Image
 
 
@@ -71,6 +71,5 @@ def finish(lowered: Lowered, options: Options, chip: Chip, seconds: dict[str, fl
         with timed(seconds, "codegen"):
             code = generate(program, placement, chip, region_sizes(tiled, placement))
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        text = f"the compiler failed on this graph: {type(error).__name__}: {error}"
-        raise CompileError(text, "tile passes", "this is a fault of llmchip, not of the model; --traceback shows where") from error
+        raise InternalError(f"the compiler failed on this graph: {type(error).__name__}: {error}", "tile passes") from error
     return Compiled(lowered, tiled, placement, code, chip, options, seconds)

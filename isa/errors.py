@@ -32,6 +32,15 @@ class UnsupportedError(CompileError):
     kind = "unsupported"
 
 
+class InternalError(CompileError):
+    """Something went wrong inside llmchip: a fault of ours, not of the model."""
+
+    kind = "internal"
+
+    def __init__(self, what: str, where: str = "", hint: str = "this is a fault of llmchip, not of the model; --traceback shows where") -> None:
+        super().__init__(what, where, hint)
+
+
 class AssemblyError(Error):
     """Bad assembly text; `where` is file:line:column."""
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from isa.chip import Chip, load_chip
-    from isa.errors import AssemblyError, ChipError, CompileError, Error, ImageError, InputError, Trap, UnsupportedError
+    from isa.errors import AssemblyError, ChipError, CompileError, Error, ImageError, InputError, InternalError, Trap, UnsupportedError
     from runtime.api import compile, load
     from runtime.backend import backend, refresh
+    from runtime.fallback import Fallback, fallbacks
     from runtime.loaded import Loaded
     from runtime.program import Program
     from runtime.verify import Verification
@@ -24,16 +25,18 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "AssemblyError", "Chip", "ChipError", "CompileError", "Error", "ImageError", "InputError", "Loaded", "Program", "Trap",
-    "UnsupportedError", "Verification", "__version__", "backend", "compile", "load", "load_chip", "refresh",
+    "AssemblyError", "Chip", "ChipError", "CompileError", "Error", "Fallback", "ImageError", "InputError", "InternalError", "Loaded",
+    "Program", "Trap", "UnsupportedError", "Verification", "__version__", "backend", "compile", "fallbacks", "load", "load_chip",
+    "refresh",
 ]  # fmt: skip
 
-_ERRORS = ("AssemblyError", "ChipError", "CompileError", "Error", "ImageError", "InputError", "Trap", "UnsupportedError")
+_ERRORS = ("AssemblyError", "ChipError", "CompileError", "Error", "ImageError", "InputError", "InternalError", "Trap", "UnsupportedError")
 _HOME = {
     **dict.fromkeys(_ERRORS, "isa.errors"),
     **dict.fromkeys(("Chip", "load_chip"), "isa.chip"),
     **dict.fromkeys(("compile", "load"), "runtime.api"),
     **dict.fromkeys(("backend", "refresh"), "runtime.backend"),
+    **dict.fromkeys(("Fallback", "fallbacks"), "runtime.fallback"),
     "Loaded": "runtime.loaded",
     "Program": "runtime.program",
     "Verification": "runtime.verify",

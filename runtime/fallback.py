@@ -1,218 +1,162 @@
-"""What the chip cannot do runs in PyTorch: the captured graph is split at the finest sensible border.
+"""What falls back to PyTorch: what may, what the user is told of it, and the record that can be asked afterwards.
 
-    x → linear → gelu → topk → linear → y     becomes     x → [chip] → topk → [chip] → y
+    for found in llmchip.fallbacks():
+        print(found.line, found.operator, found.reason, found.count)
 
-Whether the chip can do an operation is not a list kept here: each distinct use (operation, shapes, types, options) is
-compiled on its own once, and what the compiler says is the answer, reason included.
+A *refusal* is the compiler's considered answer: the chip has no such operator, type or size. A *fault* is ours: an error inside the
+compiler, a trap. Both cost a piece of the graph, which runs in PyTorch. `options={"fallback": False}` makes both errors. With
+LLMCHIP_STRICT=1 (our own tests) faults are errors always, and refusals unless the caller asks for `fallback` in so many words.
 """
 
-import operator
+import inspect
+import os
+import tempfile
+import threading
+import traceback
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, fx
-from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
-from torch.fx.passes.operator_support import OperatorSupportBase
-from torch.fx.passes.split_module import split_module
+from torch import fx
 
-from compiler.frontend.capture import Captured, TensorInfo, Weight
 from compiler.options import Options
-from compiler.passes.legal import VIEWS
-from compiler.passes.manager import operation
-from isa.chip import Chip
-from isa.errors import Error, UnsupportedError
-from runtime.part import Part
+from compiler.passes.manager import operation, text
+from compiler.source import UNKNOWN
+from isa.errors import Error, InternalError, Trap
+from runtime.version import __version__
 
-_warned: set[str] = set()
-
-
-def warn_once(name: str, reason: str) -> None:
-    """Tell the user once per operation that it does not run on the chip."""
-    if name not in _warned:
-        _warned.add(name)
-        message = f"llmchip runs {name} in PyTorch: {reason} (options={{'fallback': False}} makes this an error)"
-        warnings.warn(message, UserWarning, stacklevel=1)
+STRICT = "LLMCHIP_STRICT"
+WHOLE = "the whole graph"
+_FOREIGN = tuple(str(folder) + os.sep for folder in (Path(__file__).resolve().parent, Path(torch.__file__).resolve().parent))
 
 
-def split(captured: Captured, options: Options, chip: Chip) -> Callable[..., tuple[Tensor, ...]]:
-    """A callable like `Part`, with PyTorch between its pieces. Warns of every operation that stays in PyTorch."""
-    gm = _copy(captured.gm)
-    static = _static(gm.graph)
-    support = _Support(options, chip, static)
-    for node in gm.graph.nodes:
-        computes = "val" in node.meta and node.target is not operator.getitem  # not one of PyTorch's own checks
-        if node.op == "call_function" and computes and node not in static and (reason := support.reason(node)):
-            warn_once(operation(node), reason)
-    partitioner = CapabilityBasedPartitioner(gm, support, allows_single_node_partition=True)
-    parts = [part for part in partitioner.propose_partitions() if any(_computes(node, static) for node in part.nodes)]
-    fused = partitioner.fuse_partitions(parts, prefix="chip_")
-    for node in fused.graph.find_nodes(op="call_module"):
-        _place(fused, node.target, options, chip)
-    fused.recompile()
-    return fused
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """Something that runs in PyTorch: `operator` at `line` of the model (file:line: code), and why.
+
+    `count` is how many pieces of compiled graphs it has cost. `fault` says that the reason is a fault of llmchip, and `report` names a
+    file with the graph and the traceback to send with it.
+    """
+
+    line: str
+    operator: str
+    reason: str
+    count: int = 1
+    fault: bool = False
+    report: str = ""
 
 
-def _place(outer: torch.nn.Module, target: str, options: Options, chip: Chip) -> None:
-    """Replace a piece of the graph by its program. One that fails as a whole, though its operations do not, is halved."""
-    piece = getattr(outer, target)
-    assert isinstance(piece, fx.GraphModule)
-    captured, single = _captured(piece)
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Whether refusals and faults may fall back."""
+
+    refusals: bool
+    faults: bool
+
+    @classmethod
+    def of(cls, options: Options, given: Mapping[str, Any]) -> "Policy":
+        """`given` are the options as the caller wrote them."""
+        strict = os.environ.get(STRICT, "") not in ("", "0")
+        return cls(options.fallback and (not strict or "fallback" in given), options.fallback and not strict)
+
+    def accept(self, error: Exception) -> None:
+        """Raise the error, ours or made ours, unless it may fall back."""
+        if is_fault(error):
+            if not self.faults:
+                raise as_error(error) from error
+        elif not self.refusals:
+            raise error
+
+
+def is_fault(error: Exception) -> bool:
+    """Whether an error says that llmchip, and not the model, is wrong."""
+    return not isinstance(error, Error) or isinstance(error, (InternalError, Trap))
+
+
+def as_error(error: Exception) -> Error:
+    """The error itself if it is ours, else one that says so."""
+    if isinstance(error, Error):
+        return error
+    return InternalError(f"llmchip failed with {type(error).__name__}: {first_line(error)}")
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+_records: dict[tuple[str, str, str], Fallback] = {}
+_lock = threading.Lock()
+
+
+def fallbacks() -> list[Fallback]:
+    """Everything that this process runs in PyTorch instead of on the chip, in the order in which it was found."""
+    with _lock:
+        return list(_records.values())
+
+
+def forget() -> None:
+    """Empty the record."""
+    with _lock:
+        _records.clear()
+
+
+class Teller:
+    """Tells of what falls back in one compiled graph: each line, operator and reason once, however often it is met."""
+
+    def __init__(self) -> None:
+        self._told: set[tuple[str, str, str]] = set()
+
+    def tell(self, error: Exception, node: fx.Node | None = None, graph: fx.Graph | None = None) -> None:
+        """`node` is what runs in PyTorch because of `error` (None: the whole graph); `graph` goes into the report of a fault."""
+        operator = WHOLE if node is None else operation(node)
+        where = error.where if isinstance(error, Error) and not isinstance(error, Trap) else ""
+        source = UNKNOWN if node is None else node.meta.get("source", UNKNOWN)
+        self._record(error, where if source is UNKNOWN else str(source), operator, graph)
+
+    def _record(self, error: Exception, line: str, operator: str, graph: fx.Graph | None) -> None:
+        fault, reason = is_fault(error), as_error(error).what
+        key = (line, operator, reason)
+        with _lock:
+            old = _records.get(key)
+            found = replace(old, count=old.count + 1) if old else Fallback(line, operator, reason, 1, fault, _report(error, graph) if fault else "")
+            _records[key] = found
+        if key not in self._told:
+            self._told.add(key)
+            warnings.warn(_message(found), UserWarning, stacklevel=_users_level())
+
+
+def _message(found: Fallback) -> str:
+    place = f"{found.line}: " if found.line else ""
+    fault = f"; this is a fault of llmchip, please report it with {found.report or 'the graph'}" if found.fault else ""
+    return f"{place}llmchip runs {found.operator} in PyTorch: {found.reason}{fault} (options={{'fallback': False}} makes this an error)"
+
+
+def _users_level() -> int:
+    """For warnings.warn in our caller: how far up the first line is that is neither ours nor torch's."""
+    level, frame = 1, inspect.currentframe()
+    frame = frame.f_back if frame else None
+    while frame is not None and frame.f_code.co_filename.startswith((*_FOREIGN, "<")):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def _report(error: Exception, graph: fx.Graph | None) -> str:
+    """A file that says all that there is to say about a fault; an empty string where no file can be written."""
     try:
-        part = Part(captured, options, chip)
-    except UnsupportedError as error:
-        halves = _halves(piece)
-        if halves is None:
-            warn_once(next(operation(n) for n in piece.graph.nodes if n.op == "call_function"), str(error))
-        else:
-            for node in halves.graph.find_nodes(op="call_module"):
-                _place(halves, node.target, options, chip)
-            setattr(outer, target, halves)
-        return
-    holders = piece.graph.find_nodes(op="placeholder")
-    order = sorted(range(len(holders)), key=lambda index: bool(holders[index].meta.get("weight")))
-    setattr(outer, target, _Piece(part, order, single))
-
-
-def _halves(piece: fx.GraphModule) -> fx.GraphModule | None:
-    """The piece as a graph of two pieces, one after the other; None if it has one operation only."""
-    nodes = [node for node in piece.graph.nodes if node.op == "call_function" and node.target is not operator.getitem]
-    if len(nodes) < 2:
-        return None
-    first = set(nodes[: len(nodes) // 2])
-
-    def half(node: fx.Node) -> int:
-        while node.target is operator.getitem:  # results stay with the operation that gives them
-            node = node.args[0]  # type: ignore[assignment]
-        return 0 if node in first else 1
-
-    return split_module(piece, piece, half)
-
-
-class _Piece(torch.nn.Module):
-    """A part inside a graph module; `order` puts the inputs before the weights."""
-
-    def __init__(self, part: Part, order: Sequence[int], single: bool) -> None:
-        super().__init__()
-        self.part, self.order, self.single = part, order, single
-
-    def forward(self, *tensors: Tensor) -> Any:
-        results = self.part(*(tensors[index] for index in self.order))
-        return results[0] if self.single else results
-
-
-class _Support(OperatorSupportBase):
-    """Answers for each node, trying each distinct use once."""
-
-    def __init__(self, options: Options, chip: Chip, static: set[fx.Node]) -> None:
-        self._options, self._chip, self._static = options, chip, static
-        self._known: dict[Hashable, str] = {}
-
-    def is_node_supported(self, submodules: Mapping[str, torch.nn.Module], node: fx.Node) -> bool:
-        return node.op == "call_function" and (node in self._static or not self.reason(node))
-
-    def reason(self, node: fx.Node) -> str:
-        """Why the chip cannot do it, or an empty string. A result picked from several is where they are."""
-        if node.target is operator.getitem:
-            assert isinstance(node.args[0], fx.Node)
-            return self.reason(node.args[0])
-        if "val" not in node.meta:
-            return "it has no result"
-        use = _use(node)
-        if use not in self._known:
-            self._known[use] = self._try(node)
-        return self._known[use]
-
-    def _try(self, node: fx.Node) -> str:
-        if any(_symbolic(value) for value in _values(node)):
-            return "the size of its result depends on data"
-        try:
-            Part(_captured(_alone(node))[0], self._options, self._chip)
-        except Error as error:
-            return error.what
+        with tempfile.NamedTemporaryFile("w", prefix="llmchip-fault-", suffix=".txt", delete=False, encoding="utf-8") as file:
+            file.write(f"llmchip {__version__}, torch {torch.__version__}\n\n")
+            file.write(f"{_printed(graph)}\n")
+            file.write("".join(traceback.format_exception(error)))
+            return file.name
+    except OSError:
         return ""
 
 
-def symbolic(captured: Captured) -> bool:
-    """Whether a size in the graph depends on data, which the compiler must not even see."""
-    return any(_symbolic(value) for node in captured.gm.graph.nodes if node.op == "call_function" for value in _values(node))
-
-
-def _values(node: fx.Node) -> tuple[Any, ...]:
-    value = node.meta.get("val")
-    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
-
-
-def _symbolic(value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return any(not isinstance(size, int) for size in value.shape)
-    return isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool))
-
-
-def _use(node: fx.Node) -> Hashable:
-    """What the answer depends on: the operation, its options, and the types and shapes of its operands."""
-
-    def describe(operand: fx.Node) -> str:
-        values = [f"{v.dtype}{list(v.shape)}" if isinstance(v, Tensor) else str(v) for v in _values(operand)]
-        return f"{'weight' if operand.meta.get('weight') else 'input'} {values}"
-
-    masked = fx.node.map_arg((node.args, node.kwargs), lambda operand: "tensor")
-    return node.target, str(masked), tuple(map(describe, node.all_input_nodes))
-
-
-def _alone(node: fx.Node) -> fx.GraphModule:
-    """A graph of this one operation."""
-    graph, remap = fx.Graph(), {}
-    for number, operand in enumerate(node.all_input_nodes):
-        remap[operand] = graph.placeholder(f"x{number}")
-        remap[operand].meta = dict(operand.meta)
-    copy = graph.node_copy(node, lambda old: remap[old])
-    results = [copy]
-    if isinstance(node.meta["val"], (tuple, list)):
-        results = [graph.node_copy(user, lambda old: copy) for user in node.users if user.target is operator.getitem]
-    graph.output(tuple(results))
-    return fx.GraphModule(torch.nn.Module(), graph)
-
-
-def _captured(piece: fx.GraphModule) -> tuple[Captured, bool]:
-    """A piece as the compiler takes it, inputs before weights; and whether it returns one tensor, not a tuple."""
-    piece = _copy(piece)
-    holders = piece.graph.find_nodes(op="placeholder")
-    inputs = [node for node in holders if not node.meta.get("weight")]
-    weights = [node for node in holders if node.meta.get("weight")]
-    for node in reversed((*inputs, *weights)):
-        first = next(iter(piece.graph.nodes))
-        if node is not first:
-            first.prepend(node)
-    output = piece.graph.output_node()
-    single = isinstance(output.args[0], fx.Node)
-    results: tuple[Any, ...] = (output.args[0],) if single else tuple(output.args[0])  # type: ignore[arg-type]
-    output.args = (results,)
-    piece.recompile()
-    infos = tuple(TensorInfo(f"output{n}", tuple(node.meta["val"].shape), node.meta["val"].dtype) for n, node in enumerate(results))
-    named = tuple(TensorInfo(node.name, tuple(node.meta["val"].shape), node.meta["val"].dtype) for node in inputs)
-    return Captured(piece, named, infos, tuple(Weight(n.name, n.name, "param") for n in weights), {}, {}, None), single
-
-
-def _copy(gm: fx.GraphModule) -> fx.GraphModule:
-    graph = fx.Graph()
-    remap: dict[fx.Node, fx.Node] = {}
-    graph.output(graph.graph_copy(gm.graph, remap))
-    for old, new in remap.items():
-        new.meta = dict(old.meta)
-    return fx.GraphModule(torch.nn.Module(), graph, "Split")
-
-
-def _static(graph: fx.Graph) -> set[fx.Node]:
-    """Nodes that depend on weights alone: packing computes them, with PyTorch, whatever they are."""
-    found: set[fx.Node] = set()
-    for node in graph.nodes:
-        if node.op == "call_function" and all(n in found or n.meta.get("weight") for n in node.all_input_nodes):
-            found.add(node)
-    return found
-
-
-def _computes(node: fx.Node, static: set[fx.Node]) -> bool:
-    """Whether a node is worth a trip to the chip: not a view, and not something that only weights decide."""
-    return node not in static and node.target not in VIEWS
+def _printed(graph: fx.Graph | None) -> str:
+    try:
+        return text(graph) if graph is not None else ""
+    except Exception as error:  # a graph so broken that it cannot be printed must not hide the fault itself
+        return f"(the graph cannot be printed: {error})\n"

@@ -8,7 +8,6 @@ from torch import Tensor
 from compiler.frontend.capture import Captured
 from compiler.options import Options
 from isa.chip import Chip
-from isa.errors import Error, UnsupportedError
 from isa.image import Image
 from runtime import cache
 from runtime.compilation import Compilation
@@ -34,7 +33,7 @@ class Part:
         key = self._compilation.key() if len(examples) == len(self._names) else None
         image = cache.find(key)
         if image is None:
-            _compile(self._compilation)
+            self._compilation.compiled  # noqa: B018
         return None if key is None else _First(stamps(examples), key, image)
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -60,14 +59,3 @@ class _First:
     key: str
     image: Image | None
 
-
-def _compile(compilation: Compilation) -> None:
-    """A graph that the compiler stumbles over is one that it does not support: it must not take the user's program down."""
-    try:
-        compilation.compiled  # noqa: B018
-    except Error:
-        raise
-    except Exception as error:
-        raise UnsupportedError(
-            f"the compiler failed with {type(error).__name__}: {error}", hint="this is a bug in llmchip, please report it"
-        ) from error

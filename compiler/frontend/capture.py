@@ -145,16 +145,29 @@ def from_exported(program: ExportedProgram, positional: tuple[str, ...] = (), ch
     """
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        _without_metadata_checks(program.graph_module)
         program = program.run_decompositions({})
     changed = _changed(program, changing)
     weights, tensors = _weights(program)
     graph, users = _rebuild(program, {weight.placeholder for weight in weights})
     _mark_numbers(graph, weights, tensors)
-    gm = graph_module(graph, "Captured")
+    gm = graph_module(graph, "Captured", program.graph_module)
     inputs = tuple(_info(name, node.meta["val"]) for name, node in users.items())
     arguments = _arguments(program, inputs, positional)
     outputs, result = _results(program, gm)
     return Captured(gm, inputs, outputs, weights, tensors, arguments, result, changed)
+
+
+_METADATA = torch.ops.aten._assert_tensor_metadata.default
+
+
+def _without_metadata_checks(gm: fx.GraphModule) -> None:
+    """Types and sizes are fixed here. What export writes down of types inside an autocast region is what they were before the casts."""
+    for module in gm.modules():
+        if isinstance(module, fx.GraphModule):
+            for node in module.graph.find_nodes(op="call_function", target=_METADATA):
+                module.graph.erase_node(node)
+            module.recompile()
 
 
 _CHANGES = (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION)
@@ -196,13 +209,12 @@ def _rebuild(program: ExportedProgram, weights: set[str]) -> tuple[fx.Graph, dic
     holders = [node for node in program.graph.nodes if node.op == "placeholder"]
     users = [node for node in holders if node.name not in weights and isinstance(node.meta.get("val"), Tensor)]
     for node in (*users, *(node for node in holders if node.name in weights)):
-        check_tensor(f"input '{node.name}'", node.meta["val"])
         remap[node] = graph.node_copy(node)
         remap[node].meta["weight"] = node.name in weights
     for node in program.graph.nodes:
         if node.op == "output":
             graph.output(tuple(remap[leaf] for leaf in node.args[0] if isinstance(leaf, fx.Node)))
-        elif node.op != "placeholder":
+        elif node.op != "placeholder" and node.target is not _METADATA:
             remap[node] = graph.node_copy(node, lambda old: remap[old])
     for node in graph.nodes:
         annotate(node)

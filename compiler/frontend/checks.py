@@ -17,11 +17,20 @@ _ADVICE = {
 _BLOCK = 1 << 17  # elements
 
 
-def check_tensor(what: str, tensor: Tensor) -> None:
-    """Refuse layouts and types that the chip does not have; `what` names the tensor."""
+def check_layout(what: str, tensor: Tensor) -> None:
+    """Refuse tensors that are not plain memory of the host; `what` names the tensor."""
+    if tensor.device.type != "cpu":
+        raise UnsupportedError(f"{what} is on {tensor.device}", hint="the emulated chip takes CPU tensors: call .cpu()")
     if tensor.layout is not torch.strided:
         raise UnsupportedError(f"{what} is sparse ({tensor.layout})", hint="call .to_dense()")
-    if tensor.is_quantized or tensor.dtype not in SUPPORTED:
+    if tensor.is_quantized:
+        raise UnsupportedError(f"{what} is a quantized tensor of PyTorch", hint="use a float or integer type")
+
+
+def check_tensor(what: str, tensor: Tensor) -> None:
+    """Refuse layouts and types that the chip does not have; `what` names the tensor."""
+    check_layout(what, tensor)
+    if tensor.dtype not in SUPPORTED:
         name = str(tensor.dtype).removeprefix("torch.")
         raise UnsupportedError(f"{what} is {name}, which the chip does not have", hint=_ADVICE.get(tensor.dtype, "use a float or integer type"))
 

@@ -6,7 +6,7 @@ never constants: the same code runs again with other weights (CAPTURE.md says wh
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, fx
 
 from compiler.frontend.capture import Captured, Leaf, TensorInfo, Weight, export, from_exported
-from compiler.frontend.checks import check_tensor
 from compiler.frontend.torchao import FIELDS, check_quantized, is_quantized, quantized_linear
 from isa.errors import UnsupportedError
 
@@ -37,7 +36,7 @@ class DynamoCapture:
     `inputs` and `weights` are positions among the arguments of Dynamo's function: of `captured.inputs`, and of the
     first of `captured.weights`. The remaining weights are constants of the code, in `captured.tensors`. `changed` are arguments that
     the frame changes in place, each with the number of the result that is its new value; they count as inputs. With `places`, all
-    these positions are among `pick(arguments, places)` instead.
+    these positions are among `pick(arguments, places)` instead; `replay` is the frame called with these.
     """
 
     captured: Captured
@@ -45,6 +44,7 @@ class DynamoCapture:
     weights: tuple[int, ...]
     changed: tuple[tuple[int, int], ...] = ()
     places: tuple[Place, ...] = ()
+    replay: Callable[..., Any] = tuple
 
 
 def roles(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> tuple[Role, ...]:
@@ -89,14 +89,13 @@ def capture_dynamo(gm: fx.GraphModule, arguments: Sequence[Any], known: Sequence
     for role, example in zip(known, examples, strict=True):
         if is_quantized(example):
             check_quantized(role.name, example)
-        elif isinstance(example, Tensor):
-            check_tensor(f"{role.kind} '{role.name}'", example)
     places = _places(examples)
     flat = tuple(pick(examples, places))
     named = [replace(known[p], name=f"{known[p].name}.{field}") if field else known[p] for p, field in places]
-    exported = from_exported(export(_Replay(gm, places), flat), changing=True)
+    replay = _Replay(gm, places)
+    exported = from_exported(export(replay, flat), changing=True)
     found = _separate(exported, named, flat)
-    return replace(found, places=places if any(field for _, field in places) else ())
+    return replace(found, places=places if any(field for _, field in places) else (), replay=replay)
 
 
 def _places(examples: Sequence[Any]) -> tuple[Place, ...]:

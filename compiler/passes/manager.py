@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from compiler.passes.editor import is_static
 from compiler.source import UNKNOWN
-from isa.errors import CompileError, Error, UnsupportedError
+from isa.errors import Error, InternalError, UnsupportedError
 
 Legal = Callable[[fx.Node], str | None]  # why a node is not legal, or None
 
@@ -61,7 +61,7 @@ class PassManager:
             except Error:
                 raise
             except Exception as error:
-                raise CompileError(f"pass {index} '{step.name}' failed: {error}", hint="this is a bug in the compiler") from error
+                raise InternalError(f"pass {index} '{step.name}' failed: {error}") from error
             gm.recompile()  # marks the code as outdated; it is written when somebody calls the graph
             self.timings.append(Timing(step.name, time.perf_counter() - start, len(gm.graph.nodes)))
             self._show(index, step.name, gm)
@@ -88,7 +88,7 @@ def verify(gm: fx.GraphModule, legal: Legal | None = None) -> None:
             continue
         if not node.meta.keys() >= _ANNOTATIONS:
             missing = min(_ANNOTATIONS - node.meta.keys())
-            raise CompileError(f"node {node.name} has no '{missing}'", hint="this is a bug in the compiler")
+            raise InternalError(f"node {node.name} has no '{missing}'")
         if legal is not None and node.op == "call_function" and "depends" in node.meta and not is_static(node):
             reason = legal(node)
             if reason:

@@ -1,0 +1,283 @@
+"""A program that runs in eager PyTorch runs under torch.compile, and gives eager's results: values, types, strides, aliasing, effects."""
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.utils import _pytree as pytree
+from torch.utils.checkpoint import checkpoint
+
+import llmchip
+from isa.errors import Trap
+from runtime import fallback, part
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As users have it: what the chip cannot do falls back."""
+    monkeypatch.delenv(fallback.STRICT, raising=False)
+    torch._dynamo.reset()
+    fallback.forget()
+    yield
+    torch._dynamo.reset()
+
+
+def compiled(function: Any, **arguments: Any) -> Any:
+    return torch.compile(function, backend=llmchip.backend, **arguments)
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    leaves = [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+    return [leaf for leaf in leaves if leaf.layout is torch.strided and not leaf.is_quantized]
+
+
+def sharing(found: list[Tensor]) -> list[tuple[int, int]]:
+    """For each tensor the first one with the same memory, and its distance from that one's first element in bytes."""
+    places = [tensor.untyped_storage().data_ptr() for tensor in found]
+    first = [places.index(place) for place in places]
+    starts = [tensor.storage_offset() * tensor.element_size() for tensor in found]
+    return [(number, starts[own] - starts[number]) if found[own].numel() else (-1, 0) for own, number in enumerate(first)]
+
+
+def check_like_eager(function: Callable[..., Any], *args: Any, bound: float = 0.0) -> None:
+    """Results and arguments as after eager: structure, type, shape, strides, what shares memory with what, and elements."""
+    own, others = copy.deepcopy(args), copy.deepcopy(args)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        want, got = copy.deepcopy(function)(*own), compiled(copy.deepcopy(function))(*others)
+    assert pytree.tree_structure(want) == pytree.tree_structure(got)
+    left, right = tensors((others, got)), tensors((own, want))
+    for a, b in zip(left, right, strict=True):
+        assert (a.shape, a.dtype, a.stride(), a.requires_grad) == (b.shape, b.dtype, b.stride(), b.requires_grad)
+        if bound and a.is_floating_point():
+            assert (a - b).abs().max() <= bound * b.abs().max()
+        else:
+            assert torch.equal(a.nan_to_num(7.5), b.nan_to_num(7.5))
+    assert sharing(left) == sharing(right)
+    for a, b in zip(pytree.tree_leaves(got), pytree.tree_leaves(want), strict=True):
+        assert isinstance(a, Tensor) or a == b
+
+
+def _across_a_graph_break(x: Tensor) -> Tensor:
+    v = x[0]
+    torch._dynamo.graph_break()
+    v.add_(1)
+    return x * 2
+
+
+def _changed_through_a_view(x: Tensor) -> tuple[Tensor, Tensor]:
+    x[1:].mul_(3)
+    return x, x[0] + 1
+
+
+def _overlapping_windows(x: Tensor) -> Tensor:
+    return (x * 2).unfold(0, 2, 1)
+
+
+X = torch.arange(12.0).view(3, 4)
+VIEWS: dict[str, Callable[..., Any]] = {
+    "views of an argument": lambda x: (x.view(-1), x.view(-1)[1:3], x * 2),
+    "an argument itself": lambda x: (x, x.contiguous(), torch.nn.functional.dropout(x, 0.5, False), x + 1),
+    "nothing computed": lambda x: x.t(),
+    "views of a result": lambda x: (lambda y: (y[0], y, y.t()))(x * 2),
+    "views whose owner is not returned": lambda x: (lambda y: (y[0], y[1:]))(x * 2),
+    "the same twice": lambda x: (lambda y: (y, y, [y]))(x * 2),
+    "permuted": lambda x: (x.t() * 2, (x + 1).t(), (x * 3).t()[1:]),
+    "expanded": lambda x: ((x[:1] * 2).expand(5, 4), x[0].expand(3, 4)),
+    "every second column": lambda x: (x * 2)[:, ::2],
+    "overlapping windows": _overlapping_windows,
+    "bits as integers": lambda x: (x.view(torch.int32), x * 2),
+    "split and chunk": lambda x: (x * 2).split(2, 1) + tuple(x.chunk(3)),
+    "one element": lambda x: (x.sum() * 0, x[0, 0], (x * 2)[1, 1]),
+    "no tensor": lambda x: {"a": None, "b": (x.shape[0], 1.5), "c": x * 2},
+    "changed": lambda x: (x.add_(1), x * 2),
+    "changed through a view": _changed_through_a_view,
+    "a graph break": _across_a_graph_break,
+    "another layout of the argument": lambda x: x.t_() * 2,
+    "strides read by another operation": lambda x: torch.as_strided((x * 2).t().cumsum(0).cumsum(0) * 0 + (x * 2).t(), (2, 2), (1, 3)),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_results_share_memory_as_in_eager(name: str) -> None:
+    check_like_eager(VIEWS[name], X)
+
+
+REFUSED: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+    "float64": (lambda x: x * 2 + 1, (torch.ones(3, dtype=torch.float64),)),
+    "a float64 that only passes": (lambda x, y: (x, y * 2), (torch.ones(3, dtype=torch.float64), torch.ones(2))),
+    "float64 beside float32": (lambda x, y: (x.cumsum(0) * 2, y * 2), (torch.ones(3, dtype=torch.float64), torch.ones(2))),
+    "complex": (lambda x: x * 2, (torch.ones(3, dtype=torch.complex64),)),
+    "complex inside": (lambda x: torch.view_as_real(torch.view_as_complex(x * 2) * 1j), (torch.ones(3, 2),)),
+    "values beyond 32 bits": (lambda x: (x > 3, x // 2), (torch.tensor([2**40, 1]),)),
+    "sparse": (lambda x: x.to_dense() * 2, (torch.eye(3).to_sparse(),)),
+    "quantized": (lambda x: x.dequantize() * 2, (torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),)),
+    "a bound that is data": (lambda x, i: torch.narrow(x, 0, i, 2) * 2, (torch.arange(8.0), torch.tensor(1))),
+    "dropout that drops nothing": (lambda x: torch.nn.functional.dropout(x, 0.0, True) * 2, (torch.ones(3),)),
+    "a condition": (lambda x: torch.cond(x.sum() > 0, lambda x: x + 1, lambda x: x - 1, (x,)), (torch.ones(3),)),
+    "a checkpoint": (lambda x: checkpoint(torch.neg, x, use_reentrant=False), (torch.ones(3),)),
+    "a gradient inside": (lambda x: torch.func.grad(lambda x: (x * x).sum())(x) + 1, (torch.ones(3),)),
+    "vmap inside": (lambda x: torch.vmap(lambda x: (x * 2).cumsum(0))(x), (torch.ones(3, 4),)),
+    "an index outside on the chip, not in PyTorch": (lambda x, i: x[i] * 2, (torch.arange(8.0), torch.tensor([-1, 2]))),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_the_chip_has_not_runs_in_pytorch(name: str) -> None:
+    function, args = REFUSED[name]
+    check_like_eager(function, *args)
+
+
+def test_infinite_weights_are_no_broken_checkpoint() -> None:
+    class Masked(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mask", torch.full((4, 4), float("-inf")).triu(1))
+            self.bias = torch.nn.Parameter(torch.full((4,), float("-inf")))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cumsum((x + self.mask).clamp(min=-9) + self.bias.clamp(min=-5), 0)
+
+    check_like_eager(Masked().eval(), torch.randn(4, 4))
+
+
+def test_train_mode_is_pytorchs() -> None:
+    """Breaks when statistics are not counted, or random numbers are not eager's."""
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4), torch.nn.Dropout(0.5)).train()
+    program, eager, x = compiled(copy.deepcopy(model)), model, torch.randn(6, 4)
+    with pytest.warns(UserWarning, match="train mode"):
+        torch.manual_seed(0)
+        got = program(x)
+    torch.manual_seed(0)
+    assert torch.equal(got, eager(x))
+    got.sum().backward()
+    assert torch.equal(program.get_buffer("1.running_mean"), eager.get_buffer("1.running_mean"))
+
+
+def test_gradients_are_the_float_models() -> None:
+    model, x = torch.nn.Linear(4, 3).eval(), torch.randn(2, 4, requires_grad=True)
+    program = compiled(model)
+    with pytest.warns(UserWarning, match="no backward pass"):
+        program(x).square().sum().backward()
+    assert x.grad is not None and model.weight.grad is not None
+    got = x.grad.clone()
+    x.grad = None
+    model(x).square().sum().backward()
+    assert torch.allclose(got, x.grad, rtol=0.05, atol=0.05)
+
+
+def test_tangents_are_not_lost() -> None:
+    model, x, v = torch.nn.Linear(3, 3).eval(), torch.randn(2, 3), torch.randn(2, 3)
+    program = compiled(lambda x: torch.tanh(model(x)))
+    with forward_ad.dual_level(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        got = forward_ad.unpack_dual(program(forward_ad.make_dual(x, v))).tangent
+        want = forward_ad.unpack_dual(torch.tanh(model(forward_ad.make_dual(x, v)))).tangent
+    assert torch.equal(got, want)
+
+
+def test_assertions_hold() -> None:
+    def positive(x: Tensor) -> Tensor:
+        torch._assert_async((x > 0).all(), "it must be positive")  # what Dynamo makes of an assert
+        return x * 2
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = compiled(positive)
+        assert torch.equal(program(torch.ones(3)), torch.full((3,), 2.0))
+        with pytest.raises(RuntimeError, match="it must be positive"):
+            program(torch.tensor([1.0, -1.0, 1.0]))
+
+
+def test_autocast_inside_and_around() -> None:
+    linear, x = torch.nn.Linear(8, 8).eval(), torch.randn(3, 8)
+
+    def inside(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            y = linear(x)
+        return y.float() + x
+
+    def around(x: Tensor) -> Any:
+        with torch.autocast("cpu", torch.bfloat16):
+            return compiled(lambda x: (linear(x), torch.cumsum(linear(x), 0)))(x)
+
+    check_like_eager(inside, x, bound=0.05)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert [y.dtype for y in around(x)] == [y.dtype for y in (linear(x), torch.cumsum(linear(x), 0))]
+
+
+def _sorted(x: Tensor) -> Tensor:
+    return torch.sort(x * 2)[0] + 1
+
+
+def test_each_piece_is_told_once_at_the_users_line_and_recorded() -> None:
+    with torch.no_grad(), warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        program = compiled(_sorted)
+        program(torch.randn(4)), program(torch.randn(4))
+    assert len(said) == 1 and said[0].filename == __file__
+    assert "test_fallback.py" in str(said[0].message) and "aten.sort" in str(said[0].message)
+    [found] = llmchip.fallbacks()
+    assert found.operator == "aten.sort" and "torch.sort(x * 2)" in found.line and (found.count, found.fault) == (1, False)
+    assert found.reason in str(said[0].message)
+
+
+def test_faults_fall_back_and_name_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.compilation.finish", lambda *args: [][0])
+    with torch.no_grad(), pytest.warns(UserWarning, match="fault of llmchip, please report it with"):
+        assert torch.equal(compiled(lambda x: x * 2)(X), X * 2)
+    [found] = llmchip.fallbacks()
+    assert found.fault and "IndexError" in Path(found.report).read_text()
+    Path(found.report).unlink()
+
+
+def test_a_trap_costs_the_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    def trap(*args: Any) -> Any:
+        raise Trap("an illegal word", 3)
+
+    program = compiled(lambda x: x * 2)
+    with torch.no_grad():
+        program(X)
+        monkeypatch.setattr(part, "bind", trap)
+        with pytest.warns(UserWarning, match="an illegal word; this is a fault of llmchip"):
+            assert torch.equal(program(X), X * 2)
+        monkeypatch.undo()
+        assert torch.equal(program(X), X * 2)
+    Path(llmchip.fallbacks()[-1].report).unlink()
+
+
+def test_what_pytorch_refuses_too_is_pytorchs_error() -> None:
+    table = torch.nn.Embedding(4, 3).eval()
+    with torch.no_grad(), pytest.raises(IndexError):
+        compiled(table)(torch.tensor([9]))
+    assert not llmchip.fallbacks()
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_errors_instead_of_fallbacks(strict: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refusals are errors with fallback=False, and in a strict environment unless asked for; faults in both."""
+    if strict:
+        monkeypatch.setenv(fallback.STRICT, "1")
+    options = {} if strict else {"options": {"fallback": False}}
+    with torch.no_grad():
+        with pytest.raises(llmchip.UnsupportedError, match=r"aten\.sort"):
+            compiled(_sorted, **options)(torch.randn(4))
+        monkeypatch.setattr("runtime.compilation.finish", lambda *args: [][0])
+        with pytest.raises(llmchip.InternalError, match="IndexError"):
+            compiled(lambda x: x * 2, **options)(X)
+
+
+def test_a_weight_that_cannot_be_packed_costs_its_operation_only() -> None:
+    """Breaks when one bad weight sends a whole model to PyTorch, or ends it."""
+    first, second = torch.nn.Linear(4, 4).eval(), torch.nn.Linear(4, 4).eval()
+    second.weight.data[0, 0] = float("nan")
+    with torch.no_grad(), pytest.warns(UserWarning, match="NaN"):
+        got = compiled(torch.nn.Sequential(first, second))(torch.ones(2, 4))
+    assert got[:, 0].isnan().all() and not got[:, 1:].isnan().any()
+    assert len(llmchip.fallbacks()) == 1
