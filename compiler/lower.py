@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, fx
 
+from compiler import ops
 from compiler.frontend.capture import Captured, TensorInfo
 from compiler.frontend.checks import check_finite, check_tensor
 from compiler.layers import find_layers, reduced
-from compiler.module import copied
+from compiler.module import as_written, copied
 from compiler.options import TILE_PASSES, Options
 from compiler.packing import Store, in_parallel, pack
 from compiler.passes.activations import RecogniseActivations
@@ -55,14 +56,25 @@ class Lowered:
     def pack_into(self, store: Store, tensors: Mapping[str, Tensor] | None = None) -> None:
         """Give each constant, by its number, to `store`; from several threads."""
         tensors = self.captured.tensors if tensors is None else tensors
-        in_parallel(lambda name: check_finite(name, tensors[name]), [weight.name for weight in self.captured.weights if weight.kind == "param"])
+        quantized = _quantized(self.pack.graph)
+        items = [(w.name, number in quantized) for number, w in enumerate(self.captured.weights) if w.kind == "param"]
+        in_parallel(lambda item: check_finite(item[0], tensors[item[0]], item[1]), items)
         pack(self.pack.graph, [tensors[weight.name] for weight in self.captured.weights], store)
 
     def run(self, inputs: Sequence[Tensor], constants: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """What PyTorch computes of the frozen graph: the result that the emulator must equal."""
-        with torch.no_grad():
+        with as_written():
             result: tuple[Tensor, ...] = self.main(*inputs, *constants)
         return result
+
+
+def _quantized(graph: fx.Graph) -> set[int]:
+    """Which weights, by number, are quantized when they are packed."""
+    reaching: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        if node.target is ops.quantize_rows or any(user in reaching for user in node.users):
+            reaching.add(node)
+    return {number for number, node in enumerate(graph.find_nodes(op="placeholder")) if node in reaching}
 
 
 def pipeline(options: Options) -> list[Pass]:

@@ -1,11 +1,19 @@
 """Graph modules whose Python code is written when it is first needed: most graphs are only read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import fx
 from torch.fx._lazy_graph_module import _LazyGraphModule
+
+
+@contextmanager
+def as_written() -> Iterator[None]:
+    """PyTorch computes in here what a graph says: without gradients, and without the casts of the caller's autocast."""
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        yield
 
 
 def graph_module(graph: fx.Graph, name: str, root: torch.nn.Module | None = None) -> fx.GraphModule:

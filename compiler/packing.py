@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from compiler import ops
+from compiler.module import as_written
 
 BLOCK = 1 << 17  # elements: half a megabyte, long enough for another thread to run meanwhile
 MOST = 8  # threads
@@ -90,7 +91,7 @@ def _run(job: _Job, given: Mapping[fx.Node, Tensor], store: Store) -> None:
     def value(node: fx.Node) -> Any:
         return values[node] if node in values else given[node]
 
-    with torch.no_grad():  # of this thread
+    with as_written():  # in this thread
         for node in job.nodes:
             args, kwargs = fx.map_arg((node.args, node.kwargs), value)
             function: Any = _quantize_rows if node.target is ops.quantize_rows else node.target

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from compiler.frontend.capture import Captured
 from compiler.lower import Lowered, lower
+from compiler.module import as_written
 from compiler.options import Options
 from compiler.pipeline import Compiled, finish
 from isa.chip import Chip, load_chip
@@ -38,7 +39,8 @@ class Compilation:
     @cached_property
     def lowered(self) -> Lowered:
         start = time.perf_counter()
-        lowered = lower(self.captured, self.options)
+        with as_written():
+            lowered = lower(self.captured, self.options)
         self._passes["graph passes"] = time.perf_counter() - start
         self._spent += self._passes["graph passes"]
         return lowered

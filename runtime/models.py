@@ -256,13 +256,14 @@ def _token_example(model: "nn.Module", config: Any, recipe: Recipe) -> "dict[str
 def _build_exported(recipe: Recipe, example: "dict[str, Tensor] | None", texts: bool) -> Built:
     import torch
 
+    from compiler.frontend.capture import positional_names
+
     try:
         program = torch.export.load(recipe.argument)
     except Exception as error:  # whatever a foreign file makes the loader raise
         raise ModelError(f"cannot load the exported program: {_first_line(error)}", recipe.argument, "write it with torch.export.save") from error
     args, kwargs = program.example_inputs or ((), {})
-    names = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"]
-    own = dict(zip(names, args, strict=False)) | dict(kwargs)
+    own = dict(zip(positional_names(program), args, strict=False)) | dict(kwargs)
     return Built(program, example or own, replace(recipe, task="model"))
 
 

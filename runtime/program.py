@@ -15,14 +15,17 @@ from torch.utils import _pytree as pytree
 from compiler.expand import expand_reference
 from compiler.frontend.capture import Captured, capture, from_exported
 from compiler.lower import Lowered
+from compiler.module import as_written
 from compiler.options import Options
 from compiler.pipeline import Compiled
 from isa.chip import Chip, load_chip
 from isa.disasm import disassemble
-from isa.errors import CompileError, InputError
-from isa.image import Image, write_image
+from isa.errors import CompileError, Error, InputError
+from isa.image import Image, image_bytes, read_image, write_image
 from runtime.compilation import Compilation
 from runtime.executable import Executable
+from runtime.fallback import as_error
+from runtime.stored import Stored
 from runtime.tensors import bind, to_tensor
 from runtime.threads import alone
 from runtime.verify import Verification, verify_image
@@ -76,6 +79,18 @@ class Program:
         arrays = bind(self.image.entry().inputs, self.captured.flatten(args, kwargs))
         return verify_image(self.image, self._compilation, arrays, self._float_outputs(args, kwargs))
 
+    def __copy__(self) -> "Program":
+        return self.__deepcopy__({})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Program":
+        """A program that can run beside this one. What both only read (graph, weights, image) is shared."""
+        twin = Program.__new__(Program)
+        twin.__dict__.update({name: value for name, value in self.__dict__.items() if name != "executable"})
+        return twin
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (Stored.of(self.captured), self.options, self.chip, self._model, image_bytes(self.image))
+
     def disassemble(self) -> str:
         """Assembly, with the user's source lines as comments. Data sections of 4 KiB or more are left out."""
         return disassemble(self.image)[0]
@@ -89,7 +104,7 @@ class Program:
         if self._model is None:
             return None
         try:
-            with torch.no_grad():
+            with as_written():
                 return [leaf for leaf in pytree.tree_leaves(self._model(*args, **kwargs)) if isinstance(leaf, Tensor)]
         except (IndexError, RuntimeError) as error:
             raise InputError(f"the model itself refuses these inputs: {error}", hint="a token id outside the vocabulary, for example") from error
@@ -105,6 +120,13 @@ class Program:
         return f"Program({inputs} -> {outputs}, chip {self.chip.name})"
 
 
+def _restored(stored: Stored, options: Options, chip: Chip, model: Any, image: bytes) -> Program:
+    """A program that was pickled."""
+    program = Program(stored.captured(), options, chip, model)
+    program.__dict__["image"] = read_image(image, "the pickled program")
+    return program
+
+
 class Reference:
     """The lowered graph with every chip operator expanded, called like the model and run eagerly.
 
@@ -113,7 +135,8 @@ class Reference:
 
     def __init__(self, lowered: Lowered) -> None:
         self._captured = lowered.captured
-        self.graph_module = expand_reference(lowered.main)
+        with as_written():
+            self.graph_module = expand_reference(lowered.main)
         self.constants = lowered.pack_weights()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -121,7 +144,7 @@ class Reference:
         for info, tensor in zip(self._captured.inputs, inputs, strict=True):
             if tuple(tensor.shape) != info.shape:
                 raise InputError(f"input '{info.name}' has shape {list(tensor.shape)}, the program was compiled for {list(info.shape)}")
-        with torch.no_grad():
+        with as_written():
             return self._captured.unflatten(self.graph_module(*inputs, *self.constants))
 
     def __getattr__(self, name: str) -> Any:
@@ -136,10 +159,16 @@ def compile_model(
     """See runtime.api.compile."""
     selected = load_chip(chip)
     named = {**options, "chip": chip if isinstance(chip, str) else selected.name}
-    with alone():
-        captured = _capture(model, example_inputs)
-        program = Program(captured, Options.from_strings(named), selected, None if isinstance(model, ExportedProgram) else model)
-        program.image  # noqa: B018 - packed now, with the weights as they are now
+    settings = Options.from_strings(named)
+    try:
+        with alone():
+            captured = _capture(model, example_inputs)
+            program = Program(captured, settings, selected, None if isinstance(model, ExportedProgram) else model)
+            program.image  # noqa: B018 - packed now, with the weights as they are now
+    except Error:
+        raise
+    except Exception as error:  # whatever it is, the user gets one line, and the traceback behind it
+        raise as_error(error) from error
     return program
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, fx
+
+from compiler.module import as_written
 
 
 class LazyReference:
@@ -39,7 +40,7 @@ class LazyReference:
         node = next(self._pending, None)
         assert node is not None, "every wanted value is a node of the graph, and is asked for before it is released"
         interpreter = self._interpreter
-        with torch.no_grad():
+        with as_written():
             result = interpreter.run_node(node)
         if node.op == "output":
             self._result = tuple(result)

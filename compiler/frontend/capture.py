@@ -4,14 +4,18 @@ The graph's placeholders are the user's tensors, then the weights (parameters, b
 `run_decompositions({})` only removes mutation: linear, attention, layer_norm, gelu and softmax stay whole.
 """
 
+import copy
 import inspect
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
@@ -55,7 +59,7 @@ class Captured:
     `gm` has the user's tensors as placeholders (in the order of `inputs`), then the weights (in the order of `weights`).
     `arguments` maps each argument's name to its value, a pytree with a `Leaf` for every tensor; `result` is the
     model's result with a `Leaf` for every tensor. `changed` names placeholders that the model changes in place, with the number of
-    the output that is their new value.
+    the output that is their new value. `signature` is forward's, where it is known: the program is called as the model is.
     """
 
     gm: fx.GraphModule
@@ -66,24 +70,69 @@ class Captured:
     arguments: Mapping[str, Any]
     result: Any
     changed: tuple[tuple[str, int], ...] = ()
+    signature: inspect.Signature | None = None
 
     def flatten(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> tuple[Tensor, ...]:
-        """The caller's arguments, passed by position or by name, as the graph's inputs."""
-        names = list(self.arguments)
-        if len(args) > len(names):
-            raise InputError(f"{len(args)} positional arguments for {len(names)} inputs", hint=f"the inputs are {', '.join(names)}")
-        given = {**dict(zip(names, args, strict=False)), **(kwargs or {})}
+        """The caller's arguments, passed by position or by name as to the model itself, as the graph's inputs."""
+        given = self._named(args, kwargs or {})
         tensors: dict[int, Tensor] = {}
         for name, template in self.arguments.items():
-            _bind(name, template, given.pop(name, template), tensors)
+            _bind(name, template, given.pop(name) if name in given else self._left_out(name, template), tensors)
         for name, value in given.items():
-            if value is not None:
-                raise InputError(f"unknown input '{name}'", hint=f"the model was compiled with {', '.join(names)}")
+            default = self._default(name)
+            if not (value is None or value is default or (type(value) is type(default) and not isinstance(value, Tensor) and value == default)):
+                raise InputError(f"unknown input '{name}'", hint=f"the model was compiled with {', '.join(self.arguments)}")
         return tuple(tensors[index] for index in range(len(self.inputs)))
+
+    def _named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The caller's arguments by name, as forward would bind them."""
+        if self.signature is None:
+            names = list(self.arguments)
+            if len(args) > len(names):
+                raise InputError(f"{len(args)} positional arguments for {len(names)} inputs", hint=f"the inputs are {', '.join(names)}")
+            _once(names[: len(args)], kwargs)
+            return {**dict(zip(names, args, strict=False)), **kwargs}
+        kinds = [p.kind for p in self.signature.parameters.values()]
+        taken = {n: v for n, v in kwargs.items() if n in self.signature.parameters or inspect.Parameter.VAR_KEYWORD in kinds}
+        by_position = [n for n, p in self.signature.parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        _once(by_position[: len(args)], kwargs)
+        try:
+            bound = named_arguments(self.signature.bind_partial(*args, **taken))
+        except TypeError as error:
+            raise InputError(str(error), hint=f"forward takes {', '.join(self.signature.parameters)}") from None
+        return {**bound, **{name: value for name, value in kwargs.items() if name not in taken}}
+
+    def _default(self, name: str) -> Any:
+        """What forward takes for an argument that is left out; `empty` if it must be given."""
+        parameter = self.signature.parameters.get(name) if self.signature else None
+        return inspect.Parameter.empty if parameter is None else parameter.default
+
+    def _left_out(self, name: str, template: Any) -> Any:
+        parameter = self.signature.parameters.get(name) if self.signature else None
+        if parameter is None or parameter.kind is parameter.VAR_POSITIONAL:
+            return template  # a tensor in it is missing; any other value is what the model was compiled with
+        if any(isinstance(leaf, Leaf) for leaf in pytree.tree_leaves(template)) or parameter.default is parameter.empty:
+            raise InputError(f"input '{name}' is missing", hint=f"the model was compiled with {', '.join(self.arguments)}")
+        return parameter.default
 
     def unflatten(self, outputs: Sequence[Any]) -> Any:
         """The graph's outputs in the structure that the model returns."""
         return pytree.tree_map(lambda leaf: outputs[leaf.index] if isinstance(leaf, Leaf) else leaf, self.result)
+
+
+def named_arguments(bound: inspect.BoundArguments) -> dict[str, Any]:
+    """Bound arguments by name, those that a ** parameter collects among the others."""
+    named: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        collects = bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
+        named.update(value if collects else {name: value})
+    return named
+
+
+def _once(positional: Sequence[str], kwargs: Mapping[str, Any]) -> None:
+    for name in positional:
+        if name in kwargs:
+            raise InputError(f"input '{name}' is given twice, by position and by name")
 
 
 def _bind(name: str, template: Any, value: Any, tensors: dict[int, Tensor]) -> None:
@@ -94,17 +143,21 @@ def _bind(name: str, template: Any, value: Any, tensors: dict[int, Tensor]) -> N
         raise InputError(f"input '{name}' has another structure than the model was compiled with")
     for want, got in zip(expected, leaves, strict=True):
         if not isinstance(want, Leaf):
-            if want is not got and want != got:
-                raise InputError(f"input '{name}' is {got!r}, the model was compiled with {want!r}")
+            if want is not got and (isinstance(got, Tensor) or want != got):
+                raise InputError(f"input '{name}' is {_shown(got)}, the model was compiled with {want!r}")
         elif isinstance(got, Tensor):
             tensors[want.index] = got
         else:
             raise InputError(f"input '{name}' is missing" if isinstance(got, Leaf) else f"input '{name}' is not a tensor")
 
 
+def _shown(value: Any) -> str:
+    return "a tensor" if isinstance(value, Tensor) else repr(value)
+
+
 def capture(module: torch.nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Captured:
     """Export `module` with these example inputs."""
-    if module.training:
+    if module.training and not _exported(module):
         raise CompileError("the model is in train mode", type(module).__name__, "call model.eval() first")
     for leaf in pytree.tree_leaves((args, dict(kwargs or {}))):
         if isinstance(leaf, Tensor):
@@ -112,8 +165,50 @@ def capture(module: torch.nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping
     module = adopt(module)
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         check_tensor(f"weight '{name}'", tensor)
-    accepted = [p.name for p in inspect.signature(module.forward).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    return from_exported(export(module, args, kwargs), tuple(accepted[: len(args)]))
+    signature = _plain(inspect.signature(module.forward))
+    with _left_as_it_was(module):
+        exported = export(module, args, kwargs)
+    return from_exported(exported, signature)
+
+
+def _plain(signature: inspect.Signature) -> inspect.Signature:
+    """Names, kinds and defaults: annotations may be anything, and need not pickle."""
+    parameters = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
+    return inspect.Signature(parameters)
+
+
+def _exported(module: torch.nn.Module) -> bool:
+    """Whether this is `ExportedProgram.module()`: its mode was decided when it was exported, and its flag says nothing."""
+    return isinstance(module, fx.GraphModule) and any(type(child).__name__ == "GuardsFn" for child in module.children())
+
+
+@contextmanager
+def _left_as_it_was(module: torch.nn.Module) -> Iterator[None]:
+    """Attributes that forward sets (`self.last = y`) are fake tensors after a trace: these get back what they had."""
+    before = [(m.__dict__, dict(m.__dict__), {n: copy.copy(v) for n, v in m.__dict__.items() if type(v) in (dict, list)}) for m in module.modules()]
+    try:
+        yield
+    finally:
+        for attributes, old, contents in before:
+            for name in [name for name, value in attributes.items() if _holds_fakes(value)]:
+                if name not in old:
+                    del attributes[name]
+                else:
+                    attributes[name] = old[name]
+                    _refill(old[name], contents.get(name))
+
+
+def _holds_fakes(value: Any) -> bool:
+    return any(isinstance(leaf, FakeTensor) for leaf in pytree.tree_leaves(value))
+
+
+def _refill(container: Any, content: Any) -> None:
+    """What a list or dictionary held before it was added to."""
+    if isinstance(content, list):
+        container[:] = content
+    elif isinstance(content, dict):
+        container.clear()
+        container.update(content)
 
 
 def export(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> ExportedProgram:
@@ -138,14 +233,14 @@ def _check_positions(module: torch.nn.Module, given: Any, error: Exception) -> N
         raise InputError(what, type(module).__name__, f"give at most {limit} tokens") from error
 
 
-def from_exported(program: ExportedProgram, positional: tuple[str, ...] = (), changing: bool = False) -> Captured:
-    """The captured form of an exported program (a .pt2 file, for example); `positional` names positional arguments.
+def from_exported(program: ExportedProgram, signature: inspect.Signature | None = None, changing: bool = False) -> Captured:
+    """The captured form of an exported program (a .pt2 file, for example); `signature` is the model's own.
 
     Only with `changing` may it change its inputs: the caller then sees to it that they get their new values.
     """
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        _without_metadata_checks(program.graph_module)
+        _settle_checks(program.graph_module)
         program = program.run_decompositions({})
     changed = _changed(program, changing)
     weights, tensors = _weights(program)
@@ -153,24 +248,27 @@ def from_exported(program: ExportedProgram, positional: tuple[str, ...] = (), ch
     _mark_numbers(graph, weights, tensors)
     gm = graph_module(graph, "Captured", program.graph_module)
     inputs = tuple(_info(name, node.meta["val"]) for name, node in users.items())
-    arguments = _arguments(program, inputs, positional)
+    arguments, signature = _arguments(program, inputs, signature)
     outputs, result = _results(program, gm)
-    return Captured(gm, inputs, outputs, weights, tensors, arguments, result, changed)
+    return Captured(gm, inputs, outputs, weights, tensors, arguments, result, changed, signature)
 
 
 _METADATA = torch.ops.aten._assert_tensor_metadata.default
 
 
-def _without_metadata_checks(gm: fx.GraphModule) -> None:
-    """Types and sizes are fixed here. What export writes down of types inside an autocast region is what they were before the casts."""
+def _settle_checks(gm: fx.GraphModule) -> None:
+    """Drop checks of types and sizes, which are fixed here (what export writes down of types in an autocast region is what they were
+    before the casts); and keep a bare assertion, which PyTorch would drop, by giving it the message that it has in eager mode."""
     for module in gm.modules():
         if isinstance(module, fx.GraphModule):
             for node in module.graph.find_nodes(op="call_function", target=_METADATA):
                 module.graph.erase_node(node)
+            for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten._assert_async.default):
+                node.target, node.args = torch.ops.aten._assert_async.msg, (node.args[0], "Expected Tensor with single nonzero value, but got zero")
             module.recompile()
 
 
-_CHANGES = (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION)
+_CHANGES = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION, OutputKind.USER_INPUT_MUTATION)
 
 
 def _changed(program: ExportedProgram, changing: bool) -> tuple[tuple[str, int], ...]:
@@ -182,6 +280,8 @@ def _changed(program: ExportedProgram, changing: bool) -> tuple[tuple[str, int],
             if not changing or spec.kind is not OutputKind.USER_INPUT_MUTATION:
                 raise UnsupportedError(f"the model changes '{spec.target}' in place", hint="state on the device is not supported yet")
             found.append((str(spec.target), number))
+        elif spec.kind is not OutputKind.USER_OUTPUT:
+            raise UnsupportedError(f"the model gives a result of kind {spec.kind.name}", str(spec.target or ""))
     return tuple(found)
 
 
@@ -242,20 +342,39 @@ def _info(name: str, value: Tensor) -> TensorInfo:
     return TensorInfo(name, tuple(value.shape), value.dtype)
 
 
-def _arguments(program: ExportedProgram, inputs: Sequence[TensorInfo], positional: tuple[str, ...]) -> dict[str, Any]:
-    """Each argument of the model by name, as a pytree with `Leaf`s."""
+def _arguments(
+    program: ExportedProgram, inputs: Sequence[TensorInfo], signature: inspect.Signature | None
+) -> tuple[dict[str, Any], inspect.Signature | None]:
+    """Each argument of the model by name, as a pytree with `Leaf`s; and the signature that binds them."""
     index = {info.name: number for number, info in enumerate(inputs)}
-    names, leaves = [], []
+    leaves = []
     for spec in program.graph_signature.input_specs:
         if spec.kind is InputKind.USER_INPUT:
-            names.append(spec.arg.name)
             leaves.append(Leaf(index[spec.arg.name]) if spec.arg.name in index else getattr(spec.arg, "value", None))
     args, kwargs = pytree.tree_unflatten(leaves, program.call_spec.in_spec)
-    arguments: dict[str, Any] = {}
-    for number, value in enumerate(args):
-        named = inputs[value.index].name if isinstance(value, Leaf) else f"arg{number}"
-        arguments[positional[number] if number < len(positional) else named] = value
-    return {**arguments, **kwargs}
+    signature = signature or call_signature(program)
+    if signature is not None:
+        return named_arguments(signature.bind(*args, **kwargs)), signature
+    return {**dict(zip(positional_names(program), args, strict=True)), **kwargs}, None
+
+
+def positional_names(program: ExportedProgram) -> list[str]:
+    """Names of an exported program's positional arguments: the input's own, `arg0` for one that holds several."""
+    names = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
+    args, _ = pytree.tree_unflatten(names, program.call_spec.in_spec)
+    return [value if isinstance(value, str) else f"arg{number}" for number, value in enumerate(args)]
+
+
+def call_signature(program: ExportedProgram) -> inspect.Signature | None:
+    """How an exported program is called, if its arguments have names that Python can write."""
+    _, kwargs = pytree.tree_unflatten([None] * program.call_spec.in_spec.num_leaves, program.call_spec.in_spec)
+    kind = inspect.Parameter
+    try:
+        return inspect.Signature(
+            [*(kind(name, kind.POSITIONAL_OR_KEYWORD) for name in positional_names(program)), *(kind(name, kind.KEYWORD_ONLY) for name in kwargs)]
+        )
+    except ValueError:
+        return None
 
 
 def _results(program: ExportedProgram, gm: fx.GraphModule) -> tuple[tuple[TensorInfo, ...], Any]:
@@ -270,7 +389,10 @@ def _results(program: ExportedProgram, gm: fx.GraphModule) -> tuple[tuple[Tensor
             leaves.append(spec.arg.value if constant else Leaf(count))
         count += not constant
     result = pytree.tree_unflatten(leaves, program.call_spec.out_spec)
-    named = {leaf.index: _output_name(path) for path, leaf in pytree.tree_flatten_with_path(result)[0] if isinstance(leaf, Leaf)}
+    named: dict[int, str] = {}
+    for path, leaf in pytree.tree_flatten_with_path(result)[0]:
+        if isinstance(leaf, Leaf):
+            named[leaf.index] = _unused(_output_name(path), named.values())
     return tuple(_info(named.get(number, f"changed{number}"), value) for number, value in enumerate(values)), result
 
 
@@ -279,4 +401,13 @@ def _output_name(path: tuple[Any, ...]) -> str:
     parts = [str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path]
     if not parts:
         return "output"
-    return ("output" if parts[0].isdigit() else "") + "_".join(parts)
+    return ("output" if parts[0].isdigit() else "") + (re.sub(r"\W", "_", "_".join(parts), flags=re.ASCII) or "output")
+
+
+def _unused(name: str, taken: Collection[str]) -> str:
+    """`name`, or with a number where two results would have the same one: {"a_b": x, "a": {"b": y}}."""
+    count, found = 1, name
+    while found in taken:
+        count += 1
+        found = f"{name}_{count}"
+    return found

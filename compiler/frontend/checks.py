@@ -35,13 +35,17 @@ def check_tensor(what: str, tensor: Tensor) -> None:
         raise UnsupportedError(f"{what} is {name}, which the chip does not have", hint=_ADVICE.get(tensor.dtype, "use a float or integer type"))
 
 
-def check_finite(name: str, tensor: Tensor) -> None:
-    """Refuse a weight that holds NaN or Inf: one such value would poison every result."""
+def check_finite(name: str, tensor: Tensor, quantized: bool) -> None:
+    """Refuse a weight that holds NaN, which only a broken checkpoint does, or, if it is to be quantized, Inf: its row would have no scale.
+
+    An infinite weight that is not quantized (a mask) is as good as any other number.
+    """
     if not tensor.is_floating_point() or tensor.numel() == 0:
         return
     flat = tensor.detach().reshape(-1)
     parts = (flat[first : first + _BLOCK] for first in range(0, flat.numel(), _BLOCK))  # see compiler.packing
     extremes = [extreme for part in parts for extreme in torch.aminmax(part)]  # one pass, and NaN comes through both
-    if not bool(torch.isfinite(torch.stack(extremes)).all()):
-        bad = int((~torch.isfinite(tensor)).sum())
+    found = torch.stack(extremes)
+    if bool(found.isnan().any()) or (quantized and not bool(torch.isfinite(found).all())):
+        bad = int((~torch.isfinite(tensor)).sum()) if quantized else int(tensor.isnan().sum())
         raise CompileError(f"weight '{name}' holds {bad} values that are NaN or infinite", hint="repair the checkpoint")

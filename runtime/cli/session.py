@@ -44,9 +44,15 @@ class Session:
         import torch
         from torch.utils import _pytree as pytree
 
-        model: Any = self.built.model if isinstance(self.built.model, torch.nn.Module) else self.built.model.module()
+        exported = not isinstance(self.built.model, torch.nn.Module)
+        built: Any = self.built.model
+        model: Any = built.module() if exported else built
+        args, kwargs = (), self.inputs
+        if exported and self.captured.signature is not None:  # positional arguments of an exported program have no other way in
+            bound = self.captured.signature.bind(**self.inputs)
+            args, kwargs = bound.args, bound.kwargs
         with torch.no_grad():
-            return [leaf for leaf in pytree.tree_leaves(model(**self.inputs)) if isinstance(leaf, torch.Tensor)]
+            return [leaf for leaf in pytree.tree_leaves(model(*args, **kwargs)) if isinstance(leaf, torch.Tensor)]
 
     @cached_property
     def compilation(self) -> "Compilation":
