@@ -133,7 +133,6 @@ def _counting() -> nn.Module:
         (nn.Embedding(10, 4, max_norm=0.5).eval(), torch.tensor([1, 2]), "changes 'weight' in place"),
         (_counting(), torch.ones(3), "changes 'calls' in place"),
         (Made(lambda x: x * 2).eval(), torch.ones(3, dtype=torch.float64), "float64"),
-        (Made(lambda x: torch.cond(x.sum() > 0, lambda x: x + 1, lambda x: x - 1, (x,))).eval(), torch.ones(3), "holds graphs of its own"),
         (Made(lambda x: (torch._assert_async((x > 0).all()), x * 2)[1]).eval(), torch.ones(3), "checks a value while the model runs"),
         (Made(lambda x: x[: int(x[0])] * 2).eval(), torch.ones(3), "depends on data|cannot capture"),
         (Made(lambda x: x.nonzero()).eval(), torch.ones(3), "not fixed|depends on data"),
