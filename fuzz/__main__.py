@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from fuzz.harness import CASE_SECONDS, MEMORY, ROOT
+from fuzz.harness import MEMORY, ROOT
 
 STARTUP = 60  # seconds
+STUCK = 600  # seconds without a new case, also on a busy machine: the child counts its own processor time
 SECONDS = "LLMCHIP_FUZZ_SECONDS"
 NAMES = ("images", "assembly", "programs", "chips", "commands")  # by default
 MORE = ("graphs",)  # on request
@@ -63,8 +64,7 @@ def _watch(name: str, given: argparse.Namespace) -> dict[str, Any]:
         deadline = time.monotonic() + given.seconds + STARTUP
         while child.poll() is None:
             time.sleep(0.2)
-            stuck = current.exists() and time.time() - current.stat().st_mtime > 3 * CASE_SECONDS + STARTUP
-            if stuck or time.monotonic() > deadline + 10 * CASE_SECONDS:
+            if _age(current) > STUCK or time.monotonic() > deadline + STUCK:
                 child.kill()
                 problem = "stuck beyond the reach of a signal"
                 child.wait()
@@ -82,6 +82,14 @@ def _watch(name: str, given: argparse.Namespace) -> dict[str, Any]:
             report = {"fuzzer": name, "cases": 0, "accepted": 0, "refused": 0, "peak_mib": 0, "slowest": 0, "reasons": {}, "findings": [finding]}
     _say(report)
     return report
+
+
+def _age(current: Path) -> float:
+    """Seconds since the child began its case."""
+    try:
+        return time.time() - current.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _say(report: dict[str, Any]) -> None:

@@ -122,7 +122,7 @@ def run_child(fuzzer: Fuzzer, seed: int, seconds: float, folder: Path, cases: in
             report.accepted += problem is None
             report.refused += problem is not None
         else:
-            _record(report, fuzzer, data, problem, folder)
+            _record(report, fuzzer, data, problem, folder, current)
     current.unlink(missing_ok=True)
     report.peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     return report
@@ -169,12 +169,12 @@ def explain(fuzzer: Fuzzer, data: bytes) -> str:
     return "accepted"
 
 
-def _record(report: Report, fuzzer: Fuzzer, data: bytes, problem: str, folder: Path) -> None:
+def _record(report: Report, fuzzer: Fuzzer, data: bytes, problem: str, folder: Path, current: Path) -> None:
     known = next((f for f in report.findings if f.kind == problem), None)
     if known is not None:
         known.times += 1
         return
-    small = shrink(fuzzer, data, problem)
+    small = shrink(fuzzer, data, problem, current.write_bytes)
     stem = f"{fuzzer.name}-{hashlib.sha256(problem.encode()).hexdigest()[:8]}"
     (folder / f"{stem}.bin").write_bytes(small)
     said = explain(fuzzer, small)
@@ -182,9 +182,14 @@ def _record(report: Report, fuzzer: Fuzzer, data: bytes, problem: str, folder: P
     report.findings.append(Finding(problem, said.strip().splitlines()[-1][:300], f"{report.seed}/{report.cases}", str(folder / f"{stem}.bin")))
 
 
-def shrink(fuzzer: Fuzzer, data: bytes, problem: str) -> bytes:
-    """A smaller case in which the same thing goes wrong."""
-    return fuzzer.smaller(data, lambda smaller: outcome(fuzzer, smaller) == problem, fuzzer.shrink_seconds or SHRINK_SECONDS)
+def shrink(fuzzer: Fuzzer, data: bytes, problem: str, tell: Callable[[bytes], object] = lambda _: None) -> bytes:
+    """A smaller case in which the same thing goes wrong. `tell` hears of every case that is tried."""
+
+    def fails(smaller: bytes) -> bool:
+        tell(smaller)
+        return outcome(fuzzer, smaller) == problem
+
+    return fuzzer.smaller(data, fails, fuzzer.shrink_seconds or SHRINK_SECONDS)
 
 
 @contextmanager
