@@ -4,14 +4,14 @@
 
 Each engine must at least do its share: the MXU pass every row of every GEMM through every tile of weights, VEC and ACT stream over the
 elements they alone can process, DRAM deliver each byte once. The largest share is the limit; a perfect schedule hides all others.
-Nothing here looks at a program. Where the instruction set leaves a choice the cheapest is taken: a reduction rides on the word that
+Nothing here looks at a program. What a memory too small for a product must read again is counted, see `reread_bytes`. Where the instruction set leaves a choice the cheapest is taken: a reduction rides on the word that
 produces its operand, an addition on the word that produces or consumes it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil, prod
+from math import ceil, isqrt, prod
 
 from torch import fx
 
@@ -83,10 +83,28 @@ def limit(operations: Iterable[Operation], chip: Chip) -> Limit:
     for op in operations:
         if op.gemm is not None:
             mxu += matmul_passes(op.gemm.b, op.gemm.k, op.gemm.n, chip.mxu) * op.gemm.m
+            count += reread_bytes(op.gemm, chip.sram.bytes + chip.acc.bytes)
         vec += _cycles(op.vec, chip.vec.lanes)
         act += _cycles(op.act, chip.act.lanes)
         count += op.dram_bytes
     return Limit({"mxu": mxu, "vec": ceil(vec), "act": ceil(act), "dram": ceil_div(count * chip.clock_hz, chip.dram.bytes_per_second)})
+
+
+def reread_bytes(gemm: Gemm, memory: int) -> int:
+    """Bytes that a product must move beyond one look at its weights, if `memory` bytes are all there is on chip and it is finished before the next begins.
+
+    After Hong & Kung (1981) and Irony, Toledo & Tiskin (2004). Cut the run into phases that move as many bytes as memory has. A phase sees at
+    most T = 2 * memory bytes of operands. A sum that it touches
+    - lives on at its beginning or end, or comes in or goes out: at most T / 2 of them, 4 bytes each. By Loomis and Whitney
+      sqrt(A * B * sums) products add to these; A + B <= T, so at most T * sqrt(T / 8);
+    - or begins and ends inside. Then all of its row and its column is there: (rows + columns) * k <= T, so at most T * T / 4k products.
+    Every phase but the last moves `memory` bytes. With several planes (attention) operands need never have been in DRAM: nothing is counted.
+    """
+    if gemm.b > 1:
+        return 0
+    seen = 2 * memory
+    products = seen * isqrt(seen // 8 + 1) + seen * seen // (4 * gemm.k) + 1 if gemm.k else 1
+    return max((ceil_div(gemm.macs, products) - 1) * memory - gemm.n * gemm.k, 0)
 
 
 def _cycles(stream: Stream | None, lanes: int) -> Fraction:

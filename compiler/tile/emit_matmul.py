@@ -3,7 +3,7 @@
     for each tile of n:  ldw w;  mm acc = a · wᵀ;  vaff y = ((acc * row) * col) + bias (+ residual)
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -12,9 +12,10 @@ from torch import fx
 from compiler.tile.emitter import Emitter, Tile, columns
 from compiler.tile.graph import dtype, op_name, shape
 from compiler.tile.ir import Ref
-from compiler.tile.layout import Layout, coalesce
+from compiler.tile.layout import Layout, Range, coalesce
 from isa.spec import TAP, VOP, Dtype, Space
 
+TURNS = 4  # accumulators in turn: with words of a tile of the array, long enough for one to leave it
 _ROUND = {Dtype.F32: 0, Dtype.BF16: 1, Dtype.F16: 2}
 
 
@@ -34,10 +35,7 @@ def _integers(e: Emitter, node: fx.Node) -> None:
     weights = e.batched(b_node, 0 if len(shape(b_node)) == 2 else len(shape(node)) - 2)
     sizes, out = e.block_shape(node), e.result(node)
     start = out.logical.offset % shape(node)[-1] if e.cut.groups > 1 else 0
-    step = min(e.cut.n, sizes[-1])
-    for low in range(0, sizes[-1], step):
-        high = min(low + step, sizes[-1])
-        acc = _accumulate(e, node, a, b_node, weights, transposed, (*sizes[:-1], high - low), start + low, start + high)
+    for (low, high), acc in _products(e, node, a, b_node, weights, transposed, sizes, start):
         e.word("vop", node, acc.shape, {"d": out.columns(low, high)}, {"a": acc}, {"f": VOP.index("mov")})
     e.finish(node)
 
@@ -90,11 +88,8 @@ def emit(e: Emitter, node: fx.Node, target: fx.Node, residual: Layout | None) ->
     sizes = e.block_shape(node)
     out, n = e.result(target), sizes[-1]
     start = out.logical.offset % shape(node)[-1] if e.cut.groups > 1 else 0  # of this group's columns among those of the weights
-    step = min(e.cut.n, n)
-    tap = _row_max(e, node, target, sizes) if step >= n else None
-    for low in range(0, n, step):
-        high = min(low + step, n)
-        acc = _accumulate(e, product_node, a, b_node, weights, transposed, (*sizes[:-1], high - low), start + low, start + high)
+    tap = _row_max(e, node, target, sizes) if e.cut.n >= n else None
+    for (low, high), acc in _products(e, product_node, a, b_node, weights, transposed, sizes, start):
         ins = {"a": acc, "rs": row, "cs": _part(col, low, high), "bi": _part(bias, low, high), "res": _part(residual, low, high)}
         attrs = {"rnd": _ROUND[dtype(node)]}
         outs: dict[str, Tile | Layout] = {"d": out.columns(low, high)}
@@ -118,23 +113,37 @@ def _part(layout: Layout | None, low: int, high: int) -> Layout | None:
     return None if layout is None else columns(layout, low, high)
 
 
+def _products(
+    e: Emitter, node: fx.Node, a: Layout, b_node: fx.Node, weights: Layout, transposed: bool, sizes: tuple[int, ...], start: int
+) -> Iterator[tuple[Range, Layout]]:
+    """Emit the product tile by tile of its columns: each tile of the block, with its accumulator.
+
+    Where the depth is cut, too, a few tiles take turns: a sum that goes on where the last word has just left it would wait for that word.
+    """
+    n = sizes[-1]
+    step = min(e.cut.n, n)
+    tiles = [(low, min(low + step, n)) for low in range(0, n, step)]
+    turns = TURNS if e.cut.k < a.shape[-1] else 1
+    for i in range(0, len(tiles), turns):
+        together = tiles[i : i + turns]
+        shifted = [(start + low, start + high) for low, high in together]
+        yield from zip(together, _accumulate(e, node, a, b_node, weights, transposed, sizes[:-1], shifted), strict=True)
+
+
 def _accumulate(
-    e: Emitter, node: fx.Node, a: Layout, b_node: fx.Node, weights: Layout, transposed: bool, sizes: tuple[int, ...], low: int, high: int
-) -> Layout:
-    """Emit the words of one tile of the product, n in [low, high); returns the accumulator."""
+    e: Emitter, node: fx.Node, a: Layout, b_node: fx.Node, weights: Layout, transposed: bool, rows: tuple[int, ...], tiles: Sequence[Range]
+) -> list[Layout]:
+    """Emit the words of some tiles of the product, each of columns low .. high; returns their accumulators."""
     k = a.shape[-1]
     step = min(e.cut.k, k, 65535)
-    acc = e.temp(sizes, Dtype.I32, node.name + ".acc", Space.ACC)
-    for first in range(0, k, step):
-        last = min(first + step, k)
-        n_range, k_range = (low, high), (first, last)
-        rows, cols = (n_range, k_range) if transposed else (k_range, n_range)
-        w = e.stage(b_node, _window(weights, rows, cols), many=len(weights.shape) == 2)
-        for words in _mm_blocks(columns(a, first, last), w, acc, transposed):
-            refs, (b, m) = words
-            attrs = {"m": m, "n": high - low, "k": last - first, "b": b, "wt": int(transposed), "acc": int(first > 0)}
+    sums = [e.temp((*rows, high - low), Dtype.I32, node.name + ".acc", Space.ACC) for low, high in tiles]
+    for (first, last), (acc, n_range) in product([(f, min(f + step, k)) for f in range(0, k, step)], zip(sums, tiles, strict=True)):
+        w_rows, w_cols = (n_range, (first, last)) if transposed else ((first, last), n_range)
+        w = e.stage(b_node, _window(weights, w_rows, w_cols), many=len(weights.shape) == 2)
+        for refs, (b, m) in _mm_blocks(columns(a, first, last), w, acc, transposed):
+            attrs = {"m": m, "n": n_range[1] - n_range[0], "k": last - first, "b": b, "wt": int(transposed), "acc": int(first > 0)}
             e.raw("mm", node, dict(zip(("c", "a", "w"), refs, strict=True)), attrs)
-    return acc
+    return sums
 
 
 def _window(layout: Layout, rows: tuple[int, int], cols: tuple[int, int]) -> Layout:

@@ -47,6 +47,7 @@ def columns(layout: Layout, low: int, high: int) -> Layout:
 class Cut:
     """How a kernel is cut: rows per block, columns and depth of a weight tile, whether weights stay for all blocks.
 
+    `wide`: what only VEC and ACT touch, above all float32 rows, lies in ACC instead of SRAM.
     With `groups`, the dimension behind the row domain (output columns, heads) is cut into as many parts, too, as equal as can be.
     """
 
@@ -55,6 +56,7 @@ class Cut:
     k: int = 1 << 30
     keep: bool = True
     groups: int = 1
+    wide: bool = False
 
 
 @dataclass
@@ -101,10 +103,10 @@ class Emitter:
         return tuple(high - low for low, high in ranges) + shape(node)[len(ranges) :]
 
     def result(self, node: fx.Node) -> Tile:
-        """Where to write the block of value `node`: straight into its home in SRAM, or a buffer of the block."""
+        """Where to write the block of value `node`: straight into its home on chip, or a buffer of the block."""
         home = self.storage.homes.get(node)
         logical = Layout(FLAT, dtype(node), shape(node), contiguous(shape(node))).narrow(self.block_ranges(shape(node)))
-        if home is not None and home.buffer.space is Space.SRAM:
+        if home is not None and home.buffer.space is not Space.DRAM:
             tile = Tile(home.narrow(self.block_ranges(shape(node))), logical, node.name)
         else:
             tile = Tile(self.temp(self.block_shape(node), dtype(node), node.name), logical, node.name)
@@ -154,7 +156,7 @@ class Emitter:
         return self.stage_layout(layout, base(node).name, many)
 
     def stage_layout(self, layout: Layout, name: str, many: bool = False) -> Layout:
-        """Bring a layout on chip unless it is there. Repeated dimensions are loaded once; what `many` blocks read stays if the cut says so."""
+        """Bring a layout on chip unless it is there. Repeated dimensions are loaded once; what `many` blocks read (weights) stays if the cut says so."""
         if layout.buffer.space is not Space.DRAM:
             return layout
         key = (layout.buffer.name, layout.offset, layout.shape, layout.strides)
@@ -168,7 +170,7 @@ class Emitter:
         self.copy("ldw" if constant else "lda", local, thin, name)
         strides = tuple(0 if n != m else s for n, m, s in zip(layout.shape, thin.shape, local.strides, strict=True))
         local = replace(local, shape=layout.shape, strides=strides)
-        if (constant or many) and not self.cut.keep and layout.elements > 1 << 14:
+        if not self.cut.keep and (many or (constant and layout.elements > 1 << 14)):
             return local
         self.staged[key] = (local, self.block)
         if constant or many:

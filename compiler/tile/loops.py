@@ -68,7 +68,7 @@ def _maker(node: fx.Node) -> fx.Node:
 def find_loop(kernels: Sequence[Kernel]) -> Repeat | None:
     """The longest repetition that holds, or None."""
     numbers: dict[object, int] = {}  # equal signatures, equal numbers: these are compared often
-    prints = [numbers.setdefault(_signature(k), len(numbers)) for k in kernels]
+    prints = [numbers.setdefault(signature(k), len(numbers)) for k in kernels]
     for start, period, count in _candidates(prints):
         for fewer in range(count, 1, -1):
             found = _match(kernels, start, period, fewer)
@@ -77,7 +77,7 @@ def find_loop(kernels: Sequence[Kernel]) -> Repeat | None:
     return None
 
 
-def _signature(kernel: Kernel) -> tuple[Any, ...]:
+def signature(kernel: Kernel) -> tuple[Any, ...]:
     return (kernel.domain, tuple((node.target, _plain(node.args), _plain(node.kwargs), _meta(node)) for node in kernel.nodes))
 
 

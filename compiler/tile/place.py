@@ -56,9 +56,9 @@ def place(program: Program, chip: Chip, times: Times | None = None) -> Placement
     return Placement(offsets, live, heights)
 
 
-SECONDS = 20.0  # for the exact search of a tight memory, where heuristics find no plan
-NODES = 6000  # for the exact search of a scheduled program, a fraction of a second
-LOWER_NODES = 20000  # to make a plan that fits as low as can be, where the search is compiled
+NODES = 6000  # of the exact search, where heuristics find no plan
+WORK = 2_000_000  # boxes that one exact search may look at: a node of it looks at all that are left
+LAST_WORK = 20 * WORK  # where there is no other order to try
 SLACKS = (96, 48, 24, 12, 6, 0)  # ops
 
 
@@ -70,13 +70,13 @@ def _plan(buffers: Mapping[str, Buffer], live: Mapping[Buffer, tuple[int, int]],
     """
     if times is not None:
         ends = _rested(buffers.values(), program, times)
-        return _solve([Block(b.name, live[b][0], ends[b], b.bytes) for b in buffers.values()], capacity, nodes=NODES)
+        return _solve([Block(b.name, live[b][0], ends[b], b.bytes) for b in buffers.values()], capacity, WORK)
     for slack in SLACKS:
         blocks = [Block(b.name, max(0, live[b][0] - slack), live[b][1] + 1, b.bytes) for b in buffers.values()]
         if slack and lower_bound(Problem(tuple(blocks), capacity)) > capacity * 0.97:
             continue
         try:
-            return _solve(blocks, capacity, nodes=0 if slack else None)  # by the clock only as a last resort
+            return _solve(blocks, capacity, 0 if slack else LAST_WORK)
         except CompileError:
             if not slack:
                 raise
@@ -98,12 +98,12 @@ def _rested(buffers: Collection[Buffer], program: Program, times: Times) -> dict
     return {b: max(program.live[b][1], takers[at - 1] if (at := bisect_left(least, left[b])) else 0) + 1 for b in buffers}
 
 
-def _solve(blocks: Sequence[Block], capacity: int, nodes: int | None) -> Plan:
-    """A plan that fits, found by `nodes` of search if need be (None: by the clock), and then lowered if that is cheap."""
+def _solve(blocks: Sequence[Block], capacity: int, work: int) -> Plan:
+    """A plan that fits, found by so much work of search if need be, and then lowered if that is cheap."""
     problem = Problem(tuple(blocks), capacity)
-    solution = plan(problem, seconds=SECONDS, fit=True, nodes=nodes)
+    solution = plan(problem, fit=True, nodes=min(NODES, work // (len(blocks) + 1)))
     if not solution.optimal:
         with suppress(CompileError):  # the plan that fits stays if no other one is found
-            solution = min(solution, plan(problem, nodes=LOWER_NODES if COMPILED else 0), key=lambda p: p.height)
+            solution = min(solution, plan(problem, nodes=min(NODES, WORK // 10 // len(blocks)) if COMPILED else 0), key=lambda p: p.height)
     check_plan(problem, solution)
     return solution

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from compiler.tile.emit import Fitter, Tuning
+from compiler.tile.banks import reachable
+from compiler.tile.cuts import Tuning
 from compiler.tile.emitter import Cut
+from compiler.tile.fit import Fitter, Room
 from compiler.tile.graph import Role, base, computing, dtype, op_name, role, shape
 from compiler.tile.ir import Buffer
 from compiler.tile.kernels import Kernel
@@ -30,6 +32,9 @@ class Cuts:
     cuts: tuple[Cut, ...]
 
 
+Resident = Mapping[Space, list[int]]  # of each memory on chip, the bytes that values take while each kernel runs
+
+
 def reside(outline: Outline, fitter: Fitter, tuning: Tuning, strips: bool = True) -> Cuts:
     """Give every value between kernels a home, and find each kernel's cut beside what is resident.
 
@@ -44,10 +49,11 @@ def reside(outline: Outline, fitter: Fitter, tuning: Tuning, strips: bool = True
         for index, kernel in enumerate(outline.kernels):
             strip = next(s for s in found if s.first <= index < s.end)
             own, part = part_storage(storage, strip, 0), next(strip.ranges(kernel))
+            room = Room(fitter.chip.sram.bytes - resident[Space.SRAM][index], fitter.chip.acc.bytes - resident[Space.ACC][index])
             try:
-                cuts.append(fitter.fit(kernel, own, resident[index], f"k{index}.", tuning, part))
+                cuts.append(fitter.fit(kernel, own, room, f"k{index}.", tuning, part))
             except CompileError:
-                on_chip = [n for n in outline.live if n not in outline.storage.homes and storage.homes[n].buffer.space is Space.SRAM]
+                on_chip = [n for n in outline.live if n not in outline.storage.homes and storage.homes[n].buffer.space is not Space.DRAM]
                 inside = [n for n in on_chip if outline.live[n][0] <= index <= outline.live[n][1]]
                 if not inside:
                     raise
@@ -60,22 +66,26 @@ def reside(outline: Outline, fitter: Fitter, tuning: Tuning, strips: bool = True
 
 def _homes(
     outline: Outline, chip: Chip, tuning: Tuning, strips: Sequence[Strip], evicted: Collection[fx.Node]
-) -> tuple[Storage, list[int]]:
-    """A home for every value, and the bytes of SRAM that are taken by them while each kernel runs."""
+) -> tuple[Storage, Resident]:
+    """A home for every value, and the bytes of each memory that are taken by them while each kernel runs."""
     live, repeat = outline.live, outline.repeat
     storage = Storage(dict(outline.storage.homes))
     loose = [n for n in live if n not in storage.homes]
     size = {n: size_of(n) for n in loose} | dict(inner_sizes(strips))
     inner = {node for strip in strips for node in strip.inner}
-    resident = [0] * (len(outline.kernels) + 1)
-    limit = int(chip.sram.bytes * tuning.share) // (8 if inner else 2)  # what waits for its part takes little room
+    resident = {space: [0] * (len(outline.kernels) + 1) for space in (Space.SRAM, Space.ACC)}
+    part = 0.125 if inner else tuning.resident  # what waits for its part takes little room
+    limit = {Space.SRAM: int(chip.sram.bytes * tuning.share * part), Space.ACC: int(chip.acc.bytes * tuning.share * part)}
+    order = (Space.ACC, Space.SRAM) if tuning.wide else (Space.SRAM, Space.ACC)
     for node in sorted(loose, key=lambda n: (n not in inner, size[n] * (live[n][1] - live[n][0] + 1))):
         first, last = live[node]
-        fits = node in inner or all(resident[i] + size[node] <= limit for i in range(first, last + 1))
-        fits = fits and node not in evicted
-        _set_home(storage, node, Space.SRAM if fits else Space.DRAM, size[node], repeat)
-        for i in range(first, last + 1) if fits else ():
-            resident[i] += size[node]
+        sharing = _sharing(node, repeat)
+        possible = [s for s in order if s is Space.SRAM or (node not in inner and all(map(reachable, sharing)))]
+        fitting = (s for s in possible if node in inner or all(n + size[node] <= limit[s] for n in resident[s][first : last + 1]))
+        space = Space.DRAM if node in evicted else next(fitting, Space.DRAM)
+        _set_home(storage, node, space, size[node], sharing)
+        for i in range(first, last + 1) if space is not Space.DRAM else ():
+            resident[space][i] += size[node]
     if not inner:
         _overwrite(outline.kernels, live, storage, repeat, resident, size)
     return storage, resident
@@ -86,7 +96,7 @@ def _overwrite(
     live: Mapping[fx.Node, tuple[int, int]],
     storage: Storage,
     repeat: Repeat | None,
-    resident: list[int],
+    resident: Resident,
     size: Mapping[fx.Node, int],
 ) -> None:
     """Let a value live in the home of another of its kind that nobody needs meanwhile: the residual stream stays in one place.
@@ -105,13 +115,15 @@ def _overwrite(
         for value, (first, end) in live.items():
             twin = storage.homes[value].strides == home.strides and dtype(value) is dtype(new) and shape(value) == shape(new)
             inside = own[0] <= last <= first <= end <= written
-            if value in moved or value in (old, *repeat.carried.values()) or not twin or not inside or home.buffer.space is not Space.SRAM:
+            if value in moved or value in (old, *repeat.carried.values()) or not twin or not inside or home.buffer.space is Space.DRAM:
+                continue
+            if home.buffer.space is Space.ACC and not all(map(reachable, _sharing(value, repeat))):
                 continue
             begins = first > last or _read_before_written(kernels[first], occupant, value)
             if begins and (end < written or _read_before_written(kernels[end], value, new)):
-                if storage.homes[value].buffer.space is Space.SRAM:
+                if (space := storage.homes[value].buffer.space) is not Space.DRAM:
                     for i in range(first, end + 1):
-                        resident[i] -= size[value]
+                        resident[space][i] -= size[value]
                 for node in (value, *repeat.instances.get(value, ())):
                     storage.homes[node] = home
                 moved.add(value)
@@ -134,10 +146,15 @@ def _read_before_written(kernel: Kernel, read: fx.Node, written: fx.Node) -> boo
     return True
 
 
-def _set_home(storage: Storage, node: fx.Node, space: Space, size: int, repeat: Repeat | None) -> None:
-    """Give a value its home, and those that share it: its counterparts in the other iterations, what it is carried from."""
-    buffer = Buffer(f"v.{node.name}", space, size, Region.SCRATCH)
-    home = dense(buffer, dtype(node), shape(node), stored_order(node))
-    sharing = [node] if repeat is None else [node, *repeat.instances.get(node, ()), *(old for old, new in repeat.carried.items() if new is node)]
+def _sharing(node: fx.Node, repeat: Repeat | None) -> list[fx.Node]:
+    """A value and those that share its home: its counterparts in the other iterations, what it is carried from."""
+    if repeat is None:
+        return [node]
+    return [node, *repeat.instances.get(node, ()), *(old for old, new in repeat.carried.items() if new is node)]
+
+
+def _set_home(storage: Storage, node: fx.Node, space: Space, size: int, sharing: Sequence[fx.Node]) -> None:
+    """Give a value its home, and those that share it."""
+    home = dense(Buffer(f"v.{node.name}", space, size, Region.SCRATCH), dtype(node), shape(node), stored_order(node))
     for other in sharing:
         storage.homes[other] = home

@@ -3,18 +3,22 @@
     for each size in VARIED, one after the other:  cut → emit → schedule → keep if the predicted cycles are fewer
 
 The list scheduler simulates engines, bus and memories, so its prediction is the cost model. `make bench-chip` compares it with the
-timing mode.
+timing mode. Everything is counted in ops and plans, never in seconds, and ends: where no plan is found the best tiling is made anew for less
+memory, and at last everything lives in DRAM, and small tiles follow each other in the order of the kernels.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
-from typing import Any
+from itertools import accumulate, islice
+from typing import Any, TypeVar
 
 from compiler.tile.cost import cycles
-from compiler.tile.emit import Fitter, Tuning, block_rows
+from compiler.tile.cuts import Tuning, block_rows
+from compiler.tile.fit import Fitter
 from compiler.tile.ir import Program, verify
 from compiler.tile.outline import Outline
 from compiler.tile.place import Placement, Times, place
@@ -24,19 +28,26 @@ from compiler.tile.strips import find_strips
 from compiler.tile.tile import Tiled, tile
 from isa.chip import Chip
 from isa.errors import CompileError
+from isa.spec import Space
 
-SHARES = (1.0, 0.7, 0.4, 0.2)  # of the memories that a kernel may plan with, shrinking while the memory plan fails
+SHARES = (0.9, 0.75, 0.5, 0.25)  # of the memories that a kernel may plan with, when no plan was found for all of them
+PLANS, FEWER = 6, 2  # how many orders are planned of the first tilings, and of one for less memory
 MARGIN = 0.998  # a promise that is better by less than the cost model's error is no reason to change anything
-ENOUGH = 50_000  # ops in all drafts, after which no more are made
-VARIED: dict[str, tuple[float, ...]] = {  # what to try, one after the other, as long as it makes the program faster
+ENOUGH, ENOUGH_TIGHT = 50_000, 8_000  # ops in all drafts, after which no more are made
+TIGHT = 0.75  # of the scratchpad: a schedule that fills more is worth looking for tilings that share it otherwise
+Values = tuple[float, ...]
+SHARED: dict[str, Values] = {"resident": (0.8, 0.65), "room": (0.6, 0.35), "wide": (True,)}  # tried first where the scratchpad is tight
+VARIED: dict[str, Values] = {  # what to try, one after the other, as long as it makes the program faster
     "points": (256, 128),
     "overlap": (0.25, 0.5),
-    "slice": (1 << 19,),
+    "slice": (1 / 16, 1 / 32),
     "in_turn": (True,),
     "rows": (64, 128),
 }
 
+T = TypeVar("T")
 Switch = Callable[[str], bool]
+Ordered = tuple[Tiled, Program, Times | None]
 
 
 @dataclass(frozen=True)
@@ -70,47 +81,58 @@ class Search:
 
         Raises CompileError when a kernel fits in no way, or no plan was found.
         """
-        failure: CompileError | None = None
-        for strips in (True, False) if self.on("strips") else (False,):
-            for share in SHARES:
+        failures: list[CompileError] = []
+        for tiled, program, times in self._candidates(failures):
+            with timed(self.seconds, "place"):
                 try:
-                    drafts = self.drafts(share, strips)
+                    return tiled, program, place(program, self.chip, times)
                 except CompileError as error:
-                    failure = failure or error
-                    break
-                for tiled, program, times in self._orders(drafts):
-                    with timed(self.seconds, "place"):
-                        try:
-                            return tiled, program, place(program, self.chip, times)
-                        except CompileError as error:
-                            failure = error
-            if not any(strip.parts > 1 for strip in find_strips(self.outlined, self.chip, SHARES[0])):
-                break
-        raise failure or CompileError("no attempt was made")
+                    failures.append(error)
+        raise failures[-1]
 
-    def drafts(self, share: float = 1.0, strips: bool = True) -> list[Draft]:
+    def _candidates(self, failures: list[CompileError]) -> Iterator[Ordered]:
+        """Programs to plan for, the best first. What cannot be cut is among the `failures`."""
+        parts = self.on("strips") and any(strip.parts > 1 for strip in find_strips(self.outlined, self.chip, 1.0))
+        for strips in (True, False) if parts else (False,):
+            drafts = _caught(failures, lambda: self.drafts(strips))  # noqa: B023
+            yield from islice(self._orders(drafts or []), PLANS)
+            for share in SHARES if drafts else ():
+                tuning = replace(drafts[0].tuning, share=share)  # type: ignore[index]
+                smaller = _caught(failures, lambda: [self._draft(tuning, strips, {})])  # noqa: B023
+                yield from islice(self._orders(smaller or []), FEWER)
+        for last in (Tuning(share=0.5, resident=0.0), Tuning(resident=0.0, smallest=True)):
+            plain = _caught(failures, lambda: tile(self.outlined, reside(self.outlined, self.fitter, last, strips=False), self.chip))  # noqa: B023
+            if plain is not None:
+                yield plain, plain.program, None
+
+    def drafts(self, strips: bool = True) -> list[Draft]:
         """Tilings that differ, the best first, then by promised cycles: one size after the other is varied while that makes the program faster."""
         known: dict[object, Draft] = {}
-        best = self._draft(Tuning(share=share, rows=block_rows(self.chip)), strips, known)
-        for name, values in VARIED.items() if self.on("search") and self.on("schedule") else ():
+        best = self._draft(Tuning(rows=block_rows(self.chip)), strips, known)
+        if not (best.schedule and self.on("search")):
+            return [best]
+        tight = _peak(best.schedule.program) > TIGHT * self.chip.sram.bytes
+        for name, values in {**(SHARED if tight else {}), **VARIED}.items():
             for value in values:
-                if sum(len(draft.tiled.program.ops) for draft in known.values()) > ENOUGH:
+                if sum(len(draft.tiled.program.ops) for draft in known.values()) > (ENOUGH_TIGHT if tight and len(known) > 1 else ENOUGH):
                     break
                 changed: Any = {name: value}
                 try:
                     draft = self._draft(replace(best.tuning, **changed), strips, known)
                 except CompileError:
                     break
-                if draft.cycles > best.cycles * MARGIN:
+                if draft.cycles <= best.cycles * MARGIN:
+                    best = draft
+                elif name not in (*SHARED, "slice"):
                     break
-                best = draft
         return sorted(known.values(), key=lambda draft: (draft is not best, draft.cycles))
 
     def _draft(self, tuning: Tuning, strips: bool, known: dict[object, Draft]) -> Draft:
         """Tile and schedule with one tuning, unless a `known` one cuts the kernels in the same way."""
         with timed(self.seconds, "tile"):
             cuts = reside(self.outlined, self.fitter, tuning, strips)
-            key = cuts.cuts, tuning.overlap if any(strip.parts > 1 for strip in cuts.strips) else 0.0, tuning.in_turn
+            spaces = tuple(layout.buffer.space for layout in cuts.storage.homes.values())
+            key = cuts.cuts, spaces, tuning.overlap if any(strip.parts > 1 for strip in cuts.strips) else 0.0, tuning.in_turn
             if key in known:
                 return known[key]
             tiled = tile(self.outlined, cuts, self.chip, tuning.overlap)
@@ -122,17 +144,42 @@ class Search:
         with timed(self.seconds, "schedule"):
             return schedule(tiled.program, self.chip, lambda op: cycles(op, self.chip), fill, in_turn)
 
-    def _orders(self, drafts: list[Draft]) -> Iterator[tuple[Tiled, Program, Times | None]]:
-        """Orders of the ops to try: schedules, the fastest first, those that use ever less memory among them; then orders of the kernels."""
+    def _orders(self, drafts: Sequence[Draft]) -> Iterator[Ordered]:
+        """Orders of the ops to try: schedules, the fastest first, those that use ever less memory among them. Without schedules, the order of the kernels.
+
+        Where two of one fill have found no plan, others of that fill are not tried.
+        """
         handicap = [MARGIN] + [1.0] * len(drafts)
         waiting = [(draft.cycles * handicap[number], 0, number, draft.schedule) for number, draft in enumerate(drafts) if draft.schedule is not None]
+        failed = Counter[int]()
         while waiting:
             _, level, number, scheduled = heappop(waiting)
-            yield drafts[number].tiled, scheduled.program, scheduled.times
+            if failed[level] < 2:
+                failed[level] += 1
+                yield drafts[number].tiled, scheduled.program, scheduled.times
             if level + 1 < len(FILLS):
                 scheduled = self._schedule(drafts[number].tiled, FILLS[level + 1], drafts[number].tuning.in_turn)
                 heappush(waiting, (scheduled.cycles * handicap[number], level + 1, number, scheduled))
-        yield from ((draft.tiled, draft.tiled.program, None) for draft in drafts)
+        yield from ((draft.tiled, draft.tiled.program, None) for draft in drafts if draft.schedule is None)
+
+
+def _peak(program: Program) -> int:
+    """Most bytes of the scratchpad in use at once."""
+    change = [0] * (len(program.ops) + 1)
+    for buffer, (first, last) in program.live.items():
+        if buffer.space is Space.SRAM:
+            change[first] += buffer.bytes
+            change[last + 1] -= buffer.bytes
+    return max(accumulate(change))
+
+
+def _caught(failures: list[CompileError], work: Callable[[], T]) -> T | None:
+    """What `work` gives; None if it fails."""
+    try:
+        return work()
+    except CompileError as error:
+        failures.append(error)
+        return None
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from compiler.lower import Lowered, lower
 from compiler.options import Options
 from compiler.pipeline import Compiled, finish
 from compiler.tile.cost import cycles
-from compiler.tile.emit import Fitter, Tuning
+from compiler.tile.cuts import Tuning
+from compiler.tile.fit import Fitter
 from compiler.tile.interleave import overlapped
 from compiler.tile.ir import Buffer, Op, Program, Ref
 from compiler.tile.outline import Outline, outline

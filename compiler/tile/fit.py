@@ -1,0 +1,301 @@
+"""Fit: the cut of a kernel beside what is resident, by what its first two blocks need and cost.
+
+A usual cut of which two blocks fit is taken as it is. Otherwise the kernel is cut in the way in which it promises to take the least
+time: that of its busiest engine where blocks overlap, of the bus where at least loads run ahead, of all engines in turn where nothing does.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
+from math import prod
+
+from torch import fx
+
+from compiler.tile import banks
+from compiler.tile.cost import cycles
+from compiler.tile.cuts import Family, Tuning, both, kept_cuts, smallest_cuts, streamed_cuts, usual_cuts
+from compiler.tile.emit import emit_kernel, part_blocks
+from compiler.tile.emitter import Cut, Emitter
+from compiler.tile.graph import base, dtype, op_name, shape
+from compiler.tile.ir import Buffer, Op
+from compiler.tile.kernels import Kernel
+from compiler.tile.layout import Range
+from compiler.tile.loops import signature
+from compiler.tile.storage import Storage
+from isa.chip import Chip
+from isa.errors import CompileError
+from isa.spec import DMA_ENGINES, Engine, Space
+from isa.timing import ceil_div
+
+ALIGN = 64
+MOST_OPS = 100_000  # of one kernel: more would take minutes to compile
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes beside what is resident while a kernel runs."""
+
+    sram: int
+    acc: int
+
+    def shared(self, share: float) -> "Room":
+        return Room(int(self.sram * share), int(self.acc * share))
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that a cut needs: weights that stay, what a block takes beside them, accumulators.
+
+    `ahead` and `acc_ahead` are what a block takes when the next load, and the next product, already have their place.
+    """
+
+    kept: int
+    moving: int
+    ahead: int
+    acc: int
+    acc_ahead: int
+
+    def fits(self, room: Room) -> bool:
+        """One block, one load at a time."""
+        return self.kept + self.moving <= room.sram and self.acc <= room.acc
+
+    def streams(self, room: Room) -> bool:
+        """One block at a time, the next load beside it: DRAM need not wait."""
+        return self.kept + self.ahead <= room.sram and self.acc_ahead <= room.acc
+
+    def overlaps(self, room: Room) -> bool:
+        """Two blocks in flight: no engine need wait."""
+        return self.kept + 2 * self.moving <= room.sram and 2 * self.acc <= room.acc
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What the first two blocks show: needs with floats in the scratchpad and in ACC, cycles of each engine, and how many ops there are in all."""
+
+    narrow: Need
+    wide: Need
+    busy: dict[str, int]
+    ops: int
+
+
+class Fitter:
+    """Finds the cuts of kernels, and remembers what it has measured: of kernels that are alike, one."""
+
+    def __init__(self, chip: Chip) -> None:
+        self.chip = chip
+        self.known: dict[object, _Measured] = {}
+        self.found: dict[object, Cut] = {}
+
+    def fit(self, kernel: Kernel, storage: Storage, room: Room, prefix: str, tuning: Tuning, part: Range | None) -> Cut:
+        """The first usual cut of which two blocks fit in `room`, or else of all cuts that with which the kernel promises to take the least time.
+
+        Raises CompileError when nothing fits.
+        """
+        sample = _Sample(self.known, self.chip, kernel, storage, prefix, tuning, part, room.shared(tuning.share * tuning.room))
+        key = sample.alike, tuning, room
+        if key not in self.found:
+            self.found[key] = self._find(sample, room)
+        return self.found[key]
+
+    def _find(self, sample: "_Sample", room: Room) -> Cut:
+        given = sample.kernel, self.chip, sample.tuning, sample.rows
+        usual = [] if sample.tuning.smallest else list(usual_cuts(*given))
+        for usual_cut in (cut for family in usual for cut in family):
+            for cut in sample.passing(usual_cut, Need.overlaps):
+                return cut
+        best: _Choice | None = None
+        for kind in () if sample.tuning.smallest else (usual, kept_cuts(*given), streamed_cuts(*given)):
+            best = sample.better(kind, best, ordered=kind is not usual)
+        *_, last = smallest = list(smallest_cuts(*given))
+        best = best or sample.better([[last[-1]]] if sample.tuning.smallest else smallest, None)
+        if best is not None:
+            return best[1]
+        raise self._no_fit(sample, last[-1], room)
+
+    def _no_fit(self, sample: "_Sample", cut: Cut, room: Room) -> CompileError:
+        """What does not fit, and by how much."""
+        kernel, needs = sample.kernel, [sample.need(twin) for twin in both(cut, sample.tuning)]
+        if (count := sample.ops(cut)) > MOST_OPS:
+            what = f"{kernel.nodes[-1].name} takes {count} words in tiles that fit the chip; {MOST_OPS} are the most for one kernel"
+            return CompileError(what, f"kernel {kernel}", "use a chip with a larger scratchpad")
+        return CompileError(
+            f"the smallest tile of {kernel.nodes[-1].name} needs {min(n.kept + n.moving for n in needs)} bytes of SRAM and "
+            f"{min(n.acc for n in needs)} of ACC; chip '{self.chip.name}' has "
+            f"{room.sram} of {self.chip.sram.bytes} and {room.acc} of {self.chip.acc.bytes} free",
+            f"kernel {kernel}",
+            "use a chip with a larger scratchpad",
+        )
+
+
+_Choice = tuple[int, Cut]  # cycles, cut
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Measures cuts of one kernel by their first blocks."""
+
+    known: dict[object, _Measured]
+    chip: Chip
+    kernel: Kernel
+    storage: Storage
+    prefix: str
+    tuning: Tuning
+    part: Range | None
+    room: Room
+
+    @cached_property
+    def rows(self) -> int:
+        """Points of the domain."""
+        sizes = self.kernel.domain
+        return prod(sizes) if self.part is None else prod(sizes[1:]) * (self.part[1] - self.part[0])
+
+    @cached_property
+    def alike(self) -> object:
+        """What kernels have in common that need and cost the same."""
+        spaces = tuple(self.storage.homes[n].buffer.space if n in self.storage.homes else None for n in _outside(self.kernel))
+        return signature(self.kernel), self.part, spaces
+
+    def better(self, kind: Iterable[Family], best: _Choice | None, ordered: bool = True) -> _Choice | None:
+        """The best of `best` and the families of one kind. If they are `ordered`, from many rows to few, the first that is not better is the last."""
+        own: _Choice | None = None
+        for family in kind:
+            if best is not None and self._least(family[0]) >= best[0]:
+                continue
+            cut = self._first(family)
+            if cut is None:
+                continue
+            found = self._cost(cut), cut
+            if own is not None and ordered and found[0] >= own[0]:
+                break
+            own = found if own is None else min(own, found, key=lambda choice: choice[0])
+        return own if best is None or (own is not None and own[0] < best[0]) else best
+
+    def _first(self, family: Family) -> Cut | None:
+        """The first cut of a family that streams, or else the first that fits. Needs fall along a family, so that halving finds it."""
+        for test in (Need.streams, Need.fits):
+            possible = [twin for cut in family for twin in self.passing(cut, test)] if len(family) < 3 else self._halved(family, test)
+            if possible:
+                return possible[0]
+        return None
+
+    def _halved(self, family: Family, test: Callable[[Need, Room], bool]) -> list[Cut]:
+        at = bisect_left(family, True, key=lambda cut: bool(self.passing(cut, test)))
+        return self.passing(family[at], test) if at < len(family) else []
+
+    def passing(self, cut: Cut, test: Callable[[Need, Room], bool]) -> list[Cut]:
+        return [twin for twin in both(cut, self.tuning) if not self._hopeless(twin) and test(self.need(twin), self.room) and self.ops(twin) <= MOST_OPS]
+
+    def _hopeless(self, cut: Cut) -> bool:
+        """Whether weights or rows alone are larger than the memory: nothing has to be emitted to know it."""
+        widest = weights = 0
+        for node in self.kernel.nodes:
+            if op_name(node) == "matmul_i8" and len(shape(node.args[1])) == 2:  # type: ignore[arg-type]
+                k, n = shape(node.args[0])[-1], shape(node)[-1]  # type: ignore[arg-type]
+                weights = max(weights, k * n if cut.keep else min(k, cut.k) * min(ceil_div(n, cut.groups), cut.n))
+            elif op_name(node) == "dequantize" and node not in self.storage.homes:
+                depth = len(self.kernel.domain)
+                widest = max(widest, min(cut.rows, self.rows) * ceil_div(prod(shape(node)[depth:]), cut.groups) * dtype(node).bits // 8)
+        most = max(self.room.sram, self.room.acc) if cut.wide else self.room.sram
+        return weights > self.room.sram or widest > most
+
+    def need(self, cut: Cut) -> Need:
+        """Memory, measured on the first block."""
+        measured = self._measured(cut)
+        return measured.wide if cut.wide else measured.narrow
+
+    def ops(self, cut: Cut) -> int:
+        """How many ops the kernel has."""
+        return self._measured(cut).ops
+
+    def _cost(self, cut: Cut) -> int:
+        """Cycles of the kernel."""
+        busy, need = self._measured(cut).busy, self.need(cut)
+        if need.overlaps(self.room):
+            return max(busy.values())
+        inside = sum(count for engine, count in busy.items() if engine != "bus")
+        return max(busy["bus"], inside) if need.streams(self.room) else busy["bus"] + inside
+
+    def _least(self, cut: Cut) -> int:
+        """Cycles that the array and the bus need at least with blocks of so many rows, without a look at any word."""
+        chip, count = self.chip, self._blocks(cut)
+        slots = max(self.rows, count * ceil_div(chip.mxu.rows, chip.mxu.weight_rows_per_cycle))
+        mxu = loaded = 0
+        for node in self.kernel.nodes:
+            if op_name(node) == "matmul_i8" and len(shape(node.args[1])) == 2:  # type: ignore[arg-type]
+                k, n = shape(node.args[0])[-1], shape(node)[-1]  # type: ignore[arg-type]
+                mxu += (k // chip.mxu.rows) * (n // chip.mxu.cols) * slots
+                loaded += k * n * (1 if cut.keep else count)
+        return max(mxu, loaded * chip.clock_hz // chip.dram.bytes_per_second)
+
+    def _blocks(self, cut: Cut) -> int:
+        return sum(1 for _ in part_blocks(self.kernel, cut.rows, self.part))
+
+    def _measured(self, cut: Cut) -> _Measured:
+        """From the first two blocks, emitted with everything in the scratchpad; those behind are like the second."""
+        cut = replace(cut, wide=False)
+        key = self.alike, cut
+        if key not in self.known:
+            e = emit_kernel(self.kernel, self.storage, cut, self.prefix, self.part, only=2)
+            border = e.marks[cut.groups] if len(e.marks) > cut.groups else len(e.ops)
+            once, again = _busy(e.ops[:border], self.chip), _busy(e.ops[border:], self.chip)
+            more = self._blocks(cut) - 1
+            busy = {engine: once[engine] + more * again[engine] for engine in once}
+            ops = border + more * (len(e.ops) - border)
+            homes = {layout.buffer for layout in self.storage.homes.values()}
+            self.known[key] = _Measured(_need(e, homes, wide=False), _need(e, homes, wide=True), busy, ops)
+        return self.known[key]
+
+
+def _need(e: Emitter, homes: set[Buffer], wide: bool) -> Need:
+    """What the first block of an emitted kernel needs, if what may lie in ACC does so (`wide`) or not."""
+    ops = e.ops[: e.marks[1]] if len(e.marks) > 1 else e.ops
+    kept = e.kept & {ref.buffer for op in ops for ref in op.views if ref is not None}
+    held = sum(_bytes(b) for b in kept)
+    moved = banks.movable(e.ops) - homes if wide else set()
+    spaces = {ref.buffer: Space.ACC if ref.buffer in moved else ref.buffer.space for op in ops for ref in op.views if ref is not None}
+    own = {space: {b for b, s in spaces.items() if s is space and b not in homes} for space in (Space.SRAM, Space.ACC)}
+    sram, ahead = (peak_bytes(ops, own[Space.SRAM], kept, early) - held for early in (False, True))
+    acc, acc_ahead = (peak_bytes(ops, own[Space.ACC], set(), early) for early in (False, True))
+    return Need(held * e.cut.groups, sram, ahead, acc, acc_ahead)
+
+
+def peak_bytes(ops: Sequence[Op], counted: set[Buffer], kept: set[Buffer], early: bool = False) -> int:
+    """Most bytes of `counted` buffers alive at once, in this order of ops; `kept` ones stay alive to the end.
+
+    With `early`, each load, and each product, has its place as soon as the one before it begins.
+    """
+    first: dict[Buffer, int] = {}
+    last: dict[Buffer, int] = {}
+    before: dict[Engine, int] = {}  # where each engine that fills memory began its last buffer
+    for i, op in enumerate(ops):
+        for ref in op.views:
+            if ref is not None and ref.buffer in counted:
+                if ref.buffer not in first:
+                    first[ref.buffer] = before.get(op.row.engine, i) if early else i
+                    if op.row.engine in (Engine.LDW, Engine.MXU):
+                        before[op.row.engine] = i
+                last[ref.buffer] = len(ops) if ref.buffer in kept else i
+    change = [0] * (len(ops) + 2)
+    for buffer, i in first.items():
+        change[i] += _bytes(buffer)
+        change[last[buffer] + 1] -= _bytes(buffer)
+    return max(accumulate(change))
+
+
+def _bytes(buffer: Buffer) -> int:
+    return ceil_div(buffer.bytes, ALIGN) * ALIGN
+
+
+def _outside(kernel: Kernel) -> list[fx.Node]:
+    """Values that a kernel reads or makes."""
+    return list(dict.fromkeys([*kernel.nodes, *(base(operand) for node in kernel.nodes for operand in node.all_input_nodes)]))
+
+
+def _busy(ops: Sequence[Op], chip: Chip) -> dict[str, int]:
+    """Cycles of each engine; the DMA queues share one bus."""
+    busy = dict.fromkeys(("bus", "mxu", "vec", "act"), 0)
+    for op in ops:
+        busy["bus" if op.row.engine in DMA_ENGINES else op.row.engine.value] += cycles(op, chip)
+    return busy

@@ -1,0 +1,118 @@
+"""Small memories: a tiling down to the smallest scratchpad, the same bits on each, more memory never slower, and always an answer."""
+
+import re
+from functools import cache
+
+import msgspec
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+import llmchip
+from compiler.frontend.capture import capture
+from compiler.lower import Lowered, lower
+from compiler.options import Options
+from compiler.pipeline import finish
+from compiler.tile import search
+from compiler.tile.banks import movable
+from compiler.tile.outline import outline
+from compiler.tile.search import Search
+from emulator.timing.simulate import simulate
+from isa.chip import Acc, Chip, Dram, Mxu, Sram, load_chip
+from isa.errors import CompileError
+from isa.spec import Space
+from runtime.limit import Gemm, reread_bytes
+
+SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128, "vocab_size": 50}
+MXU = Mxu(rows=16, cols=16, weight_rows_per_cycle=1)
+SLOW = Dram(bytes_per_second=4_000_000_000)
+
+
+def chip(sram: int, acc: int = 32 << 10, mxu: Mxu = MXU, dram: Dram = SLOW) -> Chip:
+    return msgspec.structs.replace(load_chip("edge"), name="small", sram=Sram(sram), acc=Acc(acc), mxu=mxu, dram=dram)
+
+
+@cache
+def model() -> BertModel:
+    torch.manual_seed(0)
+    return BertModel._from_config(BertConfig(**SHAPE)).eval()
+
+
+def inputs() -> dict[str, torch.Tensor]:
+    return {"input_ids": torch.arange(32).reshape(1, 32) * 7 % 50}
+
+
+@cache
+def lowered() -> Lowered:
+    return lower(capture(model(), (), inputs()))
+
+
+def cycles(on: Chip) -> int:
+    return simulate(finish(lowered(), Options(), on).image()).cycles
+
+
+@pytest.mark.parametrize(("sram", "acc"), [(24 << 10, 16 << 10), (8 << 10, 8 << 10)])
+def test_small_memories_change_no_bit(sram: int, acc: int) -> None:
+    """Breaks if a tile does not fit, or what moves to ACC, to DRAM or through the array in parts is not what it was."""
+    program = llmchip.compile(model(), inputs(), chip=chip(sram, acc))
+    got, wanted = program(**inputs()), program.reference(**inputs())
+    assert got.keys() == wanted.keys()
+    assert all(torch.equal(got[name].view(torch.int32), value.view(torch.int32)) for name, value in wanted.items())
+
+
+def test_what_fits_in_no_way_is_said_in_one_line() -> None:
+    """Breaks if the error does not name the value and both sizes, or comes from somewhere else."""
+    with pytest.raises(CompileError) as error:
+        finish(lowered(), Options(), chip(128, 64))
+    assert re.search(r"the smallest tile of \w+ needs \d+ bytes of SRAM and \d+ of ACC; chip 'small' has", error.value.what)
+    assert "fault of llmchip" not in str(error.value)
+
+
+def test_more_is_never_slower() -> None:
+    """Breaks if the search misses, on a larger chip, what it finds on a smaller one: more than 2 % slower with more SRAM, bandwidth or a larger array."""
+    base = cycles(chip(16 << 10))
+    faster, wider = Dram(bytes_per_second=8 * 10**9), Mxu(rows=32, cols=32, weight_rows_per_cycle=2)
+    for larger in (chip(64 << 10), chip(16 << 10, dram=faster), chip(16 << 10, mxu=wider)):
+        assert cycles(larger) <= base * 1.02
+
+
+def test_floats_move_to_acc_where_the_scratchpad_is_small() -> None:
+    """Breaks if wide rows stay in a scratchpad that they fill, so that weights are read again for every few rows."""
+    found = finish(lowered(), Options(), chip(12 << 10, 64 << 10))
+    floats = [b for b in found.placement.live if b.space is Space.ACC and "acc" not in b.name]
+    assert floats
+    weights = sum(t.bytes for t in found.tiled.constants)
+    assert simulate(found.image()).bytes.sum() < 1.5 * weights
+
+
+def test_only_what_vec_and_act_touch_may_move() -> None:
+    """Breaks if an operand of the array or of a DMA queue is offered to ACC: the ISA table allows no such word."""
+    graph = lowered()
+    drafted = Search(outline(graph.main.graph, ["input_ids"], [o.name for o in graph.outputs]), chip(96 << 10), lambda name: name != "search").drafts()
+    ops = drafted[0].tiled.program.ops
+    bound = {ref.buffer for op in ops if op.mnemonic in ("mm", "ldw", "lda", "sto", "gather") for ref in op.views if ref is not None}
+    assert movable(ops) and not movable(ops) & bound
+
+
+def test_a_search_that_finds_no_plan_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks if plans are tried for ever, or if the last resort is not the order of the kernels with nothing resident."""
+    tried: list[tuple[int, bool]] = []
+
+    def refuse(program: object, on: object, times: object = None) -> None:
+        tried.append((len(program.ops), times is None))  # type: ignore[attr-defined]
+        raise CompileError("no plan")
+
+    monkeypatch.setattr(search, "place", refuse)
+    with pytest.raises(CompileError, match="no plan"):
+        finish(lowered(), Options(), chip(12 << 10))
+    assert len(tried) <= search.PLANS + search.FEWER * len(search.SHARES) + 2
+    assert [plain for _, plain in tried[-2:]] == [True, True] and not any(plain for _, plain in tried[:-2])
+
+
+def test_unavoidable_reads() -> None:
+    """Breaks if the limit counts reads that a program can avoid: none where a memory holds the product, more the smaller it is."""
+    product = Gemm(1, 128, 3072, 768)
+    assert reread_bytes(product, 64 << 10) == 0
+    large = [reread_bytes(Gemm(1, 4096, 4096, 4096), size << 10) for size in (16, 64, 256, 1 << 16)]
+    assert large == sorted(large, reverse=True) and large[0] > 0 and large[-1] == 0
+    assert reread_bytes(Gemm(12, 4096, 4096, 64), 1 << 10) == 0
