@@ -4,7 +4,8 @@
 
 Each engine must at least do its share: the MXU pass every row of every GEMM through every tile of weights, VEC and ACT stream over the
 elements they alone can process, DRAM deliver each byte once. The largest share is the limit; a perfect schedule hides all others.
-Nothing here looks at a program. What a memory too small for a product must read again is counted, see `reread_bytes`. Where the instruction set leaves a choice the cheapest is taken: a reduction rides on the word that
+Nothing here looks at a program. What a memory too small for a product must read again is counted, see `reread_bytes`.
+Where the instruction set leaves a choice the cheapest is taken: a reduction rides on the word that
 produces its operand, an addition on the word that produces or consumes it.
 """
 
