@@ -21,6 +21,7 @@ from compiler.passes.activations import RecogniseActivations
 from compiler.passes.canonicalize import Canonicalize, ShareEqual
 from compiler.passes.decompose import Decompose
 from compiler.passes.editor import forget_forms
+from compiler.passes.empty import FoldEmpty
 from compiler.passes.inline import Inline
 from compiler.passes.legal import frozen, random
 from compiler.passes.manager import Pass, PassManager, Timing, unsupported, verify
@@ -80,7 +81,8 @@ def _quantized(graph: fx.Graph) -> set[int]:
 def pipeline(options: Options) -> list[Pass]:
     """The passes in order. Those named by `options.disable` are left out."""
     steps: list[Pass] = [
-        Inline(),  # before anything else, so that what it makes goes through all the others
+        FoldEmpty(),  # first, because no other pass thinks of tensors without elements
+        Inline(),  # before the others, so that what it makes goes through all of them
         Canonicalize(),  # early, so that every later pass knows one form of each operation
         Decompose(),  # needs canonical views, to see which operand of a product is a weight
         Canonicalize(),  # views that decomposition made

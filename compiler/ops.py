@@ -95,7 +95,8 @@ def _fake_reduce(x: Tensor, kind: str, dim: int, keepdim: bool) -> Tensor:
 
 
 def _fake_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, zero_masked_rows: bool) -> Tensor:
-    return q.new_empty((*q.shape[:-1], v.shape[-1]))
+    batch = torch.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v, mask) if x is not None))
+    return q.new_empty((*batch, q.shape[-2], v.shape[-1]))
 
 
 _FAKES: dict[str, Callable[..., object]] = {

@@ -1,7 +1,11 @@
-"""Canonical arithmetic: numbers as numbers, one type for both operands, no operand broadcast by hand.
+"""Canonical arithmetic: numbers as numbers, every operand in the type in which PyTorch computes, no operand broadcast by hand.
 
     before   %e = expand(%m, [2, 12, 7, 7]); %y = add(%x, %e, alpha=1); %z = div(%i64, %f32)
     after    %y = add(%x, %m); %c = _to_copy(%i64, dtype=float32); %z = div(%c, %f32)
+
+The type is always PyTorch's answer (`torch.result_type`, or the fake result), and numbers become that type in PyTorch, too:
+an int8 tensor is compared with 200 as with -56. What is left is arithmetic on one type, which the chip does as PyTorch does
+(`compiler.passes.legal` sees to it).
 """
 
 import math
@@ -11,49 +15,96 @@ import torch
 from torch import fx
 
 from compiler.passes.editor import Editor, aten, dtype_of, is_half, shape_of
+from compiler.passes.manager import unsupported
 from compiler.passes.rules import Rule, arguments
 
 
 def _cast(editor: Editor, node: fx.Node) -> fx.Node:
-    """Casts say only the type; to bool is a comparison with zero; to the same type is nothing."""
+    """Casts say only the type; to the same type is nothing."""
     x: Any = node.args[0]
-    dtype = dtype_of(node)
+    return _as(editor, node, x, dtype_of(node))
+
+
+def _as(editor: Editor, at: fx.Node, x: fx.Node, dtype: torch.dtype) -> fx.Node:
+    """`x` in another type; to bool is a comparison with zero."""
     if dtype is torch.bool and dtype_of(x) is not torch.bool:
-        return editor.emit(node, aten.ne.Scalar, x, 0)
-    return editor.cast(node, x, dtype)
+        return editor.emit(at, aten.ne.Scalar, x, 0)
+    return editor.cast(at, x, dtype)
 
 
-def _number(editor: Editor, operand: Any, dtype: torch.dtype) -> Any:
-    """A known 0-d tensor as a Python number, rounded to the type in which it takes part."""
-    if not isinstance(operand, fx.Node) or shape_of(operand) != ():
-        return operand
-    value = editor.known(operand)
-    if value is None:
-        return operand
-    return value.to(dtype).item() if value.dtype.is_floating_point and dtype.is_floating_point else value.item()
+def convert(number: Any, dtype: torch.dtype) -> Any:
+    """A number as `dtype` holds it: integers wrap, floats round or become infinite, as operands of PyTorch's arithmetic do."""
+    kind = torch.float64 if isinstance(number, float) else None
+    return torch.tensor(number, dtype=kind).to(dtype).item()
+
+
+def _known(editor: Editor, operand: Any) -> Any:
+    """A known 0-d tensor as the Python number that it holds."""
+    value = editor.known(operand) if isinstance(operand, fx.Node) and shape_of(operand) == () else None
+    return operand if value is None else value.item()
+
+
+def _operand(editor: Editor, at: fx.Node, value: Any, dtype: torch.dtype) -> Any:
+    """A tensor or number as `dtype`."""
+    return _as(editor, at, value, dtype) if isinstance(value, fx.Node) else convert(value, dtype)
+
+
+def _common(*operands: Any) -> torch.dtype:
+    """The type in which PyTorch computes with two operands."""
+    return torch.result_type(*(value.meta["val"] if isinstance(value, fx.Node) else value for value in operands))
 
 
 def _arithmetic(editor: Editor, node: fx.Node) -> fx.Node | None:
-    """add, sub, mul, div: known 0-d operands become numbers, both tensors get the result's type, alpha is written out."""
+    """add, sub, mul, div in the result's type: known 0-d operands become numbers, alpha is written out."""
     values = arguments(node)
-    dtype = dtype_of(node)
-    a, b = _number(editor, values["self"], dtype), _number(editor, values["other"], dtype)
-    alpha = values.get("alpha", 1)
-    if alpha != 1:
-        b = editor.emit(node, aten.mul.Tensor, b, alpha) if isinstance(b, fx.Node) else b * alpha
-    target = _ARITHMETIC[node.target]
+    target, dtype = _ARITHMETIC[node.target], dtype_of(node)
+    if dtype is torch.bool:
+        return _bool_arithmetic(editor, node, target, values)
+    product = target in _PRODUCTS
+    wide = torch.float32 if is_half(dtype) and product else dtype  # these take a number unrounded
+    tensors = [v for v in (values["self"], values["other"]) if isinstance(v, fx.Node)]
+    if wide is not dtype and any(dtype_of(v) is not dtype and v.meta["val"].numel() == 1 and _known(editor, v) is v for v in tensors):
+        return _rounded_once(editor, node, target, values["self"], values["other"])
+    a, b = (_known(editor, v) for v in (values["self"], values["other"]))
+    if values.get("alpha", 1) != 1:
+        if is_half(dtype):
+            return _rounded_once(editor, node, target, a, _scaled(editor, node, b, values["alpha"], torch.float32))
+        b = _scaled(editor, node, b, values["alpha"], dtype)
     if not isinstance(a, fx.Node):
         commutes = target in (aten.add.Tensor, aten.mul.Tensor) and isinstance(b, fx.Node)
+        if wide is not dtype and not commutes:
+            return _rounded_once(editor, node, target, a, b)
         a, b = (b, a) if commutes else (values["self"], b)
-    a, b = (editor.cast(node, v, dtype) if isinstance(v, fx.Node) else v for v in (a, b))
+    a = _as(editor, node, a, dtype)
+    b = _as(editor, node, b, dtype) if isinstance(b, fx.Node) else convert(b, wide)
     if not isinstance(b, fx.Node) and shape_of(a) == shape_of(node) and _is_identity(target, b, dtype):
         return a
     return _unless_same(editor, node, target, a, b)
 
 
+def _scaled(editor: Editor, node: fx.Node, b: Any, alpha: Any, dtype: torch.dtype) -> Any:
+    """b * alpha in `dtype`."""
+    alpha = convert(alpha, dtype)
+    return editor.emit(node, aten.mul.Tensor, _as(editor, node, b, dtype), alpha) if isinstance(b, fx.Node) else convert(convert(b, dtype) * alpha, dtype)
+
+
+def _rounded_once(editor: Editor, node: fx.Node, target: Any, a: Any, b: Any) -> fx.Node:
+    """The operation in float32, then in the type of `node`."""
+    a, b = (_operand(editor, node, v, torch.float32) for v in (a, b))
+    a = a if isinstance(a, fx.Node) else editor.emit(node, aten.full.default, [], a, dtype=torch.float32)
+    return editor.cast(node, editor.emit(node, target, a, b), dtype_of(node))
+
+
+def _bool_arithmetic(editor: Editor, node: fx.Node, target: Any, values: dict[str, Any]) -> fx.Node | None:
+    """The sum of truths is `or`, their product `and`; PyTorch has no other arithmetic on bool."""
+    if target not in _LOGIC or not values.get("alpha", True):
+        return None
+    return _logic(editor, node, _LOGIC[target], values["self"], values["other"])
+
+
 def _is_identity(target: Any, number: float, dtype: torch.dtype) -> bool:
     """x * 1, x / 1, x - 0, and x + 0 for integers (for floats it turns -0 into +0)."""
-    if target in (aten.mul.Tensor, aten.div.Tensor):
+    if target in _PRODUCTS:
         return number == 1
     exact = not dtype.is_floating_point or (target is aten.sub.Tensor and math.copysign(1, number) == 1)
     return number == 0 and exact
@@ -62,52 +113,82 @@ def _is_identity(target: Any, number: float, dtype: torch.dtype) -> bool:
 def _unless_same(editor: Editor, node: fx.Node, target: Any, *args: Any) -> fx.Node | None:
     """`target(*args)`, or None if that is what `node` is already."""
     same = node.target is target and not node.kwargs and len(args) == len(node.args)
-    if same and all(new is old or (not isinstance(new, fx.Node) and new == old) for new, old in zip(args, node.args, strict=True)):
+    if same and all(new is old or (not isinstance(new, fx.Node) and repr(new) == repr(old)) for new, old in zip(args, node.args, strict=True)):
         return None
     return editor.emit(node, target, *args)
 
 
 def _compare(editor: Editor, node: fx.Node) -> fx.Node | None:
-    """Comparisons: both tensors in their common type; a known 0-d operand is a number."""
+    """Comparisons in the common type of both operands; a known 0-d operand is a number."""
     a, b = node.args
-    types = [dtype_of(v) for v in (a, b) if isinstance(v, fx.Node)]
-    common = torch.promote_types(types[0], types[-1])
-    if isinstance(b, float) and not common.is_floating_point:
-        common = torch.float32
-    b = _number(editor, b, common)
-    a, b = (editor.cast(node, v, common) if isinstance(v, fx.Node) else v for v in (a, b))
-    return _unless_same(editor, node, _COMPARE[node.target][isinstance(b, fx.Node)], a, b)
+    common = _common(a, b)
+    a, b = _operand(editor, node, a, common), _operand(editor, node, _known(editor, b), common)
+    scalar, tensor = _COMPARE[node.target]
+    if not isinstance(b, fx.Node) and common is torch.int64 and convert(b, torch.int32) != b:
+        truth = bool(scalar(torch.zeros(1, dtype=torch.int64), b))  # the chip keeps these in 32 bits: all lie on one side
+        return editor.broadcast(node, editor.emit(node, aten.full.default, [], truth), shape_of(node))
+    return _unless_same(editor, node, tensor if isinstance(b, fx.Node) else scalar, a, b)
 
 
 def _rsub(editor: Editor, node: fx.Node) -> fx.Node | None:
     """number - x is (-x) + number, which rounds alike."""
     values = arguments(node)
-    x, number = values["self"], values["other"]
-    if values["alpha"] != 1:
+    x, other, dtype = values["self"], values["other"], dtype_of(node)
+    if isinstance(other, fx.Node):
+        return _arithmetic_of(editor, node, aten.sub.Tensor, other, x, values["alpha"])
+    if is_half(dtype) and values["alpha"] != 1:
         return None
-    if isinstance(number, fx.Node):
-        return editor.emit(node, aten.sub.Tensor, editor.cast(node, number, dtype_of(node)), editor.cast(node, x, dtype_of(node)))
-    return editor.emit(node, aten.add.Tensor, editor.emit(node, aten.neg.default, editor.cast(node, x, dtype_of(node))), number)
+    x = _scaled(editor, node, x, values["alpha"], dtype) if values["alpha"] != 1 else _as(editor, node, x, dtype)
+    return editor.emit(node, aten.add.Tensor, editor.emit(node, aten.neg.default, x), convert(other, dtype))
 
 
-def _and(editor: Editor, node: fx.Node) -> fx.Node | None:
-    """bool and bool: an operand that is known to be all true goes."""
-    a, b = node.args[0], node.args[1]
-    if dtype_of(node) is not torch.bool:
-        return None
-    for one, other in ((a, b), (b, a)):
-        value = editor.known(one)
-        if value is not None and bool(value.all()) and isinstance(other, fx.Node):
-            return editor.broadcast(node, other, shape_of(node))
-    return _unless_same(editor, node, aten.bitwise_and.Tensor, a, b)
+def _arithmetic_of(editor: Editor, node: fx.Node, target: Any, a: fx.Node, b: fx.Node, alpha: Any) -> fx.Node:
+    """`target(a, b, alpha=alpha)` in canonical form, in place of `node`."""
+    plain = editor.emit(node, target, a, b, alpha=alpha)
+    return _arithmetic(editor, plain) or plain
 
 
-def _or(editor: Editor, node: fx.Node) -> fx.Node | None:
-    return _unless_same(editor, node, aten.bitwise_or.Tensor, *node.args) if dtype_of(node) is torch.bool else None
+def _bitwise(target: Any) -> Rule:
+    """and, or, xor in the type of the result: of integers, or of truths, whatever the operands are."""
+    return lambda editor, node: _logic(editor, node, target, node.args[0], node.args[1])
+
+
+def _logic(editor: Editor, node: fx.Node, target: Any, a: Any, b: Any) -> fx.Node | None:
+    """`target` in the type of the result. A known operand that decides nothing goes."""
+    dtype = dtype_of(node)
+    if not isinstance(a, fx.Node):
+        a, b = b, a
+    a, b = _operand(editor, node, a, dtype), _operand(editor, node, b, dtype)
+    if target is aten.bitwise_and.Tensor and dtype is torch.bool:
+        for one, other in ((a, b), (b, a)):
+            value = editor.known(one) if isinstance(one, fx.Node) else torch.tensor(one)
+            if value is not None and bool(value.all()) and isinstance(other, fx.Node):
+                return editor.broadcast(node, other, shape_of(node))
+    if not isinstance(b, fx.Node):
+        b = editor.emit(node, aten.full.default, [], b, dtype=dtype)
+    return _unless_same(editor, node, target, a, b)
 
 
 def _not(editor: Editor, node: fx.Node) -> fx.Node | None:
-    return _unless_same(editor, node, aten.logical_not.default, *node.args) if dtype_of(node) is torch.bool else None
+    """not of truth; ~ of integers flips every bit."""
+    x: Any = node.args[0]
+    if node.target is aten.bitwise_not.default and dtype_of(x) is not torch.bool:
+        return _logic(editor, node, aten.bitwise_xor.Tensor, x, -1)
+    return _unless_same(editor, node, aten.logical_not.default, _as(editor, node, x, torch.bool))
+
+
+def _relu(editor: Editor, node: fx.Node) -> fx.Node | None:
+    """relu of integers; that of floats is a function of the chip."""
+    x: Any = node.args[0]
+    return None if dtype_of(x).is_floating_point else bounded(editor, node, x, 0, None)
+
+
+def bounded(editor: Editor, at: fx.Node, x: fx.Node, low: Any, high: Any) -> fx.Node:
+    """x between the bounds, which are numbers of its type: what clamp does with integers, zero keeps the sign that it has."""
+    for target, limit in ((aten.lt.Scalar, low), (aten.gt.Scalar, high)):
+        if limit is not None:
+            x = editor.emit(at, aten.where.ScalarSelf, editor.emit(at, target, x, limit), limit, x)
+    return x
 
 
 def _where(editor: Editor, node: fx.Node) -> fx.Node | None:
@@ -123,24 +204,30 @@ def _masked_fill(editor: Editor, node: fx.Node) -> fx.Node | None:
 
 def _choose(editor: Editor, node: fx.Node, condition: Any, a: Any, b: Any) -> fx.Node | None:
     dtype = dtype_of(node)
-    a, b = (_rounded(_number(editor, v, dtype), dtype) for v in (a, b))
+    a, b = (_choice(editor, node, _known(editor, v), dtype) for v in (a, b))
     known = editor.known(condition)
     if known is not None and isinstance(a, fx.Node) and bool(known.all()):
-        return editor.broadcast(node, editor.cast(node, a, dtype), shape_of(node))
+        return editor.broadcast(node, a, shape_of(node))
     if known is not None and isinstance(b, fx.Node) and not bool(known.any()):
-        return editor.broadcast(node, editor.cast(node, b, dtype), shape_of(node))
-    a, b = (editor.cast(node, v, dtype) if isinstance(v, fx.Node) else v for v in (a, b))
+        return editor.broadcast(node, b, shape_of(node))
     target = _WHERE[isinstance(a, fx.Node), isinstance(b, fx.Node)]
-    if target is aten.where.Scalar and is_half(dtype):
-        return editor.emit(node, aten._to_copy.default, editor.emit(node, target, condition, float(a), float(b)), dtype=dtype)
+    if target is aten.where.Scalar:
+        chosen = _unless_same(editor, node, target, condition, a, b)
+        return chosen and _as(editor, node, chosen, dtype)
     return _unless_same(editor, node, target, condition, a, b)
 
 
-def _rounded(number: Any, dtype: torch.dtype) -> Any:
-    """A number as the type of the result holds it."""
-    if isinstance(number, fx.Node) or not dtype.is_floating_point:
-        return number
-    return torch.tensor(number, dtype=torch.float64).to(dtype).item()
+def _choice(editor: Editor, node: fx.Node, value: Any, dtype: torch.dtype) -> Any:
+    """A tensor or number as one of the values to choose from."""
+    return _as(editor, node, value, dtype) if isinstance(value, fx.Node) else choice(node, value, dtype)
+
+
+def choice(node: fx.Node, value: Any, dtype: torch.dtype) -> Any:
+    """A number as where, masked_fill and clamp make it one of `dtype`; unlike arithmetic they refuse what the type does not hold."""
+    try:
+        return aten.masked_fill.Scalar(torch.zeros(1, dtype=dtype), torch.ones(1, dtype=torch.bool), value).item()
+    except RuntimeError as error:
+        raise unsupported(node, f"fails in PyTorch, too: {error}") from error
 
 
 def _unexpanded(editor: Editor, node: fx.Node) -> fx.Node:
@@ -173,6 +260,8 @@ def _keep(editor: Editor, node: fx.Node) -> None:
 
 
 VIEWS = (aten.expand.default, aten.reshape.default)
+_PRODUCTS = (aten.mul.Tensor, aten.div.Tensor)
+_LOGIC = {aten.add.Tensor: aten.bitwise_or.Tensor, aten.mul.Tensor: aten.bitwise_and.Tensor}
 _WHERE = {
     (True, True): aten.where.self,
     (True, False): aten.where.ScalarOther,
@@ -189,15 +278,23 @@ _COMPARE = {
     for name in ("eq", "ne", "lt", "le", "gt", "ge")
     for overload in ("Tensor", "Scalar")
 }
+_BITS = {
+    getattr(packet, overload): getattr(aten, f"bitwise_{name}").Tensor
+    for name in ("and", "or", "xor")
+    for packet in (getattr(aten, f"bitwise_{name}"), getattr(aten, f"__{name}__"))
+    for overload in packet.overloads()
+    if overload in ("Tensor", "Scalar", "Scalar_Tensor")
+}
+_TRUTHS = {getattr(aten, f"logical_{name}").default: getattr(aten, f"bitwise_{name}").Tensor for name in ("and", "or", "xor")}
 RULES: dict[Any, Rule] = {
     **dict.fromkeys((aten._to_copy.default, aten.to.dtype, aten.to.dtype_layout, aten.type_as.default), elementwise(_cast)),
     **dict.fromkeys(_ARITHMETIC, elementwise(_arithmetic)),
     **dict.fromkeys(_COMPARE, elementwise(_compare)),
     **dict.fromkeys((aten.rsub.Scalar, aten.rsub.Tensor), _rsub),
-    **dict.fromkeys((aten.bitwise_and.Tensor, aten.logical_and.default, aten.__and__.Tensor), elementwise(_and)),
-    **dict.fromkeys((aten.bitwise_or.Tensor, aten.logical_or.default, aten.__or__.Tensor), elementwise(_or)),
+    **{target: elementwise(_bitwise(chosen)) for target, chosen in (_BITS | _TRUTHS).items()},
     **dict.fromkeys((aten.bitwise_not.default, aten.logical_not.default), elementwise(_not)),
     **dict.fromkeys((aten.neg.default, aten.abs.default, aten.tanh.default, aten.exp.default, aten.clamp.default, aten.clamp_min.default), elementwise(_keep)),
+    aten.relu.default: elementwise(_relu),
     **dict.fromkeys(_WHERE.values(), elementwise(_where)),
     **dict.fromkeys((aten.masked_fill.Scalar, aten.masked_fill.Tensor), elementwise(_masked_fill)),
 }

@@ -18,7 +18,7 @@ from compiler.passes.rules import Rule, apply_rules, arguments
 class Decompose:
     name: ClassVar[str] = "decompose"
     changes_bits: ClassVar[bool] = True
-    gone: ClassVar[frozenset[Any]] = frozenset({aten.mm.default, aten.bmm.default, aten.addmm.default, aten.mv.default})
+    gone: ClassVar[frozenset[Any]] = frozenset({aten.mm.default, aten.bmm.default, aten.addmm.default, aten.mv.default, aten.dot.default})
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
         return apply_rules(gm, self.name, RULES, skip_static=True)
@@ -75,12 +75,12 @@ def _linear(editor: Editor, node: fx.Node) -> fx.Node | None:
     if is_static(weight) and (bias is None or is_static(bias)) and len(shape_of(x)) > 1 and len(shape_of(weight)) == 2:
         return None
     row = editor.reshape(node, x, (1, *shape_of(x))) if len(shape_of(x)) == 1 else x
-    out = product(editor, node, row, editor.swap_last(node, weight), bias)
+    out = product(editor, node, row, weight if len(shape_of(weight)) == 1 else editor.swap_last(node, weight), bias)
     return editor.reshape(node, out, shape_of(node))
 
 
 RULES: Mapping[Any, Rule] = {
-    **dict.fromkeys((aten.mm.default, aten.bmm.default, aten.mv.default, aten.matmul.default), _matmul),
+    **dict.fromkeys((aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default, aten.vdot.default, aten.matmul.default), _matmul),
     **dict.fromkeys((aten.addmm.default, aten.baddbmm.default), _addmm),
     aten.linear.default: _linear,
 }

@@ -97,25 +97,7 @@ class Editor:
 
     def known(self, node: Any) -> Tensor | None:
         """The value of a node that depends on nothing (arange, masks of ones): evaluated while compiling."""
-        if not isinstance(node, fx.Node) or node.meta["depends"] is not Depends.NOTHING:
-            return None
-        if node not in self._values:
-            value = node.meta.get("val")
-            small = isinstance(value, Tensor) and value.numel() <= KNOWN_LIMIT
-            self._values[node] = self._evaluate(node) if small else None
-        return self._values[node]
-
-    def _evaluate(self, node: fx.Node) -> Tensor | None:
-        if node.op == "placeholder":
-            constant = node.meta.get("constant")
-            return constant if isinstance(constant, Tensor) else None
-        operands = {n: self.known(n) for n in node.all_input_nodes}
-        if node.op != "call_function" or any(value is None for value in operands.values()):
-            return None
-        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: operands[n])
-        assert callable(node.target)
-        result = node.target(*args, **kwargs)
-        return result if isinstance(result, Tensor) else None
+        return evaluate(node, self._values) if isinstance(node, fx.Node) else None
 
     def finish(self) -> fx.GraphModule:
         """Drop what nobody reads. One sweep from the end; the manager's verifier looks at the order of the nodes."""
@@ -123,6 +105,35 @@ class Editor:
             if not node.users and node.op not in ("placeholder", "output"):
                 self.graph.erase_node(node)
         return self.gm
+
+
+def evaluate(node: fx.Node, values: dict[fx.Node, Tensor | None] | None = None) -> Tensor | None:
+    """The value of a node that depends on nothing and is not too large; `values` remembers what was evaluated."""
+    values = {} if values is None else values
+    if node.meta["depends"] is not Depends.NOTHING:
+        return None
+    if node not in values:
+        value = node.meta.get("val")
+        small = isinstance(value, Tensor) and value.numel() <= KNOWN_LIMIT
+        values[node] = _evaluate(node, values) if small else None
+    return values[node]
+
+
+def _evaluate(node: fx.Node, values: dict[fx.Node, Tensor | None]) -> Tensor | None:
+    """None also for what PyTorch refuses to compute: it does so again when the program runs."""
+    if node.op == "placeholder":
+        constant = node.meta.get("constant")
+        return constant if isinstance(constant, Tensor) else None
+    operands = {n: evaluate(n, values) for n in node.all_input_nodes}
+    if node.op != "call_function" or any(value is None for value in operands.values()):
+        return None
+    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: operands[n])
+    assert callable(node.target)
+    try:
+        result = node.target(*args, **kwargs)
+    except (ArithmeticError, RuntimeError, ValueError):
+        return None
+    return result if isinstance(result, Tensor) else None
 
 
 def fake_mode(graph: fx.Graph) -> FakeTensorMode:

@@ -89,7 +89,7 @@ def verify(gm: fx.GraphModule, legal: Legal | None = None) -> None:
         if not node.meta.keys() >= _ANNOTATIONS:
             missing = min(_ANNOTATIONS - node.meta.keys())
             raise InternalError(f"node {node.name} has no '{missing}'")
-        if legal is not None and node.op == "call_function" and "depends" in node.meta and not is_static(node):
+        if legal is not None and node.op in ("call_function", "placeholder") and "depends" in node.meta and not is_static(node):
             reason = legal(node)
             if reason:
                 raise unsupported(node, reason)

@@ -93,9 +93,11 @@ def _linear(editor: Editor, node: fx.Node) -> fx.Node:
 
 def _attention(editor: Editor, node: fx.Node) -> fx.Node:
     q, k, v, mask, scale, zero_masked_rows = node.args
-    qq, sq = quantize_source(editor, node, q)  # type: ignore[arg-type]
-    qk, sk = quantize_source(editor, node, k)  # type: ignore[arg-type]
-    qv, sv = quantize_source(editor, node, v)  # type: ignore[arg-type]
+    batch = shape_of(node)[:-2]
+    q, k, v = (editor.broadcast(node, x, (*batch, *shape_of(x)[-2:])) for x in (q, k, v))  # type: ignore[arg-type]
+    qq, sq = quantize_source(editor, node, q)
+    qk, sk = quantize_source(editor, node, k)
+    qv, sv = quantize_source(editor, node, v)
     factor = float32(scale)  # type: ignore[arg-type]
     sq = editor.cast(node, sq, torch.float32)
     if factor != 1.0:

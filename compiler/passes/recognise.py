@@ -86,7 +86,7 @@ def _eager(editor: Editor, node: fx.Node) -> fx.Node | None:
     if not isinstance(weights, fx.Node) or weights.target not in (aten.softmax.int, aten._softmax.default) or not _is_last(weights):
         return None
     scores = _scores(editor, node, weights.args[0])
-    if scores is None or len(shape_of(scores.q)) < 3 or not shape_of(scores.q)[:-2] == shape_of(scores.k)[:-2] == shape_of(v)[:-2]:
+    if scores is None or len(shape_of(scores.q)) < 3 or len(shape_of(scores.k)) < 3 or len(shape_of(v)) < 3:
         return None
     return editor.emit(node, ops.attention, scores.q, scores.k, v, scores.mask, scores.scale, False)
 
@@ -113,6 +113,8 @@ def _scores(editor: Editor, at: fx.Node, x: Any) -> Scores | None:
         x = _before(x.args[2])
     scale = 1.0
     while x is not None and x.target in (aten.mul.Tensor, aten.div.Tensor) and isinstance(x.args[1], (int, float)):
+        if not x.args[1]:
+            return None
         scale = scale * x.args[1] if x.target is aten.mul.Tensor else scale / x.args[1]
         x = _before(x.args[0], aten._to_copy.default)
     if x is None or x.target is not aten.matmul.default:

@@ -7,6 +7,7 @@
 A bfloat16 or float16 operation that becomes several is computed in float32 and rounded once, at its end.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ import torch
 from torch import fx
 
 from compiler import ops
+from compiler.passes import arithmetic
 from compiler.passes.editor import Editor, aten, dtype_of, shape_of
 from compiler.passes.manager import unsupported
 from compiler.passes.quantize import float32
@@ -191,12 +193,19 @@ def _norm(editor: Editor, node: fx.Node) -> fx.Node | None:
 
 
 def _clamp(editor: Editor, node: fx.Node) -> fx.Node | None:
+    """Bounds that are numbers. Integers keep what zero they have, as in PyTorch; of floats a zero result is +0."""
     values = arguments(node)
+    x, dtype = values["self"], dtype_of(node)
     low, high = values.get("min", values.get("min_val")), values.get("max", values.get("max_val"))
-    if not dtype_of(node).is_floating_point or any(isinstance(limit, fx.Node) for limit in (low, high)):
+    if any(isinstance(limit, fx.Node) for limit in (low, high)):
         return None
-    low, high = (None if limit is None else float(limit) for limit in (low, high))
-    return editor.emit(node, ops.clamp, _float_sum(editor, node, values["self"]), low, high)
+    if any(limit is not None and limit != limit for limit in (low, high)):
+        return editor.broadcast(node, editor.emit(node, aten.full.default, [], math.nan, dtype=dtype), shape_of(node))
+    low, high = (None if limit is None else arithmetic.choice(node, limit, dtype) for limit in (low, high))
+    if not dtype_of(x).is_floating_point:
+        x = _float_sum(editor, node, x) if dtype.is_floating_point else editor.cast(node, x, dtype)
+        return arithmetic.bounded(editor, node, x, low, high)
+    return editor.emit(node, ops.clamp, editor.cast(node, x, dtype), low, high)
 
 
 def _pow(editor: Editor, node: fx.Node) -> fx.Node | None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from compiler.passes.editor import Editor, aten, is_static, shape_of
+from compiler.passes.editor import Editor, aten, dtype_of, is_static, shape_of
 from compiler.passes.rules import Rule, arguments
 
 
@@ -161,7 +161,16 @@ def _stack(editor: Editor, node: fx.Node) -> fx.Node:
     return editor.emit(node, aten.cat.default, [editor.reshape(node, x, shape) for x in values["tensors"]], dim)
 
 
+def _cat(editor: Editor, node: fx.Node) -> fx.Node:
+    """cat of parts that have elements, in the type of the result; an empty 1-d tensor is taken beside any others."""
+    values = arguments(node)
+    rank = len(shape_of(node))
+    parts = [editor.cast(node, x, dtype_of(node)) for x in values["tensors"] if math.prod(shape_of(x))]
+    return parts[0] if len(parts) == 1 else editor.emit(node, aten.cat.default, parts, values["dim"] % rank)
+
+
 RULES: dict[Any, Rule] = {
+    aten.cat.default: _cat,
     **dict.fromkeys((aten.clone.default, aten.alias.default, aten.detach.default, aten.contiguous.default, aten.lift_fresh_copy.default), _drop),
     **dict.fromkeys((aten.dropout.default, aten.feature_dropout.default), _dropout),
     **dict.fromkeys((aten.transpose.int, aten.t.default, aten.swapaxes.default, aten.mT.default, aten.adjoint.default), _transpose),

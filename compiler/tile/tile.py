@@ -83,9 +83,9 @@ def _copy_out(name: str, node: fx.Node, target: Layout, storage: Storage, chip: 
     """Copy a value, or a view of one, to its place among the outputs."""
     source = storage.resolve(node)
     e = Emitter(Kernel([], ()), storage, Cut(1), f"out.{name}.")
-    sizes = source.shape
+    sizes = source.shape if target.elements else (0,)  # without elements, nothing is copied
     rows = max(1, chip.sram.bytes // 4 // max(1, target.elements // max(1, sizes[0] if sizes else 1) * target.dtype.bits // 8))
-    step = min(rows, sizes[0]) if sizes else 1
+    step = max(1, min(rows, sizes[0])) if sizes else 1
     for low in range(0, sizes[0] if sizes else 1, step):
         ranges = ((low, min(low + step, sizes[0])),) if sizes else ()
         local = e.stage_layout(source.narrow(ranges), name)

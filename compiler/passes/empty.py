@@ -1,0 +1,38 @@
+"""Fold what is empty: a tensor without elements is a constant, and so is what is computed of nothing else.
+
+    before   %s = sum(%z, [0])                                  where %z is an input of shape [0, 3]
+    after    %f = full([0, 3], 0); %s = sum(%f, [0])            which is computed when packing, by PyTorch
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, fx
+
+from compiler.passes.editor import Editor, aten, dtype_of, is_static, shape_of
+
+
+@dataclass(frozen=True)
+class FoldEmpty:
+    name: ClassVar[str] = "fold-empty"
+    changes_bits: ClassVar[bool] = False
+    gone: ClassVar[frozenset[Any]] = frozenset()
+
+    def run(self, gm: fx.GraphModule) -> fx.GraphModule:
+        editor = Editor(gm, self.name)
+        for node in list(gm.graph.nodes):
+            if node.op in ("placeholder", "call_function") and _is_empty(node) and node.users and not is_static(node):
+                node.replace_all_uses_with(_constant(editor, node))
+        return editor.finish()
+
+
+def _is_empty(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.numel() == 0
+
+
+def _constant(editor: Editor, node: fx.Node) -> fx.Node:
+    at = node
+    while at.op == "placeholder":
+        at = at.next
+    return editor.emit(at, aten.full.default, list(shape_of(node)), 0, dtype=dtype_of(node))
