@@ -9,10 +9,11 @@ an int8 tensor is compared with 200 as with -56. What is left is arithmetic on o
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from compiler.passes.editor import Editor, aten, dtype_of, is_half, shape_of
 from compiler.passes.manager import unsupported
@@ -33,9 +34,15 @@ def _as(editor: Editor, at: fx.Node, x: fx.Node, dtype: torch.dtype) -> fx.Node:
 
 
 def convert(number: Any, dtype: torch.dtype) -> Any:
-    """A number as `dtype` holds it: integers wrap, floats round or become infinite, as operands of PyTorch's arithmetic do."""
+    """A number as `dtype` holds it: integers wrap and floats become infinite, as operands of PyTorch's arithmetic do.
+
+    What merely rounds stays as the model wrote it, since its type may be float32 or narrower, depending on the operation.
+    """
     kind = torch.float64 if isinstance(number, float) else None
-    return torch.tensor(number, dtype=kind).to(dtype).item()
+    held = torch.tensor(number, dtype=kind).to(torch.float32 if dtype.is_floating_point else dtype).item()
+    limit = EXACT if isinstance(number, int) else ROUNDING
+    rounds = dtype.is_floating_point and math.isclose(held, number, rel_tol=limit, abs_tol=TINY)
+    return number if rounds or held == number else held
 
 
 def _known(editor: Editor, operand: Any) -> Any:
@@ -194,17 +201,41 @@ def bounded(editor: Editor, at: fx.Node, x: fx.Node, low: Any, high: Any) -> fx.
 def _where(editor: Editor, node: fx.Node) -> fx.Node | None:
     """where: known 0-d operands become numbers, tensors get the result's type."""
     values = arguments(node)
-    return _choose(editor, node, values["condition"], values["self"], values["other"])
+    return _choose(editor, node, values["condition"], *(_picked(editor, node, values[name]) for name in ("self", "other")))
 
 
 def _masked_fill(editor: Editor, node: fx.Node) -> fx.Node | None:
     x, mask, value = node.args
-    return _choose(editor, node, mask, value, x)
+    value = _known(editor, value)
+    return _choose(editor, node, mask, value if isinstance(value, fx.Node) else filled(node, value, dtype_of(node)), x)
+
+
+def _picked(editor: Editor, node: fx.Node, value: Any) -> Any:
+    """A known operand of where as a number of the result's type: a tensor wraps, a number must be one of its values."""
+    dtype, known = dtype_of(node), _known(editor, value)
+    if isinstance(known, fx.Node):
+        return value
+    if isinstance(value, fx.Node):
+        return torch.tensor(known, dtype=dtype_of(value)).to(dtype).item()
+    return _asked(node, lambda: torch.where(torch.ones(1, dtype=torch.bool), value, torch.zeros(1, dtype=dtype)))
+
+
+def filled(node: fx.Node, value: Any, dtype: torch.dtype) -> Any:
+    """What masked_fill and clamp make of a number."""
+    return _asked(node, lambda: torch.zeros(1, dtype=dtype).masked_fill_(torch.ones(1, dtype=torch.bool), value))
+
+
+def _asked(node: fx.Node, compute: Callable[[], Tensor]) -> Any:
+    """A number as PyTorch converts it."""
+    try:
+        return compute().item()
+    except RuntimeError as error:
+        raise unsupported(node, f"fails in PyTorch, too: {error}") from error
 
 
 def _choose(editor: Editor, node: fx.Node, condition: Any, a: Any, b: Any) -> fx.Node | None:
     dtype = dtype_of(node)
-    a, b = (_choice(editor, node, _known(editor, v), dtype) for v in (a, b))
+    a, b = (_as(editor, node, v, dtype) if isinstance(v, fx.Node) else v for v in (a, b))
     known = editor.known(condition)
     if known is not None and isinstance(a, fx.Node) and bool(known.all()):
         return editor.broadcast(node, a, shape_of(node))
@@ -215,19 +246,6 @@ def _choose(editor: Editor, node: fx.Node, condition: Any, a: Any, b: Any) -> fx
         chosen = _unless_same(editor, node, target, condition, a, b)
         return chosen and _as(editor, node, chosen, dtype)
     return _unless_same(editor, node, target, condition, a, b)
-
-
-def _choice(editor: Editor, node: fx.Node, value: Any, dtype: torch.dtype) -> Any:
-    """A tensor or number as one of the values to choose from."""
-    return _as(editor, node, value, dtype) if isinstance(value, fx.Node) else choice(node, value, dtype)
-
-
-def choice(node: fx.Node, value: Any, dtype: torch.dtype) -> Any:
-    """A number as where, masked_fill and clamp make it one of `dtype`; unlike arithmetic they refuse what the type does not hold."""
-    try:
-        return aten.masked_fill.Scalar(torch.zeros(1, dtype=dtype), torch.ones(1, dtype=torch.bool), value).item()
-    except RuntimeError as error:
-        raise unsupported(node, f"fails in PyTorch, too: {error}") from error
 
 
 def _unexpanded(editor: Editor, node: fx.Node) -> fx.Node:
@@ -259,6 +277,7 @@ def _keep(editor: Editor, node: fx.Node) -> None:
     """Nothing to change but the operands."""
 
 
+EXACT, ROUNDING, TINY = 2.0**-60, 2.0**-23, 2.0**-149  # an integer beyond 24 bits would round twice on its way through float64
 VIEWS = (aten.expand.default, aten.reshape.default)
 _PRODUCTS = (aten.mul.Tensor, aten.div.Tensor)
 _LOGIC = {aten.add.Tensor: aten.bitwise_or.Tensor, aten.mul.Tensor: aten.bitwise_and.Tensor}

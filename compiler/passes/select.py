@@ -55,7 +55,9 @@ def _softmax(editor: Editor, node: fx.Node) -> fx.Node:
 
 
 def _last(editor: Editor, at: fx.Node, x: fx.Node, dim: int) -> tuple[fx.Node, Any]:
-    """x with `dim` moved to the end, and the way back."""
+    """x with `dim` moved to the end, and the way back. A single number is a row of one."""
+    if not shape_of(x):
+        return editor.reshape(at, x, (1,)), lambda y: editor.reshape(at, y, ())
     rank = len(shape_of(x))
     order = [d for d in range(rank) if d != dim % rank] + [dim % rank]
     inverse = [order.index(d) for d in range(rank)]
@@ -95,6 +97,7 @@ def _reduction(kind: str) -> Rule:
     def rule(editor: Editor, node: fx.Node) -> fx.Node | None:
         values = arguments(node)
         x, dims = values["self"], values.get("dim")
+        x = x if shape_of(x) else editor.reshape(node, x, (1,))
         dims = list(range(len(shape_of(x)))) if dims in (None, []) else [dims] if isinstance(dims, int) else dims
         return reduction(editor, node, x, kind, [d % len(shape_of(x)) for d in dims])
 
@@ -201,7 +204,7 @@ def _clamp(editor: Editor, node: fx.Node) -> fx.Node | None:
         return None
     if any(limit is not None and limit != limit for limit in (low, high)):
         return editor.broadcast(node, editor.emit(node, aten.full.default, [], math.nan, dtype=dtype), shape_of(node))
-    low, high = (None if limit is None else arithmetic.choice(node, limit, dtype) for limit in (low, high))
+    low, high = (None if limit is None else arithmetic.filled(node, limit, dtype) for limit in (low, high))
     if not dtype_of(x).is_floating_point:
         x = _float_sum(editor, node, x) if dtype.is_floating_point else editor.cast(node, x, dtype)
         return arithmetic.bounded(editor, node, x, low, high)

@@ -1,0 +1,72 @@
+"""Operands that models rarely have: vectors as weights, fewer or more heads and samples of keys than of queries, no elements at all."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+import llmchip
+
+Q, V = torch.linspace(-1, 1, 80).reshape(1, 2, 5, 8).sin(), torch.linspace(-2, 2, 8)
+
+
+class Of(nn.Module):
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+        self.register_buffer("w", V)
+
+    def forward(self, *args: Tensor) -> Any:
+        return self.function(self.w, *args)
+
+
+def _written_out(_w: Tensor, q: Tensor, mask: Tensor) -> Tensor:
+    return torch.softmax(q @ q.transpose(-1, -2) + mask, -1) @ q
+
+
+PRODUCTS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
+    "one key head": (lambda w, q, k: sdpa(q, k, k), (Q, Q[:, :1] * 2)),
+    "more samples of keys": (lambda w, q, k: sdpa(q, k, k), (Q, torch.cat([Q, -Q, Q * 2]))),
+    "more samples of the mask": (_written_out, (Q, torch.linspace(-1, 1, 75).reshape(3, 1, 5, 5))),
+    "grouped heads": (lambda w, q, k: sdpa(q, k, k, enable_gqa=True), (Q, Q[:, :1] * 2)),
+    "a vector as weight": (lambda w, x: linear(x, w), (Q[0, 0],)),
+    "a matrix by a vector": (lambda w, x: torch.mv(x, w), (Q[0, 0],)),
+    "two vectors": (lambda w, x: torch.dot(x, w), (Q[0, 0, 0],)),
+    "scores divided by zero": (lambda w, x: torch.softmax(x @ x.transpose(-1, -2) / 0.0, -1) @ x, (Q[0] + 2,)),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_odd_products_are_bit_exact_and_near(name: str) -> None:
+    """Breaks if batches are not broadcast, or a vector is taken for a matrix."""
+    function, inputs = PRODUCTS[name]
+    program = llmchip.compile(Of(function).eval(), inputs)
+    assert program.verify(*inputs).bit_exact
+    got, want = program(*inputs), function(V, *inputs)
+    assert got.shape == want.shape and got.dtype is want.dtype
+    torch.testing.assert_close(got, want, rtol=0.1, atol=0.05, equal_nan=True)
+
+
+def _empty(w: Tensor, z: Tensor, o: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+    mixed = torch.cat([torch.zeros(0), x]), torch.cat([z, x[None, :3]]), torch.cat([x > 0, x])
+    return z.sum(0), z * 2, torch.softmax(z, -1), o.sum(-1), torch.softmax(o, -1), o.mean(-1), o @ z, torch.roll(z, 1, 0), z > 1, *mixed
+
+
+def test_what_is_empty_is_a_constant() -> None:
+    """Breaks if a tensor without elements reaches the passes that think of rows and blocks, or an empty part of cat does."""
+    inputs = torch.zeros(0, 3), torch.ones(2, 0), torch.linspace(-1, 1, 5)
+    program = llmchip.compile(Of(_empty).eval(), inputs)
+    for got, want in zip(program(*inputs), _empty(V, *inputs), strict=True):
+        assert got.dtype is want.dtype and got.shape == want.shape
+        torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16])
+def test_types_that_the_chip_does_not_have_are_refused(dtype: torch.dtype) -> None:
+    """Breaks if a type gets as far as the tile passes, or is carried in another one."""
+    with pytest.raises(llmchip.UnsupportedError, match=str(dtype).removeprefix("torch.")):
+        llmchip.compile(Of(lambda w, x: x.float() + 1).eval(), (torch.tensor([1, 200]).to(dtype),))
