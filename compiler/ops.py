@@ -95,7 +95,7 @@ def _fake_reduce(x: Tensor, kind: str, dim: int, keepdim: bool) -> Tensor:
 
 
 def _fake_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, zero_masked_rows: bool) -> Tensor:
-    batch = torch.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v, mask) if x is not None))
+    batch = torch.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v, mask) if x is not None))  # type: ignore[no-untyped-call]
     return q.new_empty((*batch, q.shape[-2], v.shape[-1]))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from compiler.passes.editor import Editor, aten, dtype_of, is_half, shape_of
+from compiler.passes.editor import Editor, aten, common_type, dtype_of, is_half, shape_of
 from compiler.passes.manager import unsupported
 from compiler.passes.rules import Rule, arguments
 
@@ -54,11 +54,6 @@ def _known(editor: Editor, operand: Any) -> Any:
 def _operand(editor: Editor, at: fx.Node, value: Any, dtype: torch.dtype) -> Any:
     """A tensor or number as `dtype`."""
     return _as(editor, at, value, dtype) if isinstance(value, fx.Node) else convert(value, dtype)
-
-
-def _common(*operands: Any) -> torch.dtype:
-    """The type in which PyTorch computes with two operands."""
-    return torch.result_type(*(value.meta["val"] if isinstance(value, fx.Node) else value for value in operands))
 
 
 def _arithmetic(editor: Editor, node: fx.Node) -> fx.Node | None:
@@ -128,7 +123,7 @@ def _unless_same(editor: Editor, node: fx.Node, target: Any, *args: Any) -> fx.N
 def _compare(editor: Editor, node: fx.Node) -> fx.Node | None:
     """Comparisons in the common type of both operands; a known 0-d operand is a number."""
     a, b = node.args
-    common = _common(a, b)
+    common = common_type(a, b)
     a, b = _operand(editor, node, a, common), _operand(editor, node, _known(editor, b), common)
     scalar, tensor = _COMPARE[node.target]
     if not isinstance(b, fx.Node) and common is torch.int64 and convert(b, torch.int32) != b:

@@ -208,6 +208,12 @@ def dtype_of(node: fx.Node) -> torch.dtype:
     return dtype
 
 
+def common_type(a: Any, b: Any) -> torch.dtype:
+    """The type in which PyTorch computes with two operands, tensors or numbers."""
+    a, b = (value.meta["val"] if isinstance(value, fx.Node) else value for value in (a, b))
+    return torch.result_type(a, b)
+
+
 def is_static(node: Any) -> bool:
     """Whether the value does not depend on the user's inputs: then it is computed when the image is packed."""
     return not isinstance(node, fx.Node) or node.meta["depends"] is not Depends.INPUTS

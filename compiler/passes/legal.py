@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx
 
 from compiler import ops
-from compiler.passes.editor import aten, dtype_of
+from compiler.passes.editor import aten, common_type, dtype_of
 from compiler.passes.ranges import INT32, interval
 from compiler.tile.graph import DTYPES
 
@@ -62,7 +62,7 @@ def _typed(node: fx.Node) -> str | None:
         if dtype_of(operands.pop(0)) is not torch.bool:  # type: ignore[arg-type]
             return "chooses by something else than truth, which the chip cannot"
     elif node.target in COMPARES:
-        result = torch.result_type(*(value.meta["val"] if isinstance(value, fx.Node) else value for value in operands))
+        result = common_type(*operands)
     if any(isinstance(value, fx.Node) and dtype_of(value) is not result for value in operands) or node.kwargs:
         return f"mixes types in a way that the chip cannot ({_name(result)} is the result's)"
     return _computed(node, result, operands)
