@@ -215,6 +215,7 @@ def _dyn(*extents: str) -> tuple[Field, Field]:
 
 _PRC = (_int("planes", 8, 1, "planes"), _int("rows", 14, None, "rows"), _int("cols", 18, None, "columns"))
 _DMA = (_int("planes", 10, 1, "planes"), _int("rows", 16, None, "rows"), _int("cols", 20, None, "columns"))
+_REDUCED = (_int("planes", 8, 1, "planes"), _int("rows", 20, None, "rows"), _int("cols", 24, None, "columns"))
 _DYN_PRC = _dyn("planes", "rows", "cols")
 _FULL = "planes rows cols"
 _DRAM_ONLY = (Space.DRAM,)
@@ -355,7 +356,7 @@ _ROWS: tuple[Instruction, ...] = (
                 when=(When("down", 1, dims=("planes", "1", "cols")),),
             ),
             _in("a", _FULL, (*INTS, *FLOATS), "operand"), _opt("sub", _FULL, FLOATS, "subtracted from every element first"),
-            *_PRC, _flag("down", "reduce over rows instead: d is (planes, 1, cols)"), *_DYN_PRC,
+            *_REDUCED, _flag("down", "reduce over rows instead: d is (planes, 1, cols)"), *_DYN_PRC,
         ),
         "reduce rows in the fixed order of the numeric contract", "x = a - sub; d[p,r,0] = f over c of x[p,r,c]",
         Cost("vec", 1, {"f32_add": 1}),

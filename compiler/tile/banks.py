@@ -44,7 +44,7 @@ def reachable(value: fx.Node) -> bool:
 
 
 def _needs_scratchpad(reader: fx.Node) -> bool:
-    return reader.op == "output" or role(reader) in (Role.MATMUL, Role.GATHER)
+    return reader.op == "output" or role(reader) in (Role.MATMUL, Role.GATHER, Role.CAT)  # a cat may be stored part by part
 
 
 def _readers(value: fx.Node) -> Iterable[fx.Node]:

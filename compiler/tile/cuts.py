@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from compiler.tile.emit import head_groups, is_column_separable
 from compiler.tile.emitter import Cut
-from compiler.tile.graph import op_name, shape
+from compiler.tile.graph import Role, op_name, role, shape
 from compiler.tile.kernels import Kernel
 from isa.chip import Chip
 from isa.timing import ceil_div
@@ -98,7 +98,7 @@ def both(cut: Cut, tuning: Tuning) -> tuple[Cut, Cut]:
 
 def slice_width(k: int, n: int, chip: Chip, size: int) -> int:
     """Columns of weights that one word loads: about `size` bytes, whole columns of the array, slices of nearly equal size."""
-    slices = ceil_div(k * n, max(size, 1))
+    slices = max(ceil_div(k * n, max(size, 1)), 1)
     return ceil_div(ceil_div(n, slices), chip.mxu.cols) * chip.mxu.cols
 
 
@@ -124,7 +124,8 @@ class _Shapes:
     def of(kernel: Kernel, chip: Chip, size: int) -> "_Shapes":
         matmuls = [n for n in kernel.nodes if op_name(n) == "matmul_i8"]
         if not matmuls:
-            return _Shapes(0, 0, False, (1 << 30,))
+            down = any(role(n) is Role.DOWN for n in kernel.nodes)  # columns of a map are reduced independently of each other
+            return _Shapes(0, 0, False, (1 << 30, *((1024, 256, 64, 16) if down else ())))
         n, k = max(shape(m)[-1] for m in matmuls), max(shape(m.args[0])[-1] for m in matmuls)  # type: ignore[arg-type]
         widest = min(slice_width(k, n, chip, size), n)
         batched = any(len(shape(m.args[1])) > 2 for m in matmuls)  # type: ignore[arg-type]
@@ -147,7 +148,7 @@ def _tile(n: int, k: int, chip: Chip, size: int) -> tuple[int, int]:
     """Columns and depth of a tile of weights of about `size` bytes: all of the depth if one column of array tiles allows it."""
     rows, cols = chip.mxu.rows, chip.mxu.cols
     if k * min(cols, n) <= size:
-        slices = ceil_div(n, max(size // k // cols, 1) * cols)
+        slices = ceil_div(n, max(size // max(k, 1) // cols, 1) * cols)
         return min(ceil_div(ceil_div(n, slices), cols) * cols, n), k
     slices = ceil_div(k, max(size // cols // rows, 1) * rows)
     return min(cols, n), min(ceil_div(ceil_div(k, slices), rows) * rows, k)

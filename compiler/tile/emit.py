@@ -1,16 +1,17 @@
 """Emit a kernel: pick its cut, walk its blocks, call one emitter per operation."""
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice, product
+from collections.abc import Callable, Iterator
+from itertools import islice
 
 from torch import fx
 
 from compiler.tile import banks, emit_matmul, emit_rows
 from compiler.tile import emit_elementwise as elementwise
+from compiler.tile.access import reads, view_of
 from compiler.tile.emitter import Cut, Emitter
-from compiler.tile.graph import Role, op_name, role, shape
+from compiler.tile.graph import Role, base, computing, op_name, role, shape
 from compiler.tile.kernels import Kernel
-from compiler.tile.layout import Range
+from compiler.tile.layout import Range, blocks
 from compiler.tile.storage import Storage
 from isa.chip import Chip
 from isa.errors import UnsupportedError
@@ -60,28 +61,6 @@ def emit_kernel(kernel: Kernel, storage: Storage, cut: Cut, prefix: str, part: R
     return e
 
 
-def blocks(domain: Sequence[int], rows: int) -> Iterator[tuple[Range, ...]]:
-    """Cut a domain into boxes of at most `rows` points: single steps of the outer dimensions, runs of one, all of the inner.
-
-    >>> list(blocks((2, 3), 2))
-    [((0, 1), (0, 2)), ((0, 1), (2, 3)), ((1, 2), (0, 2)), ((1, 2), (2, 3))]
-    """
-    axis, inner = len(domain), 1
-    while axis > 0 and inner * domain[axis - 1] <= rows:
-        axis -= 1
-        inner *= domain[axis]
-    if axis == 0:
-        yield tuple((0, n) for n in domain)
-        return
-    axis -= 1
-    size = max(1, rows // inner)
-    even = -(-domain[axis] // -(-domain[axis] // size))  # blocks of nearly equal size
-    whole = [(0, n) for n in domain[axis + 1 :]]
-    for outer in product(*(range(n) for n in domain[:axis])):
-        for low in range(0, domain[axis], even):
-            yield (*((i, i + 1) for i in outer), (low, min(low + even, domain[axis])), *whole)
-
-
 def part_blocks(kernel: Kernel, rows: int, part: Range | None) -> Iterator[tuple[Range, ...]]:
     """The blocks of a kernel within a part of its first dimension.
 
@@ -97,9 +76,13 @@ def part_blocks(kernel: Kernel, rows: int, part: Range | None) -> Iterator[tuple
 
 def is_column_separable(kernel: Kernel) -> bool:
     """Whether every operation behind the kernel's matmul treats columns one by one, so that the output can be cut both ways."""
-    names = [op_name(n) for n in kernel.nodes]
+    names, sizes = [op_name(n) for n in kernel.nodes], {shape(n) for n in kernel.nodes}
     plain = all(role(n) in (Role.MATMUL, Role.DEQUANTIZE, Role.ELEMENTWISE) for n in kernel.nodes)
-    return plain and names[0] == "matmul_i8" and names.count("matmul_i8") == 1 and len({shape(n) for n in kernel.nodes}) == 1
+    if not plain or names[0] != "matmul_i8" or names.count("matmul_i8") > 1 or len(sizes) > 1:
+        return False
+    (whole,) = sizes
+    inside = (read for n in kernel.nodes for read in reads(n) if computing(base(read.operand)) in kernel.members)
+    return len(whole) == len(kernel.domain) + 1 and all(read.own_block(whole) for read in inside)
 
 
 def head_groups(kernel: Kernel, chip: Chip) -> int:
@@ -107,10 +90,15 @@ def head_groups(kernel: Kernel, chip: Chip) -> int:
 
     For linear → quantize per head: attention of the first heads can start while the others are still being projected.
     """
-    depth = len(kernel.domain)
-    quantizes = [n for n in kernel.nodes if op_name(n) == "quantize_rows" and len(shape(n.args[0])) == depth + 2]  # type: ignore[arg-type]
-    if [op_name(n) for n in kernel.nodes] != ["matmul_i8", "dequantize", "quantize_rows"] or not quantizes:
+    if [op_name(n) for n in kernel.nodes] != ["matmul_i8", "dequantize", "quantize_rows"]:
         return 1
-    heads, size = shape(quantizes[0].args[0])[depth:]  # type: ignore[arg-type]
+    depth, (product_, _, quantize) = len(kernel.domain), kernel.nodes
+    operand, heads_of = next(reads(quantize)).operand, shape(product_)[len(kernel.domain) :]
+    split = view_of(operand)
+    if len(heads_of) != 1 or split is None or len(split.shape) != depth + 2:
+        return 1
+    heads, size = split.shape[depth:]
+    if heads * size != heads_of[0] or not split.is_dense:
+        return 1  # not the columns, one head after the other
     per_group = next((n for n in range(1, heads + 1) if heads % n == 0 and n * size >= chip.mxu.cols), heads)
     return heads // per_group

@@ -9,11 +9,12 @@ from torch import fx
 from compiler.tile.emit_matmul import fused_add
 from compiler.tile.emit_rows import ONE, argument, bits
 from compiler.tile.emitter import Emitter, Tile
-from compiler.tile.graph import axis, dtype, shape
-from compiler.tile.layout import Layout
+from compiler.tile.graph import axis, dtype, is_empty, shape
+from compiler.tile.layout import Layout, blocks
 from isa.errors import UnsupportedError
-from isa.spec import ACT, VOP, Dtype
+from isa.spec import ACT, VOP, Dtype, Space
 
+PART = 1 << 17  # elements of a part that are brought on chip at a time
 SIGN_FLIP = 0xBF800000  # -1.0
 EXACT_SCALAR = ("mul", "div", "mov", "max", "min")  # these keep a float32 scalar beside bf16 and f16 tensors
 
@@ -152,16 +153,26 @@ def logical_not(e: Emitter, node: fx.Node) -> None:
 
 
 def cat(e: Emitter, node: fx.Node) -> None:
-    parts, out, start = node.args[0], e.result(node), 0
-    along = axis(node)
+    """Each part to its place, in the order of the result. Parts that come from DRAM are brought on chip some rows at a time."""
+    parts, along = node.args[0], axis(node)
+    straight = e.straight_home(node)  # where the result goes past the scratchpad
+    out, start = e.result(node) if straight is None else straight, 0
     for part in parts:  # type: ignore[union-attr]
         assert isinstance(part, fx.Node)
-        source = e.operand(part, len(shape(node)))
+        if is_empty(part):
+            continue
+        source = e.operand(part, len(shape(node)), staged=False)
         size = source.shape[along]
         target = replace(out, layout=_window(out.layout, along, start, size), logical=_window(out.logical, along, start, size))
-        e.word("vop", node, target.layout.shape, {"d": target}, {"a": source}, {"f": VOP.index("mov")})
+        for ranges in blocks(source.shape, PART if source.buffer.space is Space.DRAM else source.elements):
+            d, a = target.narrow(ranges), e.stage(part, source.narrow(ranges))
+            if straight is None:
+                e.word("vop", node, d.layout.shape, {"d": d}, {"a": a}, {"f": VOP.index("mov")})
+            else:
+                e.store(node, d, a)
         start += size
-    e.finish(node)
+    if straight is None:
+        e.finish(node)
 
 
 def _window(layout: Layout, along: int, start: int, size: int) -> Layout:

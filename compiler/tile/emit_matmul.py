@@ -12,7 +12,7 @@ from torch import fx
 from compiler.tile.emitter import Emitter, Tile, columns
 from compiler.tile.graph import dtype, op_name, shape
 from compiler.tile.ir import Ref
-from compiler.tile.layout import Layout, Range, coalesce
+from compiler.tile.layout import Layout, Range, coalesce, limits_of
 from isa.spec import TAP, VOP, Dtype, Space
 
 TURNS = 4  # accumulators in turn: with words of a tile of the array, long enough for one to leave it
@@ -32,7 +32,7 @@ def _integers(e: Emitter, node: fx.Node) -> None:
     a_node, b_node, transposed = node.args[0], node.args[1], bool(node.args[2])
     assert isinstance(a_node, fx.Node) and isinstance(b_node, fx.Node)
     a = e.operand(a_node, len(shape(a_node)), grouped=False)
-    weights = e.batched(b_node, 0 if len(shape(b_node)) == 2 else len(shape(node)) - 2)
+    weights = e.batched(b_node, 0 if len(shape(b_node)) == 2 else len(shape(node)) - 2) if shape(a_node)[-1] else a
     sizes, out = e.block_shape(node), e.result(node)
     start = out.logical.offset % shape(node)[-1] if e.cut.groups > 1 else 0
     for (low, high), acc in _products(e, node, a, b_node, weights, transposed, sizes, start):
@@ -75,13 +75,16 @@ def emit(e: Emitter, node: fx.Node, target: fx.Node, residual: Layout | None) ->
     """Emit the matmul behind dequantize `node` and its epilogue, writing the block of value `target`."""
     product_node, row_node = node.args[0], node.args[1]
     assert isinstance(product_node, fx.Node) and isinstance(row_node, fx.Node)
+    if product_node not in e.skipped:
+        _from_sums(e, node, target, residual)
+        return
     col_node, bias_node = (node.args[i] if len(node.args) > i else node.kwargs.get(name) for i, name in ((2, "col"), (3, "bias")))
     rank = len(shape(node))
     a_node, b_node, transposed = product_node.args[0], product_node.args[1], bool(product_node.args[2])
     assert isinstance(a_node, fx.Node) and isinstance(b_node, fx.Node)
     a = e.operand(a_node, len(shape(a_node)), grouped=False)
     batch = 0 if len(shape(b_node)) == 2 else rank - 2
-    weights = e.batched(b_node, batch)
+    weights = e.batched(b_node, batch) if shape(a_node)[-1] else a  # of products of nothing, none is read
     row = e.operand(row_node, rank - 1).unsqueeze()
     col = e.operand(col_node, rank) if isinstance(col_node, fx.Node) else None
     bias = e.operand(bias_node, rank) if isinstance(bias_node, fx.Node) else None
@@ -99,10 +102,23 @@ def emit(e: Emitter, node: fx.Node, target: fx.Node, residual: Layout | None) ->
     e.finish(target)
 
 
+def _from_sums(e: Emitter, node: fx.Node, target: fx.Node, residual: Layout | None) -> None:
+    """Dequantize sums that somebody else has computed."""
+    rank, (sums, row_node) = len(shape(node)), node.args[:2]
+    assert isinstance(sums, fx.Node) and isinstance(row_node, fx.Node)
+    col, bias = (node.args[i] if len(node.args) > i else node.kwargs.get(name) for i, name in ((2, "col"), (3, "bias")))
+    ins: dict[str, Layout | None] = {"a": e.operand(sums, rank), "rs": e.operand(row_node, rank - 1).unsqueeze(), "res": residual}
+    ins |= {name: e.operand(v, rank) for name, v in (("cs", col), ("bi", bias)) if isinstance(v, fx.Node)}
+    e.word("vaff", target, e.block_shape(node), {"d": e.result(target)}, ins, {"rnd": _ROUND[dtype(node)]})
+    e.finish(target)
+
+
 def _row_max(e: Emitter, node: fx.Node, target: fx.Node, sizes: Sequence[int]) -> Layout | None:
     """A buffer for the row maxima, if the softmax that wants them is the only reader."""
     users = list(target.users)
     if len(users) != 1 or users[0] not in e.kernel.members or op_name(users[0]) != "softmax" or dtype(node) is not Dtype.F32:
+        return None
+    if sizes[-1] > limits_of("vaff")[2]:
         return None
     tap = e.temp(sizes[:-1], Dtype.F32, target.name + ".max")
     e.notes[target] = {"max": tap}
@@ -135,11 +151,16 @@ def _accumulate(
 ) -> list[Layout]:
     """Emit the words of some tiles of the product, each of columns low .. high; returns their accumulators."""
     k = a.shape[-1]
+    if k == 0:
+        return [e.filled((*rows, high - low), Dtype.I32, 0, node) for low, high in tiles]
+    a = e.with_columns(a if a.shape[:-1] == rows else a.broadcast((*rows, k)), node)
     step = min(e.cut.k, k, 65535)
     sums = [e.temp((*rows, high - low), Dtype.I32, node.name + ".acc", Space.ACC) for low, high in tiles]
     for (first, last), (acc, n_range) in product([(f, min(f + step, k)) for f in range(0, k, step)], zip(sums, tiles, strict=True)):
         w_rows, w_cols = (n_range, (first, last)) if transposed else ((first, last), n_range)
-        w = e.stage(b_node, _window(weights, w_rows, w_cols), many=len(weights.shape) == 2)
+        w = e.with_columns(e.stage(b_node, _window(weights, w_rows, w_cols), many=len(weights.shape) == 2), node)
+        if len(w.shape) > 2 and w.shape[:-2] != rows[:-1]:
+            w = w.broadcast((*rows[:-1], *w.shape[-2:]))
         for refs, (b, m) in _mm_blocks(columns(a, first, last), w, acc, transposed):
             attrs = {"m": m, "n": n_range[1] - n_range[0], "k": last - first, "b": b, "wt": int(transposed), "acc": int(first > 0)}
             e.raw("mm", node, dict(zip(("c", "a", "w"), refs, strict=True)), attrs)
@@ -153,7 +174,7 @@ def _window(layout: Layout, rows: tuple[int, int], cols: tuple[int, int]) -> Lay
 
 def _mm_blocks(a: Layout, w: Layout, c: Layout, transposed: bool) -> list[tuple[tuple[Ref, Ref, Ref], tuple[int, int]]]:
     """(c, a, w) views and (planes, rows) of the words that multiply `a` by `w` into `c`."""
-    assert a.strides[-1] == 1 or a.shape[-1] == 1, f"rows of {a.buffer.name} are not contiguous"
+    assert all(x.strides[-1] == 1 or x.shape[-1] == 1 for x in (a, w)), "rows of a product's operands are not contiguous"
     batched = len(w.shape) > 2
     lead = range(len(a.shape) - 2)
     dims: list[tuple[int, ...]] = [(a.shape[i], c.strides[i], a.strides[i], w.strides[i] if batched else 0) for i in lead]

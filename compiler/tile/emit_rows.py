@@ -6,14 +6,16 @@ from typing import Any
 
 from torch import fx
 
-from compiler.tile.emitter import Emitter, Tile
-from compiler.tile.graph import Role, dtype, op_name, role, shape
-from compiler.tile.layout import Layout, pieces
+from compiler.tile.emitter import Emitter, Tile, columns
+from compiler.tile.graph import Role, base, computing, dtype, is_empty, op_name, role, shape
+from compiler.tile.layout import Layout, limits_of, pieces
 from isa.errors import UnsupportedError
 from isa.spec import ACT, TAP, VOP, VRED, Dtype, Space
 
 ONE = 0x3F800000
 LOWEST = 0xFF7FFFFF  # -FLT_MAX
+SMALLEST_SCALE = 0x34000000  # 2**-23
+OF_NOTHING = {"max": 0xFF800000, "min": 0x7F800000}  # reductions of no element; those that are not here give 0
 
 
 def bits(value: float) -> int:
@@ -39,8 +41,12 @@ def quantize_rows(e: Emitter, node: fx.Node) -> None:
     rank = len(shape(x))
     notes = e.notes.get(x, {})
     a = notes["exp"] if "exp" in notes else e.operand(x, rank)
-    results = {user.args[1]: user for user in node.users if user.target is getitem}
+    results = {user.args[1]: user for user in node.users if user.target is getitem and not is_empty(user)}
     sizes = a.shape
+    if is_empty(x):  # no element, but a scale for each row
+        for result in results.values():
+            _fill(e, result, SMALLEST_SCALE)
+        return
     q = e.result(results[0]) if 0 in results else e.temp(sizes, Dtype.I8, node.name + ".q")
     s = e.result(results[1]).unsqueeze() if 1 in results else e.temp(sizes[:-1], dtype(x), node.name + ".s").unsqueeze()
     ins = {"a": a, "rs": notes.get("recip"), "cs": e.operand(col, rank) if isinstance(col, fx.Node) else None}
@@ -59,6 +65,7 @@ def softmax(e: Emitter, node: fx.Node) -> None:
     sizes, lead = a.shape, a.shape[:-1]
     noted = e.notes.get(x, {}).get("max")
     top = noted if noted is not None else e.temp(lead, Dtype.F32, node.name + ".max")
+    long = sizes[-1] > limits_of("act")[2]  # for the sum on the way out; a reduction of its own reaches further
     if noted is None:
         e.word("vred", node, sizes, {"d": top.unsqueeze()}, {"a": a}, {"f": VRED.index("max")}, row_op=True)
     if zero_masked:  # a row of -Inf only becomes exp(-Inf) = 0 with a sum of 1
@@ -67,7 +74,10 @@ def softmax(e: Emitter, node: fx.Node) -> None:
     exp = a if alone else e.temp(sizes, Dtype.F32, node.name + ".exp")
     total = e.temp(lead, Dtype.F32, node.name + ".sum")
     attrs = {"f": ACT.index("exp"), "neg": 1, "scale": ONE}
-    e.word("act", node, sizes, {"d": exp, "sum": total.unsqueeze()}, {"a": a, "bi": top.unsqueeze()}, attrs, row_op=True)
+    sums = {} if long else {"sum": total.unsqueeze()}
+    e.word("act", node, sizes, {"d": exp, **sums}, {"a": a, "bi": top.unsqueeze()}, attrs, row_op=not long)
+    if long:
+        e.word("vred", node, sizes, {"d": total.unsqueeze()}, {"a": exp}, {"f": VRED.index("sum")}, row_op=True)
     if zero_masked:
         vector(e, "max", node, total, total, ONE)
     recip = e.temp(lead, Dtype.F32, node.name + ".recip")
@@ -97,25 +107,41 @@ def layer_norm(e: Emitter, node: fx.Node) -> None:
     ins = {"a": a, "sub": mean.unsqueeze(), "rs": scale.unsqueeze()}
     ins |= {name: e.operand(v, rank) for name, v in (("cs", gamma), ("bi", beta)) if isinstance(v, fx.Node)}
     outs: dict[str, Tile | Layout] = {"d": e.result(node)}
-    attrs = {}
-    if any(u in e.kernel.members and op_name(u) == "quantize_rows" and argument(u, 1, "col") is None for u in node.users if hasattr(u.target, "_schema")):
+    attrs, long = {}, n > limits_of("vaff")[2]
+    readers = [u for u in node.users if u in e.kernel.members and op_name(u) == "quantize_rows"]
+    if not long and any(argument(u, 1, "col") is None for u in readers):
         absmax = e.temp(lead, Dtype.F32, node.name + ".absmax")
         e.notes[node] = {"absmax": absmax}
         outs["tap"], attrs["red"] = absmax.unsqueeze(), TAP.index("absmax")
-    e.word("vaff", node, sizes, outs, ins, attrs, row_op=True)
+    e.word("vaff", node, sizes, outs, ins, attrs, row_op=not long)
     e.finish(node)
 
 
 def reduce(e: Emitter, node: fx.Node) -> None:
     x, kind, keep = node.args[0], argument(node, 1, "kind"), bool(argument(node, 3, "keepdim", False))
     assert isinstance(x, fx.Node) and isinstance(kind, str)
-    a = e.operand(x, len(shape(x)))
-    down = role(node) is Role.DOWN
-    out = e.result(node)
+    if is_empty(x):
+        _fill(e, node, OF_NOTHING.get(kind, 0))
+        return
+    down, out = role(node) is Role.DOWN, e.result(node)
     if not keep:
-        axis = len(a.shape) - (2 if down else 1)
+        axis = len(shape(x)) - (2 if down else 1)
         out = replace(out, layout=_insert(out.layout, axis), logical=_insert(out.logical, axis))
-    e.word("vred", node, a.shape, {"d": out}, {"a": a}, {"f": VRED.index(kind), "down": int(down)}, row_op=not down, down=down)
+    n, inside = shape(x)[-1], computing(base(x)) in e.kernel.members
+    step = n if inside or not down else min(e.cut.n, n)  # a large map is brought on chip some columns at a time
+    for low in range(0, n, step):
+        high = min(low + step, n)
+        whole = inside or step == n
+        a = e.operand(x, len(shape(x))) if whole else e.stage(x, columns(e.storage.resolve(x).narrow(e.block_ranges(shape(x))), low, high))
+        d = out if whole else out.columns(low, high)
+        e.word("vred", node, a.shape, {"d": d}, {"a": a}, {"f": VRED.index(kind), "down": int(down)}, row_op=not down, down=down)
+    e.finish(node)
+
+
+def _fill(e: Emitter, node: fx.Node, value: int) -> None:
+    """A result that is the same everywhere."""
+    out = e.result(node)
+    e.word("vop", node, out.layout.shape, {"d": out}, {"a": e.constant(value)}, {"f": VOP.index("mov")})
     e.finish(node)
 
 

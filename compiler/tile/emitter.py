@@ -10,12 +10,13 @@ from math import prod
 
 from torch import fx
 
-from compiler.tile.graph import base, computing, dtype, shape
+from compiler.tile.access import follow
+from compiler.tile.graph import base, computing, dtype, is_empty, shape, tensors
 from compiler.tile.ir import Buffer, Op, Ref, Tap
 from compiler.tile.kernels import Kernel
-from compiler.tile.layout import DMA_LIMITS, Layout, Range, contiguous, dense, pieces
-from compiler.tile.storage import Storage, apply_view
-from isa.spec import ISA, Dtype, Kind, Region, Space
+from compiler.tile.layout import DMA_LIMITS, Layout, Range, contiguous, dense, limits_of, pieces
+from compiler.tile.storage import Storage
+from isa.spec import ISA, VOP, Dtype, Kind, Region, Space
 from isa.timing import ceil_div
 
 FLAT = Buffer("flat", Space.DRAM, 0)  # the row-major flattened value, for debug taps
@@ -28,6 +29,9 @@ class Tile:
     layout: Layout
     logical: Layout
     node: str
+
+    def narrow(self, ranges: Sequence[Range]) -> "Tile":
+        return replace(self, layout=self.layout.narrow(ranges), logical=self.logical.narrow(ranges))
 
     def columns(self, low: int, high: int) -> "Tile":
         return replace(self, layout=columns(self.layout, low, high), logical=columns(self.logical, low, high))
@@ -105,7 +109,7 @@ class Emitter:
     def result(self, node: fx.Node) -> Tile:
         """Where to write the block of value `node`: straight into its home on chip, or a buffer of the block."""
         home = self.storage.homes.get(node)
-        logical = Layout(FLAT, dtype(node), shape(node), contiguous(shape(node))).narrow(self.block_ranges(shape(node)))
+        logical = self._logical(node)
         if home is not None and home.buffer.space is not Space.DRAM:
             tile = Tile(home.narrow(self.block_ranges(shape(node))), logical, node.name)
         else:
@@ -118,9 +122,27 @@ class Emitter:
         free = base(operand) is operand and len(operand.users) == 1 and operand in self.tiles and operand not in self.storage.homes
         if not free or node in self.storage.homes or layout.dtype is not dtype(node) or layout is not self.tiles[operand].layout:
             return self.result(node)
-        tile = Tile(layout, Layout(FLAT, dtype(node), shape(node), contiguous(shape(node))).narrow(self.block_ranges(shape(node))), node.name)
+        tile = Tile(layout, self._logical(node), node.name)
         self.tiles[node] = tile
         return tile
+
+    def straight_home(self, node: fx.Node) -> Tile | None:
+        """The block of `node` in DRAM, if its home is there and its kernel does not read it: what need not be gathered on chip first."""
+        home = self.storage.homes.get(node)
+        inside = any(base(n) is node for member in self.kernel.nodes for n in tensors(member))
+        if home is None or home.buffer.space is not Space.DRAM or inside:
+            return None
+        return Tile(home.narrow(self.block_ranges(shape(node))), self._logical(node), node.name)
+
+    def store(self, node: fx.Node, target: Tile, source: Layout) -> None:
+        """Write a part of `node` straight to its home in DRAM."""
+        where = [(target.logical.offset, target.logical.strides)]
+        for piece in pieces(target.layout.shape, (target.layout, source), where, limits=DMA_LIMITS):
+            self.ops.append(Op("sto", piece.refs, piece.extents, node.name, (Tap("d", node.name, *piece.logical[0]),)))
+
+    def _logical(self, node: fx.Node) -> Layout:
+        """Which elements of the whole value the block holds."""
+        return Layout(FLAT, dtype(node), shape(node), contiguous(shape(node))).narrow(self.block_ranges(shape(node)))
 
     def finish(self, node: fx.Node) -> None:
         """The block of `node` is complete: store it if its home is in DRAM."""
@@ -135,17 +157,20 @@ class Emitter:
 
     # ---- operands
 
-    def operand(self, node: fx.Node, rank: int, grouped: bool = True) -> Layout:
+    def operand(self, node: fx.Node, rank: int, grouped: bool = True, staged: bool = True) -> Layout:
         """The block of an operand, on chip, right-aligned to the `rank` dimensions of its reader.
 
-        `grouped=False` for the left side of a matmul, of which every group of columns reads all.
+        `grouped=False` for the left side of a matmul, of which every group of columns reads all; `staged=False` to leave it where it is.
         """
-        inside = self._inside(node)
-        if inside is not None:
-            return inside
+        if is_empty(node):
+            return dense(FLAT, dtype(node), shape(node))
         lead = max(rank - len(shape(node)), 0)
         ranges = self.block_ranges(shape(node), lead) if grouped else self.ranges[lead:]
-        return self.stage(node, self.storage.resolve(node).narrow(ranges))
+        inside = self._inside(node, ranges)
+        if inside is not None:
+            return inside
+        layout = self.storage.resolve(node).narrow(ranges)
+        return self.stage(node, layout) if staged else layout
 
     def batched(self, node: fx.Node, batch: int) -> Layout:
         """The right side of a batched matmul: cut along the leading `batch` dimensions only, not staged yet."""
@@ -183,26 +208,26 @@ class Emitter:
         self.constants[buffer] = bits.to_bytes(4, "little")
         return self.stage_layout(dense(buffer, kind, (1,)), buffer.name)
 
+    def filled(self, sizes: Sequence[int], kind: Dtype, bits: int, node: fx.Node) -> Layout:
+        """A buffer of this block with one value everywhere."""
+        local = self.temp(sizes, kind, node.name + ".fill")
+        self.word("vop", node, sizes, {"d": local}, {"a": self.constant(bits, kind)}, {"f": VOP.index("mov")})
+        return local
+
     def tap(self, operand: str, node: str, where: tuple[int, int, int, int]) -> Tap:
         return Tap(operand, node, *where)
 
-    def _inside(self, node: fx.Node) -> Layout | None:
+    def _inside(self, node: fx.Node, ranges: Sequence[Range]) -> Layout | None:
         """The block of a value that this kernel has just computed, or of a view of one."""
         origin = base(node)
         if computing(origin) not in self.kernel.members:
             return None
         if origin not in self.tiles:
             raise AssertionError(f"{node.name}: its kernel has not computed {origin.name} yet")
-        chain = []
-        while node is not origin:
-            chain.append(node)
-            node = node.args[0]  # type: ignore[assignment]
-            if isinstance(node.meta["val"], tuple | list) and node is not origin:
-                node = node.args[0]  # type: ignore[assignment]
         layout = self.tiles[origin].layout
-        for view in reversed(chain):
-            layout = apply_view(layout, view, self.block_shape(view))
-        return layout
+        if node is origin:
+            return layout
+        return follow(layout.widen(self.block_ranges(shape(origin)), shape(origin)), node).narrow(ranges)
 
     # ---- words
 
@@ -221,18 +246,48 @@ class Emitter:
         """Emit as many words as it takes to cover the iteration space `sizes`."""
         row = ISA[mnemonic]
         has_planes = any(f.name == "planes" for f in row.fields)
+        moves: list[tuple[Tile | Layout, Layout]] = []
+        if row_op or down:
+            outs, moves = self._with_columns(node, outs)
         layouts: list[Layout | None] = []
         tapped = [(name, out) for name, out in outs.items() if isinstance(out, Tile)]
         for view in row.views:
             given = outs.get(view.name) or ins.get(view.name)
             layout = given.layout if isinstance(given, Tile) else given
+            if layout is not None and (row_op or down):
+                layout = self.with_columns(layout, node)
             layouts.append(layout.broadcast(sizes) if layout is not None else None)
         logical = [(t.logical.offset, t.logical.broadcast(sizes).strides) for _, t in tapped]
         names = {f.name for f in row.fields if f.kind is not Kind.VIEW}
-        for piece in pieces(sizes, layouts, logical, row_op=row_op, down=down, planes=has_planes):
+        for piece in pieces(sizes, layouts, logical, row_op=row_op, down=down, planes=has_planes, limits=limits_of(mnemonic)):
             extents = tuple((k, v) for k, v in piece.extents if k in names)
             taps = tuple(Tap(name, t.node, *where) for (name, t), where in zip(tapped, piece.logical, strict=True))
             self.ops.append(Op(mnemonic, piece.refs, (*extents, *(attrs or {}).items()), node.name, taps))
+
+        for target, local in moves:
+            self.word("vop", node, local.shape, {"d": target}, {"a": local}, {"f": VOP.index("mov")})
+
+    def with_columns(self, layout: Layout, node: fx.Node) -> Layout:
+        """The same block with its last dimension addressable as columns: a copy where it is read through a permute."""
+        if layout.has_columns:
+            return layout
+        local = self.temp(layout.shape, layout.dtype, node.name + ".cols")
+        self.word("vop", node, layout.shape, {"d": local}, {"a": layout}, {"f": VOP.index("mov")})
+        return local
+
+    def _with_columns(self, node: fx.Node, outs: Mapping[str, Tile | Layout]) -> tuple[Mapping[str, Tile | Layout], list[tuple[Tile | Layout, Layout]]]:
+        """Results whose columns cannot be addressed are made beside their place, and then moved there."""
+        found: dict[str, Tile | Layout] = {}
+        moves: list[tuple[Tile | Layout, Layout]] = []
+        for name, out in outs.items():
+            layout = out.layout if isinstance(out, Tile) else out
+            if layout.has_columns:
+                found[name] = out
+            else:
+                local = self.temp(layout.shape, layout.dtype, f"{node.name}.{name}")
+                found[name] = local
+                moves.append((out, local))
+        return found, moves
 
     def raw(self, mnemonic: str, node: fx.Node, views: Mapping[str, Ref], attrs: Mapping[str, int], taps: tuple[Tap, ...] = ()) -> None:
         """Emit one word as given."""

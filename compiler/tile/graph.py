@@ -82,6 +82,12 @@ def value(node: Any) -> torch.Tensor:
     return val[0] if isinstance(val, tuple | list) else val  # type: ignore[no-any-return]
 
 
+def is_empty(node: fx.Node) -> bool:
+    """Whether a node has no element at all, so that there is nothing to compute, to store or to read."""
+    val = node.meta["val"]
+    return all(v.numel() == 0 for v in (val if isinstance(val, tuple | list) else (val,)))
+
+
 def shape(node: fx.Node) -> tuple[int, ...]:
     return tuple(value(node).shape)
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from torch import fx
 
-from compiler.tile.graph import Role, base, computing, op_name, role, row_domain, shape, tensors, value
+from compiler.tile.access import Read, reads, straight
+from compiler.tile.graph import Role, base, computing, is_empty, op_name, role, row_domain, tensors
 
 
 @dataclass
@@ -57,7 +58,7 @@ class _Fuser:
             if node.op == "output":
                 for producer in _producers(node):
                     self._settle(producer)
-            if node.op != "call_function" or role(node) is Role.VIEW:
+            if node.op != "call_function" or role(node) is Role.VIEW or is_empty(node):
                 continue
             alone = not any(p in self.owner for p in _producers(node))
             if role(node) is Role.MATMUL or (self.enabled and _users(node) == 1 and (alone or _is_row_scale(node))):
@@ -74,12 +75,11 @@ class _Fuser:
             latest = max(known, default=-1)
             joins = latest >= 0 and self._fits(self.kernels[latest], node, waiting)
             domain = self.kernels[latest].domain if joins else _natural_domain(node)
-            stray = [n for n in waiting if not _cuttable(n, domain) or not _reads_block(n, node, waiting, domain)]
+            elsewhere = _read_elsewhere((*waiting, node), domain)
+            stray = [n for n in waiting if not _cuttable(n, domain) or n in elsewhere]
             if not stray:
                 break
             for n in stray:
-                if role(n) is Role.MATMUL:
-                    raise AssertionError(f"{n.name} cannot be cut like its dequantize {node.name}")
                 self._settle(n)
         if not joins:
             self.kernels.append(Kernel([], domain))
@@ -96,11 +96,16 @@ class _Fuser:
 
     def _waiting(self, node: fx.Node) -> list[fx.Node]:
         """Deferred producers of `node`, deepest first."""
-        order: list[fx.Node] = []
-        for producer in _producers(node):
-            if producer in self.deferred:
-                order += [n for n in self._waiting(producer) if n not in order] + [producer]
-        return list(dict.fromkeys(order))
+        order: dict[fx.Node, None] = {}
+        todo = [(node, False)]
+        while todo:
+            at, done = todo.pop()
+            if done:
+                order[at] = None
+            elif at is node or at not in order:
+                todo += [(at, True)] if at is not node else []
+                todo += [(producer, False) for producer in reversed(list(_producers(at))) if producer in self.deferred]
+        return list(order)
 
     def _fits(self, kernel: Kernel, node: fx.Node, waiting: list[fx.Node]) -> bool:
         """Can `node` be computed block by block behind what `kernel` already computes?"""
@@ -112,12 +117,7 @@ class _Fuser:
 
     def _inputs_fit(self, kernel: Kernel, node: fx.Node) -> bool:
         """Values of the kernel itself must be read at the same block, through views that keep the domain."""
-        for operand in tensors(node):
-            if computing(base(operand)) not in kernel.members:
-                continue
-            if _whole(node, operand) or not keeps_domain(operand, kernel.domain) or not _aligned(node, operand, kernel.domain):
-                return False
-        return True
+        return all(_from_block(read, kernel.domain) for read in reads(node) if computing(base(read.operand)) in kernel.members)
 
 
 def _is_row_scale(node: fx.Node) -> bool:
@@ -137,70 +137,28 @@ def _cuttable(node: fx.Node, domain: tuple[int, ...]) -> bool:
     return row_domain(node)[: len(domain)] == domain
 
 
-def _reads_block(node: fx.Node, root: fx.Node, waiting: list[fx.Node], domain: tuple[int, ...]) -> bool:
-    """Whether the users of a deferred node inside the group read it at their own block."""
-    for user in (*waiting, root):
-        for operand in tensors(user):
-            same_block = not _whole(user, operand) and keeps_domain(operand, domain) and _aligned(user, operand, domain)
-            if computing(base(operand)) is node and not same_block:
-                return False
-    return True
+def _read_elsewhere(group: Iterable[fx.Node], domain: tuple[int, ...]) -> set[fx.Node]:
+    """Operations whose value some node of the group reads elsewhere than at its own block."""
+    return {computing(base(read.operand)) for node in group for read in reads(node) if not _from_block(read, domain)}
 
 
-def _whole(node: fx.Node, operand: fx.Node) -> bool:
-    """Operands that a block reads beyond its own rows: the right side of a matmul, tables."""
-    match role(node):
-        case Role.MATMUL:
-            return operand is node.args[1]
-        case Role.GATHER:
-            return operand is node.args[0]
-        case _:
-            return False
-
-
-def _aligned(node: fx.Node, operand: fx.Node, domain: tuple[int, ...]) -> bool:
-    """Whether the operand's leading sizes are the domain, position by position."""
-    return shape(operand)[: len(domain)] == domain and (
-        role(node) is not Role.ELEMENTWISE or len(shape(operand)) == len(shape(node))
-    )
-
-
-def keeps_domain(node: fx.Node, domain: tuple[int, ...]) -> bool:
-    """Whether the views between `node` and its base leave the leading `domain` dimensions alone."""
-    depth = len(domain)
-    origin = base(node)
-    while node is not origin:
-        source = node.args[0]
-        if not isinstance(source, fx.Node):
-            return False
-        if value(node).shape[:depth] != value(source).shape[:depth] or tuple(value(node).shape[:depth]) != domain:
-            return False
-        name, args = op_name(node) if node.op == "call_function" and hasattr(node.target, "_schema") else "getitem", node.args
-        rank = value(source).ndim
-        if name in ("permute", "transpose", "clone"):
-            return False  # a block is stored in logical order, so its dimensions cannot be regrouped
-        if name in ("select", "slice", "squeeze", "unsqueeze", "split", "split_with_sizes") and not _tail_only(name, args, rank, depth):
-            return False
-        node = source
-    return shape(origin)[:depth] == domain
-
-
-def _tail_only(name: str, args: tuple[object, ...], rank: int, depth: int) -> bool:
-    position = 2 if name in ("split", "split_with_sizes") else 1
-    given = args[position] if len(args) > position else 0
-    extra = 1 if name == "unsqueeze" else 0
-    dims = [given] if isinstance(given, int) else list(given)  # type: ignore[call-overload]
-    return all(d % (rank + extra) >= depth for d in dims)
+def _from_block(read: Read, domain: tuple[int, ...]) -> bool:
+    """Whether an operand can be read from the block that its own kernel has just computed, which is stored in logical order."""
+    return not read.home and straight(read.operand) and read.own_block(domain)
 
 
 def _producers(node: fx.Node) -> Iterable[fx.Node]:
     """Computing nodes that `node` reads, through views."""
-    return dict.fromkeys(computing(base(n)) for n in tensors(node) if computing(base(n)).op == "call_function")
+    return dict.fromkeys(computing(base(n)) for n in tensors(node) if computing(base(n)).op == "call_function" and not is_empty(base(n)))
 
 
 def _users(node: fx.Node) -> int:
     """How many nodes read the value of `node`, looking through views and getitems."""
-    count = 0
-    for user in node.users:
-        count += _users(user) if user.op == "call_function" and role(user) is Role.VIEW else 1
+    count, todo = 0, [node]
+    while todo:
+        for user in todo.pop().users:
+            if user.op == "call_function" and role(user) is Role.VIEW:
+                todo.append(user)
+            else:
+                count += 1
     return count

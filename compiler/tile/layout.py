@@ -10,12 +10,23 @@ from itertools import product
 from math import prod
 
 from compiler.tile.ir import Buffer, Ref
-from isa.spec import Dtype
+from isa.errors import UnsupportedError
+from isa.spec import ISA, Dtype
 
 Range = tuple[int, int]
 Limits = tuple[int, int, int]
-WORD_LIMITS: Limits = (255, 16383, 262143)  # planes, rows, columns that the words of VEC and ACT can hold
-DMA_LIMITS: Limits = (1023, 65535, 1048575)
+MAX_STRIDE = (1 << ISA["vset"].field("rs").bits) - 1  # elements
+
+
+def limits_of(mnemonic: str) -> Limits:
+    """Planes, rows, columns that a word can hold."""
+    bits = {f.name: f.bits for f in ISA[mnemonic].fields}
+    planes, rows, cols = ((1 << bits.get(name, 0)) - 1 for name in ("planes", "rows", "cols"))
+    return max(planes, 1), rows, cols
+
+
+WORD_LIMITS = limits_of("vop")
+DMA_LIMITS = limits_of("lda")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +48,16 @@ class Layout:
                 shape[i] = high - low
         return replace(self, offset=offset, shape=tuple(shape))
 
+    @property
+    def has_columns(self) -> bool:
+        """Whether a word can address the last dimension as its columns: elements side by side, or one repeated."""
+        return not self.shape or self.shape[-1] <= 1 or self.strides[-1] in (0, 1)
+
+    def widen(self, ranges: Sequence[Range], shape: Sequence[int]) -> "Layout":
+        """The layout of `shape` whose part within `ranges` this one is: where the elements outside of it would lie."""
+        offset = self.offset - sum(low * s for (low, _), s, n in zip(ranges, self.strides, shape, strict=False) if n != 1)
+        return replace(self, offset=offset, shape=tuple(shape))
+
     def broadcast(self, shape: Sequence[int]) -> "Layout":
         """Right-aligned broadcast to `shape`."""
         lead = len(shape) - len(self.shape)
@@ -46,6 +67,12 @@ class Layout:
     def unsqueeze(self) -> "Layout":
         """A trailing dimension of size 1."""
         return replace(self, shape=(*self.shape, 1), strides=(*self.strides, 0))
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the elements are those of the buffer from its beginning, in row-major order."""
+        steps = zip(self.shape, self.strides, contiguous(self.shape), strict=True)
+        return self.offset == 0 and all(n == 1 or a == b for n, a, b in steps)
 
     @property
     def elements(self) -> int:
@@ -69,6 +96,28 @@ def dense(buffer: Buffer, dtype: Dtype, shape: Sequence[int], order: Sequence[in
     for position, i in enumerate(order):
         strides[i] = packed[position]
     return Layout(buffer, dtype, tuple(shape), tuple(strides))
+
+
+def blocks(domain: Sequence[int], rows: int) -> Iterator[tuple[Range, ...]]:
+    """Cut a domain into boxes of at most `rows` points: single steps of the outer dimensions, runs of one, all of the inner.
+
+    >>> list(blocks((2, 3), 2))
+    [((0, 1), (0, 2)), ((0, 1), (2, 3)), ((1, 2), (0, 2)), ((1, 2), (2, 3))]
+    """
+    axis, inner = len(domain), 1
+    while axis > 0 and inner * domain[axis - 1] <= rows:
+        axis -= 1
+        inner *= domain[axis]
+    if axis == 0:
+        yield tuple((0, n) for n in domain)
+        return
+    axis -= 1
+    size = max(1, rows // inner)
+    even = -(-domain[axis] // -(-domain[axis] // size))  # blocks of nearly equal size
+    whole = [(0, n) for n in domain[axis + 1 :]]
+    for outer in product(*(range(n) for n in domain[:axis])):
+        for low in range(0, domain[axis], even):
+            yield (*((i, i + 1) for i in outer), (low, min(low + even, domain[axis])), *whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +165,21 @@ def pieces(
         block = [outer.pop()] if packed else [unit]
     while len(block) < 3:
         planes_done = len(block) == 2 and not planes
-        block.insert(0, outer.pop() if outer and not planes_done else unit)
-    assert not row_op or block[2][0] <= limits[2], "a row is longer than a word can address"
-    assert not down or block[1][0] <= limits[1], "a column is longer than a word can address"
+        fits = bool(outer) and not planes_done and max(outer[-1][1 : 1 + physical], default=0) <= MAX_STRIDE
+        block.insert(0, outer.pop() if fits else unit)
+    if row_op or down:
+        _check_whole(block, limits, down)
     cuts = [[(low, min(low + limit, dim[0])) for low in range(0, dim[0], limit)] for dim, limit in zip(block, limits, strict=True)]
     for index in product(*(range(dim[0]) for dim in outer)):
         for ranges in product(*cuts):
             yield _piece(layouts, walks, [*zip(index, outer, strict=True), *((r[0], d) for r, d in zip(ranges, block, strict=True))], block, ranges)
+
+
+def _check_whole(block: Sequence[tuple[int, ...]], limits: Limits, down: bool) -> None:
+    """What one word must see as a whole is within its reach."""
+    axis, what = (1, "column") if down else (2, "row")
+    if block[axis][0] > limits[axis]:
+        raise UnsupportedError(f"a {what} of {block[axis][0]} elements; one instruction reaches {limits[axis]}")
 
 
 def _piece(

@@ -10,7 +10,7 @@ from itertools import pairwise
 from torch import Tensor as TorchTensor
 from torch import fx
 
-from compiler.tile.graph import base, computing, dtype, shape
+from compiler.tile.graph import base, computing, dtype, is_empty, shape
 from compiler.tile.ir import Buffer
 from compiler.tile.kernels import Kernel, fuse
 from compiler.tile.layout import Layout, dense
@@ -159,6 +159,6 @@ def _place_outputs(
         shared = repeat is not None and (repeat.home_of(node) is not node or node in repeat.instances or node in repeat.carried.values())
         if plain and not shared and node not in storage.homes:
             storage.homes[node] = target
-        else:
+        elif not is_empty(node):
             copies.append((name, node, target))
     return tuple(tensors), copies

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from compiler.tile.access import reads_of
 from compiler.tile.banks import reachable
 from compiler.tile.cuts import Tuning
 from compiler.tile.emitter import Cut
@@ -136,14 +137,14 @@ IN_PLACE = frozenset({"add", "sub", "mul", "div", "layer_norm"})  # operations t
 def _read_before_written(kernel: Kernel, read: fx.Node, written: fx.Node) -> bool:
     """Whether every block of `kernel` has read its part of `read`, and no more, when it writes its part of `written`."""
     order = {node: i for i, node in enumerate(kernel.nodes)}
-    for node in kernel.nodes:
-        for operand in node.all_input_nodes:
-            if base(operand) is read:
-                whole = operand is not read or shape(read)[: len(kernel.domain)] != kernel.domain or role(node) in (Role.MATMUL, Role.GATHER)
-                together = node is computing(written) and op_name(node) not in IN_PLACE
-                if whole or together or order[node] > order[computing(written)]:
-                    return False
-    return True
+    writer = computing(written)
+    for node, how in reads_of(kernel.nodes, read):
+        whole = how.operand is not read or how.home or not how.own_block(kernel.domain) or role(node) is Role.MATMUL
+        together = node is writer and (op_name(node) not in IN_PLACE or shape(node) != shape(read))
+        late = (node, *(user for user in node.users if user in order)) if role(node) is Role.DEQUANTIZE else (node,)  # it may wait for a residual
+        if whole or together or any(order[n] > order[writer] for n in late):
+            return False
+    return shape(written)[: len(kernel.domain)] == kernel.domain
 
 
 def _sharing(node: fx.Node, repeat: Repeat | None) -> list[fx.Node]:

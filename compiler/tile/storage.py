@@ -5,13 +5,13 @@ readers want: keys permuted to (batch, head, token) are stored that way, so that
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from operator import getitem
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import fx
 
+from compiler.tile.access import follow, source
 from compiler.tile.graph import Role, base, computing, dtype, op_name, role, shape
 from compiler.tile.ir import Buffer
 from compiler.tile.layout import Layout, dense
@@ -26,43 +26,7 @@ class Storage:
 
     def resolve(self, node: fx.Node) -> Layout:
         """The layout of a value or of any view of one. Raises RuntimeError if the view has no strides."""
-        origin = base(node)
-        if node is origin:
-            return self.homes[node]
-        return apply_view(self.resolve(_source(node)), node, shape(node))
-
-
-def _source(node: fx.Node) -> fx.Node:
-    source = node.args[0]
-    assert isinstance(source, fx.Node)
-    if node.target is getitem and op_name(source) in ("split", "split_with_sizes"):
-        source = source.args[0]  # the split itself is looked through
-        assert isinstance(source, fx.Node)
-    return source
-
-
-def apply_view(layout: Layout, node: fx.Node, target: Sequence[int]) -> Layout:
-    """What view `node` makes of `layout`, when its result has the sizes `target` (a block's, inside a kernel).
-
-    PyTorch itself answers, on a meta tensor with these strides. Raises RuntimeError where it cannot be a view.
-    """
-    out: Any
-    meta = torch.empty_strided(layout.shape, layout.strides, dtype=torch.int8, device="meta")
-    name = "getitem" if node.target is getitem else op_name(node)
-    match name:
-        case "clone":
-            return layout
-        case "view":
-            out = meta.view(tuple(target))
-        case "expand":
-            out = meta.expand(tuple(target))
-        case "getitem":
-            split, index = node.args
-            assert isinstance(split, fx.Node) and isinstance(index, int)
-            out = split.target(meta, *split.args[1:], **split.kwargs)[index]  # type: ignore[operator]
-        case _:
-            out = node.target(meta, *node.args[1:], **node.kwargs)  # type: ignore[operator]
-    return replace(layout, shape=tuple(out.shape), strides=tuple(out.stride()), offset=layout.offset + int(out.storage_offset()))
+        return follow(self.homes[base(node)], node)
 
 
 def stored_order(node: fx.Node) -> tuple[int, ...]:
@@ -108,15 +72,15 @@ def materialize_views(graph: fx.Graph) -> int:
 
 def _make_copy(graph: fx.Graph, node: fx.Node, storage: Storage, scratch: Buffer) -> None:
     """Before view `node`, copy its operand into a dense value."""
-    source = _source(node)
-    if op_name_or_none(source) != "clone":
+    operand = source(node)
+    if op_name_or_none(operand) != "clone":
         with graph.inserting_before(node):
-            clone = graph.call_function(torch.ops.aten.clone.default, (source,), {"memory_format": torch.contiguous_format})
-        clone.meta = {**source.meta, "origins": node.meta.get("origins", ()), "val": source.meta["val"].contiguous()}
-        node.replace_input_with(source, clone)
-        source = clone
-    source.meta["copy"] = True
-    storage.homes[source] = dense(scratch, dtype(source), shape(source))
+            clone = graph.call_function(torch.ops.aten.clone.default, (operand,), {"memory_format": torch.contiguous_format})
+        clone.meta = {**operand.meta, "origins": node.meta.get("origins", ()), "val": operand.meta["val"].contiguous()}
+        node.replace_input_with(operand, clone)
+        operand = clone
+    operand.meta["copy"] = True
+    storage.homes[operand] = dense(scratch, dtype(operand), shape(operand))
 
 
 def live_ranges(

@@ -6,17 +6,16 @@ A strip is a run of kernels that share their first dimension; no value that one 
 it. Cut into parts along it, what lives between the kernels is as small as one part, and parts overlap where memory allows.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
 
 from torch import fx
 
-from compiler.tile.graph import Role, base, computing, dtype, role, shape, tensors
-from compiler.tile.ir import Buffer
+from compiler.tile.access import reads
+from compiler.tile.graph import base, computing, dtype, shape
 from compiler.tile.kernels import Kernel
-from compiler.tile.layout import Range, dense
+from compiler.tile.layout import Range
 from compiler.tile.outline import ALIGN, Outline
 from compiler.tile.storage import Storage, stored_order
 from isa.chip import Chip
@@ -66,35 +65,10 @@ def _run_end(outline: Outline, first: int, stop: int) -> int:
     return end
 
 
-def _separable(kernel: Kernel, made: Collection[fx.Node], size: int) -> bool:
+def _separable(kernel: Kernel, made: Set[fx.Node], size: int) -> bool:
     """Whether `kernel` reads what the operations `made` make only at its own index of the first dimension."""
-    return all(_same_index(node, n, size) for node in kernel.nodes for n in tensors(node) if computing(base(n)) in made and n not in kernel.members)
-
-
-def _same_index(node: fx.Node, operand: fx.Node, size: int) -> bool:
-    """Whether `node` at index i of the first dimension reads `operand`, and the value behind it, at index i alone."""
-    origin = base(operand)
-    if role(node) is Role.GATHER or shape(operand)[:1] != (size,) or shape(origin)[:1] != (size,) or stored_order(origin)[0] != 0:
-        return False
-    if (role(node) is Role.MATMUL and operand is node.args[1] and len(shape(operand)) < 3) or shape(node)[:1] != (size,):
-        return False
-    if len(shape(operand)) != _rank(node, operand):
-        return False
-    storage = Storage({origin: dense(_NOWHERE, dtype(origin), shape(origin), stored_order(origin))})
-    step, seen = storage.homes[origin].strides[0], storage.resolve(operand)
-    inside = seen.offset + sum((n - 1) * s for n, s in zip(seen.shape[1:], seen.strides[1:], strict=True))
-    return seen.strides[0] == step and inside < step
-
-
-def _rank(node: fx.Node, operand: fx.Node) -> int:
-    """How many dimensions an operand has whose first one is that of `node`: a column vector may be as long by chance."""
-    if role(node) is Role.ELEMENTWISE:
-        return len(shape(node))
-    first: Any = node.args[0]
-    return len(shape(first)) - (role(node) is Role.DEQUANTIZE and operand is node.args[1])
-
-
-_NOWHERE = Buffer("nowhere", space=0, bytes=0)  # type: ignore[arg-type]
+    outside = (read for node in kernel.nodes for read in reads(node) if computing(base(read.operand)) in made - kernel.members)
+    return all(stored_order(base(read.operand))[:1] == (0,) and read.own_block((size,)) for read in outside)
 
 
 def _parts(outline: Outline, first: int, end: int, room: float) -> Strip:

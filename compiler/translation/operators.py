@@ -301,6 +301,8 @@ def _reduce(call: Call) -> Symbols:
     name, dim, keep, kind = call.argument(1, "kind"), call.argument(2, "dim"), call.argument(3, "keepdim", False), call.kind
     shape = call.node.args[0].meta["val"].shape  # type: ignore[union-attr]
     down = dim % len(shape) == len(shape) - 2 and len(shape) > 1
+    if 0 in shape:
+        return np.full(call.shape, s.immediate(False, {"max": 0xFF800000, "min": 0x7F800000}.get(name, 0)), np.uint64)  # of nothing
     out = np.empty([1 if i == dim % len(shape) else n for i, n in enumerate(shape)], np.uint64)
 
     def work(x: Value) -> tuple[Symbols, ...]:
@@ -359,6 +361,8 @@ def _quantize_rows(call: Call) -> tuple[Symbols, Symbols]:
     x, col = call.operand(call.node.args[0]), call.argument(1, "col")  # type: ignore[arg-type]
     kind, shape = kind_of(call.node.args[0].meta["val"]), call.shape  # type: ignore[union-attr]
     q, scale = np.empty(shape, np.uint64), np.empty((*shape[:-1], 1), np.uint64)
+    if 0 in shape:
+        return q, np.full(shape[:-1], s.immediate(False, 0x34000000), np.uint64)  # the smallest scale, 2**-23
 
     def work(x: Value, *col: Value) -> tuple[Symbols, ...]:
         y = s.mul(x.float, col[0].float) if col else x.float
@@ -374,6 +378,8 @@ def _quantize_rows(call: Call) -> tuple[Symbols, Symbols]:
 def _matmul_i8(call: Call) -> Symbols:
     a, b, transposed = call.node.args[:3]
     assert isinstance(a, fx.Node) and isinstance(b, fx.Node)
+    if a.meta["val"].shape[-1] == 0:
+        return np.full(call.shape, s.immediate(True, 0), np.uint64)  # sums of nothing
     rows = s.dot_rows(repeated(call.value(a), tuple(a.meta["val"].shape)), 0)
     given, axis = call.given(b), -1 if transposed else -2
     if given is None:

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.tile.emit import blocks
 from compiler.tile.ir import Buffer
-from compiler.tile.layout import WORD_LIMITS, Layout, contiguous, dense, pieces
+from compiler.tile.layout import WORD_LIMITS, Layout, blocks, contiguous, dense, pieces
 from isa.spec import Dtype, Space
 
 BUFFER = Buffer("b", Space.SRAM, 1 << 30)

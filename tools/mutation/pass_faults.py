@@ -13,10 +13,9 @@ import torch
 from torch import fx
 
 from compiler.tile import emitter, kernels, layout, outline, schedule, storage, strips
-from compiler.tile.emit import blocks
 from compiler.tile.graph import Role, base, computing, op_name, role, shape
 from compiler.tile.ir import Buffer, Op
-from compiler.tile.layout import Layout, Range
+from compiler.tile.layout import Layout, Range, blocks
 from isa.spec import Access
 
 Patches = Mapping[str, Any]
