@@ -171,7 +171,7 @@ PASS_FAULTS: Final[Mapping[str, Patches]] = {
     "every operation fits a kernel's blocks": {"compiler.tile.kernels._cuttable": yes},
     "kernels read their own values at any block": {"compiler.tile.kernels._Fuser._inputs_fit": yes},
     "columns are separable by shapes": {
-        "compiler.tile.emit.is_column_separable": _separable_by_shapes, "compiler.tile.emitter.Emitter._inside": _view_of_block,
+        "compiler.tile.cuts.is_column_separable": _separable_by_shapes, "compiler.tile.emitter.Emitter._inside": _view_of_block,
     },
     "a home is read before it is written": {"compiler.tile.reside._read_before_written": yes},
     "carried values stay in place": {"compiler.tile.loops._carried_in_place": yes},
