@@ -19,6 +19,7 @@ from compiler.passes import arithmetic
 from compiler.passes.editor import Editor, aten, dtype_of, shape_of
 from compiler.passes.manager import unsupported
 from compiler.passes.quantize import float32
+from compiler.passes.ranges import INT32, interval
 from compiler.passes.rules import Rule, apply_rules, arguments
 
 
@@ -132,25 +133,63 @@ def reduction(editor: Editor, node: fx.Node, x: fx.Node, kind: str, dims: list[i
     return editor.reshape(node, editor.cast(node, out, dtype), shape_of(node))
 
 
+EXACT = 1 << 24  # integers up to here are float32 numbers
+DIGITS = ((0x7FF, 1.0), (0x3FF800, 2.0**-11), (-(1 << 22), 2.0**-22))  # of an int32: which bits, and what makes them a small integer
+SHIFT = 1.5 * 2.0**23  # added and taken off again: rounds a smaller number to an integer
+
+
 def _counts(editor: Editor, node: fx.Node) -> fx.Node | None:
-    """A sum of integers that is read as floats is summed as floats: exact up to 2**24, and the chip has no other."""
+    """A sum of integers that is read as floats is summed as floats, where that is exact: the chip has no other."""
     total: Any = node.args[0]
-    if total.target not in (aten.sum.dim_IntList, aten.sum.default) or not dtype_of(node).is_floating_point:
-        return None
-    return _float_sum(editor, node, total)
+    return _float_sum(editor, node, total) if dtype_of(node).is_floating_point and _is_integer_sum(total) else None
 
 
-def _float_sum(editor: Editor, at: fx.Node, x: fx.Node) -> fx.Node:
-    """x as the type of `at`; see `_counts`."""
+def _is_integer_sum(x: fx.Node) -> bool:
+    return x.target in (aten.sum.dim_IntList, aten.sum.default) and not dtype_of(x).is_floating_point
+
+
+def _float_sum(editor: Editor, at: fx.Node, x: fx.Node) -> fx.Node | None:
+    """x as the type of `at`, rounded once; None if it is a sum of integers that may be too large for that."""
     dtype = dtype_of(at)
-    if x.target not in (aten.sum.dim_IntList, aten.sum.default) or dtype_of(x).is_floating_point:
+    if not _is_integer_sum(x):
         return editor.cast(at, x, dtype)
     values = arguments(x)
-    wide = editor.cast(at, values["self"], torch.float32)
-    total = editor.emit(at, aten.sum.dim_IntList, wide, values.get("dim"), values.get("keepdim", False))
-    out = _reduction("sum")(editor, total)
-    assert out is not None
-    return editor.cast(at, out, dtype)
+    source, dims, keep = values["self"], values.get("dim"), values.get("keepdim", False)
+
+    def total(part: fx.Node) -> fx.Node:
+        summed = editor.emit(at, aten.sum.dim_IntList, editor.cast(at, part, torch.float32), dims, keep)
+        out = _reduction("sum")(editor, summed)
+        assert out is not None
+        return out
+
+    low, high = interval(source) or INT32
+    count = math.prod(shape_of(source)) // max(1, math.prod(shape_of(x)))
+    if max(abs(low), abs(high)) * count <= EXACT:
+        return editor.cast(at, total(source), dtype)
+    if dtype is not torch.float32 or count * DIGITS[0][0] > EXACT:
+        return None
+    sums = []
+    for bits, factor in DIGITS:
+        mask = editor.emit(at, aten.full.default, [], bits, dtype=dtype_of(source))
+        digit = editor.cast(at, editor.emit(at, aten.bitwise_and.Tensor, source, mask), torch.float32)
+        sums.append(total(digit if factor == 1 else editor.emit(at, aten.mul.Tensor, digit, factor)))
+    return _joined(editor, at, sums)
+
+
+def _joined(editor: Editor, at: fx.Node, sums: list[fx.Node]) -> fx.Node:
+    """low + middle * 2**11 + high * 2**22 of integers below 2**24, rounded once: carries go up first, so that all but the last sum is exact."""
+
+    def carry(x: fx.Node) -> tuple[fx.Node, fx.Node]:
+        """(x - c * 2**11, c), c the integer next to x / 2**11."""
+        scaled = editor.emit(at, aten.mul.Tensor, x, 2.0**-11)
+        c = editor.emit(at, aten.sub.Tensor, editor.emit(at, aten.add.Tensor, scaled, SHIFT), SHIFT)
+        return editor.emit(at, aten.sub.Tensor, x, editor.emit(at, aten.mul.Tensor, c, 2.0**11)), c
+
+    low, up = carry(sums[0])
+    middle, up = carry(editor.emit(at, aten.add.Tensor, sums[1], up))
+    small = editor.emit(at, aten.add.Tensor, editor.emit(at, aten.mul.Tensor, middle, 2.0**11), low)
+    large = editor.emit(at, aten.mul.Tensor, editor.emit(at, aten.add.Tensor, sums[2], up), 2.0**22)
+    return editor.emit(at, aten.add.Tensor, large, small)
 
 
 def _full_shape(node: fx.Node, dims: list[int], rank: int) -> list[int]:
@@ -206,7 +245,7 @@ def _clamp(editor: Editor, node: fx.Node) -> fx.Node | None:
         return editor.broadcast(node, editor.emit(node, aten.full.default, [], math.nan, dtype=dtype), shape_of(node))
     low, high = (None if limit is None else arithmetic.filled(node, limit, dtype) for limit in (low, high))
     if not dtype_of(x).is_floating_point:
-        x = _float_sum(editor, node, x) if dtype.is_floating_point else editor.cast(node, x, dtype)
+        x = _float_sum(editor, node, x) or x if dtype.is_floating_point else editor.cast(node, x, dtype)
         return arithmetic.bounded(editor, node, x, low, high)
     return editor.emit(node, ops.clamp, editor.cast(node, x, dtype), low, high)
 

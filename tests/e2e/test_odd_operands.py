@@ -70,3 +70,20 @@ def test_types_that_the_chip_does_not_have_are_refused(dtype: torch.dtype) -> No
     """Breaks if a type gets as far as the tile passes, or is carried in another one."""
     with pytest.raises(llmchip.UnsupportedError, match=str(dtype).removeprefix("torch.")):
         llmchip.compile(Of(lambda w, x: x.float() + 1).eval(), (torch.tensor([1, 200]).to(dtype),))
+
+
+@pytest.mark.parametrize(("count", "low"), [(1, -(1 << 31)), (7, -(1 << 31)), (300, 1 << 28), (8192, -(1 << 31))])
+def test_a_sum_of_integers_that_is_read_as_floats_rounds_once(count: int, low: int) -> None:
+    """Breaks when integers beyond 2**24 are summed as floats (another number, without a word)."""
+    x = torch.randint(low, 1 << 31, (6, count), generator=torch.Generator().manual_seed(count))
+    x[0], x[1] = (1 << 31) - 1, -(1 << 31)
+    model = Of(lambda w, x: (x.sum(-1).float(), x.int().sum(-1, keepdim=True).clamp(min=0.5)))
+    program = llmchip.compile(model.eval(), (x,))
+    for got, want in zip(program(x), model(x), strict=True):
+        assert got.dtype is want.dtype and torch.equal(got, want)
+
+
+def test_longer_sums_of_large_integers_are_refused() -> None:
+    """Breaks when a limit of exactness is passed in silence."""
+    with pytest.raises(llmchip.UnsupportedError, match="sum"):
+        llmchip.compile(Of(lambda w, x: x.sum(-1).float()).eval(), (torch.zeros(2, 9000, dtype=torch.int64),))
