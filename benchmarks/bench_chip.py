@@ -26,7 +26,7 @@ from compiler.codegen.image import region_sizes
 from compiler.codegen.program import generate
 from compiler.frontend.capture import capture
 from compiler.lower import Lowered, lower
-from compiler.options import TILE_PASSES, Options
+from compiler.options import OPTIMISATIONS, Options
 from compiler.pipeline import Compiled, finish
 from compiler.tile.outline import outline
 from compiler.tile.place import place
@@ -149,7 +149,7 @@ def run(cases: tuple[Case, ...], plain: bool) -> Iterator[tuple[Case, Row]]:
         row = measure(known[key], case, ())
         row["target"] = case.target
         row["promises"] = promises(known[key], case)
-        row["without"] = {} if plain else {name: measure(known[key], case, (name,)) for name in TILE_PASSES}
+        row["without"] = {} if plain else {name: measure(known[key], case, (name,)) for name in OPTIMISATIONS}
         yield case, row
 
 
@@ -188,8 +188,8 @@ def table(rows: Mapping[str, Row]) -> str:
         "inputs, linear is a Linear with the quantization of its float32 input. On the right, one optimisation switched off",
         "(`--option disable=NAME`): cycles relative to all on.",
         "",
-        "| program | limit | by | cycles | reach | target | words | SRAM | lower bound | energy | " + " | ".join(f"without {n}" for n in TILE_PASSES) + " |",
-        "|---|---:|---|---:|---:|---:|---:|---:|---:|---:|" + "---:|" * len(TILE_PASSES),
+        "| program | limit | by | cycles | reach | target | words | SRAM | lower bound | energy | " + " | ".join(f"without {n}" for n in OPTIMISATIONS) + " |",
+        "|---|---:|---|---:|---:|---:|---:|---:|---:|---:|" + "---:|" * len(OPTIMISATIONS),
     ]
     return "\n".join([*lines, *(_line(name, row) for name, row in rows.items()), "", *_cost_model(rows)]) + "\n"
 
@@ -215,7 +215,7 @@ def _line(name: str, row: Row) -> str:
     cells = [
         name, f"{row['limit_cycles']:,}", row["limit_resource"], f"{row['cycles']:,}", f"{row['reach']:.3f}{mark}", goal, f"{row['words']:,}",
         _kib(row["sram_bytes"]), _kib(row["sram_lower_bound"]), f"{row['total_joules'] * 1e3:.2f} mJ",
-        *(_worth(row, row["without"].get(pass_name)) for pass_name in TILE_PASSES),
+        *(_worth(row, row["without"].get(pass_name)) for pass_name in OPTIMISATIONS),
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from isa.errors import CompileError
 
-TILE_PASSES = ("fuse", "loop", "strips", "schedule", "search", "translation-check")  # after the frozen graph; none changes a bit
+OPTIMISATIONS = ("fuse", "loop", "strips", "schedule", "search")  # after the frozen graph; none changes a bit
+TILE_PASSES = (*OPTIMISATIONS, "translation-check")
 
 
 def _option(default: Any, help_text: str) -> Any:
