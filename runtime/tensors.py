@@ -28,6 +28,8 @@ def to_array(tensor: Tensor) -> Array:
 def to_tensor(array: Array, dtype: str) -> Tensor:
     """The tensor over an array's memory."""
     tensor = torch.from_numpy(array)
+    if not array.size:
+        tensor = torch.empty(array.shape, dtype=tensor.dtype)  # numpy gives strides of 0
     return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor
 
 

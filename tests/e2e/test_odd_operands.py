@@ -87,3 +87,11 @@ def test_longer_sums_of_large_integers_are_refused() -> None:
     """Breaks when a limit of exactness is passed in silence."""
     with pytest.raises(llmchip.UnsupportedError, match="sum"):
         llmchip.compile(Of(lambda w, x: x.sum(-1).float()).eval(), (torch.zeros(2, 9000, dtype=torch.int64),))
+
+
+def test_a_result_without_elements_has_eagers_strides() -> None:
+    """Breaks when the strides of an empty array (all 0) are taken over."""
+    torch._dynamo.reset()
+    with torch.no_grad():
+        got = torch.compile(lambda x: x.clamp(min=1.0), backend="llmchip")(torch.zeros(0, 10, 3))
+    assert got.stride() == (30, 3, 1)
