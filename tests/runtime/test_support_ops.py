@@ -1,0 +1,51 @@
+"""The judge of `make support-ops` sees every difference that it is there for, and its table counts each pair once."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tools.support.judge import compare
+from tools.support_ops import FINDINGS, _latest, _table
+
+X = torch.tensor([[1.0, -0.0], [float("nan"), 3.0]])
+OTHERS: dict[str, tuple[Any, Any]] = {
+    "structure": ([X], (X,)),
+    "type": (X, X.double()),
+    "size": (X, X[:1]),
+    "strides": (X, X.t().contiguous().t()),
+    "a bit": (X, X.nextafter(X + 1)),
+    "the sign of zero": (X, X.abs()),
+    "where NaN is": (X, X.nan_to_num(0.0)),
+    "a complex number": (torch.complex(X, X), torch.complex(X, X + 1)),
+    "a number": ((X, 1), (X, 1.0)),
+    "an argument": ((X, X), (X, X + 1)),
+    "what shares memory": ((X, X), (X, X.clone())),
+    "which part is shared": ((X, X[0, 1:]), (X, X[0, 1:].clone())),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_difference_is_wrong(name: str) -> None:
+    got, want = OTHERS[name]
+    assert compare(got, want)[0] == "wrong"
+    assert compare(want, want)[0] == compare(got, got)[0] == "ok"
+
+
+def test_what_the_contract_leaves_open() -> None:
+    assert compare(X, X.abs(), zero=True)[0] == "ok"
+    assert compare(X, X * 1.01, inexact=True)[0] == "ok"
+    assert compare(X, X * 2, inexact=True)[0] == "far"
+    assert compare(X, X + 1, undefined=True)[0] == "ok"
+
+
+def test_a_pair_that_runs_again_replaces_its_line(tmp_path: Path) -> None:
+    row = {"name": "op add", "type": "bool", "samples": 3, "chip": 3, "back": 0, **{kind: [] for kind in FINDINGS}}
+    lines = [{**row, "raise": ["sample 0: an error"]}, row, {**row, "name": "train nn.Linear", "back": 1}]
+    path = tmp_path / "found.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    table = _table(_latest(path, []))
+    assert "| operators | bool | 1 | 3 | 1 | 0 | 0 | 0 |" in table
+    assert "| modules in train mode | bool | 1 | 3 | 0 | 1 | 0 | 0 |" in table

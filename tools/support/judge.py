@@ -1,0 +1,183 @@
+"""One call through torch.compile(backend="llmchip"), fallback on, against eager PyTorch.
+
+Structure, shape, type, strides, what shares memory with what, arguments that are changed in place and a module's own tensors must be
+eager's, always. So must the bits, unless the chip took part in it and a product, a function or a rounded sum did (`INEXACT`): there NaN
+must be in the same places, and the relative distance is told.
+"""
+
+import copy
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from runtime.fallback import fallbacks, forget
+from runtime.part import Part
+from tools.support.cases import Case
+
+FAR = 0.15  # relative distance from which on an inexact result is told
+# What NUMERICS does not promise PyTorch's own bits for: products, functions, and sums in an order of their own. Names of aten operators.
+INEXACT = re.compile(
+    r"(\w*mm|\w*mv|\w*dot|matmul|linear|conv\w*|attention\w*|einsum|bilinear|cdist|pdist|addr|outer|ger|"  # products
+    r"exp\w*|log\w*|sin\w*|cos\w*|tan\w*|a(rc)?(sin|cos|tan)\w*|erf\w*|sigmoid|silu|gelu|mish|softplus|elu|selu|celu|pow|sqrt|rsqrt|hypot|"  # functions
+    r"\w*gamma\w*|i0\w*|i1\w*|special_\w+|sinc|angle|polar|hardswish|xlogy|nextafter|float_power|"
+    r"sum|mean|var\w*|std\w*|\w*norm\w*|cum\w*|prod|softmax|log_softmax|\w*loss\w*|avg_pool\w*|adaptive_avg\w*|trace|nan\w*|interpolate|upsample\w*|"
+    r"trapezoid|cross|renorm|histc|histogram\w*|kron|addcmul|addcdiv|lerp|lstm\w*|gru\w*|rnn\w*|fft\w*|linalg\w*|scatter_reduce|segment_reduce|"
+    r"index_(add|reduce)|scatter_add|embedding_bag|grid_sampler\w*|\w*backward|\w*cell|multi_head\w*|transformer\w*|binary_cross\w*|rrelu\w*)"
+)
+ZERO_IS_PLUS = re.compile(r"a?(max|min)(imum)?|clamp\w*|relu6?|hardtanh|threshold|aminmax|\w*max_pool\w*")  # NUMERICS: the sign of zero is ours
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`outcome`: ok, raise, wrong or far. `chip`, `back`: whether some of it ran on the chip, or was told to fall back."""
+
+    outcome: str
+    why: str = ""
+    chip: bool = False
+    back: bool = False
+
+
+class Seen(TorchDispatchMode):
+    """The names of the operators that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, function: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(function._schema.name.split("::")[1].strip("_"))
+        return function(*args, **(kwargs or {}))
+
+
+def judge(case: Case) -> Verdict | None:
+    """None where eager PyTorch itself refuses."""
+    seen = Seen()
+    forget()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            mine, (args, kwargs) = copy.deepcopy((case.function, (case.args, case.kwargs)))
+            torch.manual_seed(1)
+            with seen:
+                want = mine(*args, **kwargs)
+            compiled, (args2, kwargs2) = copy.deepcopy((case.function, (case.args, case.kwargs)))
+        except Exception:
+            return None
+        torch._dynamo.reset()
+        before = _Count.chip
+        try:
+            torch.manual_seed(1)
+            got = torch.compile(_call(compiled), backend="llmchip", dynamic=False)(args2, kwargs2)
+        except Exception as error:
+            return Verdict("raise", f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}")
+    chip = _Count.chip > before
+    contracted = case.kwargs.get("alpha", 1) != 1  # PyTorch multiplies and adds at once
+    inexact = chip and (contracted or any(INEXACT.fullmatch(name) for name in seen.names))
+    zero = chip and any(ZERO_IS_PLUS.fullmatch(name) for name in seen.names)
+    outcome, why = compare((got, args2, kwargs2, _own(compiled)), (want, args, kwargs, _own(mine)), case.undefined, inexact, zero)
+    return Verdict(outcome, why, chip, bool(fallbacks()))
+
+
+class _Count:
+    chip = 0
+
+
+def count_calls() -> None:
+    """Let `judge` know whether the chip takes part. Once per process."""
+    run = Part.__call__
+
+    def counted(self: Part, *tensors: Tensor) -> tuple[Tensor, ...]:
+        results = run(self, *tensors)
+        _Count.chip += 1
+        return results
+
+    Part.__call__ = counted  # type: ignore[method-assign]
+
+
+def _call(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda args, kwargs: function(*args, **kwargs)
+
+
+def _own(function: Any) -> dict[str, Tensor]:
+    """A module's tensors: train mode changes statistics."""
+    return dict(function.state_dict()) if isinstance(function, torch.nn.Module) else {}
+
+
+def compare(got: Any, want: Any, undefined: bool = False, inexact: bool = False, zero: bool = False) -> tuple[str, str]:
+    """The verdict on results and arguments together. `undefined`: only their form counts; `zero`: not the sign of zero."""
+    mine, spec = pytree.tree_flatten(got)
+    theirs, wanted = pytree.tree_flatten(want)
+    if spec != wanted:
+        return "wrong", f"structure {spec}, not {wanted}"[:300]
+    far = 0.0
+    for number, (g, w) in enumerate(zip(mine, theirs, strict=True)):
+        if not isinstance(w, Tensor):
+            if type(g) is not type(w) or (g != w and g == g and not undefined):
+                return "wrong", f"leaf {number}: {g!r}, not {w!r}"[:200]
+            continue
+        if not isinstance(g, Tensor) or _form(g) != _form(w):
+            return "wrong", f"leaf {number}: {_form(g)}, not {_form(w)}"
+        g, w = _plain(g), _plain(w)
+        if undefined or w.numel() == 0:
+            continue
+        bad = _differ(g, w, zero)
+        if bad and not inexact:
+            return "wrong", f"leaf {number}: {bad} of {w.numel()} elements differ ({_form(w)}): {g.flatten()[:3].tolist()}, not {w.flatten()[:3].tolist()}"
+        if bad:
+            far = max(far, _distance(g, w))
+    if _sharing(mine) != _sharing(theirs):
+        return "wrong", f"shares memory as {_sharing(mine)}, not {_sharing(theirs)}"
+    return ("far", f"relative distance {far:.3g}") if far > FAR else ("ok", "")
+
+
+def _form(x: Any) -> str:
+    if not isinstance(x, Tensor):
+        return type(x).__name__
+    strides = f" strides {x.stride()}" if x.layout is torch.strided else ""
+    return f"{x.dtype}{list(x.shape)} {x.layout}{strides}{' conj' * x.is_conj()}{' neg' * x.is_neg()}{' grad' * x.requires_grad}"
+
+
+def _plain(x: Tensor) -> Tensor:
+    """Its elements as a dense tensor of real numbers."""
+    x = x.detach()
+    x = x.to_dense() if x.layout is not torch.strided else x
+    x = x.int_repr() if x.is_quantized else x
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x.resolve_neg()
+
+
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _differ(g: Tensor, w: Tensor, zero: bool) -> int:
+    """How many elements do; NaN has one value."""
+    if not w.is_floating_point():
+        return int((g != w).sum())
+    view = _BITS[w.element_size()]
+    bad = (g.contiguous().view(view) != w.contiguous().view(view)) & ~(g.isnan() & w.isnan())
+    return int((bad & ~((g == 0) & (w == 0)) if zero else bad).sum())
+
+
+def _distance(g: Tensor, w: Tensor) -> float:
+    g, w = g.double(), w.double()
+    if bool((g.isnan() != w.isnan()).any()):
+        return float("inf")
+    fine = g.isfinite() & w.isfinite()
+    return float((g - w)[fine].norm() / w[fine].norm().clamp(min=1e-9))
+
+
+def _sharing(leaves: Sequence[Any]) -> list[tuple[int, int]]:
+    """For each tensor the first leaf whose memory it shares, and its offset there."""
+    first: dict[int, int] = {}
+    found = []
+    for number, leaf in enumerate(leaves):
+        if isinstance(leaf, Tensor) and leaf.layout is torch.strided and leaf.numel():
+            address = leaf.untyped_storage().data_ptr()
+            found.append((first.setdefault(address, number), leaf.storage_offset()))
+    return found
