@@ -193,6 +193,19 @@ def bounded(editor: Editor, at: fx.Node, x: fx.Node, low: Any, high: Any) -> fx.
     return x
 
 
+def _larger(editor: Editor, node: fx.Node) -> fx.Node | None:
+    """maximum, minimum: a choice. Of two zeros it is the second; floats in no order have a NaN among them, and so has their sum."""
+    beats, misses, of_truths = _EXTREMES[node.target]
+    dtype = dtype_of(node)
+    if dtype is torch.bool:
+        return _logic(editor, node, of_truths, node.args[0], node.args[1])
+    a, b = (_operand(editor, node, value, dtype) for value in node.args)
+    other = b
+    if dtype.is_floating_point:
+        other = editor.emit(node, aten.where.self, editor.emit(node, misses, a, b), b, editor.emit(node, aten.add.Tensor, a, b))
+    return editor.emit(node, aten.where.self, editor.emit(node, beats, a, b), a, other)
+
+
 def _where(editor: Editor, node: fx.Node) -> fx.Node | None:
     """where: known 0-d operands become numbers, tensors get the result's type."""
     values = arguments(node)
@@ -282,6 +295,12 @@ _WHERE = {
     (False, True): aten.where.ScalarSelf,
     (False, False): aten.where.Scalar,
 }
+_MAXIMUM = (aten.gt.Tensor, aten.le.Tensor, aten.bitwise_or.Tensor)
+_MINIMUM = (aten.lt.Tensor, aten.ge.Tensor, aten.bitwise_and.Tensor)
+_EXTREMES = {
+    **dict.fromkeys((aten.maximum.default, aten.max.other), _MAXIMUM),
+    **dict.fromkeys((aten.minimum.default, aten.min.other), _MINIMUM),
+}
 _ARITHMETIC = {
     getattr(getattr(aten, name), overload): getattr(aten, name).Tensor
     for name in ("add", "sub", "mul", "div")
@@ -309,6 +328,7 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys((aten.bitwise_not.default, aten.logical_not.default), elementwise(_not)),
     **dict.fromkeys((aten.neg.default, aten.abs.default, aten.tanh.default, aten.exp.default, aten.clamp.default, aten.clamp_min.default), elementwise(_keep)),
     aten.relu.default: elementwise(_relu),
+    **dict.fromkeys(_EXTREMES, _larger),
     **dict.fromkeys(_WHERE.values(), elementwise(_where)),
     **dict.fromkeys((aten.masked_fill.Scalar, aten.masked_fill.Tensor), elementwise(_masked_fill)),
 }

@@ -5,6 +5,7 @@
     operators.py   the table of operators
     layers.py      groups of steps: attention, repeated layers
     trust.py       how near each value must be to eager PyTorch's
+    quick.py       PyTorch's part of a capture, paid once
     checks.py      what is checked of a case
     shrink.py      a smaller case with the same fault
 """

@@ -15,11 +15,11 @@ from fuzz.graphs.case import Case, Effect, Leaf, Step, evaluate, needed
 FLOATS = ("float32", "float16", "bfloat16")
 INTS = ("int32", "int64", "int8")
 BOOL = ("bool",)
-NUMBERS = (*FLOATS, "int32")
+NUMBERS = (*FLOATS, "int32", "int8")
 ANY = (*FLOATS, *INTS, *BOOL)
 
 MAX_RANK = 6
-MAX_ELEMENTS = 1 << 17  # of a value
+MAX_ELEMENTS = {1 << 12: 75, 1 << 14: 18, 1 << 17: 7}  # of a value, and how often: a program of few words shows most faults as well
 TOTAL_ELEMENTS = 1 << 20  # of all values
 TOTAL_MACS = 1 << 27
 _SMALL = (1, 2, 3, 4, 5, 7, 8, 12, 16)
@@ -40,6 +40,7 @@ class Maker:
         self.elements = self.macs = 0
         self.main = rng.choices(FLOATS, (8, 1, 1))[0]
         self.sizes = [rng.choice(pool) for pool in (_SMALL, _SMALL, _SMALL, _MIDDLE, rng.choices((_MIDDLE, _LARGE), (3, 1))[0])]
+        (self.most,) = rng.choices(list(MAX_ELEMENTS), list(MAX_ELEMENTS.values()))
         self._number = 0
 
     # ---- adding
@@ -63,7 +64,7 @@ class Maker:
 
     def fits(self, value: Tensor) -> bool:
         room = self.elements + value.numel() <= TOTAL_ELEMENTS
-        return room and value.dim() <= MAX_RANK and 1 <= value.numel() <= MAX_ELEMENTS and type_of(value) in ANY
+        return room and value.dim() <= MAX_RANK and 1 <= value.numel() <= self.most and type_of(value) in ANY
 
     def input(self, dtype: str, shape: Collection[int], fill: str = "") -> str:
         if not fill:
@@ -98,7 +99,7 @@ class Maker:
     def new_shape(self, ranks: Collection[int] = (0, 1, 2, 2, 2, 3, 3, 3, 4, 5, 6)) -> tuple[int, ...]:
         while True:
             shape = [self.rng.choice(self.sizes) for _ in range(self.rng.choice(list(ranks)))]
-            if torch.Size(shape).numel() <= MAX_ELEMENTS // 4:
+            if torch.Size(shape).numel() <= self.most:
                 return tuple(shape)
 
     def pick(self, types: Collection[str], rank: int = 0) -> str:

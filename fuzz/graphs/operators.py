@@ -307,6 +307,7 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("add", 4, NUMBERS, E, binary("{x} + {y}", numbers=("1", "2"))),
     Operator("sub", 3, NUMBERS, E, binary("{x} - {y}", numbers=("1", "3"))),
     Operator("mul", 4, NUMBERS, E, binary("{x} * {y}", numbers=("2", "3"))),
+    Operator("wide add", 0.05, ("int64",), E, binary("{x} + {y}")),  # refused, as are other sums and products of int64
     Operator("scale", 1, FLOATS, E, lambda m, x: f"{x} * {m.rng.choice(_N)}"),
     Operator("shift", 1, FLOATS, E, lambda m, x: f"{x} + {m.rng.choice(_N)}"),
     Operator("rsub", 0.5, FLOATS, E, "1.0 - {x}"),
@@ -316,8 +317,8 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("square", 0.5, FLOATS, E, "{x} ** 2"),
     Operator("clamp", 1, NUMBERS, Z, clamp),
     Operator("relu", 1, FLOATS, Z, "F.relu({x})"),
-    Operator("maximum", 0.05, FLOATS, Z, binary("torch.maximum({x}, {y})")),
-    Operator("minimum", 0.05, FLOATS, Z, binary("torch.minimum({x}, {y})")),
+    Operator("maximum", 1, NUMBERS, Z, binary("torch.maximum({x}, {y})")),
+    Operator("minimum", 1, NUMBERS, Z, binary("torch.minimum({x}, {y})")),
     Operator("where", 2, ANY, E, where),
     Operator("masked_fill", 1, NUMBERS, E, masked_fill),
     # comparisons and logic
@@ -325,7 +326,7 @@ OPERATORS: tuple[Operator, ...] = (
       for name, text in (("lt", "{x} < {y}"), ("ge", "{x} >= {y}"), ("eq", "{x} == {y}"), ("ne", "{x} != {y}"))),
     Operator("and", 1, BOOL, E, binary("{x} & {y}", BOOL)),
     Operator("or", 1, BOOL, E, binary("{x} | {y}", BOOL)),
-    Operator("xor", 0.1, BOOL, E, binary("{x} ^ {y}", BOOL)),
+    Operator("xor", 0.7, BOOL, E, binary("{x} ^ {y}", BOOL)),
     Operator("not", 1, BOOL, E, "~{x}"),
     Operator("logical_and", 0.3, ANY, J, binary("torch.logical_and({x}, {y})")),
     Operator("logical_or", 0.3, ANY, J, binary("torch.logical_or({x}, {y})")),
@@ -352,7 +353,7 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("rms_norm", 1, FLOATS, F, rms_norm, 1),
     # reductions
     Operator("sum", 1.5, FLOATS, F, reduction("sum")),
-    Operator("int sum", 0.05, ("int32", "bool"), F, reduction("sum")),
+    Operator("int sum", 0.3, ("int32", "bool"), F, reduction("sum")),
     Operator("mean", 1.5, FLOATS, F, reduction("mean")),
     Operator("amax", 1, FLOATS, Z, reduction("amax")),
     Operator("amin", 0.7, FLOATS, Z, reduction("amin")),

@@ -1,17 +1,18 @@
 """How near each value of a case must be to eager PyTorch's."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import IntEnum
 
 import torch
 from torch import Tensor
 
-from fuzz.graphs.case import Case, Effect, evaluate, values_of
+from fuzz.graphs.case import Case, Effect, Step, evaluate, values_of
 
 RUNS = 3  # with noise
 FACTOR = 12.0
 FLOOR = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 CHAOS = 0.1  # a value that noise changes more than this says nothing
+WILD = 1e15  # a value beyond this, or infinite or NaN: products and functions then overflow, each in its own way
 
 
 class Trust(IntEnum):
@@ -21,8 +22,9 @@ class Trust(IntEnum):
     LOOSE = 3  # not compared
 
 
-def trust_of(case: Case) -> dict[str, Trust]:
-    """By value, from the effect of each step. Special values end in LOOSE where a function or product sees them."""
+def trust_of(case: Case, eager: Mapping[str, Tensor] | None = None) -> dict[str, Trust]:
+    """By value, from the effect of each step. Special values, and those that are seen to be wild, end in LOOSE where a function or
+    product sees them."""
     found = {leaf.name: Trust.EXACT for leaf in case.leaves}
     wild = {leaf.name for leaf in case.leaves if leaf.fill == "special"}
     for step in case.steps:
@@ -30,8 +32,17 @@ def trust_of(case: Case) -> dict[str, Trust]:
             wild.add(step.name)
         worst = max((found[name] for name in step.operands), default=Trust.EXACT)
         trust = _after(step.effect, worst)
-        found[step.name] = Trust.LOOSE if trust is Trust.NEAR and step.name in wild else trust
+        if trust is Trust.NEAR and (step.name in wild or (eager is not None and _sees_wild(step, eager))):
+            trust = Trust.LOOSE
+        found[step.name] = trust
     return found
+
+
+def _sees_wild(step: Step, eager: Mapping[str, Tensor]) -> bool:
+    """Whether a product or function reads wild values. Softmax may: they are what masks are made of."""
+    if step.effect not in (Effect.FUNCTION, Effect.PRODUCT) or "softmax" in step.text or "scaled_dot" in step.text:
+        return False
+    return any(eager[name].is_floating_point() and not bool((eager[name].abs() < WILD).all()) for name in step.operands)
 
 
 def _after(effect: Effect, worst: Trust) -> Trust:
