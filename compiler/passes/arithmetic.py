@@ -155,6 +155,16 @@ def _bitwise(target: Any) -> Rule:
     return lambda editor, node: _logic(editor, node, target, node.args[0], node.args[1])
 
 
+def _truths(target: Any) -> Rule:
+    """logical_and, or, xor: operands become their common type first, in which one that is 0-d may wrap or round to zero."""
+
+    def rule(editor: Editor, node: fx.Node) -> fx.Node | None:
+        common = common_type(*node.args)
+        return _logic(editor, node, target, *(_operand(editor, node, value, common) for value in node.args))
+
+    return rule
+
+
 def _logic(editor: Editor, node: fx.Node, target: Any, a: Any, b: Any) -> fx.Node | None:
     """`target` in the type of the result. A known operand that decides nothing goes."""
     dtype = dtype_of(node)
@@ -324,7 +334,8 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(_ARITHMETIC, elementwise(_arithmetic)),
     **dict.fromkeys(_COMPARE, elementwise(_compare)),
     **dict.fromkeys((aten.rsub.Scalar, aten.rsub.Tensor), _rsub),
-    **{target: elementwise(_bitwise(chosen)) for target, chosen in (_BITS | _TRUTHS).items()},
+    **{target: elementwise(_bitwise(chosen)) for target, chosen in _BITS.items()},
+    **{target: elementwise(_truths(chosen)) for target, chosen in _TRUTHS.items()},
     **dict.fromkeys((aten.bitwise_not.default, aten.logical_not.default), elementwise(_not)),
     **dict.fromkeys((aten.neg.default, aten.abs.default, aten.tanh.default, aten.exp.default, aten.clamp.default, aten.clamp_min.default), elementwise(_keep)),
     aten.relu.default: elementwise(_relu),

@@ -1,5 +1,6 @@
 """Elementwise operations: arithmetic, comparisons, selection, casts, activations, copies, concatenation."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -61,6 +62,8 @@ def narrowed(imm: int, kind: Dtype) -> int:
     import torch
 
     narrow = torch.bfloat16 if kind is Dtype.BF16 else torch.float16
+    if math.isnan(torch.tensor([imm], dtype=torch.uint32).view(torch.float32).item()):
+        return imm  # PyTorch's own casts give a NaN other bits in vectors than in single values
     return int(torch.tensor([imm], dtype=torch.uint32).view(torch.float32).to(narrow).to(torch.float32).view(torch.int32)[0]) & 0xFFFFFFFF
 
 

@@ -156,17 +156,18 @@ def embedding(e: Emitter, node: fx.Node) -> None:
     if table.buffer.space is not Space.DRAM:
         raise UnsupportedError("an embedding table that the program itself computes", node.name, "look rows up in a parameter")
     ids = e.operand(ids_node, len(shape(ids_node)))
-    out = e.result(node)
+    outs, moves = e.results_with_columns(node, {"d": e.result(node)})
+    out = outs["d"]
     cols = table.shape[-1]
     sizes = (*ids.shape, cols)
     source = replace(table, shape=(1, cols), strides=(0, table.strides[-1]))
-    logical = [(out.logical.offset, out.logical.strides)]
-    for piece in pieces(sizes, (out.layout, ids.unsqueeze().broadcast(sizes)), logical, row_op=True, planes=False):
+    layout, logical = (out.layout, [(out.logical.offset, out.logical.strides)]) if isinstance(out, Tile) else (out, [])
+    for piece in pieces(sizes, (layout, ids.unsqueeze().broadcast(sizes)), logical, row_op=True, planes=False):
         d, idx = piece.refs
-        (tap,) = piece.logical
         a = next(pieces((1, cols), (source,), row_op=True, planes=False)).refs[0]
         assert d is not None and idx is not None and a is not None
         a = replace(a, rs=table.strides[0])
         views = {"d": d, "a": a, "idx": replace(idx, cs=1)}
-        e.raw("gather", node, views, {"n": piece.rows, "cols": cols, "limit": shape(table_node)[0]}, (e.tap("d", node.name, tap),))
+        e.raw("gather", node, views, {"n": piece.rows, "cols": cols, "limit": shape(table_node)[0]}, tuple(e.tap("d", node.name, tap) for tap in piece.logical))
+    e.move(node, moves)
     e.finish(node)

@@ -248,7 +248,7 @@ class Emitter:
         has_planes = any(f.name == "planes" for f in row.fields)
         moves: list[tuple[Tile | Layout, Layout]] = []
         if row_op or down:
-            outs, moves = self._with_columns(node, outs)
+            outs, moves = self.results_with_columns(node, outs)
         layouts: list[Layout | None] = []
         tapped = [(name, out) for name, out in outs.items() if isinstance(out, Tile)]
         for view in row.views:
@@ -263,9 +263,7 @@ class Emitter:
             extents = tuple((k, v) for k, v in piece.extents if k in names)
             taps = tuple(Tap(name, t.node, *where) for (name, t), where in zip(tapped, piece.logical, strict=True))
             self.ops.append(Op(mnemonic, piece.refs, (*extents, *(attrs or {}).items()), node.name, taps))
-
-        for target, local in moves:
-            self.word("vop", node, local.shape, {"d": target}, {"a": local}, {"f": VOP.index("mov")})
+        self.move(node, moves)
 
     def with_columns(self, layout: Layout, node: fx.Node) -> Layout:
         """The same block with its last dimension addressable as columns: a copy where it is read through a permute."""
@@ -275,8 +273,10 @@ class Emitter:
         self.word("vop", node, layout.shape, {"d": local}, {"a": layout}, {"f": VOP.index("mov")})
         return local
 
-    def _with_columns(self, node: fx.Node, outs: Mapping[str, Tile | Layout]) -> tuple[Mapping[str, Tile | Layout], list[tuple[Tile | Layout, Layout]]]:
-        """Results whose columns cannot be addressed are made beside their place, and then moved there."""
+    def results_with_columns(
+        self, node: fx.Node, outs: Mapping[str, Tile | Layout]
+    ) -> tuple[Mapping[str, Tile | Layout], list[tuple[Tile | Layout, Layout]]]:
+        """Results whose columns cannot be addressed are made beside their place; what is then to `move` there."""
         found: dict[str, Tile | Layout] = {}
         moves: list[tuple[Tile | Layout, Layout]] = []
         for name, out in outs.items():
@@ -288,6 +288,10 @@ class Emitter:
                 found[name] = local
                 moves.append((out, local))
         return found, moves
+
+    def move(self, node: fx.Node, moves: Sequence[tuple[Tile | Layout, Layout]]) -> None:
+        for target, local in moves:
+            self.word("vop", node, local.shape, {"d": target}, {"a": local}, {"f": VOP.index("mov")})
 
     def raw(self, mnemonic: str, node: fx.Node, views: Mapping[str, Ref], attrs: Mapping[str, int], taps: tuple[Tap, ...] = ()) -> None:
         """Emit one word as given."""

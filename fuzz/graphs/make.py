@@ -7,7 +7,7 @@ from fuzz.graphs.layers import attention, operation, repeat
 from fuzz.graphs.maker import Maker
 from fuzz.graphs.trust import Trust, trust_of
 
-_COUNTS = {5: 24, 6: 20, 8: 18, 10: 14, 12: 10, 16: 6, 24: 4, 40: 2, 60: 2}  # steps, and how often: most faults need few
+_COUNTS = {5: 30, 6: 24, 8: 18, 10: 11, 12: 7, 16: 4, 24: 3, 40: 2, 60: 1}  # steps, and how often: most faults need few
 _SHARES = {"expanded": 0.1, "verify": 0.2, "lint": 0.4, "adversarial": 0.15, "jit": 0.025, "fallback": 0.025}
 
 

@@ -19,7 +19,7 @@ NUMBERS = (*FLOATS, "int32", "int8")
 ANY = (*FLOATS, *INTS, *BOOL)
 
 MAX_RANK = 6
-MAX_ELEMENTS = {1 << 12: 75, 1 << 14: 18, 1 << 17: 7}  # of a value, and how often: a program of few words shows most faults as well
+MAX_ELEMENTS = {1 << 10: 45, 1 << 12: 42, 1 << 14: 10, 1 << 17: 3}  # of a value, and how often: a program of few words shows most faults as well
 TOTAL_ELEMENTS = 1 << 20  # of all values
 TOTAL_MACS = 1 << 27
 _SMALL = (1, 2, 3, 4, 5, 7, 8, 12, 16)
@@ -99,7 +99,7 @@ class Maker:
     def new_shape(self, ranks: Collection[int] = (0, 1, 2, 2, 2, 3, 3, 3, 4, 5, 6)) -> tuple[int, ...]:
         while True:
             shape = [self.rng.choice(self.sizes) for _ in range(self.rng.choice(list(ranks)))]
-            if torch.Size(shape).numel() <= self.most:
+            if torch.Size(shape).numel() <= max(self.most // 2, 1 << 10):
                 return tuple(shape)
 
     def pick(self, types: Collection[str], rank: int = 0) -> str:

@@ -13,6 +13,7 @@ FACTOR = 12.0
 FLOOR = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 CHAOS = 0.1  # a value that noise changes more than this says nothing
 WILD = 1e15  # a value beyond this, or infinite or NaN: products and functions then overflow, each in its own way
+WIDE = 500.0  # a float16 row with a greater sum of magnitudes: its int8 product may pass 65504 before the column scale (docs/numerics.md, 7)
 
 
 class Trust(IntEnum):
@@ -42,6 +43,9 @@ def _sees_wild(step: Step, eager: Mapping[str, Tensor]) -> bool:
     """Whether a product or function reads wild values. Softmax may: they are what masks are made of."""
     if step.effect not in (Effect.FUNCTION, Effect.PRODUCT) or "softmax" in step.text or "scaled_dot" in step.text:
         return False
+    first = eager[step.operands[0]]
+    if step.effect is Effect.PRODUCT and first.dtype is torch.float16 and bool((first.float().abs().sum(-1) > WIDE).any()):
+        return True
     return any(eager[name].is_floating_point() and not bool((eager[name].abs() < WILD).all()) for name in step.operands)
 
 

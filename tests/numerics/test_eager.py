@@ -34,7 +34,7 @@ SHAPES = ((), (1,), (3,), (2, 3), (2, 1, 3), (1, 4, 2, 1, 3), (2, 1, 1, 2, 1, 1,
 NAN, INF = float("nan"), float("inf")
 FLOAT_VALUES = (NAN, INF, -INF, 0.0, -0.0, 1.0, -1.0, 0.1, 1 / 3, 2.5, -3.0, 1e-40, -6e-8, 65504.0, 3e38, 16777216.0, 200.0, 127.5)
 NUMBERS = (*FLOAT_VALUES, 1e300, 70000.0, True, False, 0, 1, -1, 2, 3, 127, -128, 128, 200, 300, 70000, 16777217, 2**31 - 1, -(2**31), 2**31, 2**40, -(2**40))
-ZERO_IS_OURS = ("relu", "clamp", "amax", "amin")  # where floats are concerned
+ZERO_IS_OURS = ("relu", "clamp", "amax", "amin", "maximum", "minimum")  # where floats are concerned
 
 
 def _values(dtype: torch.dtype) -> tuple[Any, ...]:
@@ -151,11 +151,20 @@ class Cases:
         return Case(f"v[{x}].to({dtype})", lambda _result: lossy)
 
     def extreme(self) -> Case:
-        return Case(f"v[{self.tensor(*FLOATS)}].{self.rng.choice(('amax', 'amin'))}(-1)")
+        return Case(f"v[{self.tensor(*FLOATS)}].{self.rng.choice(('amax', 'amin'))}({self.dims()})")
+
+    def dims(self) -> str:
+        return self.rng.choice(("-1", "0", "(0, -1)"))
+
+    def larger(self) -> Case:
+        other = self.rng.random()
+        a = self.tensor()
+        b = self.tensor(*((self.inputs[a].dtype,) if other < 0.6 else ()))
+        return Case(f"torch.{self.rng.choice(('maximum', 'minimum'))}(v[{a}], v[{b}])")
 
     def count(self) -> Case:
         """Sums of integers that are read as floats round once."""
-        return Case(f"v[{self.tensor(torch.bool, torch.int8)}].sum(-1).float()")
+        return Case(f"v[{self.tensor(torch.bool, torch.int8)}].sum({self.dims()}).float()")
 
     def proved(self) -> Case:
         """64-bit arithmetic whose operands are known to be small."""
@@ -165,7 +174,7 @@ class Cases:
     def draw(self) -> Iterator[Case]:
         kinds = (
             self.arithmetic, self.arithmetic, self.quotient, self.scaled, self.comparison, self.comparison, self.bits, self.truth, self.unary,
-            self.clamp, self.choice, self.choice, self.fill, self.cast, self.extreme, self.count, self.proved,
+            self.clamp, self.choice, self.choice, self.fill, self.cast, self.extreme, self.larger, self.count, self.proved,
         )  # fmt: skip
         while True:
             yield self.rng.choice(kinds)()
@@ -249,3 +258,21 @@ def test_elementwise_operations_are_pytorchs_own(seed: int) -> None:
     found, computed = wrong(seed)
     assert not found, "\n".join(found)
     assert computed > SIZE // 2
+
+
+EDGES: dict[str, tuple[str, list[Tensor]]] = {
+    "a 0-d operand wraps": ("torch.logical_and(v[0], v[1])", [torch.tensor(256, dtype=torch.int32), torch.tensor([1, 2], dtype=torch.int8)]),
+    "a 0-d operand rounds to zero": ("torch.logical_or(v[0], v[1])", [torch.tensor(1e-30), torch.zeros(2).half()]),
+    "NaN is a number": ("nan < v[0]", [torch.tensor([1.0, NAN]).bfloat16()]),
+    "NaN is no number": ("v[0] != nan", [torch.tensor([1.0, NAN]).half()]),
+    "maximum": ("torch.maximum(v[0], v[1])", [torch.tensor([NAN, 1.0, -INF, 2.0]), torch.tensor([1.0, NAN, INF, -3.0])]),
+    "minimum of truths": ("torch.minimum(v[0], v[1])", [torch.tensor([True, True, False]), torch.tensor([True, False, False])]),
+}
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_edges(name: str) -> None:
+    """Breaks when truth is asked before the common type is taken, or when the two sides of the translation check write NaN differently."""
+    text, inputs = EDGES[name]
+    (got,) = Program(capture(Many([Case(text)]).eval(), (inputs,)), Options(), load_chip("edge"))(inputs)
+    assert _same(text, got, Case(text)(inputs))

@@ -133,3 +133,9 @@ def test_a_chain_of_hundreds_of_operations() -> None:
         return a
 
     check(chain, torch.ones(2, 2))
+
+
+@pytest.mark.parametrize("read", [lambda y: y.transpose(-1, -2), lambda y: torch.softmax(y, -2), lambda y: y.permute(2, 0, 1) * 2])
+def test_an_embedding_that_its_readers_want_transposed(read: Callable[[Tensor], Tensor]) -> None:
+    """Breaks when the rows of a table are gathered straight into columns, which a word cannot address."""
+    check(lambda m, ids: read(m.table(ids)), torch.tensor([[0, 3, 2], [1, 1, 0]]), table=nn.Embedding(4, 5))
