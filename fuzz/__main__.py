@@ -16,13 +16,12 @@ from fuzz.harness import MEMORY, ROOT
 STARTUP = 60  # seconds
 STUCK = 600  # seconds without a new case, also on a busy machine: the child counts its own processor time
 SECONDS = "LLMCHIP_FUZZ_SECONDS"
-NAMES = ("images", "assembly", "programs", "chips", "commands")  # by default
-MORE = ("graphs",)  # on request
+NAMES = ("images", "assembly", "programs", "chips", "commands", "graphs")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*NAMES, *MORE, []], help="fuzzers (default: all)")
+    parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="fuzzers (default: all)")
     parser.add_argument("--seconds", type=float, default=float(os.environ.get(SECONDS, 600)), help=f"of each fuzzer (default: {SECONDS}, or 600)")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="default: the time")
     parser.add_argument("--cases", type=int, default=0, help="stop after this many cases of each fuzzer")

@@ -10,6 +10,7 @@ A cut belongs to a *family*: the same rows, ever smaller tiles of weights, so th
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 from compiler.tile.emit import head_groups, is_column_separable
 from compiler.tile.emitter import Cut
@@ -20,6 +21,7 @@ from isa.timing import ceil_div
 
 HEAD_ROWS = 512  # rows per block of a projection that is cut by heads
 MIN_ROWS = 32  # rows per block at least, so that words stay long against their fixed costs
+MIN_WIDTH = 32  # elements: of narrower rows, a block has more
 MOST_SLICE = 1 << 20  # bytes of weights in one word, where there is room for many
 
 Family = Sequence[Cut]
@@ -68,13 +70,14 @@ def usual_cuts(kernel: Kernel, chip: Chip, tuning: Tuning, total: int) -> Iterat
     if is_column_separable(kernel) and total > block_rows(chip):
         groups = ceil_div(shapes.n, slice_width(shapes.k, shapes.n, chip, tuning.slice_bytes(chip)))
         yield from ([Cut(min(r, total), groups=groups, keep=keep)] for keep in (True, False) for r in (1024, 512, 256, 128))
-    yield shapes.kept(min(tuning.points if shapes.batched else tuning.rows, total))
+    yield shapes.kept(min(_most_rows(kernel, shapes, tuning), total))
 
 
 def kept_cuts(kernel: Kernel, chip: Chip, tuning: Tuning, total: int) -> Iterator[Family]:
     """Fewer and fewer rows at a time, with weights that stay."""
     shapes = _Shapes.of(kernel, chip, tuning.slice_bytes(chip))
-    return map(shapes.kept, _halves(min(tuning.points if shapes.batched or not shapes.k else tuning.rows, total)))
+    rows = _most_rows(kernel, shapes, tuning)
+    return map(shapes.kept, _halves(min(max(tuning.points, rows) if shapes.batched or not shapes.k else rows, total)))
 
 
 def streamed_cuts(kernel: Kernel, chip: Chip, tuning: Tuning, total: int) -> Iterator[Family]:
@@ -100,6 +103,14 @@ def slice_width(k: int, n: int, chip: Chip, size: int) -> int:
     """Columns of weights that one word loads: about `size` bytes, whole columns of the array, slices of nearly equal size."""
     slices = max(ceil_div(k * n, max(size, 1)), 1)
     return ceil_div(ceil_div(n, slices), chip.mxu.cols) * chip.mxu.cols
+
+
+def _most_rows(kernel: Kernel, shapes: "_Shapes", tuning: Tuning) -> int:
+    """Rows per block where there is room: more of them, if they are so narrow that words would be short."""
+    if shapes.batched:
+        return tuning.points
+    width = max((prod(shape(n)[len(kernel.domain) :]) for n in kernel.nodes), default=1)
+    return tuning.rows if shapes.k else tuning.rows * ceil_div(MIN_WIDTH, max(width, 1))
 
 
 def _halves(most: int) -> Iterator[int]:

@@ -63,7 +63,16 @@ def bounds(case: Case, names: list[str], eager: dict[str, Tensor]) -> dict[str, 
     for noisy in _noisy(case):
         for name in names:
             found[name] = max(found.get(name, 0.0), distance(noisy[name], eager[name]))
-    return {name: FACTOR * far + FLOOR[eager[name].dtype] for name, far in found.items() if far < CHAOS}
+    floors = _floors(case, eager)
+    return {name: FACTOR * far + floors[name] for name, far in found.items() if far < CHAOS}
+
+
+def _floors(case: Case, eager: dict[str, Tensor]) -> dict[str, float]:
+    """What one rounding may do to each value: of its own type, and of those that it comes from."""
+    found = {leaf.name: FLOOR.get(eager[leaf.name].dtype, 0.0) for leaf in case.leaves}
+    for step in case.steps:
+        found[step.name] = max([FLOOR.get(eager[step.name].dtype, 0.0), *(found[name] for name in step.operands)])
+    return found
 
 
 def distance(a: Tensor, b: Tensor) -> float:

@@ -139,3 +139,11 @@ def test_a_chain_of_hundreds_of_operations() -> None:
 def test_an_embedding_that_its_readers_want_transposed(read: Callable[[Tensor], Tensor]) -> None:
     """Breaks when the rows of a table are gathered straight into columns, which a word cannot address."""
     check(lambda m, ids: read(m.table(ids)), torch.tensor([[0, 3, 2], [1, 1, 0]]), table=nn.Embedding(4, 5))
+
+
+def test_narrow_rows_are_many_in_a_word() -> None:
+    """Breaks when a block has as many rows of one element as it would have of a thousand: then every 128 elements take five words."""
+    args = (x(20, 8, 128, 1),)
+    program = llmchip.compile(Model(lambda m, a: torch.tanh(a)[:, :1] * a).eval(), args)
+    assert program.verify(*args).bit_exact
+    assert len(program.image.code) // 16 < 400
