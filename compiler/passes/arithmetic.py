@@ -307,7 +307,7 @@ _WHERE = {
 }
 _MAXIMUM = (aten.gt.Tensor, aten.le.Tensor, aten.bitwise_or.Tensor)
 _MINIMUM = (aten.lt.Tensor, aten.ge.Tensor, aten.bitwise_and.Tensor)
-_EXTREMES = {
+_EXTREMES: dict[Any, tuple[Any, Any, Any]] = {
     **dict.fromkeys((aten.maximum.default, aten.max.other), _MAXIMUM),
     **dict.fromkeys((aten.minimum.default, aten.min.other), _MINIMUM),
 }

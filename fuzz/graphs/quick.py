@@ -14,9 +14,10 @@ Kernels = dict[Any, Any]
 
 def keep_tables() -> None:
     """Once, before the first capture that should be quick. Operators must not be added to PyTorch afterwards."""
-    if not isinstance(exported_program._collect_all_valid_cia_ops, functools._lru_cache_wrapper):
-        exported_program._collect_all_valid_cia_ops = functools.cache(exported_program._collect_all_valid_cia_ops)
-        exported_program._override_composite_implicit_decomp = _kept(exported_program._override_composite_implicit_decomp)
+    torch: Any = exported_program
+    if not isinstance(torch._collect_all_valid_cia_ops, functools._lru_cache_wrapper):
+        torch._collect_all_valid_cia_ops = functools.cache(torch._collect_all_valid_cia_ops)
+        torch._override_composite_implicit_decomp = _kept(torch._override_composite_implicit_decomp)
 
 
 def _kept(override: Callable[[Mapping[Any, Any]], Any]) -> Callable[[Mapping[Any, Any]], Any]:
