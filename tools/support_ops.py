@@ -42,12 +42,14 @@ def main() -> int:
     parser.add_argument("--types", default=",".join(TYPES))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path, help="where a line for each operator and type is added")
+    parser.add_argument("--resume", action="store_true", help="only names of which --json has nothing yet")
     parser.add_argument("--table", type=Path, help="where a table of all lines in --json is written")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         return _child(given.types.split(","), given.samples)
-    found = [name for name in names() if re.search(given.only, name)]
+    known = {row["name"] for row in _latest(given.json, [])} if given.resume else set()
+    found = [name for name in names() if re.search(given.only, name) and name not in known]
     print(f"{len(found)} operators and modules, {given.samples or 'all'} samples of each type, {given.workers} workers", flush=True)
     queue = iter(found)
     with ThreadPoolExecutor(given.workers) as pool:
@@ -113,7 +115,7 @@ def _kept(row: Row, path: Path | None) -> Row:
 
 def _latest(path: Path | None, rows: Sequence[Row]) -> list[Row]:
     """The last line of each pair in the file."""
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path else rows
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path and path.exists() else rows
     return list({(row["name"], row["type"]): row for row in lines}.values())
 
 
@@ -136,7 +138,7 @@ def _table(rows: Sequence[Row]) -> str:
         "| | type | pairs | samples | pass without falling back | fall back | raise | wrong |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for kind, what in zip(KINDS, ("operators", "modules in eval mode", "modules in train mode"), strict=True):
+    for kind, what in KINDS.items():
         for dtype in (*TYPES, ""):
             count = _counted([row for row in rows if row["name"].startswith(f"{kind} ") and row["type"] == dtype])
             if count["pairs"]:
