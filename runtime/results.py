@@ -161,6 +161,8 @@ class _Planner:
             argument = self._observed.args[position]
             same = next((p for p, arg in enumerate(self._observed.args) if arg is value), None)
             return Given(position, _view(value, argument)) if same is None else Given(same, None)
+        if value.is_conj() or value.is_neg():
+            raise UnsupportedError("a result is conjugated or negated only when it is read")
         return self._computed(place, leaf.index, value)
 
     def _computed(self, place: int, index: int, value: Tensor) -> Made:

@@ -55,6 +55,7 @@ def check_like_eager(function: Callable[..., Any], *args: Any, bound: float = 0.
     left, right = tensors((others, got)), tensors((own, want))
     for a, b in zip(left, right, strict=True):
         assert (a.shape, a.dtype, a.stride(), a.requires_grad) == (b.shape, b.dtype, b.stride(), b.requires_grad)
+        assert (a.is_conj(), a.is_neg()) == (b.is_conj(), b.is_neg())
         if bound and a.is_floating_point():
             assert (a - b).abs().max() <= bound * b.abs().max()
         else:
@@ -116,6 +117,8 @@ REFUSED: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "complex": (lambda x: x * 2, (torch.ones(3, dtype=torch.complex64),)),
     "complex inside": (lambda x: torch.view_as_real(torch.view_as_complex(x * 2) * 1j), (torch.ones(3, 2),)),
     "values beyond 32 bits": (lambda x: (x > 3, x // 2), (torch.tensor([2**40, 1]),)),
+    "conjugated when it is read": (lambda x: torch.fft.ifft(x, n=8, dim=0, norm="ortho"), (torch.ones(3, 2),)),
+    "negated when it is read": (lambda x: torch.fft.fft(x).conj().imag, (torch.ones(3, 2),)),
     "sparse": (lambda x: x.to_dense() * 2, (torch.eye(3).to_sparse(),)),
     "quantized": (lambda x: x.dequantize() * 2, (torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),)),
     "a bound that is data": (lambda x, i: torch.narrow(x, 0, i, 2) * 2, (torch.arange(8.0), torch.tensor(1))),
