@@ -8,6 +8,7 @@ The emulator's handlers, the encoder, the assembler, the checkers and the manual
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
+from functools import cached_property
 
 ISA_VERSION = 1
 WORD_BYTES = 16
@@ -35,13 +36,19 @@ NO_WAIT = 7  # a dependence count of 7 waits for nothing; 0..6 means "at most n 
 MAX_COUNT = 6
 
 
-class Space(IntEnum):
+class Code(IntEnum):
+    """Numbers that the encoding knows, with the hash of a number: they are keys in every inner loop, and Enum's own is in Python."""
+
+    __hash__ = int.__hash__
+
+
+class Space(Code):
     SRAM = 0
     ACC = 1
     DRAM = 2
 
 
-class Region(IntEnum):
+class Region(Code):
     """DRAM regions, each with its own base register, so that images are relocatable."""
 
     WEIGHTS = 0
@@ -54,7 +61,7 @@ class Region(IntEnum):
     DEBUG = 7
 
 
-class Dtype(IntEnum):
+class Dtype(Code):
     """Element types. `I4` packs two elements in a byte, the even one in the low half."""
 
     I4 = 0
@@ -142,7 +149,7 @@ class Cost:
     ops: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Instruction:
     """One row of the ISA."""
 
@@ -157,7 +164,7 @@ class Instruction:
     def field(self, name: str) -> Field:
         return next(f for f in self.fields if f.name == name)
 
-    @property
+    @cached_property
     def views(self) -> tuple[Field, ...]:
         """The operands that touch memory."""
         return tuple(f for f in self.fields if f.kind is Kind.VIEW and f.access is not None)

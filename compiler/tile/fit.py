@@ -11,14 +11,12 @@ from functools import cached_property
 from itertools import accumulate
 from math import prod
 
-from torch import fx
-
 from compiler.tile import banks
 from compiler.tile.cost import cycles
 from compiler.tile.cuts import Family, Tuning, both, kept_cuts, smallest_cuts, streamed_cuts, usual_cuts
 from compiler.tile.emit import emit_kernel, part_blocks
 from compiler.tile.emitter import Cut, Emitter
-from compiler.tile.graph import base, dtype, op_name, shape
+from compiler.tile.graph import dtype, op_name, shape
 from compiler.tile.ir import Buffer, Op
 from compiler.tile.kernels import Kernel
 from compiler.tile.layout import Range
@@ -154,7 +152,7 @@ class _Sample:
     @cached_property
     def alike(self) -> object:
         """What kernels have in common that need and cost the same."""
-        spaces = tuple(self.storage.homes[n].buffer.space if n in self.storage.homes else None for n in _outside(self.kernel))
+        spaces = tuple(self.storage.homes[n].buffer.space if n in self.storage.homes else None for n in self.kernel.values())
         return signature(self.kernel), self.part, spaces
 
     def better(self, kind: Iterable[Family], best: _Choice | None, ordered: bool = True) -> _Choice | None:
@@ -286,11 +284,6 @@ def peak_bytes(ops: Sequence[Op], counted: set[Buffer], kept: set[Buffer], early
 
 def _bytes(buffer: Buffer) -> int:
     return ceil_div(buffer.bytes, ALIGN) * ALIGN
-
-
-def _outside(kernel: Kernel) -> list[fx.Node]:
-    """Values that a kernel reads or makes."""
-    return list(dict.fromkeys([*kernel.nodes, *(base(operand) for node in kernel.nodes for operand in node.all_input_nodes)]))
 
 
 def _busy(ops: Sequence[Op], chip: Chip) -> dict[str, int]:

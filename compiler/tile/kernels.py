@@ -10,6 +10,7 @@ Values used only inside a kernel never leave its blocks. Kernels execute in list
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import getitem
 
 from torch import fx
 
@@ -29,6 +30,11 @@ class Kernel:
         if node not in self.members:
             self.nodes.append(node)
             self.members.add(node)
+
+    def values(self) -> list[fx.Node]:
+        """Every value that it makes (the parts of tuples too) or reads."""
+        parts = (user for node in self.nodes for user in node.users if user.target is getitem)
+        return list(dict.fromkeys([*self.nodes, *parts, *(base(operand) for node in self.nodes for operand in node.all_input_nodes)]))
 
     def __str__(self) -> str:
         steps = " → ".join(f"{op_name(n)}({n.name})" for n in self.nodes)

@@ -6,7 +6,7 @@ allows, which is what double buffering and weight prefetch are. A word that need
 """
 
 from bisect import insort
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -25,6 +25,7 @@ NEVER_WRITTEN = (Region.WEIGHTS, Region.CONST, Region.IN)
 NEVER = 1 << 60
 
 Cycles = Callable[[Op], int]
+_Touch = tuple[int, int, int]  # op, first byte, one past the last
 
 
 @dataclass(frozen=True)
@@ -72,22 +73,23 @@ def _scheduler(program: Program, first: int, end: int, chip: Chip, cycles: Cycle
 
 def predecessors(ops: Sequence[Op]) -> list[list[int]]:
     """For each op the earlier ops it must follow: those that touch the same bytes, one of the two writing."""
-    touched: dict[Buffer, list[tuple[int, int, int, bool]]] = {}
+    wrote: dict[Buffer, list[_Touch]] = {}
+    read: dict[Buffer, list[_Touch]] = {}
     result: list[list[int]] = []
     for index, op in enumerate(ops):
         before: set[int] = set()
         mine = []
         for _, ref, extents, access in op.accesses:
-            if ref.buffer.space is Space.DRAM and ref.buffer.region in NEVER_WRITTEN:
+            buffer = ref.buffer
+            if buffer.space is Space.DRAM and buffer.region in NEVER_WRITTEN:
                 continue
             low, high = span(ref, extents)
-            writes = access is not Access.R
-            for other, a, b, wrote in touched.get(ref.buffer, ()):
-                if (writes or wrote) and a < high and low < b:
-                    before.add(other)
-            mine.append((ref.buffer, (index, low, high, writes)))
-        for buffer, entry in mine:
-            touched.setdefault(buffer, []).append(entry)
+            before.update(other for other, a, b in wrote.get(buffer, ()) if a < high and low < b)
+            if access is not Access.R:
+                before.update(other for other, a, b in read.get(buffer, ()) if a < high and low < b)
+            mine.append((read if access is Access.R else wrote, buffer, (index, low, high)))
+        for touches, buffer, touch in mine:
+            touches.setdefault(buffer, []).append(touch)
         result.append(sorted(before))
     return result
 
@@ -108,27 +110,30 @@ class _Memory:
                 self.alive[first : last + 1] += _bytes(buffer)
                 self.first[buffer] = first
         self.touched = [tuple({r.buffer: 0 for r in op.views if r is not None and r.buffer in self.first}) for op in program.ops]
-        self.waiting = Counter(buffer for buffers in self.touched for buffer in buffers)
+        self.readers: dict[Buffer, list[int]] = {}
+        for index, buffers in enumerate(self.touched):
+            for buffer in buffers:
+                self.readers.setdefault(buffer, []).append(index)
+        self.news = [list(buffers) for buffers in self.touched]  # of each op, what it would be the first to touch
+        self.size = [sum(map(_bytes, buffers)) for buffers in self.touched]  # their bytes
+        self.waiting = {buffer: len(indices) for buffer, indices in self.readers.items()}
         self.taken = self.now = 0
         self.last: dict[Buffer, int] = {}  # when what was issued so far leaves each buffer
         self.frees: list[tuple[int, int]] = []  # (time, bytes)
 
-    def _news(self, index: int) -> list[Buffer]:
-        """Buffers that op `index` would be the first to touch."""
-        return [buffer for buffer in self.touched[index] if buffer not in self.last]
-
     def fits(self, index: int, oldest: int) -> bool:
         """Whether op `index` can go before all that are older and still waiting."""
-        news = self._news(index)
-        size, first = sum(map(_bytes, news)), min((self.first[b] for b in news), default=0)
-        return first <= oldest or int(self.alive[oldest:first].max(initial=0)) + size <= self.limit
+        if not self.size[index]:
+            return True
+        first = min(self.first[b] for b in self.news[index])
+        return first <= oldest or int(self.alive[oldest:first].max(initial=0)) + self.size[index] <= self.limit
 
     def available(self, index: int) -> int:
         """When there is room for what op `index` is the first to touch; NEVER if that is not known yet.
 
         Not before the last op that took memory: then the order of the ops is the order in which they take it, as the plan needs it.
         """
-        size = sum(map(_bytes, self._news(index)))
+        size = self.size[index]
         if not size:
             return 0
         short = self.taken + size - self.limit
@@ -142,11 +147,10 @@ class _Memory:
 
     def take(self, index: int, oldest: int, start: int, finish: int) -> None:
         """Op `index` has its place in the new order and in time."""
-        if self._news(index):
+        if self.size[index]:
             self.now = max(self.now, start)
-        for buffer in self._news(index):
-            self.taken += _bytes(buffer)
-            self.alive[oldest : self.first[buffer]] += _bytes(buffer)  # nothing if it is not early
+            for buffer in tuple(self.news[index]):
+                self._touch(buffer, oldest)
         for buffer in self.touched[index]:
             self.waiting[buffer] -= 1
             self.last[buffer] = max(self.last.get(buffer, 0), finish)
@@ -154,6 +158,15 @@ class _Memory:
                 insort(self.frees, (self.last[buffer], _bytes(buffer)))
         while self.frees and self.frees[0][0] <= self.now:
             self.taken -= self.frees.pop(0)[1]
+
+    def _touch(self, buffer: Buffer, oldest: int) -> None:
+        """A buffer takes its memory, and is news to nobody any more."""
+        size = _bytes(buffer)
+        self.taken += size
+        self.alive[oldest : self.first[buffer]] += size  # nothing if it is not early
+        for index in self.readers[buffer]:
+            self.news[index].remove(buffer)
+            self.size[index] -= size
 
 
 def _bytes(buffer: Buffer) -> int:

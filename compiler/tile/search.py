@@ -25,7 +25,7 @@ from compiler.tile.place import Placement, Times, place
 from compiler.tile.reside import reside
 from compiler.tile.schedule import FILLS, Schedule, schedule
 from compiler.tile.strips import find_strips
-from compiler.tile.tile import Tiled, tile
+from compiler.tile.tile import Emitted, Tiled, tile
 from isa.chip import Chip
 from isa.errors import CompileError
 from isa.spec import Space
@@ -75,6 +75,7 @@ class Search:
 
     def __post_init__(self) -> None:
         self.fitter = Fitter(self.chip)
+        self.emitted: Emitted = {}
 
     def run(self) -> tuple[Tiled, Program, Placement]:
         """The best program that fits: a plan that fails is tried again with schedules that use less memory, then with smaller kernels.
@@ -83,6 +84,7 @@ class Search:
         """
         failures: list[CompileError] = []
         for tiled, program, times in self._candidates(failures):
+            verify(program)
             with timed(self.seconds, "place"):
                 try:
                     return tiled, program, place(program, self.chip, times)
@@ -135,8 +137,7 @@ class Search:
             key = cuts.cuts, spaces, tuning.overlap if any(strip.parts > 1 for strip in cuts.strips) else 0.0, tuning.in_turn
             if key in known:
                 return known[key]
-            tiled = tile(self.outlined, cuts, self.chip, tuning.overlap)
-            verify(tiled.program)
+            tiled = tile(self.outlined, cuts, self.chip, tuning.overlap, self.emitted)
         scheduled = self._schedule(tiled, FILLS[0], tuning.in_turn) if self.on("schedule") else None
         return known.setdefault(key, Draft(tuning, tiled, scheduled))
 

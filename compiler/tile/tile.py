@@ -38,8 +38,15 @@ class Tiled:
     materialized: frozenset[str]
 
 
-def tile(outline: Outline, cuts: Cuts, chip: Chip, overlap: float = 0.0) -> Tiled:
-    """The tile program of `outline`, cut like `cuts`. Each part of a strip begins when the share `overlap` of the one before is still to come."""
+Emitted = dict[object, Emitter]  # kernels by all that their words depend on
+
+
+def tile(outline: Outline, cuts: Cuts, chip: Chip, overlap: float = 0.0, known: Emitted | None = None) -> Tiled:
+    """The tile program of `outline`, cut like `cuts`. Each part of a strip begins when the share `overlap` of the one before is still to come.
+
+    What is `known` of other cuts of the same outline is not emitted again, and what is emitted is added to it.
+    """
+    known = {} if known is None else known
     literals: dict[Buffer, bytes] = {}
     ops: list[Op] = []
     starts: dict[int, int] = {}  # of the first op of a kernel that begins a strip
@@ -47,7 +54,7 @@ def tile(outline: Outline, cuts: Cuts, chip: Chip, overlap: float = 0.0) -> Tile
         starts[strip.first] = len(ops)
         parts = []
         for part in range(strip.parts):
-            emitters = _emit_part(outline, cuts, strip, part)
+            emitters = _emit_part(outline, cuts, strip, part, known)
             literals |= {buffer: data for e in emitters for buffer, data in e.constants.items()}
             parts.append([op for merged in interleave(emitters) for op in merged])
         ops += overlapped(parts, overlap, lambda op: cycles(op, chip))
@@ -63,14 +70,18 @@ def tile(outline: Outline, cuts: Cuts, chip: Chip, overlap: float = 0.0) -> Tile
     )  # fmt: skip
 
 
-def _emit_part(outline: Outline, cuts: Cuts, strip: Strip, part: int) -> list[Emitter]:
+def _emit_part(outline: Outline, cuts: Cuts, strip: Strip, part: int, known: Emitted) -> list[Emitter]:
     """The kernels of one part of a strip."""
     storage = part_storage(cuts.storage, strip, part)
     name = "" if strip.parts == 1 else f"{part}."
     emitters = []
     for index in range(strip.first, strip.end):
-        kernel = outline.kernels[index]
-        emitters.append(emit_kernel(kernel, storage, cuts.cuts[index], f"k{index}.{name}", list(strip.ranges(kernel))[part]))
+        kernel, cut, prefix = outline.kernels[index], cuts.cuts[index], f"k{index}.{name}"
+        rows = list(strip.ranges(kernel))[part]
+        key = prefix, cut, rows, tuple(storage.homes.get(node) for node in kernel.values())
+        if key not in known:
+            known[key] = emit_kernel(kernel, storage, cut, prefix, rows)
+        emitters.append(known[key])
     return emitters
 
 

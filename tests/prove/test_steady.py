@@ -18,7 +18,7 @@ from isa.prove import LAUNCHES, PER_WORD, analyse, limit_of
 from isa.shadow import Block
 from isa.trace import trace
 
-EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "15"))
 # Layers in a loop: weights stream from DRAM into two buffers, the activation stays in SRAM.
 LAYERS = """
 .region weights bytes=0x100000
