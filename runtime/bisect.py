@@ -100,7 +100,7 @@ class _FirstWrong(Comparer):
 def bisect(image: Image, compiled: Known, inputs: Mapping[str, Array | Tensor]) -> Bisection | None:
     """The first wrong word, or None when every bit is right (or only missing: never written). Raises Trap."""
     arrays = {name: to_array(value) if isinstance(value, Tensor) else value for name, value in inputs.items()}
-    tensors = [to_tensor(np.ascontiguousarray(arrays[spec.name]), spec.dtype) for spec in image.entry().inputs]
+    tensors = [to_tensor(np.asarray(arrays[spec.name], order="C"), spec.dtype) for spec in image.entry().inputs]
     reference = LazyReference(compiled.lowered.main, (*tensors, *compiled.lowered.pack_weights()))
     stepper = Stepper(Executable(image), arrays)
     trail, wrong = _run(stepper, _FirstWrong(image, reference), reference)

@@ -183,7 +183,7 @@ def converted(value: Array, source: Dtype | None, target: Dtype) -> Array:
     if source is Dtype.BF16:
         value = (value.astype(np.uint32) << np.uint32(16)).view(np.float32)
     if target is Dtype.BF16:
-        narrow = np.ascontiguousarray(value, np.float32).view(np.uint32)
+        narrow = np.asarray(value, np.float32, order="C").view(np.uint32)
         return (narrow >> np.uint32(16)).astype(np.uint16)
     return canonical(value.astype(STORAGE[target]), target)
 

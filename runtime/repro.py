@@ -187,7 +187,7 @@ def _npz(arrays: Mapping[str, Array]) -> bytes:
 
 def _npy(array: NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    np.save(buffer, np.asarray(array, order="C"), allow_pickle=False)
     return buffer.getvalue()
 
 

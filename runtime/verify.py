@@ -64,7 +64,7 @@ def verify_image(
     lowered, entry = compiled.lowered, image.entry()
     _check_same_graph(image, compiled)
     executable = Executable(image)
-    tensors = [to_tensor(np.ascontiguousarray(arrays[spec.name]), spec.dtype) if spec.name in arrays else None for spec in entry.inputs]
+    tensors = [to_tensor(np.asarray(arrays[spec.name], order="C"), spec.dtype) if spec.name in arrays else None for spec in entry.inputs]
     reference = LazyReference(lowered.main, (*tensors, *lowered.pack_weights()))
     comparer = Comparer(image, reference)
     results = executable.run(arrays, probe=comparer.probe)

@@ -71,7 +71,7 @@ def of_lowered(lowered: Lowered) -> Callable[[Mapping[str, Array]], NodeReferenc
         tensors = []
         for info in lowered.inputs:
             dtype = name_of(info.dtype)
-            tensors.append(to_tensor(np.ascontiguousarray(inputs[info.name].astype(host_dtype(dtype), copy=False)), dtype))
+            tensors.append(to_tensor(np.asarray(inputs[info.name].astype(host_dtype(dtype), copy=False), order="C"), dtype))
         return NodeReference(lowered.main, (*tensors, *lowered.pack_weights()))
 
     return start

@@ -9,6 +9,8 @@ from runtime_models import Mlp, make
 import llmchip
 from isa.codec import Inst, encode
 from isa.spec import WORD_BYTES
+from runtime.bisect import bisect
+from runtime.debugger.reference import of_lowered
 from runtime.program import Program
 from runtime.tensors import to_array
 from runtime.verify import Verification, verify_image
@@ -115,3 +117,17 @@ def test_weights_of_another_model_are_found(program: Program) -> None:
     found = verify_image(replace(program.image, weights=bytes(weights)), program.compiled, {"x": to_array(X)})
     assert not found.bit_exact
     assert found.first_divergence is not None
+
+
+class Pair(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([x, x * 2])
+
+
+def test_an_input_without_dimensions() -> None:
+    """Breaks when it reaches the reference as a vector of one element."""
+    pair, x = llmchip.compile(Pair().eval(), (torch.tensor(3.0),)), torch.tensor(5.0)
+    assert pair.verify(x).bit_exact
+    assert bisect(pair.image, pair.compiled, {"x": x}) is None
+    stacked = pair.compiled.lowered.main.graph.output_node().all_input_nodes[0].name
+    assert of_lowered(pair.compiled.lowered)({"x": to_array(x)})(stacked).shape == (2,)
