@@ -130,7 +130,7 @@ def repeat(m: Maker) -> str | None:
         old = (len(m.leaves), len(m.steps))
         result = made = _body(m, carried)
         leaves, steps = m.leaves[old[0] :], m.steps[old[1] :]
-        shared = m.rng.random() < 0.1
+        shared = m.rng.random() < 0.25
         for _ in range(m.rng.randint(1, 4)):
             made = _again(m, leaves, steps, {carried: made}, result, shared)
     return made

@@ -4,7 +4,7 @@ import random
 
 from fuzz.graphs.case import Case
 from fuzz.graphs.layers import attention, operation, repeat
-from fuzz.graphs.maker import Maker
+from fuzz.graphs.maker import INTS, Maker
 from fuzz.graphs.trust import Trust, trust_of
 
 _COUNTS = {5: 30, 6: 24, 8: 18, 10: 11, 12: 7, 16: 4, 24: 3, 40: 2, 60: 1}  # steps, and how often: most faults need few
@@ -16,15 +16,17 @@ def make(rng: random.Random) -> Case:
     m = Maker(rng)
     for _ in range(rng.choice((1, 1, 2, 3))):
         m.input(m.main, m.new_shape())
+    if rng.random() < 0.3:
+        m.input(rng.choice(INTS), m.new_shape())  # there from the start, integers meet more operations
     (count,) = rng.choices(list(_COUNTS), list(_COUNTS.values()))
     repeats, attends = (rng.random() < 0.35 for _ in range(2))
     tries = 0
     while len(m.steps) < count and tries < 4 * count:
         tries += 1
         kind = rng.random()
-        if attends and kind < 0.1:
+        if attends and kind < 0.15:
             attention(m)
-        elif repeats and kind < 0.15 and len(m.steps) > 1:
+        elif repeats and kind < 0.35 and len(m.steps) > 1:
             repeat(m)
         else:
             operation(m)
@@ -37,6 +39,8 @@ def _outputs(m: Maker) -> list[str]:
     steps = [step.name for step in m.steps]
     if not steps:
         return list(m.meta)[:1]
+    if m.rng.random() < 0.1:
+        return steps[-1:]
     read = {name for step in m.steps for name in step.operands}
     ends = [name for name in steps if name not in read]  # most of them: what leads to no output is no part of the case
     chosen = [steps[-1], *ends[-12:], *m.rng.sample(steps, min(len(steps), m.rng.choice((0, 0, 1, 1, 2, 4))))]

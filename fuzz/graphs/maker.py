@@ -39,7 +39,7 @@ class Maker:
         self.rows: dict[str, int] = {}  # integer values that are all in a table of so many rows
         self.elements = self.macs = 0
         self.main = rng.choices(FLOATS, (8, 1, 1))[0]
-        self.sizes = [rng.choice(pool) for pool in (_SMALL, _SMALL, _SMALL, _MIDDLE, rng.choices((_MIDDLE, _LARGE), (3, 1))[0])]
+        self.sizes = [rng.choice(pool) for pool in (_SMALL, _SMALL, _SMALL, _MIDDLE, rng.choices((_MIDDLE, _LARGE), (3, 2))[0])]
         (self.most,) = rng.choices(list(MAX_ELEMENTS), list(MAX_ELEMENTS.values()))
         self._number = 0
 

@@ -339,6 +339,7 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("to main", 1, ANY, E, lambda m, x: f"{x}.to(torch.{m.main})"),
     Operator("to bool", 0.5, ANY, J, "{x}.bool()"),
     Operator("to int32", 0.5, (*INTS, *BOOL), E, "{x}.int()"),
+    Operator("to int8", 0.3, (*INTS, *BOOL), E, "{x}.to(torch.int8)"),
     Operator("to int64", 0.2, ("int32", "int8", "bool"), E, "{x}.long()"),
     # functions
     *(
