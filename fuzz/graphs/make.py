@@ -35,12 +35,12 @@ def make(rng: random.Random) -> Case:
 
 
 def _outputs(m: Maker) -> list[str]:
-    """The last value, dead ends, some others, now and then one twice or an input; and one whose bits must be eager's."""
+    """One value that takes many steps; or the last, dead ends, some others, now and then one twice or an input; and one whose bits must be eager's."""
     steps = [step.name for step in m.steps]
     if not steps:
         return list(m.meta)[:1]
     if m.rng.random() < 0.1:
-        return steps[-1:]
+        return [max(steps[-8:], key=lambda name: len(m.case("edge", (), [name]).steps))]
     read = {name for step in m.steps for name in step.operands}
     ends = [name for name in steps if name not in read]  # most of them: what leads to no output is no part of the case
     chosen = [steps[-1], *ends[-12:], *m.rng.sample(steps, min(len(steps), m.rng.choice((0, 0, 1, 1, 2, 4))))]
