@@ -177,7 +177,7 @@ def _run(name: str, text: str, most: int) -> Row | None:
         print(f"no samples of {name} {text}: {error}", file=sys.stderr)
         return None
     if most and len(found) > most:
-        found = [found[round(i * (len(found) - 1) / max(most - 1, 1))] for i in range(most)]
+        found = [found[round(i * (len(found) - 1) / (most - 1)) if most > 1 else len(found) // 2] for i in range(most)]
     row: Row = {"name": name, "type": text, "samples": 0, "chip": 0, "back": 0, **{kind: [] for kind in FINDINGS}}
     for number, case in enumerate(found):
         verdict = judge(case)
