@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from compiler.frontend.capture import Captured, Leaf, TensorInfo
 from isa.errors import UnsupportedError
@@ -88,15 +90,35 @@ def observe(frame: Callable[..., Any], args: Sequence[Any]) -> Observed:
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     fakes = tuple(mode.from_tensor(arg, static_shapes=True) if isinstance(arg, Tensor) else arg for arg in args)
     before = [_meta(fake) for fake in fakes]
-    with mode:
+    with mode, _EagerViews():  # type: ignore[no-untyped-call]
         results = tuple(frame(*fakes))
     for fake, old in zip(fakes, before, strict=True):
         if _meta(fake) != old:
             raise UnsupportedError("an argument gets another size or other memory", hint="in-place views such as t_() and resize_()")
     for value in results:
-        if isinstance(value, Tensor) and not all(isinstance(size, int) for size in (*value.shape, *value.stride())):
+        if isinstance(value, Tensor) and not _concrete(value):
             raise UnsupportedError("the size of a result depends on data")
     return Observed(fakes, results)
+
+
+class _EagerViews(TorchDispatchMode):
+    """Views of fake tensors with eager's strides: those of dimensions of size one differ."""
+
+    def __torch_dispatch__(self, function: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if function in _REGROUPING and _concrete(args[0]) and _concrete(result):
+            with _disable_current_modes():  # type: ignore[no-untyped-call]
+                stride = torch.empty_strided(args[0].shape, args[0].stride(), device="meta").view(result.shape).stride()
+            if stride != result.stride():
+                return result.as_strided(result.shape, stride)
+        return result
+
+
+_REGROUPING = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
+
+
+def _concrete(tensor: Tensor) -> bool:
+    return all(isinstance(size, int) for size in (*tensor.shape, *tensor.stride()))
 
 
 def _meta(value: Any) -> Any:
