@@ -87,11 +87,11 @@ def streamed_cuts(kernel: Kernel, chip: Chip, tuning: Tuning, total: int) -> Ite
 
 
 def smallest_cuts(kernel: Kernel, chip: Chip, tuning: Tuning, total: int) -> Iterator[Family]:
-    """Fewer and fewer rows, with parts of one tile of the array; at last a row with 16 by 16 weights."""
+    """Fewer and fewer rows, with parts of one tile of the array; at last a row with 16 by 16 weights, or with as little at a time as can be."""
     shapes = _Shapes.of(kernel, chip, tuning.slice_bytes(chip))
     for rows in _halves(total):
         tiles = dict.fromkeys((min(chip.mxu.cols, shapes.n, size), min(chip.mxu.rows, shapes.k, size)) for size in (64, 16) if shapes.k)
-        yield [Cut(rows, n, k, keep=False) for n, k in tiles] or [Cut(rows)]
+        yield [Cut(rows, n, k, keep=False) for n, k in tiles] or shapes.kept(rows)
 
 
 def both(cut: Cut, tuning: Tuning) -> tuple[Cut, Cut]:
@@ -135,8 +135,9 @@ class _Shapes:
     def of(kernel: Kernel, chip: Chip, size: int) -> "_Shapes":
         matmuls = [n for n in kernel.nodes if op_name(n) == "matmul_i8"]
         if not matmuls:
-            down = any(role(n) is Role.DOWN for n in kernel.nodes)  # columns of a map are reduced independently of each other
-            return _Shapes(0, 0, False, (1 << 30, *((1024, 256, 64, 16) if down else ())))
+            roles = {role(n) for n in kernel.nodes}  # columns of a map are reduced, and elements joined, independently of each other
+            narrow = (1024, 256, 64, 16) if Role.DOWN in roles else (1 << 14, 1 << 12, 1 << 10) if Role.CAT in roles else ()
+            return _Shapes(0, 0, False, (1 << 30, *narrow))
         n, k = max(shape(m)[-1] for m in matmuls), max(shape(m.args[0])[-1] for m in matmuls)  # type: ignore[arg-type]
         widest = min(slice_width(k, n, chip, size), n)
         batched = any(len(shape(m.args[1])) > 2 for m in matmuls)  # type: ignore[arg-type]

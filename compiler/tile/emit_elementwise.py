@@ -167,8 +167,8 @@ def cat(e: Emitter, node: fx.Node) -> None:
         source = e.operand(part, len(shape(node)), staged=False)
         size = source.shape[along]
         target = replace(out, layout=_window(out.layout, along, start, size), logical=_window(out.logical, along, start, size))
-        for ranges in blocks(source.shape, PART if source.buffer.space is Space.DRAM else source.elements):
-            d, a = target.narrow(ranges), e.stage(part, source.narrow(ranges))
+        for ranges in blocks(source.shape, min(PART, e.cut.n) if source.buffer.space is Space.DRAM else source.elements):
+            d, a = target.narrow(ranges), e.stage(part, source.narrow(ranges), once=e.cut.n < PART)  # of a value joined with itself, too
             if straight is None:
                 e.word("vop", node, d.layout.shape, {"d": d}, {"a": a}, {"f": VOP.index("mov")})
             else:

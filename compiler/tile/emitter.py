@@ -176,11 +176,11 @@ class Emitter:
         """The right side of a batched matmul: cut along the leading `batch` dimensions only, not staged yet."""
         return self.storage.resolve(node).narrow(self.ranges[:batch])
 
-    def stage(self, node: fx.Node, layout: Layout, many: bool = False) -> Layout:
-        """Bring a part of a value on chip unless it is there; `many` blocks read it."""
-        return self.stage_layout(layout, base(node).name, many)
+    def stage(self, node: fx.Node, layout: Layout, many: bool = False, once: bool = False) -> Layout:
+        """Bring a part of a value on chip unless it is there; `many` blocks read it, or only `once` a word does."""
+        return self.stage_layout(layout, base(node).name, many, once)
 
-    def stage_layout(self, layout: Layout, name: str, many: bool = False) -> Layout:
+    def stage_layout(self, layout: Layout, name: str, many: bool = False, once: bool = False) -> Layout:
         """Bring a layout on chip unless it is there. Repeated dimensions are loaded once; what `many` blocks read (weights) stays if the cut says so."""
         if layout.buffer.space is not Space.DRAM:
             return layout
@@ -195,7 +195,7 @@ class Emitter:
         self.copy("ldw" if constant else "lda", local, thin, name)
         strides = tuple(0 if n != m else s for n, m, s in zip(layout.shape, thin.shape, local.strides, strict=True))
         local = replace(local, shape=layout.shape, strides=strides)
-        if not self.cut.keep and (many or (constant and layout.elements > 1 << 14)):
+        if once or (not self.cut.keep and (many or (constant and layout.elements > 1 << 14))):
             return local
         self.staged[key] = (local, self.block)
         if constant or many:

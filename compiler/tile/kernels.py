@@ -10,12 +10,15 @@ Values used only inside a kernel never leave its blocks. Kernels execute in list
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import prod
 from operator import getitem
 
 from torch import fx
 
 from compiler.tile.access import Read, reads, straight
-from compiler.tile.graph import Role, base, computing, is_empty, op_name, role, row_domain, tensors
+from compiler.tile.graph import Role, base, computing, is_empty, op_name, role, row_domain, shape, tensors
+
+MOST_JOINED = 1 << 12  # elements in a block of what is computed for a `cat` in its own kernel
 
 
 @dataclass
@@ -82,7 +85,7 @@ class _Fuser:
             joins = latest >= 0 and self._fits(self.kernels[latest], node, waiting)
             domain = self.kernels[latest].domain if joins else _natural_domain(node)
             elsewhere = _read_elsewhere((*waiting, node), domain)
-            stray = [n for n in waiting if not _cuttable(n, domain) or n in elsewhere]
+            stray = [n for n in waiting if not _cuttable(n, domain) or n in elsewhere or (role(node) is Role.CAT and _is_large(n, domain))]
             if not stray:
                 break
             for n in stray:
@@ -141,6 +144,11 @@ def _natural_domain(node: fx.Node) -> tuple[int, ...]:
 
 def _cuttable(node: fx.Node, domain: tuple[int, ...]) -> bool:
     return row_domain(node)[: len(domain)] == domain
+
+
+def _is_large(node: fx.Node, domain: tuple[int, ...]) -> bool:
+    """Whether a block has so much of a value that a small scratchpad should not have to hold it for a `cat`, which can take it from DRAM."""
+    return prod(shape(node)[len(domain) :]) > MOST_JOINED
 
 
 def _read_elsewhere(group: Iterable[fx.Node], domain: tuple[int, ...]) -> set[fx.Node]:

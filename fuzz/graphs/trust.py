@@ -93,7 +93,7 @@ def _noisy(case: Case) -> Iterator[dict[str, Tensor]]:
         for step in case.steps:
             if step.effect is Effect.PRODUCT:
                 given = {name: _int8(values[name]) for name in step.operands}
-                values[step.name] = _shaken(evaluate(step.text, given), generator, 2e-3)
+                values[step.name] = _shaken(evaluate(step.text, given), generator, 2e-3, whole=True)
             elif step.effect is Effect.FUNCTION:  # the operands, too: a norm of what is nearly constant shows nothing but errors
                 given = {name: _shaken(values[name], generator, 1e-7) for name in step.operands}
                 values[step.name] = _shaken(evaluate(step.text, given), generator, 1e-6)
@@ -112,10 +112,11 @@ def _int8(x: Tensor) -> Tensor:
     return x
 
 
-def _shaken(x: Tensor, generator: torch.Generator, size: float) -> Tensor:
-    """With noise relative to the largest of each row, and a rounding of half types that may go the other way."""
+def _shaken(x: Tensor, generator: torch.Generator, size: float, whole: bool = False) -> Tensor:
+    """With noise relative to the largest of each row or of the `whole` (a bias may cancel all of a row but its error), and a rounding of
+    half types that may go the other way."""
     if not x.is_floating_point() or not x.dim():
         return x
     size = max(size, torch.finfo(x.dtype).eps / 2)
-    largest = x.float().abs().amax(-1, keepdim=True).nan_to_num(0.0, 0.0, 0.0)
+    largest = x.float().abs().amax(tuple(range(x.dim())) if whole else -1, keepdim=True).nan_to_num(0.0, 0.0, 0.0)
     return (x.float() + torch.randn(x.shape, generator=generator) * largest * size).to(x.dtype)

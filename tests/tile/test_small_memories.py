@@ -1,6 +1,7 @@
 """Small memories: a tiling down to the smallest scratchpad, the same bits on each, more memory never slower, and always an answer."""
 
 import re
+from collections.abc import Callable
 from functools import cache
 
 import msgspec
@@ -116,3 +117,20 @@ def test_unavoidable_reads() -> None:
     large = [reread_bytes(Gemm(1, 4096, 4096, 4096), size << 10) for size in (16, 64, 256, 1 << 16)]
     assert large == sorted(large, reverse=True) and large[0] > 0 and large[-1] == 0
     assert reread_bytes(Gemm(12, 4096, 4096, 64), 1 << 10) == 0
+
+
+class Joined(torch.nn.Module):
+    def __init__(self, parts: Callable[[torch.Tensor], list[torch.Tensor]]) -> None:
+        super().__init__()
+        self.parts = parts
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat(self.parts(torch.tanh(x)))
+
+
+@pytest.mark.parametrize("parts", [lambda y: [y, y, y], lambda y: [y[3:], y[:3]], lambda y: [y[:, :1], y[:, 1:2]]])
+def test_what_is_joined_need_not_fit(parts: Callable[[torch.Tensor], list[torch.Tensor]]) -> None:
+    """Breaks if a value along whose first dimension others are joined must be on chip as a whole, as computed or as loaded."""
+    x = torch.randn(10, 8, 64)
+    program = llmchip.compile(Joined(parts).eval(), (x,), chip=chip(8 << 10))
+    assert program.verify(x).bit_exact
