@@ -1,11 +1,13 @@
 """How the results of a compiled frame are made: computed by the chip, or views of arguments and of each other, as in eager PyTorch.
 
-Dynamo's graph is run once on fake tensors. What shares memory with an argument, or with another result, shows there; so do the strides,
-and which arguments change. A view is not computed: it is taken from the argument, or from the result that owns the memory.
+Dynamo's graph is run once on fake tensors, and in PyTorch where strides are not row-major. What shares memory with an argument, or with
+another result, shows there; so do the strides, and which arguments change. A view is not computed: it is taken from the argument, or from
+the result that owns the memory.
 
     def f(x): v = x.view(-1); y = x * 2; return v, y[0], y[1]     the chip computes y; v is a view of x, the others of y
 """
 
+import copy
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +17,10 @@ import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from compiler.frontend.capture import Captured, Leaf, TensorInfo
 from isa.errors import UnsupportedError
-from runtime.layout import Lay, fills, laying, overlaps
+from runtime.layout import Lay, fills, laying, overlaps, row_major
 
 Shape = tuple[int, ...]
 
@@ -90,7 +91,7 @@ def observe(frame: Callable[..., Any], args: Sequence[Any]) -> Observed:
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     fakes = tuple(mode.from_tensor(arg, static_shapes=True) if isinstance(arg, Tensor) else arg for arg in args)
     before = [_meta(fake) for fake in fakes]
-    with mode, _EagerViews():  # type: ignore[no-untyped-call]
+    with mode:
         results = tuple(frame(*fakes))
     for fake, old in zip(fakes, before, strict=True):
         if _meta(fake) != old:
@@ -98,23 +99,29 @@ def observe(frame: Callable[..., Any], args: Sequence[Any]) -> Observed:
     for value in results:
         if isinstance(value, Tensor) and not _concrete(value):
             raise UnsupportedError("the size of a result depends on data")
-    return Observed(fakes, results)
+    changed = {_memory(fake) for fake in fakes if isinstance(fake, Tensor) and (fake.is_inference() or fake._version)}  # or may be
+    if _plainly_laid((*args, *results)) or (changed and torch.is_grad_enabled()):
+        return Observed(fakes, results)
+    try:
+        return _observe_eager(frame, args, [isinstance(fake, Tensor) and _memory(fake) in changed for fake in fakes])
+    except Exception:  # what PyTorch refuses of these values the call will refuse
+        return Observed(fakes, results)
 
 
-class _EagerViews(TorchDispatchMode):
-    """Views of fake tensors with eager's strides: those of dimensions of size one differ."""
-
-    def __torch_dispatch__(self, function: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        if function in _REGROUPING and _concrete(args[0]) and _concrete(result):
-            with _disable_current_modes():  # type: ignore[no-untyped-call]
-                stride = torch.empty_strided(args[0].shape, args[0].stride(), device="meta").view(result.shape).stride()
-            if stride != result.stride():
-                return result.as_strided(result.shape, stride)
-        return result
+def _plainly_laid(values: Sequence[Any]) -> bool:
+    return all(value.stride() == row_major(value.shape) for value in values if isinstance(value, Tensor))
 
 
-_REGROUPING = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
+def _observe_eager(frame: Callable[..., Any], args: Sequence[Any], changes: Sequence[bool]) -> Observed:
+    """Run a frame as it is, on copies of what it changes: fake tensors have other strides than eager's where these are not row-major."""
+    own = [arg.detach() if isinstance(arg, Tensor) else arg for arg in args]
+    copies = iter(copy.deepcopy([arg for arg, is_changed in zip(own, changes, strict=True) if is_changed]))
+    own = [next(copies) if is_changed else arg for arg, is_changed in zip(own, changes, strict=True)]
+    for mine, arg in zip(own, args, strict=True):
+        if isinstance(arg, Tensor) and arg.requires_grad:
+            mine.requires_grad_()
+    with torch.random.fork_rng(devices=()):
+        return Observed(tuple(own), tuple(frame(*own)))
 
 
 def _concrete(tensor: Tensor) -> bool:

@@ -101,6 +101,8 @@ VIEWS: dict[str, Callable[..., Any]] = {
     "changed through a view": _changed_through_a_view,
     "a graph break": _across_a_graph_break,
     "a dimension of size one": lambda x: (x * 2).view(3, 1, 1, 4).permute(2, 0, 3, 1).view(1, 3, 4),
+    "strides that fake tensors do not have": lambda x: (x.t() // x[0, :, None], torch.flip(x[:0].t(), (0,)), torch.frexp(x.t()).mantissa),
+    "such strides beside a change": lambda x: (x.add_(1), x.t() // x[0, :, None]),
     "another layout of the argument": lambda x: x.t_() * 2,
     "strides read by another operation": lambda x: torch.as_strided((x * 2).t().cumsum(0).cumsum(0) * 0 + (x * 2).t(), (2, 2), (1, 3)),
 }

@@ -195,11 +195,11 @@ def _distance(g: Tensor, w: Tensor) -> float:
 
 
 def _sharing(leaves: Sequence[Any]) -> list[tuple[int, int]]:
-    """For each tensor the first leaf whose memory it shares, and its offset there."""
-    first: dict[int, int] = {}
+    """For each tensor the first leaf whose memory it shares, and its distance from there."""
+    first: dict[int, tuple[int, int]] = {}
     found = []
     for number, leaf in enumerate(leaves):
         if isinstance(leaf, Tensor) and leaf.layout is torch.strided and leaf.numel():
-            address = leaf.untyped_storage().data_ptr()
-            found.append((first.setdefault(address, number), leaf.storage_offset()))
+            own, start = first.setdefault(leaf.untyped_storage().data_ptr(), (number, leaf.storage_offset()))
+            found.append((own, leaf.storage_offset() - start))
     return found
