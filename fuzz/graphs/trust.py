@@ -1,6 +1,6 @@
 """How near each value of a case must be to eager PyTorch's."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
 
 import torch
@@ -93,7 +93,7 @@ def _noisy(case: Case) -> Iterator[dict[str, Tensor]]:
         for step in case.steps:
             if step.effect is Effect.PRODUCT:
                 given = {name: _int8(values[name]) for name in step.operands}
-                values[step.name] = _shaken(evaluate(step.text, given), generator, 2e-3, whole=True)
+                values[step.name] = _shaken(evaluate(step.text, given), generator, 2e-3, [values[name] for name in step.operands if values[name].dim() == 1])
             elif step.effect is Effect.FUNCTION:  # the operands, too: a norm of what is nearly constant shows nothing but errors
                 given = {name: _shaken(values[name], generator, 1e-7) for name in step.operands}
                 values[step.name] = _shaken(evaluate(step.text, given), generator, 1e-6)
@@ -112,11 +112,17 @@ def _int8(x: Tensor) -> Tensor:
     return x
 
 
-def _shaken(x: Tensor, generator: torch.Generator, size: float, whole: bool = False) -> Tensor:
-    """With noise relative to the largest of each row or of the `whole` (a bias may cancel all of a row but its error), and a rounding of
-    half types that may go the other way."""
+def _shaken(x: Tensor, generator: torch.Generator, size: float, biases: Sequence[Tensor] | None = None) -> Tensor:
+    """With noise relative to the largest of each row, and a rounding of half types that may go the other way. That of a product is
+    relative to the largest of all, or of its bias: a bias may cancel all of the product but its error."""
     if not x.is_floating_point() or not x.dim():
         return x
     size = max(size, torch.finfo(x.dtype).eps / 2)
-    largest = x.float().abs().amax(tuple(range(x.dim())) if whole else -1, keepdim=True).nan_to_num(0.0, 0.0, 0.0)
+    largest = _largest(x.float().abs().amax(-1, keepdim=True))
+    for value in () if biases is None else (x, *biases):
+        largest = torch.maximum(largest, _largest(value.float().abs().amax()))
     return (x.float() + torch.randn(x.shape, generator=generator) * largest * size).to(x.dtype)
+
+
+def _largest(x: Tensor) -> Tensor:
+    return x.nan_to_num(0.0, 0.0, 0.0)

@@ -114,3 +114,19 @@ def test_the_printed_program_runs(capsys: pytest.CaptureFixture[str]) -> None:
     """Breaks when it needs something from here."""
     exec(python_of(parse(SIMPLE)), {})
     assert capsys.readouterr().out.count("differ from the reference: 0,") == 2
+
+
+@pytest.mark.parametrize("lines", [
+    "v3 = x1 - x1 # exact\nv4 = x1 / v3 # pole\nv5 = torch.matmul(v4, w2) # product\nv6 = torch.where(x1 > 0, v5, x1) # exact\nreturn v6",
+    "v3 = (x1 * 0 + 3000).half() # exact\nv4 = w2.half() # exact\nv5 = F.linear(v3, v4) # product\nreturn v5",
+])  # fmt: skip
+def test_what_overflows_is_no_promise(lines: str) -> None:
+    """Breaks when infinities in products, or int8 products beyond float16, are findings: eager and chip overflow in other places."""
+    checks.run("chip edge\nseed 3\ncheck\nx1 = float32[3, 8] normal\nw2 = float32[8, 8] weight\n" + lines + "\n")
+
+
+def test_a_bias_that_cancels_a_product_leaves_its_error() -> None:
+    """Breaks when noise is relative to what is left of the product."""
+    checks.run("chip edge\nseed 45111\ncheck\nx1 = float32[1, 1, 1] normal\nw7 = float32[1] normal\nw8 = float32[1] normal\n"
+        "w10 = float32[1] normal\nw11 = float32[1, 1] weight\nv9 = F.layer_norm(x1, (1,), w7, w8, 1e-1) # function\n"
+        "v12 = F.linear(v9, w11, w10) # product\nreturn v12\n")  # fmt: skip
