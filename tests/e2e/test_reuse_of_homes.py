@@ -50,7 +50,7 @@ class Residual(nn.Module):
         return out
 
 
-@pytest.mark.parametrize("disable", ["", "strips", "loop"])
+@pytest.mark.parametrize("disable", ["", *(pytest.param(name, marks=pytest.mark.slow) for name in ("strips", "loop"))])
 @pytest.mark.parametrize("kind", ["first row of the stream", "first row of a sum", "where", "view", "plain"])
 def test_values_that_take_each_others_place(kind: str, disable: str) -> None:
     """Breaks if a value is overwritten (in place, in a loop, part by part) while another row, word or iteration still reads it."""
