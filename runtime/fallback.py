@@ -30,6 +30,7 @@ from runtime.version import __version__
 
 STRICT = "LLMCHIP_STRICT"
 WHOLE = "the whole graph"
+PIECES = "the graph in smaller pieces"
 _FOREIGN = tuple(str(folder) + os.sep for folder in (Path(__file__).resolve().parent, Path(torch.__file__).resolve().parent))
 
 
@@ -37,7 +38,8 @@ _FOREIGN = tuple(str(folder) + os.sep for folder in (Path(__file__).resolve().pa
 class Fallback:
     """Something that runs in PyTorch: `operator` at `line` of the model (file:line: code), and why.
 
-    `count` is how many pieces of compiled graphs it has cost. `fault` says that the reason is a fault of llmchip, and `report` names a
+    `count` is how many pieces of compiled graphs it has cost. Where the graph was only cut into smaller pieces, which may all run on the
+    chip, `operator` says so. `fault` says that the reason is a fault of llmchip, and `report` names a
     file with the graph and the traceback to send with it.
     """
 
@@ -116,6 +118,11 @@ class Teller:
         source = UNKNOWN if node is None else node.meta.get("source", UNKNOWN)
         self._record(error, where if source is UNKNOWN else str(source), operator, graph)
 
+    def tell_cut(self, error: Exception, graph: fx.Graph) -> None:
+        """A graph has been cut because of `error`. Only of a fault that was not met again: what a refusal costs is told operation by operation."""
+        if is_fault(error) and not any(reason == as_error(error).what for _, _, reason in self._told):
+            self._record(error, "", PIECES, graph)
+
     def _record(self, error: Exception, line: str, operator: str, graph: fx.Graph | None) -> None:
         fault, reason = is_fault(error), as_error(error).what
         key = (line, operator, reason)
@@ -131,7 +138,8 @@ class Teller:
 def _message(found: Fallback) -> str:
     place = f"{found.line}: " if found.line else ""
     fault = f"; this is a fault of llmchip, please report it with {found.report or 'the graph'}" if found.fault else ""
-    return f"{place}llmchip runs {found.operator} in PyTorch: {found.reason}{fault} (options={{'fallback': False}} makes this an error)"
+    how = found.operator if found.operator == PIECES else f"{found.operator} in PyTorch"
+    return f"{place}llmchip runs {how}: {found.reason}{fault} (options={{'fallback': False}} makes this an error)"
 
 
 def _users_level() -> int:

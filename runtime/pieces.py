@@ -51,7 +51,9 @@ def whole(captured: Captured, setting: Setting) -> Runs:
         part = setting.part(captured)
     except Exception as error:
         setting.policy.accept(error)
-        return split(captured.gm, setting)
+        pieces = split(captured.gm, setting)
+        setting.teller.tell_cut(error, captured.gm.graph)
+        return pieces
     piece = Piece(captured.gm, part, None, False, setting, lambda: split(captured.gm, setting, finer=True))
     return piece.forward
 
@@ -103,7 +105,9 @@ def _smaller(piece: fx.GraphModule, error: Exception, setting: Setting) -> fx.Gr
     halves = _halved(piece, setting)
     if halves is None:
         setting.teller.tell(error, _first(piece), piece.graph)
-    return halves or piece
+        return piece
+    setting.teller.tell_cut(error, piece.graph)
+    return halves
 
 
 def _halved(piece: fx.GraphModule, setting: Setting) -> fx.GraphModule | None:
@@ -172,6 +176,8 @@ class Piece(torch.nn.Module):
         if self._instead is None:
             self._instead = self._in_pytorch
             self._tell(error)
+        else:
+            self._setting.teller.tell_cut(error, self._gm.graph)
         return self._instead(*tensors)
 
     def _in_pytorch(self, *tensors: Tensor) -> Any:

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 import llmchip
 from isa.errors import Trap
-from runtime import fallback, part
+from runtime import compilation, fallback, part
 
 
 @pytest.fixture(autouse=True)
@@ -240,6 +240,22 @@ def test_faults_fall_back_and_name_a_report(monkeypatch: pytest.MonkeyPatch) -> 
         assert torch.equal(compiled(lambda x: x * 2)(X), X * 2)
     [found] = llmchip.fallbacks()
     assert found.fault and "IndexError" in Path(found.report).read_text()
+    Path(found.report).unlink()
+
+
+def test_a_fault_that_only_cuts_the_graph_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks when the compiler fails on a graph whose pieces it can do, and nobody learns of it."""
+    finish = compilation.finish
+
+    def fails_on_two(lowered: Any, *rest: Any) -> Any:
+        assert len([n for n in lowered.main.graph.nodes if n.op == "call_function"]) < 2, "too much"
+        return finish(lowered, *rest)
+
+    monkeypatch.setattr(compilation, "finish", fails_on_two)
+    with torch.no_grad(), pytest.warns(UserWarning, match="runs the graph in smaller pieces.*too much; this is a fault of llmchip"):
+        assert torch.equal(compiled(lambda x: x * 2 + 1)(X), X * 2 + 1)
+    [found] = llmchip.fallbacks()
+    assert found.fault and found.operator == "the graph in smaller pieces"
     Path(found.report).unlink()
 
 
