@@ -14,7 +14,7 @@ export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
 BENCH_ARGS ?=
-.PHONY: bench-host support-ops help demo test test-all check lint format docs fuzz mutate bench-chip clean
+.PHONY: bench-host support-ops help demo test test-all check lint format docs fuzz mutate bench-chip bench-memory clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ mutate: $(VENV)/.dev ## seed faults into compiled programs and count who notices
 
 bench-chip: $(VENV)/.run ## compiled programs against the speed of light; writes benchmarks/results
 	PYTHONPATH=. $(BIN)/python benchmarks/bench_chip.py
+
+bench-memory: $(VENV)/.run ## the same with less memory, smaller arrays, slower buses; writes benchmarks/results/memory.md
+	PYTHONPATH=. $(BIN)/python -m benchmarks.bench_memory
 
 clean: ## remove caches; the virtual environment stays
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print | xargs rm -rf

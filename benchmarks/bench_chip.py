@@ -115,7 +115,7 @@ def measure(graph: Lowered, case: Case, without: tuple[str, ...]) -> Row:
 
 
 def _figures(compiled: Compiled, limit: Limit) -> Row:
-    timeline = simulate(_image(compiled))
+    timeline = simulate(image_of(compiled))
     parts = dict.fromkeys(CAUSES, 0)
     for share in waterfall(timeline, limit.resource):
         parts[share.cause] += share.cycles
@@ -131,7 +131,7 @@ def _figures(compiled: Compiled, limit: Limit) -> Row:
     }  # fmt: skip
 
 
-def _image(compiled: Compiled) -> Image:
+def image_of(compiled: Compiled) -> Image:
     """The program without its weights: timing reads none."""
     sizes = region_sizes(compiled.tiled, compiled.placement)
     return Image(code=compiled.code.bytes, sizes=tuple(sizes[region] for region in Region), chip=compiled.chip)

@@ -1,6 +1,7 @@
 """Lowering a few layers and stamping the rest must give the graphs that lowering them all gives: names, values, lines and origins."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -71,7 +72,18 @@ UNLIKE: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
 }
 
 
-def captured_of(made: tuple[nn.Module, Any]) -> Captured:
+def some(names: Iterable[str]) -> list[Any]:
+    """Variants of BERT are for test-all."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name.startswith("bert-") else name for name in names]
+
+
+@cache
+def captured_of(name: str) -> Captured:
+    """Captured once for all tests: lowering leaves it as it is."""
+    return captured((ALIKE | UNLIKE)[name]())
+
+
+def captured(made: tuple[nn.Module, Any]) -> Captured:
     model, given = made
     return capture(model.eval(), given, {}) if isinstance(given, tuple) else capture(model.eval(), (), given)
 
@@ -89,38 +101,38 @@ def _graphs(lowered: Lowered) -> list[Any]:
     return [*lines, lowered.constants]
 
 
-@pytest.mark.parametrize("name", [*ALIKE, *UNLIKE])
+@pytest.mark.parametrize("name", some([*ALIKE, *UNLIKE]))
 def test_stamped_layers_are_the_lowered_ones(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when a stamped node differs from the one that the passes make: in operands, name, order, form, line or origins."""
-    captured = captured_of((ALIKE | UNLIKE)[name]())
-    stamped = lower(captured)
+    given = captured_of(name)
+    stamped = lower(given)
     monkeypatch.setattr(lowering, "find_layers", lambda graph: None)
-    whole = lower(captured)
+    whole = lower(given)
     assert _graphs(stamped) == _graphs(whole)
     for a, b in zip(stamped.pack_weights(), whole.pack_weights(), strict=True):
         assert same_bits(a, b)
 
 
-@pytest.mark.parametrize("name", ALIKE)
+@pytest.mark.parametrize("name", some(ALIKE))
 def test_identical_layers_are_stamped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when identical layers are no longer recognised, and compile time grows with their number again."""
     sizes = []
     monkeypatch.setattr(lowering, "_halves", lambda gm, whole=True, halves=lowering._halves: sizes.append(len(gm.graph.nodes)) or halves(gm, whole))
-    captured = captured_of(ALIKE[name]())
-    whole = len(lower(captured).main.graph.nodes)
-    assert len(sizes) == 1 and find_layers(captured.gm.graph) is not None
-    assert len(lower(captured).main.graph.nodes) == whole
+    given = captured_of(name)
+    whole = len(lower(given).main.graph.nodes)
+    assert len(sizes) == 1 and find_layers(given.gm.graph) is not None
+    assert len(lower(given).main.graph.nodes) == whole
 
 
 @pytest.mark.parametrize("name", UNLIKE)
 def test_layers_that_differ_are_lowered_one_by_one(name: str) -> None:
     """Breaks when layers count as identical that are not; the test above would then say what comes of it."""
-    assert find_layers(captured_of(UNLIKE[name]()).gm.graph) is None
+    assert find_layers(captured_of(name).gm.graph) is None
 
 
 def test_layers_that_are_lowered_in_different_ways_are_not_stamped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when layers that looked alike before the passes are stamped although the passes made something else of one of them."""
-    captured, cuts = captured_of(ALIKE["a weight for all"]()), []
+    given, cuts = captured_of("a weight for all"), []
 
     def tampered(gm: Any, cut: Callable[[Any], Any] = lowering.split) -> Any:
         halves = cut(gm)
@@ -131,14 +143,14 @@ def test_layers_that_are_lowered_in_different_ways_are_not_stamped(monkeypatch: 
         return halves
 
     monkeypatch.setattr(lowering, "split", tampered)
-    found = lower(captured)
+    found = lower(given)
     assert len(cuts) == 2 and cuts[1] > cuts[0]
     monkeypatch.setattr(lowering, "find_layers", lambda graph: None)
-    assert _graphs(found) == _graphs(lower(captured))
+    assert _graphs(found) == _graphs(lower(given))
 
 
 def test_what_the_chip_cannot_do_is_refused_by_its_line() -> None:
     """Breaks when an operation in a repeated layer is refused in other words than in a single one."""
     for count in (1, 10):
         with pytest.raises(UnsupportedError, match=r"aten\.sort.*\(.*test_layers\.py:\d+|test_layers\.py:\d+.*aten\.sort"):
-            lower(captured_of((Stack(lambda m, layer, x, n, y: layer(x).sort(-1).values, count), (X, X))))
+            lower(captured((Stack(lambda m, layer, x, n, y: layer(x).sort(-1).values, count), (X, X))))

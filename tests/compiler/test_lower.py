@@ -193,7 +193,7 @@ def test_minilm_is_close_to_float_on_64_sentences(minilm: BertModel) -> None:
     assert similarity.min() >= 0.97
 
 
-@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("implementation", ["sdpa", pytest.param("eager", marks=pytest.mark.slow)])
 def test_padding_never_changes_a_real_token(implementation: str) -> None:
     """Breaks if masked keys have any weight, or a sum depends on where its terms stand."""
     model = tiny_bert(BertModel, implementation, num_hidden_layers=2)

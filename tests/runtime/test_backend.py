@@ -113,7 +113,7 @@ def test_results_do_not_pretend_to_be_differentiable() -> None:
             result["y"].sum().backward()
 
 
-@pytest.mark.parametrize("dynamic", [None, True, False])
+@pytest.mark.parametrize("dynamic", [None, pytest.param(True, marks=pytest.mark.slow), pytest.param(False, marks=pytest.mark.slow)])
 def test_shapes_may_change_from_call_to_call(dynamic: bool | None) -> None:
     """With dynamic=True Dynamo also passes Python floats as float64 tensors."""
     model = make(Mlp)
