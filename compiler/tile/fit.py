@@ -5,22 +5,24 @@ time: that of its busiest engine where blocks overlap, of the bus where at least
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from math import prod
+
+from torch import fx
 
 from compiler.tile import banks
 from compiler.tile.cost import cycles
 from compiler.tile.cuts import Family, Tuning, both, kept_cuts, smallest_cuts, streamed_cuts, usual_cuts
 from compiler.tile.emit import emit_kernel, part_blocks
 from compiler.tile.emitter import Cut, Emitter
-from compiler.tile.graph import dtype, op_name, shape
+from compiler.tile.graph import base, dtype, op_name, shape
 from compiler.tile.ir import Buffer, Op
 from compiler.tile.kernels import Kernel
 from compiler.tile.layout import Range
-from compiler.tile.loops import signature
+from compiler.tile.loops import form, signature, views
 from compiler.tile.storage import Storage
 from isa.chip import Chip
 from isa.errors import CompileError
@@ -78,15 +80,23 @@ class _Measured:
     ops: int
 
 
+@dataclass(frozen=True)
+class Fit:
+    """A cut, and the cycles for which it keeps each engine busy."""
+
+    cut: Cut
+    busy: Mapping[str, int]
+
+
 class Fitter:
     """Finds the cuts of kernels, and remembers what it has measured: of kernels that are alike, one."""
 
     def __init__(self, chip: Chip) -> None:
         self.chip = chip
         self.known: dict[object, _Measured] = {}
-        self.found: dict[object, Cut] = {}
+        self.found: dict[object, Fit] = {}
 
-    def fit(self, kernel: Kernel, storage: Storage, room: Room, prefix: str, tuning: Tuning, part: Range | None) -> Cut:
+    def fit(self, kernel: Kernel, storage: Storage, room: Room, prefix: str, tuning: Tuning, part: Range | None) -> "Fit":
         """The first usual cut of which two blocks fit in `room`, or else of all cuts that with which the kernel promises to take the least time.
 
         Raises CompileError when nothing fits.
@@ -94,7 +104,8 @@ class Fitter:
         sample = _Sample(self.known, self.chip, kernel, storage, prefix, tuning, part, room.shared(tuning.share * tuning.room))
         key = sample.alike, tuning, room
         if key not in self.found:
-            self.found[key] = self._find(sample, room)
+            cut = self._find(sample, room)
+            self.found[key] = Fit(cut, sample.busy(cut))
         return self.found[key]
 
     def _find(self, sample: "_Sample", room: Room) -> Cut:
@@ -151,9 +162,16 @@ class _Sample:
 
     @cached_property
     def alike(self) -> object:
-        """What kernels have in common that need and cost the same."""
-        spaces = tuple(self.storage.homes[n].buffer.space if n in self.storage.homes else None for n in self.kernel.values())
-        return signature(self.kernel), self.part, spaces
+        """What kernels have in common that need and cost the same: operations, how they are wired, and where the values live."""
+        values = self.kernel.values()
+        index = {value: number for number, value in enumerate(values)}
+        wires = tuple((index[base(operand)], views(operand)) for node in self.kernel.nodes for operand in node.all_input_nodes)
+        return signature(self.kernel), self.part, wires, tuple((form(value), len(value.users), self._place(value)) for value in values)
+
+    def _place(self, value: fx.Node) -> object:
+        """Where a value lives, whatever its buffer is called."""
+        home = self.storage.homes.get(value)
+        return None if home is None else (home.buffer.space, home.buffer.region, home.strides, home.offset)
 
     def better(self, kind: Iterable[Family], best: _Choice | None, ordered: bool = True) -> _Choice | None:
         """The best of `best` and the families of one kind. If they are `ordered`, from many rows to few, the first that is not better is the last."""
@@ -202,6 +220,10 @@ class _Sample:
         """Memory, measured on the first block."""
         measured = self._measured(cut)
         return measured.wide if cut.wide else measured.narrow
+
+    def busy(self, cut: Cut) -> Mapping[str, int]:
+        """Cycles of each engine, and of the bus."""
+        return self._measured(cut).busy
 
     def ops(self, cut: Cut) -> int:
         """How many ops the kernel has."""

@@ -78,12 +78,23 @@ def find_loop(kernels: Sequence[Kernel]) -> Repeat | None:
 
 
 def signature(kernel: Kernel) -> tuple[Any, ...]:
-    return (kernel.domain, tuple((node.target, _plain(node.args), _plain(node.kwargs), _meta(node)) for node in kernel.nodes))
+    return (kernel.domain, tuple((node.target, _plain(node.args), _plain(node.kwargs), form(node)) for node in kernel.nodes))
 
 
-def _meta(node: fx.Node) -> tuple[Any, ...]:
+def form(node: fx.Node) -> tuple[Any, ...]:
+    """Shapes and types of a value."""
     values = node.meta["val"]
     return tuple((tuple(v.shape), v.dtype) for v in (values if isinstance(values, tuple | list) else (values,)))
+
+
+def views(node: fx.Node) -> tuple[Any, ...]:
+    """How a view looks at its base, the last step first."""
+    steps: list[Any] = []
+    origin = base(node)
+    while node is not origin:
+        steps.append((node.target, _plain(node.args[1:]), _plain(node.kwargs)))
+        node = node.args[0]  # type: ignore[assignment]
+    return tuple(steps)
 
 
 def _plain(value: Any) -> Any:
@@ -149,12 +160,12 @@ def _same(repeat: Repeat, i: int, x: fx.Node, y: fx.Node) -> bool:
         known = repeat.constants.setdefault(x, [x])
         if len(known) == i:
             known.append(y)
-        return len(known) > i and known[i] is y and _meta(x) == _meta(y) and bool(x.meta.get("weight"))
+        return len(known) > i and known[i] is y and form(x) == form(y) and bool(x.meta.get("weight"))
     if x.op == y.op == "call_function" and role(x) is Role.VIEW and role(y) is Role.VIEW and base(x) is not x:
-        plain = x.target is y.target and _plain(x.args) == _plain(y.args) and _meta(x) == _meta(y)
+        plain = x.target is y.target and _plain(x.args) == _plain(y.args) and form(x) == form(y)
         return plain and all(_same(repeat, i, a, b) for a, b in zip(_operands(x), _operands(y), strict=True))
     inside = repeat.canonical.get(y, y)
-    if inside in repeat.instances and repeat.instances[inside][i - 1] is y and x.op == "call_function" and base(x) is x and _meta(x) == _meta(y):
+    if inside in repeat.instances and repeat.instances[inside][i - 1] is y and x.op == "call_function" and base(x) is x and form(x) == form(y):
         return repeat.carried.setdefault(x, inside) is inside
     return False
 

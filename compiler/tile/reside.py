@@ -1,6 +1,7 @@
 """Reside: a home for every value between kernels, SRAM where it fits and SCRATCH in DRAM where not, and the cut of every kernel."""
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,11 +27,12 @@ from isa.spec import Region, Space
 
 @dataclass(frozen=True)
 class Cuts:
-    """Homes of all values, the strips, and the cut of every kernel."""
+    """Homes of all values, the strips, and the cut of every kernel. No schedule of them can be faster than `least` cycles."""
 
     storage: Storage
     strips: tuple[Strip, ...]
     cuts: tuple[Cut, ...]
+    least: int
 
 
 Resident = Mapping[Space, list[int]]  # of each memory on chip, the bytes that values take while each kernel runs
@@ -47,12 +49,13 @@ def reside(outline: Outline, fitter: Fitter, tuning: Tuning, strips: bool = True
     while True:
         storage, resident = _homes(outline, fitter.chip, tuning, found, evicted)
         cuts: list[Cut] = []
+        busy = Counter[str]()
         for index, kernel in enumerate(outline.kernels):
             strip = next(s for s in found if s.first <= index < s.end)
             own, part = part_storage(storage, strip, 0), next(strip.ranges(kernel))
             room = Room(fitter.chip.sram.bytes - resident[Space.SRAM][index], fitter.chip.acc.bytes - resident[Space.ACC][index])
             try:
-                cuts.append(fitter.fit(kernel, own, room, f"k{index}.", tuning, part))
+                fit = fitter.fit(kernel, own, room, f"k{index}.", tuning, part)
             except CompileError:
                 on_chip = [n for n in outline.live if n not in outline.storage.homes and storage.homes[n].buffer.space is not Space.DRAM]
                 inside = [n for n in on_chip if outline.live[n][0] <= index <= outline.live[n][1]]
@@ -61,8 +64,16 @@ def reside(outline: Outline, fitter: Fitter, tuning: Tuning, strips: bool = True
                 home = storage.homes[max(inside, key=size_of)].buffer
                 evicted |= {n for n in on_chip if storage.homes[n].buffer == home}
                 break
+            cuts.append(fit.cut)
+            times = _iterations(outline.repeat, index) * max(strip.parts - 1, 1)  # the last part may be smaller
+            busy.update({engine: count * times for engine, count in fit.busy.items()})
         else:
-            return Cuts(storage, tuple(found), tuple(cuts))
+            return Cuts(storage, tuple(found), tuple(cuts), max(busy.values(), default=0))
+
+
+def _iterations(repeat: Repeat | None, index: int) -> int:
+    """How often a kernel is executed."""
+    return repeat.count if repeat is not None and repeat.start <= index < repeat.start + repeat.period else 1
 
 
 def _homes(

@@ -22,7 +22,7 @@ from compiler.tile.fit import Fitter
 from compiler.tile.ir import Program, verify
 from compiler.tile.outline import Outline
 from compiler.tile.place import Placement, Times, place
-from compiler.tile.reside import reside
+from compiler.tile.reside import Cuts, reside
 from compiler.tile.schedule import FILLS, Schedule, schedule
 from compiler.tile.strips import find_strips
 from compiler.tile.tile import Emitted, Tiled, tile
@@ -100,7 +100,7 @@ class Search:
             yield from islice(self._orders(drafts or []), PLANS)
             for share in SHARES if drafts else ():
                 tuning = replace(drafts[0].tuning, share=share)  # type: ignore[index]
-                smaller = _caught(failures, lambda: [self._draft(tuning, strips, {})])  # noqa: B023
+                smaller = _caught(failures, lambda: [self._draft(tuning, self._cut(tuning, strips), {})])  # noqa: B023
                 yield from islice(self._orders(smaller or []), FEWER)
         for last in (Tuning(share=0.5, resident=0.0), Tuning(resident=0.0, smallest=True)):
             plain = _caught(failures, lambda: tile(self.outlined, reside(self.outlined, self.fitter, last, strips=False), self.chip))  # noqa: B023
@@ -110,7 +110,8 @@ class Search:
     def drafts(self, strips: bool = True) -> list[Draft]:
         """Tilings that differ, the best first, then by promised cycles: one size after the other is varied while that makes the program faster."""
         known: dict[object, Draft] = {}
-        best = self._draft(Tuning(rows=block_rows(self.chip)), strips, known)
+        tuning = Tuning(rows=block_rows(self.chip))
+        best = self._draft(tuning, self._cut(tuning, strips), known)
         if not (best.schedule and self.on("search")):
             return [best]
         tight = _peak(best.schedule.program) > TIGHT * self.chip.sram.bytes
@@ -119,20 +120,25 @@ class Search:
                 if sum(len(draft.tiled.program.ops) for draft in known.values()) > (ENOUGH_TIGHT if tight and len(known) > 1 else ENOUGH):
                     break
                 changed: Any = {name: value}
+                tuning = replace(best.tuning, **changed)
                 try:
-                    draft = self._draft(replace(best.tuning, **changed), strips, known)
+                    cuts = self._cut(tuning, strips)
                 except CompileError:
                     break
-                if draft.cycles <= best.cycles * MARGIN:
+                draft = self._draft(tuning, cuts, known) if cuts.least <= best.cycles * MARGIN else None
+                if draft is not None and draft.cycles <= best.cycles * MARGIN:
                     best = draft
                 elif name not in (*SHARED, "slice"):
                     break
         return sorted(known.values(), key=lambda draft: (draft is not best, draft.cycles))
 
-    def _draft(self, tuning: Tuning, strips: bool, known: dict[object, Draft]) -> Draft:
+    def _cut(self, tuning: Tuning, strips: bool) -> Cuts:
+        with timed(self.seconds, "tile"):
+            return reside(self.outlined, self.fitter, tuning, strips)
+
+    def _draft(self, tuning: Tuning, cuts: Cuts, known: dict[object, Draft]) -> Draft:
         """Tile and schedule with one tuning, unless a `known` one cuts the kernels in the same way."""
         with timed(self.seconds, "tile"):
-            cuts = reside(self.outlined, self.fitter, tuning, strips)
             spaces = tuple(layout.buffer.space for layout in cuts.storage.homes.values())
             key = cuts.cuts, spaces, tuning.overlap if any(strip.parts > 1 for strip in cuts.strips) else 0.0, tuning.in_turn
             if key in known:
