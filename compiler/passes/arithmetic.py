@@ -45,6 +45,11 @@ def convert(number: Any, dtype: torch.dtype) -> Any:
     return number if rounds or held == number else held
 
 
+def _held(number: Any, dtype: torch.dtype) -> Any:
+    """A number rounded to a type."""
+    return torch.tensor(number, dtype=torch.float64 if isinstance(number, float) else None).to(dtype).item()
+
+
 def _known(editor: Editor, operand: Any) -> Any:
     """A known 0-d tensor as the Python number that it holds."""
     value = editor.known(operand) if isinstance(operand, fx.Node) and shape_of(operand) == () else None
@@ -62,16 +67,17 @@ def _arithmetic(editor: Editor, node: fx.Node) -> fx.Node | None:
     target, dtype = _ARITHMETIC[node.target], dtype_of(node)
     if dtype is torch.bool:
         return _bool_arithmetic(editor, node, target, values)
-    product = target in _PRODUCTS
-    wide = torch.float32 if is_half(dtype) and product else dtype  # these take a number unrounded
-    tensors = [v for v in (values["self"], values["other"]) if isinstance(v, fx.Node)]
-    if wide is not dtype and any(dtype_of(v) is not dtype and v.meta["val"].numel() == 1 and _known(editor, v) is v for v in tensors):
-        return _rounded_once(editor, node, target, values["self"], values["other"])
+    half = is_half(dtype)
     a, b = (_known(editor, v) for v in (values["self"], values["other"]))
     if values.get("alpha", 1) != 1:
-        if is_half(dtype):
-            return _rounded_once(editor, node, target, a, _scaled(editor, node, b, values["alpha"], torch.float32))
+        if half and math.frexp(values["alpha"])[0] not in (0.5, -0.5):
+            return None  # PyTorch rounds the product with alpha or not, depending on an element's place in memory; by a power of two nothing is rounded
         b = _scaled(editor, node, b, values["alpha"], dtype)
+    wide = torch.float32 if half and target in _PRODUCTS else dtype
+    if wide is not dtype:  # of a number, or a 0-d tensor of another type, as a factor PyTorch rounds the first to the half type and takes the second as it is
+        a = _as(editor, node, a, dtype) if isinstance(a, fx.Node) else _held(a, dtype)
+        if isinstance(b, fx.Node) and dtype_of(b) is not dtype and shape_of(b) == ():
+            return _rounded_once(editor, node, target, a, b)
     if not isinstance(a, fx.Node):
         commutes = target in (aten.add.Tensor, aten.mul.Tensor) and isinstance(b, fx.Node)
         if wide is not dtype and not commutes:

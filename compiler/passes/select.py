@@ -164,6 +164,8 @@ def _float_sum(editor: Editor, at: fx.Node, x: fx.Node) -> fx.Node | None:
 
     low, high = interval(source) or INT32
     count = math.prod(shape_of(source)) // max(1, math.prod(shape_of(x)))
+    if dtype_of(x) is not torch.int64 and (dtype_of(x) is torch.bool or max(abs(low), abs(high)) * count > torch.iinfo(dtype_of(x)).max):
+        return None  # it wraps in a narrower type, which no sum of floats does
     if max(abs(low), abs(high)) * count <= EXACT:
         return editor.cast(at, total(source), dtype)
     if dtype is not torch.float32 or count * DIGITS[0][0] > EXACT:
@@ -245,16 +247,20 @@ def _clamp(editor: Editor, node: fx.Node) -> fx.Node | None:
         return editor.broadcast(node, editor.emit(node, aten.full.default, [], math.nan, dtype=dtype), shape_of(node))
     low, high = (None if limit is None else arithmetic.filled(node, limit, dtype) for limit in (low, high))
     if not dtype_of(x).is_floating_point:
-        x = _float_sum(editor, node, x) or x if dtype.is_floating_point else editor.cast(node, x, dtype)
+        floats = _float_sum(editor, node, x) if dtype.is_floating_point else editor.cast(node, x, dtype)
+        if floats is None:
+            return None
+        x = floats
         return arithmetic.bounded(editor, node, x, low, high)
     return editor.emit(node, ops.clamp, editor.cast(node, x, dtype), low, high)
 
 
 def _pow(editor: Editor, node: fx.Node) -> fx.Node | None:
-    """Powers 2 and 3 are products, 0.5 and -0.5 are roots."""
+    """Powers 2 and 3 are products, 0.5 and -0.5 are roots, all in the type of the result: an integer has become a float before."""
     x, exponent = node.args[0], node.args[1]
     if not isinstance(x, fx.Node) or exponent not in (1, 2, 3, 0.5, -0.5) or not dtype_of(node).is_floating_point:
         return None
+    x = editor.cast(node, x, dtype_of(node))
     if exponent in (0.5, -0.5):
         return editor.emit(node, ops.activation, x, "sqrt" if exponent == 0.5 else "rsqrt")
     wide = editor.cast(node, x, torch.float32) if exponent == 3 else x

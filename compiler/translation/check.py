@@ -22,7 +22,7 @@ from compiler.translation.iterations import Iterations
 from compiler.translation.memory import Memory, Placed, Wrong, touched
 from compiler.translation.symbols import NOTHING, Symbols, Value
 from compiler.translation.words import RULES, Word
-from isa.errors import CompileError
+from isa.errors import InternalError
 from isa.spec import MM_FORMAT, Access, Dtype
 from isa.views import Extents
 
@@ -30,7 +30,7 @@ COPIES = ("ldw", "lda", "sto")
 OURS = "this is a fault of llmchip, not of the model; please report it"
 
 
-class TranslationError(CompileError):
+class TranslationError(InternalError):
     """The tile program does not compute the graph: a fault of the compiler."""
 
 

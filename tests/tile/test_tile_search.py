@@ -173,3 +173,34 @@ def test_the_search_promises_what_the_timing_mode_measures() -> None:
         assert drafts[0].cycles * 0.99 < min(draft.cycles for draft in drafts)
         measured = simulate(compiled(batch, seq, SMALL).image()).cycles
         assert abs(measured / drafts[0].cycles - 1) < 0.1
+
+
+def test_what_was_measured_before_changes_no_cut() -> None:
+    """Breaks if kernels count as alike that are not: the second product here is deeper than the first, with results of the same shape."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(32, 32), torch.nn.ReLU(), torch.nn.Linear(32, 256), torch.nn.ReLU(), torch.nn.Linear(256, 32), torch.nn.ReLU()).eval()
+    graph = lower(capture(model, (torch.ones(64, 32),)))
+    rough = outline(graph.main.graph, [i.name for i in graph.inputs], [o.name for o in graph.outputs])
+    used = Fitter(SMALL)
+    for slices in (1 / 8, 1 / 16, 1 / 32):
+        tuning = Tuning(slice=slices)
+        found = [reside(rough, fitter, tuning) for fitter in (used, Fitter(SMALL))]
+        assert found[0].cuts == found[1].cuts and found[0].least == found[1].least
+
+
+def test_no_schedule_is_faster_than_the_least() -> None:
+    """Breaks if the bound that spares drafts is none: a better tiling would never be looked at."""
+    for batch, seq in ((1, 64), (4, 128)):
+        rough = outlined(batch, seq)
+        cuts = reside(rough, Fitter(SMALL), Tuning())
+        made = schedule(tile(rough, cuts, SMALL).program, SMALL, lambda op: cycles(op, SMALL))
+        assert 0.3 * made.cycles < cuts.least <= made.cycles
+
+
+def test_kernels_that_are_known_are_emitted_as_if_they_were_not() -> None:
+    """Breaks if the words of a kernel depend on something that the key of known ones leaves out."""
+    rough, fitter, known = outlined(2, 128), Fitter(SMALL), {}  # type: ignore[var-annotated]
+    for tuning in (Tuning(), Tuning(resident=0.8), Tuning(wide=True), Tuning(points=64, share=0.5), Tuning()):
+        for strips in (True, False):
+            cuts = reside(rough, fitter, tuning, strips)
+            assert tile(rough, cuts, SMALL, known=known).program == tile(rough, cuts, SMALL).program
