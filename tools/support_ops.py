@@ -151,10 +151,11 @@ def _table(rows: Sequence[Row]) -> str:
 
 
 def _child(types: Sequence[str], most: int) -> int:
-    from tools.support.haste import hasten
+    from torch._dynamo import guards
+
     from tools.support.judge import count_calls
 
-    hasten()
+    guards.profile_guard_manager = lambda *_: 0.0  # type: ignore[assignment]  # it flushes the processor's caches to measure itself
     count_calls()
     for line in sys.stdin:
         for text in types:

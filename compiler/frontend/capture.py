@@ -21,6 +21,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from compiler.frontend.checks import check_tensor
+from compiler.frontend.composites import remembered
 from compiler.frontend.torchao import adopt
 from compiler.module import graph_module
 from compiler.source import source_line
@@ -241,7 +242,8 @@ def from_exported(program: ExportedProgram, signature: inspect.Signature | None 
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         _settle_checks(program.graph_module)
-        program = program.run_decompositions({})
+        with remembered():
+            program = program.run_decompositions({})
     changed = _changed(program, changing)
     weights, tensors = _weights(program)
     graph, users = _rebuild(program, {weight.placeholder for weight in weights})

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from fuzz.graphs.case import Case, chip_of, execute, model, parse, values_of
-from fuzz.graphs.quick import keep_tables
 from fuzz.graphs.trust import Trust, bounds, distance, trust_of
 from fuzz.harness import Broken, is_ours
 from isa.check import check
@@ -29,7 +28,6 @@ def prepare() -> None:
     """What a process pays once, before its memory is limited: imports, and the first compilation of each kind."""
     os.environ["LLMCHIP_STRICT"] = "1"
     os.environ["LLMCHIP_CACHE"] = "off"
-    keep_tables()
     warnings.simplefilter("ignore")  # PyTorch's, of what the graphs compute
     run("chip edge\nseed 1\ncheck expanded verify lint adversarial jit\nx1 = float32[2, 8] normal\nw2 = float32[4, 8] weight\n"
         "v3 = F.linear(x1, w2) # product\nreturn v3\n")  # fmt: skip

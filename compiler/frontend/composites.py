@@ -1,0 +1,80 @@
+"""What PyTorch does anew at every capture though nothing has changed: most of the time that a small graph takes.
+
+`run_decompositions` looks for all composite operators, some 600, and gives each of them kernels that leave it whole, which it takes away
+afterwards. Here the search and the kernels are remembered, while a capture of ours runs and for nobody else. The names are private to
+PyTorch: where one is missing, nothing is remembered, and a capture takes a third of a second longer.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch._subclasses import fake_impls
+from torch.export import exported_program
+
+Kernels = dict[Any, Any]
+_SEARCH, _OVERRIDE = "_collect_all_valid_cia_ops", "_override_composite_implicit_decomp"
+
+_lock = threading.RLock()
+_found: dict[Any, set[Any]] = {}
+_made: dict[frozenset[tuple[Any, Any]], dict[Any, tuple[Kernels, Any]]] = {}
+
+
+@contextmanager
+def remembered() -> Iterator[None]:
+    """Captures in here take what earlier ones have found. One at a time: PyTorch's own override changes the operators for all threads."""
+    with _lock:
+        yield from _remembered()
+
+
+def _remembered() -> Iterator[None]:
+    own = {name: getattr(exported_program, name, None) for name in (_SEARCH, _OVERRIDE)}
+    if None in own.values():
+        yield
+        return
+    setattr(exported_program, _SEARCH, lambda: _search(own[_SEARCH]))  # type: ignore[arg-type]
+    setattr(exported_program, _OVERRIDE, lambda table: _override(own[_OVERRIDE], table))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name, function in own.items():
+            setattr(exported_program, name, function)
+
+
+def _search(plain: Callable[[], set[Any]]) -> set[Any]:
+    """All composite operators; looked for again when somebody has registered one."""
+    registered = frozenset(torch._C._dispatch_get_registrations_for_dispatch_key("CompositeImplicitAutograd")), len(torch.ops._dir)
+    if registered not in _found:
+        _found.clear()
+        _found[registered] = plain()
+    return _found[registered]
+
+
+@contextmanager
+def _override(plain: Callable[[Mapping[Any, Any]], Any], table: Mapping[Any, Any]) -> Iterator[None]:
+    """PyTorch's context in which the operators of a table stay whole; from the second time on by what it did the first time."""
+    key = frozenset(table.items())
+    if key not in _made:
+        with plain(table):
+            _made[key] = {op: (dict(op.py_kernels), fake_impls.op_implementations_dict.get(op)) for op in table}
+            yield
+        return
+    before = {op: (dict(op.py_kernels), fake_impls.op_implementations_dict.get(op)) for op in table}
+    _install(_made[key])
+    try:
+        yield
+    finally:
+        _install(before)
+
+
+def _install(state: Mapping[Any, tuple[Kernels, Any]]) -> None:
+    for op, (kernels, fake) in state.items():
+        op.py_kernels.clear()
+        op.py_kernels.update(kernels)
+        op._dispatch_cache.clear()
+        if fake is None:
+            fake_impls.op_implementations_dict.pop(op, None)
+        else:
+            fake_impls.op_implementations_dict[op] = fake
