@@ -61,6 +61,8 @@ class Frame:
         try:
             self._check(values)
             return compiled(self._gm, values, self._roles, setting)
+        except Warning:  # ours, of what falls back, which the user wants as errors
+            raise
         except Exception as error:
             setting.policy.accept(error)
             setting.teller.tell(error)
@@ -94,8 +96,13 @@ def _key(values: Sequence[Any], inputs: Sequence[int]) -> tuple[Any, ...]:
         return tuple(map(Tensor.size, values)), tuple(map(_DTYPE, values)), strides
     except TypeError:  # not tensors alone
         tensors = [value for value in values if isinstance(value, Tensor)]
-        numbers = tuple((n, type(v), v) for n, v in enumerate(values) if not isinstance(v, Tensor))
+        numbers = tuple((n, type(v), _exactly(v)) for n, v in enumerate(values) if not isinstance(v, Tensor))
         return tuple(map(Tensor.size, tensors)), tuple(map(_DTYPE, tensors)), strides, numbers
+
+
+def _exactly(number: Any) -> Any:
+    """Equal only for one and the same number: 0.0 == -0.0, and NaN is equal to nothing."""
+    return repr(number) if isinstance(number, (float, complex)) else number
 
 
 _DTYPE = operator.attrgetter("dtype")

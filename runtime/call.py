@@ -11,28 +11,65 @@ from torch.autograd import forward_ad
 
 from compiler.frontend.capture import Captured
 from compiler.frontend.dynamo import DynamoCapture, Role, capture_dynamo, pick
-from isa.errors import Error, UnsupportedError
+from isa.errors import UnsupportedError
+from runtime.gradients import Backward, Keep
+from runtime.observed import Observed, draws, observe
 from runtime.pieces import Runs, Setting, whole
-from runtime.results import Made, Plan, observe, plan
+from runtime.results import Made, Plan, plan
 
 Runner = Callable[..., tuple[Any, ...]]
 
 
 def compiled(gm: fx.GraphModule, values: Sequence[Any], known: Sequence[Role], setting: Setting) -> Runner:
     """The frame for arguments like these. Raises what the capture raises, and what may not fall back."""
-    tracking = torch.is_grad_enabled() and any(isinstance(value, Tensor) and value.requires_grad for value in values)
+    grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
     with torch.inference_mode(False), torch.no_grad():
         found = capture_dynamo(gm, values, known)
-        with torch.set_grad_enabled(tracking):
-            observed = observe(found.replay, pick(values, found.places) if found.places else values)
+        flat = pick(values, found.places) if found.places else values
+        if found.changed and grad and any(isinstance(value, Tensor) and value.requires_grad for value in flat):
+            raise _unfollowed()
+        with torch.set_grad_enabled(grad):
+            observed = observe(found.replay, flat)
         captured, how = plan(found.captured, [number for _, number in found.changed], observed)
+        if inference:  # nothing is followed there, whatever the frame says
+            how = replace(how, tracked=frozenset())
+        _check_changed(found, observed)
+        _check_followed(how, found, observed)
+        _check_drawn(captured.gm.graph, observed)
         captured, sources = _only_used(captured, found)
         runs = any(node.op == "call_function" for node in captured.gm.graph.nodes)
         program = whole(captured, setting) if runs or captured.outputs else lambda *tensors: ()
-    call = Call(gm, found, program, sources, how, setting, tracking)
+    backward = Backward(gm, how, _keep(found, observed, known), setting, grad) if how.tracked else None
+    call = Call(gm, found, program, sources, how, setting, backward)
     if isinstance(captured.tensors, dict):
         captured.tensors.clear()  # weights come with every call; these would keep the first instance's alive
     return call.run
+
+
+def _check_changed(found: DynamoCapture, observed: Observed) -> None:
+    """Refuse changes of more than an argument's elements."""
+    if any(position in observed.strided for position, _ in found.changed):
+        raise UnsupportedError("an argument is changed that is taken apart with as_strided")
+
+
+def _check_followed(how: Plan, found: DynamoCapture, observed: Observed) -> None:
+    """Refuse gradients through what the chip's results cannot stand for."""
+    if how.tracked and (found.changed or any(isinstance(source, Made) and source.view is not None for source in how.results)):
+        raise _unfollowed()
+    if how.tracked and observed.draws:
+        raise UnsupportedError("gradients of random operations, which would draw again", hint="use torch.no_grad()")
+
+
+def _check_drawn(graph: fx.Graph, observed: Observed) -> None:
+    """Refuse a graph in which fewer numbers are drawn than in the frame, whose later ones would be others."""
+    if sum(node.op == "call_function" and draws(node.target, node.args, node.kwargs) for node in graph.nodes) < observed.draws:
+        raise UnsupportedError("random numbers that nothing reads, which the capture leaves out")
+
+
+def _keep(found: DynamoCapture, observed: Observed, known: Sequence[Role]) -> Keep:
+    if found.places:  # what was observed are parts of arguments
+        return Keep(frozenset(range(len(known))), frozenset())
+    return Keep.of(observed, known)
 
 
 def _only_used(captured: Captured, found: DynamoCapture) -> tuple[Captured, list["int | Tensor"]]:
@@ -55,36 +92,37 @@ class Call:
     """One compiled frame. `run` is what every call goes through, so it does only what this frame needs."""
 
     def __init__(
-        self, gm: fx.GraphModule, found: DynamoCapture, program: Runs, sources: Sequence["int | Tensor"], how: Plan, setting: Setting, tracking: bool
-    ) -> None:
-        self._gm, self._program, self._how, self._setting = gm, program, how, setting
+        self, gm: fx.GraphModule, found: DynamoCapture, program: Runs, sources: Sequence["int | Tensor"], how: Plan, setting: Setting,
+        backward: Backward | None,
+    ) -> None:  # fmt: skip
+        self._gm, self._program, self._how, self._setting, self._backward = gm, program, how, setting, backward
         self._places, self._changed = found.places, found.changed
         self._select = _selecting([source for source in sources if isinstance(source, int)])
         self._constants = tuple(source for source in sources if isinstance(source, Tensor))
         self._lays = how.lays if any(how.lays) else None
-        self._tracking = tracking and bool(how.tracked)
         self._autocast = torch.is_autocast_enabled("cpu")
-        self._dtype = torch.get_autocast_dtype("cpu")
-        views = any(isinstance(source, Made) and source.view is not None for source in how.results)
-        self._eager_gradients = tracking and bool(found.changed or (views and how.tracked))
-        if self._eager_gradients:
-            raise UnsupportedError("gradients of arguments that are changed, or of results that share memory", hint="use torch.no_grad()")
 
     def run(self, *args: Any) -> tuple[Any, ...]:
         if forward_ad._current_level >= 0 and _carry_tangents(args):
-            self._setting.policy.accept(_TANGENTS)
-            self._setting.teller.tell(_TANGENTS)
-            return tuple(self._gm(*args))
+            return self._in_pytorch(_TANGENTS, args)
         flat = pick(args, self._places) if self._places else args
         if self._changed and _overlap(flat, [position for position, _ in self._changed]):
-            return tuple(self._gm(*args))
+            return self._in_pytorch(_SHARED, args)
         with torch.no_grad():
             computed = self._computed(flat)
             for position, number in self._changed:
                 flat[position].copy_(computed[number])
-        if self._tracking:
-            computed = _tracked(self, computed, args)
+        computed = tuple(map(Tensor.detach, computed))  # no views made here without gradients, which the caller could not change in place
+        if self._backward is not None:
+            computed = self._backward.follow(computed, args)
         return computed if self._how.simple else self._how.assemble(computed, flat)
+
+    def _in_pytorch(self, reason: str, args: Sequence[Any]) -> tuple[Any, ...]:
+        """This call's results without the chip."""
+        refusal = UnsupportedError(reason)
+        self._setting.policy.accept(refusal)
+        self._setting.teller.tell(refusal)
+        return tuple(self._gm(*args))
 
     def _computed(self, flat: Sequence[Any]) -> tuple[Tensor, ...]:
         """What the chip and PyTorch compute, in its strides."""
@@ -97,31 +135,13 @@ class Call:
             computed = tuple(lay(result) if lay else result for lay, result in zip(self._lays, computed, strict=True))
         return computed
 
-    def tracked(self) -> frozenset[int]:
-        return self._how.tracked
 
-    def gradients(self, args: Sequence[Any], gradients: Sequence["Tensor | None"]) -> list["Tensor | None"]:
-        """Gradients of all arguments from those of the computed results: the float graph, run once more by PyTorch."""
-        if not self._setting.policy.refusals:
-            raise Error(
-                "a model on the chip cannot be trained: there is no backward pass", hint="use torch.no_grad(), or train with another backend"
-            )
-        self._setting.teller.tell(_BACKWARD)
-        with torch.enable_grad(), torch.autocast("cpu", self._dtype, enabled=self._autocast):
-            results = self._gm(*args)
-        places = {source.number: place for place, source in reversed(list(enumerate(self._how.results))) if isinstance(source, Made)}
-        pairs = [(results[places[number]], gradient) for number, gradient in enumerate(gradients) if number in places and gradient is not None]
-        pairs = [(result, gradient) for result, gradient in pairs if result.requires_grad]
-        sources = [arg for arg in args if isinstance(arg, Tensor) and arg.requires_grad]
-        if not pairs:
-            return [None] * len(args)
-        outputs, given = zip(*pairs, strict=True)
-        found = iter(torch.autograd.grad(outputs, sources, given, create_graph=torch.is_grad_enabled(), allow_unused=True))
-        return [next(found) if isinstance(arg, Tensor) and arg.requires_grad else None for arg in args]
+_TANGENTS = "an argument carries a tangent (forward-mode differentiation), which the chip would lose"
+_SHARED = "an argument is changed in place whose memory another argument shows, too"
 
 
-_TANGENTS = UnsupportedError("an argument carries a tangent (forward-mode differentiation), which the chip would lose")
-_BACKWARD = UnsupportedError("the chip has no backward pass: gradients are those of the float model, run once more in PyTorch")
+def _unfollowed() -> UnsupportedError:
+    return UnsupportedError("gradients of arguments that are changed, or of results that share memory", hint="use torch.no_grad()")
 
 
 def _selecting(positions: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
@@ -135,33 +155,19 @@ def _carry_tangents(args: Sequence[Any]) -> bool:
 
 
 def _overlap(args: Sequence[Any], changed: Sequence[int]) -> bool:
-    """Whether an argument that is changed in place shares memory with another one, which would have to change with it."""
-    memory = [arg.untyped_storage().data_ptr() if isinstance(arg, Tensor) else None for arg in args]
-    return any(memory.count(memory[position]) > 1 for position in changed)
+    """Whether an argument that is changed in place may share memory with another one, which would have to change with it."""
+    spans = [_span(arg) if isinstance(arg, Tensor) else (0, 0) for arg in args]
+    return any(
+        spans[position][0] < end and start < spans[position][1]
+        for position in changed
+        for other, (start, end) in enumerate(spans)
+        if other != position
+    )
 
 
-class _Tracked(torch.autograd.Function):
-    """Results that know where they come from."""
-
-    @staticmethod
-    def forward(ctx: Any, call: Call, computed: tuple[Tensor, ...], args: tuple[Any, ...], *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.call, ctx.others = call, [None if isinstance(arg, Tensor) else arg for arg in args]
-        ctx.tensors = [isinstance(arg, Tensor) for arg in args]
-        ctx.save_for_backward(*tensors)
-        ctx.mark_non_differentiable(*(result for number, result in enumerate(computed) if number not in call.tracked()))
-        ctx.set_materialize_grads(False)
-        return computed
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        saved = iter(ctx.saved_tensors)
-        args = [next(saved) if is_tensor else other for is_tensor, other in zip(ctx.tensors, ctx.others, strict=True)]
-        found = ctx.call.gradients(args, gradients)
-        return (None, None, None, *(gradient for gradient, is_tensor in zip(found, ctx.tensors, strict=True) if is_tensor))
-
-
-def _tracked(call: Call, computed: tuple[Tensor, ...], args: Sequence[Any]) -> tuple[Tensor, ...]:
-    """The computed results as results of the arguments, for autograd."""
-    tensors = [arg for arg in args if isinstance(arg, Tensor)]
-    found: tuple[Tensor, ...] = _Tracked.apply(call, computed, tuple(args), *tensors)  # type: ignore[no-untyped-call]
-    return found
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """The addresses that a tensor's elements lie between. Memory is compared by these: one memory may be of several storages (numpy's)."""
+    if not tensor.numel():
+        return 0, 0
+    last = sum(step * (extent - 1) for step, extent in zip(tensor.stride(), tensor.shape, strict=True))
+    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()

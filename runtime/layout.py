@@ -20,7 +20,7 @@ def row_major(size: Sequence[int]) -> tuple[int, ...]:
 def laying(size: Sequence[int], stride: Sequence[int]) -> Lay | None:
     """What makes a row-major tensor of this size have these strides: None if it has them.
 
-    A dimension of stride 0 (an expanded one) is stored once. Elements that overlap in any other way are stored apart.
+    Elements that overlap are stored once, so they must be equal: they are views of one memory.
     """
     wanted, own = tuple(stride), row_major(size)
     if wanted == own:
@@ -29,8 +29,6 @@ def laying(size: Sequence[int], stride: Sequence[int]) -> Lay | None:
     if 0 in extents or all(a == b for a, b, extent in zip(wanted, own, extents, strict=True) if extent > 1):
         return lambda tensor: tensor.as_strided(extents, wanted)
     stored = tuple(1 if step == 0 else extent for extent, step in zip(extents, wanted, strict=True))
-    if overlaps(stored, wanted):
-        return None
     first = tuple(slice(0, extent) for extent in stored)
     return lambda tensor: torch.empty_strided(stored, wanted, dtype=tensor.dtype).copy_(tensor[first]).as_strided(extents, wanted)
 

@@ -1,40 +1,50 @@
 """How the results of a compiled frame are made: computed by the chip, or views of arguments and of each other, as in eager PyTorch.
 
-Dynamo's graph is run once on fake tensors, and in PyTorch where strides are not row-major. What shares memory with an argument, or with
-another result, shows there; so do the strides, and which arguments change. A view is not computed: it is taken from the argument, or from
-the result that owns the memory.
+What shares memory with an argument, or with another result, shows when the frame is run once (see runtime.observed); so do strides.
+A view is not computed: it is taken from the argument, or from the result that owns the memory.
 
     def f(x): v = x.view(-1); y = x * 2; return v, y[0], y[1]     the chip computes y; v is a view of x, the others of y
 """
 
-import copy
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from compiler.frontend.capture import Captured, Leaf, TensorInfo
 from isa.errors import UnsupportedError
-from runtime.layout import Lay, fills, laying, overlaps, row_major
+from runtime.layout import Lay, fills, laying, overlaps
+from runtime.observed import Observed, memory
 
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Strided:
-    """A view by its size, strides and the distance of its first element from its owner's."""
+    """A view by its size, strides and the distance of its first element from its owner's.
+
+    `tracked`: whether autograd follows it. If not, `requires_grad` says that the frame took it without gradients, not that it detached it.
+    """
 
     size: Shape
     stride: Shape
     distance: int
+    requires_grad: bool
+    tracked: bool
+
+    @classmethod
+    def like(cls, value: Tensor, start: int) -> "Strided":
+        """A view like this one of an owner that starts at `start`."""
+        return cls(tuple(value.shape), value.stride(), int(value.storage_offset()) - start, value.requires_grad, value.grad_fn is not None)
 
     def of(self, owner: Tensor) -> Tensor:
-        return owner.as_strided(self.size, self.stride, owner.storage_offset() + self.distance)
+        """The view, whatever the caller's grad mode is: the frame may have had another where it took it."""
+        with torch.set_grad_enabled(self.tracked or (torch.is_grad_enabled() and not owner.requires_grad)):
+            view = owner.as_strided(self.size, self.stride, owner.storage_offset() + self.distance)
+        return view.detach() if view.requires_grad and not self.requires_grad else view
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,66 +88,6 @@ class Plan:
         return source
 
 
-@dataclass(frozen=True)
-class Observed:
-    """A frame's arguments and results as fake tensors, after it ran."""
-
-    args: tuple[Any, ...]
-    results: tuple[Any, ...]
-
-
-def observe(frame: Callable[..., Any], args: Sequence[Any]) -> Observed:
-    """Run a frame on fake tensors, with autograd as it is. Raises UnsupportedError where that shows what no plan can express."""
-    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
-    fakes = tuple(mode.from_tensor(arg, static_shapes=True) if isinstance(arg, Tensor) else arg for arg in args)
-    before = [_meta(fake) for fake in fakes]
-    with mode:
-        results = tuple(frame(*fakes))
-    for fake, old in zip(fakes, before, strict=True):
-        if _meta(fake) != old:
-            raise UnsupportedError("an argument gets another size or other memory", hint="in-place views such as t_() and resize_()")
-    for value in results:
-        if isinstance(value, Tensor) and not _concrete(value):
-            raise UnsupportedError("the size of a result depends on data")
-    changed = {_memory(fake) for fake in fakes if isinstance(fake, Tensor) and (fake.is_inference() or fake._version)}  # or may be
-    if _plainly_laid((*args, *results)) or (changed and torch.is_grad_enabled()):
-        return Observed(fakes, results)
-    try:
-        return _observe_eager(frame, args, [isinstance(fake, Tensor) and _memory(fake) in changed for fake in fakes])
-    except Exception:  # what PyTorch refuses of these values the call will refuse
-        return Observed(fakes, results)
-
-
-def _plainly_laid(values: Sequence[Any]) -> bool:
-    return all(value.stride() == row_major(value.shape) for value in values if isinstance(value, Tensor))
-
-
-def _observe_eager(frame: Callable[..., Any], args: Sequence[Any], changes: Sequence[bool]) -> Observed:
-    """Run a frame as it is, on copies of what it changes: fake tensors have other strides than eager's where these are not row-major."""
-    own = [arg.detach() if isinstance(arg, Tensor) else arg for arg in args]
-    copies = iter(copy.deepcopy([arg for arg, is_changed in zip(own, changes, strict=True) if is_changed]))
-    own = [next(copies) if is_changed else arg for arg, is_changed in zip(own, changes, strict=True)]
-    for mine, arg in zip(own, args, strict=True):
-        if isinstance(arg, Tensor) and arg.requires_grad:
-            mine.requires_grad_()
-    with torch.random.fork_rng(devices=()):
-        return Observed(tuple(own), tuple(frame(*own)))
-
-
-def _concrete(tensor: Tensor) -> bool:
-    return all(isinstance(size, int) for size in (*tensor.shape, *tensor.stride()))
-
-
-def _meta(value: Any) -> Any:
-    if not isinstance(value, Tensor):
-        return None
-    return value.shape, value.stride(), value.dtype, value.storage_offset(), _memory(value)
-
-
-def _memory(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
-
-
 def plan(captured: Captured, changed: Sequence[int], observed: Observed) -> tuple[Captured, Plan]:
     """The graph with only those results that must be computed, and how the frame's results are made of them.
 
@@ -153,7 +103,7 @@ class _Planner:
     def __init__(self, captured: Captured, changed: Sequence[int], observed: Observed) -> None:
         self._captured, self._observed = captured, observed
         self._nodes: list[fx.Node] = list(captured.gm.graph.output_node().args[0])  # type: ignore[arg-type]
-        self._owners = {_memory(arg): position for position, arg in reversed(list(enumerate(observed.args))) if isinstance(arg, Tensor)}
+        self._owners = {memory(arg): position for position, arg in enumerate(observed.args) if isinstance(arg, Tensor)}
         self._outputs: list[fx.Node] = [self._nodes[number] for number in changed]
         self._infos: list[TensorInfo] = [captured.outputs[number] for number in changed]
         self._lays: list[Lay | None] = [None] * len(changed)
@@ -162,8 +112,8 @@ class _Planner:
         self._groups: dict[int, list[int]] = {}  # memory: the results in it
         self._bases: dict[int, int] = {}  # memory: number of the computed owner
         for place, value in enumerate(observed.results):
-            if isinstance(value, Tensor) and _memory(value) not in self._owners:
-                self._groups.setdefault(_memory(value), []).append(place)
+            if isinstance(value, Tensor) and memory(value) not in self._owners:
+                self._groups.setdefault(memory(value), []).append(place)
 
     def made(self) -> tuple[Captured, Plan]:
         results = tuple(self._source(place, value) for place, value in enumerate(self._observed.results))
@@ -185,31 +135,39 @@ class _Planner:
             raise UnsupportedError("the capture gives a result of another type than the model")
         if tuple(self._nodes[leaf.index].meta["val"].shape) != tuple(value.shape):
             raise UnsupportedError("the capture gives a result of another shape than the model")
-        position = self._owners.get(_memory(value))
+        position = self._owners.get(memory(value))
         if position is not None:
-            argument = self._observed.args[position]
-            same = next((p for p, arg in enumerate(self._observed.args) if arg is value), None)
-            return Given(position, _view(value, argument)) if same is None else Given(same, None)
+            return self._given(position, value)
         if value.is_conj() or value.is_neg():
             raise UnsupportedError("a result is conjugated or negated only when it is read")
+        if value.requires_grad and value.grad_fn is None:
+            raise UnsupportedError("a result is a view that was taken without gradients of something that has them")
         return self._computed(place, leaf.index, value)
+
+    def _given(self, position: int, value: Tensor) -> Given:
+        argument = self._observed.args[position]
+        if value is argument:
+            return Given(position, None)
+        if position in self._observed.placed:
+            raise UnsupportedError("a view of an argument at a place counted from the start of its memory", hint="as_strided without an offset")
+        return Given(position, _view(value, argument))
 
     def _computed(self, place: int, index: int, value: Tensor) -> Made:
         if id(value) in self._kept:
             return Made(self._kept[id(value)][0], None)
-        memory = _memory(value)
-        group = self._groups[memory]
+        where = memory(value)
+        group = self._groups[where]
         alone = len({id(self._observed.results[other]) for other in group}) == 1
         if alone and not overlaps_beyond_expanding(value):
             number = self._add(self._nodes[index], self._captured.outputs[index], laying(value.shape, value.stride()), value.requires_grad)
             self._kept[id(value)] = number, value
             return Made(number, None)
-        if memory not in self._bases:
-            self._bases[memory] = self._base(group, value)
-        base = self._bases[memory]
+        if where not in self._bases:
+            self._bases[where] = self._base(group, value)
+        base = self._bases[where]
         if self._kept.get(id(value), (-1, None))[0] == base:
             return Made(base, None)
-        return Made(base, Strided(tuple(value.shape), value.stride(), int(value.storage_offset())))
+        return Made(base, Strided.like(value, 0))
 
     def _base(self, group: Sequence[int], value: Tensor) -> int:
         """The number of the value that owns a memory in which several results lie: one of them, or what they are views of."""
@@ -248,7 +206,7 @@ def overlaps_beyond_expanding(value: Tensor) -> bool:
 def _view(value: Tensor, owner: Tensor) -> Strided:
     if value.dtype != owner.dtype or value.is_conj() != owner.is_conj() or value.is_neg() != owner.is_neg():
         raise UnsupportedError("a result shows the memory of an argument as another type")
-    return Strided(tuple(value.shape), value.stride(), int(value.storage_offset() - owner.storage_offset()))
+    return Strided.like(value, int(owner.storage_offset()))
 
 
 def root(node: fx.Node) -> fx.Node:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 import llmchip
 from isa.errors import Trap
-from runtime import compilation, fallback, part
+from runtime import call, compilation, fallback, part
 
 
 @pytest.fixture(autouse=True)
@@ -138,6 +139,100 @@ REFUSED: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
 def test_what_the_chip_has_not_runs_in_pytorch(name: str) -> None:
     function, args = REFUSED[name]
     check_like_eager(function, *args)
+
+
+def test_changed_memory_is_compared_by_address() -> None:
+    """Breaks when memory that two storages share is taken for two memories: numpy's, here."""
+
+    def changes(x: Tensor, y: Tensor) -> Tensor:
+        x.add_(1)
+        return y * 2
+
+    memory = np.zeros(5, np.float32)
+    with pytest.warns(UserWarning, match="whose memory another argument shows"):
+        got = compiled(changes)(torch.from_numpy(memory[:4]), torch.from_numpy(memory[1:]))
+    assert got.tolist() == [2, 2, 2, 0]
+
+
+def test_parts_of_one_memory_that_are_apart_stay_on_the_chip() -> None:
+    """Breaks when a cache whose halves are changed (one storage) runs in PyTorch, or when what really must runs there without a word."""
+    linear = torch.nn.Linear(64, 64).requires_grad_(False)
+
+    def adds(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
+        a.add_(x)
+        b.add_(x)
+        return linear(x)
+
+    program, x, cache = compiled(adds, options={"fallback": False}), torch.randn(4, 64), torch.zeros(2, 4, 64)
+    got = program(cache[0], cache[1], x)
+    assert not torch.equal(got, linear(x)) and torch.equal(cache, torch.stack([x, x]))
+    with pytest.raises(llmchip.UnsupportedError, match="whose memory another argument shows"):
+        program(cache[0], cache.view(8, 64)[2:6], x)
+
+
+def test_views_of_arguments_that_shared_memory_once() -> None:
+    """Breaks when a result is bound to the argument that owned its memory when the graph was compiled."""
+
+    def views(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        return a * 2, b.t()
+
+    program, x, other = compiled(views), torch.arange(16.0).view(4, 4), torch.ones(2, 4)
+    program(x, x[2:])
+    assert program(x, other)[1].untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
+def test_places_counted_from_the_start_of_memory() -> None:
+    """Breaks when they are taken for distances from an argument's first element, or a change there for one of the argument's elements."""
+
+    def shows(x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.as_strided((2,), (1,), 0), x + 1
+
+    def changes(x: Tensor) -> Tensor:
+        x.as_strided((2,), (1,), 0).add_(1)
+        return x * 2
+
+    base = torch.arange(8.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = compiled(shows)
+        assert [program(base[start : start + 2])[0].tolist() for start in (2, 4)] == [[0, 1], [0, 1]]
+        compiled(changes)(base[2:4])
+    assert base.tolist() == [1, 2, 2, 3, 4, 5, 6, 7]
+
+
+def test_numbers_that_are_equal_but_not_the_same_have_programs_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks when -0.0 runs the program made for 0.0, or every call with NaN makes a new one."""
+    made: list[Any] = []
+    monkeypatch.setattr("runtime.backend.compiled", lambda *args: made.append(args) or call.compiled(*args))
+    program, x = compiled(lambda x, s: x + s, dynamic=True), torch.tensor([-0.0, 1.0])
+    with torch.no_grad():
+        for number in (1.5, 0.0, -0.0, float("nan"), float("nan")):
+            assert str(program(x, number)) == str(x + number)
+    assert len(made) == 4
+
+
+def test_random_numbers_that_nobody_reads_are_drawn() -> None:
+    """Breaks when they are left out: those after them are others, and the generator stays behind."""
+
+    def draws(x: Tensor) -> Tensor:
+        torch.rand(3)
+        return torch.rand(x.shape) * x
+
+    def run(function: Callable[..., Tensor]) -> list[Any]:
+        torch.manual_seed(0)
+        return [function(X).tolist(), torch.rand(1).item()]
+
+    with torch.no_grad(), pytest.warns(UserWarning, match="random numbers that nothing reads"):
+        assert run(compiled(draws)) == run(draws)
+
+
+def test_a_warning_made_an_error_is_that_warning() -> None:
+    """Breaks when pytest -W error is told of a fault of llmchip instead of what falls back."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        with pytest.raises(UserWarning, match=r"aten\.sort is not something the chip can do \(options"):
+            compiled(_sorted)(torch.ones(4))
+    assert not any(found.fault for found in llmchip.fallbacks())
 
 
 def test_infinite_weights_are_no_broken_checkpoint() -> None:
