@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._ops import HigherOrderOperator
 from torch.autograd import forward_ad
 
 from compiler.frontend.capture import Captured
@@ -39,7 +40,7 @@ def compiled(gm: fx.GraphModule, values: Sequence[Any], known: Sequence[Role], s
         captured, sources = _only_used(captured, found)
         runs = any(node.op == "call_function" for node in captured.gm.graph.nodes)
         program = whole(captured, setting) if runs or captured.outputs else lambda *tensors: ()
-    backward = Backward(gm, how, _keep(found, observed, known), setting, grad) if how.tracked else None
+    backward = Backward(gm, how, _keep(gm, found, observed, known), setting, grad) if how.tracked else None
     call = Call(gm, found, program, sources, how, setting, backward)
     if isinstance(captured.tensors, dict):
         captured.tensors.clear()  # weights come with every call; these would keep the first instance's alive
@@ -66,8 +67,9 @@ def _check_drawn(graph: fx.Graph, observed: Observed) -> None:
         raise UnsupportedError("random numbers that nothing reads, which the capture leaves out")
 
 
-def _keep(found: DynamoCapture, observed: Observed, known: Sequence[Role]) -> Keep:
-    if found.places:  # what was observed are parts of arguments
+def _keep(gm: fx.GraphModule, found: DynamoCapture, observed: Observed, known: Sequence[Role]) -> Keep:
+    """What a backward pass needs: everything, where what was observed are parts of arguments, or a function of the user's keeps what it likes."""
+    if found.places or any(isinstance(node.target, HigherOrderOperator) for node in gm.graph.nodes):
         return Keep(frozenset(range(len(known))), frozenset())
     return Keep.of(observed, known)
 

@@ -101,11 +101,11 @@ def draws(target: Any, args: Sequence[Any], kwargs: Any) -> bool:
     """Whether this call of an operator draws random numbers: one of PyTorch's random operators, not told to leave them."""
     if torch.Tag.nondeterministic_seeded not in getattr(target, "tags", ()):
         return False
-    names = [argument.name for argument in target._schema.arguments]
-    given = {"dropout_p": 0.0, **dict(zip(names, args, strict=False)), **kwargs}
-    if not all(given.get(switch, True) for switch in ("train", "training")):
-        return False
-    return "dropout_p" not in names or given["dropout_p"] != 0  # attention, which is marked as random
+    declared = target._schema.arguments
+    given = {argument.name: argument.default_value for argument in declared}
+    given |= {**dict(zip((argument.name for argument in declared), args, strict=False)), **kwargs}
+    drawing = all(given.get(switch, True) is not False for switch in ("train", "training"))
+    return drawing and given.get("dropout_p", 1.0) != 0  # attention is marked as random, too
 
 
 def memory(tensor: Tensor) -> int:

@@ -133,6 +133,17 @@ def test_random_numbers_are_drawn_once(function: Callable[..., Any]) -> None:
     check_like_eager(program)
 
 
+def test_random_operators_that_are_told_not_to_draw_do_not() -> None:
+    """Breaks when attention, which PyTorch marks as random, and layers in eval mode have no gradients on the chip."""
+
+    def function(x: Tensor) -> Tensor:
+        attended = torch.nn.functional.scaled_dot_product_attention(x, x, x)
+        return torch.nn.functional.rrelu(attended) + torch.nn.functional.alpha_dropout(x, 0.5, False)
+
+    torch.compile(function, backend=llmchip.backend)(torch.ones(1, 2, 4, 8, requires_grad=True)).sum().backward()
+    assert not any("gradients of random" in found.reason for found in llmchip.fallbacks())
+
+
 @pytest.mark.parametrize("followed", ["argument", "summand"])
 def test_a_result_can_be_changed_in_place(followed: str) -> None:
     """Breaks when what gives a result its strides is a view of its own, made where no gradients were."""
@@ -146,10 +157,24 @@ def test_a_result_can_be_changed_in_place(followed: str) -> None:
     check_like_eager(program)
 
 
+class Square(torch.autograd.Function):
+    """Keeps what it was given, in a way that PyTorch does not show."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return 2 * ctx.saved_tensors[0] * gradient
+
+
 CHANGED = {
     "nothing is saved": lambda x: x + 1,
     "what is saved was computed from it": lambda x: (x + 1) * (x + 1),
     "it is saved": lambda x: x * x,
+    "the user's own function saves it": lambda x: Square.apply(x) + 1,
 }
 
 
