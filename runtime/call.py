@@ -14,7 +14,8 @@ from compiler.frontend.capture import Captured
 from compiler.frontend.dynamo import DynamoCapture, Role, capture_dynamo, pick
 from isa.errors import UnsupportedError
 from runtime.gradients import Backward, Keep
-from runtime.observed import Observed, draws, observe
+from runtime.layout import meet, span
+from runtime.observed import Observed, apart, draws, observe
 from runtime.pieces import Runs, Setting, whole
 from runtime.results import Made, Plan, plan
 
@@ -25,6 +26,7 @@ def compiled(gm: fx.GraphModule, values: Sequence[Any], known: Sequence[Role], s
     """The frame for arguments like these. Raises what the capture raises, and what may not fall back."""
     grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
     with torch.inference_mode(False), torch.no_grad():
+        values = apart(values)
         found = capture_dynamo(gm, values, known)
         flat = pick(values, found.places) if found.places else values
         if found.changed and grad and any(isinstance(value, Tensor) and value.requires_grad for value in flat):
@@ -158,18 +160,10 @@ def _carry_tangents(args: Sequence[Any]) -> bool:
 
 def _overlap(args: Sequence[Any], changed: Sequence[int]) -> bool:
     """Whether an argument that is changed in place may share memory with another one, which would have to change with it."""
-    spans = [_span(arg) if isinstance(arg, Tensor) else (0, 0) for arg in args]
+    spans = [span(arg) if isinstance(arg, Tensor) else (0, 0) for arg in args]
     return any(
-        spans[position][0] < end and start < spans[position][1]
+        spans[position][0] < end and start < spans[position][1] and meet(args[position], args[other])
         for position in changed
         for other, (start, end) in enumerate(spans)
         if other != position
     )
-
-
-def _span(tensor: Tensor) -> tuple[int, int]:
-    """The addresses that a tensor's elements lie between. Memory is compared by these: one memory may be of several storages (numpy's)."""
-    if not tensor.numel():
-        return 0, 0
-    last = sum(step * (extent - 1) for step, extent in zip(tensor.stride(), tensor.shape, strict=True))
-    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()

@@ -1,4 +1,4 @@
-"""Memory layouts: a device's result, which is row-major, gets the strides that eager PyTorch would have given it."""
+"""Memory layouts: a device's result, which is row-major, gets the strides that eager PyTorch would have given it; and who shares memory."""
 
 from collections.abc import Callable, Sequence
 
@@ -51,3 +51,31 @@ def fills(size: Sequence[int], stride: Sequence[int], elements: int) -> bool:
     return count == elements and not overlaps(size, stride) and (
         count == 0 or 1 + sum(step * (extent - 1) for step, extent in zip(stride, size, strict=True)) == count
     )
+
+
+def span(tensor: Tensor) -> tuple[int, int]:
+    """The addresses that a tensor's elements lie between: one memory may be of several storages (numpy's)."""
+    if not tensor.numel():
+        return 0, 0
+    last = sum(step * (extent - 1) for step, extent in zip(tensor.stride(), tensor.shape, strict=True))
+    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
+
+
+def meet(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors whose spans overlap may share an element: certain if they have the same strides, as slices of one tensor have."""
+    distance, rest = divmod(other.data_ptr() - one.data_ptr(), one.element_size())
+    if rest or one.element_size() != other.element_size() or one.stride() != other.stride():
+        return True
+    return _reached(distance, sorted(zip(one.stride(), one.shape, other.shape, strict=True), reverse=True))
+
+
+def _reached(distance: int, dimensions: Sequence[tuple[int, int, int]]) -> bool:
+    """Whether an element of one tensor lies `distance` further than one of another. `dimensions`: stride, both extents, the longest first."""
+    if not dimensions:
+        return distance == 0
+    (step, own, others), *inner = dimensions
+    if step == 0:
+        return _reached(distance, inner)
+    forth, back = (sum(dimension[0] * (dimension[side] - 1) for dimension in inner) for side in (1, 2))
+    least, most = max(1 - others, -((forth - distance) // step)), min(own - 1, (distance + back) // step)
+    return any(_reached(distance - steps * step, inner) for steps in range(least, most + 1))

@@ -1,7 +1,7 @@
 """What a frame does, seen before it is compiled: its results' memory and strides, what it draws, and keeps for a backward pass.
 
-Dynamo's graph is run once on fake tensors, and in PyTorch where strides are not row-major. Every argument is given memory of its own,
-whatever memory the arguments of the first call share: later calls come with others.
+Dynamo's graph is run once on fake tensors, and in PyTorch where strides are not row-major. What the arguments of the first call
+share is of no matter (see `apart`): later calls come with others.
 """
 
 import copy
@@ -65,18 +65,30 @@ def observe(frame: Callable[..., Any], args: Sequence[Any]) -> Observed:
     return replace(seen, args=own, results=results)
 
 
+def apart(args: Sequence[Any]) -> list[Any]:
+    """The arguments, those that share memory copied with their strides: whom they share it with is a matter of this call."""
+    plain = [type(arg) in (Tensor, torch.nn.Parameter) and not arg.is_conj() and not arg.is_neg() for arg in args]
+    memories = [memory(arg) if is_plain else None for arg, is_plain in zip(args, plain, strict=True)]
+    return [_own(arg) if where is not None and memories.count(where) > 1 else arg for arg, where in zip(args, memories, strict=True)]
+
+
+def _own(arg: Tensor) -> Tensor:
+    """A copy of as much memory as the argument spans."""
+    last = sum(step * (extent - 1) for step, extent in zip(arg.stride(), arg.shape, strict=True)) if arg.numel() else -1
+    elements = arg.detach().as_strided((last + 1,), (1,)).clone()
+    return elements.as_strided(arg.shape, arg.stride()).requires_grad_(arg.requires_grad)
+
+
 def _plainly_laid(values: Sequence[Any]) -> bool:
     return all(value.stride() == row_major(value.shape) for value in values if isinstance(value, Tensor))
 
 
 def _run_eager(frame: Callable[..., Any], args: Sequence[Any], changed: Sequence[bool]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Run a frame as it is, on copies of what it changes: fake tensors have other strides than eager's where these are not row-major."""
-    memories = [memory(arg) if isinstance(arg, Tensor) else None for arg in args]
     own = []
-    for arg, where, is_changed in zip(args, memories, changed, strict=True):
-        mine = arg
-        if isinstance(arg, Tensor):
-            mine = copy.deepcopy(arg.detach()) if is_changed or memories.count(where) > 1 else arg.detach()
+    for arg, is_changed in zip(args, changed, strict=True):
+        mine = arg.detach() if isinstance(arg, Tensor) else arg
+        mine = copy.deepcopy(mine) if is_changed else mine
         own.append(mine.requires_grad_() if _followed(arg) else mine)
     with torch.random.fork_rng(devices=()), _unhooked(own, lambda kept: kept):
         return tuple(own), tuple(frame(*own))

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 import llmchip
 from isa.errors import Trap
-from runtime import call, compilation, fallback, part
+from runtime import call, compilation, fallback, layout, part
 
 
 @pytest.fixture(autouse=True)
@@ -166,8 +166,23 @@ def test_parts_of_one_memory_that_are_apart_stay_on_the_chip() -> None:
     program, x, cache = compiled(adds, options={"fallback": False}), torch.randn(4, 64), torch.zeros(2, 4, 64)
     got = program(cache[0], cache[1], x)
     assert not torch.equal(got, linear(x)) and torch.equal(cache, torch.stack([x, x]))
+    interleaved = torch.zeros(4, 2, 64)
+    program(interleaved[:, 0], interleaved[:, 1], x)
+    assert torch.equal(interleaved, torch.stack([x, x], 1))
     with pytest.raises(llmchip.UnsupportedError, match="whose memory another argument shows"):
         program(cache[0], cache.view(8, 64)[2:6], x)
+
+
+def test_whether_slices_meet_is_known_exactly() -> None:
+    """Breaks when columns of one tensor count as sharing memory because they lie between one another, or elements in common are not seen."""
+    memory = torch.arange(60)
+    whole = memory.view(3, 4, 5)
+    slices = [whole[i, j:n, ::k] for i in (slice(0, 2), slice(1, 3)) for j, n in ((0, 2), (1, 4), (2, 4)) for k in (1, 2)]
+    slices += [whole[..., i:n] for i, n in ((0, 2), (1, 3), (2, 5))] + [memory.as_strided((4, 2), (5, 7), start) for start in range(9)]
+    for a in slices:
+        for b in slices:
+            shared = bool(set(a.flatten().tolist()) & set(b.flatten().tolist()))
+            assert layout.meet(a, b) == shared or (a.stride() != b.stride() and not shared)
 
 
 def test_views_of_arguments_that_shared_memory_once() -> None:
