@@ -71,7 +71,7 @@ def test_identical_layers_ask_pytorch_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("threads", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_packing_gives_the_bits_of_the_pack_graph(name: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when a block, a thread or a missing dependence between packed weights changes a bit."""
     model, args, kwargs = MODELS[name]()

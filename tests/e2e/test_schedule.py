@@ -24,7 +24,7 @@ CHIPS = {
     "small array": variant(mxu=Mxu(rows=16, cols=8, weight_rows_per_cycle=1)),
     "few lanes": variant(vec=Lanes(8), act=Lanes(4)),
     "64 KiB": variant(sram=Sram(64 << 10), acc=Acc(16 << 10)),
-    "12 KiB": variant(sram=Sram(12 << 10), acc=Acc(2 << 10)),
+    "24 KiB": variant(sram=Sram(24 << 10), acc=Acc(4 << 10)),
 }
 
 
@@ -60,7 +60,7 @@ def test_tile_passes_change_no_bit(disabled: str, expected: dict[str, torch.Tens
 
 def test_small_scratchpads_really_tile_differently() -> None:
     """Breaks if the tests above compare a program with itself."""
-    assert len({compiled(name).image.words for name in ("edge", "64 KiB", "12 KiB")}) == 3
+    assert len({compiled(name).image.words for name in ("edge", "64 KiB", "24 KiB")}) == 3
 
 
 def test_a_scratchpad_too_small_is_an_error_that_names_sizes() -> None:
