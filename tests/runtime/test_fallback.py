@@ -185,6 +185,16 @@ def test_whether_slices_meet_is_known_exactly() -> None:
             assert layout.meet(a, b) == shared or (a.stride() != b.stride() and not shared)
 
 
+@pytest.mark.parametrize("stride", [(1, 1), (1, 2), (0, 1), (2, 0), (1, 3)])
+def test_any_strides_can_be_laid(stride: tuple[int, int]) -> None:
+    """Breaks when windows that overlap, which a piece of a graph may give, come out row-major: the next piece may read by strides."""
+    windows = torch.arange(9.0).as_strided((3, 2), stride)
+    lay = layout.laying((3, 2), stride)
+    assert lay is not None
+    laid = lay(windows.contiguous())
+    assert laid.stride() == stride and torch.equal(laid, windows)
+
+
 def test_views_of_arguments_that_shared_memory_once() -> None:
     """Breaks when a result is bound to the argument that owned its memory when the graph was compiled."""
 
