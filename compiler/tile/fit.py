@@ -102,7 +102,7 @@ class Fitter:
         Raises CompileError when nothing fits.
         """
         sample = _Sample(self.known, self.chip, kernel, storage, prefix, tuning, part, room.shared(tuning.share * tuning.room))
-        key = sample.alike, tuning, room
+        key = sample.alike, replace(tuning, overlap=0.0, in_turn=False), room  # these two say nothing of cuts
         if key not in self.found:
             cut = self._find(sample, room)
             self.found[key] = Fit(cut, sample.busy(cut))
