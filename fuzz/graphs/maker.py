@@ -3,6 +3,7 @@
 Shapes and types come from PyTorch's meta tensors: a step that PyTorch refuses is not taken, so the table of operators need not know every rule.
 """
 
+import math
 import random
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -99,7 +100,7 @@ class Maker:
     def new_shape(self, ranks: Collection[int] = (0, 1, 2, 2, 2, 3, 3, 3, 4, 5, 6)) -> tuple[int, ...]:
         while True:
             shape = [self.rng.choice(self.sizes) for _ in range(self.rng.choice(list(ranks)))]
-            if torch.Size(shape).numel() <= max(self.most // 2, 1 << 10):
+            if math.prod(shape) <= max(self.most // 2, 1 << 10):  # torch.Size counts in 64 bits, and six large ones are more
                 return tuple(shape)
 
     def pick(self, types: Collection[str], rank: int = 0) -> str:
