@@ -30,7 +30,8 @@ def listing(name: str) -> list[str]:
 
 
 def state() -> object:
-    ops = [getattr(packet, name) for packet in map(torch.ops.aten.__getattr__, ("linear", "einsum", "silu", "gelu")) for name in packet.overloads()]
+    packets = [getattr(torch.ops.aten, name) for name in ("linear", "einsum", "silu", "gelu")]
+    ops = [getattr(packet, name) for packet in packets for name in packet.overloads()]
     return [dict(op.py_kernels) for op in ops], exported_program._collect_all_valid_cia_ops, exported_program._override_composite_implicit_decomp
 
 
