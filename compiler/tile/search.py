@@ -31,9 +31,9 @@ from isa.errors import CompileError
 from isa.spec import Space
 
 SHARES = (0.9, 0.75, 0.5, 0.25)  # of the memories that a kernel may plan with, when no plan was found for all of them
-PLANS, FEWER = 6, 2  # how many orders are planned of the first tilings, and of one for less memory
+PLANS, FEWER = 8, 2  # how many orders are planned of the first tilings, and of one for less memory
 MARGIN = 0.998  # a promise that is better by less than the cost model's error is no reason to change anything
-ENOUGH, ENOUGH_TIGHT = 50_000, 8_000  # ops in all drafts, after which no more are made
+ENOUGH, ENOUGH_TIGHT = 50_000, 20_000  # ops in all drafts, after which no more are made
 TIGHT = 0.75  # of the scratchpad: a schedule that fills more is worth looking for tilings that share it otherwise
 Values = tuple[float, ...]
 SHARED: dict[str, Values] = {"resident": (0.8, 0.65), "room": (0.6, 0.35), "wide": (True,)}  # tried first where the scratchpad is tight
