@@ -70,8 +70,8 @@ def _arithmetic(editor: Editor, node: fx.Node) -> fx.Node | None:
     half = is_half(dtype)
     a, b = (_known(editor, v) for v in (values["self"], values["other"]))
     if values.get("alpha", 1) != 1:
-        if half and math.frexp(values["alpha"])[0] not in (0.5, -0.5):
-            return None  # PyTorch rounds the product with alpha or not, depending on an element's place in memory; by a power of two nothing is rounded
+        if half and values["alpha"] != -1:
+            return None  # PyTorch rounds the product with alpha or not, depending on an element's place in memory
         b = _scaled(editor, node, b, values["alpha"], dtype)
     wide = torch.float32 if half and target in _PRODUCTS else dtype
     if wide is not dtype:  # of a number, or one element of another type, as a factor PyTorch rounds the first to the half type and takes the second as it is

@@ -24,7 +24,10 @@ FACTORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "known times": lambda a, x: torch.tensor(0.1) * x,
     "known over": lambda a, x: torch.tensor(0.1) / x,
     "number over": lambda a, x: 2.1 / x,
-    "twice added": lambda a, x: torch.add(a, x, alpha=2),
+    "the negative added": lambda a, x: torch.add(a, x, alpha=-1),
+    "alpha that overflows": lambda a, x: torch.add(a * -30000, torch.full_like(x, 40000), alpha=2),
+    "alpha that underflows": lambda a, x: torch.add(torch.full_like(x, 2.0**-24), torch.full_like(x, 2.0**-24), alpha=0.5),
+    "alpha the other way round": lambda a, x: torch.rsub(x, a.to(x.dtype), alpha=0.1),
     "alpha that rounds": lambda a, x: torch.add(a, x, alpha=0.1),
 }
 INTEGERS: dict[str, tuple[Callable[[Tensor], Any], Tensor]] = {
