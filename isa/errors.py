@@ -74,3 +74,10 @@ class Trap(Error):
         self.pc, self.instruction, self.node = pc, instruction, node
         place = f"pc {pc:#06x}" + (f" '{instruction}'" if instruction else "") + (f" node {node}" if node else "")
         super().__init__(what, place)
+
+
+def interrupted(error: BaseException | None) -> bool:
+    """Whether the user's Ctrl-C is at the bottom of an error: Python 3.11 itself (`__set_name__`) and torch turn it into exceptions of theirs."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None

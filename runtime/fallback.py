@@ -25,7 +25,7 @@ from torch import fx
 from compiler.options import Options
 from compiler.passes.manager import operation, text
 from compiler.source import UNKNOWN
-from isa.errors import Error, InternalError, Trap
+from isa.errors import Error, InternalError, Trap, interrupted
 from runtime.version import __version__
 
 STRICT = "LLMCHIP_STRICT"
@@ -65,7 +65,9 @@ class Policy:
         return cls(options.fallback and (not strict or "fallback" in given), options.fallback and not strict)
 
     def accept(self, error: Exception) -> None:
-        """Raise the error, ours or made ours, unless it may fall back."""
+        """Raise the error, ours or made ours, unless it may fall back; and Ctrl-C in any case."""
+        if interrupted(error):
+            raise KeyboardInterrupt from error
         if is_fault(error):
             if not self.faults:
                 raise as_error(error) from error

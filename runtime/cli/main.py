@@ -13,9 +13,10 @@ from typing import Any
 
 import click
 
-from isa.errors import Error, Trap
+from isa.errors import Error, Trap, interrupted
 
 OK, NO, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+STOPPED = {"kind": "interrupted", "what": "interrupted", "where": "", "hint": ""}
 
 # The first line of each verb's help stands here, so that `llmcc --help` imports none of them.
 VERBS = {
@@ -96,12 +97,15 @@ def main(args: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNUSABLE
     except (KeyboardInterrupt, click.Abort):
-        _fail({"kind": "interrupted", "what": "interrupted", "where": "", "hint": ""}, as_json)
+        _fail(STOPPED, as_json)
         return INTERRUPTED
     except click.ClickException as error:
         _fail(_usage(error), as_json)
         return UNUSABLE
     except Exception as error:
+        if interrupted(error):
+            _fail(STOPPED, as_json)
+            return INTERRUPTED
         if traceback:
             sys.excepthook(type(error), error, error.__traceback__)
         _fail(_document(error), as_json)

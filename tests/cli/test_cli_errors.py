@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from cli_harness import call, make_bert
 
+from isa.errors import CompileError
+
 
 @pytest.fixture(autouse=True)
 def factories(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,3 +216,24 @@ def test_traceback_only_when_asked() -> None:
     assert "Traceback" not in plain.err
     assert plain.err.count("\n") == 2  # error and hint
     assert "Traceback" in full.err
+
+
+def test_ctrl_c_inside_an_error_of_others_is_ctrl_c(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Breaks when a KeyboardInterrupt that Python 3.11 (`__set_name__`) or torch wraps is told as a fault of the model."""
+    from runtime.cli import main as llmcc
+
+    class Pressed:
+        def __set_name__(self, owner: type, name: str) -> None:
+            raise KeyboardInterrupt
+
+    def chips(*_: object, **__: object) -> None:
+        try:
+            type("Graph", (), {"field": Pressed()})
+        except Exception as error:
+            raise CompileError("cannot capture") from error
+        except KeyboardInterrupt as error:  # from Python 3.12 on nothing wraps it
+            raise CompileError("cannot capture") from error
+
+    monkeypatch.setattr(llmcc.cli, "main", chips)
+    assert llmcc.main(["chips"]) == 130
+    assert "interrupted" in capsys.readouterr().err
