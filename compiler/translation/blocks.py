@@ -7,8 +7,9 @@ from math import prod
 from numpy.lib.stride_tricks import as_strided
 
 from compiler.translation.symbols import Symbols
+from isa.views import Extents
 
-ELEMENTS = 1 << 14
+ELEMENTS = 1 << 15
 Box = tuple[slice, ...]
 
 
@@ -34,7 +35,19 @@ def boxes(shape: Sequence[int], whole: int = 0) -> Iterator[Box]:
 
 def part(array: Symbols, box: Box) -> Symbols:
     """The block of an array of the same rank, whose dimensions of size 1 repeat."""
+    if not box:
+        return array
     return array[tuple(cut if n != 1 else slice(None) for cut, n in zip(box, array.shape, strict=False))]
+
+
+def block_shape(shape: Extents, box: Box) -> Extents:
+    """The shape of a block of a word's iteration space.
+
+    >>> block_shape((4, 8, 9), (slice(1, 2), slice(0, 6)))
+    (1, 6, 9)
+    """
+    planes, rows, cols = list(cut.stop - cut.start for cut in box) + list(shape[len(box) :])
+    return planes, rows, cols
 
 
 def collapsed(array: Symbols) -> Symbols:

@@ -16,7 +16,7 @@ from torch import fx
 
 from compiler.tile.ir import Buffer, Op, Program, Ref, Tap
 from compiler.translation import symbols as s
-from compiler.translation.blocks import aligned, boxes, part
+from compiler.translation.blocks import aligned, block_shape, boxes, part
 from compiler.translation.evaluate import Graph
 from compiler.translation.iterations import Iterations
 from compiler.translation.memory import Memory, Placed, Wrong, touched
@@ -151,12 +151,12 @@ class _Replay:
             first = cells.sums[key]
         rows = self._rows(a, left, first)
         columns = self._columns(w, right, first, -1 if operands["wt"] else -2)
-        total = rows[:, :, None] + columns[:, None, :]
         target = self.memory.target(c, extents)
         if operands["acc"]:
-            target += total
+            target += rows[:, :, None]
+            target += columns[:, None, :]
         else:
-            target[...] = total
+            np.add(rows[:, :, None], columns[:, None, :], out=target)
         cells.sums[key] = first + operands["k"]
 
     def _rows(self, a: Ref, extents: Extents, first: int) -> Symbols:
@@ -204,8 +204,7 @@ class _Replay:
         shape = next(extents for name, _, extents, _ in accesses if name == "a")
         targets = [(name, self.memory.target(ref, extents), self._expected(op, turn, name, extents), extents) for name, ref, extents in writes]
         for box in boxes(shape, rule.whole(op.operands)):
-            inside = tuple(part(np.broadcast_to(NOTHING, shape), box).shape)
-            results = rule.work(word, {name: Value(part(v.symbols, box), v.kind) for name, v in reads.items()}, inside)
+            results = rule.work(word, {name: Value(part(v.symbols, box), v.kind) for name, v in reads.items()}, block_shape(shape, box))
             for name, target, expected, _ in targets:
                 block = part(target, box)
                 block[...] = results[name]
@@ -230,7 +229,8 @@ class _Replay:
                 last = tap.offset + sum((n - 1) * step for n, step in zip(extents, (tap.ps, tap.rs, tap.cs), strict=True))
                 if tap.offset < 0 or last >= flat.size:
                     raise Wrong(f"claims element {last} of {tap.node}, which has {flat.size}")
-                found = np.ndarray(extents, np.uint64, flat, 8 * tap.offset, (8 * tap.ps, 8 * tap.rs, 8 * tap.cs))
+                size = flat.itemsize
+                found = np.ndarray(extents, flat.dtype, flat, size * tap.offset, (size * tap.ps, size * tap.rs, size * tap.cs))
         return found
 
     def _flat(self, tap: Tap, turn: int | None) -> Symbols:
@@ -273,7 +273,7 @@ class _Replay:
         takes = ", ".join(argument.name for argument in node.all_input_nodes)
         raise Wrong(f"element {where} of {node.name} (of {takes}) is {self._whose(target[place])}; " + ", ".join(operands))
 
-    def _whose(self, symbol: np.uint64) -> str:
+    def _whose(self, symbol: s.Symbol) -> str:
         """Which element of which known value has this symbol."""
         if symbol == NOTHING:
             return "never written"
@@ -283,12 +283,12 @@ class _Replay:
                 return f"{name}{list(map(int, found[0]))}"
         return self._given_element(symbol) or "something else"
 
-    def _given_element(self, symbol: np.uint64) -> str | None:
+    def _given_element(self, symbol: s.Symbol) -> str | None:
         """An input's or a constant's element, by solving for its number."""
-        raw = int(s.raw(np.full(1, symbol, np.uint64))[0])
+        raw = int(s.raw(np.full(1, symbol, s.Symbol))[0])
         for tensor in (*self.interface.inputs, *self.interface.constants):
             first, step = int(s.number("first", tensor.node)), int(s.number("step", tensor.node))
-            index = (raw - first) * pow(step, -1, 1 << 64) % (1 << 64)
+            index = (raw - first) * pow(step, -1, 1 << s.BITS) % (1 << s.BITS)
             if index < max(1, int(np.prod(tensor.shape))):
                 return f"{tensor.node}{list(map(int, np.unravel_index(index, tensor.shape)))}" if tensor.shape else tensor.node
         return None

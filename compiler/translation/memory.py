@@ -7,13 +7,14 @@ one when a word has loaded it, until somebody looks at single elements.
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compiler.tile.ir import Buffer, Ref
-from compiler.translation.symbols import Symbols, Value, given, immediate
+from compiler.translation.symbols import BITS, Symbol, Symbols, Value, given, immediate
 from isa.spec import FLOATS, Dtype, Region, Space
 from isa.views import Extents
 
@@ -52,12 +53,12 @@ class Formula:
 
     def indices(self, extents: Sequence[int]) -> Symbols:
         """The element numbers, repeated dimensions held once."""
-        total = np.full((1, 1, 1), self.start % 2**64, np.uint64)
+        total = np.full((1, 1, 1), self.start % 2**BITS, Symbol)
         for axis, (count, step) in enumerate(zip(extents, self.steps, strict=True)):
             if step and count > 1:
                 shape = [1, 1, 1]
                 shape[axis] = count
-                total = total + (np.arange(count, dtype=np.uint64) * np.uint64(step)).reshape(shape)
+                total = total + (np.arange(count, dtype=Symbol) * Symbol(step % 2**BITS)).reshape(shape)
         return total
 
     def symbols(self, extents: Extents) -> Symbols:
@@ -114,7 +115,7 @@ class Cells:
 
     def unfolded(self) -> Symbols:
         if self.array is None:
-            self.array = np.zeros(self.elements, np.uint64)
+            self.array = np.zeros(self.elements, Symbol)
         for run in self.runs:
             block = _view(self.array, run.at, (0, run.pitch, 1), (1, run.rows, run.cols))
             block[...] = run.formula.symbols((1, run.rows, run.cols))
@@ -124,12 +125,30 @@ class Cells:
 
 def _view(array: Any, at: int, steps: Sequence[int], extents: Sequence[int]) -> Any:
     """A strided view, repeated dimensions held once. Raises Wrong when it leaves the array."""
-    shape = tuple(count if step else 1 for count, step in zip(extents, steps, strict=True))
-    last = at + sum((count - 1) * step for count, step in zip(shape, steps, strict=True))
-    if at < 0 or last >= len(array):
-        raise Wrong(f"touches elements {at}..{last} of {len(array)}")
+    shape, reach = _shape(*steps, *extents)
+    if at < 0 or at + reach >= len(array):
+        raise Wrong(f"touches elements {at}..{at + reach} of {len(array)}")
     size = array.itemsize
-    return np.ndarray(shape, array.dtype, array, size * at, tuple(size * step for step in steps))
+    return np.ndarray(shape, array.dtype, array, size * at, (size * steps[0], size * steps[1], size * steps[2]))
+
+
+@lru_cache(1 << 14)
+def _shape(ps: int, rs: int, cs: int, planes: int, rows: int, cols: int) -> tuple[Extents, int]:
+    """The shape of a view, repeated dimensions held once, and the distance of its last element from its first."""
+    shape = (planes if ps else 1, rows if rs else 1, cols if cs else 1)
+    return shape, (shape[0] - 1) * ps + (shape[1] - 1) * rs + (shape[2] - 1) * cs
+
+
+@lru_cache(1 << 14)
+def _apart(ps: int, rs: int, cs: int, planes: int, rows: int, cols: int) -> bool:
+    """Whether every element of a view surely has a place of its own."""
+    reach = 0
+    for step, count in sorted(((ps, planes), (rs, rows), (cs, cols))):
+        if count > 1:
+            if step <= reach:
+                return False
+            reach += (count - 1) * step
+    return True
 
 
 def touched(ref: Ref, extents: Extents) -> NDArray[np.bool_]:
@@ -203,12 +222,8 @@ class Memory:
         cells.known.clear()
         self._overwrite(ref, extents)
         block: Symbols = _view(cells.unfolded(), _at(ref), (ref.ps, ref.rs, ref.cs), extents)
-        reach = 0
-        for step, count in sorted(zip((ref.ps, ref.rs, ref.cs), extents, strict=True)):
-            if count > 1:
-                if step <= reach:
-                    raise Wrong(f"two elements of {ref} share a place")
-                reach += (count - 1) * step
+        if not _apart(ref.ps, ref.rs, ref.cs, *extents):
+            raise Wrong(f"two elements of {ref} share a place")
         return block
 
     def load(self, ref: Ref, extents: Extents, formula: Formula) -> bool:

@@ -34,12 +34,12 @@ class Given:
     view: Tensor
 
     def indices(self) -> Symbols:
-        total = np.full((1,) * self.view.ndim, self.view.storage_offset(), np.uint64)
+        total = np.full((1,) * self.view.ndim, self.view.storage_offset() % 2**s.BITS, s.Symbol)
         for axis, (count, step) in enumerate(zip(self.view.shape, self.view.stride(), strict=True)):
             if step and count > 1:
                 shape = [1] * self.view.ndim
                 shape[axis] = count
-                total = total + (np.arange(count, dtype=np.uint64) * np.uint64(step)).reshape(shape)
+                total = total + (np.arange(count, dtype=s.Symbol) * s.Symbol(step % 2**s.BITS)).reshape(shape)
         return total
 
     def symbols(self) -> Symbols:
@@ -94,7 +94,7 @@ class Call:
 
     def fill(self, work: Callable[..., Symbols], *operands: Any, shape: tuple[int, ...] | None = None) -> Symbols:
         """A result of the node's shape, every block of which `work` computes; operands are nodes, arrays or Python numbers' symbols."""
-        out = np.empty(self.shape if shape is None else shape, np.uint64)
+        out = np.empty(self.shape if shape is None else shape, s.Symbol)
         values = [operand if isinstance(operand, Value) else self.operand(operand) for operand in operands]
 
         def block(*arrays: Symbols) -> tuple[Symbols, ...]:
@@ -302,8 +302,8 @@ def _reduce(call: Call) -> Symbols:
     shape = call.node.args[0].meta["val"].shape  # type: ignore[union-attr]
     down = dim % len(shape) == len(shape) - 2 and len(shape) > 1
     if 0 in shape:
-        return np.full(call.shape, s.immediate(False, {"max": 0xFF800000, "min": 0x7F800000}.get(name, 0)), np.uint64)  # of nothing
-    out = np.empty([1 if i == dim % len(shape) else n for i, n in enumerate(shape)], np.uint64)
+        return np.full(call.shape, s.immediate(False, {"max": 0xFF800000, "min": 0x7F800000}.get(name, 0)), s.Symbol)  # of nothing
+    out = np.empty([1 if i == dim % len(shape) else n for i, n in enumerate(shape)], s.Symbol)
 
     def work(x: Value) -> tuple[Symbols, ...]:
         rows = repeated(x.symbols, (*x.symbols.shape[:-2], *shape[-2:])) if down else _row(x.symbols, shape[-1])
@@ -316,7 +316,7 @@ def _reduce(call: Call) -> Symbols:
 
 def _softmax(call: Call) -> Symbols:
     x, masked = call.operand(call.node.args[0]), bool(call.argument(1, "zero_masked_rows", False))  # type: ignore[arg-type]
-    out, length = np.empty(call.shape, np.uint64), call.shape[-1]
+    out, length = np.empty(call.shape, s.Symbol), call.shape[-1]
 
     def work(x: Value) -> tuple[Symbols, ...]:
         rows = _row(x.float, length)
@@ -338,7 +338,7 @@ def _layer_norm(call: Call) -> Symbols:
     weight, bias, eps = call.argument(1, "weight"), call.argument(2, "bias"), call.argument(3, "eps", 1e-5)
     given = {name: call.operand(value) for name, value in (("weight", weight), ("bias", bias)) if value is not None}
     share = float_bits(1.0 / length)
-    out = np.empty(call.shape, np.uint64)
+    out = np.empty(call.shape, s.Symbol)
 
     def work(x: Value, *more: Value) -> tuple[Symbols, ...]:
         rest = dict(zip(given, more, strict=True))
@@ -360,9 +360,9 @@ def _layer_norm(call: Call) -> Symbols:
 def _quantize_rows(call: Call) -> tuple[Symbols, Symbols]:
     x, col = call.operand(call.node.args[0]), call.argument(1, "col")  # type: ignore[arg-type]
     kind, shape = kind_of(call.node.args[0].meta["val"]), call.shape  # type: ignore[union-attr]
-    q, scale = np.empty(shape, np.uint64), np.empty((*shape[:-1], 1), np.uint64)
+    q, scale = np.empty(shape, s.Symbol), np.empty((*shape[:-1], 1), s.Symbol)
     if 0 in shape:
-        return q, np.full(shape[:-1], s.immediate(False, 0x34000000), np.uint64)  # the smallest scale, 2**-23
+        return q, np.full(shape[:-1], s.immediate(False, 0x34000000), s.Symbol)  # the smallest scale, 2**-23
 
     def work(x: Value, *col: Value) -> tuple[Symbols, ...]:
         y = s.mul(x.float, col[0].float) if col else x.float
@@ -379,7 +379,7 @@ def _matmul_i8(call: Call) -> Symbols:
     a, b, transposed = call.node.args[:3]
     assert isinstance(a, fx.Node) and isinstance(b, fx.Node)
     if a.meta["val"].shape[-1] == 0:
-        return np.full(call.shape, s.immediate(True, 0), np.uint64)  # sums of nothing
+        return np.full(call.shape, s.immediate(True, 0), s.Symbol)  # sums of nothing
     rows = s.dot_rows(repeated(call.value(a), tuple(a.meta["val"].shape)), 0)
     given, axis = call.given(b), -1 if transposed else -2
     if given is None:

@@ -1,10 +1,11 @@
-"""Symbols: 64-bit numbers that stand for the expression by which an element came about.
+"""Symbols: 32-bit numbers that stand for the expression by which an element came about.
 
     add(x[3], mul(y[3], 0.5))   →   stir(stir(y[3] + imm(0.5), "mul") + x[3], "add")
 
 Both sides of the check, graph and program, are written in terms of the operations on this page and of nothing else, so equal
 expressions have equal symbols however the program was fused and cut. Equal symbols mean equal expressions but for a collision of
-64-bit hashes; as long as no one builds a program to fool the hash, that is once in 2**32 wrong elements at most.
+32-bit hashes: as long as no one builds a program to fool the hash, a single wrong element goes unnoticed once in some 2**32 times, and
+a wrong block of them never. (64 bits cost twice the time: no vector unit of 256 bits multiplies them, and a cache holds half as many.)
 
 What is normalised, because the two sides may say it differently: widening is nothing (a bfloat16 value is a float32 value), rounding to
 the type that a value has is nothing, a product with 1 is nothing, the operands of commutative operations may change places.
@@ -21,19 +22,21 @@ from numpy.typing import NDArray
 
 from isa.spec import FLOATS, Dtype
 
-Symbols = NDArray[np.uint64]
-_HALF: Final = np.uint64(32)
-NOTHING: Final = np.uint64(0)  # the symbol of memory that nobody has written
+BITS: Final = 32
+Symbol = np.uint32
+Symbols = NDArray[np.uint32]
+_HALF: Final = Symbol(BITS // 2)
+NOTHING: Final = Symbol(0)  # the symbol of memory that nobody has written
 
 
 @cache
-def number(*parts: object) -> np.uint64:
+def number(*parts: object) -> Symbol:
     """A fixed odd number for anything that has a text."""
-    return np.uint64(int.from_bytes(blake2b(repr(parts).encode(), digest_size=8).digest(), "little") | 1)
+    return Symbol(int.from_bytes(blake2b(repr(parts).encode(), digest_size=BITS // 8).digest(), "little") | 1)
 
 
 def stir(x: Any, *key: object) -> Symbols:
-    """A bijection of 64-bit numbers, another for every key. `x` is used up."""
+    """A bijection of the symbols, another for every key. `x` is used up."""
     x ^= x >> _HALF
     x *= number(*key)
     return x  # type: ignore[no-any-return]
@@ -42,7 +45,7 @@ def stir(x: Any, *key: object) -> Symbols:
 # ---- given values: element i of a constant or input is stir(first + i * step), which makes sums over its rows closed formulas
 
 _GIVEN: Final = "given"
-_UNDO: Final = np.uint64(pow(int(number(_GIVEN)), -1, 1 << 64))
+_UNDO: Final = Symbol(pow(int(number(_GIVEN)), -1, 1 << BITS))
 
 
 def raw_given(name: str, index: Any) -> Symbols:
@@ -63,7 +66,7 @@ def raw(x: Symbols) -> Symbols:
 
 def immediate(integer: bool, bits: int) -> Symbols:
     """A number of the program text: the bits of a float32, or an int32."""
-    return np.full((1,), number("imm", integer, bits & 0xFFFFFFFF), np.uint64)
+    return np.full((1,), number("imm", integer, bits & 0xFFFFFFFF), Symbol)
 
 
 # ---- operations on single elements; floats are float32 throughout
@@ -150,7 +153,7 @@ def known(value: Value, kind: Dtype) -> Value:
 @cache
 def _table(name: str, length: int) -> Symbols:
     seed = int(number("table", name)) % 2**32
-    return np.random.default_rng(seed).integers(0, 2**64, length, np.uint64, endpoint=False) | np.uint64(1)
+    return np.random.default_rng(seed).integers(0, 2**BITS, length, Symbol, endpoint=False) | Symbol(1)
 
 
 def weights(name: str, length: int) -> Symbols:
@@ -158,30 +161,35 @@ def weights(name: str, length: int) -> Symbols:
     return _table(name, max(1 << 13, 1 << (length - 1).bit_length()))[:length]
 
 
+def summed(x: Symbols, numbers: Symbols) -> Symbols:
+    """The last dimension times these numbers, summed; for integers einsum is faster than @."""
+    return np.einsum("...k,k->...", x, numbers)  # type: ignore[no-any-return]
+
+
 def reduced(kind: str, x: Symbols) -> Symbols:
     """A reduction of the last dimension, which stays with size 1."""
-    total = x @ weights("row", x.shape[-1])
+    total = summed(x, weights("row", x.shape[-1]))
     return stir(total + number("reduced"), "reduced", kind)[..., None]
 
 
 def dot_rows(a: Symbols, first: int) -> Symbols:
     """What rows of the left operand add to the symbols of a product: their part k = first … of the sum."""
-    return a @ weights("left", first + a.shape[-1])[first:]
+    return summed(a, weights("left", first + a.shape[-1])[first:])
 
 
 def dot_columns(w: Symbols, first: int, axis: int) -> Symbols:
     """The same of the columns of the right operand, whose dimension k is `axis` (-1 or -2)."""
     numbers = weights("right", first + w.shape[axis])[first:]
-    return raw(w) @ numbers if axis == -1 else numbers @ raw(w)
+    return summed(raw(w) if axis == -1 else raw(w).swapaxes(-1, -2), numbers)
 
 
 @cache
 def _sums(length: int) -> tuple[Symbols, Symbols]:
     """Sums of the first i numbers of the table "right", and of each times its place."""
     numbers = weights("right", length)
-    zero = np.zeros(1, np.uint64)
-    places = np.arange(length, dtype=np.uint64)
-    return np.concatenate([zero, np.cumsum(numbers)]), np.concatenate([zero, np.cumsum(numbers * places)])
+    zero = np.zeros(1, Symbol)
+    places = np.arange(length, dtype=Symbol)
+    return np.concatenate([zero, np.cumsum(numbers, dtype=Symbol)]), np.concatenate([zero, np.cumsum(numbers * places, dtype=Symbol)])
 
 
 def dot_given(name: str, start: Symbols, step: int, first: int, count: int) -> Symbols:
@@ -189,12 +197,12 @@ def dot_given(name: str, start: Symbols, step: int, first: int, count: int) -> S
     plain, placed = _sums(max(1 << 13, 1 << (first + count - 1).bit_length()))
     low, high = first, first + count
     total = plain[high] - plain[low]
-    by_place = placed[high] - placed[low] - np.uint64(first) * total
-    result: Symbols = raw_given(name, start) * total + number("step", name) * np.uint64(step % 2**64) * by_place
+    by_place = placed[high] - placed[low] - Symbol(first) * total
+    result: Symbols = raw_given(name, start) * total + number("step", name) * Symbol(step % 2**BITS) * by_place
     return result
 
 
 def looked_up(row: Symbols, name: str, start: Symbols, step: int, limit: int) -> Symbols:
     """Element `row` of a table's column: start, start + step, … of a given value."""
-    column: Symbols = raw_given(name, start) + np.uint64(step % 2**64) * number("row step") + np.uint64(limit) * number("limit")
+    column: Symbols = raw_given(name, start) + Symbol(step % 2**BITS) * number("row step") + Symbol(limit) * number("limit")
     return stir(row * _SECOND + column, "looked up")

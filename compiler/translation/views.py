@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from compiler.translation.operators import Given
-from compiler.translation.symbols import Symbols
+from compiler.translation.symbols import Symbol, Symbols
 
 _aten = torch.ops.aten
 _SHAPES = (_aten.view.default, _aten.reshape.default, _aten._unsafe_view.default)
@@ -37,7 +37,7 @@ def view_symbols(symbols: Symbols, node: fx.Node) -> Any:
     """The view of an array; of several results a tuple."""
     if node.target in _COPIES:
         return symbols
-    tensor = torch.from_numpy(symbols.view(np.int64))
+    tensor = torch.from_numpy(symbols.view(np.int32))
     out = tensor.reshape(tuple(node.meta["val"].shape)) if node.target in _SHAPES else _applied(tensor, node)
     return tuple(map(_numbers, out)) if isinstance(out, tuple | list) else _numbers(out)
 
@@ -48,4 +48,4 @@ def _applied(tensor: Tensor, node: fx.Node) -> Any:
 
 
 def _numbers(tensor: Tensor) -> Symbols:
-    return tensor.numpy().view(np.uint64)
+    return tensor.numpy().view(Symbol)

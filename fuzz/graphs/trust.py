@@ -103,12 +103,12 @@ def _noisy(case: Case) -> Iterator[dict[str, Tensor]]:
 
 
 def _int8(x: Tensor) -> Tensor:
-    """Rounded to 8 bits by rows and by columns: coarser than any product rounds its operands."""
+    """Rounded to 8 bits by rows and by columns, as docs/numerics.md scales them: coarser than any product rounds its operands."""
     if not x.is_floating_point() or not x.dim() or float(x.abs().max()) > 1e4:
         return x
     for dim in (-1, -2)[: x.dim()]:
-        scale = (x.float().abs().amax(dim, keepdim=True) / 127).clamp(min=1e-12)
-        x = ((x.float() / scale).round() * scale).to(x.dtype)
+        scale = (x.float().abs().amax(dim, keepdim=True) / 127.5).clamp(min=2**-23)
+        x = ((x.float() / scale).round().clamp(-128, 127) * scale).to(x.dtype)
     return x
 
 

@@ -100,7 +100,7 @@ def test_a_fault_in_a_pass_is_found(fault: str) -> None:
 
 def test_symbols_of_given_rows_in_closed_form_are_those_of_their_elements() -> None:
     """Breaks when a product's symbols depend on whether its weights were unfolded, or on how k was cut."""
-    index = np.arange(40 * 12, dtype=np.uint64).reshape(40, 12)
+    index = np.arange(40 * 12, dtype=symbols.Symbol).reshape(40, 12)
     values = symbols.given("w", index)
     with np.errstate(over="ignore"):
         rows, columns = symbols.dot_given("w", index[:, 0], 1, 5, 12), symbols.dot_given("w", index[0], 12, 5, 40)
