@@ -78,6 +78,10 @@ class Trap(Error):
 
 def interrupted(error: BaseException | None) -> bool:
     """Whether the user's Ctrl-C is at the bottom of an error: Python 3.11 itself (`__set_name__`) and torch turn it into exceptions of theirs."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+    seen: set[int] = set()  # chains of exceptions may be rings
+    while error is not None and id(error) not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
-    return error is not None
+    return False

@@ -70,7 +70,7 @@ class Policy:
             raise KeyboardInterrupt from error
         if is_fault(error):
             if not self.faults:
-                raise as_error(error) from error
+                raise error if isinstance(error, Error) else as_error(error) from error
         elif not self.refusals:
             raise error
 

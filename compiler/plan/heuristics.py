@@ -1,8 +1,4 @@
-"""Fast placements: first fit in several orders, then a few repairs. Near linear in the pairs of blocks that live together.
-
-First fit puts each block at the lowest free offset among the blocks already placed; only the order matters. The
-improvement moves the block that sticks out to the front of the order and places again.
-"""
+"""Fast placements: first fit in several orders, then hill climbing from the best. Near linear in the pairs of blocks that live together."""
 
 from bisect import insort
 from collections.abc import Sequence
@@ -12,43 +8,37 @@ from itertools import accumulate
 from compiler.plan.parts import Part
 
 MAX_PAIRS = 3_000_000  # above this, neighbour lists cost more memory and time than they are worth
-IMPROVEMENT_WORK = 1_500_000  # neighbour visits spent on repairs, under a second
-MAX_REPAIRS = 100
-
-Neighbours = list[list[int]]
+VISITS = 60_000_000, 1_000_000  # of neighbours while climbing, compiled and not: half a second
+TRIES = 5000  # of other orders, if each looked at all neighbours
 
 
-def best_placement(part: Part, target: int) -> list[int]:
-    """The lowest placement found; stops early at a height of `target` units."""
+def best_placement(part: Part, target: int, visits: int | None = None) -> list[int]:
+    """The lowest placement found; stops early at a height of `target` units. Climbing ends after so many `visits` (VISITS)."""
     if _pairs(part) > MAX_PAIRS:
         return _sweep(part)
+    from compiler.plan.climb import climb  # numba compiles it once per installation
+    from compiler.plan.jit import COMPILED, frozen
+
     near = _neighbours(part)
-    best: list[int] = []
-    best_order: list[int] = []
+    flat, first = frozen([k for each in near for k in each]), frozen([0, *accumulate(map(len, near))])
+    size, align = frozen(part.size), frozen(part.align)
+
+    def tried(order: list[int], visits: int) -> tuple[int, list[int]]:
+        """The height and the offsets of first fit in this order, or in one near it."""
+        offsets = frozen(part.fixed)
+        height = climb(frozen([i for i in order if part.fixed[i] < 0]), size, align, flat, first, offsets, target, visits)
+        return int(height), [int(offset) for offset in offsets]
+
+    best: tuple[int, list[int], list[int]] | None = None
     for order in _orders(part):
-        offsets = first_fit(part, order, near)
-        if not best or _height(part, offsets) < _height(part, best):
-            best, best_order = offsets, order
-        if _height(part, best) <= target:
-            return best
-    return _improve(part, best_order, best, near, target)
-
-
-def first_fit(part: Part, order: Sequence[int], near: Neighbours) -> list[int]:
-    """Place boxes in `order`, fixed ones first, each at the lowest offset that is free during its whole live range."""
-    offsets = list(part.fixed)
-    size, align = part.size, part.align
-    for i in order:
-        if part.fixed[i] >= 0:
-            continue
-        at, need, step = 0, size[i], align[i]
-        for low, high in sorted([(offsets[k], offsets[k] + size[k]) for k in near[i] if offsets[k] >= 0]):
-            if low >= at + need:
-                break
-            if high > at:
-                at = -(-high // step) * step
-        offsets[i] = at
-    return offsets
+        height, offsets = tried(order, 0)
+        if best is None or height < best[0]:
+            best = height, offsets, order
+        if height <= target:
+            return offsets
+    assert best is not None
+    most = TRIES * (len(part) + len(flat))
+    return tried(best[2], min(most, VISITS[0 if COMPILED else 1] if visits is None else visits))[1]
 
 
 def section_totals(part: Part) -> list[int]:
@@ -83,21 +73,6 @@ def _orders(part: Part) -> list[list[int]]:
         sorted(boxes, key=lambda i: (-total[i], -part.size[i])),
         sorted(boxes, key=lambda i: (-span[i], -part.size[i])),
     ]
-
-
-def _improve(part: Part, order: list[int], best: list[int], near: Neighbours, target: int) -> list[int]:
-    """Move the block that ends highest to the front, place again, keep what is lower; the number of repairs is fixed by size."""
-    repairs = min(MAX_REPAIRS, IMPROVEMENT_WORK // (1 + len(part) + sum(map(len, near))))
-    offsets = best
-    for _ in range(repairs):
-        if _height(part, best) <= target:
-            break
-        top = max(range(len(part)), key=lambda i: offsets[i] + part.size[i])
-        order = [top, *(i for i in order if i != top)]
-        offsets = first_fit(part, order, near)
-        if _height(part, offsets) < _height(part, best):
-            best = offsets
-    return best
 
 
 def _sweep(part: Part) -> list[int]:
@@ -138,9 +113,9 @@ def _pairs(part: Part) -> int:
     return sum(alive * new for alive, new in zip(accumulate(change), born, strict=True))
 
 
-def _neighbours(part: Part) -> Neighbours:
+def _neighbours(part: Part) -> list[list[int]]:
     """For each box those that live at the same time, by one sweep."""
-    near: Neighbours = [[] for _ in range(len(part))]
+    near: list[list[int]] = [[] for _ in range(len(part))]
     alive: list[int] = []
     for i in sorted(range(len(part)), key=lambda i: part.lower[i]):
         alive = [k for k in alive if part.upper[k] > part.lower[i]]
@@ -149,7 +124,3 @@ def _neighbours(part: Part) -> Neighbours:
         near[i].extend(alive)
         alive.append(i)
     return near
-
-
-def _height(part: Part, offsets: Sequence[int]) -> int:
-    return max(map(int.__add__, offsets, part.size))

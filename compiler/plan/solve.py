@@ -1,7 +1,7 @@
 """The memory planner: `plan(problem)` gives offsets and a certificate, or an error that says what did not fit.
 
-1. The lower bound (most bytes alive) refuses what cannot fit. 2. First fit in several orders usually reaches it, which
-proves itself optimal. 3. Otherwise the exact search of `search` tries to reach it, then heights between it and the best
+1. The lower bound (most bytes alive) refuses what cannot fit. 2. First fit in several orders, and climbing from the best
+of them, usually reaches it, which proves itself optimal. 3. Otherwise the exact search of `search` tries to reach it, then heights between it and the best
 known. Parts that are separate in time are planned separately, none lower than the highest of them needs.
 """
 
@@ -35,10 +35,11 @@ class _Draft:
                 yield name, at * self.part.unit
 
 
-def plan(problem: Problem, seconds: float = 10.0, fit: bool = False, nodes: int | None = None) -> Plan:
+def plan(problem: Problem, seconds: float = 10.0, fit: bool = False, nodes: int | None = None, visits: int | None = None) -> Plan:
     """Place every block as low as possible within about `seconds`; with `fit` stop at the first plan within the capacity.
 
-    With `nodes` each search ends after so many nodes instead, whatever the clock says. Raises CompileError if nothing within the
+    With `nodes` each search ends after so many nodes instead, whatever the clock says, and with `visits` climbing after so many neighbours
+    have been looked at. Raises CompileError if nothing within the
     capacity exists or was found. Which plan comes out depends on the clock only if the time runs out. If it does, a larger
     `seconds` may find a lower one.
     """
@@ -49,7 +50,7 @@ def plan(problem: Problem, seconds: float = 10.0, fit: bool = False, nodes: int 
     if not problem.blocks:
         return Plan({}, 0, 0, optimal=True)
     goal = problem.capacity if fit else bound
-    choices = [_draft(parts, goal) for parts in variants(problem)]
+    choices = [_draft(parts, goal, visits) for parts in variants(problem)]
     choices.sort(key=_height)  # stable: with equal heights the one with most reuse first
     for turn, drafts in enumerate(choices):
         if min(map(_height, choices)) <= goal:
@@ -60,14 +61,14 @@ def plan(problem: Problem, seconds: float = 10.0, fit: bool = False, nodes: int 
     if len(choices) == 1:  # with a choice of boxes, a proof for one of them proves nothing about the problem
         bound = max(bound, *(draft.bound for draft in best))
     if _height(best) > problem.capacity:
-        spent = f"{seconds:g} s" if nodes is None else f"{nodes} nodes"
-        raise no_fit(problem, bound, "no plan exists" if bound > problem.capacity else f"none was found in {spent}")
+        spent = f" in {seconds:g} s" if nodes is None else ""
+        raise no_fit(problem, bound, "no plan exists" if bound > problem.capacity else f"none was found{spent}")
     offsets = {name: at for draft in best for name, at in draft.named()}
     return Plan({block.name: offsets[block.name] for block in problem.blocks}, _height(best), bound, _height(best) == bound)
 
 
-def _draft(parts: tuple[Part, ...], goal: int) -> list[_Draft]:
-    return [_Draft(part, best_placement(part, goal // part.unit), 0) for part in parts]
+def _draft(parts: tuple[Part, ...], goal: int, visits: int | None) -> list[_Draft]:
+    return [_Draft(part, best_placement(part, goal // part.unit, visits), 0) for part in parts]
 
 
 def _height(drafts: list[_Draft]) -> int:

@@ -57,8 +57,8 @@ def place(program: Program, chip: Chip, times: Times | None = None) -> Placement
 
 
 NODES = 6000  # of the exact search, where heuristics find no plan
-WORK = 2_000_000  # boxes that one exact search may look at: a node of it looks at all that are left
-LAST_WORK = 20 * WORK  # where there is no other order to try
+LAST_WORK = 40_000_000  # boxes that it may look at where there is no other order to try: a node of it looks at all that are left
+LOWER = 3_000_000  # neighbours that climbing may look at to lower a plan that fits
 SLACKS = (96, 48, 24, 12, 6, 0)  # ops
 
 
@@ -70,7 +70,7 @@ def _plan(buffers: Mapping[str, Buffer], live: Mapping[Buffer, tuple[int, int]],
     """
     if times is not None:
         ends = _rested(buffers.values(), program, times)
-        return _solve([Block(b.name, live[b][0], ends[b], b.bytes) for b in buffers.values()], capacity, WORK)
+        return _solve([Block(b.name, live[b][0], ends[b], b.bytes) for b in buffers.values()], capacity, 0)
     for slack in SLACKS:
         blocks = [Block(b.name, max(0, live[b][0] - slack), live[b][1] + 1, b.bytes) for b in buffers.values()]
         if slack and lower_bound(Problem(tuple(blocks), capacity)) > capacity * 0.97:
@@ -104,6 +104,6 @@ def _solve(blocks: Sequence[Block], capacity: int, work: int) -> Plan:
     solution = plan(problem, fit=True, nodes=min(NODES, work // (len(blocks) + 1)))
     if not solution.optimal:
         with suppress(CompileError):  # the plan that fits stays if no other one is found
-            solution = min(solution, plan(problem, nodes=min(NODES, WORK // 10 // len(blocks)) if COMPILED else 0), key=lambda p: p.height)
+            solution = min(solution, plan(problem, nodes=0, visits=LOWER if COMPILED else 0), key=lambda p: p.height)
     check_plan(problem, solution)
     return solution

@@ -48,6 +48,7 @@ VARIED: dict[str, Values] = {  # what to try, one after the other, as long as it
 T = TypeVar("T")
 Switch = Callable[[str], bool]
 Ordered = tuple[Tiled, Program, Times | None]
+Known = dict[object, "Draft"]
 
 
 @dataclass(frozen=True)
@@ -96,25 +97,33 @@ class Search:
         """Programs to plan for, the best first. What cannot be cut is among the `failures`."""
         parts = self.on("strips") and any(strip.parts > 1 for strip in find_strips(self.outlined, self.chip, 1.0))
         for strips in (True, False) if parts else (False,):
-            drafts = _caught(failures, lambda: self.drafts(strips))  # noqa: B023
-            yield from islice(self._orders(drafts or []), PLANS)
+            known: Known = {}
+            tried: set[tuple[object, int]] = set()
+            drafts = _caught(failures, lambda: self.drafts(strips, known))  # noqa: B023
+            yield from islice(self._orders(drafts or [], tried), FEWER if len(known) > 1 else PLANS)
+            if drafts and len(known) > 1:
+                drafts = self.drafts(strips, known, shared=False)
+                yield from islice(self._orders(drafts, tried), PLANS)
             for share in SHARES if drafts else ():
                 tuning = replace(drafts[0].tuning, share=share)  # type: ignore[index]
                 smaller = _caught(failures, lambda: [self._draft(tuning, self._cut(tuning, strips), {})])  # noqa: B023
-                yield from islice(self._orders(smaller or []), FEWER)
+                yield from islice(self._orders(smaller or [], set()), FEWER)
         for last in (Tuning(share=0.5, resident=0.0), Tuning(resident=0.0, smallest=True)):
             plain = _caught(failures, lambda: tile(self.outlined, reside(self.outlined, self.fitter, last, strips=False), self.chip))  # noqa: B023
             if plain is not None:
                 yield plain, plain.program, None
 
-    def drafts(self, strips: bool = True) -> list[Draft]:
-        """Tilings that differ, the best first, then by promised cycles: one size after the other is varied while that makes the program faster."""
-        known: dict[object, Draft] = {}
+    def drafts(self, strips: bool = True, known: Known | None = None, shared: bool = True) -> list[Draft]:
+        """Tilings that differ, the best first, then by promised cycles: one size after the other is varied while that makes the program faster.
+
+        Those that are `known` are among them, and not made again. Where the scratchpad is tight, other ways to share it come first if `shared`.
+        """
+        known = {} if known is None else known
         tuning = Tuning(rows=block_rows(self.chip))
         best = self._draft(tuning, self._cut(tuning, strips), known)
         if not (best.schedule and self.on("search")):
             return [best]
-        tight = _peak(best.schedule.program) > TIGHT * self.chip.sram.bytes
+        tight = shared and _peak(best.schedule.program) > TIGHT * self.chip.sram.bytes
         for name, values in {**(SHARED if tight else {}), **VARIED}.items():
             for value in values:
                 if sum(len(draft.tiled.program.ops) for draft in known.values()) > (ENOUGH_TIGHT if tight and len(known) > 1 else ENOUGH):
@@ -136,7 +145,7 @@ class Search:
         with timed(self.seconds, "tile"):
             return reside(self.outlined, self.fitter, tuning, strips)
 
-    def _draft(self, tuning: Tuning, cuts: Cuts, known: dict[object, Draft]) -> Draft:
+    def _draft(self, tuning: Tuning, cuts: Cuts, known: Known) -> Draft:
         """Tile and schedule with one tuning, unless a `known` one cuts the kernels in the same way."""
         with timed(self.seconds, "tile"):
             spaces = tuple(layout.buffer.space for layout in cuts.storage.homes.values())
@@ -151,21 +160,24 @@ class Search:
         with timed(self.seconds, "schedule"):
             return schedule(tiled.program, self.chip, lambda op: cycles(op, self.chip), fill, in_turn)
 
-    def _orders(self, drafts: Sequence[Draft]) -> Iterator[Ordered]:
+    def _orders(self, drafts: Sequence[Draft], tried: set[tuple[object, int]]) -> Iterator[Ordered]:
         """Orders of the ops to try: schedules, the fastest first, those that use ever less memory among them. Without schedules, the order of the kernels.
 
-        Where two of one fill have found no plan, others of that fill are not tried.
+        Where two of one fill, that share the scratchpad alike, have found no plan, others like them are not tried; nor is what was `tried` before.
         """
         handicap = [MARGIN] + [1.0] * len(drafts)
         waiting = [(draft.cycles * handicap[number], 0, number, draft.schedule) for number, draft in enumerate(drafts) if draft.schedule is not None]
-        failed = Counter[int]()
+        failed = Counter[object]()
         while waiting:
             _, level, number, scheduled = heappop(waiting)
-            if failed[level] < 2:
-                failed[level] += 1
-                yield drafts[number].tiled, scheduled.program, scheduled.times
+            draft = drafts[number]
+            kind = level, *(getattr(draft.tuning, name) for name in SHARED)
+            if (id(draft), level) not in tried and failed[kind] < 2:
+                tried.add((id(draft), level))
+                yield draft.tiled, scheduled.program, scheduled.times
+            failed[kind] += 1
             if level + 1 < len(FILLS):
-                scheduled = self._schedule(drafts[number].tiled, FILLS[level + 1], drafts[number].tuning.in_turn)
+                scheduled = self._schedule(draft.tiled, FILLS[level + 1], draft.tuning.in_turn)
                 heappush(waiting, (scheduled.cycles * handicap[number], level + 1, number, scheduled))
         yield from ((draft.tiled, draft.tiled.program, None) for draft in drafts if draft.schedule is None)
 

@@ -46,7 +46,7 @@ def block_shape(shape: Extents, box: Box) -> Extents:
     >>> block_shape((4, 8, 9), (slice(1, 2), slice(0, 6)))
     (1, 6, 9)
     """
-    planes, rows, cols = list(cut.stop - cut.start for cut in box) + list(shape[len(box) :])
+    planes, rows, cols = [cut.stop - cut.start for cut in box] + list(shape[len(box) :])
     return planes, rows, cols
 
 
