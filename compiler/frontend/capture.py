@@ -1,7 +1,7 @@
 """Capture: a module or exported program becomes one functional FX graph with everything named.
 
 The graph's placeholders are the user's tensors, then the weights (parameters, buffers, lifted constants).
-`run_decompositions({})` only removes mutation: linear, attention, layer_norm, gelu and softmax stay whole.
+`run_decompositions` only removes mutation: linear, attention, layer_norm, gelu and softmax stay whole.
 """
 
 import copy
@@ -20,6 +20,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
+from compiler.frontend.aliases import settle_aliases
 from compiler.frontend.checks import check_tensor
 from compiler.frontend.composites import remembered
 from compiler.frontend.torchao import adopt
@@ -242,8 +243,9 @@ def from_exported(program: ExportedProgram, signature: inspect.Signature | None 
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         _settle_checks(program.graph_module)
+        table = settle_aliases(program.graph_module)
         with remembered():
-            program = program.run_decompositions({})
+            program = program.run_decompositions(table)
     changed = _changed(program, changing)
     weights, tensors = _weights(program)
     graph, users = _rebuild(program, {weight.placeholder for weight in weights})

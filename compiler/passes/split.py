@@ -128,6 +128,16 @@ def constant_name(base: str, suffix: str, weight: bool) -> str:
     return f"w{name}{suffix}" if name[0].isdigit() else name + suffix
 
 
+def _is_view(node: fx.Node) -> bool:
+    """Whether a reshape moves nothing. Asked of meta tensors: fake ones of torch 2.13 view (2, 1, 2) of strides (1, 1, 2) as (4,), real ones do not."""
+    value: torch.Tensor = node.args[0].meta["val"]  # type: ignore[union-attr]
+    try:
+        torch.empty_strided(value.shape, value.stride(), device="meta").view(node.args[1])  # type: ignore[arg-type]
+    except RuntimeError:
+        return False
+    return True
+
+
 def layout(graph: fx.Graph) -> None:
     """Turn reshapes into views (after a copy where strides demand it), so that every node says what it moves."""
     mode = fake_mode(graph)
@@ -136,9 +146,7 @@ def layout(graph: fx.Graph) -> None:
             continue
         if node.target is aten.reshape.default:
             node.target = aten.view.default
-            try:
-                node.meta["val"] = evaluate_fake(mode, node)
-            except (RuntimeError, ValueError):
+            if not _is_view(node):
                 _copy_before(graph, mode, node)
         node.meta["val"] = evaluate_fake(mode, node)
     result = graph.output_node()

@@ -1,0 +1,111 @@
+"""What in-place writes reach, settled before PyTorch turns the graph into one of values.
+
+Functionalization trusts schemas, and leaves composite operators whole. Where such an operator gives its operand or a view of it, of which
+its schema says nothing (type_as, einsum, broadcast_tensors, dropout in eval mode, ...), a later write would be lost. So in graphs that
+write, every operator is asked on meta tensors: what gives its operand is replaced by it, what gives a view is decomposed into views.
+
+Nor is it right where elements share memory: it adds up what is written to an expanded tensor, and clears what `unfold` does not cover
+(torch 2.13). Such writes are refused.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.utils import _pytree as pytree
+
+from isa.errors import UnsupportedError
+
+Table = dict[torch._ops.OpOverload, Callable[..., Any]]
+
+
+def settle_aliases(gm: fx.GraphModule) -> Table:
+    """Operators to decompose, so that writes reach what they do in eager PyTorch. Replaces what gives its operand. Only where the graph writes.
+
+    Raises UnsupportedError where a write goes to elements that share memory.
+    """
+    writes = [node for node in gm.graph.nodes if (schema := _schema(node)) is not None and schema.is_mutable]
+    for node in writes:
+        _check_write(node)
+    table: Table = {}
+    for node in list(gm.graph.nodes) if writes else ():
+        schema = _schema(node)
+        if schema is None or schema.is_mutable or any(result.alias_info for result in schema.returns):
+            continue
+        operand, aliases = _asked(node)
+        if operand is not None:
+            node.replace_all_uses_with(operand)
+            gm.graph.erase_node(node)
+        elif aliases and not node.target._can_decompose():
+            raise UnsupportedError(f"{node.target} gives a view, and its schema does not say so", node.name, "use a view that PyTorch tracks")
+        elif aliases:
+            table[node.target] = _composite(node.target)
+    gm.recompile()
+    return table
+
+
+@cache
+def _composite(op: torch._ops.OpOverload) -> Callable[..., Any]:
+    """PyTorch's own decomposition of a composite operator; the same object each time, since tables of them are remembered."""
+    return partial(op._op_dk, torch._C.DispatchKey.CompositeImplicitAutograd)
+
+
+def _schema(node: fx.Node) -> Any:
+    return node.target._schema if isinstance(node.target, torch._ops.OpOverload) else None
+
+
+def _asked(node: fx.Node) -> tuple[fx.Node | None, bool]:
+    """The operand that the operator gives as it is, if it does; and whether any of its results shares memory with an operand."""
+    meta: dict[fx.Node, Tensor] = {}
+
+    def value(operand: fx.Node) -> Any:
+        val = operand.meta.get("val")
+        if isinstance(val, Tensor) and operand not in meta:
+            meta[operand] = torch.empty_strided(val.shape, val.stride(), dtype=val.dtype, device="meta")
+        return meta.get(operand, val)
+
+    try:
+        with torch.no_grad():
+            args, kwargs = fx.map_arg((node.args, node.kwargs), value)
+            results = [leaf for leaf in pytree.tree_leaves(node.target(*args, **kwargs)) if isinstance(leaf, Tensor)]  # type: ignore[operator]
+    except Exception:  # no meta kernel, or sizes that depend on data: such operators compute, they do not pass on
+        return None, False
+    if len(results) == 1 and (same := next((operand for operand, given in meta.items() if given is results[0]), None)) is not None:
+        return same, True
+    places = {given.untyped_storage()._cdata for given in meta.values()}
+    return None, any(result.untyped_storage()._cdata in places for result in results)
+
+
+def _check_write(node: fx.Node) -> None:
+    for argument, given in _arguments(node).items():
+        if argument.alias_info is None or not argument.alias_info.is_write:
+            continue
+        base: Any = given
+        while isinstance(base, fx.Node):
+            if base.target is torch.ops.aten.unfold.default or _overlaps(base.meta.get("val")):
+                what = f"{node.target} writes to a view of which elements share memory, or do not cover what it views"
+                raise UnsupportedError(what, base.name, "write to a copy of it")
+            schema = _schema(base)
+            passes_on = schema is not None and any(result.alias_info for result in schema.returns)
+            base = base.args[0] if passes_on and base.args else None
+
+
+def _arguments(node: fx.Node) -> Mapping[Any, Any]:
+    """What is given for each argument of the schema."""
+    arguments = _schema(node).arguments
+    given = dict(zip(arguments, node.args, strict=False))
+    return given | {argument: node.kwargs[argument.name] for argument in arguments if argument.name in node.kwargs}
+
+
+def _overlaps(value: Any) -> bool:
+    """Whether elements of a strided tensor may share memory."""
+    if not isinstance(value, Tensor):
+        return False
+    reach = 0
+    for step, count in sorted((step, count) for step, count in zip(value.stride(), value.shape, strict=True) if count != 1):
+        if step <= reach:
+            return True
+        reach += (count - 1) * step
+    return False
