@@ -4,6 +4,7 @@ from os import PathLike
 from typing import Any
 
 from isa.chip import Chip
+from isa.errors import InputError
 from isa.image import Image, load_image
 from isa.records import TensorSpec
 from runtime.arrays import Array
@@ -32,9 +33,18 @@ class Loaded:
         """Where the image came from: model, options, hash of the weights, versions."""
         return self.image.metadata
 
-    def __call__(self, **arrays: Array) -> dict[str, Array]:
-        """Run on the emulated chip. bfloat16 arrays are uint16 bit patterns."""
-        return self._executable(arrays)
+    def __call__(self, *given: Array, **arrays: Array) -> dict[str, Array]:
+        """Run on the emulated chip, inputs in order or by name. bfloat16 arrays are uint16 bit patterns.
+
+        Raises InputError for inputs that are missing, unknown, too many or of another type or shape.
+        """
+        names = [spec.name for spec in self.inputs]
+        if len(given) > len(names):
+            raise InputError(f"{len(given)} inputs are given", hint=f"the program takes {len(names)}: {_signature(self.inputs)}")
+        placed = dict(zip(names, given, strict=False))
+        if twice := placed.keys() & arrays.keys():
+            raise InputError(f"input '{min(twice)}' is given twice", hint="by place and by name")
+        return self._executable({**placed, **arrays})
 
     def __repr__(self) -> str:
         return f"Loaded({_signature(self.inputs)} -> {_signature(self.outputs)})"

@@ -56,7 +56,8 @@ def observe(frame: Callable[..., Any], args: Sequence[Any]) -> Observed:
     saved = frozenset(watch.saved | watch.strided)  # what as_strided reads is a matter of memory: the elements alone would not do
     seen = Observed(fakes, results, saved, frozenset(watch.needed), frozenset(watch.strided), frozenset(watch.placed), watch.draws)
     changed = [isinstance(fake, Tensor) and (fake.is_inference() or fake._version > 0) for fake in fakes]  # or may be
-    if _plainly_laid((*args, *results)) or (any(changed) and torch.is_grad_enabled()):
+    plain = _plainly_laid((*args, *results)) and not (watch.turned and any(map(_is_thin, results)))
+    if plain or (any(changed) and torch.is_grad_enabled()):
         return seen
     try:
         own, results = _run_eager(frame, args, changed)
@@ -81,6 +82,11 @@ def _own(arg: Tensor) -> Tensor:
 
 def _plainly_laid(values: Sequence[Any]) -> bool:
     return all(value.stride() == row_major(value.shape) for value in values if isinstance(value, Tensor))
+
+
+def _is_thin(value: Any) -> bool:
+    """Whether a tensor has dimensions whose strides reach nothing: PyTorch and its fake tensors choose them otherwise behind a permutation."""
+    return isinstance(value, Tensor) and min(value.shape, default=2) < 2
 
 
 def _run_eager(frame: Callable[..., Any], args: Sequence[Any], changed: Sequence[bool]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -151,6 +157,7 @@ class _Watch(TorchDispatchMode):
         self.saved: set[int] = set()
         self.needed: set[int] = set()
         self.strided: set[int] = set()
+        self.turned = False  # whether a thin tensor was not row-major
         self.placed: set[int] = set()
         self.draws = 0
         self._everything = frozenset(position for position, _ in found)
@@ -168,6 +175,7 @@ class _Watch(TorchDispatchMode):
         self._alive.append(result)
         self.draws += draws(function, args, kwargs)
         given, made = _strided((args, kwargs)), _strided(result)
+        self.turned = self.turned or any(_is_thin(tensor) and not _plainly_laid([tensor]) for tensor in made)
         sources = frozenset[int]().union(*(self._sources.get(memory(tensor), self._everything) for tensor in given))
         changed = given if function._schema.is_mutable else []
         self._sources.update((memory(tensor), sources) for tensor in (*made, *changed))

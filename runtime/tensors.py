@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,19 +18,19 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 def to_array(tensor: Tensor) -> Array:
-    """The tensor's elements, row-major, shared where that is possible; bfloat16 as uint16 bit patterns."""
+    """The tensor's elements, row-major, shared where that is possible; bfloat16 as uint16 bit patterns.
+
+    By DLPack: `Tensor.numpy()` would mark the user's storage as one that can never be resized.
+    """
     tensor = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
-    if tensor.dtype is torch.bfloat16:
-        array: Array = tensor.view(torch.uint16).numpy()
-        return array
-    return tensor.numpy()
+    array: Array = np.from_dlpack(tensor.view(torch.uint16) if tensor.dtype is torch.bfloat16 else tensor)
+    return array
 
 
 def to_tensor(array: Array, dtype: str) -> Tensor:
-    """The tensor over an array's memory."""
-    tensor = torch.from_numpy(array)
-    if not array.size:
-        tensor = torch.empty(array.shape, dtype=tensor.dtype)  # numpy gives strides of 0
+    """A tensor of an array's elements, in memory of its own: a storage that belongs to numpy cannot be resized, and its strides of nothing are 0."""
+    shared = torch.from_numpy(array)
+    tensor = torch.empty(array.shape, dtype=shared.dtype).copy_(shared)
     return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor
 
 
@@ -58,4 +59,6 @@ def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
     """The tensor's bytes, row-major, not copied if it is contiguous."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    shared: Array = np.from_dlpack(flat)
+    return shared.data

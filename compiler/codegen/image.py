@@ -74,7 +74,8 @@ def stored_bytes(value: Tensor) -> NDArray[np.uint8]:
         if not torch.equal(narrow.to(torch.int64), value):
             raise UnsupportedError("an integer constant does not fit in 32 bits", hint="the chip computes with 32-bit integers")
         value = narrow
-    return value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+    found: NDArray[Any] = np.from_dlpack(value.detach().contiguous().reshape(-1).view(torch.uint8))  # not numpy(): it forbids to resize the weight
+    return found
 
 
 def _spec(tensor: Interface) -> TensorSpec:

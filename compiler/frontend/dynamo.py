@@ -84,7 +84,9 @@ def capture_dynamo(gm: fx.GraphModule, arguments: Sequence[Any], known: Sequence
     """Capture the graph of one Dynamo frame for these arguments, as they come when it is called.
 
     Sizes are taken as they are now. (What a backend gets beforehand may be symbolic, which export would guard on.)
+    Raises UnsupportedError for derivatives taken inside the frame.
     """
+    _check_transforms(gm.graph)
     examples = [argument.detach() if isinstance(argument, Tensor) else argument for argument in arguments]
     for role, example in zip(known, examples, strict=True):
         if is_quantized(example):
@@ -96,6 +98,18 @@ def capture_dynamo(gm: fx.GraphModule, arguments: Sequence[Any], known: Sequence
     exported = from_exported(export(replay, flat), changing=True)
     found = _separate(exported, named, flat)
     return replace(found, places=places if any(field for _, field in places) else (), replay=replay)
+
+
+_ENTERS = ("_grad_increment_nesting", "_jvp_increment_nesting", "_enter_dual_level")
+
+
+def _check_transforms(graph: fx.Graph) -> None:
+    """Refuse derivatives inside the frame before they are traced: a trace that fails between enter and exit would leave their level entered."""
+    names = [(getattr(node.target, "__name__", ""), node) for node in graph.nodes if node.op == "call_function"]
+    batches = [(name, node) for name, node in names if name == "_vmap_increment_nesting"]
+    for name, node in (*((name, node) for name, node in names if name in _ENTERS), *batches[1:]):
+        what = "a vmap inside a vmap" if name == "_vmap_increment_nesting" else "a derivative by torch.func"
+        raise UnsupportedError(f"the chip cannot do {what} inside the compiled function", node.name, "compile the function that it is taken of")
 
 
 def _places(examples: Sequence[Any]) -> tuple[Place, ...]:

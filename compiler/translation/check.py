@@ -16,7 +16,7 @@ from torch import fx
 
 from compiler.tile.ir import Buffer, Op, Program, Ref, Tap
 from compiler.translation import symbols as s
-from compiler.translation.blocks import aligned, block_shape, boxes, part
+from compiler.translation.blocks import aligned, block_shape, boxes, part, repeated
 from compiler.translation.evaluate import Graph
 from compiler.translation.iterations import Iterations
 from compiler.translation.memory import Memory, Placed, Wrong, touched
@@ -127,11 +127,12 @@ class _Replay:
         (d, extents), (a, table), (idx, rows) = named["d"], named["a"], named["idx"]
         if d.dtype is not a.dtype:
             raise Wrong(f"a copy cannot turn {a.dtype.name.lower()} into {d.dtype.name.lower()}")
-        formula = self.memory.formula(a, table)
+        formula, wanted, limit = self.memory.formula(a, table), self.memory.read(idx, rows).symbols, op.operands["limit"]
         if formula is None:
-            raise Wrong("looks rows up in what is not given")
-        column = type(formula)(formula.name, formula.start, (0, 0, formula.steps[2])).indices(extents)
-        found = s.looked_up(self.memory.read(idx, rows).symbols, formula.name, column, a.rs, op.operands["limit"])
+            found = s.looked_up_in(wanted, repeated(self.memory.read(a, table).symbols, table)[0], limit)
+        else:
+            column = type(formula)(formula.name, formula.start, (0, 0, formula.steps[2])).indices(extents)
+            found = s.looked_up(wanted, formula.name, column, a.rs, limit)
         self._store(op, turn, "d", d, extents, found)
 
     def _product(self, op: Op) -> None:

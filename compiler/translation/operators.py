@@ -413,10 +413,10 @@ def _embedding(call: Call) -> Symbols:
     table, ids = call.node.args[0], call.node.args[1]
     assert isinstance(table, fx.Node) and isinstance(ids, fx.Node)
     given = call.given(table)
+    row, shape = call.value(ids)[..., None], tuple(table.meta["val"].shape)
     if given is None:
-        raise NotImplementedError("a table that the program computes")
+        return s.looked_up_in(row, repeated(call.value(table), shape), shape[0])
     column = Given(given.name, given.view.select(0, 0)).indices()
-    row = call.value(ids)[..., None]
     return s.looked_up(row, given.name, aligned(column, row.ndim), given.view.stride()[0], given.view.shape[0])
 
 

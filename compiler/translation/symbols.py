@@ -206,3 +206,8 @@ def looked_up(row: Symbols, name: str, start: Symbols, step: int, limit: int) ->
     """Element `row` of a table's column: start, start + step, … of a given value."""
     column: Symbols = raw_given(name, start) + Symbol(step % 2**BITS) * number("row step") + Symbol(limit) * number("limit")
     return stir(row * _SECOND + column, "looked up")
+
+
+def looked_up_in(row: Symbols, table: Symbols, limit: int) -> Symbols:
+    """Element `row` of each column of a computed table, whose last two dimensions are rows and columns."""
+    return stir(row * _SECOND + summed(table.swapaxes(-1, -2), weights("looked up", table.shape[-2])) + Symbol(limit) * number("limit"), "looked up")
