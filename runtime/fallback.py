@@ -70,7 +70,7 @@ class Policy:
             raise KeyboardInterrupt from error
         if is_fault(error):
             if not self.faults:
-                raise error if isinstance(error, Error) else as_error(error) from error
+                raise as_error(error)
         elif not self.refusals:
             raise error
 
@@ -81,10 +81,12 @@ def is_fault(error: Exception) -> bool:
 
 
 def as_error(error: Exception) -> Error:
-    """The error itself if it is ours, else one that says so."""
+    """The error itself if it is ours, else one that says so, and is caused by it."""
     if isinstance(error, Error):
         return error
-    return InternalError(f"llmchip failed with {type(error).__name__}: {first_line(error)}")
+    found = InternalError(f"llmchip failed with {type(error).__name__}: {first_line(error)}")
+    found.__cause__ = error
+    return found
 
 
 def first_line(error: BaseException) -> str:

@@ -168,7 +168,7 @@ def compile_model(
     except Error:
         raise
     except Exception as error:  # whatever it is, the user gets one line, and the traceback behind it
-        raise as_error(error) from error
+        raise as_error(error)  # noqa: B904  (it knows its cause)
     return program
 
 

@@ -8,6 +8,7 @@ Nor is it right where elements share memory: it adds up what is written to an ex
 (torch 2.13). Such writes are refused.
 """
 
+import operator
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any
@@ -24,31 +25,41 @@ Table = dict[torch._ops.OpOverload, Callable[..., Any]]
 def settle_aliases(gm: fx.GraphModule) -> Table:
     """Operators to decompose, so that writes reach what they do in eager PyTorch. Replaces what gives its operand. Only where the graph writes.
 
-    Raises UnsupportedError where a write goes to elements that share memory.
+    Raises UnsupportedError where a write goes to elements that share memory, or through what PyTorch does not follow.
     """
     writes = [node for node in gm.graph.nodes if (schema := _schema(node)) is not None and schema.is_mutable]
     for node in writes:
         _check_write(node)
     table: Table = {}
     for node in list(gm.graph.nodes) if writes else ():
-        schema = _schema(node)
-        if schema is None or schema.is_mutable or any(result.alias_info for result in schema.returns):
-            continue
-        operand, aliases = _asked(node)
-        if operand is not None:
-            node.replace_all_uses_with(operand)
-            gm.graph.erase_node(node)
-        elif aliases and not node.target._can_decompose():
-            raise UnsupportedError(f"{node.target} gives a view, and its schema does not say so", node.name, "use a view that PyTorch tracks")
-        elif aliases:
-            table[node.target] = _composite(node.target)
+        if _says_nothing(node):
+            operand, aliases = _asked(node)
+            if operand is not None:
+                node.replace_all_uses_with(operand)
+                gm.graph.erase_node(node)
+            elif aliases:
+                table[node.target] = _composite(node.target)
     gm.recompile()
     return table
+
+
+def _says_nothing(node: fx.Node) -> bool:
+    """Whether the schema takes tensors, and has results that share no memory with them. Where no tensor is taken there is nothing to share: such
+    an operator may draw random numbers, and is never called."""
+    schema = _schema(node)
+    if schema is None or schema.is_mutable or any(result.alias_info for result in schema.returns):
+        return False
+    return any(isinstance(operand.meta.get("val"), Tensor) for operand in node.all_input_nodes)
+
+
+_UNTRACKED = ("unsafe_", "lift_fresh")  # views that PyTorch keeps no account of, also below composite operators
 
 
 @cache
 def _composite(op: torch._ops.OpOverload) -> Callable[..., Any]:
     """PyTorch's own decomposition of a composite operator; the same object each time, since tables of them are remembered."""
+    if not op._can_decompose():
+        raise UnsupportedError(f"{op} gives a view, and its schema does not say so", hint="use a view that PyTorch follows")
     return partial(op._op_dk, torch._C.DispatchKey.CompositeImplicitAutograd)
 
 
@@ -80,16 +91,27 @@ def _asked(node: fx.Node) -> tuple[fx.Node | None, bool]:
 
 def _check_write(node: fx.Node) -> None:
     for argument, given in _arguments(node).items():
-        if argument.alias_info is None or not argument.alias_info.is_write:
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            for written in given if isinstance(given, list | tuple) else (given,):
+                _check_written(node, written)
+
+
+def _check_written(node: fx.Node, written: Any) -> None:
+    """Follow what is written to through the views that it comes from."""
+    base = written
+    while isinstance(base, fx.Node):
+        if base.target is operator.getitem:
+            base = base.args[0]
             continue
-        base: Any = given
-        while isinstance(base, fx.Node):
-            if base.target is torch.ops.aten.unfold.default or _overlaps(base.meta.get("val")):
-                what = f"{node.target} writes to a view of which elements share memory, or do not cover what it views"
-                raise UnsupportedError(what, base.name, "write to a copy of it")
-            schema = _schema(base)
-            passes_on = schema is not None and any(result.alias_info for result in schema.returns)
-            base = base.args[0] if passes_on and base.args else None
+        schema = _schema(base)
+        if base.target is torch.ops.aten.unfold.default or _overlaps(base.meta.get("val")):
+            what = f"{node.target} writes to a view of which elements share memory, or do not cover what it views"
+            raise UnsupportedError(what, base.name, "write to a copy of it")
+        if schema is not None and schema.name.split("::")[-1].startswith(_UNTRACKED):
+            raise UnsupportedError(f"{node.target} writes through {base.target}, which PyTorch does not follow", base.name, "use a view that it follows")
+        passes_on = schema is not None and (any(result.alias_info for result in schema.returns) or (_says_nothing(base) and _asked(base)[1]))
+        base = base.args[0] if passes_on and base.args else None
+        base = base[0] if isinstance(base, list | tuple) and base else base
 
 
 def _arguments(node: fx.Node) -> Mapping[Any, Any]:

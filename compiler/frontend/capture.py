@@ -246,6 +246,7 @@ def from_exported(program: ExportedProgram, signature: inspect.Signature | None 
         table = settle_aliases(program.graph_module)
         with remembered():
             program = program.run_decompositions(table)
+        _settle_numbers(program.graph_module)
     changed = _changed(program, changing)
     weights, tensors = _weights(program)
     graph, users = _rebuild(program, {weight.placeholder for weight in weights})
@@ -255,6 +256,13 @@ def from_exported(program: ExportedProgram, signature: inspect.Signature | None 
     arguments, signature = _arguments(program, inputs, signature)
     outputs, result = _results(program, gm)
     return Captured(gm, inputs, outputs, weights, tensors, arguments, result, changed, signature)
+
+
+def _settle_numbers(gm: fx.GraphModule) -> None:
+    """What `vmap` leaves of a number, a copy of it of another type, becomes a tensor of that type without dimensions."""
+    for node in gm.graph.find_nodes(op="call_function", target=torch.ops.aten._to_copy.default):
+        if not isinstance(node.args[0], fx.Node):
+            node.target, node.args, node.kwargs = torch.ops.aten.full.default, ([], node.args[0]), {"dtype": node.kwargs.get("dtype")}
 
 
 _METADATA = torch.ops.aten._assert_tensor_metadata.default

@@ -17,6 +17,8 @@ from torch.export import exported_program
 Kernels = dict[Any, Any]
 _SEARCH, _OVERRIDE = "_collect_all_valid_cia_ops", "_override_composite_implicit_decomp"
 
+MOST = 8  # tables that are remembered: nearly always there is one
+
 _lock = threading.RLock()
 _found: dict[Any, set[Any]] = {}
 _made: dict[frozenset[tuple[Any, Any]], dict[Any, tuple[Kernels, Any]]] = {}
@@ -57,6 +59,8 @@ def _override(plain: Callable[[Mapping[Any, Any]], Any], table: Mapping[Any, Any
     """PyTorch's context in which the operators of a table stay whole; from the second time on by what it did the first time."""
     key = frozenset(table.items())
     if key not in _made:
+        if len(_made) >= MOST:
+            _made.clear()
         with plain(table):
             _made[key] = {op: (dict(op.py_kernels), fake_impls.op_implementations_dict.get(op)) for op in table}
             yield

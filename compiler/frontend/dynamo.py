@@ -86,7 +86,7 @@ def capture_dynamo(gm: fx.GraphModule, arguments: Sequence[Any], known: Sequence
     Sizes are taken as they are now. (What a backend gets beforehand may be symbolic, which export would guard on.)
     Raises UnsupportedError for derivatives taken inside the frame.
     """
-    _check_transforms(gm.graph)
+    _check_transforms(gm)
     examples = [argument.detach() if isinstance(argument, Tensor) else argument for argument in arguments]
     for role, example in zip(known, examples, strict=True):
         if is_quantized(example):
@@ -103,13 +103,20 @@ def capture_dynamo(gm: fx.GraphModule, arguments: Sequence[Any], known: Sequence
 _ENTERS = ("_grad_increment_nesting", "_jvp_increment_nesting", "_enter_dual_level")
 
 
-def _check_transforms(graph: fx.Graph) -> None:
-    """Refuse derivatives inside the frame before they are traced: a trace that fails between enter and exit would leave their level entered."""
-    names = [(getattr(node.target, "__name__", ""), node) for node in graph.nodes if node.op == "call_function"]
-    batches = [(name, node) for name, node in names if name == "_vmap_increment_nesting"]
-    for name, node in (*((name, node) for name, node in names if name in _ENTERS), *batches[1:]):
-        what = "a vmap inside a vmap" if name == "_vmap_increment_nesting" else "a derivative by torch.func"
-        raise UnsupportedError(f"the chip cannot do {what} inside the compiled function", node.name, "compile the function that it is taken of")
+def _check_transforms(gm: fx.GraphModule) -> None:
+    """Refuse what torch.func does inside the frame, but for a single vmap, before it is traced: a trace that fails between enter and exit would
+    leave a level entered."""
+    depth = 0
+    for node in gm.graph.nodes:
+        name = getattr(node.target, "__name__", "")
+        depth += (name == "_vmap_increment_nesting") - (name == "_vmap_decrement_nesting")
+        nested = depth > 1 or (depth and isinstance(node.target, torch._ops.HigherOrderOperator))
+        if name in _ENTERS or nested:
+            what = "a transform of a transform" if nested else "a derivative by torch.func"
+            raise UnsupportedError(f"the chip cannot do {what} inside the compiled function", node.name, "compile the function that it is taken of")
+    for _, inner in gm.named_children():
+        if isinstance(inner, fx.GraphModule):
+            _check_transforms(inner)
 
 
 def _places(examples: Sequence[Any]) -> tuple[Place, ...]:

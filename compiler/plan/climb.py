@@ -66,8 +66,7 @@ def climb(order: Vector, size: Vector, align: Vector, near: Vector, first: Vecto
         offsets[i] = best[i]
     above = 0
     for p in range(count):
-        i = order[p]
-        position[i] = p
+        position[order[p]] = p
     for i in order:
         offsets[i] = lowest(i, position, size, align, near, first, offsets, lows, highs)
         above += max(0, offsets[i] + size[i] - target)
@@ -131,8 +130,9 @@ def climb(order: Vector, size: Vector, align: Vector, near: Vector, first: Vecto
         state = following(state)
         if changed <= above or (state >> 8) % 512 == 0:
             above = changed
-            if top(size, offsets) < height:
-                height = top(size, offsets)
+            reached = top(size, offsets)
+            if reached < height:
+                height = reached
                 for i in range(boxes):
                     best[i] = offsets[i]
             continue

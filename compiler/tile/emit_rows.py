@@ -155,6 +155,8 @@ def embedding(e: Emitter, node: fx.Node) -> None:
     table = e.storage.resolve(table_node)
     if table.buffer.space is not Space.DRAM:
         raise UnsupportedError("an embedding table that the program itself computes", node.name, "look rows up in a parameter")
+    if table.strides[-1] > 1 and table.shape[-1] > 1:
+        raise UnsupportedError("an embedding table whose rows do not lie in one piece", node.name, "give the table as it is looked up, not transposed")
     ids = e.operand(ids_node, len(shape(ids_node)))
     outs, moves = e.results_with_columns(node, {"d": e.result(node)})
     out = outs["d"]

@@ -127,7 +127,7 @@ class _Replay:
         (d, extents), (a, table), (idx, rows) = named["d"], named["a"], named["idx"]
         if d.dtype is not a.dtype:
             raise Wrong(f"a copy cannot turn {a.dtype.name.lower()} into {d.dtype.name.lower()}")
-        formula, wanted, limit = self.memory.formula(a, table), self.memory.read(idx, rows).symbols, op.operands["limit"]
+        formula, wanted, limit = self.memory.given(a, table), self.memory.read(idx, rows).symbols, op.operands["limit"]
         if formula is None:
             found = s.looked_up_in(wanted, repeated(self.memory.read(a, table).symbols, table)[0], limit)
         else:

@@ -175,6 +175,10 @@ class Memory:
         self._literals = {buffer.fixed: data for buffer, data in literals.items()}
         self._outputs = {tensor.offset: tensor for tensor in outputs}
 
+    def given(self, ref: Ref, extents: Extents) -> Formula | None:
+        """The block as a formula, if it is of an input or constant where that lies."""
+        return self.formula(ref, extents) if _is_given(ref.buffer) else None
+
     def formula(self, ref: Ref, extents: Extents) -> Formula | None:
         """The block as a formula; None if it is not given, or unfolded already."""
         steps = (ref.ps, ref.rs, ref.cs)

@@ -13,6 +13,7 @@ FACTOR = 12.0
 FLOOR = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 CHAOS = 0.1  # a value that noise changes more than this says nothing
 WILD = 1e15  # a value beyond this, or infinite or NaN: products and functions then overflow, each in its own way
+TINY = 2e-3  # a product of computed values below this is made of few steps of the smallest scale, 2**-23
 WIDE = 500.0  # a float16 row with a greater sum of magnitudes: its int8 product may pass 65504 before the column scale (docs/numerics.md, 7)
 
 
@@ -44,9 +45,19 @@ def _sees_wild(step: Step, eager: Mapping[str, Tensor]) -> bool:
     if step.effect not in (Effect.FUNCTION, Effect.PRODUCT) or "softmax" in step.text or "scaled_dot" in step.text:
         return False
     first = eager[step.operands[0]]
+    if step.effect is Effect.PRODUCT and _vanishes([eager[name] for name in step.operands]):
+        return True
     if step.effect is Effect.PRODUCT and first.dtype is torch.float16 and bool((first.float().abs().sum(-1) > WIDE).any()):
         return True
     return any(eager[name].is_floating_point() and not bool((eager[name].abs() < WILD).all()) for name in step.operands)
+
+
+def _vanishes(operands: Sequence[Tensor]) -> bool:
+    """Whether products of computed values are near the smallest scale: that of the second is folded into the first (docs/numerics.md)."""
+    size = 1.0
+    for x in operands[:2]:
+        size *= float(x.float().abs().nan_to_num(0.0).max()) if x.numel() else 1.0
+    return 0.0 < size < TINY
 
 
 def _after(effect: Effect, worst: Trust) -> Trust:

@@ -69,6 +69,8 @@ OVERLAPPING: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[], Tensor]]] 
     "expanded own": (lambda x: (x[:1] + 0).expand(3).fill_(5), lambda: torch.ones(3)),
     "a slice of expanded own": (lambda x: (x + 1).expand(2, 3)[:, 1:].fill_(3), lambda: torch.ones(1, 3)),
     "bool": (lambda x: (x > 0).expand(3).fill_(False), lambda: torch.ones(1)),
+    "a part of an expanded argument": (lambda x: (x.split(1)[0].mul_(2), x + 0)[1], lambda: torch.ones(1).expand(3)),
+    "unfold, in parts": (lambda x: ((y := x + 0).unfold(0, 2, 2).unbind(0)[0].mul_(2), y + 0)[1], lambda: torch.arange(9.0).reshape(3, 3)),
     "unfold with gaps": (lambda x: (x.unfold(0, 2, 2).mul_(2), x + 0)[1], lambda: torch.arange(9.0).reshape(3, 3)),
     "unfold with overlap": (lambda x: (x + 0).unfold(0, 2, 1)[:].fill_(7), lambda: torch.ones(3)),
 }
@@ -84,3 +86,41 @@ def test_a_write_where_elements_share_memory(name: str, monkeypatch: pytest.Monk
     with pytest.warns(UserWarning, match="share memory"):
         got = torch.compile(work, backend="llmchip")(mine)
     assert torch.equal(got, work(theirs)) and torch.equal(mine, theirs)
+
+
+UNTRACKED: dict[str, Callable[[Tensor], Tensor]] = {
+    "unsafe_chunk": lambda x: torch.unsafe_chunk(x, 2)[0],
+    "unsafe_split": lambda x: torch.unsafe_split(x, 2)[1],
+    "lift_fresh": lambda x: torch.ops.aten.lift_fresh(x),
+}
+
+
+@pytest.mark.parametrize("name", UNTRACKED)
+def test_a_write_through_what_pytorch_does_not_follow(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks when such a write is lost."""
+    monkeypatch.delenv("LLMCHIP_STRICT", raising=False)
+
+    def work(x: Tensor) -> Tensor:
+        own = x + 1
+        UNTRACKED[name](own).mul_(2)
+        return own + 0
+
+    torch._dynamo.reset()
+    x = torch.ones(4)
+    with pytest.warns(UserWarning, match="does not follow"):
+        assert torch.equal(torch.compile(work, backend="llmchip")(x), work(x))
+
+
+def test_operators_that_take_no_tensor_are_not_called() -> None:
+    """Breaks when a capture draws from the user's random numbers, to see what an operator shares."""
+
+    def work(x: Tensor) -> Tensor:
+        own = x + 0
+        own.add_(1)
+        return own + torch.rand(3)
+
+    found = []
+    for run in (work, torch.compile(work, backend="llmchip", options={"fallback": True})):
+        torch.manual_seed(0)
+        found.append((run(torch.zeros(3)), torch.get_rng_state()))
+    assert all(map(torch.equal, *found))

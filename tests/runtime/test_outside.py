@@ -42,6 +42,7 @@ TRANSFORMS: dict[str, Callable[[Tensor], Any]] = {
     "jacrev": torch.func.jacrev(lambda x: x * x),
     "jvp": lambda x: torch.func.jvp(cube, (x,), (x,))[1],
     "vjp": lambda x: torch.func.vjp(cube, x)[0],
+    "cond in vmap": lambda x: torch.func.vmap(lambda r: torch.cond(x.sum() > 0, lambda r: r * 2, lambda r: r + 1, (r,)))(x),
     "vmap of grad": lambda x: torch.func.vmap(torch.func.grad(cube))(x[None]),
     "vmap of vmap": lambda x: torch.func.vmap(torch.func.vmap(lambda r: r * 2 + 1))(x[None]),
 }
@@ -58,6 +59,15 @@ def test_transforms_inside_the_frame(name: str, monkeypatch: pytest.MonkeyPatch)
     assert torch.equal(torch.func.jacfwd(lambda x: x * x)(x), torch.diag(2 * x))
 
 
+def test_one_vmap_after_the_other_stays_on_the_chip() -> None:
+    """Breaks when transforms are counted instead of their depth."""
+    x = torch.tensor([1.0, 2.0, -3.0])
+    function = lambda x: torch.func.vmap(lambda r: r * 2)(x) + torch.func.vmap(lambda r: r + 1)(x)  # noqa: E731
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(compiled(function)(x), function(x))
+
+
 TABLES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "computed": lambda i, t: functional.embedding(i, t + 1),
     "transposed": lambda i, t: functional.embedding(i, (t + 1).T),
@@ -72,6 +82,16 @@ def test_computed_tables(name: str, shape: tuple[int, int]) -> None:
     """Breaks when the translation check does not know look-ups in what the program computes."""
     indices, table = torch.tensor([[0, 3, 1, 3]]), torch.randn(shape)
     assert torch.equal(compiled(TABLES[name])(indices, table), TABLES[name](indices, table))
+
+
+def test_a_given_table_that_is_transposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks when a row that does not lie in one piece is told as a fault of ours; the piece is cut, and the look-up stays on the chip."""
+    monkeypatch.delenv(fallback.STRICT, raising=False)
+    indices, table = torch.tensor([0, 2]), torch.randn(4, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = compiled(lambda i, t: functional.embedding(i, t.T))(indices, table)
+    assert torch.equal(found, table.T[indices])
 
 
 def test_a_view_of_the_reference_is_a_view() -> None:
@@ -117,7 +137,7 @@ def test_an_error_that_is_its_own_cause_ends() -> None:
     for _ in range(3):
         with pytest.raises(InternalError) as met:
             policy.accept(error)
-        assert met.value is error
+        assert met.value is error and error.__cause__ is None
     ring = ValueError("one")
     ring.__cause__ = ValueError("two")
     ring.__cause__.__cause__ = ring
