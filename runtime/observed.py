@@ -56,7 +56,7 @@ def observe(frame: Callable[..., Any], args: Sequence[Any]) -> Observed:
     saved = frozenset(watch.saved | watch.strided)  # what as_strided reads is a matter of memory: the elements alone would not do
     seen = Observed(fakes, results, saved, frozenset(watch.needed), frozenset(watch.strided), frozenset(watch.placed), watch.draws)
     changed = [isinstance(fake, Tensor) and (fake.is_inference() or fake._version > 0) for fake in fakes]  # or may be
-    plain = _plainly_laid((*args, *results)) and not (watch.turned and any(map(_is_thin, results)))
+    plain = _plainly_laid((*args, *results)) and not (watch.turned and any(map(_is_thin, results))) and not any(map(_is_empty, results))
     if plain or (any(changed) and torch.is_grad_enabled()):
         return seen
     try:
@@ -87,6 +87,10 @@ def _plainly_laid(values: Sequence[Any]) -> bool:
 def _is_thin(value: Any) -> bool:
     """Whether a tensor has dimensions whose strides reach nothing: PyTorch and its fake tensors choose them otherwise behind a permutation."""
     return isinstance(value, Tensor) and min(value.shape, default=2) < 2
+
+
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, Tensor) and 0 in value.shape
 
 
 def _run_eager(frame: Callable[..., Any], args: Sequence[Any], changed: Sequence[bool]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

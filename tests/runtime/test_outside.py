@@ -125,7 +125,8 @@ def test_tensors_stay_resizable() -> None:
 def test_strides_of_thin_results() -> None:
     """Breaks when strides of sizes 0 and 1 are fake tensors', which choose others than eager behind a permutation."""
     halved, doubled = (lambda t: t.movedim(0, -1) / 2, torch.ones(1, 4) > 0), (lambda t: t.T * 2, torch.ones(0, 4))
-    for function, x in (halved, doubled, (lambda t: t.mT - 1, torch.ones(1, 4, 1))):
+    normed = lambda t: functional.rms_norm(t, (1,)), torch.ones(0, 1)
+    for function, x in (halved, doubled, normed, (lambda t: t.mT - 1, torch.ones(1, 4, 1))):
         with torch.no_grad():
             assert compiled(function)(x).stride() == function(x).stride()
         torch._dynamo.reset()
