@@ -27,7 +27,7 @@ def settle_aliases(gm: fx.GraphModule) -> Table:
 
     Raises UnsupportedError where a write goes to elements that share memory, or through what PyTorch does not follow.
     """
-    writes = [node for node in gm.graph.nodes if (schema := _schema(node)) is not None and schema.is_mutable]
+    writes = [node for node in gm.graph.nodes if (schema := _schema(node)) is not None and schema.is_mutable and schema.name != "aten::detach_"]
     for node in writes:
         _check_write(node)
     table: Table = {}
@@ -52,7 +52,8 @@ def _says_nothing(node: fx.Node) -> bool:
     return any(isinstance(operand.meta.get("val"), Tensor) for operand in node.all_input_nodes)
 
 
-_UNTRACKED = ("unsafe_", "lift_fresh")  # views that PyTorch keeps no account of, also below composite operators
+# Views that PyTorch keeps no account of, also below composite operators.
+_UNTRACKED = frozenset({"unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes", "lift_fresh"})
 
 
 @cache
@@ -107,7 +108,7 @@ def _check_written(node: fx.Node, written: Any) -> None:
         if base.target is torch.ops.aten.unfold.default or _overlaps(base.meta.get("val")):
             what = f"{node.target} writes to a view of which elements share memory, or do not cover what it views"
             raise UnsupportedError(what, base.name, "write to a copy of it")
-        if schema is not None and schema.name.split("::")[-1].startswith(_UNTRACKED):
+        if schema is not None and schema.name.split("::")[-1] in _UNTRACKED:
             raise UnsupportedError(f"{node.target} writes through {base.target}, which PyTorch does not follow", base.name, "use a view that it follows")
         passes_on = schema is not None and (any(result.alias_info for result in schema.returns) or (_says_nothing(base) and _asked(base)[1]))
         base = base.args[0] if passes_on and base.args else None

@@ -178,6 +178,7 @@ def test_the_replay_is_bounded_over_all_launches(monkeypatch: pytest.MonkeyPatch
     assert any("took too long" in message for message in found)
 
 
+@pytest.mark.slow
 def test_lint_of_a_hopeless_program_keeps_to_its_memory() -> None:
     """Breaks when the memory of lint grows with the turns of a loop or the size of a region; docs/proofs.md states 1 GiB."""
     text = tiles(TURNS, more="salu f=add, d=s1, a=s1, bi=1, imm=1").replace("end:", "end: nop", 1)
@@ -192,7 +193,7 @@ def test_lint_of_a_hopeless_program_keeps_to_its_memory() -> None:
         assert ended.returncode == 0, ended.stderr[-500:]
 
 
-@pytest.mark.parametrize("block", range(4))
+@pytest.mark.parametrize("block", [0, 1, *(pytest.param(block, marks=pytest.mark.slow) for block in (2, 3))])
 def test_random_loops_have_the_verdict_of_the_whole_replay(block: int) -> None:
     """Breaks when turns left out hide a race, a read of what was never written, or an output that is not complete."""
     for seed in range(EXAMPLES * block, EXAMPLES * (block + 1)):

@@ -146,6 +146,7 @@ def test_parts_overlap_as_far_as_they_are_told() -> None:
     assert [o.node for o in overlapped(parts, 0.5, lambda o: 1)] == ["0a", "0b", "0c", "1a", "0d", "1b", "1c", "1d"]
 
 
+@pytest.mark.slow
 def test_a_large_batch_goes_through_the_layers_in_parts() -> None:
     """Breaks if batches are cut although they fit, or not although they do not, or if parts do not make less traffic."""
     fitting = reside(outlined(2, 16), Fitter(SMALL), Tuning())
@@ -166,6 +167,7 @@ def test_parts_change_no_bit(disable: str) -> None:
         assert torch.equal(got[name].view(torch.int32), value.view(torch.int32))
 
 
+@pytest.mark.slow
 def test_the_search_promises_what_the_timing_mode_measures() -> None:
     """Breaks if the cost model loses touch with the chip: the chosen tiling is measured within a tenth of its promise, and promises the most."""
     for batch, seq in ((1, 64), (2, 96)):
