@@ -53,7 +53,7 @@ def _says_nothing(node: fx.Node) -> bool:
 
 
 # Views that PyTorch keeps no account of, also below composite operators.
-_UNTRACKED = frozenset({"unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes", "lift_fresh"})
+_UNTRACKED = frozenset({"unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes"})
 
 
 @cache

@@ -91,7 +91,6 @@ def test_a_write_where_elements_share_memory(name: str, monkeypatch: pytest.Monk
 UNTRACKED: dict[str, Callable[[Tensor], Tensor]] = {
     "unsafe_chunk": lambda x: torch.unsafe_chunk(x, 2)[0],
     "unsafe_split": lambda x: torch.unsafe_split(x, 2)[1],
-    "lift_fresh": lambda x: torch.ops.aten.lift_fresh(x),
 }
 
 
