@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from compiler.frontend.aliases import overlaps
+
 Lay = Callable[[Tensor], Tensor]
 
 
@@ -31,16 +33,6 @@ def laying(size: Sequence[int], stride: Sequence[int]) -> Lay | None:
     stored = tuple(1 if step == 0 else extent for extent, step in zip(extents, wanted, strict=True))
     first = tuple(slice(0, extent) for extent in stored)
     return lambda tensor: torch.empty_strided(stored, wanted, dtype=tensor.dtype).copy_(tensor[first]).as_strided(extents, wanted)
-
-
-def overlaps(size: Sequence[int], stride: Sequence[int]) -> bool:
-    """Whether two elements may lie in one place."""
-    reach = 0
-    for step, extent in sorted((abs(step), extent) for step, extent in zip(stride, size, strict=True) if extent > 1):
-        if step <= reach:
-            return True
-        reach += step * (extent - 1)
-    return False
 
 
 def fills(size: Sequence[int], stride: Sequence[int], elements: int) -> bool:

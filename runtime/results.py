@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from compiler.frontend.aliases import overlaps
 from compiler.frontend.capture import Captured, Leaf, TensorInfo
 from isa.errors import UnsupportedError
-from runtime.layout import Lay, fills, laying, overlaps
+from runtime.layout import Lay, fills, laying
 from runtime.observed import Observed, memory
 
 Shape = tuple[int, ...]

@@ -9,7 +9,7 @@ Nor is it right where elements share memory: it adds up what is written to an ex
 """
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -105,7 +105,7 @@ def _check_written(node: fx.Node, written: Any) -> None:
             base = base.args[0]
             continue
         schema = _schema(base)
-        if base.target is torch.ops.aten.unfold.default or _overlaps(base.meta.get("val")):
+        if base.target is torch.ops.aten.unfold.default or (isinstance(val := base.meta.get("val"), Tensor) and overlaps(val.shape, val.stride())):
             what = f"{node.target} writes to a view of which elements share memory, or do not cover what it views"
             raise UnsupportedError(what, base.name, "write to a copy of it")
         if schema is not None and schema.name.split("::")[-1] in _UNTRACKED:
@@ -122,13 +122,11 @@ def _arguments(node: fx.Node) -> Mapping[Any, Any]:
     return given | {argument: node.kwargs[argument.name] for argument in arguments if argument.name in node.kwargs}
 
 
-def _overlaps(value: Any) -> bool:
-    """Whether elements of a strided tensor may share memory."""
-    if not isinstance(value, Tensor):
-        return False
+def overlaps(size: Sequence[int], stride: Sequence[int]) -> bool:
+    """Whether two elements of a strided tensor may lie in one place."""
     reach = 0
-    for step, count in sorted((step, count) for step, count in zip(value.stride(), value.shape, strict=True) if count != 1):
+    for step, extent in sorted((abs(step), extent) for step, extent in zip(stride, size, strict=True) if extent > 1):
         if step <= reach:
             return True
-        reach += (count - 1) * step
+        reach += step * (extent - 1)
     return False
