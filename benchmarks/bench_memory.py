@@ -5,6 +5,7 @@ processor seconds relative to that of edge itself, measured in the same run.
 """
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from runtime.version import __version__
 CASE = Case("bert-base", 128, 1, "edge")
 MIB = 1 << 20
 EDGE = load_chip("edge")
+RUNS = 3  # of which the least time counts
 SLACK = 0.02  # more of anything may be slower by this much
 
 
@@ -56,9 +58,11 @@ def variants() -> Iterator[Variant]:
 
 def measure(graph: Lowered, variant: Variant) -> Row:
     """Cycles, the limit of this chip, and processor seconds from the frozen graph to words."""
-    start = time.process_time()
-    compiled = finish(graph, Options(), variant.chip)
-    seconds = time.process_time() - start
+    seconds = math.inf
+    for _ in range(RUNS):
+        start = time.process_time()
+        compiled = finish(graph, Options(), variant.chip)
+        seconds = min(seconds, time.process_time() - start)
     timeline, bound = simulate(image_of(compiled)), speed_of_light(graph.main.graph, variant.chip)
     row = {
         "series": variant.series, "name": variant.name, "target": variant.target, "limit": bound.cycles, "by": bound.resource, "cycles": timeline.cycles,

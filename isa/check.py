@@ -12,8 +12,12 @@ is ordered by counts, fences or the order of one engine. So every execution that
 order. For programs with scalar arguments it is proved at both ends of their ranges, not between.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import chain, islice
+from operator import itemgetter
 
 from isa.agreement import disagreement
 from isa.codec import IllegalWord, Inst, decode
@@ -116,8 +120,9 @@ def _analyse(image: Image, entry: str | None, values: Mapping[str, int] | None, 
 
 
 def check_plan(image: Image, findings: Findings | None = None) -> list[Finding]:
-    """Live buffers of the memory plan may not overlap or leave their memory. Quadratic and obvious."""
+    """Live buffers of the memory plan may not overlap or leave their memory. At most MAX_FINDINGS overlaps are listed."""
     findings = Findings(image) if findings is None else findings
+    memories: dict[tuple[Space, Region | None], list[tuple[int, PlanRecord]]] = {}
     for number, record in enumerate(image.plan):
         limit = capacity(image, record.space, record.region)
         place = _place(record)
@@ -125,25 +130,46 @@ def check_plan(image: Image, findings: Findings | None = None) -> list[Finding]:
             findings.add("plan", record.first * WORD_BYTES, None, f"buffer {place} does not fit: there are {limit:#x} bytes", operand=str(number))
         if record.first > record.last:
             findings.add("plan", record.first * WORD_BYTES, None, f"buffer {place} ends before it begins", operand=str(number))
-        for other in image.plan[:number]:
-            if _same_memory(record, other) and _meet(record, other):
-                message = f"buffers {_place(other)} and {place} overlap while both are live"
-                findings.add("plan", record.first * WORD_BYTES, None, message, other.first * WORD_BYTES, str(number))
+        memories.setdefault((record.space, record.region if record.space is Space.DRAM else None), []).append((number, record))
+    for (number, record), (_, other) in islice(chain.from_iterable(_overlaps(records) for records in memories.values()), MAX_FINDINGS):
+        message = f"buffers {_place(other)} and {_place(record)} overlap while both are live"
+        findings.add("plan", record.first * WORD_BYTES, None, message, other.first * WORD_BYTES, str(number))
     return list(findings.found.values())
+
+
+_Numbered = tuple[int, PlanRecord]
+
+
+def _overlaps(records: list[_Numbered]) -> Iterator[tuple[_Numbered, _Numbered]]:
+    """Pairs of buffers of one memory that share bytes and words, the later one of the plan first.
+
+    A sweep over the words in n log n. What is alive lies apart, sorted by address, so that a buffer meets any of it only if it meets
+    a neighbour. One that does is reported and left out: at least one pair is found if there is any.
+    """
+    alive: list[tuple[int, int, int, PlanRecord]] = []  # offset, end, number, record; by offset, apart from each other
+    leaving: list[tuple[int, int, int]] = []  # last word, offset, number
+    usual = ((n, r) for n, r in records if r.bytes > 0 and r.first <= r.last)
+    for number, record in sorted(usual, key=lambda item: (item[1].first, item[0])):
+        while leaving and leaving[0][0] < record.first:
+            _, offset, gone = heappop(leaving)
+            at = bisect_left(alive, offset, key=itemgetter(0))
+            if at < len(alive) and alive[at][2] == gone:
+                del alive[at]
+        at = bisect_left(alive, record.offset, key=itemgetter(0))
+        end, clear = record.offset + record.bytes, True
+        for neighbour in (at - 1, at):
+            if 0 <= neighbour < len(alive) and alive[neighbour][0] < end and record.offset < alive[neighbour][1]:
+                first, second = sorted([(number, record), (alive[neighbour][2], alive[neighbour][3])], key=itemgetter(0))
+                yield second, first
+                clear = False
+        if clear:
+            alive.insert(at, (record.offset, end, number, record))
+            heappush(leaving, (record.last, record.offset, number))
 
 
 def capacity(image: Image, space: Space, region: Region) -> int:
     """Bytes of a memory."""
     return {Space.SRAM: image.chip.sram.bytes, Space.ACC: image.chip.acc.bytes, Space.DRAM: image.size(region)}[space]
-
-
-def _meet(a: PlanRecord, b: PlanRecord) -> bool:
-    in_time = a.first <= b.last and b.first <= a.last
-    return in_time and a.offset < b.offset + b.bytes and b.offset < a.offset + a.bytes
-
-
-def _same_memory(a: PlanRecord, b: PlanRecord) -> bool:
-    return a.space is b.space and (a.space is not Space.DRAM or a.region is b.region)
 
 
 def _place(record: PlanRecord) -> str:
@@ -215,6 +241,10 @@ def _misplaced(touch: Touch, buffers: "Buffers", written: list[Touch]) -> Iterat
             yield "overlap", f"the same word also writes {other.field.name} = {other.view} there"
 
 
+_Lives = tuple[int, int, int, int]  # of a buffer: its bytes, and its first and last word
+_FIRST = itemgetter(2)
+
+
 class Buffers:
     """What the image says lies where: planned buffers with their live ranges, and the tensors of the interface.
 
@@ -224,12 +254,15 @@ class Buffers:
     def __init__(self, image: Image, entry: Entry) -> None:
         self.constants = image.constants
         self.described: set[tuple[Space, Region]] = set()
-        self.records: dict[tuple[Space, Region, int], list[tuple[int, int, int, int]]] = {}  # by page, so that few need a look
+        self.records: dict[tuple[Space, Region, int, int], list[_Lives]] = {}  # by page and length of life, so that few need a look
+        self.longest = 0  # class of the longest life
         for record in image.plan:
             region = record.region if record.space is Space.DRAM else Region.WEIGHTS
             self._add(record.space, region, (record.offset, record.offset + record.bytes, record.first, record.last))
         for tensor in (*entry.inputs, *entry.outputs):
             self._add(Space.DRAM, tensor.region, (tensor.offset, tensor.offset + tensor.nbytes, 0, image.words))
+        for records in self.records.values():
+            records.sort(key=_FIRST)
 
     def beyond(self, view: View, low: int, high: int) -> str:
         """Why a table that begins in a packed constant is longer than it; "" if it is not."""
@@ -239,19 +272,29 @@ class Buffers:
                 return f"the table's bytes {low:#x} to {high:#x} go beyond constant {tensor.name}, which ends at {end:#x}"
         return ""
 
-    def _add(self, space: Space, region: Region, record: tuple[int, int, int, int]) -> None:
+    def _add(self, space: Space, region: Region, record: "_Lives") -> None:
         self.described.add((space, region))
+        if record[2] > record[3]:
+            return
+        length = (record[3] - record[2]).bit_length()
+        self.longest = max(self.longest, length)
         first, end = record[0] // _PAGE, -(-record[1] // _PAGE)
         for page in range(first, end) if end - first <= _MANY else (_EVERYWHERE,):
-            self.records.setdefault((space, region, page), []).append(record)
+            self.records.setdefault((space, region, page, length), []).append(record)
 
     def problem(self, view: View, low: int, high: int, word: int) -> str:
         memory = view.space, view.region if view.space is Space.DRAM else Region.WEIGHTS
         if memory not in self.described:
             return ""
-        for begin, end, first, last in (*self.records.get((*memory, low // _PAGE), ()), *self.records.get((*memory, _EVERYWHERE), ())):
-            if begin <= low and high <= end and first <= word <= last:
-                return ""
+        for page in (low // _PAGE, _EVERYWHERE):
+            for length in range(self.longest + 1):
+                records = self.records.get((*memory, page, length), ())
+                for number in range(bisect_right(records, word, key=_FIRST) - 1, -1, -1):
+                    begin, end, first, last = records[number]
+                    if first + (1 << length) <= word:
+                        break
+                    if begin <= low and high <= end and word <= last:
+                        return ""
         return f"bytes {low:#x} to {high:#x} do not lie inside one buffer that is alive here"
 
 

@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import product
 
 from torch import fx
@@ -169,7 +168,7 @@ def _accumulate(
 
 def _window(layout: Layout, rows: tuple[int, int], cols: tuple[int, int]) -> Layout:
     offset = layout.offset + rows[0] * layout.strides[-2] + cols[0] * layout.strides[-1]
-    return replace(layout, offset=offset, shape=(*layout.shape[:-2], rows[1] - rows[0], cols[1] - cols[0]))
+    return layout.seen(offset, (*layout.shape[:-2], rows[1] - rows[0], cols[1] - cols[0]), layout.strides)
 
 
 def _mm_blocks(a: Layout, w: Layout, c: Layout, transposed: bool) -> list[tuple[tuple[Ref, Ref, Ref], tuple[int, int]]]:

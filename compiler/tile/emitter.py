@@ -44,7 +44,7 @@ def columns(layout: Layout, low: int, high: int) -> Layout:
     """Columns low..high of the last dimension."""
     if layout.shape[-1] == 1:
         return layout
-    return replace(layout, offset=layout.offset + low * layout.strides[-1], shape=(*layout.shape[:-1], high - low))
+    return layout.seen(layout.offset + low * layout.strides[-1], (*layout.shape[:-1], high - low), layout.strides)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +189,12 @@ class Emitter:
         if found is not None and used >= self.block - self.cut.groups:  # what the blocks before did not need is forgotten
             self.staged[key] = (found, self.block)
             return found
-        thin = replace(layout, shape=tuple(1 if s == 0 else n for n, s in zip(layout.shape, layout.strides, strict=True)))
+        thin = layout.seen(layout.offset, tuple(1 if s == 0 else n for n, s in zip(layout.shape, layout.strides, strict=True)), layout.strides)
         local = self.temp(thin.shape, layout.dtype, name + ".in")
         constant = layout.buffer.region in (Region.WEIGHTS, Region.CONST)
         self.copy("ldw" if constant else "lda", local, thin, name)
         strides = tuple(0 if n != m else s for n, m, s in zip(layout.shape, thin.shape, local.strides, strict=True))
-        local = replace(local, shape=layout.shape, strides=strides)
+        local = local.seen(local.offset, layout.shape, strides)
         if once or (not self.cut.keep and (many or (constant and layout.elements > 1 << 14))):
             return local
         self.staged[key] = (local, self.block)

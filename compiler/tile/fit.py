@@ -5,6 +5,7 @@ time: that of its busiest engine where blocks overlap, of the bus where at least
 """
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -197,7 +198,10 @@ class _Sample:
         return None
 
     def _halved(self, family: Family, test: Callable[[Need, Room], bool]) -> list[Cut]:
-        at = bisect_left(family, True, key=lambda cut: bool(self.passing(cut, test)))
+        """The first cut of a family that passes. The very first often does, and is the one with the fewest words to measure."""
+        if possible := self.passing(family[0], test):
+            return possible
+        at = bisect_left(family, True, lo=1, key=lambda cut: bool(self.passing(cut, test)))
         return self.passing(family[at], test) if at < len(family) else []
 
     def passing(self, cut: Cut, test: Callable[[Need, Room], bool]) -> list[Cut]:
@@ -264,44 +268,58 @@ class _Sample:
             busy = {engine: once[engine] + more * again[engine] for engine in once}
             ops = border + more * (len(e.ops) - border)
             homes = {layout.buffer for layout in self.storage.homes.values()}
-            self.known[key] = _Measured(_need(e, homes, wide=False), _need(e, homes, wide=True), busy, ops)
+            self.known[key] = _Measured(*_needs(e, homes), busy, ops)
         return self.known[key]
 
 
-def _need(e: Emitter, homes: set[Buffer], wide: bool) -> Need:
-    """What the first block of an emitted kernel needs, if what may lie in ACC does so (`wide`) or not."""
+def _needs(e: Emitter, homes: set[Buffer]) -> tuple[Need, Need]:
+    """What the first block of an emitted kernel needs, with floats in the scratchpad, and with all that may lie in ACC there."""
     ops = e.ops[: e.marks[1]] if len(e.marks) > 1 else e.ops
-    kept = e.kept & {ref.buffer for op in ops for ref in op.views if ref is not None}
-    held = sum(_bytes(b) for b in kept)
-    moved = banks.movable(e.ops) - homes if wide else set()
-    spaces = {ref.buffer: Space.ACC if ref.buffer in moved else ref.buffer.space for op in ops for ref in op.views if ref is not None}
-    own = {space: {b for b, s in spaces.items() if s is space and b not in homes} for space in (Space.SRAM, Space.ACC)}
-    sram, ahead = (peak_bytes(ops, own[Space.SRAM], kept, early) - held for early in (False, True))
-    acc, acc_ahead = (peak_bytes(ops, own[Space.ACC], set(), early) for early in (False, True))
-    return Need(held * e.cut.groups, sram, ahead, acc, acc_ahead)
+    lives = lives_of(ops, e.kept, homes)
+    held = sum(_bytes(life.buffer) for life in lives if life.buffer in e.kept)
+
+    def need(moved: set[Buffer]) -> Need:
+        places = [(life, Space.ACC if life.buffer in moved else life.buffer.space) for life in lives]
+        sram, acc = ([life for life, place in places if place is space] for space in (Space.SRAM, Space.ACC))
+        return Need(held * e.cut.groups, peak_bytes(sram) - held, peak_bytes(sram, True) - held, peak_bytes(acc), peak_bytes(acc, True))
+
+    return need(set()), need(banks.movable(e.ops))
 
 
-def peak_bytes(ops: Sequence[Op], counted: set[Buffer], kept: set[Buffer], early: bool = False) -> int:
-    """Most bytes of `counted` buffers alive at once, in this order of ops; `kept` ones stay alive to the end.
+@dataclass(frozen=True, slots=True)
+class Life:
+    """From which op to which a buffer is there. `early`: its first op if each load, and each product, has its place as soon as the one before it begins."""
 
-    With `early`, each load, and each product, has its place as soon as the one before it begins.
-    """
-    first: dict[Buffer, int] = {}
+    buffer: Buffer
+    first: int
+    early: int
+    last: int
+
+
+def lives_of(ops: Sequence[Op], kept: set[Buffer], homes: set[Buffer]) -> list[Life]:
+    """The buffers on chip that are nobody's home, in this order of ops; `kept` ones stay to the end."""
+    first: dict[Buffer, tuple[int, int]] = {}
     last: dict[Buffer, int] = {}
     before: dict[Engine, int] = {}  # where each engine that fills memory began its last buffer
     for i, op in enumerate(ops):
+        engine = op.row.engine
         for ref in op.views:
-            if ref is not None and ref.buffer in counted:
+            if ref is not None and ref.buffer.space is not Space.DRAM and ref.buffer not in homes:
                 if ref.buffer not in first:
-                    first[ref.buffer] = before.get(op.row.engine, i) if early else i
-                    if op.row.engine in (Engine.LDW, Engine.MXU):
-                        before[op.row.engine] = i
-                last[ref.buffer] = len(ops) if ref.buffer in kept else i
-    change = [0] * (len(ops) + 2)
-    for buffer, i in first.items():
-        change[i] += _bytes(buffer)
-        change[last[buffer] + 1] -= _bytes(buffer)
-    return max(accumulate(change))
+                    first[ref.buffer] = i, before.get(engine, i)
+                    if engine in (Engine.LDW, Engine.MXU):
+                        before[engine] = i
+                last[ref.buffer] = i
+    return [Life(buffer, *start, len(ops) if buffer in kept else last[buffer]) for buffer, start in first.items()]
+
+
+def peak_bytes(lives: Sequence[Life], early: bool = False) -> int:
+    """Most bytes that are there at once."""
+    change = Counter[int]()
+    for life in lives:
+        change[life.early if early else life.first] += _bytes(life.buffer)
+        change[life.last + 1] -= _bytes(life.buffer)
+    return max(accumulate(change[i] for i in sorted(change)), default=0)
 
 
 def _bytes(buffer: Buffer) -> int:

@@ -11,7 +11,7 @@ from isa.asm import assemble
 from isa.check import check, check_plan
 from isa.codec import Inst, encode
 from isa.image import Image, PlanRecord
-from isa.spec import Space
+from isa.spec import Region, Space
 from isa.trace import ReplayError, replay, trace
 
 VIEWS = """
@@ -204,6 +204,14 @@ def test_plan_checker_agrees_with_painting(plan: list[PlanRecord]) -> None:
     cells = [(byte, word) for r in plan for byte in range(r.offset, r.offset + r.bytes) for word in range(r.first, r.last + 1)]
     image = dataclasses.replace(small_image(), plan=tuple(plan))
     assert bool(check_plan(image)) == (len(cells) != len(set(cells)))
+
+
+def test_long_plans_are_checked_at_once() -> None:
+    """Breaks when the check compares every buffer with every other: 100,000 of them, all alive, would take the better part of an hour."""
+    apart = [PlanRecord("b", Space.DRAM, 16 * i, 16, 0, 5) for i in range(100_000)]
+    image = dataclasses.replace(small_image(), plan=tuple(apart), sizes=tuple(16 * len(apart) if r is Region.SCRATCH else 0 for r in Region))
+    assert not check_plan(image)
+    assert check_plan(dataclasses.replace(image, plan=(*apart[:-1], PlanRecord("last", Space.DRAM, 8, 16, 5, 5))))
 
 
 def test_plans_must_fit() -> None:
