@@ -23,7 +23,7 @@ from compiler.translation.memory import Memory, Placed, Wrong, touched
 from compiler.translation.symbols import NOTHING, Symbols, Value
 from compiler.translation.words import RULES, Word
 from isa.errors import InternalError
-from isa.spec import MM_FORMAT, Access, Dtype
+from isa.spec import MM_FORMAT, Access, Dtype, Space
 from isa.views import Extents
 
 COPIES = ("ldw", "lda", "sto")
@@ -85,7 +85,8 @@ class _Replay:
         yield from ((op, 0, False) for op in ops[loop.end :])
 
     def run(self) -> None:
-        for op, turn, inside in self._order():
+        leaving = self._leaving()
+        for number, (op, turn, inside) in enumerate(self._order()):
             self.memory.iteration = turn if inside else 0
             try:
                 if any(op.operands.get(name) for name in ("dyn",)):
@@ -94,8 +95,18 @@ class _Replay:
             except Wrong as error:
                 where = f" in iteration {turn}" if inside else ""
                 raise TranslationError(f"the tile program does not compute the graph: {error}", f"'{op}'{where}", OURS) from error
+            self.memory.forget(leaving.get(number, ()))
         for output in self.interface.outputs:
             self._compare_output(output)
+
+    def _leaving(self) -> dict[int, list[Buffer]]:
+        """By number in the replay the buffers that no later word touches, outputs apart: their symbols are many and nobody looks at them again."""
+        last = {ref.buffer: number for number, (op, _, _) in enumerate(self._order()) for ref in op.views if ref is not None}
+        found: dict[int, list[Buffer]] = {}
+        for buffer, number in last.items():
+            if buffer.space is not Space.DRAM:
+                found.setdefault(number, []).append(buffer)
+        return found
 
     # ---- words
 

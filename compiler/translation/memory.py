@@ -287,6 +287,11 @@ class Memory:
             cells.known.clear()
             cells.sums.clear()
 
+    def forget(self, buffers: Iterable[Buffer]) -> None:
+        """Give back what these buffers held."""
+        for buffer in buffers:
+            self._cells.pop(buffer, None)
+
     def output(self, tensor: Placed) -> Symbols | None:
         """What has been written to an output, flat; None if nothing was."""
         for buffer, kinds in self._cells.items():

@@ -5,6 +5,7 @@ from random import Random
 
 import pytest
 
+from isa.asm import assemble
 from isa.codec import Inst, encode
 from isa.spec import ISA, WORD_BYTES
 from tools.mutate import measure, table
@@ -56,6 +57,27 @@ def test_symbols_tell_programs_apart_and_equal_ones_together() -> None:
     assert plain is not None and with_words({}) == plain
     assert with_words({sets: words[sets + 1], sets + 1: words[sets]}) == plain
     assert with_words({acts[0]: scaled}) != plain
+
+
+def test_symbols_know_that_a_table_has_one_plane() -> None:
+    """Breaks when the proof of harmlessness takes a stride for a change that no element is read by (a survivor of `make mutate`)."""
+    text = """
+.const name=table, shape=[8, 16], dtype=float32, fill=1
+.const name=rows, shape=[4], dtype=int32, values=[0, 7, 3, 3]
+.entry name=main, pc=0
+.output name=y, shape=[4, 16], dtype=float32
+vset v=v1, space=dram, region=const, dtype=f32, base=table, rs=16{}
+vset v=v2, space=dram, region=const, dtype=i32, base=rows
+vset v=v3, space=sram, dtype=i32, base=0x1000, rs=1
+vset v=v4, space=sram, dtype=f32, base=0, rs=16
+vset v=v5, space=dram, region=out, dtype=f32, base=y, rs=16
+lda d=v3, a=v2, rows=1, cols=4
+gather d=v4, a=v1, idx=v3, n=4, cols=16, limit=8 @ lda<=0
+sto d=v5, a=v4, rows=4, cols=16 @ lda<=0
+halt
+"""
+    plain, planes, base = (fingerprint(assemble(text.format(more))) for more in ("", ", ps=1", ", ps=0, cs=0"))
+    assert plain is not None and planes == plain and base != plain
 
 
 def test_every_engine_word_has_symbols() -> None:

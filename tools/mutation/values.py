@@ -7,6 +7,7 @@ Program order only: that no race changes it is proved separately.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -126,7 +127,7 @@ def _copy(state: _State, word: Dispatch) -> None:
 
 
 def _gather(state: _State, word: Dispatch) -> None:
-    view, index = word.views["a"], state.read(word, "idx")
+    view, index = replace(word.views["a"], ps=0), state.read(word, "idx")  # a table has one plane
     row = np.arange(word.operands["cols"] * view.dtype.bits // 8, dtype=np.uint64)
     table = _name(view, word.operands["limit"], word.operands["cols"])
     found = _mix(index[..., None] * _K[5] + row * _K[6] + table)
