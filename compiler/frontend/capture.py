@@ -26,7 +26,10 @@ from compiler.frontend.composites import remembered
 from compiler.frontend.torchao import adopt
 from compiler.module import graph_module
 from compiler.source import source_line
+from compiler.tested import warn_untested
 from isa.errors import CompileError, InputError, UnsupportedError
+
+warn_untested()
 
 
 @dataclass(frozen=True, slots=True)

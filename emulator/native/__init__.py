@@ -1,1 +1,1 @@
-"""Compiled kernels for the execution plan (emulator/plan.py). They need numba (the extra `fast`); without it nothing here is imported."""
+"""Compiled kernels for the execution plan (emulator/plan.py). They need numba; where it is missing nothing here is imported."""
