@@ -28,13 +28,13 @@ class Tokens:
         return {name: array for name, array in every.items() if names is None or name in names}
 
 
-def tokenize(folder: Path, texts: Sequence[str], seq: int | None = None, limit: int = 0, batch: int | None = None) -> Tokens:
-    """Tokenize with the folder's tokenizer.json and pad on the right to `seq` (default: the longest text).
+def tokenize(tokenizer_json: str, texts: Sequence[str], seq: int | None = None, limit: int = 0, batch: int | None = None) -> Tokens:
+    """Tokenize by the text of a tokenizer.json and pad on the right to `seq` (default: the longest text).
 
     With a `batch` larger than the number of texts, the first text fills up the rest. Nothing is ever cut off:
     a text that does not fit is an error.
     """
-    tokenizer = _tokenizer(folder)
+    tokenizer = _tokenizer(tokenizer_json)
     encoded = tokenizer.encode_batch(list(texts))
     longest = max((len(item.ids) for item in encoded), default=1)
     length = seq or longest
@@ -52,18 +52,26 @@ def tokenize(folder: Path, texts: Sequence[str], seq: int | None = None, limit: 
     return Tokens(ids, mask, kinds)
 
 
-def _tokenizer(folder: Path) -> Any:
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise InputError(f"cannot import tokenizers: {error}", hint="pip install tokenizers") from error
+def read_tokenizer(folder: Path) -> str:
+    """The text of a folder's tokenizer.json: images hold it, so that they run anywhere."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise InputError("the folder has no tokenizer.json", str(folder), "give token ids with --input input_ids=FILE.npy")
     try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exceptions
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the tokenizer: {error}", str(path)) from error
+
+
+def _tokenizer(text: str) -> Any:
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise InputError(f"cannot import tokenizers: {error}", hint="pip install tokenizers") from error
+    try:
+        tokenizer = Tokenizer.from_str(text)
+    except Exception as error:  # the library raises bare Exceptions
+        raise InputError(f"cannot read the tokenizer: {error}", "tokenizer.json") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

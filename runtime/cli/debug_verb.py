@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
-from isa.codec import IllegalWord
-from isa.errors import Error, InputError
+from isa.errors import InputError
 from isa.image import Image
-from isa.spec import WORD_BYTES
-from runtime.arrays import Array, host_dtype
+from runtime.arrays import Array
 from runtime.cli.common import Given, common_options, examples, input_options, model_options, need, note, reply, stages
 from runtime.cli.tensors import read_inputs
+from runtime.drawing import draw_inputs
 from runtime.models import kind_of
 from runtime.program_file import is_assembly, open_program
 from runtime.text import tokenize
@@ -156,41 +154,11 @@ def _inputs(image: Image, path: str, given: Given) -> Mapping[str, Array]:
     if given.inputs:
         return read_inputs(given.inputs, tuple(spec.name for spec in specs))
     if given.texts:
-        from runtime.cli.session import image_folder
+        from runtime.cli.session import image_tokenizer
 
         shapes = {spec.name: spec.shape for spec in specs}
         need(len(shapes.get("input_ids", ())) == 2, "the image takes no token ids", path, f"its inputs are {', '.join(shapes)}")
         batch, seq = shapes["input_ids"]
         need(len(given.texts) <= batch, f"{len(given.texts)} texts, but the image takes {batch} at a time", path, "debug them one by one")
-        return tokenize(image_folder(image, path), given.texts, seq, seq, batch).inputs(tuple(shapes))
+        return tokenize(image_tokenizer(image, path), given.texts, seq, seq, batch).inputs(tuple(shapes))
     return draw_inputs(image, given.seed)
-
-
-def draw_inputs(image: Image, seed: int) -> dict[str, Array]:
-    """Inputs that fit an image, without its model: ids that are in every table, masks padded on the right, normal floats."""
-    rng = np.random.default_rng(seed)
-    drawn: dict[str, Array] = {}
-    limit = min(_tables(image), default=2)
-    for spec in image.entry().inputs:
-        if spec.name == "attention_mask" and len(spec.shape) == 2:
-            lengths = rng.integers((spec.shape[1] + 1) // 2, spec.shape[1] + 1, (spec.shape[0], 1))
-            value: Array = np.arange(spec.shape[1]) < lengths
-        elif spec.dtype == "bfloat16":
-            value = (rng.standard_normal(spec.shape, np.float32).view(np.uint32) >> np.uint32(16)).astype(np.uint16)
-        elif spec.storage.is_float:
-            value = rng.standard_normal(spec.shape, np.float32)
-        else:
-            value = rng.integers(0, max(limit, 1), spec.shape)
-        drawn[spec.name] = value.astype(host_dtype(spec.dtype))
-    return drawn
-
-
-def _tables(image: Image) -> Iterator[int]:
-    """The number of rows of every table that the program gathers from."""
-    for pc in range(0, len(image.code), WORD_BYTES):
-        try:
-            inst = image.inst(pc)
-        except (IllegalWord, Error):
-            continue
-        if inst.mnemonic == "gather":
-            yield inst.named()["limit"]

@@ -21,16 +21,16 @@ _FLUSHED = 64  # lines shown at once before output is buffered
     epilog=examples(
         "llmcc disasm minilm.llmchip | less",
         "llmcc disasm minilm.llmchip --source --node 'softmax*' --engine act",
-        "llmcc disasm minilm.llmchip --html -o minilm.html",
+        "llmcc disasm minilm.llmchip --html minilm.html",
         "llmcc disasm minilm.llmchip -o minilm.s && llmcc asm minilm.s -o same.llmchip",
     ),
 )
 @click.argument("file")
 @click.option(
     "-o", "output", metavar="PATH", type=click.Path(dir_okay=False),
-    help="Write everything as text, data sections of 4 KiB or more beside it; or the page of --html.",
+    help="Write everything as text, data sections of 4 KiB or more beside it.",
 )  # fmt: skip
-@click.option("--html", is_flag=True, help="Write one self-contained page instead: model source, graph, assembly, memory. [default path: FILE.html]")
+@click.option("--html", metavar="FILE", type=click.Path(dir_okay=False), help="Write one self-contained page instead: model source, graph, assembly, memory.")
 @click.option("--source", is_flag=True, help="Interleave the model's source lines, the graph's nodes and where they come from.")
 @click.option("--engine", "engines", multiple=True, type=click.Choice([e.value for e in Engine]), help="Only words of this engine (repeatable).")
 @click.option("--node", "nodes", metavar="PATTERN", multiple=True, help="Only words of these nodes; * and ? match (repeatable).")
@@ -38,7 +38,7 @@ _FLUSHED = 64  # lines shown at once before output is buffered
 @click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True, help="auto: on a terminal, unless NO_COLOR is set.")
 @common_options
 def command(
-    file: str, output: str | None, html: bool, source: bool, engines: tuple[str, ...], nodes: tuple[str, ...], pcs: str, color: str,
+    file: str, output: str | None, html: str | None, source: bool, engines: tuple[str, ...], nodes: tuple[str, ...], pcs: str, color: str,
     as_json: bool, traceback: bool,
 ) -> int:  # fmt: skip
     """Print an image's code: address, raw word, instruction, and what its operands are in memory.
@@ -46,12 +46,14 @@ def command(
     FILE is an image or assembly text. With -o, the whole image is written as text that assembles to the very same bytes.
     """
     chosen = Filter(engines, nodes, *parse_range(pcs))
-    if (output is not None or html) and (source or chosen != Filter()):
+    if output is not None and html is not None:
+        raise click.UsageError("-o and --html are two different files of the image", click.get_current_context())
+    if (output is not None or html is not None) and (source or chosen != Filter()):
         raise click.UsageError("-o and --html write the whole image; they do not go with --source and filters", click.get_current_context())
     image = open_program(file)
     chosen.check(image)
-    if html:
-        return _page(image, file, output, as_json)
+    if html is not None:
+        return _page(image, file, html, as_json)
     if output is not None:
         from isa.disasm import write_listing
 
@@ -75,10 +77,9 @@ def _print(listing: Listing, file: str, source: bool, color: str) -> None:
             sys.stdout.flush()
 
 
-def _page(image: Image, file: str, output: str | None, as_json: bool) -> int:
+def _page(image: Image, file: str, target: str, as_json: bool) -> int:
     from runtime.html.page import page
 
-    target = output or f"{Path(file).stem}.html"
     write_atomic(target, [page(image, Path(file).name).encode()])
     reply({"files": [target]}, as_json, lambda: click.echo(target))
     return 0

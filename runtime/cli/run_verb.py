@@ -11,6 +11,7 @@ from isa.image import Image
 from runtime.arrays import Array
 from runtime.cli.common import Given, Stages, common_options, examples, input_options, model_options, reply, stages, stdout
 from runtime.cli.tensors import describe, plan_outputs, read_inputs, write_outputs
+from runtime.drawing import draw_inputs
 from runtime.executable import Executable
 from runtime.models import kind_of
 from runtime.program_file import is_assembly, open_program
@@ -39,11 +40,10 @@ def command(
     """Run a model, an image made by 'llmcc compile', or assembly text (P.s) on the emulated chip.
 
     With --text: a table of similarities for sentence embeddings, or labels with their probabilities for a classifier.
+    Inputs that are not given are drawn from --seed.
     """
     given = Given(**rest)
     is_program = is_assembly(model) or kind_of(model) == "image"  # says so if there is no such file
-    if not given.texts and not given.inputs:
-        raise click.UsageError("give --text TEXT or --input NAME=FILE.npy", click.get_current_context())
     with stages("run") as stage:
         runner = _run_image if is_program else _run_model
         image, results = runner(model, given, outputs, {"interpret": interpret, "adversarial": adversarial}, stage)
@@ -83,24 +83,25 @@ def _run_image(path: str, given: Given, outputs: dict[str, str], mode: Mapping[s
     specs = image.entry().inputs
     plan_outputs(outputs, tuple(spec.name for spec in image.entry().outputs))
     device = Executable(image, **mode)
-    if given.inputs:
-        return image, _launch(device, read_inputs(given.inputs, tuple(spec.name for spec in specs)), stage)
-    return image, _run_texts(device, path, given.texts, stage)
+    if given.texts:
+        return image, _run_texts(device, path, given.texts, stage)
+    drawn = draw_inputs(image, given.seed)
+    return image, _launch(device, drawn | read_inputs(given.inputs or {}, tuple(spec.name for spec in specs)), stage)
 
 
 def _run_texts(device: Executable, path: str, texts: Sequence[str], stage: Stages) -> dict[str, Array]:
     """As many launches as the image's batch size asks for."""
-    from runtime.cli.session import image_folder
+    from runtime.cli.session import image_tokenizer
 
     image = device.image
     shapes = {spec.name: spec.shape for spec in image.entry().inputs}
     if "input_ids" not in shapes or len(shapes["input_ids"]) != 2:
         raise InputError("the image takes no token ids", path, f"its inputs are {', '.join(shapes)}; give them with --input")
-    folder, (batch, seq) = image_folder(image, path), shapes["input_ids"]
+    tokenizer, (batch, seq) = image_tokenizer(image, path), shapes["input_ids"]
     results: dict[str, list[Array]] = {}
     for first in range(0, len(texts), batch):
         some = texts[first : first + batch]
-        tokens = tokenize(folder, some, seq, seq, batch)
+        tokens = tokenize(tokenizer, some, seq, seq, batch)
         for name, array in _launch(device, tokens.inputs(tuple(shapes)), stage).items():
             results.setdefault(name, []).append(array[: len(some)])
     return {name: np.concatenate(parts) for name, parts in results.items()}

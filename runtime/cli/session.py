@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isa.chip import Chip
@@ -13,7 +12,7 @@ from runtime.arrays import Array
 from runtime.cli.common import Given, Stages
 from runtime.cli.tensors import read_inputs
 from runtime.models import TEXT_INPUTS, Built, ModelError, Recipe, build, draw, folder_of, kind_of
-from runtime.text import Tokens, tokenize
+from runtime.text import Tokens, read_tokenizer, tokenize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,7 +87,8 @@ class Session:
             versions["transformers"] = transformers.__version__
         return {
             "model": self.built.recipe.argument, "recipe": self.built.recipe.as_dict(), "options": options, "weights_sha256": self.weights_sha256(),
-            "tokenizer": self.built.tokenizer, "labels": list(self.built.labels), "versions": versions,
+            "tokenizer": read_tokenizer(folder_of(self.built.tokenizer)) if self.built.tokenizer else "",
+            "labels": list(self.built.labels), "versions": versions,
         }  # fmt: skip
 
 
@@ -155,7 +155,7 @@ def tokenize_for(argument: str, given: Given) -> Tokens:
         limit = 0  # the model loader says what is wrong with config.json
     if given.batch and given.batch < len(given.texts):
         raise InputError(f"{len(given.texts)} texts do not fit --batch {given.batch}", hint="leave --batch out")
-    return tokenize(folder, given.texts, given.seq, limit, given.batch)
+    return tokenize(read_tokenizer(folder), given.texts, given.seq, limit, given.batch)
 
 
 def check_limits(inputs: "Mapping[str, Tensor]", limits: Mapping[str, int]) -> None:
@@ -170,12 +170,9 @@ def check_limits(inputs: "Mapping[str, Tensor]", limits: Mapping[str, int]) -> N
             raise InputError(f"input '{name}' holds {bad}, outside 0 to {limit - 1}", hint="are the ids from this model's tokenizer?")
 
 
-def image_folder(image: Image, path: str) -> Path:
-    """The tokenizer's folder that an image records."""
-    argument = str(image.metadata.get("tokenizer") or "")
-    if not argument:
-        raise InputError("the image does not say which tokenizer it needs", path, "give token ids with --input NAME=FILE.npy")
-    folder = folder_of(argument)
-    if not folder.is_dir():
-        raise InputError(f"the tokenizer's folder '{argument}' is not there", path, "run llmcc where the model was compiled, or give --input")
-    return folder
+def image_tokenizer(image: Image, path: str) -> str:
+    """The text of the tokenizer.json that an image holds."""
+    text = image.metadata.get("tokenizer")
+    if not isinstance(text, str) or not text:
+        raise InputError("the image holds no tokenizer", path, "give token ids with --input NAME=FILE.npy")
+    return text

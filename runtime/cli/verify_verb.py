@@ -36,10 +36,11 @@ _CHANGES = 8  # words that differ from the compiler's; more are only counted: a 
 @click.option("--model", "override", metavar="MODEL", help="For a FILE: the model to compare with, in place of the recorded one.")
 @click.option("--bisect", is_flag=True, help="Where bits differ, find the first wrong instruction and write a folder that reproduces it.")
 @click.option("--repro", metavar="FOLDER", default="repro", show_default=True, type=click.Path(path_type=Path), help="The folder of --bisect.")
+@click.option("--verbose", is_flag=True, help="List the nodes that are not compared, each with its reason.")
 @model_options
 @input_options
 @common_options
-def command(model: str, override: str | None, bisect: bool, repro: Path, as_json: bool, traceback: bool, **rest: Any) -> int:
+def command(model: str, override: str | None, bisect: bool, repro: Path, verbose: bool, as_json: bool, traceback: bool, **rest: Any) -> int:
     """Compare every output and every node with PyTorch's frozen graph, bit for bit.
 
     A MODEL is compiled first. Of a FILE (image or assembly text) the own code is run, against the model that it records. Without inputs, they are
@@ -59,7 +60,7 @@ def command(model: str, override: str | None, bisect: bool, repro: Path, as_json
     document = {"model": model, "chip": image.chip.name, **result.as_dict(), "seconds": stage.seconds}
     if bisect:
         document["bisection"] = found
-    reply(document, as_json, lambda: _print(document))
+    reply(document, as_json, lambda: _print(document, verbose))
     return 0 if result.bit_exact else 1
 
 
@@ -142,7 +143,7 @@ def _compare(session: "Session", image: Image, compiled: Any, stage: Stages) -> 
     return verify_image(image, compiled, session.arrays(), expected)
 
 
-def _print(document: dict[str, Any]) -> None:
+def _print(document: dict[str, Any], verbose: bool) -> None:
     from rich.markup import escape
 
     console = stdout()
@@ -163,13 +164,16 @@ def _print(document: dict[str, Any]) -> None:
     distance = document["float"]
     if distance and distance["cosine"] is not None:
         console.print(f"distance to the float model: cosine {distance['cosine']:.5f}, largest difference {distance['max_abs']:.4g}")
-    console.print(f"compared {document['nodes']} of {document['graph_nodes']} graph nodes; the others, each with its reason:")
     kinds: dict[str, list[str]] = {}
     for entry in document["skipped"]:
         kind, _, reason = entry["reason"].partition(": ")
         kinds.setdefault(kind, []).append(entry["node"] + (f" ({reason})" if reason else ""))
-    for kind, nodes in sorted(kinds.items(), key=lambda item: -len(item[1])):
-        console.print(f"{len(nodes):5} {kind}: " + escape(", ".join(nodes)), style="dim")
+    others = sorted(kinds.items(), key=lambda item: -len(item[1]))
+    counts = f"; not compared: {', '.join(f'{len(nodes)} {kind}' for kind, nodes in others)}" if others else ""
+    listed = "" if verbose or not others else " (--verbose lists them)"
+    console.print(escape(f"compared {document['nodes']} of {document['graph_nodes']} graph nodes{counts}{listed}"), soft_wrap=True)
+    for kind, nodes in others if verbose else ():
+        console.print(f"{len(nodes):5} {escape(kind)}: " + escape(", ".join(nodes)), style="dim", soft_wrap=True)
 
 
 def _print_bisection(found: Mapping[str, Any] | None) -> None:

@@ -138,7 +138,7 @@ def test_pointing_clicking_searching_and_the_memory_map(bert_page: Path) -> None
 def test_a_hand_written_program_has_a_page(tmp_path: Path) -> None:
     """Breaks when a program without a debug map gives an empty page."""
     target = tmp_path / "gemm.html"
-    assert main(["disasm", "examples/asm/gemm.s", "--html", "-o", str(target)]) == 0
+    assert main(["disasm", "examples/asm/gemm.s", "--html", str(target)]) == 0
     document = dom(target, "#pc=0xd0")
     assert 'class="row word link' in document and "here" in document
     assert "weights" in document.split('<section id="details"')[1]
