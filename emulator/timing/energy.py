@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from emulator.timing.timeline import Timeline
 from isa.chip import Chip
-from isa.spec import Access, Space
+from isa.spec import INTS, VOP, Access, Space
 from isa.timing import SAVED_PASS, ceil_div
 from isa.trace import Dispatch
 from isa.views import Extents, View, access_of
@@ -59,13 +59,21 @@ def _word(word: Dispatch, moved: int, chip: Chip) -> tuple[int, list[float]]:
     parts = dict.fromkeys(COMPONENTS[:-1], 0.0)
     elements = _elements(word.operands) if not word.empty else 0
     if cost.formula in _PART:
-        parts[_PART[cost.formula]] = elements * sum(count * getattr(energy, name) for name, count in cost.ops.items())
+        parts[_PART[cost.formula]] = elements * sum(count * getattr(energy, _operation(name, word)) for name, count in cost.ops.items())
     price = {"sram": energy.sram_byte, "acc": energy.acc_byte}
     for space, count in _traffic(word, chip):
         parts[_MEMORY[space]] += count * price[_MEMORY[space]]
     parts["dram"] = moved * energy.dram_byte
     parts["instructions"] = energy.word
     return (elements if cost.formula == "mxu" else 0), [parts[name] * PICO for name in COMPONENTS[:-1]]
+
+
+def _operation(name: str, word: Dispatch) -> str:
+    """The chip file's figure for an operation of the table: that of a product where the word multiplies, of integers where its operands are."""
+    if word.inst.mnemonic == "vop" and VOP[word.operands["f"]] == "mul":
+        name = name.replace("_add", "_mul")
+    integer = name.startswith("f32_") and all(view.dtype in INTS for view in word.views.values())
+    return name.replace("f32_", "i32_") if integer else name
 
 
 def _elements(operands: Mapping[str, int]) -> int:

@@ -21,7 +21,7 @@ _LATENCY = {Engine.MXU: FILL_DRAIN, Engine.VEC: DEPENDENCE, Engine.ACT: DEPENDEN
 
 
 class Share(NamedTuple):
-    """`cycles` are charged to `cause`, on behalf of `word`: the one that worked, or the next one that should have."""
+    """`cycles` are charged to `cause` and to `word`: the one that worked, or that through which the resource's next word had to wait."""
 
     word: int
     cause: str
@@ -56,10 +56,7 @@ def waterfall(timeline: Timeline, resource: str) -> list[Share]:
     """Shares of all words; their cycles add up to `timeline.cycles`."""
     shares = [Share(word, COMPUTE, high - low) for low, high, word in _busy(timeline, resource) if high > low]
     for gap in gaps(timeline, resource):
-        found: dict[str, int] = {}
-        for link in gap.links:
-            found[link.cause] = found.get(link.cause, 0) + link.high - link.low
-        shares += [Share(gap.word, cause, cycles) for cause, cycles in found.items()]
+        shares += [Share(link.word, link.cause, link.high - link.low) for link in gap.links]
     return shares
 
 

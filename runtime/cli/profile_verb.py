@@ -125,11 +125,19 @@ def _waterfall(console: "Console", d: Mapping[str, Any]) -> None:
     table = Table("waterfall", "cycles", "share", "", box=None, pad_edge=False)
     for column in table.columns[1:3]:
         column.justify = "right"
-    table.add_row("limit", f"{d['limit_cycles']:,}", f"{d['limit_cycles'] / total:.1%}", "", style="dim")
-    for name, count in d["waterfall"].items():
+    for name, count in _parts(d).items():
         table.add_row(name, f"{count:,}", f"{count / total:.1%}", "█" * round(40 * count / total))
     table.add_row("total", f"{total:,}", "100.0%", "", style="bold")
     console.print(table)
+
+
+def _parts(d: Mapping[str, Any]) -> dict[str, int]:
+    """The waterfall, what the limit asks for apart from the rest of the limiting resource's work."""
+    parts: dict[str, int] = dict(d["waterfall"])
+    if d["excess_cycles"] < 0:  # the limit counts what this program never does on that resource
+        return parts
+    compute = parts.pop("compute")
+    return {"limit": compute - d["excess_cycles"], "beyond the limit": d["excess_cycles"], **parts}
 
 
 def _table(console: "Console", title: str, rows: Sequence[Mapping[str, Any]], total: int, top: int) -> None:
