@@ -10,18 +10,20 @@ from numpy.typing import NDArray
 
 from emulator import control
 from emulator.adversarial import Overlapped
+from emulator.budget import Budget
 from emulator.decoded import ENGINE_MODULES, Word, bind, decode_at, resolve
 from emulator.formats import int_of_bits
 from emulator.memory import Fault, Memory
 from emulator.plan import Plan, Plans, Recording
 from emulator.threads import single_threaded_blas
+from emulator.traps import trap_of
 from emulator.word import Core, Probe, Scratch
-from isa.codec import IllegalWord, Inst, decode
-from isa.errors import Trap
-from isa.spec import SCALARS, WORD_BYTES, Engine, Field, Kind, Region
+from isa.codec import IllegalWord
+from isa.spec import SCALARS, WORD_BYTES, Engine, Region
 
-__all__ = ["ENGINE_MODULES", "Machine", "Probe", "describe"]
+__all__ = ["ENGINE_MODULES", "Machine", "Probe"]
 CACHED_PROGRAMS = 8
+NOTHING: Mapping[str, int] = {}  # operands of a word that does nothing
 
 
 class Machine:
@@ -51,10 +53,11 @@ class Machine:
         pc: int = 0,
         scalars: Sequence[int] = (),
         probe: Probe | None = None,
-        node_of: Callable[[int], str] | None = None,
+        node_of: Callable[[int, Sequence[int]], str] | None = None,
         adversarial: int | None = None,
+        budget: int | None = None,
     ) -> int:
-        """Execute from byte address `pc` until `halt`; returns its exit code. Raises Trap.
+        """Execute from byte address `pc` until `halt`; returns its exit code. Raises Trap, and OverBudget after `budget` instructions.
 
         `adversarial` is a seed: the engines then overlap in some order that the dependence counts allow (emulator/adversarial.py).
         """
@@ -69,6 +72,7 @@ class Machine:
         if self._plans:
             self._plans.forget_shadows()
         recording = Recording() if plans else None
+        purse = None if budget is None else Budget.of(budget)
         self.memory.launch()
         here = core.pc
         try:
@@ -83,26 +87,28 @@ class Machine:
                         words[here] = word
                     core.pc += 1
                     if overlapped is None:
-                        _execute(core, word, probe, recording)
+                        _execute(core, word, probe, recording, purse)
                     else:
+                        if purse is not None:
+                            purse.spend(word.operands)
                         overlapped.dispatch(word, here)
                     while core.loops and core.pc == core.loops[-1].end:
                         control.next_iteration(core)
         except (Fault, IllegalWord) as fault:
             at = here if overlapped is None or overlapped.at is None else overlapped.at
-            raise _trap(fault, code, at, node_of) from fault
+            raise trap_of(fault, code, at, node_of(at * WORD_BYTES, core.indices) if node_of else "") from fault
         if plans and recording:
             plans.keep(key, recording, core.exit)
         return core.exit
 
-    def _replay(self, plans: Plans, plan: Plan, core: Core, code: bytes, node_of: Callable[[int], str] | None) -> int:
+    def _replay(self, plans: Plans, plan: Plan, core: Core, code: bytes, node_of: Callable[[int, Sequence[int]], str] | None) -> int:
         here = core.pc
         try:
             with np.errstate(all="ignore"), single_threaded_blas():
                 for here in plans.execute(plan, core):  # noqa: B007 - where it was when something trapped
                     pass
         except Fault as fault:
-            raise _trap(fault, code, here, node_of) from fault
+            raise trap_of(fault, code, here, node_of(here * WORD_BYTES, core.indices) if node_of else "") from fault
         return plan.exit
 
     def _decoded(self, code: bytes) -> list[Word | None]:
@@ -115,9 +121,11 @@ class Machine:
         return words
 
 
-def _execute(core: Core, word: Word, probe: Probe | None, recording: Recording | None) -> None:
+def _execute(core: Core, word: Word, probe: Probe | None, recording: Recording | None, purse: Budget | None) -> None:
     at = core.pc - 1
     call = resolve(core, word)
+    if purse is not None:
+        purse.spend(NOTHING if call is None else call.operands)
     if call is None:
         return
     bind(core, word, call)
@@ -126,25 +134,3 @@ def _execute(core: Core, word: Word, probe: Probe | None, recording: Recording |
         recording.add(core, at, word, call)
     if probe is not None and word.engine is not Engine.CTL:
         probe((core.pc - 1) * WORD_BYTES, tuple(core.indices), word.inst, call.operands, call.views, core.memory)
-
-
-def describe(inst: Inst) -> str:
-    """The instruction on one line, leaving out operands that have their default."""
-    parts = [_operand_text(f, v) for f, v in zip(inst.row.fields, inst.operands, strict=True) if v != f.default]
-    return f"{inst.mnemonic} {', '.join(parts)}".strip()
-
-
-def _operand_text(field: Field, value: int) -> str:
-    if field.choices:
-        return f"{field.name}={field.choices[value]}"
-    return f"{field.name}={ {Kind.VIEW: 'v', Kind.SCALAR: 's'}.get(field.kind, '') }{value}"
-
-
-def _trap(fault: Exception, code: bytes, index: int, node_of: Callable[[int], str] | None) -> Trap:
-    pc = index * WORD_BYTES
-    data = code[pc : pc + WORD_BYTES] if pc >= 0 else b""
-    try:
-        text = describe(decode(data)) if len(data) == WORD_BYTES else ""
-    except IllegalWord:
-        text = f".word 0x{int.from_bytes(data, 'little'):032x}"
-    return Trap(str(fault), pc, text, node_of(pc) if node_of else "")

@@ -76,6 +76,12 @@ class Trap(Error):
         super().__init__(what, place)
 
 
+class OverBudget(Trap):
+    """The launch did as much as it may (emulator/budget.py): it may be a program that never ends."""
+
+    kind = "budget"
+
+
 def interrupted(error: BaseException | None) -> bool:
     """Whether the user's Ctrl-C is at the bottom of an error: Python 3.11 itself (`__set_name__`) and torch turn it into exceptions of theirs."""
     seen: set[int] = set()  # chains of exceptions may be rings

@@ -84,6 +84,13 @@ class DebugNode(Struct, frozen=True, forbid_unknown_fields=True):
     status: str = "materialized"
     reason: str = ""
 
+    @property
+    def place(self) -> str:
+        """The node and the line of the model that it comes from, for messages."""
+        if self.status == BY_LINE or not self.line:
+            return self.name
+        return f"{self.name} ({self.file}:{self.line}: {self.code})"
+
 
 class Step(Struct, frozen=True, forbid_unknown_fields=True):
     """A tap's offset grows by inc * ((i[level] // div) % mod) elements, like `vinc`; mod 0: no modulus."""

@@ -17,7 +17,7 @@ from isa.spec import LOOP_LEVELS, SALU, SCALARS, WORD_BYTES, Dtype, Engine, Fiel
 from isa.views import Extents, View, extents_of
 
 Loader = Callable[[View], int]
-MAX_WORDS = 2_000_000
+MAX_WORDS = 1 << 19  # of a launch; a list of them takes some 300 MB
 
 
 class ReplayError(Exception):

@@ -27,12 +27,14 @@ class Executable:
 
     With `interpret` every launch goes word by word, without an execution plan: the same bits, slower. `adversarial` is a seed:
     the engines overlap in a random order that the program's dependence counts allow; a program without races gives the same bits.
+    `max_instructions` ends a launch that does more (OverBudget); None: programs that we made ourselves end.
     """
 
-    def __init__(self, image: Image, interpret: bool = False, adversarial: int | None = None) -> None:
+    def __init__(self, image: Image, interpret: bool = False, adversarial: int | None = None, max_instructions: int | None = None) -> None:
         self.image = image
         self._interpret = interpret
         self._adversarial = adversarial
+        self.max_instructions = max_instructions
         self._code = bytes(image.code)
         self._regions = {region: _memory(image, region) for region in Region}
         self._machine: Machine | None = None  # made at the first launch: until then nothing is paid for its memories
@@ -85,7 +87,7 @@ class Executable:
             chip = self.image.chip
             self._machine = Machine(chip.sram.bytes, chip.acc.bytes, self._regions, _BORN, self._interpret)
         try:
-            code = self._machine.run(self._code, entry.pc, probe=probe, node_of=self._node_of, adversarial=self._adversarial)
+            code = self._machine.run(self._code, entry.pc, probe=probe, node_of=self._node_of, adversarial=self._adversarial, budget=self.max_instructions)
         except Trap as trap:
             raise _explained(trap, self.image, inputs) from trap.__cause__
         if code:
@@ -102,11 +104,9 @@ class Executable:
             except Fault as fault:
                 raise Trap(f"the program ended without writing all of output '{spec.name}': {fault}", entry.pc) from fault
 
-    def _node_of(self, pc: int) -> str:
-        node = self.image.debug.node_at(pc)
-        if node is None:
-            return ""
-        return f"{node.name} ({node.file}:{node.line}: {node.code})" if node.line else node.name
+    def _node_of(self, pc: int, indices: Sequence[int]) -> str:
+        node = self.image.debug.node_at(pc, indices)
+        return node.place if node else ""
 
 
 def bind(entry: Entry, inputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -3,6 +3,7 @@
 from os import PathLike
 from typing import Any
 
+from emulator.budget import DEFAULT
 from isa.chip import Chip
 from isa.errors import InputError
 from isa.image import Image, load_image
@@ -14,9 +15,9 @@ from runtime.executable import Executable
 class Loaded:
     """An image ready to run: `loaded(input_ids=ids)["last_hidden_state"]`."""
 
-    def __init__(self, image: Image) -> None:
+    def __init__(self, image: Image, max_instructions: int | None = DEFAULT) -> None:
         self.image = image
-        self._executable = Executable(image)
+        self._executable = Executable(image, max_instructions=max_instructions)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -54,6 +55,9 @@ def _signature(specs: tuple[TensorSpec, ...]) -> str:
     return ", ".join(f"{spec.name}: {spec.dtype}{list(spec.shape)}" for spec in specs)
 
 
-def load(path: str | PathLike[str], chip: Chip | str | None = None) -> Loaded:
-    """Load an image file. With `chip`, one built for another chip is refused. Raises ImageError."""
-    return Loaded(load_image(path, chip))
+def load(path: str | PathLike[str], chip: Chip | str | None = None, max_instructions: int | None = DEFAULT) -> Loaded:
+    """Load an image file. With `chip`, one built for another chip is refused. Raises ImageError.
+
+    A launch of more than `max_instructions` ends with OverBudget (None: without a limit).
+    """
+    return Loaded(load_image(path, chip), max_instructions)

@@ -54,16 +54,19 @@ class Verification:
 
 
 def verify_image(
-    image: Image, compiled: Known, inputs: Mapping[str, Array | Tensor], expected: Sequence[Tensor] | None = None
+    image: Image, compiled: Known, inputs: Mapping[str, Array | Tensor], expected: Sequence[Tensor] | None = None,
+    max_instructions: int | None = None,
 ) -> Verification:
     """Compare the image's code with the graph that `compiled` froze. `expected`: the original model's outputs, for `float`.
+
+    The launch ends with OverBudget after `max_instructions`.
 
     Raises Trap if the program does, InputError for inputs that do not fit or an image of another model.
     """
     arrays = {name: to_array(value) if isinstance(value, Tensor) else value for name, value in inputs.items()}
     lowered, entry = compiled.lowered, image.entry()
     _check_same_graph(image, compiled)
-    executable = Executable(image)
+    executable = Executable(image, max_instructions=max_instructions)
     tensors = [to_tensor(np.asarray(arrays[spec.name], order="C"), spec.dtype) if spec.name in arrays else None for spec in entry.inputs]
     reference = LazyReference(lowered.main, (*tensors, *lowered.pack_weights()))
     comparer = Comparer(image, reference)

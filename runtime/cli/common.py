@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from emulator.budget import DEFAULT
 from isa.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,6 +77,14 @@ input_options = _group(
     click.option("--text", "texts", metavar="TEXT", multiple=True, help="A text to tokenize (repeatable)."),
     click.option("--input", "inputs", metavar="NAME=FILE.npy", multiple=True, callback=_pairs, help="An input tensor (repeatable)."),
 )
+
+
+limit_options = _group(
+    click.option(
+        "--max-instructions", metavar="N", type=click.IntRange(1), default=DEFAULT, show_default=True,
+        help="End a launch after so many instructions; one of more than 2^20 elements counts for each of these.",
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

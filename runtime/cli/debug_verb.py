@@ -11,7 +11,7 @@ import click
 from isa.errors import InputError
 from isa.image import Image
 from runtime.arrays import Array
-from runtime.cli.common import Given, common_options, examples, input_options, model_options, need, note, reply, stages
+from runtime.cli.common import Given, common_options, examples, input_options, limit_options, model_options, need, note, reply, stages
 from runtime.cli.tensors import read_inputs
 from runtime.drawing import draw_inputs
 from runtime.models import kind_of
@@ -36,10 +36,13 @@ if TYPE_CHECKING:
 @click.argument("model", metavar="FILE|MODEL")
 @click.option("--script", metavar="FILE", type=click.Path(), help="Read the commands from this file instead of the terminal.")
 @click.option("--model", "override", metavar="MODEL", help="The model that 'compare' runs in PyTorch, in place of the recorded one.")
+@limit_options
 @model_options
 @input_options
 @common_options
-def command(model: str, script: str | None, override: str | None, as_json: bool, traceback: bool, **rest: Any) -> int:
+def command(
+    model: str, script: str | None, override: str | None, max_instructions: int, as_json: bool, traceback: bool, **rest: Any
+) -> int:  # fmt: skip
     """Step through an image (or assembly text, or a model, which is compiled first), word by word.
 
     Breakpoints on words, nodes, source lines and memory writes; tensors of any node so far; comparison of any node with
@@ -54,7 +57,7 @@ def command(model: str, script: str | None, override: str | None, as_json: bool,
     with stages("debug") as stage:
         stage("load")
         image, arrays, reference = _opened(model, override, given)
-        session = Session(image, arrays, reference)
+        session = Session(image, arrays, reference, max_instructions=max_instructions)
     shell = Shell(session)
     if as_json:
         document = [{"command": line, "lines": list(shell.execute(line))} for line in _until_done(shell, lines or _stdin())]

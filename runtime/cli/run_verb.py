@@ -9,7 +9,7 @@ import numpy as np
 from isa.errors import InputError
 from isa.image import Image
 from runtime.arrays import Array
-from runtime.cli.common import Given, Stages, common_options, examples, input_options, model_options, reply, stages, stdout
+from runtime.cli.common import Given, Stages, common_options, examples, input_options, limit_options, model_options, reply, stages, stdout
 from runtime.cli.tensors import describe, plan_outputs, read_inputs, write_outputs
 from runtime.drawing import draw_inputs
 from runtime.executable import Executable
@@ -32,10 +32,11 @@ from runtime.text import answer, tokenize
 @input_options
 @click.option("--interpret", is_flag=True, help="Execute word by word, without an execution plan (slower, the same bits).")
 @click.option("--adversarial", type=int, metavar="SEED", help="Let the engines overlap in a random order that the dependence counts allow.")
+@limit_options
 @click.option("--output", "outputs", metavar="NAME=FILE.npy", multiple=True, callback=lambda c, p, v: _outputs(c, p, v), help="Write an output (repeatable).")
 @common_options
 def command(
-    model: str, outputs: dict[str, str], interpret: bool, adversarial: int | None, as_json: bool, traceback: bool, **rest: Any
+    model: str, outputs: dict[str, str], interpret: bool, adversarial: int | None, max_instructions: int, as_json: bool, traceback: bool, **rest: Any
 ) -> int:
     """Run a model, an image made by 'llmcc compile', or assembly text (P.s) on the emulated chip.
 
@@ -46,7 +47,7 @@ def command(
     is_program = is_assembly(model) or kind_of(model) == "image"  # says so if there is no such file
     with stages("run") as stage:
         runner = _run_image if is_program else _run_model
-        image, results = runner(model, given, outputs, {"interpret": interpret, "adversarial": adversarial}, stage)
+        image, results = runner(model, given, outputs, {"interpret": interpret, "adversarial": adversarial, "max_instructions": max_instructions}, stage)
         planned = plan_outputs(outputs, tuple(spec.name for spec in image.entry().outputs))
         write_outputs(planned, results)
     document: dict[str, Any] = {

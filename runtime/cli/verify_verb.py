@@ -9,7 +9,7 @@ import click
 
 from isa.errors import InputError
 from isa.image import Image
-from runtime.cli.common import Given, Stages, common_options, examples, input_options, model_options, reply, stages, stdout
+from runtime.cli.common import Given, Stages, common_options, examples, input_options, limit_options, model_options, reply, stages, stdout
 from runtime.models import BUNDLED, ModelError, Recipe, folder_of, kind_of
 from runtime.program_file import is_assembly, open_program
 
@@ -37,10 +37,13 @@ _CHANGES = 8  # words that differ from the compiler's; more are only counted: a 
 @click.option("--bisect", is_flag=True, help="Where bits differ, find the first wrong instruction and write a folder that reproduces it.")
 @click.option("--repro", metavar="FOLDER", default="repro", show_default=True, type=click.Path(path_type=Path), help="The folder of --bisect.")
 @click.option("--verbose", is_flag=True, help="List the nodes that are not compared, each with its reason.")
+@limit_options
 @model_options
 @input_options
 @common_options
-def command(model: str, override: str | None, bisect: bool, repro: Path, verbose: bool, as_json: bool, traceback: bool, **rest: Any) -> int:
+def command(
+    model: str, override: str | None, bisect: bool, repro: Path, verbose: bool, max_instructions: int, as_json: bool, traceback: bool, **rest: Any
+) -> int:
     """Compare every output and every node with PyTorch's frozen graph, bit for bit.
 
     A MODEL is compiled first. Of a FILE (image or assembly text) the own code is run, against the model that it records. Without inputs, they are
@@ -50,7 +53,7 @@ def command(model: str, override: str | None, bisect: bool, repro: Path, verbose
     found: dict[str, Any] | None = None
     with stages("verify") as stage:
         if is_assembly(model) or kind_of(model) == "image":
-            result, image, session, compiled = _verify_file(model, override, given, stage)
+            result, image, session, compiled = _verify_file(model, override, given, stage, max_instructions)
         else:
             if override is not None:
                 raise InputError("--model only goes with a file", model, "leave it out")
@@ -75,7 +78,7 @@ def _verify_model(model: str, given: Given, stage: Stages) -> "Verified":
     return _compare(session, image, compiled, stage), image, session, compiled
 
 
-def _verify_file(path: str, override: str | None, given: Given, stage: Stages) -> "Verified":
+def _verify_file(path: str, override: str | None, given: Given, stage: Stages, max_instructions: int) -> "Verified":
     from runtime.cli.session import open_model
 
     stage("load the image")
@@ -88,7 +91,7 @@ def _verify_file(path: str, override: str | None, given: Given, stage: Stages) -
     _check_weights(image, session, path, recipe.argument)
     stage("compile")
     compiled = session.compile(image.chip)
-    return _compare(session, image, compiled, stage), image, session, compiled
+    return _compare(session, image, compiled, stage, max_instructions), image, session, compiled
 
 
 def _bisect(session: "Session", image: Image, compiled: "Compilation", folder: Path, stage: Stages) -> dict[str, Any] | None:
@@ -134,13 +137,13 @@ def _check_weights(image: Image, session: "Session", path: str, argument: str) -
         )  # fmt: skip
 
 
-def _compare(session: "Session", image: Image, compiled: Any, stage: Stages) -> "Verification":
+def _compare(session: "Session", image: Image, compiled: Any, stage: Stages, max_instructions: int | None = None) -> "Verification":
     from runtime.verify import verify_image
 
     stage("run the float model")
     expected = session.expected()
     stage("run both and compare")
-    return verify_image(image, compiled, session.arrays(), expected)
+    return verify_image(image, compiled, session.arrays(), expected, max_instructions)
 
 
 def _print(document: dict[str, Any], verbose: bool) -> None:

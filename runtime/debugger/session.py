@@ -62,9 +62,10 @@ class Session:
         entry: str | None = None,
         scalars: Mapping[str, int] | None = None,
         budget: int = BUDGET,
+        max_instructions: int | None = None,
     ) -> None:
         self.image, self.inputs = image, inputs
-        self.stepper = Stepper(Executable(image), inputs, entry, scalars, budget)
+        self.stepper = Stepper(Executable(image, max_instructions=max_instructions), inputs, entry, scalars, budget)
         self.nodes = Nodes(image.debug, image.words)
         self.points = Points()
         self.trap: Trap | None = None

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from emulator import control
+from emulator.budget import Budget
 from emulator.decoded import Word, bind, decode_at, resolve
 from emulator.memory import Fault
 from emulator.threads import single_threaded_blas
+from emulator.traps import trap_of
 from emulator.word import Call, Core, Probe, Scratch
 from isa.codec import IllegalWord, Inst
 from isa.errors import Trap
 from isa.spec import WORD_BYTES, Access, Engine
-from isa.text import format_inst
 from isa.views import Extents, View
 from runtime.arrays import Array
 from runtime.debugger.history import BUDGET, History
@@ -72,6 +73,8 @@ class Stepper:
         self.time = 0
         self.last: Effect | None = None
         self.history = History(self.core, budget)
+        self._purse = None if device.max_instructions is None else Budget.of(device.max_instructions)
+        self._furthest = 0
 
     @property
     def pc(self) -> int:
@@ -117,6 +120,7 @@ class Stepper:
         here, loops = self.core.pc, self.indices
         try:
             word = self._word(here)
+            self._pay(word)
             self.core.pc += 1
             effect = self._execute(word, here, loops)
             while self.core.loops and self.core.pc == self.core.loops[-1].end:
@@ -127,6 +131,12 @@ class Stepper:
         self.time += 1
         self.last = effect
         return effect
+
+    def _pay(self, word: Word) -> None:
+        """Going where the launch has been before costs nothing."""
+        if self._purse is not None and self.time >= self._furthest:
+            self._purse.spend(word.operands)
+            self._furthest = self.time + 1
 
     def seek(self, time: int) -> None:
         """Go to the moment after `time` words, wherever it lies."""
@@ -166,9 +176,8 @@ class Stepper:
         return Effect(self.time, here * WORD_BYTES, indices, word.inst, call or NO_CALL, tuple(reads), tuple(writes))
 
     def _trap(self, fault: Exception, index: int) -> Trap:
-        word = self._words.get(index)
         node = self.image.debug.node_at(index * WORD_BYTES, self.indices)
-        return Trap(str(fault), index * WORD_BYTES, format_inst(word.inst) if word else "", node.name if node else "")
+        return trap_of(fault, self.code, index, node.place if node else "")
 
     def tell(self, probe: Probe, effect: Effect) -> None:
         """Show a word to a probe made for `Machine.run`."""

@@ -194,7 +194,7 @@ def test_trap_names_pc_instruction_and_node() -> None:
     misaligned(p)
     p.word("nop")
     with pytest.raises(Trap) as caught:
-        p.run(node_of=lambda pc: f"node@{pc}")
+        p.run(node_of=lambda pc, indices: f"node@{pc}")
     pc = 16 * (len(p.words) - 2)
     assert (caught.value.pc, caught.value.node) == (pc, f"node@{pc}")
     assert caught.value.instruction.startswith("vop f=mov, d=v") and "rows=1" in caught.value.instruction

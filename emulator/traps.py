@@ -1,0 +1,22 @@
+"""A fault as the user sees it: one text for one trap, whoever executes the word."""
+
+from emulator.budget import Spent
+from isa.codec import IllegalWord, decode
+from isa.errors import OverBudget, Trap
+from isa.spec import WORD_BYTES
+from isa.text import format_inst
+
+
+def trap_of(fault: Exception, code: bytes, index: int, node: str = "") -> Trap:
+    """What stopped the chip at word `index`; `node` is what that word works for."""
+    pc = index * WORD_BYTES
+    data = code[pc : pc + WORD_BYTES] if pc >= 0 else b""
+    try:
+        text = format_inst(decode(data)) if len(data) == WORD_BYTES else ""
+    except IllegalWord:
+        text = f".word 0x{int.from_bytes(data, 'little'):032x}"
+    if not isinstance(fault, Spent):
+        return Trap(str(fault), pc, text, node)
+    trap = OverBudget(str(fault), pc, text, node)
+    trap.hint = "does the program end? 'llmcc lint' says; --max-instructions allows more"
+    return trap
