@@ -20,6 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from isa.errors import UnsupportedError
 from runtime.layout import row_major
 
+SMALL = 1 << 16  # bytes; operators that do not say what they write (native_batch_norm) write statistics, which are small
+
 
 @dataclass(frozen=True)
 class Observed:
@@ -55,7 +57,7 @@ def observe(frame: Callable[..., Any], args: Sequence[Any]) -> Observed:
             raise UnsupportedError("the size of a result depends on data")
     saved = frozenset(watch.saved | watch.strided)  # what as_strided reads is a matter of memory: the elements alone would not do
     seen = Observed(fakes, results, saved, frozenset(watch.needed), frozenset(watch.strided), frozenset(watch.placed), watch.draws)
-    changed = [isinstance(fake, Tensor) and (fake.is_inference() or fake._version > 0) for fake in fakes]  # or may be
+    changed = [isinstance(fake, Tensor) and (fake.is_inference() or fake._version > 0 or n in watch.written) for n, fake in enumerate(fakes)]  # or may be
     plain = _plainly_laid((*args, *results)) and not (watch.turned and any(map(_is_thin, results))) and not any(map(_is_empty, results))
     if plain or (any(changed) and torch.is_grad_enabled()):
         return seen
@@ -98,7 +100,7 @@ def _run_eager(frame: Callable[..., Any], args: Sequence[Any], changed: Sequence
     own = []
     for arg, is_changed in zip(args, changed, strict=True):
         mine = arg.detach() if isinstance(arg, Tensor) else arg
-        mine = copy.deepcopy(mine) if is_changed else mine
+        mine = copy.deepcopy(mine) if is_changed or (isinstance(mine, Tensor) and mine.nbytes <= SMALL) else mine
         own.append(mine.requires_grad_() if _followed(arg) else mine)
     with torch.random.fork_rng(devices=()), _unhooked(own, lambda kept: kept):
         return tuple(own), tuple(frame(*own))
@@ -163,6 +165,7 @@ class _Watch(TorchDispatchMode):
         self.strided: set[int] = set()
         self.turned = False  # whether a thin tensor was not row-major
         self.placed: set[int] = set()
+        self.written: set[int] = set()  # arguments that operators say they write to; not all of these count versions
         self.draws = 0
         self._everything = frozenset(position for position, _ in found)
         self._arguments = {memory(fake): position for position, fake in found}
@@ -182,6 +185,7 @@ class _Watch(TorchDispatchMode):
         self.turned = self.turned or any(_is_thin(tensor) and not _plainly_laid([tensor]) for tensor in made)
         sources = frozenset[int]().union(*(self._sources.get(memory(tensor), self._everything) for tensor in given))
         changed = given if function._schema.is_mutable else []
+        self.written.update(self._arguments[memory(tensor)] for tensor in changed if memory(tensor) in self._arguments)
         self._sources.update((memory(tensor), sources) for tensor in (*made, *changed))
         if function is torch.ops.aten.as_strided.default and (position := self._arguments.get(memory(args[0]))) is not None:
             self.strided.add(position)
