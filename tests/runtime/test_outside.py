@@ -189,7 +189,7 @@ STATISTICS: dict[str, Callable[..., Any]] = {
 def test_statistics_are_updated_once(name: str) -> None:
     """Breaks when the look at a frame before it is compiled runs it on the caller's own tensors: found by PyTorch's operator tests."""
     x, found = torch.randn(5, 5, 5), []
-    for function in (STATISTICS[name], compiled(STATISTICS[name])):
+    for function in (STATISTICS[name], torch.compile(STATISTICS[name], backend="llmchip", options={"fallback": True})):
         mean, variance = torch.zeros(5), torch.ones(5)
         with torch.no_grad():
             function(x, mean, variance)
