@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+_MOST_SIZE, _MOST_SEED = 1 << 24, 2**63 - 1
 PATIENCE = 2.0  # seconds before progress is shown
 
 
@@ -60,16 +61,17 @@ common_options = _group(
 
 model_options = _group(
     click.option("--chip", metavar="NAME|FILE.toml", help="Chip to compile for. [default: edge]"),
-    click.option("--seq", type=click.IntRange(1), help="Sequence length. [default: the longest text, or 128]"),
-    click.option("--batch", type=click.IntRange(1), help="Batch size. [default: the number of texts, or 1]"),
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything that is drawn."),
+    click.option("--seq", type=click.IntRange(1, _MOST_SIZE), help="Sequence length. [default: the longest text, or 128]"),
+    click.option("--batch", type=click.IntRange(1, _MOST_SIZE), help="Batch size. [default: the number of texts, or 1]"),
+    click.option("--seed", type=click.IntRange(0, _MOST_SEED), default=0, show_default=True, help="Seed of everything that is drawn."),
     click.option("--option", metavar="KEY=VALUE", multiple=True, callback=_pairs, help="A compiler option (repeatable)."),
     click.option("--class", "class_name", metavar="NAME", help="Transformers class of a folder. [default: config.architectures]"),
-    click.option("--random-weights", metavar="SEED", type=click.IntRange(0), help="Make up the weights of a folder from this seed."),
+    click.option("--random-weights", metavar="SEED", type=click.IntRange(0, _MOST_SEED), help="Make up the weights of a folder from this seed."),
     click.option(
         "--task", type=click.Choice(["auto", "model", "embed"]), default="auto", show_default=True,
         help="embed adds mean pooling and normalisation; auto does so for sentence-embedding folders.",
     ),
+    click.option("--trust", is_flag=True, help="Load a .pt2 with all that is pickled in it: that runs code of whoever made it."),
 )  # fmt: skip
 
 input_options = _group(
@@ -90,6 +92,7 @@ class Given:
     class_name: str | None = None
     random_weights: int | None = None
     task: str = "auto"
+    trust: bool = False
     texts: tuple[str, ...] = ()
     inputs: dict[str, str] | None = None
 

@@ -18,6 +18,7 @@ from runtime.cli.common import Given, common_options, examples, input_options, m
 from runtime.cli.tensors import read_inputs
 from runtime.models import kind_of
 from runtime.program_file import is_assembly, open_program
+from runtime.recorded import record_of
 from runtime.text import tokenize
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def open_recorded(image: Image, path: str, override: str | None, given: Given) -
     shape = next((spec.shape for spec in image.entry().inputs if spec.name == "input_ids"), ())
     quiet = replace(given, texts=(), inputs={})
     sized = replace(quiet, seq=shape[1], batch=shape[0]) if len(shape) == 2 else quiet
-    session = open_model(recipe.argument, sized, Stages("debug"), recipe, image.metadata.get("options"))
+    session = open_model(recipe.argument, sized, Stages("debug"), recipe, record_of(image, path).options)
     _check_weights(image, session, path, recipe.argument)
     return session
 

@@ -7,6 +7,7 @@ from isa.image import Image
 from runtime.cli.common import Given, Stages
 from runtime.models import kind_of
 from runtime.program_file import is_assembly, open_program
+from runtime.recorded import record_of
 
 if TYPE_CHECKING:
     from runtime.compilation import Compilation
@@ -36,7 +37,7 @@ def _compiled(image: Image, path: str, model: str, given: Given, stage: Stages) 
     from runtime.cli.verify_verb import recipe_of
 
     recipe = recipe_of(image, path, model, given)
-    session = open_model(recipe.argument, given, stage, recipe, image.metadata.get("options"))
+    session = open_model(recipe.argument, given, stage, recipe, record_of(image, path).options)
     stage("compile")
     compiled = session.compile(image.chip)
     theirs, ours = ([(spec.name, tuple(spec.shape)) for spec in specs] for specs in (image.entry().inputs, compiled.lowered.inputs))

@@ -14,6 +14,7 @@ from runtime.cli.tensors import describe, plan_outputs, read_inputs, write_outpu
 from runtime.executable import Executable
 from runtime.models import kind_of
 from runtime.program_file import is_assembly, open_program
+from runtime.recorded import record_of
 from runtime.text import answer, tokenize
 
 
@@ -54,7 +55,7 @@ def command(
         "outputs": {name: describe(array) | ({"file": planned[name]} if name in planned else {}) for name, array in results.items()},
     }  # fmt: skip
     if given.texts:
-        document |= answer(given.texts, results, image.metadata.get("labels") or ())
+        document |= answer(given.texts, results, record_of(image, model).labels or ())
     reply(document, as_json, lambda: _print(document))
     return 0
 

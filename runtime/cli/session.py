@@ -12,7 +12,8 @@ from isa.image import Image
 from runtime.arrays import Array
 from runtime.cli.common import Given, Stages
 from runtime.cli.tensors import read_inputs
-from runtime.models import TEXT_INPUTS, Built, ModelError, Recipe, build, draw, folder_of, kind_of
+from runtime.models import TEXT_INPUTS, Built, Means, ModelError, Recipe, build, draw, folder_of, kind_of
+from runtime.recorded import record_of
 from runtime.text import Tokens, tokenize
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Session:
 
         exported = not isinstance(self.built.model, torch.nn.Module)
         built: Any = self.built.model
-        model: Any = built.module() if exported else built
+        model: Any = built.module(check_guards=False) if exported else built
         args, kwargs = (), self.inputs
         if exported and self.captured.signature is not None:  # positional arguments of an exported program have no other way in
             bound = self.captured.signature.bind(**self.inputs)
@@ -98,7 +99,7 @@ def open_model(argument: str, given: Given, stage: Stages, recipe: Recipe | None
     stage("load the model")
     example = given_inputs(argument, given)
     wanted = recipe or Recipe(argument, given.class_name, given.random_weights, given.task, given.seq, given.batch, given.seed)
-    built = build(wanted, example, texts=bool(given.texts))
+    built = build(wanted, example, texts=bool(given.texts), means=Means(given.trust))
     inputs = example if example is not None else draw(built.example, given.seed, built.limits)
     check_limits(inputs, built.limits)
     stage("capture")
@@ -108,7 +109,7 @@ def open_model(argument: str, given: Given, stage: Stages, recipe: Recipe | None
 def make_options(given: Given, record: Mapping[str, Any] | None = None) -> "Options":
     from compiler.options import Options
 
-    known = {key: value for key, value in (record or {}).items() if key in Options.__dataclass_fields__}
+    known = {key: value for key, value in (record or {}).items() if key in Options.__dataclass_fields__ and key != "chip"}  # the image has its own
     base = Options.from_strings(known) if known else Options()
     return Options.from_strings(given.option or {}, replace(base, chip=given.chip or base.chip))
 
@@ -172,7 +173,7 @@ def check_limits(inputs: "Mapping[str, Tensor]", limits: Mapping[str, int]) -> N
 
 def image_folder(image: Image, path: str) -> Path:
     """The tokenizer's folder that an image records."""
-    argument = str(image.metadata.get("tokenizer") or "")
+    argument = record_of(image, path).tokenizer
     if not argument:
         raise InputError("the image does not say which tokenizer it needs", path, "give token ids with --input NAME=FILE.npy")
     folder = folder_of(argument)

@@ -11,6 +11,7 @@ from isa.errors import InputError
 from isa.image import Image
 from runtime.cli.common import Given, Stages, common_options, examples, input_options, model_options, reply, stages, stdout
 from runtime.models import BUNDLED, ModelError, Recipe, folder_of, kind_of
+from runtime.recorded import check_recorded, record_of, recorded_recipe
 from runtime.program_file import is_assembly, open_program
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _verify_file(path: str, override: str | None, given: Given, stage: Stages) -
     recipe = recipe_of(image, path, override, given)
     shape = next((spec.shape for spec in image.entry().inputs if spec.name == "input_ids"), ())
     sized = replace(given, seq=shape[1], batch=shape[0]) if len(shape) == 2 else given
-    session = open_model(recipe.argument, sized, stage, recipe, image.metadata.get("options"))
+    session = open_model(recipe.argument, sized, stage, recipe, record_of(image, path).options)
     _check_weights(image, session, path, recipe.argument)
     stage("compile")
     compiled = session.compile(image.chip)
@@ -102,8 +103,8 @@ def _bisect(session: "Session", image: Image, compiled: "Compilation", folder: P
 
 def recipe_of(image: Image, path: str, override: str | None, given: Given) -> Recipe:
     """How to build the image's model again."""
-    record: Mapping[str, Any] = image.metadata.get("recipe") or {}
-    argument = override or record.get("argument")
+    recorded = recorded_recipe(image, path)
+    argument = override or (recorded.argument if recorded else "")
     if not argument and not image.metadata:
         raise ModelError(
             "a hand-written program has no model to be compared with", path,
@@ -118,14 +119,18 @@ def recipe_of(image: Image, path: str, override: str | None, given: Given) -> Re
     except ModelError as error:
         hint = error.hint if override else "run where it was compiled, or give the model with --model MODEL"
         raise ModelError(f"the image's model is missing: {error.what}", path, hint) from error
-    recipe = Recipe.from_dict(record) if record else Recipe(argument, given.class_name, given.random_weights, given.task)
+    if override is None:
+        check_recorded(argument, path)
+    recipe = recorded or Recipe(argument, given.class_name, given.random_weights, given.task)
+    if kind != "folder":
+        recipe = replace(recipe, class_name=None, random_weights=None)  # these were of the recorded folder
     shape = next((spec.shape for spec in image.entry().inputs if spec.name == "input_ids"), ())
     batch, seq = shape if kind == "folder" and len(shape) == 2 else (None, None)
     return replace(recipe, argument=argument, batch=batch, seq=seq)
 
 
 def _check_weights(image: Image, session: "Session", path: str, argument: str) -> None:
-    recorded, found = image.metadata.get("weights_sha256"), session.weights_sha256()
+    recorded, found = record_of(image, path).weights_sha256, session.weights_sha256()
     if recorded and recorded != found:
         raise ModelError(
             f"the weights of '{argument}' are not those of the image: sha256 {found[:16]}…, the image records {recorded[:16]}…", path,
