@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isa.errors import InputError
+from isa.files import read_text
 
+_TOKENIZER_BYTES = 256 << 20
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
@@ -61,9 +63,9 @@ def _tokenizer(folder: Path) -> Any:
     if not path.is_file():
         raise InputError("the folder has no tokenizer.json", str(folder), "give token ids with --input input_ids=FILE.npy")
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_str(read_text(path, _TOKENIZER_BYTES))
     except Exception as error:  # the library raises bare Exceptions
-        raise InputError(f"cannot read the tokenizer: {error}", str(path)) from error
+        raise InputError(f"cannot read the tokenizer: {' '.join(str(error).split())[:200]}", str(path)) from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +10,7 @@ import numpy as np
 
 from isa.codec import IllegalWord
 from isa.errors import Error, InputError
+from isa.files import read_text
 from isa.image import Image
 from isa.spec import WORD_BYTES
 from runtime.arrays import Array, host_dtype
@@ -83,9 +83,9 @@ def _until_done(shell: "Shell", lines: Iterable[str]) -> Iterator[str]:
 
 def _read_script(path: str) -> list[str]:
     try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
+        return read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the script: {error}", path) from error
+        raise InputError(f"cannot read the script: {error.strerror if isinstance(error, OSError) else error}", path) from error
 
 
 def _stdin() -> Iterator[str]:

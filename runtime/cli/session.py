@@ -6,13 +6,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from isa.chip import Chip
-from isa.errors import InputError
+from isa.errors import InputError, ModelError
 from isa.image import Image
 from runtime.arrays import Array
 from runtime.cli.common import Given, Stages
 from runtime.cli.tensors import read_inputs
-from runtime.models import TEXT_INPUTS, Built, Means, ModelError, Recipe, build, draw, folder_of, kind_of
+from runtime.config_json import read_config
+from runtime.models import TEXT_INPUTS, Built, Means, Recipe, build, draw, folder_of, kind_of
 from runtime.recorded import record_of
 from runtime.text import Tokens, tokenize
 
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from compiler.frontend.capture import Captured
     from compiler.options import Options
     from runtime.compilation import Compilation
+
+
+_MOST_INT = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -135,8 +141,17 @@ def given_inputs(argument: str, given: Given) -> "dict[str, Tensor] | None":
         return {name: torch.from_numpy(array) for name, array in tokens.inputs(text_inputs(argument, given)).items()}
     if given.inputs:
         arrays = read_inputs(given.inputs)
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return {name: torch.from_numpy(_signed(name, array)) for name, array in arrays.items()}
     return None
+
+
+def _signed(name: str, array: Array) -> Array:
+    """PyTorch does little with unsigned integers of more than 8 bits."""
+    if array.dtype.kind != "u" or array.dtype == np.uint8:
+        return array
+    if array.size and int(array.max()) > _MOST_INT:
+        raise InputError(f"input '{name}' holds {int(array.max())}, more than {_MOST_INT}", hint="the chip keeps integers in 32 bits")
+    return array.astype(np.int64)
 
 
 def text_inputs(argument: str, given: Given) -> tuple[str, ...]:
@@ -145,14 +160,12 @@ def text_inputs(argument: str, given: Given) -> tuple[str, ...]:
 
 
 def tokenize_for(argument: str, given: Given) -> Tokens:
-    import json
-
     if kind_of(argument) != "folder":
         raise ModelError("only a Hugging Face folder has a tokenizer", argument, "give tensors with --input NAME=FILE.npy")
     folder = folder_of(argument)
     try:
-        limit = int(json.loads((folder / "config.json").read_text()).get("max_position_embeddings") or 0)
-    except (OSError, ValueError):
+        limit = int(read_config(folder).get("max_position_embeddings") or 0)
+    except (ModelError, ValueError, TypeError):
         limit = 0  # the model loader says what is wrong with config.json
     if given.batch and given.batch < len(given.texts):
         raise InputError(f"{len(given.texts)} texts do not fit --batch {given.batch}", hint="leave --batch out")

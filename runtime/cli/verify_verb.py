@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isa.errors import InputError
+from isa.errors import InputError, ModelError
 from isa.image import Image
 from runtime.cli.common import Given, Stages, common_options, examples, input_options, model_options, reply, stages, stdout
-from runtime.models import BUNDLED, ModelError, Recipe, folder_of, kind_of
-from runtime.recorded import check_recorded, record_of, recorded_recipe
+from runtime.models import BUNDLED, Recipe, folder_of, kind_of
 from runtime.program_file import is_assembly, open_program
+from runtime.recorded import check_recorded, record_of, recorded_recipe
 
 if TYPE_CHECKING:
     from runtime.cli.session import Session
