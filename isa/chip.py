@@ -133,7 +133,8 @@ def load_chip(chip: str | PathLike[str] | Chip = DEFAULT_CHIP) -> Chip:
         raise unknown_chip(chip, path) from None
     except (OSError, UnicodeDecodeError) as error:
         what = error.strerror if isinstance(error, OSError) else str(error)
-        raise ChipError(f"cannot read the chip file: {what}", str(path), f"a chip file is TOML text in UTF-8; stock chips are: {', '.join(chip_names())}") from error
+        hint = f"a chip file is TOML text in UTF-8; stock chips are: {', '.join(chip_names())}"
+        raise ChipError(f"cannot read the chip file: {what}", str(path), hint) from error
     return read_toml(text, str(path))
 
 

@@ -22,7 +22,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     try:
         kind = os.fstat(number).st_mode
         if not stat.S_ISREG(kind):
-            raise OSError(errno.EINVAL, "a folder, not a file" if stat.S_ISDIR(kind) else "not a regular file", str(path))
+            raise OSError(errno.EINVAL, "not a regular file but a folder" if stat.S_ISDIR(kind) else "not a regular file", str(path))
         return os.fdopen(number, "rb")
     except BaseException:
         os.close(number)

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from isa.errors import InputError
+from isa.shown import shown_json, shown_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+    from rich.text import Text
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _MOST_SIZE, _MOST_SEED = 1 << 24, 2**63 - 1
@@ -107,7 +109,7 @@ class Given:
 def reply(document: Any, as_json: bool, text: Callable[[], None]) -> None:
     """Say the answer: the document, or what `text` prints."""
     if as_json:
-        click.echo(json.dumps(document, indent=2, default=_plain, ensure_ascii=False))
+        click.echo(shown_json(json.dumps(document, indent=2, default=_plain, ensure_ascii=False)))
     else:
         text()
 
@@ -121,15 +123,33 @@ def _plain(value: Any) -> Any:
 
 
 def stdout() -> "Console":
-    """rich's console; wide and plain when the output is not a terminal."""
+    """rich's console; wide and plain when the output is not a terminal. Strings are data: no markup, nothing but text. Styles: `styled`."""
     from rich.console import Console
+    from rich.text import Text
 
-    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=160, no_color=True)
+    class Plain(Console):
+        def render_str(self, text: str, **given: Any) -> Text:
+            return super().render_str(shown_lines(text), **given)
+
+    always: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
+    return Plain(**always) if sys.stdout.isatty() else Plain(width=160, no_color=True, **always)
+
+
+def styled(*pieces: str | tuple[str, str]) -> "Text":
+    """Text for `stdout()` of which some pieces have a style: `styled(("no finding", "bold green"), ": 12 words")`."""
+    from rich.text import Text
+
+    return Text.assemble(*(shown_lines(p) if isinstance(p, str) else (shown_lines(p[0]), p[1]) for p in pieces))
+
+
+def say(text: str) -> None:
+    """A line of the answer, on stdout."""
+    click.echo(shown_lines(text))
 
 
 def note(text: str) -> None:
     """A remark beside the answer, on stderr."""
-    click.echo(text, err=True)
+    click.echo(shown_lines(text), err=True)
 
 
 class Stages:
@@ -158,8 +178,8 @@ class Stages:
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         with self._lock:
-            columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-            self._shown = Progress(*columns, console=Console(stderr=True), transient=True)
+            columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+            self._shown = Progress(*columns, console=Console(file=getattr(sys.stderr, "raw", sys.stderr)), transient=True)
             self._shown.add_task(self._text(), total=None)
             self._shown.start()
 

@@ -14,7 +14,7 @@ from isa.files import read_text
 from isa.image import Image
 from isa.spec import WORD_BYTES
 from runtime.arrays import Array, host_dtype
-from runtime.cli.common import Given, common_options, examples, input_options, model_options, need, note, reply, stages
+from runtime.cli.common import Given, common_options, examples, input_options, model_options, need, note, reply, say, stages
 from runtime.cli.tensors import read_inputs
 from runtime.models import kind_of
 from runtime.program_file import is_assembly, open_program
@@ -67,9 +67,9 @@ def command(model: str, script: str | None, override: str | None, as_json: bool,
 
     if lines is None and sys.stdin.isatty():
         note(f"{image.words} words, {len(image.debug.nodes)} nodes, chip {image.chip.name}; 'help' lists the commands")
-        terminal.run_terminal(shell, click.echo)
+        terminal.run_terminal(shell, say)
         return 0
-    terminal.run_lines(shell, lines if lines is not None else _stdin(), click.echo)
+    terminal.run_lines(shell, lines if lines is not None else _stdin(), say)
     return 1 if shell.failed else 0
 
 

@@ -9,7 +9,7 @@ import click
 from isa.files import write_atomic
 from isa.image import Image
 from isa.spec import Engine
-from runtime.cli.common import common_options, examples, reply
+from runtime.cli.common import common_options, examples, reply, say
 from runtime.disassembly import Filter, Listing, ansi, parse_range, plain
 from runtime.program_file import open_program
 
@@ -56,7 +56,7 @@ def command(
         from isa.disasm import write_listing
 
         paths = [str(path) for path in write_listing(image, output)]
-        reply({"files": paths}, as_json, lambda: click.echo("\n".join(paths)))
+        reply({"files": paths}, as_json, lambda: say("\n".join(paths)))
         return 0
     listing = Listing(image, chosen)
     if as_json:
@@ -80,5 +80,5 @@ def _page(image: Image, file: str, output: str | None, as_json: bool) -> int:
 
     target = output or f"{Path(file).stem}.html"
     write_atomic(target, [page(image, Path(file).name).encode()])
-    reply({"files": [target]}, as_json, lambda: click.echo(target))
+    reply({"files": [target]}, as_json, lambda: say(target))
     return 0

@@ -73,11 +73,11 @@ def _print(document: dict[str, Any]) -> None:
         table.add_row("entry", f"{entry['name']} at {entry['pc']:#06x}, {document['words']} words in all")
         for way in ("inputs", "outputs"):
             for spec in entry[way]:
-                table.add_row(f"  {way[:-1]}", f"{spec['name']} {spec['dtype']} {spec['shape']}".replace("[", "\\["))
+                table.add_row(f"  {way[:-1]}", f"{spec['name']} {spec['dtype']} {spec['shape']}")
     table.add_row("sections", ", ".join(f"{name} {size(count)}" for name, count in document["sections"].items()))
     table.add_row("memory", ", ".join(f"{name} {size(count)}" for name, count in document["regions"].items()))
     table.add_row("nodes", ", ".join(f"{count} {status}" for status, count in document["nodes"].items()))
-    table.add_row("options", ", ".join(f"{key}={value}" for key, value in (document["options"] or {}).items()).replace("[", "\\["))
+    table.add_row("options", ", ".join(f"{key}={value}" for key, value in (document["options"] or {}).items()))
     for name, value in document["hashes"].items():
         table.add_row(f"{name} hash", str(value or "not recorded"))
     table.add_row("versions", ", ".join(f"{key} {value}" for key, value in document["versions"].items()))

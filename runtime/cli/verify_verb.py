@@ -9,7 +9,7 @@ import click
 
 from isa.errors import InputError, ModelError
 from isa.image import Image
-from runtime.cli.common import Given, Stages, common_options, examples, input_options, model_options, reply, stages, stdout
+from runtime.cli.common import Given, Stages, common_options, examples, input_options, model_options, reply, stages, stdout, styled
 from runtime.models import BUNDLED, Recipe, folder_of, kind_of
 from runtime.program_file import is_assembly, open_program
 from runtime.recorded import check_recorded, record_of, recorded_recipe
@@ -148,21 +148,19 @@ def _compare(session: "Session", image: Image, compiled: Any, stage: Stages) -> 
 
 
 def _print(document: dict[str, Any]) -> None:
-    from rich.markup import escape
-
     console = stdout()
     bits = document["mismatched_elements"]
     if document["bit_exact"]:
-        console.print(f"[bold green]bit-exact[/]: {document['nodes']} nodes, {document['outputs']} outputs, 0 differing bits")
+        console.print(styled(("bit-exact", "bold green"), f": {document['nodes']} nodes, {document['outputs']} outputs, 0 differing bits"))
     else:
         differing = f"{document['mismatched_nodes']} nodes and outputs differ in {bits} elements"
-        console.print(f"[bold red]not bit-exact[/]: {differing if bits else 'the bits depend on the timing of the chip'}")
+        console.print(styled(("not bit-exact", "bold red"), f": {differing if bits else 'the bits depend on the timing of the chip'}"))
         for finding in document["findings"]:
-            console.print(f"  the program is at fault: {escape(finding)}", soft_wrap=True)
+            console.print(f"  the program is at fault: {finding}", soft_wrap=True)
         first = document["first_divergence"] or {}
         for key in ("node", "source", "pc", "index", "expected", "actual") if first else ():
             value = first.get(key)
-            console.print(f"  {key:9}", escape(f"{value:#06x}" if key == "pc" and isinstance(value, int) else str(value)), soft_wrap=True)
+            console.print(f"  {key:9}", f"{value:#06x}" if key == "pc" and isinstance(value, int) else str(value), soft_wrap=True)
     if "bisection" in document and not document["bit_exact"]:
         _print_bisection(document["bisection"])
     distance = document["float"]
@@ -174,18 +172,16 @@ def _print(document: dict[str, Any]) -> None:
         kind, _, reason = entry["reason"].partition(": ")
         kinds.setdefault(kind, []).append(entry["node"] + (f" ({reason})" if reason else ""))
     for kind, nodes in sorted(kinds.items(), key=lambda item: -len(item[1])):
-        console.print(f"{len(nodes):5} {kind}: " + escape(", ".join(nodes)), style="dim")
+        console.print(f"{len(nodes):5} {kind}: " + ", ".join(nodes), style="dim")
 
 
 def _print_bisection(found: Mapping[str, Any] | None) -> None:
-    from rich.markup import escape
-
     console = stdout()
     if found is None:
         console.print("bisection: no instruction writes the missing value, so there is none to show")
         return
-    console.print(f"[bold]first wrong instruction[/] at {found['pc']:#06x}: {escape(found['instruction'])}", soft_wrap=True)
-    console.print(escape(f"  {found['operand']} = {found['block']}, {found['differing']} elements differ; loop indices {found['indices']}"))
+    console.print(styled(("first wrong instruction", "bold"), f" at {found['pc']:#06x}: {found['instruction']}"), soft_wrap=True)
+    console.print(f"  {found['operand']} = {found['block']}, {found['differing']} elements differ; loop indices {found['indices']}")
     if found["inputs_verified"]:
         console.print("  everything that goes into it is verified, so it is the culprit")
     else:
@@ -193,8 +189,8 @@ def _print_bisection(found: Mapping[str, Any] | None) -> None:
     if len(found["changed"]) > _CHANGES:
         console.print(f"  {len(found['changed'])} words are not the compiler's")
     for change in found["changed"] if len(found["changed"]) <= _CHANGES else ():
-        console.print(escape(f"  the compiler has at {change['pc']:#06x}: {change['instruction']}"), soft_wrap=True)
+        console.print(f"  the compiler has at {change['pc']:#06x}: {change['instruction']}", soft_wrap=True)
     for text in found["stale_data"]:
-        console.print(escape(f"  {text}"))
+        console.print(f"  {text}")
     alone = "reproduces it alone" if found["reproduced"] else "does not reproduce it alone"
-    console.print(escape(f"  {found['folder']}/run.py {alone} ({found['words']} words)"), soft_wrap=True)
+    console.print(f"  {found['folder']}/run.py {alone} ({found['words']} words)", soft_wrap=True)
