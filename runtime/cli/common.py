@@ -73,6 +73,9 @@ model_options = _group(
         "--task", type=click.Choice(["auto", "model", "embed"]), default="auto", show_default=True,
         help="embed adds mean pooling and normalisation; auto does so for sentence-embedding folders.",
     ),
+    click.option(
+        "--max-memory", metavar="BYTES", type=click.IntRange(0), help="What a program may declare. [default: the machine's memory, at most the chip's 64 GiB]"
+    ),
     click.option("--trust", is_flag=True, help="Load a .pt2 with all that is pickled in it: that runs code of whoever made it."),
 )  # fmt: skip
 
@@ -95,6 +98,7 @@ class Given:
     random_weights: int | None = None
     task: str = "auto"
     trust: bool = False
+    max_memory: int | None = None
     texts: tuple[str, ...] = ()
     inputs: dict[str, str] | None = None
 

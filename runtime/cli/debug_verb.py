@@ -16,6 +16,7 @@ from isa.spec import WORD_BYTES
 from runtime.arrays import Array, host_dtype
 from runtime.cli.common import Given, common_options, examples, input_options, model_options, need, note, reply, say, stages
 from runtime.cli.tensors import read_inputs
+from runtime.memory import check_memory
 from runtime.models import kind_of
 from runtime.program_file import is_assembly, open_program
 from runtime.recorded import record_of
@@ -99,6 +100,7 @@ Opened = tuple[Image, Mapping[str, Array], "Callable[[Mapping[str, Array]], Refe
 def _opened(argument: str, override: str | None, given: Given) -> Opened:
     if is_assembly(argument) or kind_of(argument) == "image":
         image = open_program(argument, given.chip)
+        check_memory(image, argument, given.max_memory)
         given.check_for_image(argument)
     else:
         need(override is None, "--model only goes with a file", argument, "leave it out")

@@ -12,6 +12,7 @@ from runtime.arrays import Array
 from runtime.cli.common import Given, Stages, common_options, examples, input_options, model_options, reply, stages, stdout, styled
 from runtime.cli.tensors import describe, plan_outputs, read_inputs, write_outputs
 from runtime.executable import Executable
+from runtime.memory import check_memory
 from runtime.models import kind_of
 from runtime.program_file import is_assembly, open_program
 from runtime.recorded import record_of
@@ -80,6 +81,7 @@ def _run_model(model: str, given: Given, outputs: dict[str, str], mode: Mapping[
 def _run_image(path: str, given: Given, outputs: dict[str, str], mode: Mapping[str, Any], stage: Stages) -> tuple[Image, dict[str, Array]]:
     stage("load the image")
     image = open_program(path, given.chip)
+    check_memory(image, path, given.max_memory)
     given.check_for_image(path, **{"--class": given.class_name, "--random-weights": given.random_weights})
     specs = image.entry().inputs
     plan_outputs(outputs, tuple(spec.name for spec in image.entry().outputs))

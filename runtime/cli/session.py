@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isa.chip import Chip
-from isa.errors import InputError, ModelError
+from isa.errors import Error, InputError, ModelError
 from isa.image import Image
 from runtime.arrays import Array
 from runtime.cli.common import Given, Stages
 from runtime.cli.tensors import read_inputs
 from runtime.config_json import read_config
+from runtime.memory import allowed
 from runtime.models import TEXT_INPUTS, Built, Means, Recipe, build, draw, folder_of, kind_of
 from runtime.recorded import record_of
 from runtime.text import Tokens, tokenize
@@ -105,7 +106,7 @@ def open_model(argument: str, given: Given, stage: Stages, recipe: Recipe | None
     stage("load the model")
     example = given_inputs(argument, given)
     wanted = recipe or Recipe(argument, given.class_name, given.random_weights, given.task, given.seq, given.batch, given.seed)
-    built = build(wanted, example, texts=bool(given.texts), means=Means(given.trust))
+    built = build(wanted, example, texts=bool(given.texts), means=Means(given.trust, allowed(given.max_memory)))
     inputs = example if example is not None else draw(built.example, given.seed, built.limits)
     check_limits(inputs, built.limits)
     stage("capture")
@@ -127,7 +128,13 @@ def capture_model(built: Built) -> "Captured":
 
     if isinstance(built.model, nn.Module):
         return capture(built.model, (), built.example)
-    return from_exported(built.model)
+    try:
+        return from_exported(built.model)
+    except Error:
+        raise
+    except Exception as error:  # whatever a graph that no export made raises in PyTorch's own passes
+        what = " ".join(str(error).split())[:200]
+        raise ModelError(f"the exported program cannot be used: {type(error).__name__}: {what}", built.recipe.argument, "is it of this PyTorch?") from error
 
 
 def given_inputs(argument: str, given: Given) -> "dict[str, Tensor] | None":

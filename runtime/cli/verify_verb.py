@@ -10,6 +10,7 @@ import click
 from isa.errors import InputError, ModelError
 from isa.image import Image
 from runtime.cli.common import Given, Stages, common_options, examples, input_options, model_options, reply, stages, stdout, styled
+from runtime.memory import check_memory
 from runtime.models import BUNDLED, Recipe, folder_of, kind_of
 from runtime.program_file import is_assembly, open_program
 from runtime.recorded import check_recorded, record_of, recorded_recipe
@@ -80,6 +81,7 @@ def _verify_file(path: str, override: str | None, given: Given, stage: Stages) -
 
     stage("load the image")
     image = open_program(path, given.chip)
+    check_memory(image, path, given.max_memory)
     given.check_for_image(path)
     recipe = recipe_of(image, path, override, given)
     shape = next((spec.shape for spec in image.entry().inputs if spec.name == "input_ids"), ())
