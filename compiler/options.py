@@ -51,6 +51,8 @@ def _parse(key: str, value: Any, default: Any) -> Any:
         except ValueError:
             raise CompileError(f"option '{key}' is '{value}'", hint="write a whole number") from None
     if isinstance(default, tuple):
+        if not isinstance(value, str | list | tuple):
+            raise CompileError(f"option '{key}' is '{value}'", hint="write names, separated by commas")
         items = value.split(",") if isinstance(value, str) else value
         return tuple(str(item).strip() for item in items if str(item).strip())
     return str(value)

@@ -6,12 +6,14 @@ that start out undefined a shadow byte per byte that says whether it was ever wr
 """
 
 from collections.abc import Iterator, Mapping, Set
+from mmap import mmap
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emulator.formats import STORAGE, Block, unpack_i4
+from emulator.lazy import lazy_bytes
 from isa.spec import Dtype, Region, Space
 from isa.views import Extents, View
 
@@ -26,17 +28,19 @@ class Fault(Exception):
 class Store:
     """One memory: its bytes and, unless it is born initialised, its shadow."""
 
-    __slots__ = ("data", "name", "shadow", "written")
+    __slots__ = ("_end", "data", "name", "shadow", "written")
 
     def __init__(self, name: str, data: Bytes, initialised: bool) -> None:
         self.name, self.data = name, data
         # A bytearray because its find() scans for a zero byte much faster than numpy reduces.
-        self.shadow: bytearray | None = None if initialised else bytearray(data.size)
+        self.shadow: bytearray | mmap | None = None if initialised else lazy_bytes(data.size)
         self.written: Bytes | None = None if self.shadow is None else np.frombuffer(self.shadow, np.uint8)
+        self._end = 0  # nothing behind it was ever written: pages that are never touched cost nothing
 
     def forget(self) -> None:
         if self.written is not None:
-            self.written.fill(0)
+            self.written[: self._end].fill(0)
+            self._end = 0
 
     def check(self, view: View, extents: Extents) -> tuple[int, int]:
         """Range and alignment; gives the first byte and one past the last."""
@@ -49,13 +53,14 @@ class Store:
 
     def require_written(self, view: View, extents: Extents, low: int, high: int) -> None:
         """The whole span first, which is nearly always enough and one fast scan; only then element by element."""
-        if self.shadow is None or self.shadow.find(0, low, high) < 0:
+        if self.shadow is None or self.shadow.find(b"\0", low, high) < 0:
             return
         for begin, end, bytes_ in self._touched(view, extents):
             if not bytes_.all():
                 raise Fault(f"read of bytes between {begin:#x} and {end:#x} of {self.name} that were never written")
 
     def mark_written(self, view: View, extents: Extents) -> None:
+        self._end = max(self._end, view.span(extents)[1])
         for _, _, bytes_ in self._touched(view, extents):
             bytes_.fill(1)
 
@@ -96,7 +101,7 @@ class Memory:
 
     def shadows(self) -> dict[str, bytes]:
         """What counts as written now, of every memory that is born undefined."""
-        return {store.name: bytes(store.shadow) for store in self._stores() if store.shadow is not None}
+        return {store.name: bytes(store.written[: store._end]) for store in self._stores() if store.written is not None}
 
     def restore(self, shadows: Mapping[str, bytes]) -> None:
         """Make what counted as written then count as written now. What persists between launches is never forgotten."""
@@ -104,7 +109,10 @@ class Memory:
         for store in self._stores():
             if store.written is not None:
                 written = np.frombuffer(shadows[store.name], np.uint8)
-                np.maximum(written, store.written if store.name in kept else 0, out=store.written)
+                if store.name not in kept:
+                    store.forget()
+                np.maximum(store.written[: written.size], written, out=store.written[: written.size])
+                store._end = max(store._end, written.size)
 
     def _stores(self) -> tuple[Store, ...]:
         return (self._sram, self._acc, *self._dram.values())

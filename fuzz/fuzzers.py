@@ -10,6 +10,7 @@ from emulator.machine import Machine
 from fuzz.harness import Fuzzer
 from fuzz.images import WORDS, exercise, make_image, run_image
 from fuzz.mutate import damage, damage_text, number
+from fuzz.readers import READERS
 from fuzz.samples import program, sample
 from isa.asm import assemble
 from isa.check import check
@@ -141,9 +142,18 @@ def _machine(image: Image, out: Bytes, interpret: bool = False) -> Machine:
 # ---- chip files
 
 
+_EXTREME = (
+    "a" + ".a" * 5000 + " = 1", "x = " + "[" * 3000, "x = " + "{a=" * 2000, "clock_hz = " + "9" * 5000, "clock_hz = 0x" + "f" * 9999,
+    "clock_hz = 1e999", "[" * 400, '"' + "k" * 50_000 + '" = 1', "name = '" + "n" * 50_000 + "'", "[sram]\nbytes = 2e30", "mxu = 3", "mxu.rows.x = 1",
+    'name = "\\u001b[2J\\u202e"', "clock_hz = 1979-05-27", "[[mxu]]\nrows = 1", "".join(f"k{n} = 1\n" for n in range(20_000)),
+)  # fmt: skip
+
+
 def make_chip(rng: random.Random) -> bytes:
     if rng.random() < 0.1:
         return rng.randbytes(rng.randint(0, 200))
+    if rng.random() < 0.1:
+        return rng.choice(_EXTREME).encode()
     text = to_toml(load_chip(rng.choice(chip_names())))
     if rng.random() < 0.5:
         lines = text.split("\n")
@@ -242,5 +252,6 @@ FUZZERS = {
         Fuzzer("chips", make_chip, run_chip),
         Fuzzer("commands", make_commands, run_commands),
         _GRAPHS,
+        *READERS,
     )
 }

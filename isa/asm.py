@@ -23,6 +23,7 @@ from isa.chip import DEFAULT_CHIP, Chip, load_chip
 from isa.codec import encode
 from isa.directives import DIRECTIVES, Parts, read_value
 from isa.errors import AssemblyError, ChipError, ImageError
+from isa.files import read_text
 from isa.image import DebugMap, Entry, Image, PlanRecord, check_image
 from isa.source_map import Place, source_map
 from isa.spec import WORD_BYTES, Region
@@ -40,14 +41,18 @@ def assemble_file(path: str | PathLike[str], chip: Chip | str | None = None) -> 
 
 def assemble(text: str, name: str = "<text>", folder: str | PathLike[str] = ".", chip: Chip | str | None = None) -> Image:
     """The image of an assembly text. `name` stands in errors, `folder` is where included files are. Raises AssemblyError."""
-    builder = _Builder(_Source(text, name), Parts(Path(folder)))
+    builder = _Builder(_Source(text, name), Parts(Path(folder), Path(folder)))
+    try:
+        builder.parts.count_text(text)
+    except TextError as error:
+        raise AssemblyError(error.what, name, error.hint) from None
     builder.read()
     return builder.finish(chip)
 
 
 def _read(path: Path, hint: str) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except OSError as error:
         raise AssemblyError(f"cannot read the assembly text: {error.strerror or error}", str(path), hint) from error
     except UnicodeDecodeError as error:
@@ -206,11 +211,17 @@ class _Builder:
             self.source.fail_at(token, TextError(".include takes the name of a file", "", 'write .include "common.s"'))
         if self.depth >= _INCLUDES:
             self.source.fail_at(token, TextError(f"files include each other more than {_INCLUDES} deep", "", "does a file include itself?"))
-        path = self.parts.folder / json.loads(arguments[0])
         try:
-            text = _read(path, "")
+            name = json.loads(arguments[0])
+            path = self.parts.folder / name
+            text = _read(self.parts.path(name), "")
+            self.parts.count_text(text)
         except AssemblyError as error:
-            self.source.fail_at(arguments[0], TextError(f"{error.what}", "", "paths are relative to the assembly text"))
+            self.source.fail_at(arguments[0], TextError(error.what, "", "paths are relative to the assembly text"))
+        except TextError as error:
+            self.source.fail_at(arguments[0], error)
+        except ValueError as error:
+            self.source.fail_at(arguments[0], TextError(f"not a string: {error}"))
         with self._inside(_Source(text, str(path)), path.parent):
             self.read()
 

@@ -21,11 +21,15 @@ import tomli_w
 from msgspec import Meta, Struct
 
 from isa.errors import ChipError
+from isa.files import read_text
 
 ADDRESS_LIMIT = 2**36  # a view's base has 36 bits
 DEFAULT_CHIP = "edge"
 
 
+_TEXT_BYTES = 1 << 20
+_MOST_DOTS = 200  # in a line: a key of a million parts nests as deep
+_SHOWN = 80  # characters of a key in an error
 _DEPTH = "words that may wait"
 _MOST = 1e9
 _TABLE2 = "pJ, 7 nm, Jouppi et al., ISCA 2021, table 2"
@@ -123,21 +127,28 @@ def load_chip(chip: str | PathLike[str] | Chip = DEFAULT_CHIP) -> Chip:
     if isinstance(chip, str) and chip in chip_names():
         return _stock(chip)
     path = Path(chip)
-    if not path.is_file():
-        raise _unknown(chip, path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, _TEXT_BYTES)
+    except FileNotFoundError:
+        raise unknown_chip(chip, path) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ChipError(f"cannot read the chip file: {error}", str(path), "a chip file is TOML text in UTF-8") from error
+        what = error.strerror if isinstance(error, OSError) else str(error)
+        hint = f"a chip file is TOML text in UTF-8; stock chips are: {', '.join(chip_names())}"
+        raise ChipError(f"cannot read the chip file: {what}", str(path), hint) from error
     return read_toml(text, str(path))
 
 
 def read_toml(text: str, where: str) -> Chip:
     """The chip of a TOML text; `where` names it in errors."""
+    if len(text) > _TEXT_BYTES:
+        raise ChipError(f"the text has more than {_TEXT_BYTES} characters", where, "'llmcc chips edge' prints a complete chip file to start from")
+    if any(line.count(".") + line.count("[") + line.count("{") > _MOST_DOTS for line in text.splitlines()):
+        raise ChipError(f"a line has more than {_MOST_DOTS} dots or brackets", where, "'llmcc chips edge' prints a complete chip file to start from")
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ChipError(f"not valid TOML: {error}", where, "'llmcc chips edge' prints a complete chip file to start from") from error
+    except (ValueError, RecursionError) as error:  # of these TOMLDecodeError is one; long numbers and deep nesting give others
+        what = " ".join(str(error).split())[:200]
+        raise ChipError(f"not valid TOML: {what}", where, "'llmcc chips edge' prints a complete chip file to start from") from error
     return parse_chip(data, where)
 
 
@@ -147,6 +158,8 @@ def parse_chip(data: object, where: str) -> Chip:
         return msgspec.convert(_normal(data, "", where), Chip)
     except msgspec.ValidationError as error:
         raise _invalid(str(error), where) from error
+    except (OverflowError, RecursionError) as error:
+        raise ChipError(f"a value does not fit: {error}", where, "'llmcc chips edge' prints every key with its meaning") from error
 
 
 def to_toml(chip: Chip) -> str:
@@ -180,11 +193,10 @@ def _stock(name: str) -> Chip:
     return read_toml((_folder() / f"{name}.toml").read_text(encoding="utf-8"), f"stock chip {name}")
 
 
-def _unknown(chip: object, path: Path) -> ChipError:
+def unknown_chip(chip: object, path: Path) -> ChipError:
+    """The error for a chip that is neither a stock name nor a file."""
     names = ", ".join(chip_names())
     looks_like_path = path.suffix == ".toml" or len(path.parts) > 1
-    if path.is_dir():
-        return ChipError("this is a folder, not a chip file", str(path), f"name a TOML file or one of: {names}")
     if looks_like_path:
         return ChipError("the chip file does not exist", str(path), f"stock chips are: {names}")
     near = difflib.get_close_matches(str(chip), chip_names(), 1)
@@ -206,12 +218,13 @@ def _normal(data: object, key: str, where: str) -> object:
 def _invalid(message: str, where: str) -> ChipError:
     """msgspec's message in our words: which key, what is wrong, what to do."""
     problem, _, path = message.partition(" - at `$")
-    table = path.rstrip("`").lstrip(".")
-    unknown = re.search(r"unknown field `(.*)`", problem)
+    table = path.rstrip("`").lstrip(".")[:_SHOWN]
+    unknown = re.search(r"unknown field `(.*)`", problem, re.DOTALL)
     if not unknown:
         said = problem.lower().replace("`", "").replace("object", "a table")
         return ChipError(f"{table or 'chip'}: {said}", where, "'llmcc chips edge' prints every key with its meaning")
-    owner: Struct = getattr(Chip(), table) if table else Chip()
-    near = difflib.get_close_matches(unknown[1], owner.__struct_fields__, 1)
+    found = getattr(Chip(), table, None) if table else Chip()
+    owner = found if isinstance(found, Struct) else Chip()
+    near = difflib.get_close_matches(unknown[1][:_SHOWN], owner.__struct_fields__, 1)
     guess = f"did you mean '{near[0]}'?" if near else f"keys here are: {', '.join(owner.__struct_fields__)}"
-    return ChipError(f"unknown key {'.'.join(filter(None, (table, unknown[1])))}", where, guess)
+    return ChipError(f"unknown key {'.'.join(filter(None, (table, unknown[1][:_SHOWN])))}", where, guess)

@@ -23,8 +23,9 @@ from typing import Any, NoReturn
 from lark import Token
 from msgspec import Struct
 
-from isa.chip import Chip, load_chip, parse_chip
+from isa.chip import Chip, chip_names, load_chip, parse_chip, unknown_chip
 from isa.expression import FUNCTIONS, ExpressionError, evaluate
+from isa.files import TEXT_BYTES, below, read_regular
 from isa.image import INITIALISED, DebugNode, PlanRecord, Scalar, Span, Tap, TensorSpec
 from isa.initial import STORAGE, contents
 from isa.spec import ISA_VERSION, WORD_BYTES, Region, Space
@@ -32,6 +33,8 @@ from isa.text import TextError, guess, parse_record
 
 Pairs = dict[str, Any]
 Failure = Callable[[Token, TextError], NoReturn]
+MOST_DATA = 1 << 31  # bytes of initial data
+_LEAST_TEXT = 4096  # what an included text counts at least
 ALIGN = 64  # of everything that the assembler places
 _CONSTANTS = {"true": True, "false": False, "null": None}
 # Keys whose values are words, never names of numbers.
@@ -66,9 +69,10 @@ class NewEntry:
 
 @dataclass
 class Parts:
-    """The image under construction."""
+    """The image under construction. Files are looked for in `folder`, that of the text at hand, and must lie below `root`, that of the first."""
 
     folder: Path
+    root: Path
     words: list[bytes] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
     names: dict[str, Any] = field(default_factory=dict)  # numbers, and registers as text
@@ -79,6 +83,7 @@ class Parts:
     records: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in _RECORDS})
     buffers: list[Buffer] = field(default_factory=list)
     metadata: Pairs = field(default_factory=dict)
+    text_bytes: int = 0  # of all texts
     lines: bool = True  # the lines of the text become the debug map, if the text has none
 
     def define(self, name: str, value: Any) -> None:
@@ -94,11 +99,28 @@ class Parts:
         self.sizes[region] = offset + size
         return offset
 
+    def path(self, name: str) -> Path:
+        """The path of a file that the text names. Raises TextError for one outside its folder."""
+        try:
+            return below(self.root, str(self.folder.absolute().relative_to(self.root.absolute()) / name))
+        except OSError as error:
+            raise TextError(f"cannot use '{name}': {error.strerror}", "", "name a file in the folder of the assembly text, or below it") from None
+
     def file(self, name: str) -> bytes:
         try:
-            return (self.folder / name).read_bytes()
+            return read_regular(self.path(name), MOST_DATA - self.data_bytes)
         except OSError as error:
             raise TextError(f"cannot read '{self.folder / name}': {error.strerror}", "", "paths are relative to the assembly text") from None
+
+    @property
+    def data_bytes(self) -> int:
+        return sum(map(len, self.data.values()))
+
+    def count_text(self, text: str) -> None:
+        """Refuse texts that include more and more, however small each is."""
+        self.text_bytes += max(len(text), _LEAST_TEXT)
+        if self.text_bytes > TEXT_BYTES:
+            raise TextError(f"the text and what it includes have more than {TEXT_BYTES} bytes", "", "does it include the same file again and again?")
 
     def note_place(self, token: Token, failure: Failure) -> None:
         """Remember where the newest entry stands in the text, for errors that show later."""
@@ -220,8 +242,11 @@ def _isa(parts: Parts, token: str, values: list[Any], pairs: Pairs) -> None:
 
 def _chip(parts: Parts, token: str, values: list[Any], pairs: Pairs) -> None:
     if values:
-        path = parts.folder / str(values[0])
-        parts.chip = load_chip(str(path) if path.is_file() else str(values[0]))
+        name = str(values[0])
+        path = parts.path(name)
+        if name not in chip_names() and not path.exists():
+            raise unknown_chip(name, Path(name))
+        parts.chip = load_chip(name if name in chip_names() else path)
     else:
         parts.chip = parse_chip(_plain(pairs), "chip")
 
@@ -245,6 +270,8 @@ def _append(parts: Parts, region: Region, data: bytes, align: int = 1) -> int:
     if region not in INITIALISED:
         raise TextError(f"region {region.name.lower()} has no initial data", "", f"only {', '.join(r.name.lower() for r in INITIALISED)} have")
     held = parts.data.setdefault(region, bytearray())
+    if parts.data_bytes + len(data) > MOST_DATA:
+        raise TextError(f"the initial data have more than {MOST_DATA} bytes", "", "a program of this size is made with 'llmcc compile'")
     held.extend(bytes(-len(held) % align))
     offset = len(held)
     held.extend(data)

@@ -59,6 +59,12 @@ class ChipError(Error):
     kind = "chip"
 
 
+class ModelError(Error):
+    """A MODEL argument that cannot be used, or that would run code which nobody asked for."""
+
+    kind = "model"
+
+
 class InputError(Error):
     """An argument or input tensor that does not fit."""
 

@@ -1,10 +1,60 @@
-"""Files that are either complete or not there."""
+"""Files: written whole or not at all, and read only if they are ordinary files of a bounded size."""
 
 import contextlib
+import errno
 import os
+import stat
 import threading
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
+
+TEXT_BYTES = 32 << 20  # of a text: assembly with all that it includes, a script, a config.json
+_PLAIN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """The file, opened for reading. OSError for what is none: a pipe would be waited for, a device has no end."""
+    try:
+        number = os.open(path, _PLAIN)
+    except ValueError as error:  # a NUL in the name
+        raise OSError(errno.EINVAL, str(error), str(path)) from error
+    try:
+        kind = os.fstat(number).st_mode
+        if not stat.S_ISREG(kind):
+            raise OSError(errno.EINVAL, "not a regular file but a folder" if stat.S_ISDIR(kind) else "not a regular file", str(path))
+        return os.fdopen(number, "rb")
+    except BaseException:
+        os.close(number)
+        raise
+
+
+def read_regular(path: str | os.PathLike[str], limit: int | None = None) -> bytes:
+    """The bytes of a regular file of at most `limit` bytes. Raises OSError."""
+    with open_regular(path) as file:
+        if limit is None:
+            return file.read()
+        data = file.read(min(os.fstat(file.fileno()).st_size, limit) + 1)  # a byte more than there should be: what grows is no smaller
+        if len(data) > limit:
+            raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
+        return data
+
+
+def read_text(path: str | os.PathLike[str], limit: int = TEXT_BYTES) -> str:
+    """The text of a regular file, line ends as \\n. Raises OSError, and UnicodeDecodeError for what is not UTF-8."""
+    return read_regular(path, limit).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def below(folder: str | os.PathLike[str], name: str) -> Path:
+    """The path of `name` in `folder`. OSError if it leads out of it: absolute, by `..`, or by a symbolic link."""
+    try:
+        home = Path(os.path.realpath(folder))
+        path = Path(os.path.realpath(home / name))
+    except ValueError as error:  # a NUL in the name
+        raise OSError(errno.EINVAL, str(error), name) from error
+    if not path.is_relative_to(home):
+        raise OSError(errno.EACCES, "it is outside the folder of the text", name)
+    return path
 
 
 def write_atomic(path: str | os.PathLike[str], chunks: Iterable[bytes | bytearray | memoryview]) -> None:

@@ -9,7 +9,6 @@ import hashlib
 import math
 import mmap
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +21,7 @@ from isa.chip import ADDRESS_LIMIT, Chip, chip_hash, load_chip, read_toml, to_to
 from isa.codec import Inst, decode
 from isa.container import DAMAGED, MAGIC, Data, pack, unpack
 from isa.errors import ChipError, ImageError
-from isa.files import write_atomic
+from isa.files import open_regular, write_atomic
 from isa.records import DebugMap, DebugNode, Entry, PlanRecord, Scalar, Span, Step, Tap, TensorSpec, pick
 from isa.spec import LOOP_LEVELS, WORD_BYTES, Dtype, Region
 
@@ -113,9 +112,7 @@ class Image:
 def is_image(path: str | os.PathLike[str]) -> bool:
     """Whether the file starts like an image. False for what is missing, a folder, or unreadable."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            return False
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return file.read(len(MAGIC)) == MAGIC
     except OSError:
         return False
@@ -141,9 +138,7 @@ def load_image(path: str | os.PathLike[str], chip: Chip | str | None = None, *, 
     """
     where = str(path)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ImageError("not a regular file", where, "name an image file, made by 'llmcc compile'")
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if mapped and os.fstat(file.fileno()).st_size else file.read()
     except OSError as error:
         raise ImageError(f"cannot read the image: {error.strerror or error}", where, "name an image file, made by 'llmcc compile'") from error

@@ -13,6 +13,7 @@ from operator import attrgetter
 from isa.codec import IllegalWord, Inst, decode
 from isa.image import Image
 from isa.records import BY_LINE, DebugNode, PlanRecord, TensorSpec
+from isa.shown import shown
 from isa.spec import LOOP_LEVELS, WORD_BYTES, Engine, Field, Region, Space
 from isa.text import format_inst
 from isa.trace import dynamic_extent, view_of
@@ -236,5 +237,5 @@ def _offset(name: str, distance: int) -> str:
 
 
 def on_one_line(text: str) -> str:
-    """A name that may stand in a comment: whatever would break the line or the terminal is shown as �."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "�" for c in text)
+    """A name that may stand in a comment: it breaks neither the line nor the terminal."""
+    return shown(text)

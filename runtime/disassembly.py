@@ -92,7 +92,7 @@ class Listing:
 
     def text(self, title: str, *, source: bool = False, paint: Paint = plain) -> Iterator[str]:
         """The lines of a terminal or file."""
-        yield f"{title}: llmchip image, ISA version {ISA_VERSION}, chip {self.image.chip.name}, {self.image.words} words"
+        yield on_one_line(f"{title}: llmchip image, ISA version {ISA_VERSION}, chip {self.image.chip.name}, {self.image.words} words")
         shown: tuple[int, ...] = ()
         heading, titled = ("", 0), ""
         for line in self.lines():

@@ -8,34 +8,35 @@
 Nothing is ever downloaded. Importing this module does not import torch.
 """
 
+import copy
 import difflib
 import importlib
 import importlib.util
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isa.errors import Error, InputError
+from isa.errors import Error, InputError, ModelError
 from isa.image import is_image
+from runtime.config_json import largest, read_config
+from runtime.exported import load_exported
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.export import ExportedProgram
 
+_LARGE = 1 << 20  # a number in config.json above this makes a model worth weighing first
 DEFAULT_SEQ, DEFAULT_BATCH = 128, 1
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+MOST_TOKENS = 1 << 26  # of a batch
+_FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-
-
-class ModelError(Error):
-    """A MODEL argument that cannot be used."""
-
-    kind = "model"
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,6 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> "Recipe":
-        return cls(**{name: record[name] for name in cls.__dataclass_fields__ if name in record})
-
 
 @dataclass(frozen=True)
 class Built:
@@ -114,7 +111,7 @@ def kind_of(argument: str) -> str:
         if path.suffix in (".s", ".asm"):
             raise ModelError("assembly text is no model", argument, "'llmcc asm' makes an image of it; run, debug, lint and others take it as it is")
         raise ModelError("neither an image nor an exported program", argument, "an image starts with its magic bytes, an exported program ends in .pt2")
-    if ":" in argument and path.suffix != ".pt2":
+    if _FACTORY.fullmatch(argument) and path.suffix != ".pt2":
         return "factory"
     near = difflib.get_close_matches(argument, BUNDLED, 1)
     guess = f"did you mean '{near[0]}'? " if near else ""
@@ -129,7 +126,15 @@ def folder_of(argument: str) -> Path:
     return BUNDLED[argument].folder() if argument in BUNDLED else Path(argument)
 
 
-def build(recipe: Recipe, example: "dict[str, Tensor] | None" = None, texts: bool = False) -> Built:
+@dataclass(frozen=True)
+class Means:
+    """What building a model may do: `trust` runs code that is pickled in a .pt2, `memory` bounds the weights in bytes."""
+
+    trust: bool = False
+    memory: int = 2**63 - 1
+
+
+def build(recipe: Recipe, example: "dict[str, Tensor] | None" = None, texts: bool = False, means: Means = Means()) -> Built:
     """Build the model. `example` takes the place of made-up inputs; `texts` says that texts will be embedded."""
     kind = kind_of(recipe.argument)
     if kind == "image":
@@ -140,20 +145,30 @@ def build(recipe: Recipe, example: "dict[str, Tensor] | None" = None, texts: boo
             if value is not None:
                 raise InputError(f"{flag} only goes with a Hugging Face folder", recipe.argument, "leave it out")
     builder = {"folder": _build_folder, "exported": _build_exported, "factory": _build_factory}[kind]
-    return builder(recipe, example, texts)
+    return builder(recipe, example, texts, means)
 
 
-def _build_folder(recipe: Recipe, example: "dict[str, Tensor] | None", texts: bool) -> Built:
+def _build_folder(recipe: Recipe, example: "dict[str, Tensor] | None", texts: bool, means: Means) -> Built:
+    try:
+        return _of_folder(recipe, example, texts, means)
+    except Error:
+        raise
+    except Exception as error:  # whatever odd values of config.json make transformers raise
+        what = f"{type(error).__name__}: {_first_line(error)}"
+        raise ModelError(f"transformers cannot build this model: {what}", recipe.argument, "is config.json right? --traceback shows where") from error
+
+
+def _of_folder(recipe: Recipe, example: "dict[str, Tensor] | None", texts: bool, means: Means) -> Built:
     folder = folder_of(recipe.argument)
+    values = read_config(folder)
     transformers = _transformers()
     config = _config(transformers, folder)
     name = recipe.class_name or next(iter(config.architectures or ()), None)
     if name is None:
         raise ModelError("config.json names no architecture", str(folder), "give the class with --class, for example --class BertModel")
-    kind = getattr(transformers, name, None)
-    if kind is None or not hasattr(kind, "from_pretrained"):
-        near = difflib.get_close_matches(name, dir(transformers), 1)
-        raise ModelError(f"transformers has no class '{name}'", str(folder), f"did you mean '{near[0]}'?" if near else "name another with --class")
+    kind = _class(transformers, str(name), folder)
+    if recipe.random_weights is not None or largest(values) > _LARGE:
+        _check_size(kind, config, folder, means.memory)
     model = _random(kind, config, recipe.random_weights) if recipe.random_weights is not None else _pretrained(kind, folder)
     recipe = replace(recipe, task=_task(recipe, folder, name, texts))
     if recipe.task == "embed":
@@ -171,6 +186,28 @@ def _build_folder(recipe: Recipe, example: "dict[str, Tensor] | None", texts: bo
     labels = tuple(str(config.id2label[i]) for i in range(len(config.id2label))) if name.endswith("ForSequenceClassification") else ()
     tokenizer = recipe.argument if (folder / "tokenizer.json").is_file() else ""
     return Built(model, example, recipe, tokenizer, labels, limits, _positions(config))
+
+
+def _class(transformers: Any, name: str, folder: Path) -> Any:
+    """A model class of transformers: a name from elsewhere chooses among them, and nothing else."""
+    try:
+        kind = getattr(transformers, name, None)
+    except Exception as error:  # a class whose own package is missing
+        raise ModelError(f"transformers cannot give class '{name}': {_first_line(error)}", str(folder), "name another with --class") from error
+    if not (isinstance(kind, type) and (issubclass(kind, transformers.PreTrainedModel) or name.startswith("AutoModel"))):
+        near = difflib.get_close_matches(name, dir(transformers), 1)
+        raise ModelError(f"transformers has no class '{name}'", str(folder), f"did you mean '{near[0]}'?" if near else "name another with --class")
+    return kind
+
+
+def _check_size(kind: Any, config: Any, folder: Path, memory: int) -> None:
+    """Whether there is room for the weights, seen from the model without any."""
+    import torch
+
+    with torch.device("meta"):
+        count = sum(tensor.numel() for tensor in kind._from_config(copy.deepcopy(config)).parameters())
+    if 4 * count > memory:
+        raise ModelError(f"the model has {count} weights, more than fit into {memory} bytes", str(folder), "raise --max-memory, or take a smaller model")
 
 
 def _task(recipe: Recipe, folder: Path, name: str, texts: bool) -> str:
@@ -196,11 +233,9 @@ def _transformers() -> Any:
 
 
 def _config(transformers: Any, folder: Path) -> Any:
-    if not (folder / "config.json").is_file():
-        raise ModelError("the folder has no config.json", str(folder), "a Hugging Face folder holds config.json and the weights")
     try:
-        return transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+        return transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # whatever its values make transformers raise
         raise ModelError(f"cannot read config.json: {_first_line(error)}", str(folder)) from error
 
 
@@ -208,7 +243,9 @@ def _pretrained(kind: Any, folder: Path) -> "nn.Module":
     if not any((folder / name).is_file() for name in WEIGHT_FILES):
         raise ModelError("the folder has no weights", str(folder), f"add {WEIGHT_FILES[0]}, or make weights up with --random-weights SEED")
     try:
-        model, report = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+        model, report = kind.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True, trust_remote_code=False, weights_only=True
+        )
     except Exception as error:  # whatever a damaged checkpoint makes the loader raise
         raise ModelError(f"cannot load the weights: {_first_line(error)}", str(folder), "is the checkpoint complete, and of this class?") from error
     missing = sorted(report.get("missing_keys") or ())
@@ -245,6 +282,8 @@ def _token_example(model: "nn.Module", config: Any, recipe: Recipe) -> "dict[str
 
     accepted = inspect.signature(model.forward).parameters
     shape = recipe.batch or DEFAULT_BATCH, recipe.seq or DEFAULT_SEQ
+    if shape[0] * shape[1] > MOST_TOKENS:
+        raise InputError(f"{shape[0]} texts of {shape[1]} tokens are more than {MOST_TOKENS} tokens", recipe.argument, "a smaller --batch or --seq")
     example = {name: torch.zeros(shape, dtype=torch.int64) for name in TEXT_INPUTS if name in accepted}
     if "input_ids" not in example:
         raise ModelError(f"{type(model).__name__} takes no input_ids", recipe.argument, "give its inputs with --input NAME=FILE.npy")
@@ -253,21 +292,16 @@ def _token_example(model: "nn.Module", config: Any, recipe: Recipe) -> "dict[str
     return draw(example, recipe.seed, {"input_ids": config.vocab_size, "token_type_ids": getattr(config, "type_vocab_size", 0), "attention_mask": 2})
 
 
-def _build_exported(recipe: Recipe, example: "dict[str, Tensor] | None", texts: bool) -> Built:
-    import torch
-
+def _build_exported(recipe: Recipe, example: "dict[str, Tensor] | None", texts: bool, means: Means) -> Built:
     from compiler.frontend.capture import positional_names
 
-    try:
-        program = torch.export.load(recipe.argument)
-    except Exception as error:  # whatever a foreign file makes the loader raise
-        raise ModelError(f"cannot load the exported program: {_first_line(error)}", recipe.argument, "write it with torch.export.save") from error
+    program = load_exported(recipe.argument, means.trust, means.memory)
     args, kwargs = program.example_inputs or ((), {})
     own = dict(zip(positional_names(program), args, strict=False)) | dict(kwargs)
     return Built(program, example or own, replace(recipe, task="model"))
 
 
-def _build_factory(recipe: Recipe, example: "dict[str, Tensor] | None", texts: bool) -> Built:
+def _build_factory(recipe: Recipe, example: "dict[str, Tensor] | None", texts: bool, means: Means) -> Built:
     import torch
 
     function = _factory(recipe.argument)
@@ -295,6 +329,8 @@ def _factory(argument: str) -> Any:
         found: Any = importlib.import_module(name)
     except ImportError as error:
         raise ModelError(f"cannot import '{name}': {error}", argument, "run llmcc where the package can be imported, or set PYTHONPATH") from error
+    except Exception as error:
+        raise ModelError(f"importing '{name}' raised {type(error).__name__}: {_first_line(error)}", argument, "--traceback shows where") from error
     for part in attribute.split("."):
         if not hasattr(found, part):
             near = difflib.get_close_matches(part, dir(found), 1)

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isa.errors import InputError
+from isa.files import read_text
 
+_TOKENIZER_BYTES = 256 << 20
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
@@ -58,7 +60,7 @@ def read_tokenizer(folder: Path) -> str:
     if not path.is_file():
         raise InputError("the folder has no tokenizer.json", str(folder), "give token ids with --input input_ids=FILE.npy")
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path, _TOKENIZER_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the tokenizer: {error}", str(path)) from error
 
@@ -71,7 +73,7 @@ def _tokenizer(text: str) -> Any:
     try:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # the library raises bare Exceptions
-        raise InputError(f"cannot read the tokenizer: {error}", "tokenizer.json") from error
+        raise InputError(f"cannot read the tokenizer: {' '.join(str(error).split())[:200]}", "tokenizer.json") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

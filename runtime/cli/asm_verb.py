@@ -6,7 +6,7 @@ import click
 
 from isa.asm import assemble_file
 from isa.image import write_image
-from runtime.cli.common import common_options, examples, reply
+from runtime.cli.common import common_options, examples, reply, say
 
 
 @click.command(name="asm", epilog=examples("llmcc asm program.s -o program.llmchip"))
@@ -18,5 +18,5 @@ def command(source: str, output: str, as_json: bool, traceback: bool) -> int:
     image = assemble_file(source)
     write_image(image, output)
     document = {"file": output, "words": image.words, "bytes": Path(output).stat().st_size}
-    reply(document, as_json, lambda: click.echo(f"{output}: {document['words']} words, {document['bytes']} bytes"))
+    reply(document, as_json, lambda: say(f"{output}: {document['words']} words, {document['bytes']} bytes"))
     return 0

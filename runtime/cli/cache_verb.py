@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import click
 
 from runtime import cache
-from runtime.cli.common import common_options, examples, reply, size
+from runtime.cli.common import common_options, examples, reply, say, size
 
 
 @click.command(name="cache", epilog=examples("llmcc cache", "llmcc cache clear", "LLMCHIP_CACHE=off llmcc run minilm --text hello"))
@@ -25,9 +25,9 @@ def command(action: str, as_json: bool, traceback: bool) -> int:
 
     def text() -> None:
         done = "removed" if action == "clear" else "holds"
-        click.echo(f"{where or 'the cache is off'}: {done} {len(found)} images, {size(total)} of at most {size(cache.bound())}")
+        say(f"{where or 'the cache is off'}: {done} {len(found)} images, {size(total)} of at most {size(cache.bound())}")
         for entry in found if action == "info" else ():
-            click.echo(f"  {entry.path.stem[:16]}  {size(entry.bytes):>10}  last used {_date(entry.used)}")
+            say(f"  {entry.path.stem[:16]}  {size(entry.bytes):>10}  last used {_date(entry.used)}")
 
     reply(document, as_json, text)
     return 0

@@ -17,12 +17,15 @@ import click
 
 from emulator.budget import DEFAULT
 from isa.errors import InputError
+from isa.shown import shown_json, shown_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+    from rich.text import Text
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+_MOST_SIZE, _MOST_SEED = 1 << 24, 2**63 - 1
 PATIENCE = 2.0  # seconds before progress is shown
 
 
@@ -61,16 +64,20 @@ common_options = _group(
 
 model_options = _group(
     click.option("--chip", metavar="NAME|FILE.toml", help="Chip to compile for. [default: edge]"),
-    click.option("--seq", type=click.IntRange(1), help="Sequence length. [default: the longest text, or 128]"),
-    click.option("--batch", type=click.IntRange(1), help="Batch size. [default: the number of texts, or 1]"),
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything that is drawn."),
+    click.option("--seq", type=click.IntRange(1, _MOST_SIZE), help="Sequence length. [default: the longest text, or 128]"),
+    click.option("--batch", type=click.IntRange(1, _MOST_SIZE), help="Batch size. [default: the number of texts, or 1]"),
+    click.option("--seed", type=click.IntRange(0, _MOST_SEED), default=0, show_default=True, help="Seed of everything that is drawn."),
     click.option("--option", metavar="KEY=VALUE", multiple=True, callback=_pairs, help="A compiler option (repeatable)."),
     click.option("--class", "class_name", metavar="NAME", help="Transformers class of a folder. [default: config.architectures]"),
-    click.option("--random-weights", metavar="SEED", type=click.IntRange(0), help="Make up the weights of a folder from this seed."),
+    click.option("--random-weights", metavar="SEED", type=click.IntRange(0, _MOST_SEED), help="Make up the weights of a folder from this seed."),
     click.option(
         "--task", type=click.Choice(["auto", "model", "embed"]), default="auto", show_default=True,
         help="embed adds mean pooling and normalisation; auto does so for sentence-embedding folders.",
     ),
+    click.option(
+        "--max-memory", metavar="BYTES", type=click.IntRange(0), help="What a program may declare. [default: the machine's memory, at most the chip's 64 GiB]"
+    ),
+    click.option("--trust", is_flag=True, help="Load a .pt2 with all that is pickled in it: that runs code of whoever made it."),
 )  # fmt: skip
 
 input_options = _group(
@@ -99,6 +106,8 @@ class Given:
     class_name: str | None = None
     random_weights: int | None = None
     task: str = "auto"
+    trust: bool = False
+    max_memory: int | None = None
     texts: tuple[str, ...] = ()
     inputs: dict[str, str] | None = None
 
@@ -113,7 +122,7 @@ class Given:
 def reply(document: Any, as_json: bool, text: Callable[[], None]) -> None:
     """Say the answer: the document, or what `text` prints."""
     if as_json:
-        click.echo(json.dumps(document, indent=2, default=_plain, ensure_ascii=False))
+        click.echo(shown_json(json.dumps(document, indent=2, default=_plain, ensure_ascii=False)))
     else:
         text()
 
@@ -127,15 +136,33 @@ def _plain(value: Any) -> Any:
 
 
 def stdout() -> "Console":
-    """rich's console; wide and plain when the output is not a terminal."""
+    """rich's console; wide and plain when the output is not a terminal. Strings are data: no markup, nothing but text. Styles: `styled`."""
     from rich.console import Console
+    from rich.text import Text
 
-    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=160, no_color=True)
+    class Plain(Console):
+        def render_str(self, text: str, **given: Any) -> Text:
+            return super().render_str(shown_lines(text), **given)
+
+    always: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
+    return Plain(**always) if sys.stdout.isatty() else Plain(width=160, no_color=True, **always)
+
+
+def styled(*pieces: str | tuple[str, str]) -> "Text":
+    """Text for `stdout()` of which some pieces have a style: `styled(("no finding", "bold green"), ": 12 words")`."""
+    from rich.text import Text
+
+    return Text.assemble(*(shown_lines(p) if isinstance(p, str) else (shown_lines(p[0]), p[1]) for p in pieces))
+
+
+def say(text: str) -> None:
+    """A line of the answer, on stdout."""
+    click.echo(shown_lines(text))
 
 
 def note(text: str) -> None:
     """A remark beside the answer, on stderr."""
-    click.echo(text, err=True)
+    click.echo(shown_lines(text), err=True)
 
 
 class Stages:
@@ -164,8 +191,8 @@ class Stages:
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         with self._lock:
-            columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-            self._shown = Progress(*columns, console=Console(stderr=True), transient=True)
+            columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+            self._shown = Progress(*columns, console=Console(file=getattr(sys.stderr, "raw", sys.stderr)), transient=True)
             self._shown.add_task(self._text(), total=None)
             self._shown.start()
 

@@ -3,19 +3,21 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from isa.errors import InputError
+from isa.files import read_text
 from isa.image import Image
 from runtime.arrays import Array
-from runtime.cli.common import Given, common_options, examples, input_options, limit_options, model_options, need, note, reply, stages
+from runtime.cli.common import Given, common_options, examples, input_options, limit_options, model_options, need, note, reply, say, stages
 from runtime.cli.tensors import read_inputs
 from runtime.drawing import draw_inputs
+from runtime.memory import check_memory
 from runtime.models import kind_of
 from runtime.program_file import is_assembly, open_program
+from runtime.recorded import record_of
 from runtime.text import tokenize
 
 if TYPE_CHECKING:
@@ -67,9 +69,9 @@ def command(
 
     if lines is None and sys.stdin.isatty():
         note(f"{image.words} words, {len(image.debug.nodes)} nodes, chip {image.chip.name}; 'help' lists the commands")
-        terminal.run_terminal(shell, click.echo)
+        terminal.run_terminal(shell, say)
         return 0
-    terminal.run_lines(shell, lines if lines is not None else _stdin(), click.echo)
+    terminal.run_lines(shell, lines if lines is not None else _stdin(), say)
     return 1 if shell.failed else 0
 
 
@@ -83,9 +85,9 @@ def _until_done(shell: "Shell", lines: Iterable[str]) -> Iterator[str]:
 
 def _read_script(path: str) -> list[str]:
     try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
+        return read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the script: {error}", path) from error
+        raise InputError(f"cannot read the script: {error.strerror if isinstance(error, OSError) else error}", path) from error
 
 
 def _stdin() -> Iterator[str]:
@@ -99,6 +101,7 @@ Opened = tuple[Image, Mapping[str, Array], "Callable[[Mapping[str, Array]], Refe
 def _opened(argument: str, override: str | None, given: Given) -> Opened:
     if is_assembly(argument) or kind_of(argument) == "image":
         image = open_program(argument, given.chip)
+        check_memory(image, argument, given.max_memory)
         given.check_for_image(argument)
     else:
         need(override is None, "--model only goes with a file", argument, "leave it out")
@@ -145,7 +148,7 @@ def open_recorded(image: Image, path: str, override: str | None, given: Given) -
     shape = next((spec.shape for spec in image.entry().inputs if spec.name == "input_ids"), ())
     quiet = replace(given, texts=(), inputs={})
     sized = replace(quiet, seq=shape[1], batch=shape[0]) if len(shape) == 2 else quiet
-    session = open_model(recipe.argument, sized, Stages("debug"), recipe, image.metadata.get("options"))
+    session = open_model(recipe.argument, sized, Stages("debug"), recipe, record_of(image, path).options)
     _check_weights(image, session, path, recipe.argument)
     return session
 

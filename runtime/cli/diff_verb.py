@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import click
 
-from isa.listing import Line
-from runtime.cli.common import common_options, examples, reply
+from isa.listing import Line, on_one_line
+from runtime.cli.common import common_options, examples, reply, say
 from runtime.diff import Comparison, Part, Row, compare
 from runtime.program_file import open_program
 
@@ -45,7 +45,7 @@ def _print(comparison: Comparison, everything: bool) -> None:
 def _part(part: Part, width: int, colored: bool) -> Iterator[str]:
     before, after = part.counts
     busy = f"; {part.busy[0]} and {part.busy[1]} cycles of work" if any(part.busy) else ""
-    yield f"---- {part.title or 'code'}: {before} and {after} words{busy}"
+    yield f"---- {on_one_line(part.title or 'code')}: {before} and {after} words{busy}"
     for row in part.rows:
         text = _row(row, width)
         yield f"\x1b[{_STYLE[row.mark]}m{text}\x1b[0m" if colored and _STYLE[row.mark] else text
@@ -62,17 +62,17 @@ def _cell(line: Line | None, width: int) -> str:
 
 def _table(comparison: Comparison) -> None:
     changed = sum(part.changed for part in comparison.parts)
-    click.echo(f"{changed} of {len(comparison.parts)} nodes differ" if changed else "the programs are the same")
+    say(f"{changed} of {len(comparison.parts)} nodes differ" if changed else "the programs are the same")
     title = f"{'':8}{'words A':>10}{'words B':>10}{'B-A':>10}"
-    click.echo(title + (f"{'cycles A':>14}{'cycles B':>14}{'B-A':>14}" if comparison.cycles else ""))
+    say(title + (f"{'cycles A':>14}{'cycles B':>14}{'B-A':>14}" if comparison.cycles else ""))
     for engine, (a, b) in comparison.engines.items():
         line = f"{engine:8}{a:10}{b:10}{_change(a, b):>10}"
         if engine in comparison.cycles:
             before, after = comparison.cycles[engine]
             line += f"{before:14}{after:14}{_change(before, after):>14}"
-        click.echo(line.rstrip())
+        say(line.rstrip())
     if comparison.cycles:
-        click.echo("cycles of an engine: those in which it works; all: from the first word to the last")
+        say("cycles of an engine: those in which it works; all: from the first word to the last")
 
 
 def _change(a: int, b: int) -> str:

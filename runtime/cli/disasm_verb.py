@@ -9,7 +9,7 @@ import click
 from isa.files import write_atomic
 from isa.image import Image
 from isa.spec import Engine
-from runtime.cli.common import common_options, examples, reply
+from runtime.cli.common import common_options, examples, reply, say
 from runtime.disassembly import Filter, Listing, ansi, parse_range, plain
 from runtime.program_file import open_program
 
@@ -58,7 +58,7 @@ def command(
         from isa.disasm import write_listing
 
         paths = [str(path) for path in write_listing(image, output)]
-        reply({"files": paths}, as_json, lambda: click.echo("\n".join(paths)))
+        reply({"files": paths}, as_json, lambda: say("\n".join(paths)))
         return 0
     listing = Listing(image, chosen)
     if as_json:
@@ -81,5 +81,5 @@ def _page(image: Image, file: str, target: str, as_json: bool) -> int:
     from runtime.html.page import page
 
     write_atomic(target, [page(image, Path(file).name).encode()])
-    reply({"files": [target]}, as_json, lambda: click.echo(target))
+    reply({"files": [target]}, as_json, lambda: say(target))
     return 0

@@ -8,10 +8,12 @@ import click
 
 from isa.chip import chip_hash
 from isa.container import read_header, table_hash, unpack
+from isa.files import read_regular
 from isa.image import Image, image_bytes, read_image
 from isa.spec import Region
 from runtime.cli.common import common_options, examples, need, reply, size, stdout
 from runtime.program_file import is_assembly, open_program
+from runtime.recorded import record_of
 
 
 @click.command(name="info", epilog=examples("llmcc info minilm.llmchip", "llmcc info minilm.llmchip --json", "llmcc info examples/asm/softmax.s"))
@@ -19,8 +21,8 @@ from runtime.program_file import is_assembly, open_program
 @common_options
 def command(file: str, as_json: bool, traceback: bool) -> int:
     """Show an image's sections, inputs, outputs, chip, model, options, hashes and versions. Of assembly text, those of its image."""
-    need(Path(file).is_file(), "the file does not exist" if not Path(file).exists() else "not a file", file, "name an image made by 'llmcc compile'")
-    data = image_bytes(open_program(file)) if is_assembly(file) else Path(file).read_bytes()
+    need(Path(file).exists(), "the file does not exist", file, "name an image made by 'llmcc compile'")
+    data = image_bytes(open_program(file)) if is_assembly(file) else read_regular(file)
     image = read_image(data, file)
     document = _document(file, data, image)
     reply(document, as_json, lambda: _print(document))
@@ -34,17 +36,18 @@ def _document(file: str, data: bytes, image: Image) -> dict[str, Any]:
         {"name": entry.name, "pc": entry.pc, "inputs": [_tensor(spec) for spec in entry.inputs], "outputs": [_tensor(spec) for spec in entry.outputs]}
         for entry in image.entries
     ]
-    versions = dict(image.metadata.get("versions") or {})
+    record = record_of(image, file)
+    versions = record.versions or {}
     return {
         "file": file, "bytes": len(data), "words": image.words, "chip": image.chip.name,
-        "model": image.metadata.get("model") or None, "recipe": image.metadata.get("recipe"), "options": image.metadata.get("options"),
+        "model": record.model or None, "recipe": record.recipe, "options": record.options,
         "sections": {name: len(section) for name, section in sections.items()},
         "regions": {region.name.lower(): image.size(region) for region in Region if image.size(region)},
         "entries": entries,
         "nodes": dict(Counter(node.status for node in image.debug.nodes)),
         "hashes": {
             "image": image.hash.hex(), "chip": chip_hash(image.chip).hex(), "isa": table_hash().hex(),
-            "weights": image.metadata.get("weights_sha256"),
+            "weights": record.weights_sha256,
         },
         "versions": {**versions, "isa": str(getattr(header, "isa_version", versions.get("isa", "")))},
     }  # fmt: skip
@@ -70,11 +73,11 @@ def _print(document: dict[str, Any]) -> None:
         table.add_row("entry", f"{entry['name']} at {entry['pc']:#06x}, {document['words']} words in all")
         for way in ("inputs", "outputs"):
             for spec in entry[way]:
-                table.add_row(f"  {way[:-1]}", f"{spec['name']} {spec['dtype']} {spec['shape']}".replace("[", "\\["))
+                table.add_row(f"  {way[:-1]}", f"{spec['name']} {spec['dtype']} {spec['shape']}")
     table.add_row("sections", ", ".join(f"{name} {size(count)}" for name, count in document["sections"].items()))
     table.add_row("memory", ", ".join(f"{name} {size(count)}" for name, count in document["regions"].items()))
     table.add_row("nodes", ", ".join(f"{count} {status}" for status, count in document["nodes"].items()))
-    table.add_row("options", ", ".join(f"{key}={value}" for key, value in (document["options"] or {}).items()).replace("[", "\\["))
+    table.add_row("options", ", ".join(f"{key}={value}" for key, value in (document["options"] or {}).items()))
     for name, value in document["hashes"].items():
         table.add_row(f"{name} hash", str(value or "not recorded"))
     table.add_row("versions", ", ".join(f"{key} {value}" for key, value in document["versions"].items()))

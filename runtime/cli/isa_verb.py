@@ -6,7 +6,7 @@ import click
 
 from isa.doc import describe, summary
 from isa.spec import ISA, ISA_VERSION, Instruction
-from runtime.cli.common import common_options, examples, reply
+from runtime.cli.common import common_options, examples, reply, say
 
 
 @click.command(name="isa", epilog=examples("llmcc isa", "llmcc isa mm", "llmcc isa vqd --json"))
@@ -16,10 +16,10 @@ def command(mnemonic: str | None, as_json: bool, traceback: bool) -> int:
     """List the instructions, or show one: operands, bits, meaning."""
     if mnemonic is None:
         rows = [_row(row) for row in ISA.values()]
-        reply({"version": ISA_VERSION, "instructions": rows}, as_json, lambda: click.echo(summary().rstrip()))
+        reply({"version": ISA_VERSION, "instructions": rows}, as_json, lambda: say(summary().rstrip()))
         return 0
     text = describe(mnemonic).strip()
-    reply(_full(ISA[mnemonic]) if as_json else {}, as_json, lambda: click.echo(text))
+    reply(_full(ISA[mnemonic]) if as_json else {}, as_json, lambda: say(text))
     return 0
 
 

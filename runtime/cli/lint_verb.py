@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from runtime.cli.common import Given, common_options, examples, model_options, reply, stages, stdout
+from runtime.cli.common import Given, common_options, examples, model_options, reply, stages, stdout, styled
 from runtime.cli.programs import open_any
 
 if TYPE_CHECKING:
@@ -48,20 +48,19 @@ def command(model: str, as_json: bool, traceback: bool, **rest: Any) -> int:
 
 
 def _print(found: "list[Finding]", document: dict[str, Any]) -> None:
-    from rich.markup import escape
-
     console = stdout()
     for finding in found:
         colour = "red" if finding.severity == "error" else "yellow"
         node = f" of {finding.node}" if finding.node else ""
-        console.print(f"[bold {colour}]{finding.severity}[/]: {finding.kind} at {finding.pc:#06x}" + escape(f"{node}: {finding.message}"), soft_wrap=True)
+        head = styled((finding.severity, f"bold {colour}"), f": {finding.kind} at {finding.pc:#06x}{node}: {finding.message}")
+        console.print(head, soft_wrap=True)
         if finding.instruction:
-            console.print(escape(f"    {finding.pc:#06x}  {finding.instruction}"), soft_wrap=True)
+            console.print(f"    {finding.pc:#06x}  {finding.instruction}", soft_wrap=True)
         if finding.other is not None:
-            console.print(escape(f"    {finding.other:#06x}  {finding.other_instruction}  (conflicts)"), soft_wrap=True)
+            console.print(f"    {finding.other:#06x}  {finding.other_instruction}  (conflicts)", soft_wrap=True)
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(finding.kind for finding in found).most_common())
     more = "" if document["complete"] else "; only the first are shown"
     if found:
         console.print(f"{document['errors']} errors, {document['warnings']} warnings ({kinds}{more})")
     else:
-        console.print(f"[bold green]no finding[/]: {document['words']} words, every pair of accesses that conflict is ordered")
+        console.print(styled(("no finding", "bold green"), f": {document['words']} words, every pair of accesses that conflict is ordered"))

@@ -4,16 +4,18 @@ Exit codes: 0 ok, 1 the answer is no (mismatch, finding, trap), 2 unusable argum
 """
 
 import contextlib
+import errno
 import importlib
 import json
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO, cast
 
 import click
 
 from isa.errors import Error, Trap, interrupted
+from isa.shown import shown_lines, shown_styled
 
 OK, NO, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 STOPPED = {"kind": "interrupted", "what": "interrupted", "where": "", "hint": ""}
@@ -88,14 +90,41 @@ def cli() -> None:
 def main(args: Sequence[str] | None = None) -> int:
     """Run `llmcc`; gives the exit code."""
     arguments = list(sys.argv[1:] if args is None else args)
+    out, err = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (cast(TextIO, _Plain(stream)) for stream in (out, err))
+    try:
+        return _main(arguments)
+    finally:
+        sys.stdout, sys.stderr = out, err
+
+
+class _Plain:
+    """A stream that nothing but text and colours passes, whoever writes to it: the last net, see isa.shown. `raw` is the stream itself."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.raw = stream
+
+    def write(self, text: str) -> int:
+        self.raw.write(shown_styled(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.raw, name)
+
+
+def _main(arguments: list[str]) -> int:
     as_json, traceback = (flag in arguments for flag in ("--json", "--traceback"))
     try:
         code = cli.main(arguments, prog_name="llmcc", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else OK
-    except BrokenPipeError:  # the reader of our output left, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return UNUSABLE
+    except BrokenPipeError:  # the reader of our output has seen enough, as `| head` has
+        _leave_stdout()
+        return OK
     except (KeyboardInterrupt, click.Abort):
         _fail(STOPPED, as_json)
         return INTERRUPTED
@@ -108,8 +137,17 @@ def main(args: Sequence[str] | None = None) -> int:
             return INTERRUPTED
         if traceback:
             sys.excepthook(type(error), error, error.__traceback__)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:  # what we say does not fit
+            _leave_stdout()
+            as_json = False
         _fail(_document(error), as_json)
         return NO if isinstance(error, Trap) else UNUSABLE
+
+
+def _leave_stdout() -> None:
+    """Nothing more can be written there; what is still waiting must not fail when Python ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage(error: click.ClickException) -> dict[str, str]:
@@ -122,8 +160,9 @@ def _document(error: Exception) -> dict[str, str]:
     if isinstance(error, Error):
         return {"kind": error.kind, "what": error.what, "where": error.where, "hint": error.hint}
     if isinstance(error, OSError):
-        return {"kind": "file", "what": error.strerror or str(error), "where": str(error.filename or ""), "hint": ""}
-    if isinstance(error, MemoryError):
+        place = "standard output" if error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF) and error.filename is None else error.filename
+        return {"kind": "file", "what": error.strerror or str(error), "where": str(place or ""), "hint": ""}
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # PyTorch's own
         return {"kind": "memory", "what": "not enough memory", "where": "", "hint": "try a smaller --batch or --seq"}
     text = " ".join(str(error).split())[:300]
     return {"kind": "internal", "what": f"{type(error).__name__}: {text}", "where": "", "hint": "this is a bug in llmchip; --traceback shows where"}
@@ -131,14 +170,14 @@ def _document(error: Exception) -> dict[str, str]:
 
 def _fail(error: dict[str, str], as_json: bool) -> None:
     """The error as the document on stdout, or as text on stderr."""
-    if as_json:
-        click.echo(json.dumps({"error": error}, indent=2))
-        return
-    place = f"{error['where']}: " if error["where"] and error["kind"] != "usage" else ""
-    with contextlib.suppress(BrokenPipeError):
-        click.echo(click.style("error: ", fg="red", bold=True) + place + error["what"], err=True)
+    with contextlib.suppress(OSError, ValueError):  # nobody listens
+        if as_json:
+            click.echo(json.dumps({"error": error}, indent=2))
+            return
+        place = f"{error['where']}: " if error["where"] and error["kind"] != "usage" else ""
+        click.echo(click.style("error: ", fg="red", bold=True) + shown_lines(place + error["what"]), err=True)
         if error["hint"]:
-            click.echo(click.style("hint: ", fg="cyan") + error["hint"], err=True)
+            click.echo(click.style("hint: ", fg="cyan") + shown_lines(error["hint"]), err=True)
 
 
 def run() -> Any:

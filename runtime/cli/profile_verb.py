@@ -9,7 +9,7 @@ import click
 from isa.errors import InputError
 from isa.image import Image
 from isa.trace import ReplayError
-from runtime.cli.common import Given, common_options, examples, model_options, need, reply, size, stages, stdout
+from runtime.cli.common import Given, common_options, examples, model_options, need, reply, size, stages, stdout, styled
 from runtime.cli.programs import open_any
 
 if TYPE_CHECKING:
@@ -99,9 +99,11 @@ def _print(document: Mapping[str, Any], top: int) -> None:
 
 
 def _head(console: "Console", d: Mapping[str, Any]) -> None:
-    console.print(f"[bold]{d['cycles']:,} cycles[/], {d['seconds'] * 1e6:,.1f} µs a launch, {d['launches_per_second']:,.1f} launches/s on chip {d['chip']}")
+    speed = f", {d['seconds'] * 1e6:,.1f} µs a launch, {d['launches_per_second']:,.1f} launches/s on chip {d['chip']}"
+    console.print(styled((f"{d['cycles']:,} cycles", "bold"), speed))
     whose = "of the model's operations" if d["limit_source"] == "graph" else "of the program's own words (--model MODEL takes the model's)"
-    console.print(f"limit {d['limit_cycles']:,} cycles ({d['limit_resource']}), {whose}: reached [bold]{d['of_limit']:.3f}[/]", soft_wrap=True)
+    limit = f"limit {d['limit_cycles']:,} cycles ({d['limit_resource']}), {whose}: reached "
+    console.print(styled(limit, (f"{d['of_limit']:.3f}", "bold")), soft_wrap=True)
     console.print(
         f"{d['instructions']:,} words executed of {d['program_words']:,}, {d['macs']:,} MACs, {size(d['dram_bytes'])} of DRAM at "
         f"{d['bandwidth_bytes_per_second'] / 1e9:.1f} GB/s, {d['arithmetic_intensity']:.1f} MACs per byte",
@@ -141,7 +143,6 @@ def _parts(d: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _table(console: "Console", title: str, rows: Sequence[Mapping[str, Any]], total: int, top: int) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title, "cycles", "share", "mxu", "vec", "act", "MACs", "DRAM", "µJ", "", box=None, pad_edge=False)
@@ -151,7 +152,7 @@ def _table(console: "Console", title: str, rows: Sequence[Mapping[str, Any]], to
     for row in sorted(rows, key=lambda row: -row["cycles"])[:top]:
         busy = [f"{row['busy'].get(name, 0):,}" for name in ("mxu", "vec", "act")]
         figures = f"{row['macs']:,}", size(row["dram_bytes"]), f"{row['energy_joules'] * 1e6:,.1f}"
-        table.add_row(escape(_short(row["name"])), f"{row['cycles']:,}", f"{row['cycles'] / total:.1%}", *busy, *figures, escape(_about(row)))
+        table.add_row(_short(row["name"]), f"{row['cycles']:,}", f"{row['cycles'] / total:.1%}", *busy, *figures, _about(row))
     if len(rows) > top:
         rest = sum(row["cycles"] for row in sorted(rows, key=lambda row: -row["cycles"])[top:])
         table.add_row(f"({len(rows) - top} more)", f"{rest:,}", f"{rest / total:.1%}", style="dim")

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 from isa.errors import InputError
 from isa.image import Image
 from runtime.cli.common import Given, Stages
+from runtime.memory import check_memory
 from runtime.models import kind_of
 from runtime.program_file import is_assembly, open_program
+from runtime.recorded import record_of
 
 if TYPE_CHECKING:
     from runtime.compilation import Compilation
@@ -18,6 +20,7 @@ def open_any(argument: str, given: Given, stage: Stages, model: str | None = Non
         given.check_for_image(argument)
         stage("load the program")
         image = open_program(argument, given.chip)
+        check_memory(image, argument, given.max_memory)
         return image, None if model is None else _compiled(image, argument, model, given, stage)
     if model is not None:
         raise InputError("--model only goes with a file", argument, "leave it out")
@@ -36,7 +39,7 @@ def _compiled(image: Image, path: str, model: str, given: Given, stage: Stages) 
     from runtime.cli.verify_verb import recipe_of
 
     recipe = recipe_of(image, path, model, given)
-    session = open_model(recipe.argument, given, stage, recipe, image.metadata.get("options"))
+    session = open_model(recipe.argument, given, stage, recipe, record_of(image, path).options)
     stage("compile")
     compiled = session.compile(image.chip)
     theirs, ours = ([(spec.name, tuple(spec.shape)) for spec in specs] for specs in (image.entry().inputs, compiled.lowered.inputs))

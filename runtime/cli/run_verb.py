@@ -9,12 +9,26 @@ import numpy as np
 from isa.errors import InputError
 from isa.image import Image
 from runtime.arrays import Array
-from runtime.cli.common import Given, Stages, common_options, examples, input_options, limit_options, model_options, reply, stages, stdout
+from runtime.cli.common import (
+    Given,
+    Stages,
+    common_options,
+    examples,
+    input_options,
+    limit_options,
+    model_options,
+    reply,
+    stages,
+    stdout,
+    styled,
+)
 from runtime.cli.tensors import describe, plan_outputs, read_inputs, write_outputs
 from runtime.drawing import draw_inputs
 from runtime.executable import Executable
+from runtime.memory import check_memory
 from runtime.models import kind_of
 from runtime.program_file import is_assembly, open_program
+from runtime.recorded import record_of
 from runtime.text import answer, tokenize
 
 
@@ -55,7 +69,7 @@ def command(
         "outputs": {name: describe(array) | ({"file": planned[name]} if name in planned else {}) for name, array in results.items()},
     }  # fmt: skip
     if given.texts:
-        document |= answer(given.texts, results, image.metadata.get("labels") or ())
+        document |= answer(given.texts, results, record_of(image, model).labels or ())
     reply(document, as_json, lambda: _print(document))
     return 0
 
@@ -80,6 +94,7 @@ def _run_model(model: str, given: Given, outputs: dict[str, str], mode: Mapping[
 def _run_image(path: str, given: Given, outputs: dict[str, str], mode: Mapping[str, Any], stage: Stages) -> tuple[Image, dict[str, Array]]:
     stage("load the image")
     image = open_program(path, given.chip)
+    check_memory(image, path, given.max_memory)
     given.check_for_image(path, **{"--class": given.class_name, "--random-weights": given.random_weights})
     specs = image.entry().inputs
     plan_outputs(outputs, tuple(spec.name for spec in image.entry().outputs))
@@ -138,10 +153,8 @@ def print_similarity(texts: Sequence[str], table: Sequence[Sequence[float]]) -> 
     for number in range(len(texts)):
         view.add_column(str(number + 1), justify="right", no_wrap=True)
     for number, (text, row) in enumerate(zip(texts, table, strict=True)):
-        cells = (f"[{_color(value) if other != number else 'dim'}]{value:.3f}[/]" for other, value in enumerate(row))
-        from rich.markup import escape
-
-        view.add_row(str(number + 1), escape(text), *cells)
+        cells = (styled((f"{value:.3f}", _color(value) if other != number else "dim")) for other, value in enumerate(row))
+        view.add_row(str(number + 1), text, *cells)
     console.print(view)
 
 
@@ -150,12 +163,11 @@ def _color(value: float) -> str:
 
 
 def _print_labels(results: Sequence[dict[str, Any]]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     view = Table("text", "label", *results[0]["probabilities"], box=None)
     for result in results:
-        view.add_row(escape(result["text"]), f"[bold green]{escape(result['label'])}[/]", *(f"{p:.3f}" for p in result["probabilities"].values()))
+        view.add_row(result["text"], styled((result["label"], "bold green")), *(f"{p:.3f}" for p in result["probabilities"].values()))
     stdout().print(view)
 
 
@@ -164,5 +176,5 @@ def _print_outputs(outputs: dict[str, Any]) -> None:
 
     view = Table("output", "shape", "type", "first values", box=None)
     for name, output in outputs.items():
-        view.add_row(name, str(output["shape"]).replace("[", "\\["), output["dtype"], ", ".join(f"{value:.5g}" for value in output["first"]))
+        view.add_row(name, str(output["shape"]), output["dtype"], ", ".join(f"{value:.5g}" for value in output["first"]))
     stdout().print(view)

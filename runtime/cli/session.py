@@ -5,13 +5,17 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from isa.chip import Chip
-from isa.errors import InputError
+from isa.errors import Error, InputError, ModelError
 from isa.image import Image
 from runtime.arrays import Array
 from runtime.cli.common import Given, Stages
 from runtime.cli.tensors import read_inputs
-from runtime.models import TEXT_INPUTS, Built, ModelError, Recipe, build, draw, folder_of, kind_of
+from runtime.config_json import read_config
+from runtime.memory import allowed
+from runtime.models import TEXT_INPUTS, Built, Means, Recipe, build, draw, folder_of, kind_of
 from runtime.text import Tokens, read_tokenizer, tokenize
 
 if TYPE_CHECKING:
@@ -20,6 +24,9 @@ if TYPE_CHECKING:
     from compiler.frontend.capture import Captured
     from compiler.options import Options
     from runtime.compilation import Compilation
+
+
+_MOST_INT = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class Session:
 
         exported = not isinstance(self.built.model, torch.nn.Module)
         built: Any = self.built.model
-        model: Any = built.module() if exported else built
+        model: Any = built.module(check_guards=False) if exported else built
         args, kwargs = (), self.inputs
         if exported and self.captured.signature is not None:  # positional arguments of an exported program have no other way in
             bound = self.captured.signature.bind(**self.inputs)
@@ -98,7 +105,7 @@ def open_model(argument: str, given: Given, stage: Stages, recipe: Recipe | None
     stage("load the model")
     example = given_inputs(argument, given)
     wanted = recipe or Recipe(argument, given.class_name, given.random_weights, given.task, given.seq, given.batch, given.seed)
-    built = build(wanted, example, texts=bool(given.texts))
+    built = build(wanted, example, texts=bool(given.texts), means=Means(given.trust, allowed(given.max_memory)))
     inputs = example if example is not None else draw(built.example, given.seed, built.limits)
     check_limits(inputs, built.limits)
     stage("capture")
@@ -108,7 +115,7 @@ def open_model(argument: str, given: Given, stage: Stages, recipe: Recipe | None
 def make_options(given: Given, record: Mapping[str, Any] | None = None) -> "Options":
     from compiler.options import Options
 
-    known = {key: value for key, value in (record or {}).items() if key in Options.__dataclass_fields__}
+    known = {key: value for key, value in (record or {}).items() if key in Options.__dataclass_fields__ and key != "chip"}  # the image has its own
     base = Options.from_strings(known) if known else Options()
     return Options.from_strings(given.option or {}, replace(base, chip=given.chip or base.chip))
 
@@ -120,7 +127,13 @@ def capture_model(built: Built) -> "Captured":
 
     if isinstance(built.model, nn.Module):
         return capture(built.model, (), built.example)
-    return from_exported(built.model)
+    try:
+        return from_exported(built.model)
+    except Error:
+        raise
+    except Exception as error:  # whatever a graph that no export made raises in PyTorch's own passes
+        what = " ".join(str(error).split())[:200]
+        raise ModelError(f"the exported program cannot be used: {type(error).__name__}: {what}", built.recipe.argument, "is it of this PyTorch?") from error
 
 
 def given_inputs(argument: str, given: Given) -> "dict[str, Tensor] | None":
@@ -134,8 +147,17 @@ def given_inputs(argument: str, given: Given) -> "dict[str, Tensor] | None":
         return {name: torch.from_numpy(array) for name, array in tokens.inputs(text_inputs(argument, given)).items()}
     if given.inputs:
         arrays = read_inputs(given.inputs)
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return {name: torch.from_numpy(_signed(name, array)) for name, array in arrays.items()}
     return None
+
+
+def _signed(name: str, array: Array) -> Array:
+    """PyTorch does little with unsigned integers of more than 8 bits."""
+    if array.dtype.kind != "u" or array.dtype == np.uint8:
+        return array
+    if array.size and int(array.max()) > _MOST_INT:
+        raise InputError(f"input '{name}' holds {int(array.max())}, more than {_MOST_INT}", hint="the chip keeps integers in 32 bits")
+    return array.astype(np.int64)
 
 
 def text_inputs(argument: str, given: Given) -> tuple[str, ...]:
@@ -144,14 +166,12 @@ def text_inputs(argument: str, given: Given) -> tuple[str, ...]:
 
 
 def tokenize_for(argument: str, given: Given) -> Tokens:
-    import json
-
     if kind_of(argument) != "folder":
         raise ModelError("only a Hugging Face folder has a tokenizer", argument, "give tensors with --input NAME=FILE.npy")
     folder = folder_of(argument)
     try:
-        limit = int(json.loads((folder / "config.json").read_text()).get("max_position_embeddings") or 0)
-    except (OSError, ValueError):
+        limit = int(read_config(folder).get("max_position_embeddings") or 0)
+    except (ModelError, ValueError, TypeError):
         limit = 0  # the model loader says what is wrong with config.json
     if given.batch and given.batch < len(given.texts):
         raise InputError(f"{len(given.texts)} texts do not fit --batch {given.batch}", hint="leave --batch out")

@@ -7,11 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isa.errors import InputError
+from isa.errors import InputError, ModelError
 from isa.image import Image
-from runtime.cli.common import Given, Stages, common_options, examples, input_options, limit_options, model_options, reply, stages, stdout
-from runtime.models import BUNDLED, ModelError, Recipe, folder_of, kind_of
+from runtime.cli.common import (
+    Given,
+    Stages,
+    common_options,
+    examples,
+    input_options,
+    limit_options,
+    model_options,
+    reply,
+    stages,
+    stdout,
+    styled,
+)
+from runtime.memory import check_memory
+from runtime.models import BUNDLED, Recipe, folder_of, kind_of
 from runtime.program_file import is_assembly, open_program
+from runtime.recorded import check_recorded, record_of, recorded_recipe
 
 if TYPE_CHECKING:
     from runtime.cli.session import Session
@@ -83,11 +97,12 @@ def _verify_file(path: str, override: str | None, given: Given, stage: Stages, m
 
     stage("load the image")
     image = open_program(path, given.chip)
+    check_memory(image, path, given.max_memory)
     given.check_for_image(path)
     recipe = recipe_of(image, path, override, given)
     shape = next((spec.shape for spec in image.entry().inputs if spec.name == "input_ids"), ())
     sized = replace(given, seq=shape[1], batch=shape[0]) if len(shape) == 2 else given
-    session = open_model(recipe.argument, sized, stage, recipe, image.metadata.get("options"))
+    session = open_model(recipe.argument, sized, stage, recipe, record_of(image, path).options)
     _check_weights(image, session, path, recipe.argument)
     stage("compile")
     compiled = session.compile(image.chip)
@@ -106,8 +121,8 @@ def _bisect(session: "Session", image: Image, compiled: "Compilation", folder: P
 
 def recipe_of(image: Image, path: str, override: str | None, given: Given) -> Recipe:
     """How to build the image's model again."""
-    record: Mapping[str, Any] = image.metadata.get("recipe") or {}
-    argument = override or record.get("argument")
+    recorded = recorded_recipe(image, path)
+    argument = override or (recorded.argument if recorded else "")
     if not argument and not image.metadata:
         raise ModelError(
             "a hand-written program has no model to be compared with", path,
@@ -122,14 +137,18 @@ def recipe_of(image: Image, path: str, override: str | None, given: Given) -> Re
     except ModelError as error:
         hint = error.hint if override else "run where it was compiled, or give the model with --model MODEL"
         raise ModelError(f"the image's model is missing: {error.what}", path, hint) from error
-    recipe = Recipe.from_dict(record) if record else Recipe(argument, given.class_name, given.random_weights, given.task)
+    if override is None:
+        check_recorded(argument, path)
+    recipe = recorded or Recipe(argument, given.class_name, given.random_weights, given.task)
+    if kind != "folder":
+        recipe = replace(recipe, class_name=None, random_weights=None)  # these were of the recorded folder
     shape = next((spec.shape for spec in image.entry().inputs if spec.name == "input_ids"), ())
     batch, seq = shape if kind == "folder" and len(shape) == 2 else (None, None)
     return replace(recipe, argument=argument, batch=batch, seq=seq)
 
 
 def _check_weights(image: Image, session: "Session", path: str, argument: str) -> None:
-    recorded, found = image.metadata.get("weights_sha256"), session.weights_sha256()
+    recorded, found = record_of(image, path).weights_sha256, session.weights_sha256()
     if recorded and recorded != found:
         raise ModelError(
             f"the weights of '{argument}' are not those of the image: sha256 {found[:16]}…, the image records {recorded[:16]}…", path,
@@ -147,21 +166,19 @@ def _compare(session: "Session", image: Image, compiled: Any, stage: Stages, max
 
 
 def _print(document: dict[str, Any], verbose: bool) -> None:
-    from rich.markup import escape
-
     console = stdout()
     bits = document["mismatched_elements"]
     if document["bit_exact"]:
-        console.print(f"[bold green]bit-exact[/]: {document['nodes']} nodes, {document['outputs']} outputs, 0 differing bits")
+        console.print(styled(("bit-exact", "bold green"), f": {document['nodes']} nodes, {document['outputs']} outputs, 0 differing bits"))
     else:
         differing = f"{document['mismatched_nodes']} nodes and outputs differ in {bits} elements"
-        console.print(f"[bold red]not bit-exact[/]: {differing if bits else 'the bits depend on the timing of the chip'}")
+        console.print(styled(("not bit-exact", "bold red"), f": {differing if bits else 'the bits depend on the timing of the chip'}"))
         for finding in document["findings"]:
-            console.print(f"  the program is at fault: {escape(finding)}", soft_wrap=True)
+            console.print(f"  the program is at fault: {finding}", soft_wrap=True)
         first = document["first_divergence"] or {}
         for key in ("node", "source", "pc", "index", "expected", "actual") if first else ():
             value = first.get(key)
-            console.print(f"  {key:9}", escape(f"{value:#06x}" if key == "pc" and isinstance(value, int) else str(value)), soft_wrap=True)
+            console.print(f"  {key:9}", f"{value:#06x}" if key == "pc" and isinstance(value, int) else str(value), soft_wrap=True)
     if "bisection" in document and not document["bit_exact"]:
         _print_bisection(document["bisection"])
     distance = document["float"]
@@ -174,20 +191,18 @@ def _print(document: dict[str, Any], verbose: bool) -> None:
     others = sorted(kinds.items(), key=lambda item: -len(item[1]))
     counts = f"; not compared: {', '.join(f'{len(nodes)} {kind}' for kind, nodes in others)}" if others else ""
     listed = "" if verbose or not others else " (--verbose lists them)"
-    console.print(escape(f"compared {document['nodes']} of {document['graph_nodes']} graph nodes{counts}{listed}"), soft_wrap=True)
+    console.print(f"compared {document['nodes']} of {document['graph_nodes']} graph nodes{counts}{listed}", soft_wrap=True)
     for kind, nodes in others if verbose else ():
-        console.print(f"{len(nodes):5} {escape(kind)}: " + escape(", ".join(nodes)), style="dim", soft_wrap=True)
+        console.print(f"{len(nodes):5} {kind}: " + ", ".join(nodes), style="dim", soft_wrap=True)
 
 
 def _print_bisection(found: Mapping[str, Any] | None) -> None:
-    from rich.markup import escape
-
     console = stdout()
     if found is None:
         console.print("bisection: no instruction writes the missing value, so there is none to show")
         return
-    console.print(f"[bold]first wrong instruction[/] at {found['pc']:#06x}: {escape(found['instruction'])}", soft_wrap=True)
-    console.print(escape(f"  {found['operand']} = {found['block']}, {found['differing']} elements differ; loop indices {found['indices']}"))
+    console.print(styled(("first wrong instruction", "bold"), f" at {found['pc']:#06x}: {found['instruction']}"), soft_wrap=True)
+    console.print(f"  {found['operand']} = {found['block']}, {found['differing']} elements differ; loop indices {found['indices']}")
     if found["inputs_verified"]:
         console.print("  everything that goes into it is verified, so it is the culprit")
     else:
@@ -195,8 +210,8 @@ def _print_bisection(found: Mapping[str, Any] | None) -> None:
     if len(found["changed"]) > _CHANGES:
         console.print(f"  {len(found['changed'])} words are not the compiler's")
     for change in found["changed"] if len(found["changed"]) <= _CHANGES else ():
-        console.print(escape(f"  the compiler has at {change['pc']:#06x}: {change['instruction']}"), soft_wrap=True)
+        console.print(f"  the compiler has at {change['pc']:#06x}: {change['instruction']}", soft_wrap=True)
     for text in found["stale_data"]:
-        console.print(escape(f"  {text}"))
+        console.print(f"  {text}")
     alone = "reproduces it alone" if found["reproduced"] else "does not reproduce it alone"
-    console.print(escape(f"  {found['folder']}/run.py {alone} ({found['words']} words)"), soft_wrap=True)
+    console.print(f"  {found['folder']}/run.py {alone} ({found['words']} words)", soft_wrap=True)

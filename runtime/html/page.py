@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from functools import cache
 from html import escape
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,7 +19,6 @@ from isa.records import DebugNode, PlanRecord
 from isa.spec import ISA_VERSION, WORD_BYTES, Engine, Space
 from runtime.disassembly import fused_into
 
-_CONTEXT = 3  # source lines shown around those that nodes come from
 _PARTS = "several results: "
 _OTHERS = ("into ", "a view of ")  # reasons that name the node whose words compute this one
 ENGINES = tuple(engine.value for engine in Engine)
@@ -108,27 +106,20 @@ def _buffer(record: PlanRecord, numbers: dict[str, int], code: list[list[Any]]) 
 
 
 def _source(file: str, nodes: Sequence[DebugNode]) -> list[list[Any]]:
-    """`[number, text]` of the lines that nodes come from, with what is around them if the file is still the same; 0 marks a gap."""
-    recorded = {node.line: node.code for node in nodes if node.file == file and node.line}
-    text = _read(file)
-    current = all(0 < number <= len(text) and recorded[number].split("\n")[0].strip() in text[number - 1] for number in recorded)
-    if not current:
-        return [[number, code] for number, code in sorted(recorded.items())]
-    near = range(-_CONTEXT, _CONTEXT + 1)
-    shown = sorted({number + step for number in recorded for step in near if 0 < number + step <= len(text)})
+    """`[number, text]` of the lines that nodes come from, as the image holds them; 0 marks a gap.
+
+    Never from the file: the page of a stranger's image would hold lines of whatever file the image names.
+    """
+    texts: dict[int, str] = {}
+    for node in nodes:
+        if node.file == file and node.line:
+            texts.update(enumerate(node.code.split("\n"), node.line))
     found: list[list[Any]] = []
-    for number in shown:
+    for number, text in sorted(texts.items()):
         if found and found[-1][0] != number - 1:
             found.append([0, ""])
-        found.append([number, text[number - 1]])
+        found.append([number, text])
     return found
-
-
-def _read(file: str) -> list[str]:
-    try:
-        return Path(file).read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError):
-        return []
 
 
 def _short(file: str) -> str:
