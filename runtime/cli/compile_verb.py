@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runtime.cli.common import Given, common_options, examples, input_options, model_options, need, note, reply, size, stages, stdout
+from runtime.cli.tables import Column, show
 
 if TYPE_CHECKING:
     from compiler.pipeline import Compiled
@@ -168,13 +169,7 @@ def _print_estimate(console: Any, estimate: dict[str, Any]) -> None:
 
 
 def _print_times(console: Any, seconds: Mapping[str, float]) -> None:
-    from rich.table import Table
-
-    table = Table("pass", "seconds", box=None)
-    table.columns[1].justify = "right"
-    for name, value in seconds.items():
-        table.add_row(name, f"{value:.3f}")
-    console.print(table)
+    show([Column("pass"), Column("seconds", right=True)], [(name, f"{value:.3f}") for name, value in seconds.items()])
 
 
 _TILE_MODULES = {"fuse": "kernels", "loop": "loops"}  # where the module is not called like the pass
@@ -208,12 +203,8 @@ def _list_passes(given: Given, as_json: bool) -> int:
     steps = _steps(given)
 
     def text() -> None:
-        from rich.table import Table
-
-        table = Table("pass", "level", "may change bits", "does", box=None)
-        for step in steps:
-            table.add_row(step["pass"], step["level"], "yes" if step["may_change_bits"] else "no", step["does"])
-        stdout().print(table)
+        columns = [Column("pass"), Column("level", spare=1), Column("may change bits", spare=2), Column("does", prose=True)]
+        show(columns, [(step["pass"], step["level"], "yes" if step["may_change_bits"] else "no", step["does"]) for step in steps])
 
     reply(steps, as_json, text)
     return 0

@@ -11,7 +11,8 @@ from isa.container import read_header, table_hash, unpack
 from isa.files import read_regular
 from isa.image import Image, image_bytes, read_image
 from isa.spec import Region
-from runtime.cli.common import common_options, examples, need, reply, size, stdout
+from runtime.cli.common import common_options, examples, need, reply, size
+from runtime.cli.tables import UNCUT, Column, show
 from runtime.program_file import is_assembly, open_program
 from runtime.recorded import record_of
 
@@ -58,29 +59,24 @@ def _tensor(spec: Any) -> dict[str, Any]:
 
 
 def _print(document: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    console = stdout()
-    table = Table(box=None, show_header=False)
-    table.add_column(style="cyan", no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("file", f"{document['file']}, {size(document['bytes'])}")
-    table.add_row("model", str(document["model"] or "not recorded"))
+    rows: list[tuple[str, str]] = []
+    rows.append(("file", f"{document['file']}, {size(document['bytes'])}"))
+    rows.append(("model", str(document["model"] or "not recorded")))
     recipe = document["recipe"] or {}
-    table.add_row("", ", ".join(f"{key} {value}" for key, value in recipe.items() if value is not None and key != "argument"))
-    table.add_row("chip", document["chip"])
+    rows.append(("", ", ".join(f"{key} {value}" for key, value in recipe.items() if value is not None and key != "argument")))
+    rows.append(("chip", document["chip"]))
     for entry in document["entries"]:
-        table.add_row("entry", f"{entry['name']} at {entry['pc']:#06x}, {document['words']} words in all")
+        rows.append(("entry", f"{entry['name']} at {entry['pc']:#06x}, {document['words']} words in all"))
         for way in ("inputs", "outputs"):
             for spec in entry[way]:
-                table.add_row(f"  {way[:-1]}", f"{spec['name']} {spec['dtype']} {spec['shape']}")
-    table.add_row("sections", ", ".join(f"{name} {size(count)}" for name, count in document["sections"].items()))
-    table.add_row("memory", ", ".join(f"{name} {size(count)}" for name, count in document["regions"].items()))
-    table.add_row("nodes", ", ".join(f"{count} {status}" for status, count in document["nodes"].items()))
-    table.add_row("options", ", ".join(f"{key}={value}" for key, value in (document["options"] or {}).items()))
+                rows.append((f"  {way[:-1]}", f"{spec['name']} {spec['dtype']} {spec['shape']}"))
+    rows.append(("sections", ", ".join(f"{name} {size(count)}" for name, count in document["sections"].items())))
+    rows.append(("memory", ", ".join(f"{name} {size(count)}" for name, count in document["regions"].items())))
+    rows.append(("nodes", ", ".join(f"{count} {status}" for status, count in document["nodes"].items())))
+    rows.append(("options", ", ".join(f"{key}={value}" for key, value in (document["options"] or {}).items())))
     for name, value in document["hashes"].items():
-        table.add_row(f"{name} hash", str(value or "not recorded"))
-    table.add_row("versions", ", ".join(f"{key} {value}" for key, value in document["versions"].items()))
-    console.print(table)
+        rows.append((f"{name} hash", str(value or "not recorded")))
+    rows.append(("versions", ", ".join(f"{key} {value}" for key, value in document["versions"].items())))
+    show([Column("", style="cyan"), Column("")], rows, width=UNCUT)
 
 

@@ -11,6 +11,7 @@ from isa.image import Image
 from isa.trace import ReplayError
 from runtime.cli.common import Given, common_options, examples, model_options, need, reply, size, stages, stdout, styled
 from runtime.cli.programs import open_any
+from runtime.cli.tables import Column, show
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from runtime.compilation import Compilation
     from runtime.profile import Profile
 
+# Of a narrow terminal the busy times of single engines go first, then the line of code.
+_FIGURES = (
+    Column("cycles", right=True), Column("share", right=True), Column("mxu", right=True, spare=5), Column("vec", right=True, spare=6),
+    Column("act", right=True, spare=7), Column("MACs", right=True, spare=3), Column("DRAM", right=True, spare=2), Column("µJ", right=True, spare=1),
+    Column("", spare=4, prose=True),
+)  # fmt: skip
 _TABLES = {"layers": "layer", "nodes": "node", "lines": "source line"}
 
 
@@ -121,16 +128,10 @@ def _resources(console: "Console", d: Mapping[str, Any]) -> None:
 
 
 def _waterfall(console: "Console", d: Mapping[str, Any]) -> None:
-    from rich.table import Table
-
     total = d["cycles"]
-    table = Table("waterfall", "cycles", "share", "", box=None, pad_edge=False)
-    for column in table.columns[1:3]:
-        column.justify = "right"
-    for name, count in _parts(d).items():
-        table.add_row(name, f"{count:,}", f"{count / total:.1%}", "█" * round(40 * count / total))
-    table.add_row("total", f"{total:,}", "100.0%", "", style="bold")
-    console.print(table)
+    rows = [(name, f"{count:,}", f"{count / total:.1%}", "█" * round(40 * count / total)) for name, count in _parts(d).items()]
+    columns = [Column("waterfall"), Column("cycles", right=True), Column("share", right=True), Column("", spare=1)]
+    show(columns, [*rows, ("total", f"{total:,}", "100.0%", "")], ["", *[""] * (len(rows) - 1), "bold"])
 
 
 def _parts(d: Mapping[str, Any]) -> dict[str, int]:
@@ -143,21 +144,18 @@ def _parts(d: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _table(console: "Console", title: str, rows: Sequence[Mapping[str, Any]], total: int, top: int) -> None:
-    from rich.table import Table
-
-    table = Table(title, "cycles", "share", "mxu", "vec", "act", "MACs", "DRAM", "µJ", "", box=None, pad_edge=False)
-    table.columns[-1].no_wrap = True
-    for column in table.columns[1:9]:
-        column.justify = "right"
+    shown: list[tuple[str, ...]] = []
     for row in sorted(rows, key=lambda row: -row["cycles"])[:top]:
         busy = [f"{row['busy'].get(name, 0):,}" for name in ("mxu", "vec", "act")]
         figures = f"{row['macs']:,}", size(row["dram_bytes"]), f"{row['energy_joules'] * 1e6:,.1f}"
-        table.add_row(_short(row["name"]), f"{row['cycles']:,}", f"{row['cycles'] / total:.1%}", *busy, *figures, _about(row))
+        shown.append((_short(row["name"]), f"{row['cycles']:,}", f"{row['cycles'] / total:.1%}", *busy, *figures, _about(row)))
+    styles = [""] * len(shown)
     if len(rows) > top:
         rest = sum(row["cycles"] for row in sorted(rows, key=lambda row: -row["cycles"])[top:])
-        table.add_row(f"({len(rows) - top} more)", f"{rest:,}", f"{rest / total:.1%}", style="dim")
+        shown.append((f"({len(rows) - top} more)", f"{rest:,}", f"{rest / total:.1%}"))
+        styles.append("dim")
     console.print()
-    console.print(table)
+    show([Column(title, prose=True, by_end=True), *_FIGURES], shown, styles)
 
 
 def _short(name: str) -> str:

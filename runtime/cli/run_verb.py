@@ -22,6 +22,7 @@ from runtime.cli.common import (
     stdout,
     styled,
 )
+from runtime.cli.tables import Cell, Column, show
 from runtime.cli.tensors import describe, plan_outputs, read_inputs, write_outputs
 from runtime.drawing import draw_inputs
 from runtime.executable import Executable
@@ -144,18 +145,13 @@ def _print(document: dict[str, Any]) -> None:
 
 
 def print_similarity(texts: Sequence[str], table: Sequence[Sequence[float]]) -> None:
-    from rich.table import Table
-
-    console = stdout()
-    view = Table(title="cosine similarity", title_justify="left", box=None)
-    view.add_column("#", justify="right", style="dim")
-    view.add_column("text", overflow="fold")
-    for number in range(len(texts)):
-        view.add_column(str(number + 1), justify="right", no_wrap=True)
+    stdout().print(styled(("cosine similarity", "italic")))
+    columns = [Column("#", right=True, style="dim"), Column("text", prose=True), *(Column(str(n + 1), right=True) for n in range(len(texts)))]
+    rows: list[list[Cell]] = []
     for number, (text, row) in enumerate(zip(texts, table, strict=True)):
-        cells = (styled((f"{value:.3f}", _color(value) if other != number else "dim")) for other, value in enumerate(row))
-        view.add_row(str(number + 1), text, *cells)
-    console.print(view)
+        cells = [(f"{value:.3f}", _color(value) if other != number else "dim") for other, value in enumerate(row)]
+        rows.append([str(number + 1), text, *cells])
+    show(columns, rows)
 
 
 def _color(value: float) -> str:
@@ -163,18 +159,11 @@ def _color(value: float) -> str:
 
 
 def _print_labels(results: Sequence[dict[str, Any]]) -> None:
-    from rich.table import Table
-
-    view = Table("text", "label", *results[0]["probabilities"], box=None)
-    for result in results:
-        view.add_row(result["text"], styled((result["label"], "bold green")), *(f"{p:.3f}" for p in result["probabilities"].values()))
-    stdout().print(view)
+    columns = [Column("text", prose=True), Column("label", style="bold green"), *(Column(name, right=True) for name in results[0]["probabilities"])]
+    show(columns, [[r["text"], r["label"], *(f"{p:.3f}" for p in r["probabilities"].values())] for r in results])
 
 
 def _print_outputs(outputs: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    view = Table("output", "shape", "type", "first values", box=None)
-    for name, output in outputs.items():
-        view.add_row(name, str(output["shape"]), output["dtype"], ", ".join(f"{value:.5g}" for value in output["first"]))
-    stdout().print(view)
+    columns = [Column("output"), Column("shape"), Column("type"), Column("first values", prose=True)]
+    rows = [(name, str(o["shape"]), o["dtype"], ", ".join(f"{value:.5g}" for value in o["first"])) for name, o in outputs.items()]
+    show(columns, rows)
