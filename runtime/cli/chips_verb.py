@@ -4,11 +4,12 @@ import click
 import msgspec
 
 from isa.chip import Chip, chip_names, load_chip, to_toml
+from runtime.cli import completion
 from runtime.cli.common import common_options, examples, reply, say, size
 
 
 @click.command(name="chips", epilog=examples("llmcc chips", "llmcc chips edge > mine.toml"))
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completion.chips)
 @common_options
 def command(name: str | None, as_json: bool, traceback: bool) -> int:
     """List the stock chips, or print one (or a file of your own) as complete TOML to start from."""

@@ -18,6 +18,7 @@ import click
 from emulator.budget import DEFAULT
 from isa.errors import InputError
 from isa.shown import shown_json, shown_lines
+from runtime.cli import completion
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,7 +64,7 @@ common_options = _group(
 )
 
 model_options = _group(
-    click.option("--chip", metavar="NAME|FILE.toml", help="Chip to compile for. [default: edge]"),
+    click.option("--chip", metavar="NAME|FILE.toml", shell_complete=completion.chips, help="Chip to compile for. [default: edge]"),
     click.option("--seq", type=click.IntRange(1, _MOST_SIZE), help="Sequence length. [default: the longest text, or 128]"),
     click.option("--batch", type=click.IntRange(1, _MOST_SIZE), help="Batch size. [default: the number of texts, or 1]"),
     click.option("--seed", type=click.IntRange(0, _MOST_SEED), default=0, show_default=True, help="Seed of everything that is drawn."),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from runtime.cli import completion
 from runtime.cli.common import Given, common_options, examples, input_options, model_options, need, note, reply, size, stages, stdout
 from runtime.cli.tables import Column, show
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
         "llmcc compile minilm --stop-after quantize --print-after quantize",
     ),
 )
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=completion.models)
 @click.option("-o", "output", metavar="FILE", type=click.Path(dir_okay=False), help="The image file to write.")
 @model_options
 @input_options

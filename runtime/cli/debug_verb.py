@@ -11,6 +11,7 @@ from isa.errors import InputError
 from isa.files import read_text
 from isa.image import Image
 from runtime.arrays import Array
+from runtime.cli import completion
 from runtime.cli.common import Given, common_options, examples, input_options, limit_options, model_options, need, note, reply, say, stages
 from runtime.cli.tensors import read_inputs
 from runtime.drawing import draw_inputs
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
         "llmcc debug program.s --input a=a.npy",
     ),
 )
-@click.argument("model", metavar="FILE|MODEL")
+@click.argument("model", metavar="FILE|MODEL", shell_complete=completion.models)
 @click.option("--script", metavar="FILE", type=click.Path(), help="Read the commands from this file instead of the terminal.")
 @click.option("--model", "override", metavar="MODEL", help="The model that 'compare' runs in PyTorch, in place of the recorded one.")
 @limit_options

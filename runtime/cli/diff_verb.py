@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import click
 
 from isa.listing import Line, on_one_line
+from runtime.cli import completion
 from runtime.cli.common import common_options, examples, reply, say
 from runtime.diff import Comparison, Part, Row, compare
 from runtime.program_file import open_program
@@ -17,8 +18,8 @@ _NARROW, _WIDE = 60, 110
 
 
 @click.command(name="diff", epilog=examples("llmcc diff before.llmchip after.llmchip", "llmcc diff gemm.s faster.s --json"))
-@click.argument("a", metavar="A")
-@click.argument("b", metavar="B")
+@click.argument("a", metavar="A", shell_complete=completion.files)
+@click.argument("b", metavar="B", shell_complete=completion.files)
 @click.option("--all", "everything", is_flag=True, help="Show the nodes that are the same, too.")
 @common_options
 def command(a: str, b: str, everything: bool, as_json: bool, traceback: bool) -> int:

@@ -9,6 +9,7 @@ import click
 from isa.files import write_atomic
 from isa.image import Image
 from isa.spec import Engine
+from runtime.cli import completion
 from runtime.cli.common import common_options, examples, reply, say
 from runtime.disassembly import Filter, Listing, ansi, parse_range, plain
 from runtime.program_file import open_program
@@ -25,7 +26,7 @@ _FLUSHED = 64  # lines shown at once before output is buffered
         "llmcc disasm minilm.llmchip -o minilm.s && llmcc asm minilm.s -o same.llmchip",
     ),
 )
-@click.argument("file")
+@click.argument("file", shell_complete=completion.files)
 @click.option(
     "-o", "output", metavar="PATH", type=click.Path(dir_okay=False),
     help="Write everything as text, data sections of 4 KiB or more beside it.",

@@ -11,6 +11,7 @@ from isa.container import read_header, table_hash, unpack
 from isa.files import read_regular
 from isa.image import Image, image_bytes, read_image
 from isa.spec import Region
+from runtime.cli import completion
 from runtime.cli.common import common_options, examples, need, reply, size
 from runtime.cli.tables import UNCUT, Column, show
 from runtime.program_file import is_assembly, open_program
@@ -18,7 +19,7 @@ from runtime.recorded import record_of
 
 
 @click.command(name="info", epilog=examples("llmcc info minilm.llmchip", "llmcc info minilm.llmchip --json", "llmcc info examples/asm/softmax.s"))
-@click.argument("file")
+@click.argument("file", shell_complete=completion.files)
 @common_options
 def command(file: str, as_json: bool, traceback: bool) -> int:
     """Show an image's sections, inputs, outputs, chip, model, options, hashes and versions. Of assembly text, those of its image."""

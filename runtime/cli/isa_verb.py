@@ -6,11 +6,12 @@ import click
 
 from isa.doc import describe, summary
 from isa.spec import ISA, ISA_VERSION, Instruction
+from runtime.cli import completion
 from runtime.cli.common import common_options, examples, reply, say
 
 
 @click.command(name="isa", epilog=examples("llmcc isa", "llmcc isa mm", "llmcc isa vqd --json"))
-@click.argument("mnemonic", required=False)
+@click.argument("mnemonic", required=False, shell_complete=completion.instructions)
 @common_options
 def command(mnemonic: str | None, as_json: bool, traceback: bool) -> int:
     """List the instructions, or show one: operands, bits, meaning."""

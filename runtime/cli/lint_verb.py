@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from runtime.cli import completion
 from runtime.cli.common import Given, common_options, examples, model_options, reply, stages, stdout, styled
 from runtime.cli.programs import open_any
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
         "llmcc lint minilm --seq 128 --chip server",
     ),
 )
-@click.argument("model", metavar="MODEL|FILE")
+@click.argument("model", metavar="MODEL|FILE", shell_complete=completion.models)
 @model_options
 @common_options
 def command(model: str, as_json: bool, traceback: bool, **rest: Any) -> int:

@@ -9,6 +9,7 @@ import click
 from isa.errors import InputError
 from isa.image import Image
 from isa.trace import ReplayError
+from runtime.cli import completion
 from runtime.cli.common import Given, common_options, examples, model_options, need, reply, size, stages, stdout, styled
 from runtime.cli.programs import open_any
 from runtime.cli.tables import Column, show
@@ -37,7 +38,7 @@ _TABLES = {"layers": "layer", "nodes": "node", "lines": "source line"}
         "llmcc profile minilm --trace run.json --html run.html",
     ),
 )
-@click.argument("model", metavar="MODEL|FILE")
+@click.argument("model", metavar="MODEL|FILE", shell_complete=completion.models)
 @click.option("--model", "origin", metavar="MODEL", help="For a FILE: the model it was compiled from, to know its speed of light and layers.")
 @click.option("--top", metavar="N", type=click.IntRange(0), default=10, show_default=True, help="Rows of each table, the most costly; 0: no tables.")
 @click.option("--trace", metavar="FILE", type=click.Path(dir_okay=False), help="Write a trace for ui.perfetto.dev.")

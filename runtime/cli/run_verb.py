@@ -9,6 +9,7 @@ import numpy as np
 from isa.errors import InputError
 from isa.image import Image
 from runtime.arrays import Array
+from runtime.cli import completion
 from runtime.cli.common import (
     Given,
     Stages,
@@ -42,7 +43,7 @@ from runtime.text import answer, tokenize
         "llmcc run examples/asm/softmax.s --input x=x.npy --output y=y.npy",
     ),
 )
-@click.argument("model", metavar="MODEL|FILE")
+@click.argument("model", metavar="MODEL|FILE", shell_complete=completion.models)
 @model_options
 @input_options
 @click.option("--interpret", is_flag=True, help="Execute word by word, without an execution plan (slower, the same bits).")

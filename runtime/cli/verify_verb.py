@@ -9,6 +9,7 @@ import click
 
 from isa.errors import InputError, ModelError
 from isa.image import Image
+from runtime.cli import completion
 from runtime.cli.common import (
     Given,
     Stages,
@@ -46,7 +47,7 @@ _CHANGES = 8  # words that differ from the compiler's; more are only counted: a 
         "llmcc verify broken.llmchip --bisect --repro ./case",
     ),
 )
-@click.argument("model", metavar="MODEL|FILE")
+@click.argument("model", metavar="MODEL|FILE", shell_complete=completion.models)
 @click.option("--model", "override", metavar="MODEL", help="For a FILE: the model to compare with, in place of the recorded one.")
 @click.option("--bisect", is_flag=True, help="Where bits differ, find the first wrong instruction and write a folder that reproduces it.")
 @click.option("--repro", metavar="FOLDER", default="repro", show_default=True, type=click.Path(path_type=Path), help="The folder of --bisect.")

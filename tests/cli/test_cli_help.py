@@ -62,6 +62,18 @@ def test_shell_completion() -> None:
     assert "verify" in done.stdout
 
 
+@pytest.mark.parametrize(("words", "offered"), [("run m", ["plain,minilm", "file,m"]), ("isa va", ["plain,vaff"]), ("chips ed", ["plain,edge", "file,ed"])])
+def test_arguments_are_completed(words: str, offered: list[str]) -> None:
+    """Breaks when the shell is told that there is nothing, so that it offers no files for a MODEL|FILE either."""
+    from click.shell_completion import BashComplete
+
+    from runtime.cli.main import cli
+
+    verb, incomplete = words.split()
+    shell = BashComplete(cli, {}, "llmcc", "_LLMCC_COMPLETE")
+    assert [f"{item.type},{item.value}" for item in shell.get_completions([verb], incomplete)] == offered
+
+
 def test_isa_lists_the_table_and_shows_one_instruction() -> None:
     from isa.spec import ISA
 
