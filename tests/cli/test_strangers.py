@@ -158,7 +158,7 @@ def swapped(old: str, new: str) -> Callable[[bytes], bytes]:
 def test_an_exported_program_runs_nothing(exported: Path, stranger: Path) -> None:
     """Breaks when a .pt2 may unpickle, load a library, resolve any Python name, be evaluated by sympy or become Python source.
 
-    Each of these did run before `runtime.exported` looked first.
+    With `torch.export.load` alone the samples, the weights and the expression do run; of the others some PyTorch stops today.
     """
     import torch
     from torch.utils._pytree import treespec_dumps
@@ -325,7 +325,8 @@ def test_declared_memory_is_bounded_and_touched_late(tmp_path: Path, monkeypatch
     [
         "{'descr': '<i4', 'fortran_order': False, 'shape': (1000000000, 1000000000), }", "{'descr': '|O', 'fortran_order': False, 'shape': (1,), }",
         "{'descr': '<i4', 'fortran_order': False, 'shape': " + "(" * 300 + ", }", "{'descr': [('a', '<i4')], 'fortran_order': False, 'shape': (1,), }",
-        "{'descr': '<i4', 'fortran_order': False, 'shape': (-1,), }", "__import__('os').mkdir('ran')", "{'descr': '<i4', 'fortran_order': False, 'shape': (1%s,), }" % ("0" * 5000),
+        "{'descr': '<i4', 'fortran_order': False, 'shape': (-1,), }", "__import__('os').mkdir('ran')",
+        "{'descr': '<i4', 'fortran_order': False, 'shape': (1%s,), }" % ("0" * 5000),
     ],
 )  # fmt: skip
 def test_arrays_that_lie(tmp_path: Path, header: str) -> None:
@@ -337,8 +338,11 @@ def test_arrays_that_lie(tmp_path: Path, header: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a" + ".a" * 50_000 + " = 1", "x = " + "[" * 50_000, "clock_hz = " + "9" * 5000, "clock_hz = 1e999", '"' + "k" * 100_000 + '" = 1', "mxu = 3", "\ud800"]
-)
+    "text",
+    [
+        "a" + ".a" * 50_000 + " = 1", "x = " + "[" * 50_000, "clock_hz = " + "9" * 5000, "clock_hz = 1e999", '"' + "k" * 100_000 + '" = 1', "mxu = 3", "\ud800",
+    ],
+)  # fmt: skip
 def test_chips_that_are_none(tmp_path: Path, text: str) -> None:
     """Breaks when long keys, deep nesting or long numbers end in a traceback or a page of text."""
     (tmp_path / "c.toml").write_bytes(text.encode("utf-8", "surrogatepass"))
@@ -350,8 +354,9 @@ def test_chips_that_are_none(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("verify", "minilm", "--batch", 10**9), ("verify", ":"), ("verify", "a:"), ("verify", "MODEL :"), ("lint", "minilm", "--seed", 10**30), ("verify", "a\0b"),
-        ("verify", "x" * 5000), ("info", "x" * 5000), ("info", "a\0b"), ("disasm", "a\0b"), ("chips", "a\0b"), ("asm", "a\0b", "-o", "x"), ("run", "\udcff.s", "--input", "x"),
+        ("verify", "minilm", "--batch", 10**9), ("verify", ":"), ("verify", "a:"), ("verify", "MODEL :"), ("lint", "minilm", "--seed", 10**30),
+        ("verify", "a\0b"), ("verify", "x" * 5000), ("info", "x" * 5000), ("info", "a\0b"), ("disasm", "a\0b"), ("chips", "a\0b"),
+        ("asm", "a\0b", "-o", "x"), ("run", "\udcff.s", "--input", "x"),
     ],
 )  # fmt: skip
 def test_odd_arguments(arguments: tuple[object, ...]) -> None:
@@ -359,7 +364,9 @@ def test_odd_arguments(arguments: tuple[object, ...]) -> None:
     refused(call(*arguments, "--json"))
 
 
-@pytest.mark.parametrize("metadata", ['"recipe"=3', '"recipe"={"argument": 3}', '"recipe"={"argument": "minilm", "seed": -1}', '"versions"="x"', '"labels"={"a": 1}'])
+@pytest.mark.parametrize(
+    "metadata", ['"recipe"=3', '"recipe"={"argument": 3}', '"recipe"={"argument": "minilm", "seed": -1}', '"versions"="x"', '"labels"={"a": 1}']
+)
 def test_metadata_of_other_types(tmp_path: Path, metadata: str) -> None:
     """Breaks when a verb takes the types in an image's metadata on trust."""
     (tmp_path / "p.s").write_text(f".meta {metadata}\n{ONE_WORD}")
@@ -367,17 +374,27 @@ def test_metadata_of_other_types(tmp_path: Path, metadata: str) -> None:
     assert "bug in llmchip" not in call("info", tmp_path / "p.s").err
 
 
+def test_the_current_folder_is_not_on_the_path(stranger: Path) -> None:
+    """Breaks when `python -m` takes a module beside the stranger's image for the one that we need."""
+    (stranger / "click.py").write_text((stranger / "evil.py").read_text())
+    (stranger / "a.s").write_text(ONE_WORD)
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    done = subprocess.run([sys.executable, "-m", "runtime.cli", "info", "a.s"], cwd=stranger, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    nothing_ran(stranger)
+
+
 def test_closed_and_full_outputs(tmp_path: Path) -> None:
     """Breaks when `| head` fails, or a full disk ends in a traceback; and when -o puts a file in the place of a device."""
     (tmp_path / "p.s").write_text(ONE_WORD)
     llmcc = f"{sys.executable} -m runtime.cli"
-    script = f"({llmcc} isa --json; echo $? >&2) | head -1; {llmcc} isa --json > /dev/full; echo $? >&2; {llmcc} asm p.s -o /dev/full; echo $? >&2; test -c /dev/full"
+    (tmp_path / "full").symlink_to("/dev/full")
+    commands = f"({llmcc} isa --json; echo $?>&2) | head -1", f"{llmcc} isa --json > /dev/full; echo $?>&2", f"{llmcc} asm p.s -o full; echo $?>&2"
+    script = "\n".join((*commands, "test -c /dev/full"))
     if not Path("/dev/full").is_char_device():
         pytest.skip("there is no /dev/full")
     environment = {**os.environ, "PYTHONPATH": str(HERE)}
-    link = tmp_path / "full"
-    link.symlink_to("/dev/full")
-    done = subprocess.run(["sh", "-c", script.replace("-o /dev/full", "-o full")], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert [line for line in done.stderr.splitlines() if line.isdigit()] == ["0", "2", "2"], done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.count("No space left on device") == 2
