@@ -8,6 +8,7 @@ import click
 
 from isa.files import write_atomic
 from isa.image import Image
+from isa.shown import shown
 from isa.spec import Engine
 from runtime.cli.common import common_options, examples, reply, say
 from runtime.disassembly import Filter, Listing, ansi, parse_range, plain
@@ -79,6 +80,6 @@ def _page(image: Image, file: str, output: str | None, as_json: bool) -> int:
     from runtime.html.page import page
 
     target = output or f"{Path(file).stem}.html"
-    write_atomic(target, [page(image, Path(file).name).encode()])
+    write_atomic(target, [page(image, shown(Path(file).name)).encode()])
     reply({"files": [target]}, as_json, lambda: say(target))
     return 0
