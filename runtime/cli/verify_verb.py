@@ -35,7 +35,7 @@ _CHANGES = 8  # words that differ from the compiler's; more are only counted: a 
     ),
 )
 @click.argument("model", metavar="MODEL|FILE")
-@click.option("--model", "override", metavar="MODEL", help="For a FILE: the model to compare with, in place of the recorded one.")
+@click.option("--model", "override", metavar="MODEL", help="For a FILE: the model to compare with, in place of the recorded one; needed if that brings code.")
 @click.option("--bisect", is_flag=True, help="Where bits differ, find the first wrong instruction and write a folder that reproduces it.")
 @click.option("--repro", metavar="FOLDER", default="repro", show_default=True, type=click.Path(path_type=Path), help="The folder of --bisect.")
 @model_options
