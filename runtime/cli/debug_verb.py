@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 )
 @click.argument("model", metavar="FILE|MODEL")
 @click.option("--script", metavar="FILE", type=click.Path(), help="Read the commands from this file instead of the terminal.")
-@click.option("--model", "override", metavar="MODEL", help="The model that 'compare' runs in PyTorch, in place of the recorded one; needed if that brings code.")
+@click.option("--model", "override", metavar="MODEL", help="The model that 'compare' runs in PyTorch, not the recorded one; needed if that brings code.")
 @model_options
 @input_options
 @common_options
