@@ -98,7 +98,7 @@ _CONFIG = {
     "intermediate_size": 8, "max_position_embeddings": 16, "type_vocab_size": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-12, "pad_token_id": 0,
     "id2label": {"0": "a", "1": "b"}, "dtype": "float32", "initializer_range": 0.02,
 }  # fmt: skip
-_MORE: tuple[dict[str, object], ...] = (
+_MORE: tuple[dict[str, Any], ...] = (
     {"auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}, {"attn_implementation": "someone/kernel"}, {"quantization_config": {}},
     {"num_hidden_layers": 10**9}, {"vocab_size": 10**12}, {"model_type": "gpt2"}, {"architectures": "BertModel"}, {"architectures": ["AutoModel"]},
     {"architectures": ["pipeline"]}, {"transformers_weights": "../x.safetensors"}, {"dtype": "os"}, {"is_decoder": True},

@@ -4,7 +4,6 @@ A program needs nothing but its instructions; directives give the rest of an ima
 Operands and directive values may be expressions in `.equ` constants, labels, buffers and tensors.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedTok
 
 from isa.chip import DEFAULT_CHIP, Chip, load_chip
 from isa.codec import encode
-from isa.directives import DIRECTIVES, Parts, read_value
+from isa.directives import DIRECTIVES, Parts, read_string, read_value
 from isa.errors import AssemblyError, ChipError, ImageError
 from isa.files import read_text
 from isa.image import DebugMap, Entry, Image, PlanRecord, check_image
@@ -212,7 +211,7 @@ class _Builder:
         if self.depth >= _INCLUDES:
             self.source.fail_at(token, TextError(f"files include each other more than {_INCLUDES} deep", "", "does a file include itself?"))
         try:
-            name = json.loads(arguments[0])
+            name = read_string(arguments[0])
             path = self.parts.folder / name
             text = _read(self.parts.path(name), "")
             self.parts.count_text(text)
@@ -293,7 +292,7 @@ class _Builder:
 
 def _key(pair: Tree[Token]) -> str:
     key = str(pair.children[0])
-    return str(json.loads(key)) if key.startswith('"') else key.rstrip("= \t")
+    return read_string(key) if key.startswith('"') else key.rstrip("= \t")
 
 
 def _is_pair(node: object) -> bool:

@@ -34,7 +34,7 @@ from isa.text import TextError, guess, parse_record
 Pairs = dict[str, Any]
 Failure = Callable[[Token, TextError], NoReturn]
 MOST_DATA = 1 << 31  # bytes of initial data
-_LEAST_TEXT = 4096  # what an included text counts at least
+_LEAST_TEXT = 16384  # what an included text counts at least
 ALIGN = 64  # of everything that the assembler places
 _CONSTANTS = {"true": True, "false": False, "null": None}
 # Keys whose values are words, never names of numbers.
@@ -131,13 +131,21 @@ class Parts:
 Handler = Callable[[Parts, str, list[Any], Pairs], None]
 
 
+def read_string(text: str) -> str:
+    """A string in quotation marks; half a surrogate pair, which no file can hold, is refused. ValueError for what is no string of JSON."""
+    found = str(json.loads(text))
+    if any("\ud800" <= c <= "\udfff" for c in found):
+        raise TextError("the string has half a surrogate pair", text, "write both halves, or the character itself")
+    return found
+
+
 def read_value(node: Any, names: Mapping[str, Any]) -> Any:
     """The Python value of a piece of the tree; arithmetic is done, bare names stay `Name`."""
     if isinstance(node, Token):
-        return json.loads(node) if node.type == "STRING" else _scalar(str(node), names)
+        return read_string(node) if node.type == "STRING" else _scalar(str(node), names)
     if node.data == "array":
         return [read_value(child, names) for child in node.children if child is not None]
-    return {json.loads(member.children[0]): read_value(member.children[1], names) for member in node.children if member is not None}
+    return {read_string(member.children[0]): read_value(member.children[1], names) for member in node.children if member is not None}
 
 
 def _scalar(text: str, names: Mapping[str, Any]) -> Any:

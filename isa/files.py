@@ -60,9 +60,14 @@ def below(folder: str | os.PathLike[str], name: str) -> Path:
 def write_atomic(path: str | os.PathLike[str], chunks: Iterable[bytes | bytearray | memoryview]) -> None:
     """Write `chunks` to a temporary file in the same folder, then rename it to `path`.
 
-    Whatever happens before the rename, Ctrl-C included, `path` is untouched and the temporary file is removed.
+    Whatever happens before the rename, Ctrl-C included, `path` is untouched and the temporary file is removed. A device or pipe, which a
+    rename would put a file in the place of, is written to as it is.
     """
     target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file() and not target.is_dir():
+        with open(path, "wb") as device:
+            device.writelines(chunks)
+        return
     temporary = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         with open(temporary, "wb") as file:

@@ -278,7 +278,7 @@ def _marks(text: str) -> tuple[tuple[int, ...], int]:
             dbg = 1
         elif not waits or name not in _QUEUE_NAMES:
             raise TextError(f"unknown queue '{name}'", piece, guess(name, _QUEUE_NAMES))
-        elif not count.isdecimal() or int(count) > MAX_COUNT:
+        elif not count.isdecimal() or len(count) > 9 or int(count) > MAX_COUNT:
             raise TextError(f"{piece}: a dependence count is 0 to {MAX_COUNT}", piece, "leave it out to wait for nothing")
         else:
             counts[_QUEUE_NAMES.index(name)] = int(count)

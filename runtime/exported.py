@@ -9,6 +9,7 @@ user says `--trust`.
 import ast
 import io
 import json
+import logging
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -56,6 +57,8 @@ def load_exported(path: str, trust: bool = False, memory: int | None = None) -> 
         data = read_regular(path)
     except OSError as error:
         raise ModelError(f"cannot read the exported program: {error.strerror or error}", path) from error
+    quiet = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # what PyTorch logs is said by the error, if it is one, and quotes the file
     try:
         if not trust:
             _check(data, path, memory)
@@ -66,6 +69,8 @@ def load_exported(path: str, trust: bool = False, memory: int | None = None) -> 
     except Exception as error:  # whatever a foreign file makes the loader raise
         text = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(f"cannot load the exported program: {text}", path, "write it with torch.export.save") from error
+    finally:
+        logging.disable(quiet)
 
 
 def _load(data: bytes) -> "ExportedProgram":

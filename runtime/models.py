@@ -26,6 +26,7 @@ from isa.errors import Error, InputError, ModelError
 from isa.image import is_image
 from runtime.config_json import largest, read_config
 from runtime.exported import load_exported
+from runtime.text import check_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 _LARGE = 1 << 20  # a number in config.json above this makes a model worth weighing first
 DEFAULT_SEQ, DEFAULT_BATCH = 128, 1
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-MOST_TOKENS = 1 << 26  # of a batch
 _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -282,8 +282,7 @@ def _token_example(model: "nn.Module", config: Any, recipe: Recipe) -> "dict[str
 
     accepted = inspect.signature(model.forward).parameters
     shape = recipe.batch or DEFAULT_BATCH, recipe.seq or DEFAULT_SEQ
-    if shape[0] * shape[1] > MOST_TOKENS:
-        raise InputError(f"{shape[0]} texts of {shape[1]} tokens are more than {MOST_TOKENS} tokens", recipe.argument, "a smaller --batch or --seq")
+    check_tokens(*shape)
     example = {name: torch.zeros(shape, dtype=torch.int64) for name in TEXT_INPUTS if name in accepted}
     if "input_ids" not in example:
         raise ModelError(f"{type(model).__name__} takes no input_ids", recipe.argument, "give its inputs with --input NAME=FILE.npy")

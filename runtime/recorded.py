@@ -56,6 +56,9 @@ def check_recorded(argument: str, path: str, remedy: str = "if you trust that mo
     """Raise ModelError unless what is recorded can be used without running anything that comes with it."""
     if argument in BUNDLED:
         return
-    reason = code_in(Path(argument)) if Path(argument).is_dir() else "it is no folder"
+    try:
+        reason = code_in(Path(argument)) if Path(argument).is_dir() else "it is no folder"
+    except ModelError as error:
+        reason = error.what
     if reason:
         raise ModelError(f"the image records the model '{argument}', which is not loaded on its word: {reason}", path, remedy)

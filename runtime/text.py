@@ -12,6 +12,7 @@ from isa.errors import InputError
 from isa.files import read_text
 
 _TOKENIZER_BYTES = 256 << 20
+MOST_TOKENS = 1 << 22  # of a batch
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
@@ -45,6 +46,7 @@ def tokenize(tokenizer_json: str, texts: Sequence[str], seq: int | None = None, 
         if len(item.ids) > room:
             longer = f"shorten it, or compile for a longer --seq (up to {limit})" if limit > length else "shorten it"
             raise InputError(f"the text has {len(item.ids)} tokens, more than the {room} that fit", _short(text), longer)
+    check_tokens(max(len(encoded), batch or 0), length)
     encoded += [encoded[0]] * ((batch or 0) - len(encoded))
     pad = _pad_id(tokenizer)
     rows = [(item.ids, item.attention_mask, item.type_ids, pad) for item in encoded]
@@ -52,6 +54,12 @@ def tokenize(tokenizer_json: str, texts: Sequence[str], seq: int | None = None, 
     mask = np.array([mask + [0] * (length - len(mask)) for _, mask, _, _ in rows], np.int64)
     kinds = np.array([kind + [0] * (length - len(kind)) for _, _, kind, _ in rows], np.int64)
     return Tokens(ids, mask, kinds)
+
+
+def check_tokens(batch: int, seq: int) -> None:
+    """Raise InputError for a batch that no chip has room for, before it is made."""
+    if batch * seq > MOST_TOKENS:
+        raise InputError(f"{batch} texts of {seq} tokens are more than {MOST_TOKENS} tokens", hint="a smaller --batch or --seq")
 
 
 def read_tokenizer(folder: Path) -> str:

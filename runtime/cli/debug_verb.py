@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 )
 @click.argument("model", metavar="FILE|MODEL", shell_complete=completion.models)
 @click.option("--script", metavar="FILE", type=click.Path(), help="Read the commands from this file instead of the terminal.")
-@click.option("--model", "override", metavar="MODEL", help="The model that 'compare' runs in PyTorch, in place of the recorded one.")
+@click.option("--model", "override", metavar="MODEL", help="The model that 'compare' runs in PyTorch, not the recorded one; needed if that brings code.")
 @limit_options
 @model_options
 @input_options

@@ -8,6 +8,7 @@ import click
 
 from isa.files import write_atomic
 from isa.image import Image
+from isa.shown import shown
 from isa.spec import Engine
 from runtime.cli import completion
 from runtime.cli.common import common_options, examples, reply, say
@@ -81,6 +82,6 @@ def _print(listing: Listing, file: str, source: bool, color: str) -> None:
 def _page(image: Image, file: str, target: str, as_json: bool) -> int:
     from runtime.html.page import page
 
-    write_atomic(target, [page(image, Path(file).name).encode()])
+    write_atomic(target, [page(image, shown(Path(file).name)).encode()])
     reply({"files": [target]}, as_json, lambda: say(target))
     return 0

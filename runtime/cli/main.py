@@ -91,7 +91,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run `llmcc`; gives the exit code."""
     arguments = list(sys.argv[1:] if args is None else args)
     out, err = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (cast(TextIO, _Plain(stream)) for stream in (out, err))
+    sys.stdout, sys.stderr = (cast(TextIO, _Plain(stream or open(os.devnull, "w"))) for stream in (out, err))  # noqa: SIM115 - None: closed before we began
     try:
         return _main(arguments)
     finally:
@@ -105,7 +105,7 @@ class _Plain:
         self.raw = stream
 
     def write(self, text: str) -> int:
-        self.raw.write(shown_styled(text))
+        self.raw.write(shown_styled(text).encode(self.raw.encoding or "utf-8", "backslashreplace").decode(self.raw.encoding or "utf-8"))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:

@@ -89,7 +89,7 @@ def _write(report: "Profile", document: Mapping[str, Any], trace: str | None, ht
         from runtime.html.profile_page import page
 
         stage("write the page")
-        write_atomic(html, [page(report, document).encode()])
+        write_atomic(html, [page(report, document).encode("utf-8", "backslashreplace")])
     return [path for path in (trace, html) if path is not None]
 
 

@@ -48,7 +48,7 @@ _CHANGES = 8  # words that differ from the compiler's; more are only counted: a 
     ),
 )
 @click.argument("model", metavar="MODEL|FILE", shell_complete=completion.models)
-@click.option("--model", "override", metavar="MODEL", help="For a FILE: the model to compare with, in place of the recorded one.")
+@click.option("--model", "override", metavar="MODEL", help="For a FILE: the model to compare with, in place of the recorded one; needed if that brings code.")
 @click.option("--bisect", is_flag=True, help="Where bits differ, find the first wrong instruction and write a folder that reproduces it.")
 @click.option("--repro", metavar="FOLDER", default="repro", show_default=True, type=click.Path(path_type=Path), help="The folder of --bisect.")
 @click.option("--verbose", is_flag=True, help="List the nodes that are not compared, each with its reason.")

@@ -97,7 +97,7 @@ def completer(shell: Shell) -> "Completer":
             typed = document.text_before_cursor
             before = typed.split()
             current = "" if not before or typed[-1:].isspace() else before.pop()
-            yield from (Completion(word, -len(current)) for word in words_for(shell, before) if word.startswith(current))
+            yield from (Completion(word, -len(current)) for word in words_for(shell, before) if word.startswith(current) and word.isprintable())
 
     return Words()
 

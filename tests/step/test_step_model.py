@@ -170,18 +170,18 @@ def test_verify_bisect_and_debug_from_the_command_line(tmp_path: Path, monkeypat
     pc, inst = words(image, "act")[0]
     write_image(with_word(image, pc, changed(inst, f=9)), "bad.llmchip")
     capsys.readouterr()
-    assert main(["verify", "bad.llmchip", "--bisect", "--repro", "case", "--json"]) == 1
+    assert main(["verify", "bad.llmchip", "--model", "toy_factory:make", "--bisect", "--repro", "case", "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert document["bisection"]["changed"][0]["pc"] == pc
     assert document["bisection"]["reproduced"]
     assert run_alone(tmp_path / "case").returncode == 1
-    assert main(["verify", "bad.llmchip", "--bisect", "--repro", "case"]) == 1
+    assert main(["verify", "bad.llmchip", "--model", "toy_factory:make", "--bisect", "--repro", "case"]) == 1
     text = capsys.readouterr().out
     assert "first wrong instruction at" in text
     assert "run.py reproduces it alone" in text
     node = document["bisection"]["node"]
     (tmp_path / "script.txt").write_text(f"run\ncompare {node}\n")
-    assert main(["debug", "bad.llmchip", "--script", "script.txt"]) == 1
+    assert main(["debug", "bad.llmchip", "--model", "toy_factory:make", "--script", "script.txt"]) == 1
     assert "elements differ" in capsys.readouterr().out
-    assert main(["debug", "toy.llmchip", "--script", "script.txt"]) == 0
+    assert main(["debug", "toy.llmchip", "--model", "toy_factory:make", "--script", "script.txt"]) == 0
     assert f"{node}: all elements equal" in capsys.readouterr().out
