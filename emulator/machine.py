@@ -6,13 +6,13 @@ Engines run side by side on the chip, but a correct program's dependence counts 
 from collections.abc import Callable, Mapping, Sequence, Set
 
 import numpy as np
-from numpy.typing import NDArray
 
 from emulator import control
 from emulator.adversarial import Overlapped
 from emulator.decoded import ENGINE_MODULES, Word, bind, decode_at, resolve
 from emulator.formats import int_of_bits
-from emulator.memory import Fault, Memory
+from emulator.memory import Bank, Fault, Memory
+from emulator.pieces import Bytes, Pieces
 from emulator.plan import Plan, Plans, Recording
 from emulator.threads import single_threaded_blas
 from emulator.word import Core, Probe, Scratch
@@ -25,7 +25,8 @@ CACHED_PROGRAMS = 8
 
 
 class Machine:
-    """One chip with its memories. `regions` are shared, not copied; those in `initialised` count as written.
+    """One chip with its memories. `regions` are shared, not copied; those in `initialised` count as written. With `bank` another
+    machine's SRAM and ACC are used, and the caller holds the bank's lock.
 
     A launch that was executed before, with the same scalars, is executed by a plan (emulator/plan.py): the same bits, sooner; only what
     is left in SRAM and ACC may differ. With `interpret` every launch goes word by word; without `compiled`, plans do without numba.
@@ -35,12 +36,13 @@ class Machine:
         self,
         sram_bytes: int,
         acc_bytes: int,
-        regions: Mapping[Region, NDArray[np.uint8]] | None = None,
+        regions: Mapping[Region, Bytes | Pieces] | None = None,
         initialised: Set[Region] = frozenset(),
         interpret: bool = False,
         compiled: bool = True,
+        bank: Bank | None = None,
     ) -> None:
-        self.memory = Memory(sram_bytes, acc_bytes, regions or {}, initialised)
+        self.memory = Memory(bank or Bank(sram_bytes, acc_bytes), regions or {}, initialised)
         self._plans = None if interpret else Plans(self.memory, compiled)
         self._scratch = Scratch()
         self._programs: dict[bytes, list[Word | None]] = {}
@@ -96,7 +98,7 @@ class Machine:
         return core.exit
 
     def _replay(self, plans: Plans, plan: Plan, core: Core, code: bytes, node_of: Callable[[int], str] | None) -> int:
-        here = core.pc
+        here, core.proven = core.pc, True
         try:
             with np.errstate(all="ignore"), single_threaded_blas():
                 for here in plans.execute(plan, core):  # noqa: B007 - where it was when something trapped

@@ -73,6 +73,7 @@ class Core:
         self.indices = [0] * LOOP_LEVELS
         self.loops: list[Loop] = []
         self.exit: int | None = None
+        self.proven = False  # that nothing is read before it is written
 
     def register(self, number: int) -> ViewRegister:
         register = self.views[number]
