@@ -44,6 +44,11 @@ class Executable:
         self._machine: Machine | None = None  # made at the first launch: until then nothing is paid for its memories
         self._lock = Lock()
 
+    @property
+    def idle(self) -> Lock:
+        """Held while nothing is launched."""
+        return self._lock
+
     def __call__(self, inputs: Mapping[str, Array], entry: str | None = None, scalars: Mapping[str, int] | None = None) -> dict[str, Array]:
         return self.run(inputs, entry, scalars)
 
