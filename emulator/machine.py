@@ -15,7 +15,7 @@ from emulator.memory import Bank, Fault, Memory
 from emulator.pieces import Bytes, Pieces
 from emulator.plan import Plan, Plans, Recording
 from emulator.threads import single_threaded_blas
-from emulator.word import Core, Probe, Scratch
+from emulator.word import Core, Probe
 from isa.codec import IllegalWord, Inst, decode
 from isa.errors import Trap
 from isa.spec import SCALARS, WORD_BYTES, Engine, Field, Kind, Region
@@ -42,9 +42,10 @@ class Machine:
         compiled: bool = True,
         bank: Bank | None = None,
     ) -> None:
-        self.memory = Memory(bank or Bank(sram_bytes, acc_bytes), regions or {}, initialised)
+        bank = bank or Bank(sram_bytes, acc_bytes)
+        self.memory = Memory(bank, regions or {}, initialised)
         self._plans = None if interpret else Plans(self.memory, compiled)
-        self._scratch = Scratch()
+        self._scratch = bank.scratch
         self._programs: dict[bytes, list[Word | None]] = {}
 
     def run(
@@ -60,8 +61,7 @@ class Machine:
 
         `adversarial` is a seed: the engines then overlap in some order that the dependence counts allow (emulator/adversarial.py).
         """
-        words = self._decoded(code)
-        core = Core(self.memory, self._scratch, len(words), pc // WORD_BYTES, [int_of_bits(s) for s in scalars])
+        core = Core(self.memory, self._scratch, len(code) // WORD_BYTES, pc // WORD_BYTES, [int_of_bits(s) for s in scalars])
         overlapped = None if adversarial is None else Overlapped(core, adversarial, probe)
         plans = self._plans if probe is None and adversarial is None else None
         key = code, pc, tuple(scalars)
@@ -71,6 +71,7 @@ class Machine:
         if self._plans:
             self._plans.forget_shadows()
         recording = Recording() if plans else None
+        words = self._decoded(code)
         self.memory.launch()
         here = core.pc
         try:
@@ -93,8 +94,8 @@ class Machine:
         except (Fault, IllegalWord) as fault:
             at = here if overlapped is None or overlapped.at is None else overlapped.at
             raise _trap(fault, code, at, node_of) from fault
-        if plans and recording:
-            plans.keep(key, recording, core.exit)
+        if plans and recording and plans.keep(key, recording, core.exit):
+            self._programs.pop(code, None)  # its words are not needed again
         return core.exit
 
     def _replay(self, plans: Plans, plan: Plan, core: Core, code: bytes, node_of: Callable[[int], str] | None) -> int:

@@ -6,10 +6,10 @@ that start out undefined a shadow byte per byte that says whether it was ever wr
 """
 
 from collections.abc import Iterator, Mapping, Set
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from emulator.formats import STORAGE, Block, unpack_i4
 from emulator.pieces import Bytes, Piece, Pieces
@@ -114,12 +114,31 @@ class Store:
         yield low, high, np.ndarray(shape, np.uint8, self.written, low, (view.ps * size, view.rs * size, 1))
 
 
+class Scratch:
+    """Temporaries that live as long as the bank: fresh large arrays would cost more in page faults than in arithmetic."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, NDArray[np.uint8]] = {}
+
+    def get(self, slot: str, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """An uninitialised array; asking for the slot again gives the same memory."""
+        dtype = np.dtype(dtype)
+        size = dtype.itemsize
+        for extent in shape:
+            size *= extent
+        buffer = self._buffers.get(slot)
+        if buffer is None or buffer.size < size:
+            buffer = self._buffers[slot] = np.empty(size, np.uint8)
+        return np.ndarray(shape, dtype, buffer)
+
+
 class Bank:
-    """SRAM and ACC. No launch relies on what another left there, so machines may have one in common, if they take turns."""
+    """SRAM, ACC and temporaries. No launch relies on what another left there, so machines may have one in common, if they take turns."""
 
     def __init__(self, sram_bytes: int, acc_bytes: int) -> None:
         self.sram = Store("sram", np.zeros(sram_bytes, np.uint8), False)
         self.acc = Store("acc", np.zeros(acc_bytes, np.uint8), False)
+        self.scratch = Scratch()
         self.lock = Lock()
 
 

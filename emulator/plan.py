@@ -125,14 +125,15 @@ class Plans:
         """The launch that this one would repeat."""
         return next((plan for plan in self._plans.get(key, ()) if plan.fits()), None)
 
-    def keep(self, key: Key, recording: Recording, exit_code: int) -> None:
-        """Remember a launch that ended well."""
+    def keep(self, key: Key, recording: Recording, exit_code: int) -> bool:
+        """Remember a launch that ended well, if it can be repeated."""
         if not recording.usable:
-            return
+            return False
         if sum(map(len, self._plans.values())) >= KEPT:
             self._plans.clear()
         self._latest = Plan(self._memory, recording, exit_code, self._memory.shadows())
         self._plans.setdefault(key, []).append(self._latest)
+        return True
 
     def forget_shadows(self) -> None:
         """Something else is going to run."""
