@@ -140,6 +140,12 @@ class Bank:
         self.acc = Store("acc", np.zeros(acc_bytes, np.uint8), False)
         self.scratch = Scratch()
         self.lock = Lock()
+        self._regions: dict[tuple[Region, int], Bytes] = {}
+
+    def region(self, region: Region, size: int) -> Bytes:
+        """DRAM that no launch relies on to hold what another left there. A power of two, so that all sizes together take little more than the largest."""
+        rounded = 1 << max(size - 1, 0).bit_length()
+        return self._regions.setdefault((region, rounded), np.zeros(rounded, np.uint8))[:size]
 
 
 class Memory:

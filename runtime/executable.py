@@ -21,6 +21,7 @@ from isa.views import View
 from runtime.arrays import STORAGE, Array, to_storage, to_user
 
 _BORN = frozenset({Region.WEIGHTS, Region.CONST, Region.IN, Region.PARAMS})  # written by the host before a launch
+_PASSING = (Region.IN, Region.OUT, Region.SCRATCH)
 
 
 class Executable:
@@ -33,14 +34,16 @@ class Executable:
     def __init__(
         self, image: Image, interpret: bool = False, adversarial: int | None = None, constants: Mapping[Region, Pieces] | None = None
     ) -> None:
-        """`constants` take the place of the image's own data."""
+        """`constants` take the place of the image's own data; inputs and results then lie where other programs' do, which take turns."""
         self.image = image
         self._interpret = interpret
         self._adversarial = adversarial
         self._code = bytes(image.code)
-        self._regions = {region: np.zeros(image.size(region), np.uint8) for region in Region if region not in INITIALISED}
-        self._constants = constants or {region: _pieces(image, region) for region in INITIALISED}
         self._bank = bank(image.chip.sram.bytes, image.chip.acc.bytes)
+        self._regions = {region: np.zeros(image.size(region), np.uint8) for region in Region if region not in INITIALISED}
+        if constants is not None:
+            self._regions |= {region: self._bank.region(region, image.size(region)) for region in _PASSING}
+        self._constants = constants or {region: _pieces(image, region) for region in INITIALISED}
         self._machine: Machine | None = None  # made at the first launch: until then nothing is paid for its memories
         self._lock = Lock()
 
