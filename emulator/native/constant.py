@@ -55,17 +55,15 @@ class Origins:
     def executed(self, number: int, item: Recorded, is_copy: bool, bypassed: frozenset[str]) -> None:
         """Take note of what word `number` read (but for operands that are `bypassed`) and wrote."""
         call = item.call
-        for operand in item.word.views:
-            name = operand.field.name
-            view = call.views[name]
-            if view.space is not Space.SRAM or name in bypassed:
-                continue
-            low, high = view.span(call.extents[name])
-            for copied in self._live:
+        named = [(operand, operand.field.name) for operand in item.word.views if operand.field.name not in bypassed]
+        operands = [(operand.access, call.views[name], call.extents[name]) for operand, name in named if call.views[name].space is Space.SRAM]
+        for copied in self._live:  # a word reads all its sources before it writes
+            copied.read |= any(access is not Access.W and copied.meets(*view.span(extents)) for access, view, extents in operands)
+        for access, view, extents in operands:
+            low, high = view.span(extents)
+            for copied in self._live if access is not Access.R else ():
                 if copied.meets(low, high):
-                    copied.read |= operand.access is not Access.W
-                    if operand.access is not Access.R:
-                        self._write(copied, low, high, _dense(view, call.extents[name]))
+                    self._write(copied, low, high, _dense(view, extents))
         self._live = [copied for copied in self._live if copied.left]
         if is_copy:
             self._copied(number, item)
