@@ -59,7 +59,7 @@ def emulation(model: Any, batch: int, seq: int, runs: int, compiled: bool = True
     from emulator.machine import Machine
     from runtime import executable
 
-    executable.Machine = lambda *args: Machine(*args, compiled=compiled)  # type: ignore[assignment, misc]
+    executable.Machine = lambda *args, **more: Machine(*args, compiled=compiled, **more)  # type: ignore[assignment, misc]
     given = inputs(batch, seq)
     program = llmchip.compile(model, given)
     arrays = {name: tensor.numpy() for name, tensor in given.items()}

@@ -5,18 +5,19 @@ reference(inputs) = main(*inputs, *pack(*weights)), run eagerly by PyTorch.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from compiler import ops
 from compiler.frontend.capture import Captured, TensorInfo
-from compiler.frontend.checks import check_finite, check_tensor
+from compiler.frontend.checks import check_tensor
 from compiler.layers import find_layers, reduced
 from compiler.module import as_written, copied
 from compiler.options import TILE_PASSES, Options
-from compiler.packing import Store, in_parallel, pack
+from compiler.packing import Bytes, Packing, Store
 from compiler.passes.activations import RecogniseActivations
 from compiler.passes.canonicalize import Canonicalize, ShareEqual
 from compiler.passes.decompose import Decompose
@@ -50,32 +51,26 @@ class Lowered:
 
     def pack_weights(self, tensors: Mapping[str, Tensor] | None = None) -> tuple[Tensor, ...]:
         """The constants for these weights (by name; default: those of the captured model)."""
-        found: dict[int, Tensor] = {}
+        found: dict[int, Any] = {}
         self.pack_into(found.__setitem__, tensors)
         return tuple(found[number] for number in range(len(found)))
 
-    def pack_into(self, store: Store, tensors: Mapping[str, Tensor] | None = None) -> None:
-        """Give each constant, by its number, to `store`; from several threads."""
-        tensors = self.captured.tensors if tensors is None else tensors
-        quantized = _quantized(self.pack.graph)
-        items = [(w.name, number in quantized) for number, w in enumerate(self.captured.weights) if w.kind == "param"]
-        in_parallel(lambda item: check_finite(item[0], tensors[item[0]], item[1]), items)
-        pack(self.pack.graph, [tensors[weight.name] for weight in self.captured.weights], store)
+    def pack_into(self, store: Store, tensors: Mapping[str, Tensor] | None = None, known: Mapping[int, Bytes] | None = None) -> None:
+        """Give each constant, by its number, to `store`; from several threads. Those that are `known` are not computed."""
+        for number, data in (known or {}).items():
+            store(number, data)
+        only = [number for number in range(len(self.constants)) if number not in known] if known else None
+        self.packing.run(self.captured.tensors if tensors is None else tensors, store, only)
+
+    @cached_property
+    def packing(self) -> Packing:
+        return Packing(self.pack.graph, self.captured.weights)
 
     def run(self, inputs: Sequence[Tensor], constants: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """What PyTorch computes of the frozen graph: the result that the emulator must equal."""
         with as_written():
             result: tuple[Tensor, ...] = self.main(*inputs, *constants)
         return result
-
-
-def _quantized(graph: fx.Graph) -> set[int]:
-    """Which weights, by number, are quantized when they are packed."""
-    reaching: set[fx.Node] = set()
-    for node in reversed(graph.nodes):
-        if node.target is ops.quantize_rows or any(user in reaching for user in node.users):
-            reaching.add(node)
-    return {number for number, node in enumerate(graph.find_nodes(op="placeholder")) if node in reaching}
 
 
 def pipeline(options: Options) -> list[Pass]:

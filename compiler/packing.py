@@ -5,22 +5,38 @@ PyTorch thread each: threads that meet after every operation cost more on a busy
 of rows that stay in a processor's cache; no row depends on another, so the bits are those of the whole.
 """
 
+import hashlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx
+from torch.utils import _pytree as pytree
 
 from compiler import ops
+from compiler.frontend.capture import Weight
+from compiler.frontend.checks import check_finite
 from compiler.module import as_written
 
 BLOCK = 1 << 17  # elements: half a megabyte, long enough for another thread to run meanwhile
 MOST = 8  # threads
 
-Store = Callable[[int, Tensor], None]
+Bytes = NDArray[np.uint8]
+Store = Callable[[int, Tensor | Bytes], None]  # bytes are as the chip stores them
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one constant is made: of which weights, by number, and what is computed of them (equal text, equal computation)."""
+
+    text: str
+    weights: tuple[int, ...]
 
 
 @dataclass
@@ -31,10 +47,65 @@ class _Job:
     results: list[tuple[int, fx.Node]] = field(default_factory=list)
 
 
-def pack(graph: fx.Graph, weights: Sequence[Tensor], store: Store) -> None:
-    """Compute the results of `graph` and give each, with its number, to `store` as soon as it is known, from any thread."""
-    given = dict(zip(graph.find_nodes(op="placeholder"), weights, strict=True))
-    in_parallel(lambda job: _run(job, given, store), _jobs(graph))
+class Packing:
+    """The pack graph, ready to run, as a whole or in parts. `weights` are those of the captured model."""
+
+    def __init__(self, graph: fx.Graph, weights: Sequence[Weight]) -> None:
+        self._holders, self._weights, self._jobs = graph.find_nodes(op="placeholder"), weights, _jobs(graph)
+        self._quantized = _quantized(graph)
+        results: Any = graph.output_node().args[0]
+        numbers = {node: number for number, node in enumerate(self._holders)}
+        order = {node: number for number, node in enumerate(graph.nodes)}
+        self.recipes = tuple(_recipe(node, numbers, order) for node in results)
+
+    def run(self, tensors: Mapping[str, Tensor], store: Store, only: Collection[int] | None = None) -> None:
+        """Compute the constants (`only` those with these numbers) and give each, with its number, to `store`, from any thread."""
+        jobs = [job for job in self._jobs if only is None or any(number in only for number, _ in job.results)]
+        taken = self._holders if only is None else {self._holders[at] for number in only for at in self.recipes[number].weights}
+        items = [(w.name, at in self._quantized) for at, w in enumerate(self._weights) if w.kind == "param" and self._holders[at] in taken]
+        in_parallel(lambda item: check_finite(item[0], tensors[item[0]], item[1]), items)
+        given = {node: tensors[weight.name] for node, weight in zip(self._holders, self._weights, strict=True)}
+
+        def keep(number: int, value: Tensor | Bytes) -> None:
+            if only is None or number in only:
+                store(number, value)
+
+        in_parallel(lambda job: _run(job, given, keep), jobs)
+
+
+def _quantized(graph: fx.Graph) -> set[int]:
+    """Which weights, by number, are quantized when they are packed."""
+    reaching: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        if node.target is ops.quantize_rows or any(user in reaching for user in node.users):
+            reaching.add(node)
+    return {number for number, node in enumerate(graph.find_nodes(op="placeholder")) if node in reaching}
+
+
+_WRITABLE = (int, float, str, torch.dtype, torch.layout, torch.device, torch.memory_format, type(None))
+
+
+def _recipe(result: fx.Node, numbers: Mapping[fx.Node, int], order: Mapping[fx.Node, int]) -> Recipe:
+    """The nodes that a result needs, written down with numbers for names. What cannot be written down is like nothing else."""
+    cone, waiting = {result}, [result]
+    while waiting:
+        new = [operand for operand in waiting.pop().all_input_nodes if operand not in cone]
+        cone.update(new)
+        waiting += new
+    ordered = sorted(cone, key=order.__getitem__)
+    weights, computed = ([node for node in ordered if (node in numbers) == given] for given in (True, False))
+    names = {node: f"%{number}" for number, node in enumerate([*weights, *computed])}
+    lines = [f"{_name(node)} {fx.map_arg((node.args, node.kwargs), names.__getitem__)}" for node in computed]
+    text = hashlib.sha256("\n".join([*lines, names[result]]).encode()).hexdigest()
+    return Recipe(text, tuple(numbers[node] for node in weights))
+
+
+def _name(node: fx.Node) -> str:
+    leaves = pytree.tree_leaves((node.args, node.kwargs))
+    if node.op != "call_function" or not all(isinstance(leaf, (fx.Node, *_WRITABLE)) for leaf in leaves):
+        return f"{node.target} {uuid4()}"
+    target: Any = node.target
+    return f"{target.__module__}.{target}" if isinstance(target, torch._ops.OpOverload) else f"{target.__module__}.{target.__qualname__}"
 
 
 def in_parallel(work: Callable[[Any], None], items: Sequence[Any]) -> None:

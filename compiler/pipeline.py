@@ -15,6 +15,7 @@ from compiler.codegen.program import Code, generate
 from compiler.frontend.capture import Captured
 from compiler.lower import Lowered, lower
 from compiler.options import Options
+from compiler.packing import Bytes
 from compiler.tile.outline import outline
 from compiler.tile.place import Placement
 from compiler.tile.search import Search, timed
@@ -37,9 +38,11 @@ class Compiled:
     options: Options
     timings: Mapping[str, float] = field(default_factory=dict)
 
-    def image(self, tensors: Mapping[str, Tensor] | None = None, metadata: Mapping[str, Any] | None = None) -> Image:
-        """The image with these weights (by name; default: those that were captured)."""
-        fill = partial(self.lowered.pack_into, tensors=tensors)
+    def image(
+        self, tensors: Mapping[str, Tensor] | None = None, metadata: Mapping[str, Any] | None = None, known: Mapping[int, Bytes] | None = None
+    ) -> Image:
+        """The image with these weights (by name; default: those that were captured). `known` are constants that are packed already."""
+        fill = partial(self.lowered.pack_into, tensors=tensors, known=known)
         return build_image(self.lowered.main.graph, self.tiled, self.placement, self.code, self.chip, fill, metadata or {})
 
 

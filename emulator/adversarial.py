@@ -150,7 +150,7 @@ class Overlapped:
             lazy = LAZY.get(flight.word.inst.mnemonic, frozenset())
             for operand in flight.word.views:
                 name = operand.field.name
-                if operand.access is Access.R and name not in lazy and self._core.memory.store_of(call.views[name]).data.flags.writeable:
+                if operand.access is Access.R and name not in lazy and self._core.memory.store_of(call.views[name]).pieces is None:
                     call.blocks[name] = call.blocks[name].copy()
         self.at = None
 

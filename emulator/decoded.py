@@ -93,7 +93,7 @@ def bind_sources(core: Core, word: Word, call: Call) -> None:
     for operand in word.views:
         name = operand.field.name
         if operand.access is not Access.W:
-            call.blocks[name] = core.memory.source(call.views[name], call.extents[name], operand.lazy)
+            call.blocks[name] = core.memory.source(call.views[name], call.extents[name], operand.lazy or core.proven)
 
 
 def bind_targets(core: Core, word: Word, call: Call) -> None:

@@ -6,18 +6,18 @@ Engines run side by side on the chip, but a correct program's dependence counts 
 from collections.abc import Callable, Mapping, Sequence, Set
 
 import numpy as np
-from numpy.typing import NDArray
 
 from emulator import control
 from emulator.adversarial import Overlapped
 from emulator.budget import Budget
 from emulator.decoded import ENGINE_MODULES, Word, bind, decode_at, resolve
 from emulator.formats import int_of_bits
-from emulator.memory import Fault, Memory
+from emulator.memory import Bank, Fault, Memory
+from emulator.pieces import Bytes, Pieces
 from emulator.plan import Plan, Plans, Recording
 from emulator.threads import single_threaded_blas
 from emulator.traps import trap_of
-from emulator.word import Core, Probe, Scratch
+from emulator.word import Core, Probe
 from isa.codec import IllegalWord
 from isa.spec import SCALARS, WORD_BYTES, Engine, Region
 
@@ -27,7 +27,8 @@ NOTHING: Mapping[str, int] = {}  # operands of a word that does nothing
 
 
 class Machine:
-    """One chip with its memories. `regions` are shared, not copied; those in `initialised` count as written.
+    """One chip with its memories. `regions` are shared, not copied; those in `initialised` count as written. With `bank` another
+    machine's SRAM and ACC are used, and the caller holds the bank's lock.
 
     A launch that was executed before, with the same scalars, is executed by a plan (emulator/plan.py): the same bits, sooner; only what
     is left in SRAM and ACC may differ. With `interpret` every launch goes word by word; without `compiled`, plans do without numba.
@@ -37,14 +38,16 @@ class Machine:
         self,
         sram_bytes: int,
         acc_bytes: int,
-        regions: Mapping[Region, NDArray[np.uint8]] | None = None,
+        regions: Mapping[Region, Bytes | Pieces] | None = None,
         initialised: Set[Region] = frozenset(),
         interpret: bool = False,
         compiled: bool = True,
+        bank: Bank | None = None,
     ) -> None:
-        self.memory = Memory(sram_bytes, acc_bytes, regions or {}, initialised)
+        bank = bank or Bank(sram_bytes, acc_bytes)
+        self.memory = Memory(bank, regions or {}, initialised)
         self._plans = None if interpret else Plans(self.memory, compiled)
-        self._scratch = Scratch()
+        self._scratch = bank.scratch
         self._programs: dict[bytes, list[Word | None]] = {}
 
     def run(
@@ -61,8 +64,7 @@ class Machine:
 
         `adversarial` is a seed: the engines then overlap in some order that the dependence counts allow (emulator/adversarial.py).
         """
-        words = self._decoded(code)
-        core = Core(self.memory, self._scratch, len(words), pc // WORD_BYTES, [int_of_bits(s) for s in scalars])
+        core = Core(self.memory, self._scratch, len(code) // WORD_BYTES, pc // WORD_BYTES, [int_of_bits(s) for s in scalars])
         overlapped = None if adversarial is None else Overlapped(core, adversarial, probe)
         plans = self._plans if probe is None and adversarial is None else None
         key = code, pc, tuple(scalars)
@@ -73,6 +75,7 @@ class Machine:
             self._plans.forget_shadows()
         recording = Recording() if plans else None
         purse = None if budget is None else Budget.of(budget)
+        words = self._decoded(code)
         self.memory.launch()
         here = core.pc
         try:
@@ -97,12 +100,12 @@ class Machine:
         except (Fault, IllegalWord) as fault:
             at = here if overlapped is None or overlapped.at is None else overlapped.at
             raise trap_of(fault, code, at, node_of(at * WORD_BYTES, core.indices) if node_of else "") from fault
-        if plans and recording:
-            plans.keep(key, recording, core.exit)
+        if plans and recording and plans.keep(key, recording, core.exit):
+            self._programs.pop(code, None)  # its words are not needed again
         return core.exit
 
     def _replay(self, plans: Plans, plan: Plan, core: Core, code: bytes, node_of: Callable[[int, Sequence[int]], str] | None) -> int:
-        here = core.pc
+        here, core.proven = core.pc, True
         try:
             with np.errstate(all="ignore"), single_threaded_blas():
                 for here in plans.execute(plan, core):  # noqa: B007 - where it was when something trapped

@@ -7,17 +7,18 @@ that start out undefined a shadow byte per byte that says whether it was ever wr
 
 from collections.abc import Iterator, Mapping, Set
 from mmap import mmap
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from emulator.formats import STORAGE, Block, unpack_i4
 from emulator.lazy import lazy_bytes
+from emulator.pieces import Bytes, Piece, Pieces
+from emulator.threads import Lock
 from isa.spec import Dtype, Region, Space
 from isa.views import Extents, View
 
-Bytes = NDArray[np.uint8]
 KEPT: Final = frozenset({Region.STATE})  # what was written there in one launch is still there in the next
 
 
@@ -26,27 +27,60 @@ class Fault(Exception):
 
 
 class Store:
-    """One memory: its bytes and, unless it is born initialised, its shadow."""
+    """One memory: its bytes and, unless it is born initialised, its shadow. One that is read-only lies in pieces, maybe one."""
 
-    __slots__ = ("_end", "data", "name", "shadow", "written")
+    __slots__ = ("_data", "_end", "name", "pieces", "shadow", "size", "written")
 
-    def __init__(self, name: str, data: Bytes, initialised: bool) -> None:
-        self.name, self.data = name, data
+    def __init__(self, name: str, data: Bytes | Pieces, initialised: bool) -> None:
+        if not isinstance(data, Pieces) and not data.flags.writeable:
+            data = Pieces(data.size, {0: Piece(data)})
+        self.name, self.size, self._data = name, int(data.size), data
+        self.pieces = data if isinstance(data, Pieces) else None
         # A bytearray because its find() scans for a zero byte much faster than numpy reduces.
-        self.shadow: bytearray | mmap | None = None if initialised else lazy_bytes(data.size)
+        self.shadow: bytearray | mmap | None = None if initialised else lazy_bytes(self.size)
         self.written: Bytes | None = None if self.shadow is None else np.frombuffer(self.shadow, np.uint8)
         self._end = 0  # nothing behind it was ever written: pages that are never touched cost nothing
+
+    @property
+    def data(self) -> Bytes:
+        """All bytes; of several pieces a copy."""
+        return self._data.whole() if isinstance(self._data, Pieces) else self._data
+
+    def at(self, low: int, high: int) -> tuple[Bytes, int]:
+        """An array that has bytes [low, high), and where they begin in it."""
+        if not isinstance(self._data, Pieces):
+            return self._data, low
+        piece, start = self._data.at(low, high)
+        return piece.data, start
 
     def forget(self) -> None:
         if self.written is not None:
             self.written[: self._end].fill(0)
             self._end = 0
 
+    def edges(self) -> NDArray[np.intp]:
+        """Where what was written begins and ends, by turns."""
+        assert self.written is not None
+        return np.flatnonzero(np.diff(self.written[: self._end], prepend=0, append=0))
+
+    def restore(self, edges: NDArray[np.intp], keep: bool) -> None:
+        """Make what counted as written then count as written now; with `keep` beside what does already."""
+        assert self.written is not None
+        end = int(edges[-1]) if edges.size else 0
+        mask = np.zeros(end, np.uint8)
+        if end:
+            mask[edges[:-1]] = 1
+            np.bitwise_xor.accumulate(mask, out=mask)
+        if not keep:
+            self.forget()
+        np.maximum(self.written[:end], mask, out=self.written[:end])
+        self._end = max(self._end, end)
+
     def check(self, view: View, extents: Extents) -> tuple[int, int]:
         """Range and alignment; gives the first byte and one past the last."""
         low, high = view.span(extents)
-        if low < 0 or high > self.data.size:
-            raise Fault(f"access to bytes {low:#x} to {high:#x} of {self.name}, which has {self.data.size:#x}")
+        if low < 0 or high > self.size:
+            raise Fault(f"access to bytes {low:#x} to {high:#x} of {self.name}, which has {self.size:#x}")
         if view.dtype is not Dtype.I4 and low % (view.dtype.bits // 8):
             raise Fault(f"base {low:#x} in {self.name} is not aligned to the {view.dtype.bits // 8} bytes of {view.dtype.name.lower()}")
         return low, high
@@ -82,12 +116,45 @@ class Store:
         yield low, high, np.ndarray(shape, np.uint8, self.written, low, (view.ps * size, view.rs * size, 1))
 
 
+class Scratch:
+    """Temporaries that live as long as the bank: fresh large arrays would cost more in page faults than in arithmetic."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, NDArray[np.uint8]] = {}
+
+    def get(self, slot: str, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """An uninitialised array; asking for the slot again gives the same memory."""
+        dtype = np.dtype(dtype)
+        size = dtype.itemsize
+        for extent in shape:
+            size *= extent
+        buffer = self._buffers.get(slot)
+        if buffer is None or buffer.size < size:
+            buffer = self._buffers[slot] = np.empty(size, np.uint8)
+        return np.ndarray(shape, dtype, buffer)
+
+
+class Bank:
+    """SRAM, ACC and temporaries. No launch relies on what another left there, so machines may have one in common, if they take turns."""
+
+    def __init__(self, sram_bytes: int, acc_bytes: int) -> None:
+        self.sram = Store("sram", np.zeros(sram_bytes, np.uint8), False)
+        self.acc = Store("acc", np.zeros(acc_bytes, np.uint8), False)
+        self.scratch = Scratch()
+        self.lock = Lock()
+        self._regions: dict[tuple[Region, int], Bytes] = {}
+
+    def region(self, region: Region, size: int) -> Bytes:
+        """DRAM that no launch relies on to hold what another left there. A power of two, so that all sizes together take little more than the largest."""
+        rounded = 1 << max(size - 1, 0).bit_length()
+        return self._regions.setdefault((region, rounded), np.zeros(rounded, np.uint8))[:size]
+
+
 class Memory:
     """SRAM, ACC and the DRAM regions. `regions` are shared with the caller, never copied."""
 
-    def __init__(self, sram_bytes: int, acc_bytes: int, regions: Mapping[Region, Bytes], initialised: Set[Region]) -> None:
-        self._sram = Store("sram", np.zeros(sram_bytes, np.uint8), False)
-        self._acc = Store("acc", np.zeros(acc_bytes, np.uint8), False)
+    def __init__(self, bank: Bank, regions: Mapping[Region, Bytes | Pieces], initialised: Set[Region]) -> None:
+        self._sram, self._acc = bank.sram, bank.acc
         empty = np.zeros(0, np.uint8)
         self._dram = {r: Store(f"dram.{r.name.lower()}", regions.get(r, empty), r in initialised) for r in Region}
 
@@ -99,23 +166,14 @@ class Memory:
             if region not in KEPT:
                 store.forget()
 
-    def shadows(self) -> dict[str, bytes]:
-        """What counts as written now, of every memory that is born undefined."""
-        return {store.name: bytes(store.written[: store._end]) for store in self._stores() if store.written is not None}
+    def shadows(self) -> dict[Region, NDArray[np.intp]]:
+        """What counts as written now in DRAM that is born undefined."""
+        return {region: store.edges() for region, store in self._dram.items() if store.shadow is not None}
 
-    def restore(self, shadows: Mapping[str, bytes]) -> None:
+    def restore(self, shadows: Mapping[Region, NDArray[np.intp]]) -> None:
         """Make what counted as written then count as written now. What persists between launches is never forgotten."""
-        kept = {self._dram[region].name for region in KEPT}
-        for store in self._stores():
-            if store.written is not None:
-                written = np.frombuffer(shadows[store.name], np.uint8)
-                if store.name not in kept:
-                    store.forget()
-                np.maximum(store.written[: written.size], written, out=store.written[: written.size])
-                store._end = max(store._end, written.size)
-
-    def _stores(self) -> tuple[Store, ...]:
-        return (self._sram, self._acc, *self._dram.values())
+        for region, edges in shadows.items():
+            self._dram[region].restore(edges, region in KEPT)
 
     def store_of(self, view: View) -> Store:
         if view.space is Space.SRAM:
@@ -140,7 +198,7 @@ class Memory:
         """A block to write; it counts as written from now on. i4 targets are written with `put_i4` instead."""
         store = self.store_of(view)
         store.check(view, extents)
-        if not store.data.flags.writeable:
+        if store.pieces is not None:
             raise Fault(f"{store.name} is read-only")
         if _overlaps_itself(view, extents):
             raise Fault(f"destination {view} with row stride {view.rs}, plane stride {view.ps} overlaps itself")
@@ -155,7 +213,7 @@ class Memory:
     def put_i4(self, view: View, extents: Extents, values: Block) -> None:
         """Write nibbles; the other half of a byte that is only half covered stays."""
         where = _positions(view, extents)
-        data = self.store_of(view).data
+        data, _ = self.store_of(view).at(*view.span(extents))
         nibbles = np.broadcast_to(values, extents).astype(np.uint8) & 15
         for half in (0, 1):
             chosen = (where & 1) == half
@@ -166,16 +224,18 @@ class Memory:
 def _block(store: Store, view: View, extents: Extents) -> Block:
     dtype = STORAGE[view.dtype]
     size = dtype.itemsize
-    return np.ndarray(extents, dtype, store.data, view.base, (view.ps * size, view.rs * size, view.cs * size))
+    data, start = store.at(*view.span(extents))
+    return np.ndarray(extents, dtype, data, start, (view.ps * size, view.rs * size, view.cs * size))
 
 
 def _nibbles(store: Store, view: View, extents: Extents) -> Block:
     planes, rows, cols = extents
+    data, start = store.at(*view.span(extents))
     if view.cs and not (view.rs % 2 and rows > 1) and not (view.ps % 2 and planes > 1):
         shape = (planes, rows, (cols + 1) // 2)
-        return unpack_i4(np.ndarray(shape, np.uint8, store.data, view.base, (view.ps // 2, view.rs // 2, 1)), cols)
-    where = _positions(view, extents)
-    low = store.data[where >> 1] >> ((where & 1) * 4).astype(np.uint8)
+        return unpack_i4(np.ndarray(shape, np.uint8, data, start, (view.ps // 2, view.rs // 2, 1)), cols)
+    where = _positions(view, extents) + 2 * (start - view.base)
+    low = data[where >> 1] >> ((where & 1) * 4).astype(np.uint8)
     signed: Block = ((low & 15) ^ 8).astype(np.int8) - np.int8(8)
     return signed
 

@@ -2,8 +2,9 @@
 
 A program's control flow, views and extents depend on its words and on the scalars that it loads, never on tensors. So the words
 that the first launch executed, with the blocks of memory that they named, are the words of every launch with the same scalars;
-and so is what was proved on the way: ranges, alignment, and that no byte is read before it is written. Kept for each word is
-what is left to do: a row of a table for the compiled kernels (emulator/native, if numba is installed), or the handler's call.
+and so is what was proved on the way: ranges, alignment, and that no byte is read before it is written (of a table, whose rows data
+choose: that all of it was written; else there is no plan). Kept for each word is what is left to do: a row of a table for the compiled
+kernels (emulator/native, if numba is installed), or the handler's call.
 
     loop, vset x 9, ldw, mm, vaff …     interpreted, checked and recorded          first launch
     [table of 2000 steps] gather …      the same bits, without Python in between   later launches
@@ -15,8 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from emulator.decoded import Word, bind
-from emulator.memory import Memory
+import numpy as np
+from numpy.typing import NDArray
+
+from emulator.decoded import LAZY, Word, bind
+from emulator.memory import Fault, Memory
 from emulator.word import Call, Core
 from isa.spec import Access, Engine, Region, Space
 from isa.views import View
@@ -57,7 +61,7 @@ class Recording:
             self.spoilt |= view.space is not Space.DRAM or view.region not in HOST
             self.reads.append((moved(view, call.operands["off"]), core.scalars[call.operands["d"]]))
         elif word.engine is not Engine.CTL:
-            self.spoilt |= len(self.words) >= LONGEST
+            self.spoilt |= len(self.words) >= LONGEST or not _whole_tables(core.memory, word, call)
             if not self.spoilt:
                 self.words.append(Recorded(at, word, call))
 
@@ -66,6 +70,16 @@ class Recording:
         """Not if a scalar was loaded from what the program itself wrote."""
         written = {view.region for item in self.words for name, view in item.call.views.items() if _writes_dram(item.word, name, view)}
         return not self.spoilt and not any(view.region in written for view, _ in self.reads)
+
+
+def _whole_tables(memory: Memory, word: Word, call: Call) -> bool:
+    """Whether rows that data choose can be any, because the whole table has been written by now."""
+    try:
+        for name in LAZY.get(word.inst.mnemonic, ()):
+            memory.source(call.views[name], call.extents[name])
+    except Fault:
+        return False
+    return True
 
 
 def moved(view: View, elements: int) -> View:
@@ -83,7 +97,7 @@ class Plan:
     memory: Memory
     recording: Recording
     exit: int
-    shadows: dict[str, bytes]  # what was written at the end of the launch
+    shadows: dict[Region, NDArray[np.intp]]  # what was written at the end of the launch
     runs: list[Run] | None = None
 
     def fits(self) -> bool:
@@ -111,14 +125,15 @@ class Plans:
         """The launch that this one would repeat."""
         return next((plan for plan in self._plans.get(key, ()) if plan.fits()), None)
 
-    def keep(self, key: Key, recording: Recording, exit_code: int) -> None:
-        """Remember a launch that ended well."""
+    def keep(self, key: Key, recording: Recording, exit_code: int) -> bool:
+        """Remember a launch that ended well, if it can be repeated."""
         if not recording.usable:
-            return
+            return False
         if sum(map(len, self._plans.values())) >= KEPT:
             self._plans.clear()
         self._latest = Plan(self._memory, recording, exit_code, self._memory.shadows())
         self._plans.setdefault(key, []).append(self._latest)
+        return True
 
     def forget_shadows(self) -> None:
         """Something else is going to run."""
@@ -162,11 +177,12 @@ def handled(memory: Memory, item: Recorded) -> Handled:
 
 def aliases(memory: Memory, item: Recorded) -> bool:
     """Whether all blocks are the memory itself: none was unpacked, or copied because a destination lies over part of it."""
-    return all(_is_memory(memory, item.call.views[name], block) for name, block in item.call.blocks.items())
+    return all(_is_memory(memory, item.call, name, block) for name, block in item.call.blocks.items())
 
 
-def _is_memory(memory: Memory, view: View, block: Any) -> bool:
-    data = memory.store_of(view).data
+def _is_memory(memory: Memory, call: Call, name: str, block: Any) -> bool:
+    view = call.views[name]
+    data, _ = memory.store_of(view).at(*view.span(call.extents[name]))
     start, size = data.ctypes.data, data.size
     return bool(block.size) and not block.flags.owndata and start <= block.ctypes.data < start + size
 

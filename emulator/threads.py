@@ -7,6 +7,8 @@ which sleep. Products of integers are exact, so splitting never changes a bit.
 
 import ctypes
 import os
+import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -29,13 +31,49 @@ def _workers() -> int:
 WORKERS: Final = _workers()
 
 
+class Lock:
+    """A re-entrant lock that a forked child finds open: whoever held it in the parent is not there to open it."""
+
+    def __init__(self) -> None:
+        self.open_again()
+        _locks.add(self)
+
+    def open_again(self) -> None:
+        self._lock = threading.RLock()
+        self.depth = 0  # how often its holder has taken it
+
+    def acquire(self, blocking: bool = True) -> bool:
+        taken = self._lock.acquire(blocking)
+        self.depth += taken
+        return taken
+
+    def release(self) -> None:
+        self.depth -= 1
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+_locks: "weakref.WeakSet[Lock]" = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    for lock in list(_locks):
+        lock.open_again()
+    _pool.cache_clear()
+
+
 @cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(1, WORKERS - 1), "llmchip-mm")
 
 
-if hasattr(os, "register_at_fork"):  # a child has the pool but not its threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+if hasattr(os, "register_at_fork"):  # a child has pool and locks, but not the threads
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def run_all(jobs: Sequence[Callable[[], None]]) -> None:

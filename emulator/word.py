@@ -2,13 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-from numpy.typing import DTypeLike, NDArray
 
 from emulator.formats import Block, Floats, widen
-from emulator.memory import Fault, Memory
+from emulator.memory import Fault, Memory, Scratch
 from isa.codec import Inst
 from isa.spec import LOOP_LEVELS, SCALARS, VIEWS, Dtype
 from isa.views import Extents, View
@@ -45,24 +41,6 @@ class Loop:
     count: int
 
 
-class Scratch:
-    """Temporaries that live as long as the machine: fresh large arrays would cost more in page faults than in arithmetic."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[str, NDArray[np.uint8]] = {}
-
-    def get(self, slot: str, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray[Any]:
-        """An uninitialised array; asking for the slot again gives the same memory."""
-        dtype = np.dtype(dtype)
-        size = dtype.itemsize
-        for extent in shape:
-            size *= extent
-        buffer = self._buffers.get(slot)
-        if buffer is None or buffer.size < size:
-            buffer = self._buffers[slot] = np.empty(size, np.uint8)
-        return np.ndarray(shape, dtype, buffer)
-
-
 class Core:
     """Everything that changes while a program runs, apart from `Machine`'s decoded words. `pc` counts words here."""
 
@@ -73,6 +51,7 @@ class Core:
         self.indices = [0] * LOOP_LEVELS
         self.loops: list[Loop] = []
         self.exit: int | None = None
+        self.proven = False  # that nothing is read before it is written
 
     def register(self, number: int) -> ViewRegister:
         register = self.views[number]

@@ -19,7 +19,7 @@ from isa.spec import HEADER, ISA, ISA_VERSION
 
 MAGIC = b"LLMCHIP\x1a"
 FORMAT_VERSION = 1
-ALIGN = 64  # of every section, so that numpy can use it in place; a mapped file keeps it
+ALIGN = 64  # of every section, so that numpy can use it in place
 MAX_SECTIONS = 64
 _HEADER = struct.Struct("<8sIIIIQ32s32s32s")  # magic, format, ISA version, sections, 0, file size, ISA table, chip, section table
 _DIGEST = 32

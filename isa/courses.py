@@ -19,7 +19,7 @@ import numpy as np
 from isa.check import Touch
 from isa.cuts import Cut
 from isa.shadow import Block, Dims, Memory, Shadow, memory_of, runs
-from isa.spec import Access
+from isa.spec import Access, Region, Space
 from isa.trace import Dispatch
 
 _LAZY = frozenset({("gather", "a")})  # operands of which only the rows fetched need to be defined; no more is known here
@@ -28,7 +28,9 @@ __all__ = ["Course", "conflict", "cost", "courses_of", "is_lazy", "leave_behind"
 
 
 def is_lazy(touch: Touch) -> bool:
-    return (touch.word.inst.mnemonic, touch.field.name) in _LAZY
+    """Read-only memory ends where its data end, so there a whole table must be in it."""
+    read_only = touch.view.space is Space.DRAM and touch.view.region in (Region.WEIGHTS, Region.CONST)
+    return not read_only and (touch.word.inst.mnemonic, touch.field.name) in _LAZY
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from isa.courses import Course, conflict, cost, courses_of, is_lazy, leave_behin
 from isa.cuts import Cut
 from isa.image import Image
 from isa.records import Entry
-from isa.shadow import READY, Budget, Memory, Shadow, blocks, memory_of, runs, shadow_of
+from isa.shadow import Budget, Memory, Shadow, blocks, memory_of, ready, runs, shadow_of
 from isa.spec import DMA_ENGINES, NO_WAIT, QUEUES, WORD_BYTES, Access, Engine, Space
 from isa.steady import Snapshot, is_steady
 from isa.trace import Dispatch
@@ -139,7 +139,7 @@ class _Watch:
 
 def _is_constant(image: Image, memory: Memory) -> bool:
     """Whether all of a memory is defined before the launch, so that reading it needs no shadow."""
-    return memory[0] is Space.DRAM and memory[1] in READY and len(image.data(memory[1])) in (0, image.size(memory[1]))
+    return memory[0] is Space.DRAM and ready(image, memory) == image.size(memory[1])
 
 
 class Order:

@@ -7,7 +7,6 @@
 
 import hashlib
 import math
-import mmap
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -131,21 +130,21 @@ def image_bytes(image: Image) -> bytes:
     return b"".join(_chunks(image))
 
 
-def load_image(path: str | os.PathLike[str], chip: Chip | str | None = None, *, mapped: bool = False) -> Image:
+def load_image(path: str | os.PathLike[str], chip: Chip | str | None = None) -> Image:
     """Read and verify an image file. With `chip`, one that was built for another chip is refused.
 
-    `mapped` maps the file instead of reading it: the file must then not be changed while the image lives.
+    It is read, not mapped: who cuts a mapped file short kills the process that looks at it.
     """
     where = str(path)
     try:
         with open_regular(path) as file:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if mapped and os.fstat(file.fileno()).st_size else file.read()
+            data = file.read()
     except OSError as error:
         raise ImageError(f"cannot read the image: {error.strerror or error}", where, "name an image file, made by 'llmcc compile'") from error
     return read_image(data, where, chip)
 
 
-def read_image(data: Data | mmap.mmap, where: str = "image", chip: Chip | str | None = None) -> Image:
+def read_image(data: Data, where: str = "image", chip: Chip | str | None = None) -> Image:
     """The image of a file's bytes, which it keeps and refers to. Every bit is verified; see `load_image`."""
     header, sections = unpack(memoryview(data), where)
     missing = [name for name in _SECTIONS if name not in sections]

@@ -19,7 +19,7 @@ from isa.views import View
 Memory = tuple[Space, Region]
 Run = tuple[int, int, int, int, int, int]  # first byte, planes, plane stride, rows, row stride, bytes per row
 Dims = tuple[tuple[int, int], ...]  # count and stride in bytes
-READY = (Region.WEIGHTS, Region.CONST, Region.IN, Region.STATE, Region.PARAMS)  # defined before the launch
+READY = (Region.IN, Region.STATE, Region.PARAMS)  # defined before the launch; and what the image has data for
 MAX_BYTES = 1 << 29  # of all the shadows of a program
 
 
@@ -39,10 +39,17 @@ class Budget:
             raise TooLarge(f"its shadow memories would take more than {MAX_BYTES >> 20} MiB")
 
 
+def ready(image: Image, memory: Memory) -> int:
+    """Bytes, from the first, that are defined before the launch."""
+    space, region = memory
+    if space is not Space.DRAM:
+        return 0
+    return image.size(region) if region in READY else len(image.data(region))
+
+
 def shadow_of(image: Image, memory: Memory, grain: int, end: int, budget: Budget) -> "Shadow":
     """The shadow of a memory of which `end` bytes are in use."""
-    ready = memory[0] is Space.DRAM and memory[1] in READY
-    initialised = (len(image.data(memory[1])) or image.size(memory[1])) if ready else 0
+    initialised = ready(image, memory)
     grain = math.gcd(grain, initialised) or 1
     return Shadow(grain, -(-min(end, capacity(image, *memory)) // grain), initialised, budget)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from isa.errors import AssemblyError, ChipError, CompileError, Error, ImageError, InputError, InternalError, Trap, UnsupportedError
     from runtime.api import compile, load
     from runtime.backend import backend, refresh
+    from runtime.constants import PackedWeights, packed_weights
     from runtime.fallback import Fallback, fallbacks
     from runtime.loaded import Loaded
     from runtime.program import Program
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AssemblyError", "Chip", "ChipError", "CompileError", "Error", "Fallback", "ImageError", "InputError", "InternalError", "Loaded",
-    "Program", "Trap", "UnsupportedError", "Verification", "__version__", "backend", "compile", "fallbacks", "load", "load_chip",
-    "refresh",
+    "PackedWeights", "Program", "Trap", "UnsupportedError", "Verification", "__version__", "backend", "compile", "fallbacks", "load", "load_chip",
+    "packed_weights", "refresh",
 ]  # fmt: skip
 
 _ERRORS = ("AssemblyError", "ChipError", "CompileError", "Error", "ImageError", "InputError", "InternalError", "Trap", "UnsupportedError")
@@ -37,6 +38,7 @@ _HOME = {
     **dict.fromkeys(("compile", "load"), "runtime.api"),
     **dict.fromkeys(("backend", "refresh"), "runtime.backend"),
     **dict.fromkeys(("Fallback", "fallbacks"), "runtime.fallback"),
+    **dict.fromkeys(("PackedWeights", "packed_weights"), "runtime.constants"),
     "Loaded": "runtime.loaded",
     "Program": "runtime.program",
     "Verification": "runtime.verify",

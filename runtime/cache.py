@@ -2,22 +2,25 @@
 
     <cache>/images/<key>.llmchip     key = hash of graph, weights, chip, options and versions (the compiler's own sources included)
 
-Any number of processes may use the folder at once: a file appears by one atomic rename, carries its own checksums, and is only ever
-removed as a whole. The least recently used images go when the folder outgrows its bound. Only what took a while to compile is kept.
+Any number of processes may use the folder at once: a file appears by one atomic rename, carries its own checksums and its key, and is
+only ever removed as a whole. The least recently used images go when the folder outgrows its bound. Only what took a while to compile
+is kept. A folder that cannot be used costs one warning.
 """
 
 import contextlib
 import hashlib
 import os
+import re
 import time
+import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from isa.chip import Chip, chip_hash
-from isa.errors import Error
+from isa.errors import Error, ImageError
 from isa.image import Image, load_image, write_image
 from runtime.version import __version__
 
@@ -30,6 +33,8 @@ WORTH_KEEPING: Final = 0.5  # seconds of work; less is sooner done again than lo
 ABANDONED: Final = 3600.0  # seconds since a temporary file was last written to
 OFF: Final = ("off", "0")
 SUFFIX: Final = ".llmchip"
+KEY: Final = "cache key"  # in the metadata of an image in the cache: one that was copied over another is not served for it
+_SIZE: Final = re.compile(r"(\d+)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +56,39 @@ def folder() -> Path | None:
 
 
 def bound() -> int:
-    return int(os.environ.get("LLMCHIP_CACHE_BYTES") or BOUND)
+    """Bytes that all images may take up: LLMCHIP_CACHE_BYTES, a number, maybe with K, M, G or T."""
+    given = os.environ.get("LLMCHIP_CACHE_BYTES", "").strip()
+    found = _SIZE.fullmatch(given)
+    if found:
+        return int(found[1]) << 10 * " KMGT".index(found[2].upper() or " ")
+    if given:
+        _warn(f"LLMCHIP_CACHE_BYTES is '{given}', which is no size such as 500M or 4G; the bound is {BOUND >> 30}G")
+    return BOUND
 
 
 def entries() -> list[Entry]:
     """All images, the least recently used first."""
     where, found = folder(), []
-    for path in where.glob(f"*{SUFFIX}") if where is not None and where.is_dir() else ():
-        with contextlib.suppress(FileNotFoundError):  # another process may have removed it
-            stat = path.stat()
-            found.append(Entry(path, stat.st_size, stat.st_mtime))
+    try:
+        for path in where.glob(f"*{SUFFIX}") if where is not None and where.is_dir() else ():
+            with contextlib.suppress(FileNotFoundError):  # another process may have removed it
+                stat = path.stat()
+                found.append(Entry(path, stat.st_size, stat.st_mtime))
+    except OSError as error:
+        _unusable(where, error)
     return sorted(found, key=lambda entry: (entry.used, entry.path))
+
+
+@cache
+def _warn(text: str) -> None:
+    """Once in a process."""
+    warnings.warn(text, UserWarning, stacklevel=2)
+
+
+def _unusable(where: Path | None, error: OSError) -> None:
+    name = str(where)
+    shown = name if len(name) <= 100 else f"{name[:60]}... ({len(name)} characters)"
+    _warn(f"llmchip cannot use its cache {shown}: {error.strerror or error}; nothing is kept (LLMCHIP_CACHE names another folder, or is 'off')")
 
 
 def clear() -> list[Entry]:
@@ -111,20 +138,34 @@ def _versions() -> str:
 
 
 def find(key: str | None) -> Image | None:
-    """The image of this key. A damaged file is removed and counts as missing."""
+    """The image of this key. A damaged file, or another image's, is removed and counts as missing."""
     where = folder()
     if where is None or key is None:
         return None
     path = where / f"{key}{SUFFIX}"
     try:
-        image = load_image(path, mapped=True)
-        os.utime(path)
-    except Error:
+        path.stat()
+        image = load_image(path)
+        if image.metadata.get(KEY) != key:
+            raise ImageError("this is another image's entry", str(path), "")
+        with contextlib.suppress(OSError):  # a cache that may only be read
+            os.utime(path)
+    except FileNotFoundError:
+        return None
+    except (Error, OSError) as error:
+        _discard(path, error)
+        return None
+    return replace(image, metadata={name: value for name, value in image.metadata.items() if name != KEY})
+
+
+def _discard(path: Path, error: Error | OSError) -> None:
+    """Remove what is of no use. What cannot be looked at, or not be removed, stands for a cache that cannot be used."""
+    try:
+        if isinstance(error, OSError):
+            raise error
         path.unlink(missing_ok=True)
-        return None
-    except OSError:  # removed in between, or a cache that may only be read
-        return None
-    return image
+    except OSError as trouble:
+        _unusable(path.parent, trouble)
 
 
 def keep(key: str | None, image: Image, seconds: float) -> None:
@@ -132,10 +173,15 @@ def keep(key: str | None, image: Image, seconds: float) -> None:
     where = folder()
     if where is None or key is None or seconds < WORTH_KEEPING:
         return
-    with contextlib.suppress(OSError, Error):
+    try:
         where.mkdir(parents=True, exist_ok=True)
-        write_image(image, where / f"{key}{SUFFIX}")
+        write_image(replace(image, metadata={**image.metadata, KEY: key}), where / f"{key}{SUFFIX}")
         _shrink()
+    except ImageError as error:
+        cause = error.__cause__
+        _unusable(where, cause if isinstance(cause, OSError) else OSError(str(error)))
+    except OSError as error:
+        _unusable(where, error)
 
 
 def _shrink() -> None:
@@ -145,10 +191,10 @@ def _shrink() -> None:
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > ABANDONED:
                 path.unlink()
-    found = entries()
+    found, most = entries(), bound()
     total = sum(entry.bytes for entry in found)
     for entry in found:
-        if total <= bound():
+        if total <= most:
             return
         entry.path.unlink(missing_ok=True)
         total -= entry.bytes

@@ -5,7 +5,7 @@ there is no program: who only compares or measures an image needs the graph alon
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,7 @@ from compiler.frontend.capture import Captured
 from compiler.lower import Lowered, lower
 from compiler.module import as_written
 from compiler.options import Options
+from compiler.packing import Bytes, Packing, Recipe
 from compiler.pipeline import Compiled, finish
 from isa.chip import Chip, load_chip
 from isa.image import Image
@@ -23,7 +24,11 @@ from runtime import cache
 from runtime.tensors import weights_sha256
 from runtime.weights import Stamps, stamps
 
-HEIGHTS = "heights"  # what an image in the cache records beside its own: bytes and lower bound of each memory's plan
+# What an image in the cache records beside its own:
+HEIGHTS = "heights"  # bytes and lower bound of each memory's plan
+RECIPES = "recipes"  # how each constant is made (compiler.packing.Recipe)
+
+Packed = Callable[[Sequence[Recipe]], Mapping[int, Bytes]]
 
 
 class Compilation:
@@ -57,12 +62,17 @@ class Compilation:
         """The image with these weights (by name; default: those that were captured). The metadata are the caller's own."""
         return replace(self.stored(self.key(tensors), tensors), metadata=dict(metadata or {}))
 
-    def stored(self, key: str | None, tensors: Mapping[str, Tensor] | None = None) -> Image:
-        """The image as the cache has it, or would have it under this key; None keeps it out of the cache."""
+    def stored(self, key: str | None, tensors: Mapping[str, Tensor] | None = None, packed: Packed | None = None) -> Image:
+        """The image as the cache has it, or would have it under this key; None keeps it out of the cache.
+
+        `packed` may give constants, by number, that are packed already.
+        """
         image = cache.find(key)
         if image is None:
             compiled, start = self.compiled, time.perf_counter()
-            image = compiled.image(tensors, {HEIGHTS: compiled.placement.heights})
+            recipes = self.lowered.packing.recipes
+            facts = {HEIGHTS: compiled.placement.heights, RECIPES: [(recipe.text, recipe.weights) for recipe in recipes]}
+            image = compiled.image(tensors, facts, packed(recipes) if packed else None)
             cache.keep(key, image, self._spent + time.perf_counter() - start)
         return image
 
@@ -72,6 +82,12 @@ class Compilation:
             return None
         digest = self.weights_sha256() if tensors is None else weights_sha256(tensors)
         return cache.key_of(self.captured, self.options, self.chip, digest)
+
+    def forget(self) -> Packing | None:
+        """Free what the compiler made (it is made again when it is asked for), but for what packs weights, if that is there."""
+        lowered: Lowered | None = self.__dict__.pop("lowered", None)
+        self.__dict__.pop("compiled", None)
+        return lowered.packing if lowered else None
 
     def weights_sha256(self) -> str:
         """The hash of the captured weights as they are now; computed again only if one has changed."""

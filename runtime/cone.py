@@ -68,7 +68,7 @@ class _Needed:
     def _mask(self, block: Block) -> Mask:
         store = self._memory.store_of(block.view)
         if store.name not in self._masks:
-            self._masks[store.name] = np.zeros(store.data.size, np.bool_)
+            self._masks[store.name] = np.zeros(store.size, np.bool_)
         return self._masks[store.name]
 
 

@@ -4,22 +4,24 @@ device = Executable(load_image("minilm.llmchip"))
 device({"input_ids": ids, "attention_mask": mask})["last_hidden_state"]
 """
 
-import threading
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from emulator.banks import bank
 from emulator.machine import Machine, Probe
-from emulator.memory import Fault, Memory
+from emulator.memory import Bank, Fault, Memory
+from emulator.pieces import Bytes, Piece, Pieces
+from emulator.threads import Lock
 from isa.errors import InputError, Trap
-from isa.image import Image
+from isa.image import INITIALISED, Image
 from isa.records import Entry, TensorSpec
 from isa.spec import Region, Space
 from isa.views import View
 from runtime.arrays import STORAGE, Array, to_storage, to_user
 
 _BORN = frozenset({Region.WEIGHTS, Region.CONST, Region.IN, Region.PARAMS})  # written by the host before a launch
+_PASSING = (Region.IN, Region.OUT, Region.SCRATCH)
 
 
 class Executable:
@@ -30,15 +32,32 @@ class Executable:
     `max_instructions` ends a launch that does more (OverBudget); None: programs that we made ourselves end.
     """
 
-    def __init__(self, image: Image, interpret: bool = False, adversarial: int | None = None, max_instructions: int | None = None) -> None:
+    def __init__(
+        self,
+        image: Image,
+        interpret: bool = False,
+        adversarial: int | None = None,
+        constants: Mapping[Region, Pieces] | None = None,
+        max_instructions: int | None = None,
+    ) -> None:
+        """`constants` take the place of the image's own data; inputs and results then lie where other programs' do, which take turns."""
         self.image = image
         self._interpret = interpret
         self._adversarial = adversarial
         self.max_instructions = max_instructions
         self._code = bytes(image.code)
-        self._regions = {region: _memory(image, region) for region in Region}
+        self._bank = bank(image.chip.sram.bytes, image.chip.acc.bytes)
+        self._regions = {region: np.zeros(image.size(region), np.uint8) for region in Region if region not in INITIALISED}
+        if constants is not None:
+            self._regions |= {region: self._bank.region(region, image.size(region)) for region in _PASSING}
+        self._constants = constants or {region: _pieces(image, region) for region in INITIALISED}
         self._machine: Machine | None = None  # made at the first launch: until then nothing is paid for its memories
-        self._lock = threading.RLock()
+        self._lock = Lock()
+
+    @property
+    def idle(self) -> Lock:
+        """Held while nothing is launched."""
+        return self._lock
 
     def __call__(self, inputs: Mapping[str, Array], entry: str | None = None, scalars: Mapping[str, int] | None = None) -> dict[str, Array]:
         return self.run(inputs, entry, scalars)
@@ -49,7 +68,7 @@ class Executable:
         """Launch an entry point. Raises InputError for inputs that do not fit, and Trap."""
         point = self.image.entry(entry)
         stored = bind(point, inputs)
-        with self._lock:
+        with self._lock, self._bank.lock:
             for spec in point.inputs:
                 self.tensor(spec)[...] = stored[spec.name]
             self._set_scalars(point, scalars or {})
@@ -66,12 +85,15 @@ class Executable:
             self.tensor(spec)[...] = stored[spec.name]
         self._set_scalars(point, scalars or {})
         chip = self.image.chip
-        return point, Memory(chip.sram.bytes, chip.acc.bytes, self._regions, _BORN)
+        return point, Memory(Bank(chip.sram.bytes, chip.acc.bytes), self._memories(), _BORN)
 
     def tensor(self, spec: TensorSpec) -> Array:
         """The tensor's place in the chip's memory, not copied."""
-        data = self._regions[spec.region]
+        data = self._constants[spec.region].whole() if spec.region in self._constants else self._regions[spec.region]
         return np.ndarray(spec.shape, STORAGE[spec.storage], data.data, spec.offset)
+
+    def _memories(self) -> Mapping[Region, Bytes | Pieces]:
+        return {**self._regions, **self._constants}
 
     def _set_scalars(self, entry: Entry, given: Mapping[str, int]) -> None:
         params = self._regions[Region.PARAMS]
@@ -83,26 +105,19 @@ class Executable:
             params[scalar.offset : scalar.offset + 4] = np.frombuffer(value.to_bytes(4, "little", signed=True), np.uint8)
 
     def _launch(self, entry: Entry, inputs: Mapping[str, Array], probe: Probe | None) -> None:
-        if self._machine is None:
+        machine, nested = self._machine, self._bank.lock.depth > 1  # nested: a probe of another launch on this thread has called us
+        if machine is None or nested:
             chip = self.image.chip
-            self._machine = Machine(chip.sram.bytes, chip.acc.bytes, self._regions, _BORN, self._interpret)
+            machine = Machine(chip.sram.bytes, chip.acc.bytes, self._memories(), _BORN, self._interpret, bank=None if nested else self._bank)
+            self._machine = self._machine if nested else machine
         try:
-            code = self._machine.run(self._code, entry.pc, probe=probe, node_of=self._node_of, adversarial=self._adversarial, budget=self.max_instructions)
+            code = machine.run(self._code, entry.pc, probe=probe, node_of=self._node_of, adversarial=self._adversarial, budget=self.max_instructions)
         except Trap as trap:
             raise _explained(trap, self.image, inputs) from trap.__cause__
         if code:
             raise Trap(f"the program stopped with exit code {code}", entry.pc)
         for spec in entry.outputs:
-            self._require_written(entry, spec)
-
-    def _require_written(self, entry: Entry, spec: TensorSpec) -> None:
-        """An output left out would show what an earlier launch wrote there."""
-        assert self._machine is not None
-        if spec.elements:
-            try:
-                self._machine.memory.source(View(Space.DRAM, spec.region, spec.storage, spec.offset), (1, 1, spec.elements))
-            except Fault as fault:
-                raise Trap(f"the program ended without writing all of output '{spec.name}': {fault}", entry.pc) from fault
+            _require_written(machine.memory, entry, spec)
 
     def _node_of(self, pc: int, indices: Sequence[int]) -> str:
         node = self.image.debug.node_at(pc, indices)
@@ -125,11 +140,19 @@ def _same_names(what: str, given: Mapping[str, object], wanted: Sequence[str]) -
             raise InputError(f"unknown {what} '{name}'", hint=listed)
 
 
-def _memory(image: Image, region: Region) -> NDArray[np.uint8]:
-    """A region's bytes: the image's own where it has initial data (what lies behind is never written, so it is left out)."""
-    if region in (Region.WEIGHTS, Region.CONST):
-        return np.frombuffer(image.data(region), np.uint8)
-    return np.zeros(image.size(region), np.uint8)
+def _pieces(image: Image, region: Region) -> Pieces:
+    """A region's initial data, shared with the image; what lies behind is never written, so it is left out."""
+    data = np.frombuffer(image.data(region), np.uint8)
+    return Pieces(data.size, {0: Piece(data)})
+
+
+def _require_written(memory: Memory, entry: Entry, spec: TensorSpec) -> None:
+    """An output left out would show what an earlier launch wrote there."""
+    if spec.elements:
+        try:
+            memory.source(View(Space.DRAM, spec.region, spec.storage, spec.offset), (1, 1, spec.elements))
+        except Fault as fault:
+            raise Trap(f"the program ended without writing all of output '{spec.name}': {fault}", entry.pc) from fault
 
 
 def _explained(trap: Trap, image: Image, inputs: Mapping[str, Array]) -> Trap:

@@ -11,7 +11,6 @@ LLMCHIP_STRICT=1 (our own tests) faults are errors always, and refusals unless t
 import inspect
 import os
 import tempfile
-import threading
 import traceback
 import warnings
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from torch import fx
 from compiler.options import Options
 from compiler.passes.manager import operation, text
 from compiler.source import UNKNOWN
+from emulator.threads import Lock
 from isa.errors import Error, InternalError, Trap, interrupted
 from runtime.version import __version__
 
@@ -94,7 +94,7 @@ def first_line(error: BaseException) -> str:
 
 
 _records: dict[tuple[str, str, str], Fallback] = {}
-_lock = threading.Lock()
+_lock = Lock()
 
 
 def fallbacks() -> list[Fallback]:

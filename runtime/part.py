@@ -1,17 +1,17 @@
 """A graph, or a piece of one, that runs on the chip inside a PyTorch program: tensors in, tensors out."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from compiler.frontend.capture import Captured
 from compiler.options import Options
+from compiler.packing import Packing, Recipe, Store
 from isa.chip import Chip
 from isa.image import Image
 from runtime import cache
-from runtime.compilation import Compilation
-from runtime.executable import Executable
+from runtime.compilation import RECIPES, Compilation, Packed
 from runtime.tensors import bind, to_tensor
 from runtime.weights import PackedCache, Stamps, stamps
 
@@ -24,8 +24,8 @@ class Part:
         self._names = [weight.name for weight in captured.weights]
         self._inputs = len(captured.inputs)
         self._first = self._prepared(captured)
-        self._again = False
-        self._packed = PackedCache(self._pack)
+        self._packing: Packing | None = None
+        self._packed = PackedCache(self)
 
     def _prepared(self, captured: Captured) -> "_First | None":
         """What is there for the weights of the first call. Compiles now, so that a graph that the chip cannot run is refused in time."""
@@ -42,13 +42,28 @@ class Part:
         results = executable(bind(entry.inputs, tensors[: self._inputs]))
         return tuple(to_tensor(results[spec.name], spec.dtype) for spec in entry.outputs)
 
-    def _pack(self, weights: Sequence[Tensor]) -> Executable:
-        named = {name: tensor.detach() for name, tensor in zip(self._names, weights, strict=True)}
-        first, self._first, again, self._again = self._first, None, self._again, True
-        if first is not None and first.stamps == stamps(weights):  # only right after it was made: later, memory may be somebody else's
-            return Executable(first.image or self._compilation.stored(first.key, named))
-        key = None if again else self._compilation.key(named)  # weights that change again and again would only fill the disk
-        return Executable(self._compilation.stored(key, named))
+    def image(self, tensors: Sequence[Tensor], packed: Packed) -> tuple[Image, Sequence[Recipe]]:
+        """See runtime.weights.Packer."""
+        named = self._named(tensors)
+        first, self._first = self._first, None
+        if first is not None and first.stamps == stamps(tensors):  # only right after it was made: later, memory may be somebody else's
+            image = first.image or self._compilation.stored(first.key, named, packed)
+        else:
+            image = self._compilation.stored(self._compilation.key(named), named, packed)
+        recipes = [Recipe(text, tuple(weights)) for text, weights in image.metadata[RECIPES]]
+        self._packing = self._compilation.forget()
+        return replace(image, metadata={}), recipes
+
+    def constants(self, tensors: Sequence[Tensor], only: Collection[int], store: Store) -> None:
+        """See runtime.weights.Packer."""
+        if self._packing is None:
+            self._compilation.lowered  # noqa: B018 - the image came from the cache
+            self._packing = self._compilation.forget()
+        assert self._packing is not None
+        self._packing.run(self._named(tensors), store, only)
+
+    def _named(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+        return {name: tensor.detach() for name, tensor in zip(self._names, tensors, strict=True)}
 
 
 @dataclass(frozen=True, slots=True)

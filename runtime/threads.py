@@ -14,7 +14,9 @@ import torch
 from torch._dynamo.convert_frame import compile_lock
 from torch.fx import _symbolic_trace
 
-_lock = threading.RLock()  # re-entrant: compiling runs PyTorch code, which may be compiled in turn
+from emulator.threads import Lock
+
+_lock = Lock()  # re-entrant: compiling runs PyTorch code, which may be compiled in turn
 
 
 @contextmanager

@@ -44,9 +44,9 @@ def build_image(
     sizes = region_sizes(tiled, placement)
     data = {region: np.zeros(sizes[region], np.uint8) for region in (Region.WEIGHTS, Region.CONST)}
 
-    def store(number: int, value: Tensor) -> None:
+    def store(number: int, value: Tensor | NDArray[np.uint8]) -> None:
         tensor = tiled.constants[number]
-        data[tensor.region][tensor.offset : tensor.offset + tensor.bytes] = stored_bytes(value)
+        data[tensor.region][tensor.offset : tensor.offset + tensor.bytes] = stored_bytes(value) if isinstance(value, Tensor) else value
 
     fill(store)
     for buffer, literal in tiled.literals.items():

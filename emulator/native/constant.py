@@ -1,13 +1,12 @@
 """Which bytes of SRAM are a copy of read-only memory at the moment, and packed weights that were made of such."""
 
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from functools import partial
 
 from emulator.memory import Memory
 from emulator.native import executor
 from emulator.native.gemm import packed_bytes
+from emulator.pieces import Bytes, Piece
 from emulator.plan import Recorded
 from isa.spec import Access, Dtype, Space
 from isa.views import Extents, View
@@ -15,11 +14,12 @@ from isa.views import Extents, View
 
 @dataclass(slots=True)
 class _Copied:
-    """Bytes [low, high) of SRAM hold what lies at `source`, as long as they are all `left`."""
+    """Bytes [low, high) of SRAM hold what lies at `source` of a piece, as long as they are all `left`."""
 
     word: int
     low: int
     high: int
+    piece: Piece
     source: int
     left: list[tuple[int, int]]
     read: bool = False
@@ -44,28 +44,26 @@ class Origins:
         self._live: list[_Copied] = []
         self._all: list[_Copied] = []
 
-    def of(self, view: View, extents: Extents) -> int | None:
-        """The address in read-only memory whose bytes a block of SRAM holds, with the same strides."""
+    def of(self, view: View, extents: Extents) -> tuple[Piece, int] | None:
+        """Where in read-only memory the bytes of a block of SRAM lie, with the same strides."""
         low, high = view.span(extents)
         for copied in self._live:
             if copied.whole and copied.low <= low and high <= copied.high:
-                return copied.source + low - copied.low
+                return copied.piece, copied.source + low - copied.low
         return None
 
     def executed(self, number: int, item: Recorded, is_copy: bool, bypassed: frozenset[str]) -> None:
         """Take note of what word `number` read (but for operands that are `bypassed`) and wrote."""
         call = item.call
-        for operand in item.word.views:
-            name = operand.field.name
-            view = call.views[name]
-            if view.space is not Space.SRAM or name in bypassed:
-                continue
-            low, high = view.span(call.extents[name])
-            for copied in self._live:
+        named = [(operand, operand.field.name) for operand in item.word.views if operand.field.name not in bypassed]
+        operands = [(operand.access, call.views[name], call.extents[name]) for operand, name in named if call.views[name].space is Space.SRAM]
+        for copied in self._live:  # a word reads all its sources before it writes
+            copied.read |= any(access is not Access.W and copied.meets(*view.span(extents)) for access, view, extents in operands)
+        for access, view, extents in operands:
+            low, high = view.span(extents)
+            for copied in self._live if access is not Access.R else ():
                 if copied.meets(low, high):
-                    copied.read |= operand.access is not Access.W
-                    if operand.access is not Access.R:
-                        self._write(copied, low, high, _dense(view, call.extents[name]))
+                    self._write(copied, low, high, _dense(view, extents))
         self._live = [copied for copied in self._live if copied.left]
         if is_copy:
             self._copied(number, item)
@@ -81,9 +79,10 @@ class Origins:
     def _copied(self, number: int, item: Recorded) -> None:
         source, target, extents = item.call.views["a"], item.call.views["d"], item.call.extents["d"]
         store = self._memory.store_of(source)
-        if source.space is Space.DRAM and not store.data.flags.writeable and _dense(source, extents) and _dense(target, extents):
+        if store.pieces is not None and _dense(source, extents) and _dense(target, extents):
             low, high = target.span(extents)
-            self._live.append(_Copied(number, low, high, store.data.ctypes.data + source.base, [(low, high)]))
+            piece, start = store.pieces.at(*source.span(extents))
+            self._live.append(_Copied(number, low, high, piece, start, [(low, high)]))
             self._all.append(self._live[-1])
 
     def unread(self) -> frozenset[int]:
@@ -96,20 +95,14 @@ def _dense(view: View, extents: Extents) -> bool:
     return (cols == 1 or view.cs == 1) and (rows == 1 or view.rs == cols) and (planes == 1 or view.ps == rows * cols) and view.dtype is not Dtype.I4
 
 
-class Weights:
-    """Packed weights by where they come from. As many bytes as the weights themselves, padded to whole panels."""
+def packed(piece: Piece, source: int, ps: int, ks: int, ns: int, k: int, n: int, planes: int) -> tuple[Bytes, int]:
+    """Weights of a piece, packed for the kernel and kept with it, and bytes from plane to plane. As many as the weights, padded to whole panels."""
+    size, count = packed_bytes(k, n), planes if ps else 1
+    key = ("panels", source, ps, ks, ns, k, n, count)
+    fill = partial(_fill, piece.data.ctypes.data + source, size, ps, ks, ns, k, n, count)
+    return piece.derived(key, count * size, fill), size if ps else 0
 
-    def __init__(self) -> None:
-        self._packed: dict[tuple[int, ...], NDArray[np.uint8]] = {}
 
-    def packed(self, source: int, ps: int, ks: int, ns: int, k: int, n: int, planes: int) -> tuple[int, int]:
-        """Address and bytes from plane to plane."""
-        key = (source, ps, ks, ns, k, n, planes)
-        size = packed_bytes(k, n)
-        found = self._packed.get(key)
-        if found is None:
-            count = planes if ps else 1
-            found = self._packed[key] = np.empty(count * size, np.uint8)
-            for plane in range(count):
-                executor.pack(found.ctypes.data + plane * size, source + plane * ps, ks, ns, k, n)
-        return found.ctypes.data, size if ps else 0
+def _fill(source: int, size: int, ps: int, ks: int, ns: int, k: int, n: int, count: int, made: Bytes) -> None:
+    for plane in range(count):
+        executor.pack(made.ctypes.data + plane * size, source + plane * ps, ks, ns, k, n)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +17,14 @@ from emulator import threads
 from emulator.formats import float_of_bits
 from emulator.memory import Memory
 from emulator.native import executor
-from emulator.native.constant import Origins, Weights
+from emulator.native.constant import Origins, packed
 from emulator.native.executor import Kind, Steps, Workspace
 from emulator.native.rows import FIRST_MICRO, FIRST_SLOT, MICROS, SLOT_WIDTH, SLOTS, WIDTH, Micro
+from emulator.pieces import Bytes
 from emulator.plan import Recorded, Run, aliases, handled
 from emulator.word import Core
 from isa.spec import FLOATS, MM_FORMAT, ROUND, TAP, VOP, VRED, Access, Dtype
-from isa.views import View
+from isa.views import Extents, View
 
 Row = list[int]
 SHARED: Final = 1 << 13  # elements of work that are worth the meeting of two threads
@@ -34,7 +34,6 @@ _ONE: Final = 0x3F800000
 _ARITHMETIC: Final = {"add": Micro.ADD, "sub": Micro.SUB, "mul": Micro.MUL, "div": Micro.DIV, "max": Micro.MAX, "min": Micro.MIN}
 _REDUCTIONS: Final = {"sum": Micro.SUM, "sumsq": Micro.SUMSQ, "max": Micro.LARGEST, "min": Micro.SMALLEST, "absmax": Micro.ABSMAX}
 _TYPES: Final = {"bf16": Dtype.BF16, "f16": Dtype.F16}
-_weights: "WeakKeyDictionary[Memory, Weights]" = WeakKeyDictionary()
 
 
 @dataclass(slots=True)
@@ -73,7 +72,7 @@ class _Chain:
     micros: list[tuple[Micro, int]] = field(default_factory=list)
 
     def slot(self, name: str) -> int:
-        self.slots.append(place(self.memory, self.item.call.views[name]))
+        self.slots.append(place(self.memory, self.item.call.views[name], self.item.call.extents[name]))
         return len(self.slots) - 1
 
     def immediate(self, address: int) -> int:
@@ -111,10 +110,11 @@ class _Chain:
         return 1, pieces, width
 
 
-def place(memory: Memory, view: View) -> tuple[int, int, int, int, int]:
+def place(memory: Memory, view: View, extents: Extents) -> tuple[int, int, int, int, int]:
     """Address and strides in bytes."""
     size = view.dtype.bits // 8
-    return memory.store_of(view).data.ctypes.data + view.base, view.ps * size, view.rs * size, view.cs * size, int(view.dtype)
+    data, start = memory.store_of(view).at(*view.span(extents))
+    return data.ctypes.data + start, view.ps * size, view.rs * size, view.cs * size, int(view.dtype)
 
 
 class Constants:
@@ -134,7 +134,7 @@ class Constants:
 class _Translator:
     def __init__(self, memory: Memory) -> None:
         self.memory, self.constants, self.origins = memory, Constants(), Origins(memory)
-        self.weights = _weights.setdefault(memory, Weights())
+        self.panels: list[Bytes] = []
         self.by_name = {"vaff": self.vaff, "vop": self.vop, "act": self.act, "vred": self.vred, "vqd": self.vqd, "mm": self.mm}
         self.by_name |= dict.fromkeys(("ldw", "lda", "sto"), self.copy)
 
@@ -234,8 +234,9 @@ class _Translator:
         k, n, planes = operands["k"], operands["n"], operands["b"]
         origin = self.origins.of(call.views["w"], call.extents["w"])
         if origin is not None:
-            packed, stride = self.weights.packed(origin, ps, ks, ns, k, n, planes)
-            chain.slots.append((packed, stride, 0, 0, 0))
+            panels, stride = packed(*origin, ps, ks, ns, k, n, planes)
+            self.panels.append(panels)
+            chain.slots.append((panels.ctypes.data, stride, 0, 0, 0))
         return chain.row(Kind.MATMUL, (planes, operands["m"], n), k, operands["acc"])
 
 
@@ -272,7 +273,7 @@ def runs(memory: Memory, words: Sequence[Recorded]) -> Iterator[Run]:
     tables = [np.array(group[1], np.int64) if isinstance(group, tuple) else None for group in groups]
     everything = np.concatenate([t for t in tables if t is not None] or [np.zeros((0, WIDTH), np.int64)])
     spaces = [executor.workspace(everything) for _ in range(threads.WORKERS)]
-    kept = (translator.constants, translator.weights)
+    kept = (translator.constants, translator.panels)
     for group, table in zip(groups, tables, strict=True):
         if isinstance(group, tuple):
             assert table is not None

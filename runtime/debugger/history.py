@@ -78,8 +78,8 @@ class History:
         store = self._memory.store_of(view)
         low, high = view.span(extents)
         pages = self._intervals[-1].pages
-        for page in range(max(low, 0) // PAGE, -(-min(high, store.data.size) // PAGE)):
-            if (store.name, page) not in pages and store.data.flags.writeable:
+        for page in range(max(low, 0) // PAGE, -(-min(high, store.size) // PAGE)):
+            if (store.name, page) not in pages and store.pieces is None:
                 where = slice(page * PAGE, (page + 1) * PAGE)
                 saved = pages[store.name, page] = store, store.data[where].copy(), None if store.written is None else store.written[where].copy()
                 self.bytes += _size(saved)

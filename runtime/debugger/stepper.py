@@ -16,10 +16,10 @@ import numpy as np
 from emulator import control
 from emulator.budget import Budget
 from emulator.decoded import Word, bind, decode_at, resolve
-from emulator.memory import Fault
+from emulator.memory import Fault, Scratch
 from emulator.threads import single_threaded_blas
 from emulator.traps import trap_of
-from emulator.word import Call, Core, Probe, Scratch
+from emulator.word import Call, Core, Probe
 from isa.codec import IllegalWord, Inst
 from isa.errors import Trap
 from isa.spec import WORD_BYTES, Access, Engine

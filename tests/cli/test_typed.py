@@ -81,7 +81,8 @@ def typed(command: str, place: Path, columns: int) -> str:
     environment = {
         **os.environ, "PATH": f"{place / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "LLMCHIP_CACHE": str(place / "cache"), "COLUMNS": str(columns),
     }  # fmt: skip
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, cwd=place, env=environment, stdin=subprocess.DEVNULL, timeout=300)
+    shell = ["bash", "-o", "pipefail", "-c", command]
+    done = subprocess.run(shell, capture_output=True, text=True, cwd=place, env=environment, stdin=subprocess.DEVNULL, timeout=300)
     wanted = next((code for pattern, code in FAILS if re.search(pattern, command)), 0)
     if done.returncode != wanted or "Traceback" in done.stderr:
         return f"{command}\n    exit {done.returncode}, not {wanted}: {done.stderr.strip()[-300:]} {done.stdout.strip()[-200:]}"

@@ -115,6 +115,27 @@ vset v=v3, space=dram, region=in, dtype=f32, base=0
     assert kinds(text + "lda d=v1, a=v3, rows=1, cols=16\nfence\nvop f=add, d=v1, a=v1, rows=1, cols=16\nvop f=add, d=v1, a=v1, rows=1, cols=16\nhalt") == set()
 
 
+@pytest.mark.parametrize(("region", "data", "cols", "finds"), [
+    ("weights", 0, 1, True), ("const", 0, 1, True), ("const", 32, 8, False), ("const", 32, 9, True), ("const", 64, 16, False), ("in", 0, 16, False),
+])  # fmt: skip
+@pytest.mark.parametrize("word", ["lda d=v1, a=v3, rows=1, cols={}", "gather d=v1, a=v3, idx=v4, n=1, cols=1, limit={}"])
+def test_a_region_larger_than_its_data_is_defined_as_far_as_these_go(word: str, region: str, data: int, cols: int, finds: bool) -> None:
+    """Breaks when lint takes what is declared for what is there: the program would always trap."""
+    text = f""".region in bytes=64
+.region {region} bytes=64
+vset v=v1, space=sram, dtype=f32, base=0
+vset v=v2, space=dram, region=in, dtype=i32, base=0
+vset v=v3, space=dram, region={region}, dtype=f32, base=0, rs=1
+vset v=v4, space=sram, dtype=i32, base=1024, rs=1
+lda d=v4, a=v2, rows=1, cols=1
+fence
+{word.format(cols)}
+halt"""
+    image = assemble(text)
+    image = dataclasses.replace(image, const=bytes(data)) if region == "const" else image
+    assert {finding.kind for finding in check(image)} == ({"uninitialized"} if finds else set())
+
+
 def test_memory_never_written_is_found_byte_for_byte() -> None:
     """Breaks when one element beyond what was loaded may be read."""
     text = """.region in bytes=64

@@ -37,10 +37,9 @@ def test_file_round_trip(tmp_path: Path) -> None:
     image = small_image()
     path = tmp_path / "a.llmchip"
     write_image(image, path)
-    for mapped in (False, True):
-        loaded = load_image(path, "edge", mapped=mapped)
-        assert loaded == image
-        assert image_bytes(loaded) == path.read_bytes() == image_bytes(image)
+    loaded = load_image(path, "edge")
+    assert loaded == image
+    assert image_bytes(loaded) == path.read_bytes() == image_bytes(image)
     assert is_image(path)
     assert [p.name for p in tmp_path.iterdir()] == ["a.llmchip"]
 
@@ -91,7 +90,7 @@ def test_foreign_and_missing_files_say_what_they_are(tmp_path: Path) -> None:
             load_image(path)
     (tmp_path / "empty").touch()
     with pytest.raises(ImageError, match="not an llmchip image"):
-        load_image(tmp_path / "empty", mapped=True)
+        load_image(tmp_path / "empty")
 
 
 def test_another_chip_is_refused() -> None:

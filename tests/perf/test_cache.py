@@ -140,6 +140,59 @@ def test_no_cache_no_file(monkeypatch: pytest.MonkeyPatch, own_folder: Path) -> 
     assert llmchip.compile(Small().eval(), X)(**X).shape == (4, 8)
 
 
+def test_an_entry_is_served_for_its_own_key_only(own_folder: Path) -> None:
+    """Breaks when a cache entry that was copied over another one is run in its place."""
+    programs = [llmchip.compile(Small(seed).eval(), X) for seed in range(2)]
+    first, second = sorted(own_folder.iterdir())
+    first.write_bytes(second.read_bytes())
+    assert cache.find(first.stem) is None and not first.exists()
+    assert cache.find(second.stem) is not None
+    for seed, program in enumerate(programs):
+        assert torch.equal(llmchip.compile(Small(seed).eval(), X)(**X), program(**X))
+
+
+def test_an_entry_that_is_cut_short_while_its_program_lives_harms_nobody(own_folder: Path) -> None:
+    """Breaks when an image from the cache is a mapped file: reading it would end the process."""
+    llmchip.compile(Small().eval(), X)
+    program = llmchip.compile(Small().eval(), X)
+    want = program(**X)
+    (path,) = own_folder.iterdir()
+    with open(path, "r+b") as file:
+        file.truncate(100)
+    assert torch.equal(llmchip.compile(Small().eval(), X)(**X), want) and torch.equal(program(**X), want)
+    assert bytes(program.image.weights)
+
+
+@pytest.mark.parametrize("kind", ["file", "device", "long", "forbidden"])
+def test_a_folder_that_cannot_be_used_is_one_warning(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_folder: Path) -> None:
+    """Breaks when it stops the work, is told twice, or not at all."""
+    (tmp_path / "file").touch()
+    places = {"file": tmp_path / "file", "device": Path("/dev/null"), "long": tmp_path / ("a" * 300), "forbidden": Path("/proc/nowhere")}
+    monkeypatch.setenv("LLMCHIP_CACHE", str(places[kind]))
+    cache._warn.cache_clear()
+    with pytest.warns(UserWarning) as said:
+        results = [llmchip.compile(Small().eval(), X)(**X) for _ in range(2)]
+        assert cache.entries() == []
+    told = [str(warning.message) for warning in said if "cache" in str(warning.message)]
+    assert len(told) == 1 and "cannot use its cache" in told[0]
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize(("text", "size"), [("5000", 5000), ("4G", 4 << 30), ("500m", 500 << 20), ("2 KiB", 2 << 10), ("1TB", 1 << 40), ("", cache.BOUND)])
+def test_sizes_have_suffixes(text: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks when what people write for a size ends the program."""
+    monkeypatch.setenv("LLMCHIP_CACHE_BYTES", text)
+    assert cache.bound() == size
+
+
+def test_a_size_that_is_none_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks when a bad bound stops the work or is taken for another one in silence."""
+    monkeypatch.setenv("LLMCHIP_CACHE_BYTES", "plenty")
+    cache._warn.cache_clear()
+    with pytest.warns(UserWarning, match="'plenty'"):
+        assert cache.bound() == cache.BOUND
+
+
 def test_interpreted_and_planned_models_agree() -> None:
     """Breaks when a compiled model gives other bits by plan than word by word."""
     from runtime.executable import Executable

@@ -127,6 +127,21 @@ def test_weights_that_the_host_may_change_are_read_in_every_launch() -> None:
         assert out.view(np.int32).reshape(4, 40).tolist() == want.tolist()
 
 
+def test_a_word_that_writes_over_what_it_reads_is_the_same_in_every_launch() -> None:
+    """Breaks when a copy is left out because the word that reads it also writes over it: the first launch read it, the second what that left."""
+    data, out = np.arange(4, dtype=np.float32).view(np.uint8), np.zeros(32, np.uint8)
+    data.flags.writeable = False
+    machine = Machine(4096, 4096, {Region.CONST: data, Region.OUT: out}, {Region.CONST})
+    words = (
+        view(1, Space.DRAM, region=Region.CONST), view(2, Space.SRAM, 64), view(3, Space.SRAM, 64, rs=4), view(4, Space.DRAM, region=Region.OUT, rs=4),
+        Inst.make("lda", d=2, a=1, rows=1, cols=4), Inst.make("vop", f=VOP.index("add"), d=3, a=2, b=2, rows=2, cols=4),
+        Inst.make("sto", d=4, a=3, rows=2, cols=4),
+    )  # fmt: skip
+    for _ in range(3):
+        machine.run(code(*words))
+        assert out.view(np.float32).tolist() == [0, 2, 4, 6] * 2
+
+
 def test_programs_that_differ_in_scalars_have_plans_of_their_own() -> None:
     """Breaks when a plan is found by its code alone."""
     out = np.zeros(4, np.uint8)
