@@ -140,7 +140,7 @@ def test_the_page_shows_the_text_and_no_graph(program: Path, tmp_path: Path) -> 
     """Breaks when the page of a hand-written program has no source pane, or a graph of lines that says nothing."""
     image = assemble_file(program)
     shown = [text for _, text in report_data(image, "p")["files"][0]["lines"]]
-    assert TEXT.split("\n")[8] in shown and "work:" in shown
+    assert TEXT.split("\n")[8].strip() in shown and "work:" not in shown  # the lines of words, which the image holds; no file is read
     path = tmp_path / "p.html"
     path.write_text(page(image, "p.s"))
     script = (
