@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -21,12 +22,12 @@ from isa.trace import trace
 EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "15"))
 # Layers in a loop: weights stream from DRAM into two buffers, the activation stays in SRAM.
 LAYERS = """
-.region weights bytes=0x100000
+.region params bytes=0x100000
 .region in bytes=64
 .region out bytes=64
 .entry name="main", pc=0
 .output name="y", shape=[16], dtype="float32", storage=f32, region=out
-vset v=v1, space=dram, region=weights, dtype=f32, base=0
+vset v=v1, space=dram, region=params, dtype=f32, base=0
 vinc v=v1, level=0, inc=64
 vset v=v2, space=sram, dtype=f32, base=0x100
 vinc v=v2, level=0, inc=64, mod=2
@@ -67,9 +68,12 @@ def test_the_verdict_is_that_of_the_whole_replay(count: int, fault: dict[str, st
 
 def test_the_last_iterations_are_checked() -> None:
     """Breaks when a view may run out of its memory towards the end of a long loop."""
-    small = ".region weights bytes=0x8000"  # 512 layers
-    assert check(assemble(layers(512).replace(".region weights bytes=0x100000", small))) == []
-    assert {f.kind for f in check(assemble(layers(513).replace(".region weights bytes=0x100000", small)))} == {"bounds"}
+    small = ".region params bytes=0x8000"  # 512 layers
+    assert check(assemble(layers(512).replace(".region params bytes=0x100000", small))) == []
+    assert {f.kind for f in check(assemble(layers(513).replace(".region params bytes=0x100000", small)))} == {"bounds"}
+    half = assemble(layers(512).replace("params", "weights").replace("bytes=0x100000", "bytes=0x8000"))
+    for data, finds in ((0x8000, set()), (0x4000, {"uninitialized"})):
+        assert {f.kind for f in check(replace(half, weights=bytes(data)))} == finds
 
 
 waits = st.sampled_from(["", "ldw<=0", "ldw<=1", "lda<=0", "vec<=0", "vec<=1", "vec<=2", "act<=0", "act<=1"])
