@@ -1,6 +1,5 @@
 """Compiled code on disk, valid for exactly these sources: numba's own cache would miss a change in a module that is called."""
 
-import contextlib
 import hashlib
 import os
 from collections.abc import Callable
@@ -61,9 +60,16 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]
 
 def compiled(function: Callable[..., Any], signature: str) -> Any:
     """`function` in machine code, from disk if it is there. No fast-math: nothing is contracted or reordered."""
-    made = njit(nogil=True, error_model="numpy", boundscheck=False)(function)
-    with contextlib.suppress(OSError, RuntimeError):  # no place to write: compiled anew in each process
+    try:
+        made = _fresh(function)
         made._cache = _Cache(function)
-    made.compile(signature)
+        made.compile(signature)
+    except (OSError, RuntimeError):  # no place to read or write: compiled anew in each process
+        made = _fresh(function)
+        made.compile(signature)
     made.disable_compile()
     return made
+
+
+def _fresh(function: Callable[..., Any]) -> Any:
+    return njit(nogil=True, error_model="numpy", boundscheck=False)(function)
