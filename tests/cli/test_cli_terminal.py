@@ -71,7 +71,7 @@ def test_no_progress_without_a_terminal(bert: Path) -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("moment", ["compile: capture", "compile: pack the weights"])
+@pytest.mark.parametrize("moment", [pytest.param("compile: capture", marks=pytest.mark.slow), "compile: pack the weights"])
 def test_ctrl_c_leaves_no_file(bert: Path, tmp_path: Path, moment: str) -> None:
     target = tmp_path / "out.llmchip"
     code, text = on_terminal(script("compile", bert, "--seq", "8", "-o", target, patience=0.0), until=moment)

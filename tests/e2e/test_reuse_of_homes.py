@@ -51,7 +51,7 @@ class Residual(nn.Module):
 
 
 @pytest.mark.parametrize("disable", ["", *(pytest.param(name, marks=pytest.mark.slow) for name in ("strips", "loop"))])
-@pytest.mark.parametrize("kind", ["first row of the stream", "first row of a sum", "where", "view", "plain"])
+@pytest.mark.parametrize("kind", [pytest.param("first row of the stream", marks=pytest.mark.slow), "first row of a sum", "where", "view", "plain"])
 def test_values_that_take_each_others_place(kind: str, disable: str) -> None:
     """Breaks if a value is overwritten (in place, in a loop, part by part) while another row, word or iteration still reads it."""
     rows = 1024 if kind == "first row of the stream" else ROWS  # so many are executed part by part

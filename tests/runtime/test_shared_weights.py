@@ -107,7 +107,7 @@ def test_shapes_share_their_weights(packs: Packs) -> None:
     assert all(right(call, model, torch.linspace(-1, 1, rows * 16).reshape(rows, 16)) for rows in (3, 4, 5, 3))
 
 
-@pytest.mark.parametrize("how", ["in place", "replaced"])
+@pytest.mark.parametrize("how", [pytest.param("in place", marks=pytest.mark.slow), "replaced"])
 def test_a_small_buffer_costs_its_own_packing(how: str, packs: Packs) -> None:
     """Breaks when a counter that moves has all weights packed again, makes a new executable, or is not seen."""
     model = Stepping().eval()
@@ -129,6 +129,7 @@ def test_a_small_buffer_costs_its_own_packing(how: str, packs: Packs) -> None:
         executables = now
 
 
+@pytest.mark.slow
 def test_packed_panels_follow_weights_that_change_in_place() -> None:
     """Breaks when what a kernel made of weights (from the second launch on) stays as it was, or one shape's does."""
     model = Stepping().eval()
@@ -146,6 +147,7 @@ def test_packed_panels_follow_weights_that_change_in_place() -> None:
     assert right(call, model) and right(call, model, other)
 
 
+@pytest.mark.slow
 def test_tied_weights_of_two_models() -> None:
     """Breaks when a change is packed for the first of two models that share a tensor only."""
     first, second = Stepping(0).eval(), Stepping(1).eval()
@@ -169,6 +171,7 @@ def test_packed_weights_go_with_the_model() -> None:
     assert llmchip.packed_weights() == before
 
 
+@pytest.mark.slow
 def test_an_address_that_is_used_again_is_another_tensor() -> None:
     """Breaks when a weight is known by its id or its memory, which the next one gets."""
     x = X

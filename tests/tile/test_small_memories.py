@@ -52,7 +52,7 @@ def cycles(on: Chip) -> int:
     return simulate(finish(lowered(), Options(), on).image()).cycles
 
 
-@pytest.mark.parametrize(("sram", "acc"), [(24 << 10, 16 << 10), (8 << 10, 8 << 10)])
+@pytest.mark.parametrize(("sram", "acc"), [(24 << 10, 16 << 10), pytest.param(8 << 10, 8 << 10, marks=pytest.mark.slow)])
 def test_small_memories_change_no_bit(sram: int, acc: int) -> None:
     """Breaks if a tile does not fit, or what moves to ACC, to DRAM or through the array in parts is not what it was."""
     program = llmchip.compile(model(), inputs(), chip=chip(sram, acc))

@@ -193,6 +193,7 @@ def test_the_least_is_what_the_busiest_engine_does() -> None:
         assert cuts.least == max(busy.values())
 
 
+@pytest.mark.slow
 def test_kernels_that_are_known_are_emitted_as_if_they_were_not() -> None:
     """Breaks if the words of a kernel depend on something that the key of known ones leaves out."""
     rough, fitter, known = outlined(2, 128), Fitter(SMALL), {}  # type: ignore[var-annotated]
