@@ -58,6 +58,7 @@ def test_colours_on_a_terminal_only() -> None:
     assert "\x1b[" not in piped.stdout
 
 
+@pytest.mark.slow
 def test_progress_is_shown_when_it_takes_long(bert: Path) -> None:
     """Breaks when a person waits and sees nothing; and when progress gets into stdout (it is on stderr, here the same terminal)."""
     code, text = on_terminal(script("verify", bert, "--seq", "4", patience=0.1))

@@ -160,6 +160,7 @@ def test_colour_only_on_terminals(looped: Path) -> None:
     assert "\x1b[" not in _in_terminal("disasm", str(looped), "--color", "never")
 
 
+@pytest.mark.slow
 def test_a_long_program_starts_at_once_and_without_torch(tmp_path: Path) -> None:
     """Breaks when 100,000 words are walked, or torch is imported, before the first line."""
     image = mlp_image()

@@ -147,7 +147,6 @@ def test_a_hand_written_program_has_a_page(tmp_path: Path) -> None:
     assert "weights" in document.split('<section id="details"')[1]
 
 
-@pytest.mark.slow
 def test_a_long_program_opens_quickly(tmp_path: Path) -> None:
     """Breaks when all rows are made at once: 50,000 words must be there within seconds, with few elements."""
     image = mlp_image()

@@ -107,7 +107,8 @@ def test_shapes_share_their_weights(packs: Packs) -> None:
     assert all(right(call, model, torch.linspace(-1, 1, rows * 16).reshape(rows, 16)) for rows in (3, 4, 5, 3))
 
 
-@pytest.mark.parametrize("how", [pytest.param("in place", marks=pytest.mark.slow), "replaced"])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["in place", "replaced"])
 def test_a_small_buffer_costs_its_own_packing(how: str, packs: Packs) -> None:
     """Breaks when a counter that moves has all weights packed again, makes a new executable, or is not seen."""
     model = Stepping().eval()

@@ -85,7 +85,7 @@ def test_operations_of_a_lowered_graph(program: Program) -> None:
     assert sum(g.macs for g in gemms) == 2 * (66 * linear + attention) + 2 * 64 * 64  # two layers, and the pooler on two rows
 
 
-@pytest.mark.parametrize("name", CHIPS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name == "small" else []) for name in CHIPS])
 def test_no_program_beats_the_limit(name: str) -> None:
     """Not in total, and no engine with less work than its share."""
     found = compiled_bert(CHIPS[name])
