@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     epilog=examples(
         'llmcc debug minilm.llmchip --text "a cat sits on the mat"',
         "llmcc debug minilm.llmchip --script commands.txt",
-        "printf 'break gelu\\nrun\\nfinish gelu\\nprint gelu\\n' | llmcc debug bert.llmchip --seed 3",
-        "llmcc debug program.s --input a=a.npy",
+        "printf 'break activation\\nrun\\nfinish activation\\nprint activation\\n' | llmcc debug bert.llmchip --seed 3",
+        "llmcc debug program.s --input x=x.npy",
     ),
 )
 @click.argument("model", metavar="FILE|MODEL", shell_complete=completion.models)
