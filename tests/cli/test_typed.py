@@ -34,13 +34,13 @@ main:
 
 
 def commands(page: str) -> Iterator[str]:
-    """The command lines of a page's code blocks; what stands behind three blanks or a # is said about them."""
+    """The command lines of a page's code blocks; what stands behind two blanks or a # is said about them."""
     fenced = False
     for line in (ROOT / page).read_text(encoding="utf-8").splitlines():
         if line.startswith("```"):
             fenced = not fenced
         elif fenced or line.startswith("    "):
-            command = re.split(r"\s{3,}|\s+#\s", line.strip())[0]
+            command = re.split(r"\s{2,}|\s+#\s", line.strip())[0]
             if re.match(r"(llmcc|printf|sed|python) ", command):
                 yield command.replace("| less", "| cat")
 
@@ -63,14 +63,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "commands.txt").write_text("run\n")
     np.save(folder / "x.npy", np.ones((96, 200), np.float32))
     (folder / "bin").mkdir()
-    (folder / "bin/llmcc").write_text(f'#!/bin/sh\nexec {sys.executable} -m llmchip "$@"\n')
-    (folder / "bin/llmcc").chmod(0o755)
-    (folder / "bin/python").symlink_to(sys.executable)
+    for name, words in {"llmcc": f"{sys.executable} -m llmchip", "python": sys.executable}.items():
+        (folder / "bin" / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        (folder / "bin" / name).chmod(0o755)
     images = {"minilm": ["minilm", "--seq", 16], "bert": [folder / "my-bert", "--seq", 16, "--task", "embed"], "other": [folder / "retrained", "--seq", 16]}
     for name, words in images.items():
         assert call("compile", *words, "-o", folder / f"{name}.llmchip").code == 0
     shutil.copy(folder / "bert.llmchip", folder / "before.llmchip")
     shutil.copy(folder / "bert.llmchip", folder / "after.llmchip")
+    text = folder / "broken.s"
+    assert call("disasm", folder / "bert.llmchip", "-o", text).code == 0
+    text.write_text(text.read_text().replace("f=gelu_erf", "f=tanh"))
+    assert call("asm", text, "-o", folder / "broken.llmchip").code == 0
+    assert call("verify", folder / "broken.llmchip", "--bisect", "--repro", folder / "repro").code == 1
     for name in ("ids", "mask"):
         np.save(folder / f"{name}.npy", np.ones((1, 128), np.int64))
     return folder
