@@ -15,7 +15,7 @@ from cli_harness import call, make_bert
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/tutorial.md", "docs/cli.md", "docs/debugger.md", "docs/assembly.md", "docs/timing.md", "docs/security.md")
 FAILS = (  # commands that are there to show a failure, with their exit code
-    (r"verify broken\.llmchip", 1), (r"lint racy\.s", 1), (r"diff slow\.llmchip", 1),
+    (r"verify broken\.llmchip", 1), (r"lint racy\.s", 1), (r"diff slow\.llmchip", 1), (r"repro/run\.py", 1),
 )  # fmt: skip
 FACTORY = "import torch\n\ndef factory():\n    torch.manual_seed(0)\n    return torch.nn.Linear(4, 4).eval(), {'input': torch.ones(2, 4)}\n"
 PROGRAM = """
