@@ -1,11 +1,11 @@
 """Energy of single words, by hand: operations and bytes times the figures of the chip file."""
 
 import pytest
-from timing_harness import EDGE, add, exp, load, mm, run
+from timing_harness import EDGE, SRAM_F32, SRAM_I32, add, exp, load, mm, run, word
 
 from emulator.timing.energy import COMPONENTS, PICO, activity
 from isa.codec import Inst
-from isa.spec import ISA
+from isa.spec import ISA, VOP
 
 E = EDGE.energy
 
@@ -32,6 +32,15 @@ def test_vector_and_activation() -> None:
     found = energy(add(10, 20))
     assert found["vec"] == pytest.approx(200 * E.f32_add)
     assert energy(exp(10, 20))["act"] == pytest.approx(200 * E.act)
+
+
+def test_what_a_vector_word_computes_and_on_what_decides_its_price() -> None:
+    """Breaks if a product costs what a sum costs, or integers cost what floats do: the chip file's figures for them would be read by nobody."""
+    kinds = {"f32": SRAM_F32, "i32": SRAM_I32}
+    prices = {("f32", "add"): E.f32_add, ("f32", "mul"): E.f32_mul, ("i32", "add"): E.i32_add, ("i32", "mul"): E.i32_mul}
+    for (kind, f), price in prices.items():
+        found = energy(word("vop", f=VOP.index(f), d=kinds[kind], a=kinds[kind], planes=1, rows=10, cols=20))
+        assert found["vec"] == pytest.approx(200 * price), (kind, f)
 
 
 def test_transfer() -> None:

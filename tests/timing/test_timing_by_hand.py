@@ -7,6 +7,7 @@ import pytest
 from timing_harness import DRAM_WIDE, EDGE, SETUP, SRAM_F32, SRAM_I8, SRAM_I32, add, chip, exp, load, mm, run, times, word
 
 from emulator.timing.timeline import Timeline
+from emulator.timing.waterfall import waterfall
 from isa.codec import Inst
 from isa.timing import Options
 
@@ -196,3 +197,12 @@ def test_same_program_same_timeline() -> None:
     one, two = run(*words), run(*words)
     assert one.end.tolist() == two.end.tolist() and one.bus.tolist() == two.bus.tolist()
     assert one.chip is EDGE
+
+
+def test_a_gap_is_charged_to_what_the_resource_waits_for() -> None:
+    """VEC stands idle until a transfer is there. Breaks if these cycles go to the word that had to wait."""
+    timeline = run(load(64), add(1, 8, after={"ldw": 0}))
+    first = len(SETUP)
+    waiting = [share for share in waterfall(timeline, "vec") if share.cause == "waiting_dram"]
+    assert {share.word for share in waiting} == {first}
+    assert sum(share.cycles for share in waiting) == 656 + 8 + 200  # 65,536 bytes at 100 a cycle, and the way to DRAM
