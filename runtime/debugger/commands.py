@@ -1,7 +1,7 @@
 """The debugger's commands: one function each, from words to lines. The table at the end is the help text, too.
 
     shell = Shell(session)
-    for line in shell.execute("break gelu"): print(line)
+    for line in shell.execute("break activation"): print(line)
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -286,12 +286,12 @@ COMMANDS = (
         "print", "[vN|sN|PLACE [SHAPE]|NODE[INDEX]]",
         "show a view, a scalar, memory, a node's value, or what the last word wrote", "print sram[0x100]:f32 4x8", _print, ("p", "x"),
     ),
-    Command("compare", "[NODE]", "compare a node with PyTorch's value, bit for bit", "compare gelu", _compare, ("cmp",)),
+    Command("compare", "[NODE]", "compare a node with PyTorch's value, bit for bit", "compare activation", _compare, ("cmp",)),
     Command("info", "[registers|loops|breakpoints|engines]", "the machine's state", "info registers", _info, ("i",)),
     Command("backtrace", "", "the loops that are running, innermost first, with their indices", "backtrace", _backtrace, ("bt",)),
     Command(
         "disassemble", "[PC|NODE] [N]",
-        "N words on either side of the next word, of a pc or of a node", "disassemble gelu 8", _disassemble, ("dis", "l"),
+        "N words on either side of the next word, of a pc or of a node", "disassemble activation 8", _disassemble, ("dis", "l"),
     ),
     Command("where", "", "the next word, its operands and its node", "where", _where_am_i),
     Command("nodes", "[TEXT]", "list the nodes with TEXT in their name or operator", "nodes layer_norm", _nodes),

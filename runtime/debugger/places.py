@@ -1,4 +1,4 @@
-"""What the user may name: `v3`, `sram[0x100]:f32 4x8`, `dram.out[0x0..0x40]`, `0x00a0`, `gelu`, `model.py:12`."""
+"""What the user may name: `v3`, `sram[0x100]:f32 4x8`, `dram.out[0x0..0x40]`, `0x00a0`, `activation`, `model.py:12`."""
 
 import re
 from dataclasses import dataclass, replace

@@ -1,7 +1,7 @@
 """A debugging session: one launch, its breakpoints, and what may be asked about it. Knows no terminal and prints nothing.
 
     session = Session(image, inputs)
-    session.points.add("gelu", session.stepper.memory, nodes=[session.nodes.number("gelu")])
+    session.points.add("activation", session.stepper.memory, nodes=[session.nodes.number("activation")])
     stop = session.run()         Stop(reason="breakpoint", ...)
     session.collect(7).value     node 7 as far as it is written
 """
