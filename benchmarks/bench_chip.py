@@ -28,18 +28,18 @@ from compiler.frontend.capture import capture
 from compiler.lower import Lowered, lower
 from compiler.options import OPTIMISATIONS, Options
 from compiler.pipeline import Compiled, finish
-from compiler.tile.outline import outline
-from compiler.tile.place import place
-from compiler.tile.search import Search
+from compiler.schedule.addresses import place
+from compiler.schedule.autotune import Search
+from compiler.tile.kernel_graph import outline
 from emulator.timing.energy import activity
 from emulator.timing.simulate import simulate
 from emulator.timing.waterfall import CAUSES, waterfall
 from isa.chip import load_chip
 from isa.errors import CompileError
 from isa.files import write_atomic
-from isa.image import Image
+from isa.image.image import Image
 from isa.spec import Region
-from runtime.limit import Limit, speed_of_light
+from runtime.profile.roofline import Limit, speed_of_light
 from runtime.version import __version__
 
 RESULTS = Path(__file__).parent / "results"

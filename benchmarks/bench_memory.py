@@ -20,7 +20,7 @@ from compiler.pipeline import finish
 from emulator.timing.simulate import simulate
 from isa.chip import Chip, Mxu, Sram, load_chip
 from isa.files import write_atomic
-from runtime.limit import speed_of_light
+from runtime.profile.roofline import speed_of_light
 from runtime.version import __version__
 
 CASE = Case("bert-base", 128, 1, "edge")

@@ -33,7 +33,7 @@ def point(axis: str, value: int) -> dict[str, float]:
     from benchmarks.measure import bert, inputs, timed
     from compiler.frontend.capture import capture
     from compiler.pipeline import compile_captured
-    from runtime.executable import Executable
+    from runtime.device.executable import Executable
 
     size = {**USUAL, axis: value}
     given = inputs(size["batch"], size["sequence"])

@@ -57,7 +57,7 @@ def emulation(model: Any, batch: int, seq: int, runs: int, compiled: bool = True
 
     import llmchip
     from emulator.machine import Machine
-    from runtime import executable
+    from runtime.device import executable
 
     executable.Machine = lambda *args, **more: Machine(*args, compiled=compiled, **more)  # type: ignore[assignment, misc]
     given = inputs(batch, seq)
@@ -83,9 +83,9 @@ def compile_time(runs: int) -> Figures:
     os.environ["LLMCHIP_CACHE"] = tempfile.mkdtemp()
     from compiler.frontend.capture import capture
     from compiler.pipeline import compile_captured
-    from isa.image import write_image
-    from runtime import cache
-    from runtime.compilation import Compilation
+    from isa.image.image import write_image
+    from runtime.pytorch import cache
+    from runtime.pytorch.compilation import Compilation
 
     captured, out = capture(bert(), (), inputs(1, 128)), tempfile.mkdtemp() + "/x"
     cold, warm = [], []
@@ -105,8 +105,8 @@ def compile_memory(runs: int) -> Figures:
     """Peak memory of compiling BERT-base to a file, less what Python and the libraries take, ÷ bytes of the float weights."""
     os.environ["LLMCHIP_CACHE"] = "off"
     from compiler.frontend.capture import capture
-    from isa.image import write_image
-    from runtime.compilation import Compilation
+    from isa.image.image import write_image
+    from runtime.pytorch.compilation import Compilation
 
     capture(bert(1, 64), (), inputs(1, 128))  # loads all that export needs
     before = _status("VmRSS")
@@ -164,7 +164,7 @@ def overhead(runs: int) -> Figures:
     """Calling the torch.compile'd model beyond the emulation itself."""
     import torch
 
-    from runtime.executable import Executable
+    from runtime.device.executable import Executable
 
     model, given, spent = bert(), inputs(1, 128), []
     launch = Executable._launch
@@ -189,7 +189,8 @@ def first_call(runs: int) -> Figures:
     os.environ |= {"LLMCHIP_CACHE": tempfile.mkdtemp(), "TORCHINDUCTOR_CACHE_DIR": tempfile.mkdtemp(), "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
     import torch
 
-    from runtime import backend, part
+    from runtime.pytorch import backend
+    from runtime.pytorch import subgraph as part
 
     model, given, spent = bert(), inputs(1, 128), [0.0]
 

@@ -14,23 +14,23 @@ from torch import Tensor, fx
 
 from compiler.frontend.capture import Captured, TensorInfo
 from compiler.frontend.checks import check_tensor
-from compiler.layers import find_layers, reduced
-from compiler.module import as_written, copied
+from compiler.graph.editor import forget_forms
+from compiler.graph.fx_copy import as_written, copied
+from compiler.graph.legal import frozen, random
+from compiler.graph.manager import Pass, PassManager, Timing, unsupported, verify
 from compiler.options import TILE_PASSES, Options
 from compiler.packing import Bytes, Packing, Store
-from compiler.passes.activations import RecogniseActivations
+from compiler.passes.canonical_matmul import Decompose
 from compiler.passes.canonicalize import Canonicalize, ShareEqual
-from compiler.passes.decompose import Decompose
-from compiler.passes.editor import forget_forms
+from compiler.passes.decompose import Inline
 from compiler.passes.empty import FoldEmpty
-from compiler.passes.inline import Inline
-from compiler.passes.legal import frozen, random
-from compiler.passes.manager import Pass, PassManager, Timing, unsupported, verify
 from compiler.passes.quantize import Quantize
-from compiler.passes.recognise import RecogniseAttention
+from compiler.passes.recognise_activations import RecogniseActivations
+from compiler.passes.recognise_attention import RecogniseAttention
 from compiler.passes.select import Select
 from compiler.passes.split import Halves, split
-from compiler.stamp import stamp
+from compiler.repeat.find import find_layers, reduced
+from compiler.repeat.replicate import stamp
 from isa.errors import CompileError, Error
 
 

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from compiler import ops
 from compiler.frontend.capture import Weight
 from compiler.frontend.checks import check_finite
-from compiler.module import as_written
+from compiler.graph.fx_copy import as_written
+from compiler.ops import library as ops
 
 BLOCK = 1 << 17  # elements: half a megabyte, long enough for another thread to run meanwhile
 MOST = 8  # threads

@@ -12,18 +12,18 @@ from torch import Tensor
 
 from compiler.codegen.image import build_image, region_sizes
 from compiler.codegen.program import Code, generate
+from compiler.emit.program import Tiled
 from compiler.frontend.capture import Captured
 from compiler.lower import Lowered, lower
 from compiler.options import Options
 from compiler.packing import Bytes
-from compiler.tile.outline import outline
-from compiler.tile.place import Placement
-from compiler.tile.search import Search, timed
-from compiler.tile.tile import Tiled
+from compiler.schedule.addresses import Placement
+from compiler.schedule.autotune import Search, timed
+from compiler.tile.kernel_graph import outline
 from compiler.translation.check import Interface, check_translation
 from isa.chip import Chip, load_chip
 from isa.errors import InternalError
-from isa.image import Image
+from isa.image.image import Image
 
 
 @dataclass(frozen=True)

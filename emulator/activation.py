@@ -3,9 +3,9 @@
 import numpy as np
 
 from emulator import functions
+from emulator.context import Call, Core, Tile, cut, executes, tiles
 from emulator.formats import Floats, float_of_bits, store
 from emulator.reductions import ordered_sum
-from emulator.word import Call, Core, Tile, cut, executes, tiles
 from isa.spec import ACT
 
 TILE: int = 1 << 15  # elements; measured, as the other engine's

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
+from emulator.context import Call, Core, Probe
 from emulator.decoded import LAZY, Word, bind, bind_sources, bind_targets, resolve
-from emulator.word import Call, Core, Probe
 from isa.spec import DMA_ENGINES, NO_WAIT, QUEUES, WORD_BYTES, Access, Engine
 
 COUNT: Final = len(QUEUES)

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from emulator.context import Call, Core, Loop, Step, ViewRegister, executes
 from emulator.formats import int_of_bits
 from emulator.memory import Fault
-from emulator.word import Call, Core, Loop, Step, ViewRegister, executes
 from isa.spec import SALU, Dtype, Region, Space
 from isa.views import View
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from emulator import activation, control, dma, matrix, vector
+from emulator.context import HANDLERS, Call, Core, Handler
 from emulator.memory import Fault
-from emulator.word import HANDLERS, Call, Core, Handler
 from isa.codec import IllegalWord, Inst, decode
 from isa.spec import WORD_BYTES, Access, Engine, Field, Space
 from isa.views import Extents, View, access_of, extents_of

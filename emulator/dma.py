@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from emulator.context import Call, Core, executes
 from emulator.formats import Block
 from emulator.memory import Fault
-from emulator.word import Call, Core, executes
 from isa.spec import Dtype
 from isa.views import View
 

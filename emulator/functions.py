@@ -1,6 +1,6 @@
 """The chip's functions in float32, one rounded operation after the other, as docs/numerics.md defines them.
 
-The constants are words of `isa.functions`; the arithmetic here is the emulator's own. Every function takes a contiguous
+The constants are words of `isa.constants`; the arithmetic here is the emulator's own. Every function takes a contiguous
 float32 array and may overwrite it. Selections of special values are skipped when a minimum and a maximum show that no element needs them.
 """
 
@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from emulator.formats import Floats, float_of_bits
-from isa import functions as constants
+from isa import constants
 
 
 def _row(words: tuple[int, ...]) -> tuple[np.float32, ...]:

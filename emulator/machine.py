@@ -10,14 +10,14 @@ import numpy as np
 from emulator import control
 from emulator.adversarial import Overlapped
 from emulator.budget import Budget
+from emulator.context import Core, Probe
 from emulator.decoded import ENGINE_MODULES, Word, bind, decode_at, resolve
 from emulator.formats import int_of_bits
 from emulator.memory import Bank, Fault, Memory
 from emulator.pieces import Bytes, Pieces
-from emulator.plan import Plan, Plans, Recording
+from emulator.replay.recording import Plan, Plans, Recording
 from emulator.threads import single_threaded_blas
 from emulator.traps import trap_of
-from emulator.word import Core, Probe
 from isa.codec import IllegalWord
 from isa.spec import SCALARS, WORD_BYTES, Engine, Region
 
@@ -30,7 +30,7 @@ class Machine:
     """One chip with its memories. `regions` are shared, not copied; those in `initialised` count as written. With `bank` another
     machine's SRAM and ACC are used, and the caller holds the bank's lock.
 
-    A launch that was executed before, with the same scalars, is executed by a plan (emulator/plan.py): the same bits, sooner; only what
+    A launch that was executed before, with the same scalars, is executed by a plan (emulator/replay/recording.py): the same bits, sooner; only what
     is left in SRAM and ACC may differ. With `interpret` every launch goes word by word; without `compiled`, plans do without numba.
     """
 

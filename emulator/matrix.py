@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emulator import threads
+from emulator.context import Call, Core, executes
 from emulator.formats import Block, Floats, widen
 from emulator.memory import Fault
-from emulator.word import Call, Core, executes
 from isa.spec import FLOATS, MM_FORMAT, Dtype
 
 EXACT_K = 1024  # 1024 * 128 * 128 == 2**24

@@ -10,9 +10,9 @@ from typing import Any, Final
 import numpy as np
 
 from emulator import reductions
+from emulator.context import TILE_ELEMENTS, Call, Core, Tile, cut, executes, tiles
 from emulator.formats import Block, Floats, float_of_bits, int_of_bits, round_to, store
 from emulator.memory import Fault
-from emulator.word import TILE_ELEMENTS, Call, Core, Tile, cut, executes, tiles
 from isa.spec import INTS, ROUND, TAP, VOP, VRED, Dtype
 
 MIN_SCALE: Final = np.float32(2.0**-23)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import llmchip
-from isa.disasm import disassemble_code
+from isa.asm.disassemble import disassemble_code
 
 
 class Mlp(nn.Module):

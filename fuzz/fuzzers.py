@@ -12,16 +12,16 @@ from fuzz.images import WORDS, exercise, make_image, run_image
 from fuzz.mutate import damage, damage_text, number
 from fuzz.readers import READERS
 from fuzz.samples import program, sample
-from isa.asm import assemble
-from isa.check import check
+from isa.asm.assemble import assemble
+from isa.asm.disassemble import disassemble
 from isa.chip import Chip, chip_hash, chip_names, load_chip, read_toml, to_toml
-from isa.disasm import disassemble
 from isa.errors import Error, Trap
-from isa.image import Image, image_bytes, read_image
+from isa.image.image import Image, image_bytes, read_image
 from isa.spec import Region, Space
-from runtime.debugger.commands import COMMANDS, Shell
-from runtime.debugger.history import Control
-from runtime.debugger.session import Session
+from lint.analyse import check
+from runtime.debug.commands import COMMANDS, Shell
+from runtime.debug.history import Control
+from runtime.debug.session import Session
 
 Bytes = NDArray[np.uint8]
 _OUT = (Space.DRAM, Region.OUT)

@@ -9,15 +9,15 @@ import numpy as np
 
 from fuzz.mutate import INTERESTING, damage, damage_text, flip_bits, number, pieces
 from fuzz.samples import program, sample
-from isa.asm import assemble
-from isa.check import lint
+from isa.asm.assemble import assemble
+from isa.asm.disassemble import disassemble
 from isa.chip import chip_hash, read_toml
-from isa.container import ALIGN, HEADER_BYTES
-from isa.disasm import disassemble
 from isa.errors import Error
-from isa.image import Image, image_bytes, read_image
-from runtime.arrays import host_dtype, to_user
-from runtime.debugger.session import Session
+from isa.image.container import ALIGN, HEADER_BYTES
+from isa.image.image import Image, image_bytes, read_image
+from lint.analyse import lint
+from runtime.debug.session import Session
+from runtime.device.arrays import host_dtype, to_user
 
 WORDS = 2000  # executed of a program; more would only be more of the same
 DECLARED = 64 << 20  # an image that asks for more memory than this is read and printed, not run

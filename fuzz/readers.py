@@ -117,7 +117,7 @@ def make_config(rng: random.Random) -> bytes:
 
 
 def run_config(case: bytes) -> None:
-    from runtime.models import Means, Recipe, build
+    from runtime.models.models import Means, Recipe, build
 
     def use(path: Path) -> None:
         (path.parent / "evil.py").write_text(f"{_CALL}\n")
@@ -172,7 +172,7 @@ def _changed(rng: random.Random, name: str, data: bytes) -> bytes:
 
 def run_exported(case: bytes) -> None:
     from runtime.cli.session import capture_model
-    from runtime.models import Means, Recipe, build
+    from runtime.models.models import Means, Recipe, build
 
     def use(path: Path) -> None:
         with open_regular(path):

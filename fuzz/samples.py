@@ -6,8 +6,8 @@ from typing import Any
 
 from isa.chip import Acc, Chip, Sram
 from isa.codec import NO_WAITS, IllegalWord, Inst, encode
-from isa.image import Image
-from isa.records import DebugMap, DebugNode, Entry, PlanRecord, Scalar, Span, Step, Tap, TensorSpec
+from isa.image.image import Image
+from isa.image.records import DebugMap, DebugNode, Entry, PlanRecord, Scalar, Span, Step, Tap, TensorSpec
 from isa.spec import FLOATS, INTS, ISA, MM_FORMAT, NO_WAIT, QUEUES, SALU, TAP, VOP, VRED, Access, Dtype, Engine, Field, Kind, Region, Space
 
 SMALL = Chip(name="small", sram=Sram(bytes=1 << 16), acc=Acc(bytes=1 << 14))

@@ -3,7 +3,7 @@
     occupancy(word, chip) -> Occupancy(load, busy, last, latency, bytes)
 
 The ISA table names each word's formula and passes (`Cost`), the chip file has every size. The timing emulator puts these
-costs into an order, the compiler's cost model may use them as they are, and `runtime.limit` uses the geometry alone.
+costs into an order, the compiler's cost model may use them as they are, and `runtime.profile.roofline` uses the geometry alone.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,8 +12,8 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from isa.chip import Chip, Mxu
+from isa.replay import Dispatch
 from isa.spec import MM_FORMAT, Cost, Space
-from isa.trace import Dispatch
 from isa.views import Extents, View
 
 VEC_LATENCY = 16  # cycles from the last element's entry to the result

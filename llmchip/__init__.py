@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from isa.chip import Chip, load_chip
     from isa.errors import AssemblyError, ChipError, CompileError, Error, ImageError, InputError, InternalError, Trap, UnsupportedError
     from runtime.api import compile, load
-    from runtime.backend import backend, refresh
-    from runtime.constants import PackedWeights, packed_weights
-    from runtime.fallback import Fallback, fallbacks
-    from runtime.loaded import Loaded
+    from runtime.device.loaded import Loaded
     from runtime.program import Program
-    from runtime.verify import Verification
+    from runtime.pytorch.backend import backend, refresh
+    from runtime.pytorch.constants import PackedWeights, packed_weights
+    from runtime.pytorch.fallback import Fallback, fallbacks
+    from runtime.verify.verify import Verification
 
     __version__: str
 
@@ -36,12 +36,12 @@ _HOME = {
     **dict.fromkeys(_ERRORS, "isa.errors"),
     **dict.fromkeys(("Chip", "load_chip"), "isa.chip"),
     **dict.fromkeys(("compile", "load"), "runtime.api"),
-    **dict.fromkeys(("backend", "refresh"), "runtime.backend"),
-    **dict.fromkeys(("Fallback", "fallbacks"), "runtime.fallback"),
-    **dict.fromkeys(("PackedWeights", "packed_weights"), "runtime.constants"),
-    "Loaded": "runtime.loaded",
+    **dict.fromkeys(("backend", "refresh"), "runtime.pytorch.backend"),
+    **dict.fromkeys(("Fallback", "fallbacks"), "runtime.pytorch.fallback"),
+    **dict.fromkeys(("PackedWeights", "packed_weights"), "runtime.pytorch.constants"),
+    "Loaded": "runtime.device.loaded",
     "Program": "runtime.program",
-    "Verification": "runtime.verify",
+    "Verification": "runtime.verify.verify",
     "__version__": "runtime.version",
 }
 
@@ -61,7 +61,7 @@ def __dir__() -> list[str]:
 def _check_siblings() -> None:
     """Our packages have plain names. A folder of the user's with one of them must not be taken for ours."""
     root = Path(__file__).resolve().parent.parent
-    for name in ("isa", "compiler", "emulator", "runtime"):
+    for name in ("isa", "lint", "compiler", "emulator", "runtime"):
         try:
             spec = util.find_spec(name)
             places = [spec.origin] if spec and spec.origin else list((spec and spec.submodule_search_locations) or [])

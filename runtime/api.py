@@ -9,13 +9,13 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from isa.chip import Chip
-from runtime.loaded import Loaded, load
+from runtime.device.loaded import Loaded, load
 
 if TYPE_CHECKING:
     from compiler.pipeline import Compiled
-    from isa.image import Image
+    from isa.image.image import Image
     from runtime.program import Program
-    from runtime.verify import Verification
+    from runtime.verify.verify import Verification
 
 __all__ = ["Loaded", "compile", "load", "verify_image"]
 
@@ -37,7 +37,7 @@ def compile(
 
 
 def verify_image(image: "Image", compiled: "Compiled", inputs: Mapping[str, Any], expected: Any = None) -> "Verification":
-    """Run the image's own code and compare every node it names with the lowered graph, run by PyTorch. See runtime.verify."""
-    from runtime.verify import verify_image as run
+    """Run the image's own code and compare every node it names with the lowered graph, run by PyTorch. See runtime.verify.verify."""
+    from runtime.verify.verify import verify_image as run
 
     return run(image, compiled, inputs, expected)

@@ -12,25 +12,25 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from compiler.expand import expand_reference
 from compiler.frontend.capture import Captured, capture, from_exported
+from compiler.graph.fx_copy import as_written
 from compiler.lower import Lowered
-from compiler.module import as_written
+from compiler.ops.expand import expand_reference
 from compiler.options import Options
 from compiler.pipeline import Compiled
+from isa.asm.disassemble import disassemble
 from isa.chip import Chip, load_chip
-from isa.disasm import disassemble
 from isa.errors import CompileError, Error, InputError
-from isa.image import Image, image_bytes, read_image, write_image
-from runtime.compilation import Compilation
-from runtime.executable import Executable
-from runtime.fallback import as_error
-from runtime.stored import Stored
-from runtime.tensors import bind, to_tensor
-from runtime.threads import alone
-from runtime.verify import Verification, verify_image
+from isa.image.image import Image, image_bytes, read_image, write_image
+from runtime.device.executable import Executable
+from runtime.pytorch.compilation import Compilation
+from runtime.pytorch.export_lock import alone
+from runtime.pytorch.fallback import as_error
+from runtime.pytorch.stored import Stored
+from runtime.pytorch.tensors import bind, to_tensor
+from runtime.pytorch.weights import stamps
+from runtime.verify.verify import Verification, verify_image
 from runtime.version import __version__
-from runtime.weights import stamps
 
 
 class Program:

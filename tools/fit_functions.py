@@ -1,4 +1,4 @@
-"""Fits the coefficients of erf and tanh that `isa/functions.py` stores.
+"""Fits the coefficients of erf and tanh that `isa/constants.py` stores.
 
 Near zero both are x + x*P(x*x). Further out tanh is 1 - 2/(1 + exp(2|x|)), which needs no fit, and erf is
 1 - exp(-x*x)*R(|x| - 2). A fit minimises the largest error in units of the result by Lawson's iteration: a weighted linear
@@ -6,7 +6,7 @@ least squares fit whose weights grow where the error is large, in 60-digit arith
 to float32 one at a time, lowest first, and the rest refitted each time, so that rounding costs nothing.
 
     python tools/fit_functions.py            prints the tables of hex words
-    python tools/fit_functions.py --check    fails unless isa/functions.py holds exactly these
+    python tools/fit_functions.py --check    fails unless isa/constants.py holds exactly these
 """
 
 import importlib
@@ -107,7 +107,7 @@ def round_in_turn(target: Target) -> tuple[tuple[int, ...], Real]:
 
 def main() -> int:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from isa import functions
+    from isa import constants as functions
 
     same = True
     for target in TARGETS:

@@ -1,7 +1,7 @@
 """The mutation table: `python -m tools.mutate [--each N] [--models mlp,bert-1] [--seed S] [--json]`.
 
 Seeds faults into compiled programs and says who notices them. A mutant is
-  caught by lint      `isa.check.check` has an error, without running anything;
+  caught by lint      `lint.analyse.check` has an error, without running anything;
   caught by verify    a run in program order, or overlapped by one of six adversarial seeds, traps or differs from the unmutated
                       program in some bit of an output or tapped node, for one of the inputs;
   harmless            proved: the symbols of all outputs are equal (tools/mutation/values.py: the same operations on the same operands

@@ -9,17 +9,17 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from compiler.codegen.program import Code
-from compiler.codegen.views import LEVEL
+from compiler.codegen.view_registers import LEVEL
+from compiler.emit.program import Tiled
+from compiler.graph.source import SourceLine
 from compiler.packing import Store
-from compiler.source import SourceLine
-from compiler.tile.graph import Role, base, role
-from compiler.tile.outline import Tensor as Interface
-from compiler.tile.place import Placement
-from compiler.tile.tile import Tiled
+from compiler.schedule.addresses import Placement
+from compiler.tile.kernel_graph import Tensor as Interface
+from compiler.tile.nodes import Role, base, role
 from isa.chip import Chip
 from isa.errors import UnsupportedError
-from isa.image import Image
-from isa.records import DebugMap, DebugNode, Entry, PlanRecord, Span, Tap, TensorSpec
+from isa.image.image import Image
+from isa.image.records import DebugMap, DebugNode, Entry, PlanRecord, Span, Tap, TensorSpec
 from isa.spec import Region, Space
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from compiler.codegen.dependences import Tracker
-from compiler.codegen.views import LEVEL, ViewFile
+from compiler.codegen.view_registers import LEVEL, ViewFile
+from compiler.codegen.wait_counts import Tracker
+from compiler.schedule.addresses import Placement
 from compiler.tile.ir import Op, Program, Ref, Tap
-from compiler.tile.place import Placement
 from isa.chip import Chip
 from isa.codec import NO_WAITS, Inst, encode
 from isa.spec import NO_WAIT, QUEUES, WORD_BYTES, Kind, Region, Space

@@ -24,8 +24,8 @@ from compiler.frontend.aliases import settle_aliases
 from compiler.frontend.checks import check_tensor
 from compiler.frontend.composites import remembered
 from compiler.frontend.torchao import adopt
-from compiler.module import graph_module
-from compiler.source import source_line
+from compiler.graph.fx_copy import graph_module
+from compiler.graph.source import source_line
 from compiler.tested import warn_untested
 from isa.errors import CompileError, InputError, UnsupportedError
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compiler import ops
+from compiler.ops import library as ops
 from isa.errors import UnsupportedError
 
 

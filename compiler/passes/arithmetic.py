@@ -5,7 +5,7 @@
 
 The type is always PyTorch's answer (`torch.result_type`, or the fake result), and numbers become that type in PyTorch, too:
 an int8 tensor is compared with 200 as with -56. What is left is arithmetic on one type, which the chip does as PyTorch does
-(`compiler.passes.legal` sees to it).
+(`compiler.graph.legal` sees to it).
 """
 
 import math
@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from compiler.passes.editor import Editor, aten, common_type, dtype_of, is_half, shape_of
-from compiler.passes.manager import unsupported
-from compiler.passes.rules import Rule, arguments
+from compiler.graph.editor import Editor, aten, common_type, dtype_of, is_half, shape_of
+from compiler.graph.manager import unsupported
+from compiler.graph.rules import Rule, arguments
 
 
 def _cast(editor: Editor, node: fx.Node) -> fx.Node:

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 from torch import fx
 
+from compiler.graph.editor import Editor, aten
+from compiler.graph.rules import Rule, apply_rules
 from compiler.passes import arithmetic, views
-from compiler.passes.editor import Editor, aten
-from compiler.passes.rules import Rule, apply_rules
 
 RULES: dict[Any, Rule] = {**views.RULES, **arithmetic.RULES}
 

@@ -1,86 +1,97 @@
-"""Decompose: every matrix product becomes `linear` (weights on the right) or `matmul` (two activations).
+"""Decompose what no later pass knows, with PyTorch's own decompositions.
 
-    before   %y = addmm(%bias, %x, %w)            after    %t = permute(%w, [1, 0]); %y = linear(%x, %t, %bias)
-    before   %y = bmm(%q, %k)                     after    %y = matmul(%q, %k)
+    before   %y = einsum("bqhd,bkhd->bhqk", [%q, %k])        %z = leaky_relu(%x, 0.1)
+    after    %p = permute(...); %y = bmm(...); ...           %m = mul(%x, 0.1); %g = gt(%x, 0); %z = where(%g, %x, %m)
+
+What has no decomposition stays, and is refused by name when the graph is frozen.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
-from torch import fx
+import torch
+from torch import Tensor, fx
+from torch._decomp import decomposition_table
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
 
-from compiler.passes.editor import Editor, aten, is_static, shape_of
-from compiler.passes.rules import Rule, apply_rules, arguments
+from compiler.graph.editor import Editor, aten, is_static
+from compiler.graph.legal import FROZEN
+from compiler.passes import canonical_matmul as decompose
+from compiler.passes import canonicalize, select
+from compiler.passes import recognise_attention as recognise
+
+_EXTRA = frozenset({aten._assert_tensor_metadata.default, aten.sym_size.int})
 
 
 @dataclass(frozen=True)
-class Decompose:
-    name: ClassVar[str] = "decompose"
+class Inline:
+    name: ClassVar[str] = "inline"
     changes_bits: ClassVar[bool] = True
-    gone: ClassVar[frozenset[Any]] = frozenset({aten.mm.default, aten.bmm.default, aten.addmm.default, aten.mv.default, aten.dot.default})
+    gone: ClassVar[frozenset[Any]] = frozenset()
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
-        return apply_rules(gm, self.name, RULES, skip_static=True)
+        editor = Editor(gm, self.name)
+        for node in list(gm.graph.nodes):
+            if node.op == "call_function" and node.target not in known_operations() and not is_static(node):
+                _inline(editor, node)
+        return editor.finish()
 
 
-def product(editor: Editor, at: fx.Node, a: fx.Node, b: fx.Node, bias: fx.Node | None = None) -> fx.Node:
-    """a @ b (+ bias): a linear where b is a weight matrix."""
-    if is_static(b) and len(shape_of(b)) == 2 and len(shape_of(a)) >= 2 and (bias is None or _is_row(bias, shape_of(b)[1])):
-        weight = editor.permute(at, b, [1, 0])
-        return editor.emit(at, aten.linear.default, a, weight, *([] if bias is None else [bias]))
-    out = editor.emit(at, aten.matmul.default, *_with_rows(editor, at, a, b))
-    out = editor.reshape(at, out, (*_batch(a, b), *shape_of(a)[-2:-1][: len(shape_of(a)) - 1], *shape_of(b)[-1:][: len(shape_of(b)) - 1]))
-    return out if bias is None else editor.emit(at, aten.add.Tensor, out, bias)
+@cache
+def known_operations() -> frozenset[Any]:
+    """Every operation for which some pass has a rule, or which the chip has."""
+    return frozenset((*FROZEN, *canonicalize.RULES, *decompose.RULES, *recognise.RULES, *select.RULES, *_EXTRA))
 
 
-def _is_row(bias: fx.Node, size: int) -> bool:
-    return is_static(bias) and shape_of(bias) == (size,)
+@cache
+def _table() -> dict[Any, Callable[..., Any]]:
+    return {op: rule for op, rule in decomposition_table.items() if op not in known_operations()}
 
 
-def _batch(a: fx.Node, b: fx.Node) -> tuple[int, ...]:
-    longest = max((shape_of(x)[:-2] for x in (a, b)), key=len)
-    other = min((shape_of(x)[:-2] for x in (a, b)), key=len)
-    padded = (1,) * (len(longest) - len(other)) + other
-    return tuple(q if p == 1 else p for p, q in zip(longest, padded, strict=True))
+def _inline(editor: Editor, node: fx.Node) -> None:
+    """Replace `node` by its decomposition, if it has one made of other operations."""
+    target: Any = node.target
+    leaves, spec = pytree.tree_flatten((node.args, node.kwargs))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, fx.Node)]
+
+    def call(*values: Tensor) -> Any:
+        given = iter(values)
+        args, kwargs = pytree.tree_unflatten([next(given) if isinstance(leaf, fx.Node) else leaf for leaf in leaves], spec)
+        return target(*args, **kwargs)
+
+    try:
+        with torch.no_grad(), editor.mode:
+            body = make_fx(torch.func.functionalize(call), decomposition_table=_table())(*(n.meta["val"] for n in tensors))
+    except Exception:  # no decomposition for these operands: the legality check names the operation
+        return
+    if all(_is_usable(inner, target) for inner in body.graph.nodes):
+        _copy(editor, node, body, tensors)
 
 
-def _with_rows(editor: Editor, at: fx.Node, a: fx.Node, b: fx.Node) -> tuple[fx.Node, fx.Node]:
-    """Vectors as matrices of one row or column."""
-    if len(shape_of(a)) == 1:
-        a = editor.reshape(at, a, (1, *shape_of(a)))
-    if len(shape_of(b)) == 1:
-        b = editor.reshape(at, b, (*shape_of(b), 1))
-    return a, b
+def _is_usable(inner: fx.Node, target: Any) -> bool:
+    """No constants, no in-place operations (their effect is lost in a graph of values), nothing lower than aten."""
+    if inner.op != "call_function":
+        return inner.op != "get_attr"
+    schema = getattr(inner.target, "_schema", None)
+    return schema is not None and not schema.is_mutable and inner.target is not target and getattr(inner.target, "namespace", "") == "aten"
 
 
-def _matmul(editor: Editor, node: fx.Node) -> fx.Node | None:
-    a, b = node.args[0], node.args[1]
-    assert isinstance(a, fx.Node) and isinstance(b, fx.Node)
-    plain = min(len(shape_of(a)), len(shape_of(b))) >= 2 and not (is_static(b) and len(shape_of(b)) == 2)
-    return None if node.target is aten.matmul.default and plain else product(editor, node, a, b)
-
-
-def _addmm(editor: Editor, node: fx.Node) -> fx.Node | None:
-    values = arguments(node)
-    if (values["beta"], values["alpha"]) != (1, 1):
-        return None
-    left, right = (values["mat1"], values["mat2"]) if "mat1" in values else (values["batch1"], values["batch2"])
-    return product(editor, node, left, right, values["self"])
-
-
-def _linear(editor: Editor, node: fx.Node) -> fx.Node | None:
-    values = arguments(node)
-    x, weight, bias = values["input"], values["weight"], values["bias"]
-    if is_static(weight) and (bias is None or is_static(bias)) and len(shape_of(x)) > 1 and len(shape_of(weight)) == 2:
-        return None
-    row = editor.reshape(node, x, (1, *shape_of(x))) if len(shape_of(x)) == 1 else x
-    out = product(editor, node, row, weight if len(shape_of(weight)) == 1 else editor.swap_last(node, weight), bias)
-    return editor.reshape(node, out, shape_of(node))
-
-
-RULES: Mapping[Any, Rule] = {
-    **dict.fromkeys((aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default, aten.vdot.default, aten.matmul.default), _matmul),
-    **dict.fromkeys((aten.addmm.default, aten.baddbmm.default), _addmm),
-    aten.linear.default: _linear,
-}
+def _copy(editor: Editor, node: fx.Node, body: fx.GraphModule, operands: list[fx.Node]) -> None:
+    given = iter(operands)
+    remap: dict[fx.Node, Any] = {}
+    for inner in body.graph.nodes:
+        if inner.op == "placeholder":
+            remap[inner] = next(given)
+        elif inner.op == "call_function":
+            args, kwargs = fx.map_arg((inner.args, inner.kwargs), lambda old: remap[old])
+            remap[inner] = editor.emit(node, inner.target, *args, **kwargs)
+    result = body.graph.output_node().args[0]
+    if isinstance(result, fx.Node):
+        editor.replace(node, remap[result])
+        return
+    for user in list(node.users):
+        part: Any = result[user.args[1]]  # type: ignore[index]
+        editor.replace(user, remap[part])

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, fx
 
-from compiler.passes.editor import Editor, aten, dtype_of, is_static, shape_of
+from compiler.graph.editor import Editor, aten, dtype_of, is_static, shape_of
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import torch
 from torch import fx
 
-from compiler import ops
-from compiler.passes.editor import Editor, aten, dtype_of, shape_of
-from compiler.passes.manager import unsupported
-from compiler.passes.rules import apply_rules, arguments
+from compiler.graph.editor import Editor, aten, dtype_of, shape_of
+from compiler.graph.manager import unsupported
+from compiler.graph.rules import apply_rules, arguments
+from compiler.ops import library as ops
 from isa.spec import MAX_K
 
 

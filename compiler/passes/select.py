@@ -14,13 +14,13 @@ from typing import Any, ClassVar
 import torch
 from torch import fx
 
-from compiler import ops
+from compiler.graph.editor import Editor, aten, dtype_of, shape_of
+from compiler.graph.manager import unsupported
+from compiler.graph.ranges import INT32, interval
+from compiler.graph.rules import Rule, apply_rules, arguments
+from compiler.ops import library as ops
 from compiler.passes import arithmetic
-from compiler.passes.editor import Editor, aten, dtype_of, shape_of
-from compiler.passes.manager import unsupported
 from compiler.passes.quantize import float32
-from compiler.passes.ranges import INT32, interval
-from compiler.passes.rules import Rule, apply_rules, arguments
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from compiler.module import copy_node, graph_module, new_node
-from compiler.passes.editor import Editor, aten, evaluate_fake, fake_mode, is_static, short_name
+from compiler.graph.editor import Editor, aten, evaluate_fake, fake_mode, is_static, short_name
+from compiler.graph.fx_copy import copy_node, graph_module, new_node
 
 _PREFIXES = ("p_", "b_", "c_")
 

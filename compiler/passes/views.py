@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from compiler.passes.editor import Editor, aten, dtype_of, is_static, shape_of
-from compiler.passes.rules import Rule, arguments
+from compiler.graph.editor import Editor, aten, dtype_of, is_static, shape_of
+from compiler.graph.rules import Rule, arguments
 
 
 def _drop(editor: Editor, node: fx.Node) -> fx.Node:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from isa import functions as constants
+from isa import constants
 
 
 def _float(word: int) -> float:

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from compiler.tile.graph import Role, base, op_name, role, shape, tensors
 from compiler.tile.ir import Buffer
 from compiler.tile.layout import Layout, contiguous, dense
+from compiler.tile.nodes import Role, base, op_name, role, shape, tensors
 from isa.spec import Dtype, Space
 
 _NOWHERE = Buffer("nowhere", Space.DRAM, 0)

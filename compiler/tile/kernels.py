@@ -16,7 +16,7 @@ from operator import getitem
 from torch import fx
 
 from compiler.tile.access import Read, reads, straight
-from compiler.tile.graph import Role, base, computing, is_empty, op_name, role, row_domain, shape, tensors
+from compiler.tile.nodes import Role, base, computing, is_empty, op_name, role, row_domain, shape, tensors
 
 MOST_JOINED = 1 << 12  # elements in a block of what is computed for a `cat` in its own kernel
 

@@ -12,10 +12,10 @@ import torch
 from torch import fx
 
 from compiler.tile.access import follow, source
-from compiler.tile.graph import Role, base, computing, dtype, op_name, role, shape
 from compiler.tile.ir import Buffer
 from compiler.tile.layout import Layout, dense
 from compiler.tile.loops import Repeat
+from compiler.tile.nodes import Role, base, computing, dtype, op_name, role, shape
 
 
 @dataclass

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from emulator.timing.timeline import Timeline
 from isa.chip import Chip
+from isa.replay import Dispatch
 from isa.spec import INTS, VOP, Access, Space
 from isa.timing import SAVED_PASS, ceil_div
-from isa.trace import Dispatch
 from isa.views import Extents, View, access_of
 
 COMPONENTS = ("mxu", "vec", "act", "sram", "acc", "dram", "instructions", "static")

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isa.chip import Chip
+from isa.replay import Dispatch
 from isa.spec import QUEUES, Engine
 from isa.timing import Options
-from isa.trace import Dispatch
 
 Cycles = NDArray[np.int64]
 CTL = len(QUEUES)  # the engine number of words that dispatch executes itself

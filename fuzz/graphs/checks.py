@@ -14,12 +14,12 @@ from torch import Tensor
 from fuzz.graphs.case import Case, chip_of, execute, model, parse, values_of
 from fuzz.graphs.trust import Trust, bounds, distance, trust_of
 from fuzz.harness import Broken, is_ours
-from isa.check import check
 from isa.errors import CompileError, Error, InputError
-from runtime.executable import Executable
+from lint.analyse import check
+from runtime.device.executable import Executable
 from runtime.program import Program
-from runtime.reference import LazyReference
-from runtime.tensors import bind, to_tensor
+from runtime.pytorch.tensors import bind, to_tensor
+from runtime.verify.reference import LazyReference
 
 CHECKS = ("expanded", "verify", "lint", "adversarial", "jit", "fallback")  # beside those that every case gets
 

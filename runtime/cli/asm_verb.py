@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from isa.asm import assemble_file
-from isa.image import write_image
+from isa.asm.assemble import assemble_file
+from isa.image.image import write_image
 from runtime.cli import completion
 from runtime.cli.common import common_options, examples, reply, say
 

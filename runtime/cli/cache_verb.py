@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import click
 
-from runtime import cache
 from runtime.cli.common import common_options, examples, reply, say, size
+from runtime.pytorch import cache
 
 
 @click.command(name="cache", epilog=examples("llmcc cache", "llmcc cache clear", "LLMCHIP_CACHE=off llmcc run minilm --text hello"))

@@ -14,7 +14,7 @@ from runtime.cli.tables import Column, show
 
 if TYPE_CHECKING:
     from compiler.pipeline import Compiled
-    from isa.image import Image
+    from isa.image.image import Image
     from runtime.cli.session import Session
 
 
@@ -75,7 +75,7 @@ def _compile(model: str, output: str | None, given: Given, switches: Mapping[str
             return 0
         image, heights, compiled = _image(session, printing, cached=not (switches["time_passes"] or any(printing.values())))
         if output is not None:
-            from isa.image import write_image
+            from isa.image.image import write_image
 
             stage("write the image")
             write_image(image, output)
@@ -101,7 +101,7 @@ def _image(session: "Session", printing: Mapping[str, Any], cached: bool) -> "tu
     Who wants to see passes at work wants them to work.
     """
     from compiler.pipeline import compile_captured
-    from runtime.compilation import HEIGHTS
+    from runtime.pytorch.compilation import HEIGHTS
 
     compilation = session.compilation
     if not cached:

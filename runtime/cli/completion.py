@@ -13,7 +13,7 @@ def files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list
 
 def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Bundled models, and files."""
-    from runtime.models import BUNDLED
+    from runtime.models.models import BUNDLED
 
     return [*_starting(incomplete, BUNDLED), *files(ctx, param, incomplete)]
 

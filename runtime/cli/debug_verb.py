@@ -9,22 +9,22 @@ import click
 
 from isa.errors import InputError
 from isa.files import read_text
-from isa.image import Image
-from runtime.arrays import Array
+from isa.image.image import Image
 from runtime.cli import completion
 from runtime.cli.common import Given, common_options, examples, input_options, limit_options, model_options, need, note, reply, say, stages
 from runtime.cli.tensors import read_inputs
-from runtime.drawing import draw_inputs
-from runtime.memory import check_memory
-from runtime.models import kind_of
-from runtime.program_file import is_assembly, open_program
-from runtime.recorded import record_of
-from runtime.text import tokenize
+from runtime.device.arrays import Array
+from runtime.device.drawing import draw_inputs
+from runtime.device.memory import check_memory
+from runtime.device.program_file import is_assembly, open_program
+from runtime.models.models import kind_of
+from runtime.models.recorded import record_of
+from runtime.models.tokenize import tokenize
 
 if TYPE_CHECKING:
     from runtime.cli.session import Session as ModelSession
-    from runtime.debugger.commands import Shell
-    from runtime.debugger.session import Reference
+    from runtime.debug.commands import Shell
+    from runtime.debug.session import Reference
 
 
 @click.command(
@@ -52,8 +52,8 @@ def command(
     PyTorch; and all of it backwards. 'help' lists the commands. Without inputs they are drawn from --seed. Commands come
     from the terminal, --script or a pipe. Exit code 1 if a command failed, the program trapped or a comparison found a difference.
     """
-    from runtime.debugger.commands import Shell
-    from runtime.debugger.session import Session
+    from runtime.debug.commands import Shell
+    from runtime.debug.session import Session
 
     given = Given(**rest)
     lines = _read_script(script) if script is not None else None
@@ -66,7 +66,7 @@ def command(
         document = [{"command": line, "lines": list(shell.execute(line))} for line in _until_done(shell, lines or _stdin())]
         reply({"file": model, "commands": document, "failed": shell.failed, "words": session.stepper.time}, True, lambda: None)
         return 1 if shell.failed else 0
-    from runtime.debugger import terminal
+    from runtime.debug import terminal
 
     if lines is None and sys.stdin.isatty():
         note(f"{image.words} words, {len(image.debug.nodes)} nodes, chip {image.chip.name}; 'help' lists the commands")
@@ -119,7 +119,7 @@ def _compiled(argument: str, given: Given) -> Opened:
     compiled = session.compile()
 
     def reference(inputs: Mapping[str, Array]) -> "Reference":
-        from runtime.debugger.reference import of_lowered
+        from runtime.debug.reference import of_lowered
 
         return of_lowered(compiled.lowered)(inputs)
 
@@ -129,7 +129,7 @@ def _compiled(argument: str, given: Given) -> Opened:
 def _reference(image: Image, path: str, override: str | None, given: Given) -> "Callable[[Mapping[str, Array]], Reference]":
     """PyTorch's side of an image: the recorded model, or --model, captured and lowered again."""
     from compiler.lower import lower
-    from runtime.debugger.reference import of_lowered
+    from runtime.debug.reference import of_lowered
 
     session = open_recorded(image, path, override, given)
     lowered = lower(session.captured, session.options)

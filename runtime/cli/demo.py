@@ -7,10 +7,10 @@ import sys
 import time
 from collections.abc import Iterator
 
-from isa.disasm import disassemble_code
-from isa.image import Image
+from isa.asm.disassemble import disassemble_code
+from isa.image.image import Image
 from runtime.cli.common import Given, size, stages, stdout, styled
-from runtime.text import answer
+from runtime.models.tokenize import answer
 
 TEXTS = (
     "A cat sits on the mat.",
@@ -26,8 +26,8 @@ def main() -> int:
     """Compile, run, verify, and show a piece of the program."""
     from runtime.cli.run_verb import print_similarity
     from runtime.cli.session import open_model
-    from runtime.executable import Executable
-    from runtime.verify import verify_image
+    from runtime.device.executable import Executable
+    from runtime.verify.verify import verify_image
 
     console, start = stdout(), time.perf_counter()
     given = Given(texts=TEXTS)

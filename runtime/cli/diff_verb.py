@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import click
 
-from isa.listing import Line, on_one_line
+from isa.asm.listing import Line, on_one_line
 from runtime.cli import completion
 from runtime.cli.common import common_options, examples, reply, say
-from runtime.diff import Comparison, Part, Row, compare
-from runtime.program_file import open_program
+from runtime.device.program_file import open_program
+from runtime.listing.diff import Comparison, Part, Row, compare
 
 _STYLE = {"=": "", "|": "33", "-": "31", "+": "32"}
 _NARROW, _WIDE = 60, 110

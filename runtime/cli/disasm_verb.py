@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from isa.files import write_atomic
-from isa.image import Image
+from isa.image.image import Image
 from isa.shown import shown
 from isa.spec import Engine
 from runtime.cli import completion
 from runtime.cli.common import common_options, examples, reply, say
-from runtime.disassembly import Filter, Listing, ansi, parse_range, plain
-from runtime.program_file import open_program
+from runtime.device.program_file import open_program
+from runtime.listing.disassembly import Filter, Listing, ansi, parse_range, plain
 
 _FLUSHED = 64  # lines shown at once before output is buffered
 
@@ -57,7 +57,7 @@ def command(
     if html is not None:
         return _page(image, file, html, as_json)
     if output is not None:
-        from isa.disasm import write_listing
+        from isa.asm.disassemble import write_listing
 
         paths = [str(path) for path in write_listing(image, output)]
         reply({"files": paths}, as_json, lambda: say("\n".join(paths)))

@@ -7,15 +7,15 @@ from typing import Any
 import click
 
 from isa.chip import chip_hash
-from isa.container import read_header, table_hash, unpack
 from isa.files import read_regular
-from isa.image import Image, image_bytes, read_image
+from isa.image.container import read_header, table_hash, unpack
+from isa.image.image import Image, image_bytes, read_image
 from isa.spec import Region
 from runtime.cli import completion
 from runtime.cli.common import common_options, examples, need, reply, size
 from runtime.cli.tables import UNCUT, Column, show
-from runtime.program_file import is_assembly, open_program
-from runtime.recorded import record_of
+from runtime.device.program_file import is_assembly, open_program
+from runtime.models.recorded import record_of
 
 
 @click.command(name="info", epilog=examples("llmcc info minilm.llmchip", "llmcc info minilm.llmchip --json", "llmcc info examples/asm/softmax.s"))

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from isa.doc import describe, summary
+from isa.doc.manual import describe, summary
 from isa.spec import ISA, ISA_VERSION, Instruction
 from runtime.cli import completion
 from runtime.cli.common import common_options, examples, reply, say

@@ -11,7 +11,7 @@ from runtime.cli.common import Given, common_options, examples, model_options, r
 from runtime.cli.programs import open_any
 
 if TYPE_CHECKING:
-    from isa.check import Finding
+    from lint.check import Finding
 
 
 @click.command(
@@ -33,7 +33,8 @@ def command(model: str, as_json: bool, traceback: bool, **rest: Any) -> int:
     compiled first. What is too long to be proved is an error, too (docs/proofs.md has the bounds). Exit code 1 if there is an error; warnings
     alone give 0.
     """
-    from isa.check import MAX_FINDINGS, lint
+    from lint.analyse import lint
+    from lint.check import MAX_FINDINGS
 
     with stages("lint") as stage:
         image, _ = open_any(model, Given(**rest), stage)

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from runtime.cli.common import common_options, examples, reply
-from runtime.models import BUNDLED
+from runtime.models.models import BUNDLED
 
 
 @click.command(name="models", epilog=examples("llmcc models", "llmcc models --json"))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from isa.errors import InputError
-from isa.image import Image
-from isa.trace import ReplayError
+from isa.image.image import Image
+from isa.replay import ReplayError
 from runtime.cli import completion
 from runtime.cli.common import Given, common_options, examples, model_options, need, reply, size, stages, stdout, styled
 from runtime.cli.programs import open_any
@@ -17,8 +17,8 @@ from runtime.cli.tables import Column, show
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from runtime.compilation import Compilation
-    from runtime.profile import Profile
+    from runtime.profile.profile import Profile
+    from runtime.pytorch.compilation import Compilation
 
 # Of a narrow terminal the busy times of single engines go first, then the line of code.
 _FIGURES = (
@@ -69,7 +69,7 @@ def command(
 
 
 def _profile(image: Image, compiled: "Compilation | None", path: str) -> "Profile":
-    from runtime.profile import profile
+    from runtime.profile.profile import profile
 
     try:
         return profile(image, compiled)
@@ -80,7 +80,7 @@ def _profile(image: Image, compiled: "Compilation | None", path: str) -> "Profil
 def _write(report: "Profile", document: Mapping[str, Any], trace: str | None, html: str | None, stage: Any) -> list[str]:
     """The files that were asked for."""
     if trace is not None:
-        from runtime.trace_json import write_trace
+        from runtime.profile.perfetto import write_trace
 
         stage("write the trace")
         write_trace(report, trace)

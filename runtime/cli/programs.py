@@ -3,15 +3,15 @@
 from typing import TYPE_CHECKING
 
 from isa.errors import InputError
-from isa.image import Image
+from isa.image.image import Image
 from runtime.cli.common import Given, Stages
-from runtime.memory import check_memory
-from runtime.models import kind_of
-from runtime.program_file import is_assembly, open_program
-from runtime.recorded import record_of
+from runtime.device.memory import check_memory
+from runtime.device.program_file import is_assembly, open_program
+from runtime.models.models import kind_of
+from runtime.models.recorded import record_of
 
 if TYPE_CHECKING:
-    from runtime.compilation import Compilation
+    from runtime.pytorch.compilation import Compilation
 
 
 def open_any(argument: str, given: Given, stage: Stages, model: str | None = None) -> "tuple[Image, Compilation | None]":

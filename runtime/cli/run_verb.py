@@ -7,8 +7,7 @@ import click
 import numpy as np
 
 from isa.errors import InputError
-from isa.image import Image
-from runtime.arrays import Array
+from isa.image.image import Image
 from runtime.cli import completion
 from runtime.cli.common import (
     Given,
@@ -25,13 +24,14 @@ from runtime.cli.common import (
 )
 from runtime.cli.tables import Cell, Column, show
 from runtime.cli.tensors import describe, plan_outputs, read_inputs, write_outputs
-from runtime.drawing import draw_inputs
-from runtime.executable import Executable
-from runtime.memory import check_memory
-from runtime.models import kind_of
-from runtime.program_file import is_assembly, open_program
-from runtime.recorded import record_of
-from runtime.text import answer, tokenize
+from runtime.device.arrays import Array
+from runtime.device.drawing import draw_inputs
+from runtime.device.executable import Executable
+from runtime.device.memory import check_memory
+from runtime.device.program_file import is_assembly, open_program
+from runtime.models.models import kind_of
+from runtime.models.recorded import record_of
+from runtime.models.tokenize import answer, tokenize
 
 
 @click.command(

@@ -9,21 +9,21 @@ import numpy as np
 
 from isa.chip import Chip
 from isa.errors import Error, InputError, ModelError
-from isa.image import Image
-from runtime.arrays import Array
+from isa.image.image import Image
 from runtime.cli.common import Given, Stages
 from runtime.cli.tensors import read_inputs
-from runtime.config_json import read_config
-from runtime.memory import allowed
-from runtime.models import TEXT_INPUTS, Built, Means, Recipe, build, draw, folder_of, kind_of
-from runtime.text import Tokens, read_tokenizer, tokenize
+from runtime.device.arrays import Array
+from runtime.device.memory import allowed
+from runtime.models.config_json import read_config
+from runtime.models.models import TEXT_INPUTS, Built, Means, Recipe, build, draw, folder_of, kind_of
+from runtime.models.tokenize import Tokens, read_tokenizer, tokenize
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from compiler.frontend.capture import Captured
     from compiler.options import Options
-    from runtime.compilation import Compilation
+    from runtime.pytorch.compilation import Compilation
 
 
 _MOST_INT = 2**63 - 1
@@ -40,7 +40,7 @@ class Session:
 
     def arrays(self) -> dict[str, Array]:
         """The inputs by the names that the program gives them."""
-        from runtime.tensors import to_array
+        from runtime.pytorch.tensors import to_array
 
         tensors = self.captured.flatten((), self.inputs)
         return {info.name: to_array(tensor) for info, tensor in zip(self.captured.inputs, tensors, strict=True)}
@@ -62,13 +62,13 @@ class Session:
 
     @cached_property
     def compilation(self) -> "Compilation":
-        from runtime.compilation import Compilation
+        from runtime.pytorch.compilation import Compilation
 
         return Compilation(self.captured, self.options)
 
     def compile(self, chip: Chip | None = None) -> "Compilation":
         """The model for this chip (default: the options'). The graph is lowered when it is asked for, the image is in the cache or made."""
-        from runtime.compilation import Compilation
+        from runtime.pytorch.compilation import Compilation
 
         return self.compilation if chip is None else Compilation(self.captured, self.options, chip)
 

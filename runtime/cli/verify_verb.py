@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from isa.errors import InputError, ModelError
-from isa.image import Image
+from isa.image.image import Image
 from runtime.cli import completion
 from runtime.cli.common import (
     Given,
@@ -23,15 +23,15 @@ from runtime.cli.common import (
     stdout,
     styled,
 )
-from runtime.memory import check_memory
-from runtime.models import BUNDLED, Recipe, folder_of, kind_of
-from runtime.program_file import is_assembly, open_program
-from runtime.recorded import check_recorded, record_of, recorded_recipe
+from runtime.device.memory import check_memory
+from runtime.device.program_file import is_assembly, open_program
+from runtime.models.models import BUNDLED, Recipe, folder_of, kind_of
+from runtime.models.recorded import check_recorded, record_of, recorded_recipe
 
 if TYPE_CHECKING:
     from runtime.cli.session import Session
-    from runtime.compilation import Compilation
-    from runtime.verify import Verification
+    from runtime.pytorch.compilation import Compilation
+    from runtime.verify.verify import Verification
 
     Verified = tuple[Verification, Image, Session, Compilation]
 
@@ -112,8 +112,8 @@ def _verify_file(path: str, override: str | None, given: Given, stage: Stages, m
 
 def _bisect(session: "Session", image: Image, compiled: "Compilation", folder: Path, stage: Stages) -> dict[str, Any] | None:
     """The first wrong instruction and its folder; None when no instruction wrote the value, so that there is none to show."""
-    from runtime.bisect import bisect
-    from runtime.repro import write_repro
+    from runtime.debug.bisect import bisect
+    from runtime.debug.repro import write_repro
 
     stage("bisect")
     found = bisect(image, compiled, session.arrays())
@@ -158,7 +158,7 @@ def _check_weights(image: Image, session: "Session", path: str, argument: str) -
 
 
 def _compare(session: "Session", image: Image, compiled: Any, stage: Stages, max_instructions: int | None = None) -> "Verification":
-    from runtime.verify import verify_image
+    from runtime.verify.verify import verify_image
 
     stage("run the float model")
     expected = session.expected()

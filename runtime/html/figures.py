@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 
 from emulator.timing.timeline import CTL, ENGINES, Timeline
 from isa.spec import Engine, Space
-from runtime.lives import Life, lives
-from runtime.profile import Profile
+from runtime.profile.buffer_lifetimes import Life, lives
+from runtime.profile.profile import Profile
 
 COLOURS = {
     "dispatch waits": "#8a9097", "ldw": "#1f7a4d", "lda": "#3a9d6b", "sto": "#7a8f1f", "mxu weights": "#d98a6f", "mxu": "#b3401f",

@@ -13,11 +13,11 @@ from typing import Any
 
 import msgspec
 
-from isa.image import Image
-from isa.listing import Line, lines, operation, source_place
-from isa.records import DebugNode, PlanRecord
+from isa.asm.listing import Line, lines, operation, source_place
+from isa.image.image import Image
+from isa.image.records import DebugNode, PlanRecord
 from isa.spec import ISA_VERSION, WORD_BYTES, Engine, Space
-from runtime.disassembly import fused_into
+from runtime.listing.disassembly import fused_into
 
 _PARTS = "several results: "
 _OTHERS = ("into ", "a view of ")  # reasons that name the node whose words compute this one

@@ -12,7 +12,7 @@ from typing import Any
 from isa.errors import InputError
 from isa.spec import Space
 from runtime.html.page import inside_script
-from runtime.profile import Profile
+from runtime.profile.profile import Profile
 
 _TABLES = {"layers": "By layer", "nodes": "By node", "lines": "By source line"}
 _ROWS = 60

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from cli_harness import call
 
-from runtime import cache
+from runtime.pytorch import cache
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def forbid_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("compiled again")
 
-    monkeypatch.setattr("runtime.compilation.finish", refuse)
+    monkeypatch.setattr("runtime.pytorch.compilation.finish", refuse)
     monkeypatch.setattr("compiler.pipeline.finish", refuse)
 
 

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from cli_harness import Result, call, make_bert
 
-from isa.asm import assemble
+from isa.asm.assemble import assemble
 from isa.errors import ModelError
-from isa.image import write_image
+from isa.image.image import write_image
 from isa.shown import shown, shown_json, shown_styled
 from runtime.cli.common import Given
 from runtime.cli.debug_verb import open_recorded
-from runtime.program_file import open_program
+from runtime.device.program_file import open_program
 
 HERE = Path(__file__).resolve().parents[2]
 EVIL = "\x1b[31m\x1b]0;t\x07\x9b2J\u202e\u200b\u2028[/x]"  # colour, title, C1, order of reading, nothing, a line, markup
@@ -202,7 +202,7 @@ def test_trust_loads_what_is_pickled(exported: Path, stranger: Path) -> None:
     """The counterpart: the refusals above are of these files, not of all; and --trust does what it says."""
     import torch
 
-    from runtime.exported import load_exported
+    from runtime.models.exported import load_exported
 
     saved = io.BytesIO()
     torch.save(((torch.ones(3, 3), Marks(stranger / "ran")), {}), saved)

@@ -12,8 +12,8 @@ from transformers import BertModel, GPT2Config, GPT2Model
 
 from compiler import lower as lowering
 from compiler.frontend.capture import Captured, capture
-from compiler.layers import KEPT, find_layers
 from compiler.lower import Lowered, lower
+from compiler.repeat.find import KEPT, find_layers
 from isa.errors import UnsupportedError
 
 X = torch.randn(3, 8, generator=torch.Generator().manual_seed(1))

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from models import IDS, MASK, Function, cosine, lowered_of, operations, results, same_bits, tiny_bert
 from transformers import AutoTokenizer, BertModel
 
-from compiler.expand import expand_reference
 from compiler.lower import Lowered, lower
+from compiler.ops.expand import expand_reference
 
 X = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(1))
 SHORT = MASK[:, 2:]

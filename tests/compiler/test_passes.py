@@ -10,14 +10,14 @@ from models import Function
 from torch import fx
 
 from compiler.frontend.capture import capture
+from compiler.graph.manager import Pass, PassManager, text
 from compiler.lower import lower, pipeline
 from compiler.options import Options
-from compiler.passes.activations import RecogniseActivations
+from compiler.passes.canonical_matmul import Decompose
 from compiler.passes.canonicalize import Canonicalize, ShareEqual
-from compiler.passes.decompose import Decompose
-from compiler.passes.manager import Pass, PassManager, text
 from compiler.passes.quantize import Quantize
-from compiler.passes.recognise import RecogniseAttention
+from compiler.passes.recognise_activations import RecogniseActivations
+from compiler.passes.recognise_attention import RecogniseAttention
 from isa.errors import CompileError
 
 X = torch.randn(2, 4, 8)

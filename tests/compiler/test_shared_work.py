@@ -11,12 +11,13 @@ from transformers import BertForSequenceClassification, BertModel, GPT2Config, G
 
 from compiler import packing
 from compiler.frontend.capture import capture
+from compiler.graph import editor
+from compiler.graph.manager import text
 from compiler.lower import Lowered, lower
-from compiler.passes import editor, split
-from compiler.passes.manager import text
+from compiler.passes import split
 from compiler.pipeline import compile_captured
 from isa.errors import CompileError
-from isa.image import image_bytes
+from isa.image.image import image_bytes
 
 
 def _gpt2() -> nn.Module:

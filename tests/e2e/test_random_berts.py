@@ -4,7 +4,7 @@ from berts import EXAMPLES, Case, cases
 from hypothesis import HealthCheck, example, given, settings
 
 import llmchip
-from isa.check import check
+from lint.analyse import check
 
 BASE = Case("BertModel", 3, 5, 2, 31, 40, "gelu", "sdpa", False, 2, 7, "right", True, 0)
 

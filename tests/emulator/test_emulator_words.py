@@ -5,7 +5,7 @@ import pytest
 from emulator_harness import INF, NAN, Array, Program, bits, f32, same_bits
 
 from emulator import machine
-from emulator.word import HANDLERS
+from emulator.context import HANDLERS
 from isa.errors import Trap
 from isa.spec import ACT, ISA, MM_FORMAT, ROUND, TAP, VOP, VRED, Dtype, Space
 

@@ -2,9 +2,9 @@
 
 from hypothesis import strategies as st
 
-from isa.asm import assemble
+from isa.asm.assemble import assemble
 from isa.codec import Inst, encode
-from isa.image import Image
+from isa.image.image import Image
 from isa.spec import ISA, NO_WAIT, QUEUES, Field, Instruction
 
 SMALL_TEXT = """

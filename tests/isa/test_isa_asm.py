@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from isa_strategies import SMALL_TEXT, small_image
 
-from isa.asm import assemble, assemble_file
+from isa.asm.assemble import assemble, assemble_file
+from isa.asm.disassemble import disassemble, disassemble_code, write_listing
+from isa.asm.text import guess_instruction
 from isa.chip import Chip, Mxu
 from isa.codec import Inst, encode
-from isa.disasm import disassemble, disassemble_code, write_listing
 from isa.errors import AssemblyError
-from isa.image import Image, image_bytes
+from isa.image.image import Image, image_bytes
 from isa.spec import ALSO_CALLED, ISA
-from isa.text import guess_instruction
 
 
 def test_whole_images_round_trip() -> None:

@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from isa_strategies import insts, small_image
 
-from isa.asm import assemble
-from isa.check import check, check_plan
+from isa.asm.assemble import assemble
 from isa.codec import Inst, encode
-from isa.image import Image, PlanRecord
+from isa.image.image import Image, PlanRecord
+from isa.replay import ReplayError, replay, trace
 from isa.spec import Region, Space
-from isa.trace import ReplayError, replay, trace
+from lint.analyse import check
+from lint.check import check_plan
 
 VIEWS = """
 .region in bytes=0x10000

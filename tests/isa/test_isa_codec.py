@@ -4,13 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from isa_strategies import insts, words
 
-from isa.asm import assemble
+from isa.asm.assemble import assemble
+from isa.asm.disassemble import disassemble_code
+from isa.asm.text import format_float, format_inst, parse_float
 from isa.codec import IllegalWord, Inst, decode, encode
-from isa.disasm import disassemble_code
-from isa.doc import PATH, describe, document
-from isa.image import Image
+from isa.doc.manual import PATH, describe, document
+from isa.image.image import Image
 from isa.spec import ISA
-from isa.text import format_float, format_inst, parse_float
 
 
 @given(insts)
@@ -57,5 +57,5 @@ def test_every_instruction_is_described() -> None:
 
 
 def test_docs_are_current() -> None:
-    """Breaks when isa/spec.py changed and docs/isa.md did not: run `python -m isa.doc`."""
+    """Breaks when isa/spec.py changed and docs/isa.md did not: run `python -m isa.doc.manual`."""
     assert PATH.read_text(encoding="utf-8") == document()

@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from isa_strategies import small_image
 
-from isa import container, files
+from isa import files
 from isa.chip import Chip, Sram, load_chip
-from isa.container import HEADER_BYTES
 from isa.errors import ImageError
-from isa.image import Entry, Image, PlanRecord, TensorSpec, image_bytes, is_image, load_image, read_image, write_image
-from isa.records import DebugMap, DebugNode, Span
+from isa.image import container
+from isa.image.container import HEADER_BYTES
+from isa.image.image import Entry, Image, PlanRecord, TensorSpec, image_bytes, is_image, load_image, read_image, write_image
+from isa.image.records import DebugMap, DebugNode, Span
 from isa.spec import Dtype, Region, Space
 
 json_values = st.recursive(
@@ -189,7 +190,7 @@ def test_nodes_are_found_by_pc_and_loop_index() -> None:
 
 def test_images_load_without_torch() -> None:
     """Breaks when isa imports torch, numpy or the assembler's parser on the way to an image."""
-    code = "import sys, isa.image, isa.disasm, isa.chip, isa.check; sys.exit(bool({'torch', 'numpy', 'lark'} & set(sys.modules)))"
+    code = "import sys, isa.image.image, isa.asm.disassemble, isa.chip, lint.check; sys.exit(bool({'torch', 'numpy', 'lark'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -1,7 +1,7 @@
 """A second, deliberately naive interpreter of the instruction set, written from docs/numerics.md and the table's pseudocode.
 
 Scalar loops, Python integers, one numpy scalar per rounding; nothing is fast and nothing is shared with the emulator but the
-table (`isa.spec`), its constants (`isa.functions`) and the decoder. About 2 microseconds per integer and 10 per float operation:
+table (`isa.spec`), its constants (`isa.constants`) and the decoder. About 2 microseconds per integer and 10 per float operation:
 programs of some hundred words on blocks of some hundred elements take well under a second, a 1-layer BERT of the tests some seconds.
 
 A word reads all its sources before it writes anything. Where the documents leave a choice, a comment says AMBIGUOUS and which was taken.

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from isa import functions as k
+from isa import constants as k
 from isa.spec import Dtype
 
 F = np.float32

@@ -2,7 +2,7 @@
 
 Memory is divided into buffers of one type each, so that no program looks at the bits of a NaN through another type. The prologue
 defines all of them; after it any word may read anything. Extents, strides, presence of operands and types come from the table's
-fields; combinations that `isa.agreement` refuses are drawn again.
+fields; combinations that `lint.type_rules` refuses are drawn again.
 """
 
 import struct
@@ -13,14 +13,14 @@ from typing import Any
 from hypothesis import strategies as st
 from msgspec import structs
 
-from isa.agreement import disagreement
+from isa.asm.text import format_inst
 from isa.chip import Acc, Sram, load_chip
 from isa.codec import NO_WAITS, Inst, encode
-from isa.image import Image
-from isa.records import Entry, TensorSpec
+from isa.image.image import Image
+from isa.image.records import Entry, TensorSpec
 from isa.spec import ISA, NO_WAIT, QUEUES, WORD_BYTES, Access, Dtype, Engine, Field, Instruction, Kind, Region, Space
-from isa.text import format_inst
 from isa.views import Extents, View, access_of, extents_of
+from lint.type_rules import disagreement
 
 ELEMENTS = 640
 ORDERED = (0,) * len(QUEUES)

@@ -9,8 +9,8 @@ from naive import Naive
 from naive_programs import SLOTS, Buffer, Program, programs
 
 from emulator.machine import Machine
-from isa.check import check
 from isa.spec import Dtype, Region, Space
+from lint.analyse import check
 from tools.mutation.races import races
 
 EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "40"))

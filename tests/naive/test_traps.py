@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from naive_programs import COMPUTE, SLOTS, Builder, Program
 
 from emulator.machine import Machine
-from isa.check import check
 from isa.codec import Inst
 from isa.errors import Trap
 from isa.spec import Dtype, Region, Space
 from isa.views import View
+from lint.analyse import check
 
 EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "40"))
 quick = settings(max_examples=3 * EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))

@@ -8,7 +8,7 @@ import math
 import struct
 from collections.abc import Callable, Sequence
 
-from isa import functions as constants
+from isa import constants
 
 NAN = float("nan")
 INF = float("inf")

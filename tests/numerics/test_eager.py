@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from compiler.frontend.capture import Captured, Leaf, capture
+from compiler.graph.editor import is_static
+from compiler.graph.fx_copy import copied
+from compiler.graph.legal import frozen
+from compiler.graph.manager import PassManager
 from compiler.lower import pipeline
-from compiler.module import copied
 from compiler.options import Options
-from compiler.passes.editor import is_static
-from compiler.passes.legal import frozen
-from compiler.passes.manager import PassManager
 from isa.chip import load_chip
 from runtime.program import Program
 

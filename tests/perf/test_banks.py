@@ -15,10 +15,10 @@ from emulator.pieces import Piece, Pieces
 from isa.chip import load_chip
 from isa.codec import Inst
 from isa.errors import Trap
-from isa.image import Image
-from isa.records import Entry, TensorSpec
+from isa.image.image import Image
+from isa.image.records import Entry, TensorSpec
 from isa.spec import VOP, Dtype, Region, Space
-from runtime.executable import Executable
+from runtime.device.executable import Executable
 
 I32: Any = {"dtype": Dtype.I32}
 

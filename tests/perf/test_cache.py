@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import llmchip
-from runtime import cache
-from runtime.tensors import to_array
+from runtime.pytorch import cache
+from runtime.pytorch.tensors import to_array
 
 
 class Small(nn.Module):
@@ -43,7 +43,7 @@ def forbid_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("compiled again")
 
-    monkeypatch.setattr("runtime.compilation.finish", refuse)
+    monkeypatch.setattr("runtime.pytorch.compilation.finish", refuse)
 
 
 def test_the_same_model_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +197,7 @@ def test_a_size_that_is_none_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_interpreted_and_planned_models_agree() -> None:
     """Breaks when a compiled model gives other bits by plan than word by word."""
-    from runtime.executable import Executable
+    from runtime.device.executable import Executable
 
     image = llmchip.compile(Small().eval(), X).image
     arrays = {"x": to_array(X["x"])}

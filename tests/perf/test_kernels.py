@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-intrinsics = pytest.importorskip("emulator.native.intrinsics", reason="numba is not installed")
+intrinsics = pytest.importorskip("emulator.replay.intrinsics", reason="numba is not installed")
 
 
 @pytest.mark.parametrize(("features", "name"), [("avx2 avx512f", "avx2"), ("avx2 avx512vnni avx512f avx512bw", "avx512vnni")])
@@ -19,7 +19,7 @@ def test_without_a_kernel_the_interpreter_runs() -> None:
     code = """
 import llvmlite.binding as llvm
 llvm.get_host_cpu_features = llvm.FeatureMap
-from emulator import plan
+from emulator.replay import recording as plan
 assert plan.compiler() is plan.interpreted
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "emulator"))
-pytest.importorskip("emulator.native.translate", reason="numba is not installed")
+pytest.importorskip("emulator.replay.translate", reason="numba is not installed")
 
 import emulator_harness
 from test_emulator_random import (  # noqa: F401 - collected here again
@@ -77,6 +77,6 @@ def test_functions_have_the_same_bits_on_all_kinds_of_values(name: str, kind: Dt
 
 def test_every_function_has_a_kernel() -> None:
     """Breaks when a function is added to the table and not to the kernels."""
-    from emulator.native import lanes
+    from emulator.replay import lanes
 
     assert set(lanes.BY_NAME) == set(functions.FUNCTIONS) == set(ACT)

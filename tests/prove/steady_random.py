@@ -2,8 +2,8 @@
 
 from random import Random
 
-from isa.asm import assemble
-from isa.image import Image
+from isa.asm.assemble import assemble
+from isa.image.image import Image
 
 _WAITS = ("lda<=0", "lda<=1", "vec<=0", "vec<=1", "sto<=0", "sto<=1", "sto<=2", "ldw<=0", "ldw<=1")
 _ALL = "lda<=0, ldw<=0, sto<=0, vec<=0"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from emulator.machine import Machine
-from isa.asm import assemble
+from isa.asm.assemble import assemble
 from isa.chip import Chip, Sram, load_chip
 from isa.codec import Inst, encode
 from isa.errors import Trap

@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from isa.asm import assemble
-from isa.check import check, lint
-from isa.image import Image
-from isa.records import PlanRecord
+from isa.asm.assemble import assemble
+from isa.image.image import Image
+from isa.image.records import PlanRecord
 from isa.spec import Space
+from lint.analyse import check, lint
 from tools.mutation.subjects import MODELS, subject
 
 HEAD = """

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from isa.asm import assemble
+from isa.asm.assemble import assemble
 from isa.codec import Inst, encode
 from isa.spec import ISA, WORD_BYTES
 from tools.mutate import measure, table

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from compiler.frontend.capture import capture
 from compiler.pipeline import compile_captured
-from isa.check import check
-from runtime.arrays import to_storage
+from lint.analyse import check
+from runtime.device.arrays import to_storage
 from tools.mutation.races import races
 from tools.mutation.score import Subject
 

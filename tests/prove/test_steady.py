@@ -11,13 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from steady_random import image as random_image
 
-from isa.asm import assemble
-from isa.check import check, lint
-from isa.courses import meet_later
-from isa.cuts import Cuts
-from isa.prove import LAUNCHES, PER_WORD, analyse, limit_of
-from isa.shadow import Block
-from isa.trace import trace
+from isa.asm.assemble import assemble
+from isa.replay import trace
+from lint.analyse import LAUNCHES, PER_WORD, analyse, check, limit_of, lint
+from lint.loop_skipping import LoopSkipper
+from lint.shadow_memory import Block
+from lint.sweeps import meet_later
 
 EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "15"))
 # Layers in a loop: weights stream from DRAM into two buffers, the activation stays in SRAM.
@@ -52,8 +51,8 @@ def layers(count: int, **changed: str) -> str:
 def test_a_long_loop_costs_no_more_than_a_short_one() -> None:
     """Breaks when every iteration is replayed although the state repeats."""
     image = assemble(layers(16000))
-    cuts = Cuts()
-    assert len(list(trace(image, control=True, cuts=cuts))) < 250 and len(cuts.found) == 1
+    skipper = LoopSkipper()
+    assert len(list(trace(image, control=True, skipper=skipper))) < 250 and len(skipper.found) == 1
     assert check(image) == []
 
 
@@ -118,8 +117,8 @@ def tiles(count: int, load: str = "sto<=1", store: str = "vec<=0", more: str = "
 
 
 def replayed(text: str) -> int:
-    cuts = Cuts()
-    return sum(1 for _ in trace(assemble(text), control=True, cuts=cuts, limit=limit_of(assemble(text))))
+    skipper = LoopSkipper()
+    return sum(1 for _ in trace(assemble(text), control=True, skipper=skipper, limit=limit_of(assemble(text))))
 
 
 def test_a_loop_that_stores_through_a_moving_view_is_proved_by_induction() -> None:
@@ -164,7 +163,7 @@ def test_bytes_that_no_turn_writes_are_missed() -> None:
 )
 def test_what_cannot_be_proved_is_said(more: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when a program that is too long to be replayed passes in silence, or costs without bound."""
-    monkeypatch.setattr("isa.prove.MAX_WORDS", 1 << 12)
+    monkeypatch.setattr("lint.analyse.MAX_WORDS", 1 << 12)
     image = assemble(tiles(TURNS, load="sto<=0, vec<=0, lda<=0", more=more))
     found = [finding for finding in lint(image) if finding.kind == "unproved"]
     assert len(found) == 1 and found[0].severity == "error" and found[0].instruction.startswith("loop")
@@ -173,7 +172,7 @@ def test_what_cannot_be_proved_is_said(more: str, reason: str, monkeypatch: pyte
 
 def test_the_replay_is_bounded_over_all_launches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when each entry of a program may cost as much again."""
-    monkeypatch.setattr("isa.prove.MAX_WORDS", 1 << 12)
+    monkeypatch.setattr("lint.analyse.MAX_WORDS", 1 << 12)
     text = tiles(TURNS, more="salu f=add, d=s1, a=s1, bi=1, imm=1")
     text = text.replace(".entry name=main, pc=0\n", "").replace(".output", ".entry name=main, pc=0\n.output")
     image = assemble(text + "".join(f".entry name=e{i}, pc=0\n" for i in range(9)))
@@ -188,7 +187,7 @@ def test_lint_of_a_hopeless_program_keeps_to_its_memory() -> None:
     text = tiles(TURNS, more="salu f=add, d=s1, a=s1, bi=1, imm=1").replace("end:", "end: nop", 1)
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
-        "from isa.asm import assemble; from isa.check import lint\n"
+        "from isa.asm.assemble import assemble; from lint.analyse import lint\n"
         "print(len(lint(assemble(sys.stdin.read()))))"
     )
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}

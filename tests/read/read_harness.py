@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from isa.image import Image
+from isa.image.image import Image
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

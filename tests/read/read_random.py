@@ -5,7 +5,7 @@ from typing import Any
 
 from isa.chip import Chip, Mxu
 from isa.codec import Inst, encode
-from isa.image import DebugMap, DebugNode, Entry, Image, PlanRecord, Scalar, Span, Step, Tap, TensorSpec
+from isa.image.image import DebugMap, DebugNode, Entry, Image, PlanRecord, Scalar, Span, Step, Tap, TensorSpec
 from isa.spec import ISA, MAX_COUNT, NO_WAIT, QUEUES, Dtype, Field, Kind, Region, Space
 
 _ODD = ("", "a", "x.y", "ä\u2028", 'quo"te', "semi;colon", "back\\slash", "tab\tnew\nline", "[1, {", "v1", "true", "1e5", "@", "main", "K*2", "=")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from read_harness import bert_image, dom, said
 
-from isa.asm import assemble
-from isa.image import DebugMap, DebugNode, Image, Span
-from runtime.profile import Profile, profile
+from isa.asm.assemble import assemble
+from isa.image.image import DebugMap, DebugNode, Image, Span
+from runtime.profile.profile import Profile, profile
 
 pytest.importorskip("plotly")
 from runtime.html.figures import MAX_SPANS, _merged, _tracks

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isa.asm import assemble, assemble_file
-from isa.check import check
-from isa.directives import DIRECTIVES
-from isa.disasm import disassemble
+from isa.asm.assemble import assemble, assemble_file
+from isa.asm.directives import DIRECTIVES
+from isa.asm.disassemble import disassemble
+from isa.asm.expression import FUNCTIONS, ExpressionError, evaluate
 from isa.errors import AssemblyError
-from isa.expression import FUNCTIONS, ExpressionError, evaluate
-from isa.image import image_bytes
+from isa.image.image import image_bytes
 from isa.spec import Dtype, Region, Space
-from runtime.executable import Executable
+from lint.analyse import check
+from runtime.device.executable import Executable
 
 NAMES = {"a": 6, "b": 4, "x": 1.5}
 

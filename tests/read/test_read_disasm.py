@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from read_harness import bert_image, mlp_image
 
-from isa.asm import assemble
-from isa.image import write_image
+from isa.asm.assemble import assemble
+from isa.image.image import write_image
 from isa.spec import WORD_BYTES
 from runtime.cli.main import main
 
@@ -184,7 +184,7 @@ def test_a_long_program_starts_at_once_and_without_torch(tmp_path: Path) -> None
 
 def replace_spans(image: Any) -> Any:
     """The debug map without taps, whose addresses would be outside."""
-    from isa.image import DebugMap
+    from isa.image.image import DebugMap
 
     return DebugMap(image.debug.nodes, (), image.debug.spans)
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from read_numerics import attention, softmax
 
 from emulator.timing.simulate import simulate
-from isa.asm import assemble, assemble_file
-from isa.check import lint
-from isa.disasm import disassemble
-from isa.image import Image, image_bytes
+from isa.asm.assemble import assemble, assemble_file
+from isa.asm.disassemble import disassemble
+from isa.image.image import Image, image_bytes
+from lint.analyse import lint
 from runtime.cli.main import main
 
 EXAMPLES = Path("examples/asm")

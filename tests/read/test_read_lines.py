@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from read_harness import dom, said
 
-from isa.asm import assemble, assemble_file
-from isa.check import lint
-from isa.disasm import disassemble, write_listing
+from isa.asm.assemble import assemble, assemble_file
+from isa.asm.disassemble import disassemble, write_listing
 from isa.errors import AssemblyError, InputError
-from isa.image import DebugMap, image_bytes
-from isa.records import BY_LINE
+from isa.image.image import DebugMap, image_bytes
+from isa.image.records import BY_LINE
+from lint.analyse import lint
 from runtime.cli.main import main
-from runtime.debugger.commands import Shell
-from runtime.debugger.session import Session
-from runtime.diff import compare
-from runtime.disassembly import Filter, Listing
+from runtime.debug.commands import Shell
+from runtime.debug.session import Session
 from runtime.html.page import page, report_data
+from runtime.listing.diff import compare
+from runtime.listing.disassembly import Filter, Listing
 
 TEXT = """.entry name=main, pc=main
 .input name=x, shape=[16], dtype=float32

@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 from pygments.token import Comment, Error, Keyword, Name
 
-from isa.asm import assemble
+from isa.asm.assemble import assemble
+from isa.asm.directives import DIRECTIVES
+from isa.asm.lexer import PATH as GRAMMAR
+from isa.asm.lexer import LlmchipLexer, textmate
 from isa.codec import decode
-from isa.directives import DIRECTIVES
-from isa.doc import PATH, describe, diagram, document
-from isa.examples import EXAMPLES, line, program
-from isa.lexer import PATH as GRAMMAR
-from isa.lexer import LlmchipLexer, textmate
+from isa.doc.examples import EXAMPLES, line, program
+from isa.doc.manual import PATH, describe, diagram, document
 from isa.spec import HEADER, ISA, WORD_BYTES
-from runtime.executable import Executable
+from runtime.device.executable import Executable
 
 
 @pytest.mark.parametrize("mnemonic", ISA)
@@ -34,12 +34,12 @@ def test_examples_and_table_have_the_same_instructions() -> None:
 
 
 def test_the_manual_is_current() -> None:
-    """Breaks when the table or the generator changed and docs/isa.md did not: run `python -m isa.doc`."""
+    """Breaks when the table or the generator changed and docs/isa.md did not: run `python -m isa.doc.manual`."""
     assert PATH.read_text(encoding="utf-8") == document()
 
 
 def test_the_grammar_is_current() -> None:
-    """Breaks when the table changed and editors/llmchip.tmLanguage.json did not: run `python -m isa.lexer`."""
+    """Breaks when the table changed and editors/llmchip.tmLanguage.json did not: run `python -m isa.asm.lexer`."""
     assert GRAMMAR.read_text(encoding="utf-8") == textmate()
 
 

@@ -8,11 +8,11 @@ import pytest
 from read_harness import bert_image, mlp_image
 from read_random import image as random_image
 
-from isa.asm import assemble, assemble_file
-from isa.disasm import disassemble, write_listing
-from isa.image import Image, image_bytes
-from isa.listing import lines
-from runtime.disassembly import Listing
+from isa.asm.assemble import assemble, assemble_file
+from isa.asm.disassemble import disassemble, write_listing
+from isa.asm.listing import lines
+from isa.image.image import Image, image_bytes
+from runtime.listing.disassembly import Listing
 
 MANY = int(os.environ.get("LLMCHIP_ROUND_TRIPS", "10000"))
 

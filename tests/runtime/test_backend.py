@@ -13,7 +13,7 @@ from torch import nn
 
 import llmchip
 from compiler.lower import lower
-from runtime import compilation, fallback
+from runtime.pytorch import compilation, fallback
 
 
 @pytest.fixture(autouse=True)

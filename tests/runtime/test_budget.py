@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from emulator.budget import Budget, Spent, cost
-from isa.asm import assemble
+from isa.asm.assemble import assemble
 from isa.errors import OverBudget, Trap
 from runtime.cli.main import main
-from runtime.debugger.session import Session
-from runtime.executable import Executable
+from runtime.debug.session import Session
+from runtime.device.executable import Executable
 
 LOOP = """
 .entry name=main, pc=main

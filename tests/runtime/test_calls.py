@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 
 import llmchip
-from runtime.models import Recipe, build
+from runtime.models.models import Recipe, build
 
 
 class Made(nn.Module):

@@ -16,7 +16,9 @@ from torch.utils.checkpoint import checkpoint
 
 import llmchip
 from isa.errors import Trap
-from runtime import call, compilation, fallback, layout, part
+from runtime.pytorch import call, compilation, fallback
+from runtime.pytorch import strides as layout
+from runtime.pytorch import subgraph as part
 
 
 @pytest.fixture(autouse=True)
@@ -228,7 +230,7 @@ def test_places_counted_from_the_start_of_memory() -> None:
 def test_numbers_that_are_equal_but_not_the_same_have_programs_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when -0.0 runs the program made for 0.0, or every call with NaN makes a new one."""
     made: list[Any] = []
-    monkeypatch.setattr("runtime.backend.compiled", lambda *args: made.append(args) or call.compiled(*args))
+    monkeypatch.setattr("runtime.pytorch.backend.compiled", lambda *args: made.append(args) or call.compiled(*args))
     program, x = compiled(lambda x, s: x + s, dynamic=True), torch.tensor([-0.0, 1.0])
     with torch.no_grad():
         for number in (1.5, 0.0, -0.0, float("nan"), float("nan")):
@@ -355,7 +357,7 @@ def test_each_piece_is_told_once_at_the_users_line_and_recorded() -> None:
 
 
 def test_faults_fall_back_and_name_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.compilation.finish", lambda *args: [][0])
+    monkeypatch.setattr("runtime.pytorch.compilation.finish", lambda *args: [][0])
     with torch.no_grad(), pytest.warns(UserWarning, match="fault of llmchip, please report it with"):
         assert torch.equal(compiled(lambda x: x * 2)(X), X * 2)
     [found] = llmchip.fallbacks()
@@ -410,7 +412,7 @@ def test_errors_instead_of_fallbacks(strict: bool, monkeypatch: pytest.MonkeyPat
     with torch.no_grad():
         with pytest.raises(llmchip.UnsupportedError, match=r"aten\.sort"):
             compiled(_sorted, **options)(torch.randn(4))
-        monkeypatch.setattr("runtime.compilation.finish", lambda *args: [][0])
+        monkeypatch.setattr("runtime.pytorch.compilation.finish", lambda *args: [][0])
         with pytest.raises(llmchip.InternalError, match="IndexError"):
             compiled(lambda x: x * 2, **options)(X)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 import llmchip
-from runtime import fallback
+from runtime.pytorch import fallback
 
 Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -228,7 +228,7 @@ def test_the_frames_own_grad_mode_counts() -> None:
 
 def test_what_cannot_have_gradients_is_refused_before_it_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when a graph is compiled for the chip, for minutes perhaps, only to be thrown away."""
-    monkeypatch.setattr("runtime.call.whole", lambda *args: pytest.fail("it is compiled"))
+    monkeypatch.setattr("runtime.pytorch.call.whole", lambda *args: pytest.fail("it is compiled"))
 
     def program(compile: Compile) -> Any:
         x, total = leaf(1, 2), torch.zeros(2)

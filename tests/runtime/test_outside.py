@@ -13,7 +13,7 @@ from torch.nn import functional
 
 import llmchip
 from isa.errors import InputError, InternalError, interrupted
-from runtime import fallback
+from runtime.pytorch import fallback
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from torch import nn
 import llmchip
 from compiler.frontend.capture import capture
 from compiler.lower import lower
-from runtime import weights
+from runtime.pytorch import weights
 
 
 @pytest.fixture(autouse=True)

@@ -9,11 +9,11 @@ from runtime_models import Mlp, make
 import llmchip
 from isa.codec import Inst, encode
 from isa.spec import WORD_BYTES
-from runtime.bisect import bisect
-from runtime.debugger.reference import of_lowered
+from runtime.debug.bisect import bisect
+from runtime.debug.reference import of_lowered
 from runtime.program import Program
-from runtime.tensors import to_array
-from runtime.verify import Verification, verify_image
+from runtime.pytorch.tensors import to_array
+from runtime.verify.verify import Verification, verify_image
 
 
 @pytest.fixture(scope="module")

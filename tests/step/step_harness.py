@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from isa.chip import Acc, Chip, Sram
 from isa.codec import Inst, encode
-from isa.image import Image
-from isa.records import DebugMap, DebugNode, Entry, Span, Step, Tap, TensorSpec
+from isa.image.image import Image
+from isa.image.records import DebugMap, DebugNode, Entry, Span, Step, Tap, TensorSpec
 from isa.spec import VOP, WORD_BYTES, Dtype, Region, Space
-from runtime.debugger.commands import Shell
-from runtime.debugger.session import Session
+from runtime.debug.commands import Shell
+from runtime.debug.session import Session
 
 TURNS, COLS = 3, 8
 ADD, MUL, STO = 0x90, 0xA0, 0xB0

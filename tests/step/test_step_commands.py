@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from step_harness import ADD, MUL, looped, say, session
 
-from isa.records import DebugMap
-from runtime.debugger.commands import COMMANDS, Shell
-from runtime.debugger.terminal import run_lines, words_for
+from isa.image.records import DebugMap
+from runtime.debug.commands import COMMANDS, Shell
+from runtime.debug.terminal import run_lines, words_for
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from fuzz.fuzzers import FUZZERS, make_program
 from fuzz.harness import MEMORY, ROOT, Fuzzer, case_of, outcome, shrink
 from fuzz.samples import sample
 from isa.errors import ImageError
-from isa.image import image_bytes, read_image
-from runtime.debugger.session import Session
+from isa.image.image import image_bytes, read_image
+from runtime.debug.session import Session
 
 CASES = int(os.environ.get("LLMCHIP_EXAMPLES", 50))
 

@@ -14,7 +14,7 @@ from fuzz.graphs.shrink import shrink
 from fuzz.graphs.trust import Trust, bounds, trust_of
 from fuzz.harness import Broken, case_of, outcome
 from isa.errors import Error
-from runtime.executable import Executable
+from runtime.device.executable import Executable
 
 SIMPLE = """chip edge
 seed 3

@@ -11,9 +11,9 @@ from emulator.memory import Memory
 from isa.codec import Inst, encode
 from isa.errors import Trap
 from isa.spec import Region, Space
-from runtime.debugger.history import History
-from runtime.debugger.stepper import Stepper
-from runtime.executable import Executable
+from runtime.debug.history import History
+from runtime.debug.stepper import Stepper
+from runtime.device.executable import Executable
 
 WANT = (X + 1) * 2
 

@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 import llmchip
 from isa.codec import Inst, encode
-from isa.image import Image, load_image, write_image
+from isa.image.image import Image, load_image, write_image
 from isa.spec import WORD_BYTES, Space
-from runtime.bisect import Bisection, bisect
-from runtime.debugger.commands import Shell
-from runtime.debugger.reference import of_lowered
-from runtime.debugger.session import Session
-from runtime.executable import Executable
+from runtime.debug.bisect import Bisection, bisect
+from runtime.debug.commands import Shell
+from runtime.debug.reference import of_lowered
+from runtime.debug.repro import write_repro
+from runtime.debug.session import Session
+from runtime.device.executable import Executable
 from runtime.program import Program
-from runtime.repro import write_repro
-from runtime.tensors import to_array
+from runtime.pytorch.tensors import to_array
 
 FACTORY = '''
 import torch

@@ -5,10 +5,10 @@ import pytest
 from step_harness import ADD, COLS, MUL, STO, TURNS, X, looped, session
 
 from isa.errors import InputError
-from isa.records import DebugMap
+from isa.image.records import DebugMap
 from isa.spec import Region, Space
-from runtime.debugger.points import Range
-from runtime.debugger.session import Session
+from runtime.debug.points import Range
+from runtime.debug.session import Session
 
 END = 8 + TURNS * 4 + 1
 

@@ -16,7 +16,7 @@ import pytest
 from step_harness import X, looped
 
 from isa.codec import Inst, encode
-from isa.image import write_image
+from isa.image.image import write_image
 
 TIMEOUT = 30
 _ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\r")

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.codegen.dependences import Tracker
+from compiler.codegen.wait_counts import Tracker
 from isa.spec import DMA_ENGINES, NO_WAIT, QUEUES, Access, Dtype, Engine, Region, Space
 from isa.views import View
 

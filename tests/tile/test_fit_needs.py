@@ -1,6 +1,6 @@
 """What a block needs at once, worked out by hand."""
 
-from compiler.tile.fit import lives_of, peak_bytes
+from compiler.emit.fit import lives_of, peak_bytes
 from compiler.tile.ir import Buffer, Op, Ref
 from isa.spec import Dtype, Region, Space
 

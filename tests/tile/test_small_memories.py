@@ -10,19 +10,19 @@ import torch
 from transformers import BertConfig, BertModel
 
 import llmchip
+from compiler.emit.banks import movable
 from compiler.frontend.capture import capture
 from compiler.lower import Lowered, lower
 from compiler.options import Options
 from compiler.pipeline import finish
-from compiler.tile import search
-from compiler.tile.banks import movable
-from compiler.tile.outline import outline
-from compiler.tile.search import Search
+from compiler.schedule import autotune as search
+from compiler.schedule.autotune import Search
+from compiler.tile.kernel_graph import outline
 from emulator.timing.simulate import simulate
 from isa.chip import Acc, Chip, Dram, Mxu, Sram, load_chip
 from isa.errors import CompileError
 from isa.spec import Space
-from runtime.limit import Gemm, reread_bytes
+from runtime.profile.roofline import Gemm, reread_bytes
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128, "vocab_size": 50}
 MXU = Mxu(rows=16, cols=16, weight_rows_per_cycle=1)

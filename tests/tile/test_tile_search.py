@@ -10,21 +10,21 @@ import torch
 from transformers import BertConfig, BertModel
 
 import llmchip
+from compiler.emit.fit import Fitter
+from compiler.emit.interleave import overlapped
+from compiler.emit.memory_space import reside
+from compiler.emit.program import tile
+from compiler.emit.tile_sizes import Tuning
 from compiler.frontend.capture import capture
 from compiler.lower import Lowered, lower
 from compiler.options import Options
 from compiler.pipeline import Compiled, finish
+from compiler.schedule.addresses import place
+from compiler.schedule.autotune import Search
+from compiler.schedule.list_schedule import Schedule, predecessors, schedule
 from compiler.tile.cost import cycles
-from compiler.tile.cuts import Tuning
-from compiler.tile.fit import Fitter
-from compiler.tile.interleave import overlapped
 from compiler.tile.ir import Buffer, Op, Program, Ref
-from compiler.tile.outline import Outline, outline
-from compiler.tile.place import place
-from compiler.tile.reside import reside
-from compiler.tile.schedule import Schedule, predecessors, schedule
-from compiler.tile.search import Search
-from compiler.tile.tile import tile
+from compiler.tile.kernel_graph import Outline, outline
 from emulator.timing.simulate import simulate
 from isa.chip import Acc, Chip, Mxu, Sram, load_chip
 from isa.spec import DMA_ENGINES, Dtype, Engine, Space

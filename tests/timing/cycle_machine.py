@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from isa.chip import Chip
+from isa.replay import Dispatch
 from isa.spec import Engine, Space
-from isa.trace import Dispatch
 
 DMA = ("ldw", "lda", "sto")
 NAMES = (*DMA, "mxu", "vec", "act")

@@ -13,12 +13,12 @@ from transformers import BertConfig, BertModel
 import llmchip
 from emulator.timing.waterfall import CAUSES
 from isa.chip import Acc, Chip, Dram, Lanes, Mxu, Sram, load_chip
-from isa.image import image_bytes, read_image
+from isa.image.image import image_bytes, read_image
 from isa.spec import Engine
-from runtime.limit import Gemm, Operation, Stream, limit, operations
-from runtime.profile import Profile, profile, summary
+from runtime.profile.perfetto import trace_events, write_trace
+from runtime.profile.profile import Profile, profile, summary
+from runtime.profile.roofline import Gemm, Operation, Stream, limit, operations
 from runtime.program import Program
-from runtime.trace_json import trace_events, write_trace
 
 EDGE, SERVER = load_chip("edge"), load_chip("server")
 CHIPS = {

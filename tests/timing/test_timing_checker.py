@@ -10,8 +10,8 @@ from emulator.timing.simulate import simulate_words
 from emulator.timing.waterfall import RESOURCES, waterfall
 from isa.chip import Chip, parse_chip
 from isa.codec import Inst, encode
+from isa.replay import Dispatch, replay
 from isa.spec import Dtype, Engine, Region, Space
-from isa.trace import Dispatch, replay
 
 
 def view(number: int, space: Space, dtype: Dtype, **strides: int) -> Inst:

@@ -4,9 +4,9 @@ from emulator.timing.simulate import simulate_words
 from emulator.timing.timeline import Timeline
 from isa.chip import Chip, load_chip, parse_chip
 from isa.codec import NO_WAITS, Inst, encode
+from isa.replay import Dispatch, replay
 from isa.spec import QUEUES, Dtype, Region, Space
 from isa.timing import DEFAULT, Options
-from isa.trace import Dispatch, replay
 
 EDGE = load_chip("edge")
 SRAM_F32, DRAM_F32, ACC_I32, SRAM_I8, DRAM_WIDE, SRAM_I32 = 1, 2, 3, 4, 5, 6

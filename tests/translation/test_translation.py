@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-import compiler.passes.legal as legal
+import compiler.graph.legal as legal
 from compiler.frontend.capture import capture
 from compiler.pipeline import compile_captured
 from compiler.translation import operators, symbols, words

@@ -10,8 +10,8 @@ from emulator.machine import Machine
 from emulator.memory import Fault, Memory
 from isa.codec import Inst
 from isa.errors import Trap
-from isa.image import Image
-from isa.records import TensorSpec
+from isa.image.image import Image
+from isa.image.records import TensorSpec
 from isa.spec import WORD_BYTES, Region
 from isa.views import View, extents_of
 

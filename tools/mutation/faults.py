@@ -7,7 +7,7 @@ from random import Random
 from typing import Final
 
 from isa.codec import IllegalWord, Inst, encode
-from isa.image import Image
+from isa.image.image import Image
 from isa.spec import MAX_COUNT, NO_WAIT, QUEUES, WORD_BYTES, Engine
 
 Change = tuple[str, dict[int, Inst]]  # what it does, and the words it puts in place, by index

@@ -12,10 +12,14 @@ from unittest.mock import patch
 import torch
 from torch import fx
 
-from compiler.tile import emitter, kernels, layout, outline, schedule, storage, strips
-from compiler.tile.graph import Role, base, computing, op_name, role, shape
+from compiler.emit import emitter
+from compiler.schedule import list_schedule as schedule
+from compiler.tile import batch_tiles as strips
+from compiler.tile import kernel_graph as outline
+from compiler.tile import kernels, layout, storage
 from compiler.tile.ir import Buffer, Op
 from compiler.tile.layout import Layout, Range, blocks
+from compiler.tile.nodes import Role, base, computing, op_name, role, shape
 from isa.spec import Access
 
 Patches = Mapping[str, Any]
@@ -171,27 +175,27 @@ PASS_FAULTS: Final[Mapping[str, Patches]] = {
     "every operation fits a kernel's blocks": {"compiler.tile.kernels._cuttable": yes},
     "kernels read their own values at any block": {"compiler.tile.kernels._Fuser._inputs_fit": yes},
     "columns are separable by shapes": {
-        "compiler.tile.cuts.is_column_separable": _separable_by_shapes, "compiler.tile.emitter.Emitter._inside": _view_of_block,
+        "compiler.emit.tile_sizes.is_column_separable": _separable_by_shapes, "compiler.emit.emitter.Emitter._inside": _view_of_block,
     },
-    "a home is read before it is written": {"compiler.tile.reside._read_before_written": yes},
+    "a home is read before it is written": {"compiler.emit.memory_space._read_before_written": yes},
     "carried values stay in place": {"compiler.tile.loops._carried_in_place": yes},
     "values stay in their iteration": {"compiler.tile.loops._contained": yes},
-    "constants move twice as far": {"compiler.tile.outline._move_constants": _doubled_steps},
-    "homes of one order": {"compiler.tile.outline._same_orders": yes, "compiler.tile.reside.dense": _dense_in_order},
-    "blocks begin one row early": {"compiler.tile.emit.blocks": _shifted_blocks},
-    "the last block lacks a row": {"compiler.tile.emit.blocks": _short_blocks},
-    "the last word of a block is forgotten": {"compiler.tile.emitter.pieces": _all_but_the_last},
+    "constants move twice as far": {"compiler.tile.kernel_graph._move_constants": _doubled_steps},
+    "homes of one order": {"compiler.tile.kernel_graph._same_orders": yes, "compiler.emit.memory_space.dense": _dense_in_order},
+    "blocks begin one row early": {"compiler.emit.kernel.blocks": _shifted_blocks},
+    "the last block lacks a row": {"compiler.emit.kernel.blocks": _short_blocks},
+    "the last word of a block is forgotten": {"compiler.emit.emitter.pieces": _all_but_the_last},
     "dimensions are joined by the first layout": {"compiler.tile.layout.coalesce": _coalesced_by_the_first},
     "blocks of the second dimension begin at 0": {"compiler.tile.layout.Layout.narrow": _narrowed_in_place},
-    "every tile has the first columns": {"compiler.tile.emit_matmul.columns": _first_columns},
+    "every tile has the first columns": {"compiler.emit.matmul.columns": _first_columns},
     "size 1 does not repeat": {"compiler.tile.layout.Layout.broadcast": _broadcast_walking},
-    "operands are aligned at the left": {"compiler.tile.emitter.Emitter.block_ranges": _block_ranges_from_the_first},
-    "results over operands that are still read": {"compiler.tile.emitter.Emitter.result_over": _over_whatever},
-    "residuals of any shape": {"compiler.tile.emit_matmul.residual_user": _any_addition},
-    "reads may pass later writes": {"compiler.tile.schedule.predecessors": _predecessors(lambda first, then: first is not Access.R)},
-    "reads need not wait": {"compiler.tile.schedule.predecessors": _predecessors(lambda first, then: then is not Access.R)},
-    "writes may pass each other": {"compiler.tile.schedule.predecessors": _predecessors(lambda first, then: Access.R in (first, then))},
-    "interleaving keeps every order": {"compiler.tile.interleave._in_order": yes},
-    "strips may read any index": {"compiler.tile.strips._separable": yes},
-    "strips share the homes of the first part": {"compiler.tile.tile.part_storage": _part_of_the_first},
+    "operands are aligned at the left": {"compiler.emit.emitter.Emitter.block_ranges": _block_ranges_from_the_first},
+    "results over operands that are still read": {"compiler.emit.emitter.Emitter.result_over": _over_whatever},
+    "residuals of any shape": {"compiler.emit.matmul.residual_user": _any_addition},
+    "reads may pass later writes": {"compiler.schedule.list_schedule.predecessors": _predecessors(lambda first, then: first is not Access.R)},
+    "reads need not wait": {"compiler.schedule.list_schedule.predecessors": _predecessors(lambda first, then: then is not Access.R)},
+    "writes may pass each other": {"compiler.schedule.list_schedule.predecessors": _predecessors(lambda first, then: Access.R in (first, then))},
+    "interleaving keeps every order": {"compiler.emit.interleave._in_order": yes},
+    "strips may read any index": {"compiler.tile.batch_tiles._separable": yes},
+    "strips share the homes of the first part": {"compiler.emit.program.part_storage": _part_of_the_first},
 }  # fmt: skip

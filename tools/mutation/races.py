@@ -1,4 +1,4 @@
-"""Races by brute force: every pair of words, every byte. Slow, obvious, and sharing nothing with `isa.hazards`.
+"""Races by brute force: every pair of words, every byte. Slow, obvious, and sharing nothing with `lint.races`.
 
 `complete[i]` is the set (bits of an integer) of words that are certainly complete when word i starts, straight from the rules:
 a count leaves all but its last n words of an engine complete; a complete word means that all it waited for is complete, and on every
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from isa.image import Image
+from isa.image.image import Image
+from isa.replay import Dispatch, ReplayError, trace
 from isa.spec import DMA_ENGINES, NO_WAIT, QUEUES, Access, Engine, Region, Space
-from isa.trace import Dispatch, ReplayError, trace
 from isa.views import Extents, View, access_of
 
 Use = tuple[tuple[Space, Region], NDArray[np.int64], bool]  # memory, sorted addresses, writes

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from isa.check import check
-from isa.image import Image
+from isa.image.image import Image
+from lint.analyse import check
 from tools.mutation.device import Device, Inputs, Outcome
 from tools.mutation.faults import Mutant
 from tools.mutation.races import races

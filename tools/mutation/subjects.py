@@ -13,10 +13,10 @@ from transformers import BertConfig, BertModel
 from compiler.frontend.capture import capture
 from compiler.pipeline import Compiled, compile_captured
 from compiler.tile.ir import Program
-from isa.asm import assemble
+from isa.asm.assemble import assemble
 from isa.chip import Acc, Chip, Mxu, Sram, load_chip
-from isa.image import Image
-from runtime.arrays import to_storage
+from isa.image.image import Image
+from runtime.device.arrays import to_storage
 from tools.mutation.device import Inputs
 from tools.mutation.score import Subject
 from tools.mutation.tile_score import TileSubject

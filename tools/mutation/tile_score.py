@@ -15,11 +15,11 @@ from torch import Tensor
 from compiler.codegen.image import build_image, region_sizes, stored_bytes
 from compiler.codegen.program import generate
 from compiler.pipeline import Compiled
+from compiler.schedule.addresses import place
 from compiler.tile.ir import Program
-from compiler.tile.place import place
 from compiler.translation.check import Interface, TranslationError, check_translation
 from isa.errors import Error
-from isa.image import Image
+from isa.image.image import Image
 from tools.mutation.device import Device, Inputs, Outcome
 from tools.mutation.pass_faults import seeded
 from tools.mutation.tile_faults import TileMutant

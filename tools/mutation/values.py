@@ -14,9 +14,9 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from isa.image import Image
+from isa.image.image import Image
+from isa.replay import Dispatch, ReplayError, trace
 from isa.spec import ACT, MM_FORMAT, VOP, Dtype, Engine, Region, Space
-from isa.trace import Dispatch, ReplayError, trace
 from isa.views import Extents, View
 
 Symbols = NDArray[np.uint64]

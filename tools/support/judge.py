@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from runtime.fallback import fallbacks, forget
-from runtime.part import Part
+from runtime.pytorch.fallback import fallbacks, forget
+from runtime.pytorch.subgraph import Part
 from tools.support.cases import Case
 
 FAR = 0.15  # relative distance from which on an inexact result is told

@@ -1,0 +1,123 @@
+"""Dependence counts: which words of each engine a word must wait for.
+
+Every conflict between two words (one writes what the other touches) must be ordered by a count, by in-order execution
+of one engine, or by an earlier wait that implies it. Memory is tracked in small pages, so that the latest conflicting
+word of each engine is a maximum over arrays. Pages make this conservative; `lint.check` proves the result byte by byte.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isa.spec import DMA_ENGINES, MAX_COUNT, NO_WAIT, QUEUES, Access, Engine, Region, Space
+from isa.views import Extents, View
+
+PAGE = 64  # bytes; buffers are aligned to this, so that neighbours do not share a page
+
+Touch = tuple[View, Extents, Access]
+NONE = -1
+COUNT = len(QUEUES)
+READ_ONLY = (Region.WEIGHTS, Region.CONST, Region.IN, Region.PARAMS)
+
+
+@dataclass
+class Tracker:
+    """Feeds on words in dispatch order and answers with their six counts.
+
+    `memories` has, per page, the number (within its engine) of the last word of each engine that wrote it (rows 0..5)
+    and that read it (rows 6..11).
+    """
+
+    sizes: Mapping[tuple[Space, int], int]
+    memories: dict[tuple[Space, int], NDArray[np.int32]] = field(default_factory=dict)
+    issued: list[int] = field(default_factory=lambda: [0] * COUNT)
+    completed: list[int] = field(default_factory=lambda: [NONE] * COUNT)  # by the last fence
+    known: list[list[list[int]]] = field(default_factory=lambda: [[] for _ in QUEUES])  # per engine and word: what had completed when it started
+
+    def wait_counts(self, engine: Engine, touches: Sequence[Touch], floor: Sequence[int] = (NO_WAIT,) * COUNT) -> tuple[int, ...]:
+        """The dependence counts of the next word, which executes on `engine` and touches these blocks.
+
+        `floor` are counts that the word has anyway; the result is at least as strict.
+        """
+        mine = QUEUES.index(engine)
+        spots = [(self._memory(view), pages(view, extents), access) for view, extents, access in touches if _can_conflict(view)]
+        latest = [NONE] * COUNT
+        for memory, span, access in spots:
+            rows = COUNT if access is Access.R else 2 * COUNT
+            found = memory[:rows, span].max(axis=1).reshape(-1, COUNT).max(axis=0)
+            latest = [max(a, int(b)) for a, b in zip(latest, found, strict=True)]
+        free, counts = self._free(mine), list(floor)
+        done = self._after(free, counts)
+        for queue in sorted(range(COUNT), key=lambda q: latest[q] - done[q], reverse=True):
+            if latest[queue] > done[queue]:
+                counts[queue] = min(self.issued[queue] - 1 - latest[queue], MAX_COUNT, counts[queue])
+                self._learn(done, queue, self.issued[queue] - 1 - counts[queue])
+        for queue, asked in enumerate(floor):  # a wait that the other waits imply is left out
+            others = [NO_WAIT if q == queue else n for q, n in enumerate(counts)]
+            if asked == NO_WAIT != counts[queue] and all(a >= b for a, b in zip(self._after(free, others), latest, strict=True)):
+                counts, done = others, self._after(free, others)
+        for memory, span, access in spots:
+            if access is not Access.W:
+                memory[COUNT + mine, span] = self.issued[mine]
+            if access is not Access.R:
+                memory[mine, span] = self.issued[mine]
+        self.known[mine].append(done)
+        self.issued[mine] += 1
+        return tuple(counts)
+
+    def implied(self, engine: Engine, counts: Sequence[int]) -> set[int]:
+        """The queues of those waits of the next word that program order and its other waits imply."""
+        free = self._free(QUEUES.index(engine))
+        found = set()
+        for queue, count in enumerate(counts):
+            others = [NO_WAIT if q == queue else n for q, n in enumerate(counts)]
+            if count != NO_WAIT and self._after(free, others)[queue] >= self.issued[queue] - 1 - count:
+                found.add(queue)
+        return found
+
+    def _free(self, mine: int) -> list[int]:
+        """What has certainly completed when the next word of an engine starts, without any wait."""
+        done = list(self.completed)
+        if self.known[mine]:
+            done = [max(a, b) for a, b in zip(done, self.known[mine][-1], strict=True)]
+        if QUEUES[mine] not in DMA_ENGINES:
+            done[mine] = self.issued[mine] - 1  # one compute engine executes its words one after the other
+        return done
+
+    def fence(self) -> None:
+        """Dispatch has waited for every word: nothing after this need wait for anything before it."""
+        self.completed = [n - 1 for n in self.issued]
+
+    def _after(self, done: Sequence[int], counts: Sequence[int]) -> list[int]:
+        """What has completed once these counts hold, if `done` had before."""
+        result = list(done)
+        for queue, count in enumerate(counts):
+            if count != NO_WAIT:
+                self._learn(result, queue, self.issued[queue] - 1 - count)
+        return result
+
+    def _learn(self, done: list[int], queue: int, word: int) -> None:
+        """Word `word` of `queue` has completed, and so has everything it had waited for, and all before it in its queue."""
+        if word < 0:
+            return
+        done[queue] = max(done[queue], word)
+        for other, index in enumerate(self.known[queue][word]):
+            done[other] = max(done[other], index)
+
+    def _memory(self, view: View) -> NDArray[np.int32]:
+        key = (view.space, int(view.region) if view.space is Space.DRAM else 0)
+        if key not in self.memories:
+            self.memories[key] = np.full((2 * COUNT, -(-self.sizes[key] // PAGE) + 1), NONE, np.int32)
+        return self.memories[key]
+
+
+def _can_conflict(view: View) -> bool:
+    return view.space is not Space.DRAM or view.region not in READ_ONLY
+
+
+def pages(view: View, extents: Extents) -> slice:
+    """The pages from the first to the last byte of a block. Gaps between its rows count as touched."""
+    low, high = view.span(extents)
+    return slice(low // PAGE, (high - 1) // PAGE + 1)

@@ -1,0 +1,183 @@
+"""Elementwise operations: arithmetic, comparisons, selection, casts, activations, copies, concatenation."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from torch import fx
+
+from compiler.emit.emitter import Emitter, Tile
+from compiler.emit.matmul import fused_add
+from compiler.emit.rows import ONE, argument, bits
+from compiler.tile.layout import Layout, blocks
+from compiler.tile.nodes import axis, dtype, is_empty, shape
+from isa.errors import UnsupportedError
+from isa.spec import ACT, VOP, Dtype, Space
+
+PART = 1 << 17  # elements of a part that are brought on chip at a time
+SIGN_FLIP = 0xBF800000  # -1.0
+EXACT_SCALAR = ("mul", "div", "mov", "max", "min")  # these keep a float32 scalar beside bf16 and f16 tensors
+
+
+def binary(op: str, swap: bool = False) -> Callable[[Emitter, fx.Node], None]:
+    """A two-operand word. `swap` exchanges the operands (a > b is b < a)."""
+
+    def emit(e: Emitter, node: fx.Node) -> None:
+        if op == "add" and fused_add(e, node):
+            return
+        a, b = node.args[0], node.args[1]
+        if swap:
+            a, b = b, a
+        compute(e, node, op, a, b)
+
+    return emit
+
+
+def compute(e: Emitter, node: fx.Node, op: str, a: Any, b: Any, out: Tile | None = None) -> None:
+    """One word d = op(a, b); either operand may be a Python number."""
+    rank = len(shape(node))
+    out = out or e.result(node)
+    left = e.operand(a, rank) if isinstance(a, fx.Node) else None
+    right = e.operand(b, rank) if isinstance(b, fx.Node) else None
+    kinds = [x.dtype for x in (out.layout, left, right) if x is not None]
+    integer = not any(k.is_float for k in kinds)
+    if left is None:
+        scalar = number(a, integer)
+        scalar = scalar if integer or op in EXACT_SCALAR or right is None else narrowed(scalar, right.dtype)
+        left = e.constant(scalar, Dtype.I32 if integer else Dtype.F32)
+    attrs = {"f": VOP.index(op)}
+    if right is None and b is not None:
+        attrs["imm"] = number(b, integer)
+        if op not in EXACT_SCALAR:
+            attrs["imm"] = narrowed(attrs["imm"], left.dtype)
+    e.word("vop", node, out.layout.shape, {"d": out}, {"a": left, "b": right}, attrs)
+    e.finish(node)
+
+
+def narrowed(imm: int, kind: Dtype) -> int:
+    """A float32 immediate rounded to a narrower type: what the framework does with scalars it adds or compares."""
+    if kind not in (Dtype.BF16, Dtype.F16):
+        return imm
+    import torch
+
+    narrow = torch.bfloat16 if kind is Dtype.BF16 else torch.float16
+    if math.isnan(torch.tensor([imm], dtype=torch.uint32).view(torch.float32).item()):
+        return imm  # PyTorch's own casts give a NaN other bits in vectors than in single values
+    return int(torch.tensor([imm], dtype=torch.uint32).view(torch.float32).to(narrow).to(torch.float32).view(torch.int32)[0]) & 0xFFFFFFFF
+
+
+def number(value: Any, integer: bool) -> int:
+    """The immediate bits of a Python scalar."""
+    if integer and not -(1 << 31) <= int(value) < 1 << 31:
+        raise UnsupportedError(f"the integer constant {value} does not fit in 32 bits", hint="the chip computes with 32-bit integers")
+    return int(value) & 0xFFFFFFFF if integer else bits(float(value))
+
+
+def negate(e: Emitter, node: fx.Node) -> None:
+    compute(e, node, "mul", node.args[0], -1.0 if dtype(node).is_float else -1)
+
+
+def absolute(e: Emitter, node: fx.Node) -> None:
+    x = node.args[0]
+    assert isinstance(x, fx.Node)
+    a = e.operand(x, len(shape(node)))
+    minus = e.temp(a.shape, a.dtype, node.name + ".neg")
+    e.word("vop", node, a.shape, {"d": minus}, {"a": a}, {"f": VOP.index("mul"), "imm": SIGN_FLIP if a.dtype.is_float else 0xFFFFFFFF})
+    e.word("vop", node, a.shape, {"d": e.result(node)}, {"a": a, "b": minus}, {"f": VOP.index("max")})
+    e.finish(node)
+
+
+def reciprocal(e: Emitter, node: fx.Node) -> None:
+    function(e, node, "recip")
+
+
+def activation(e: Emitter, node: fx.Node) -> None:
+    kind = argument(node, 1, "kind")
+    assert isinstance(kind, str)
+    function(e, node, kind)
+
+
+def function(e: Emitter, node: fx.Node, kind: str) -> None:
+    x = node.args[0]
+    assert isinstance(x, fx.Node)
+    a = e.operand(x, len(shape(node)))
+    out = e.result_over(node, x, a)
+    e.word("act", node, out.layout.shape, {"d": out}, {"a": a}, {"f": ACT.index(kind), "scale": ONE})
+    e.finish(node)
+
+
+def clamp(e: Emitter, node: fx.Node) -> None:
+    low, high = argument(node, 1, "min"), argument(node, 2, "max")
+    out, source = e.result(node), e.operand(node.args[0], len(shape(node)))  # type: ignore[arg-type]
+    steps = [(op, bound) for op, bound in (("max", low), ("min", high)) if bound is not None]
+    for i, (op, bound) in enumerate(steps):
+        d = out if i == len(steps) - 1 else out.layout  # only the last step completes the value
+        e.word("vop", node, out.layout.shape, {"d": d}, {"a": source}, {"f": VOP.index(op), "imm": bits(float(bound))})
+        source = out.layout
+    e.finish(node)
+
+
+def where(e: Emitter, node: fx.Node) -> None:
+    """d = x; then take y where the condition is zero."""
+    condition, x, y = node.args[:3]
+    assert isinstance(condition, fx.Node)
+    rank, out = len(shape(node)), e.result(node)
+    sizes, integer = out.layout.shape, not out.layout.dtype.is_float
+    kind = Dtype.I32 if integer else Dtype.F32
+    first = e.operand(x, rank) if isinstance(x, fx.Node) else e.constant(number(x, integer), kind)
+    e.word("vop", node, sizes, {"d": out.layout}, {"a": first}, {"f": VOP.index("mov")})
+    attrs = {"f": VOP.index("sel")}
+    other: Layout | None = None
+    if isinstance(y, fx.Node):
+        other = e.operand(y, rank)
+    else:
+        attrs["imm"] = number(y, integer and e.operand(condition, rank).dtype in (Dtype.I8, Dtype.I32))
+    e.word("vop", node, sizes, {"d": out}, {"a": e.operand(condition, rank), "b": other}, attrs)
+    e.finish(node)
+
+
+def cast(e: Emitter, node: fx.Node) -> None:
+    """To bool: compare with zero. Otherwise a move; the store rounds."""
+    import torch
+
+    if node.meta["val"].dtype is torch.bool:
+        compute(e, node, "ne", node.args[0], 0)
+    else:
+        compute(e, node, "mov", node.args[0], None)
+
+
+def copy(e: Emitter, node: fx.Node) -> None:
+    compute(e, node, "mov", node.args[0], None)
+
+
+def logical_not(e: Emitter, node: fx.Node) -> None:
+    compute(e, node, "eq", node.args[0], 0)
+
+
+def cat(e: Emitter, node: fx.Node) -> None:
+    """Each part to its place, in the order of the result. Parts that come from DRAM are brought on chip some rows at a time."""
+    parts, along = node.args[0], axis(node)
+    straight = e.straight_home(node)  # where the result goes past the scratchpad
+    out, start = e.result(node) if straight is None else straight, 0
+    for part in parts:  # type: ignore[union-attr]
+        assert isinstance(part, fx.Node)
+        if is_empty(part):
+            continue
+        source = e.operand(part, len(shape(node)), staged=False)
+        size = source.shape[along]
+        target = replace(out, layout=_window(out.layout, along, start, size), logical=_window(out.logical, along, start, size))
+        for ranges in blocks(source.shape, min(PART, e.cut.n) if source.buffer.space is Space.DRAM else source.elements):
+            d, a = target.narrow(ranges), e.stage(part, source.narrow(ranges), once=e.cut.n < PART)  # of a value joined with itself, too
+            if straight is None:
+                e.word("vop", node, d.layout.shape, {"d": d}, {"a": a}, {"f": VOP.index("mov")})
+            else:
+                e.store(node, d, a)
+        start += size
+    if straight is None:
+        e.finish(node)
+
+
+def _window(layout: Layout, along: int, start: int, size: int) -> Layout:
+    shape_ = (*layout.shape[:along], size, *layout.shape[along + 1 :])
+    return replace(layout, offset=layout.offset + start * layout.strides[along], shape=shape_)

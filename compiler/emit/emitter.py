@@ -1,0 +1,298 @@
+"""The context in which one kernel's operations are emitted, block by block.
+
+It answers the questions every operation has: where is this operand (staging it from DRAM if need be), where does the
+result go (its home, or a buffer of the block), and which words cover an N-d block.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+
+from torch import fx
+
+from compiler.tile.access import follow
+from compiler.tile.ir import Buffer, Op, Ref, Tap
+from compiler.tile.kernels import Kernel
+from compiler.tile.layout import DMA_LIMITS, Layout, Range, contiguous, dense, limits_of, pieces
+from compiler.tile.nodes import base, computing, dtype, is_empty, shape, tensors
+from compiler.tile.storage import Storage
+from isa.spec import ISA, VOP, Dtype, Kind, Region, Space
+from isa.timing import ceil_div
+
+FLAT = Buffer("flat", Space.DRAM, 0)  # the row-major flattened value, for debug taps
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """The block of a value: where it lies on chip, and which elements of the whole value it holds."""
+
+    layout: Layout
+    logical: Layout
+    node: str
+
+    def narrow(self, ranges: Sequence[Range]) -> "Tile":
+        return replace(self, layout=self.layout.narrow(ranges), logical=self.logical.narrow(ranges))
+
+    def columns(self, low: int, high: int) -> "Tile":
+        return replace(self, layout=columns(self.layout, low, high), logical=columns(self.logical, low, high))
+
+    def unsqueeze(self) -> "Tile":
+        return replace(self, layout=self.layout.unsqueeze(), logical=self.logical.unsqueeze())
+
+
+def columns(layout: Layout, low: int, high: int) -> Layout:
+    """Columns low..high of the last dimension."""
+    if layout.shape[-1] == 1:
+        return layout
+    return layout.seen(layout.offset + low * layout.strides[-1], (*layout.shape[:-1], high - low), layout.strides)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How a kernel is cut: rows per block, columns and depth of a weight tile, whether weights stay for all blocks.
+
+    `wide`: what only VEC and ACT touch, above all float32 rows, lies in ACC instead of SRAM.
+    With `groups`, the dimension behind the row domain (output columns, heads) is cut into as many parts, too, as equal as can be.
+    """
+
+    rows: int
+    n: int = 1 << 30
+    k: int = 1 << 30
+    keep: bool = True
+    groups: int = 1
+    wide: bool = False
+
+
+@dataclass
+class Emitter:
+    """Emits one kernel. Buffers are single-assignment: every staged operand and every result of a block is a new one."""
+
+    kernel: Kernel
+    storage: Storage
+    cut: Cut
+    prefix: str
+    ops: list[Op] = field(default_factory=list)
+    tiles: dict[fx.Node, Tile] = field(default_factory=dict)
+    ranges: tuple[Range, ...] = ()
+    staged: dict[tuple[object, ...], tuple[Layout, int]] = field(default_factory=dict)  # with the last block that used it
+    block: int = 0
+    group: int = 0
+    marks: list[int] = field(default_factory=list)  # number of ops before each block
+    kept: set[Buffer] = field(default_factory=set)
+    pending: dict[fx.Node, fx.Node] = field(default_factory=dict)
+    notes: dict[fx.Node, dict[str, Layout]] = field(default_factory=dict)
+    skipped: set[fx.Node] = field(default_factory=set)
+    constants: dict[Buffer, bytes] = field(default_factory=dict)
+    count: int = 0
+
+    # ---- buffers
+
+    def temp(self, sizes: Sequence[int], kind: Dtype, label: str, space: Space = Space.SRAM) -> Layout:
+        """A new dense buffer of this block."""
+        self.count += 1
+        buffer = Buffer(f"{self.prefix}{label}.{self.count}", space, max(1, -(-prod(sizes) * kind.bits // 8)))
+        return dense(buffer, kind, sizes)
+
+    def block_ranges(self, sizes: Sequence[int], lead: int = 0) -> tuple[Range, ...]:
+        """The part of a tensor of these sizes, whose first dimension is the reader's dimension `lead`, that the block covers."""
+        ranges, axis = self.ranges[lead:], len(self.ranges) - lead
+        if self.cut.groups > 1 and 0 <= axis < len(sizes):
+            part = ceil_div(sizes[axis], self.cut.groups)
+            ranges = (*ranges, (min(self.group * part, sizes[axis]), min((self.group + 1) * part, sizes[axis])))
+        return ranges
+
+    def block_shape(self, node: fx.Node) -> tuple[int, ...]:
+        """The shape of the block of a value of this kernel."""
+        ranges = self.block_ranges(shape(node))
+        return tuple(high - low for low, high in ranges) + shape(node)[len(ranges) :]
+
+    def result(self, node: fx.Node) -> Tile:
+        """Where to write the block of value `node`: straight into its home on chip, or a buffer of the block."""
+        home = self.storage.homes.get(node)
+        logical = self._logical(node)
+        if home is not None and home.buffer.space is not Space.DRAM:
+            tile = Tile(home.narrow(self.block_ranges(shape(node))), logical, node.name)
+        else:
+            tile = Tile(self.temp(self.block_shape(node), dtype(node), node.name), logical, node.name)
+        self.tiles[node] = tile
+        return tile
+
+    def result_over(self, node: fx.Node, operand: fx.Node, layout: Layout) -> Tile:
+        """Where to write an elementwise result: over its operand, if that is a buffer of this block that nobody else reads."""
+        free = base(operand) is operand and len(operand.users) == 1 and operand in self.tiles and operand not in self.storage.homes
+        if not free or node in self.storage.homes or layout.dtype is not dtype(node) or layout is not self.tiles[operand].layout:
+            return self.result(node)
+        tile = Tile(layout, self._logical(node), node.name)
+        self.tiles[node] = tile
+        return tile
+
+    def straight_home(self, node: fx.Node) -> Tile | None:
+        """The block of `node` in DRAM, if its home is there and its kernel does not read it: what need not be gathered on chip first."""
+        home = self.storage.homes.get(node)
+        inside = any(base(n) is node for member in self.kernel.nodes for n in tensors(member))
+        if home is None or home.buffer.space is not Space.DRAM or inside:
+            return None
+        return Tile(home.narrow(self.block_ranges(shape(node))), self._logical(node), node.name)
+
+    def store(self, node: fx.Node, target: Tile, source: Layout) -> None:
+        """Write a part of `node` straight to its home in DRAM."""
+        where = [(target.logical.offset, target.logical.strides)]
+        for piece in pieces(target.layout.shape, (target.layout, source), where, limits=DMA_LIMITS):
+            self.ops.append(Op("sto", piece.refs, piece.extents, node.name, (Tap("d", node.name, *piece.logical[0]),)))
+
+    def _logical(self, node: fx.Node) -> Layout:
+        """Which elements of the whole value the block holds."""
+        return Layout(FLAT, dtype(node), shape(node), contiguous(shape(node))).narrow(self.block_ranges(shape(node)))
+
+    def finish(self, node: fx.Node) -> None:
+        """The block of `node` is complete: store it if its home is in DRAM."""
+        home = self.storage.homes.get(node)
+        if home is not None and home.buffer.space is Space.DRAM:
+            self.copy("sto", home.narrow(self.block_ranges(shape(node))), self.tiles[node].layout, node.name)
+
+    def copy(self, mnemonic: str, target: Layout, source: Layout, node: str) -> None:
+        for piece in pieces(target.shape, (target, source), limits=DMA_LIMITS):
+            d, a = piece.refs
+            self.ops.append(Op(mnemonic, (d, a), (*piece.extents,), node))
+
+    # ---- operands
+
+    def operand(self, node: fx.Node, rank: int, grouped: bool = True, staged: bool = True) -> Layout:
+        """The block of an operand, on chip, right-aligned to the `rank` dimensions of its reader.
+
+        `grouped=False` for the left side of a matmul, of which every group of columns reads all; `staged=False` to leave it where it is.
+        """
+        if is_empty(node):
+            return dense(FLAT, dtype(node), shape(node))
+        lead = max(rank - len(shape(node)), 0)
+        ranges = self.block_ranges(shape(node), lead) if grouped else self.ranges[lead:]
+        inside = self._inside(node, ranges)
+        if inside is not None:
+            return inside
+        layout = self.storage.resolve(node).narrow(ranges)
+        return self.stage(node, layout) if staged else layout
+
+    def batched(self, node: fx.Node, batch: int) -> Layout:
+        """The right side of a batched matmul: cut along the leading `batch` dimensions only, not staged yet."""
+        return self.storage.resolve(node).narrow(self.ranges[:batch])
+
+    def stage(self, node: fx.Node, layout: Layout, many: bool = False, once: bool = False) -> Layout:
+        """Bring a part of a value on chip unless it is there; `many` blocks read it, or only `once` a word does."""
+        return self.stage_layout(layout, base(node).name, many, once)
+
+    def stage_layout(self, layout: Layout, name: str, many: bool = False, once: bool = False) -> Layout:
+        """Bring a layout on chip unless it is there. Repeated dimensions are loaded once; what `many` blocks read (weights) stays if the cut says so."""
+        if layout.buffer.space is not Space.DRAM:
+            return layout
+        key = (layout.buffer.name, layout.offset, layout.shape, layout.strides)
+        found, used = self.staged.get(key, (None, 0))
+        if found is not None and used >= self.block - self.cut.groups:  # what the blocks before did not need is forgotten
+            self.staged[key] = (found, self.block)
+            return found
+        thin = layout.seen(layout.offset, tuple(1 if s == 0 else n for n, s in zip(layout.shape, layout.strides, strict=True)), layout.strides)
+        local = self.temp(thin.shape, layout.dtype, name + ".in")
+        constant = layout.buffer.region in (Region.WEIGHTS, Region.CONST)
+        self.copy("ldw" if constant else "lda", local, thin, name)
+        strides = tuple(0 if n != m else s for n, m, s in zip(layout.shape, thin.shape, local.strides, strict=True))
+        local = local.seen(local.offset, layout.shape, strides)
+        if once or (not self.cut.keep and (many or (constant and layout.elements > 1 << 14))):
+            return local
+        self.staged[key] = (local, self.block)
+        if constant or many:
+            self.kept.add(local.buffer)
+        return local
+
+    def constant(self, bits: int, kind: Dtype = Dtype.F32) -> Layout:
+        """One element of the constant region, on chip, to be repeated over anything."""
+        buffer = Buffer(f"constant.{kind.name.lower()}.{bits:08x}", Space.DRAM, 4, Region.CONST)
+        self.constants[buffer] = bits.to_bytes(4, "little")
+        return self.stage_layout(dense(buffer, kind, (1,)), buffer.name)
+
+    def filled(self, sizes: Sequence[int], kind: Dtype, bits: int, node: fx.Node) -> Layout:
+        """A buffer of this block with one value everywhere."""
+        local = self.temp(sizes, kind, node.name + ".fill")
+        self.word("vop", node, sizes, {"d": local}, {"a": self.constant(bits, kind)}, {"f": VOP.index("mov")})
+        return local
+
+    def tap(self, operand: str, node: str, where: tuple[int, int, int, int]) -> Tap:
+        return Tap(operand, node, *where)
+
+    def _inside(self, node: fx.Node, ranges: Sequence[Range]) -> Layout | None:
+        """The block of a value that this kernel has just computed, or of a view of one."""
+        origin = base(node)
+        if computing(origin) not in self.kernel.members:
+            return None
+        if origin not in self.tiles:
+            raise AssertionError(f"{node.name}: its kernel has not computed {origin.name} yet")
+        layout = self.tiles[origin].layout
+        if node is origin:
+            return layout
+        return follow(layout.widen(self.block_ranges(shape(origin)), shape(origin)), node).narrow(ranges)
+
+    # ---- words
+
+    def word(
+        self,
+        mnemonic: str,
+        node: fx.Node,
+        sizes: Sequence[int],
+        outs: Mapping[str, Tile | Layout],
+        ins: Mapping[str, Layout | None],
+        attrs: Mapping[str, int] | None = None,
+        *,
+        row_op: bool = False,
+        down: bool = False,
+    ) -> None:
+        """Emit as many words as it takes to cover the iteration space `sizes`."""
+        row = ISA[mnemonic]
+        has_planes = any(f.name == "planes" for f in row.fields)
+        moves: list[tuple[Tile | Layout, Layout]] = []
+        if row_op or down:
+            outs, moves = self.results_with_columns(node, outs)
+        layouts: list[Layout | None] = []
+        tapped = [(name, out) for name, out in outs.items() if isinstance(out, Tile)]
+        for view in row.views:
+            given = outs.get(view.name) or ins.get(view.name)
+            layout = given.layout if isinstance(given, Tile) else given
+            if layout is not None and (row_op or down):
+                layout = self.with_columns(layout, node)
+            layouts.append(layout.broadcast(sizes) if layout is not None else None)
+        logical = [(t.logical.offset, t.logical.broadcast(sizes).strides) for _, t in tapped]
+        names = {f.name for f in row.fields if f.kind is not Kind.VIEW}
+        for piece in pieces(sizes, layouts, logical, row_op=row_op, down=down, planes=has_planes, limits=limits_of(mnemonic)):
+            extents = tuple((k, v) for k, v in piece.extents if k in names)
+            taps = tuple(Tap(name, t.node, *where) for (name, t), where in zip(tapped, piece.logical, strict=True))
+            self.ops.append(Op(mnemonic, piece.refs, (*extents, *(attrs or {}).items()), node.name, taps))
+        self.move(node, moves)
+
+    def with_columns(self, layout: Layout, node: fx.Node) -> Layout:
+        """The same block with its last dimension addressable as columns: a copy where it is read through a permute."""
+        if layout.has_columns:
+            return layout
+        local = self.temp(layout.shape, layout.dtype, node.name + ".cols")
+        self.word("vop", node, layout.shape, {"d": local}, {"a": layout}, {"f": VOP.index("mov")})
+        return local
+
+    def results_with_columns(
+        self, node: fx.Node, outs: Mapping[str, Tile | Layout]
+    ) -> tuple[Mapping[str, Tile | Layout], list[tuple[Tile | Layout, Layout]]]:
+        """Results whose columns cannot be addressed are made beside their place; what is then to `move` there."""
+        found: dict[str, Tile | Layout] = {}
+        moves: list[tuple[Tile | Layout, Layout]] = []
+        for name, out in outs.items():
+            layout = out.layout if isinstance(out, Tile) else out
+            if layout.has_columns:
+                found[name] = out
+            else:
+                local = self.temp(layout.shape, layout.dtype, f"{node.name}.{name}")
+                found[name] = local
+                moves.append((out, local))
+        return found, moves
+
+    def move(self, node: fx.Node, moves: Sequence[tuple[Tile | Layout, Layout]]) -> None:
+        for target, local in moves:
+            self.word("vop", node, local.shape, {"d": target}, {"a": local}, {"f": VOP.index("mov")})
+
+    def raw(self, mnemonic: str, node: fx.Node, views: Mapping[str, Ref], attrs: Mapping[str, int], taps: tuple[Tap, ...] = ()) -> None:
+        """Emit one word as given."""
+        self.ops.append(Op(mnemonic, tuple(views.get(f.name) for f in ISA[mnemonic].views), tuple(attrs.items()), node.name, taps))

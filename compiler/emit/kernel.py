@@ -1,0 +1,105 @@
+"""Emit a kernel: pick its cut, walk its blocks, call one emitter per operation."""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from torch import fx
+
+from compiler.emit import banks, elementwise
+from compiler.emit import matmul as emit_matmul
+from compiler.emit import rows as emit_rows
+from compiler.emit.emitter import Cut, Emitter
+from compiler.tile.access import reads, view_of
+from compiler.tile.kernels import Kernel
+from compiler.tile.layout import Range, blocks
+from compiler.tile.nodes import Role, base, computing, op_name, role, shape
+from compiler.tile.storage import Storage
+from isa.chip import Chip
+from isa.errors import UnsupportedError
+
+Emit = Callable[[Emitter, fx.Node], None]
+
+EMIT: dict[str, Emit] = {
+    "matmul_i8": emit_matmul.matmul,
+    "dequantize": emit_matmul.dequantize,
+    "quantize_rows": emit_rows.quantize_rows,
+    "softmax": emit_rows.softmax,
+    "layer_norm": emit_rows.layer_norm,
+    "reduce": emit_rows.reduce,
+    "embedding": emit_rows.embedding,
+    "activation": elementwise.activation,
+    "clamp": elementwise.clamp,
+    "where": elementwise.where,
+    "cat": elementwise.cat,
+    "clone": elementwise.copy,
+    "_to_copy": elementwise.cast,
+    "neg": elementwise.negate,
+    "abs": elementwise.absolute,
+    "reciprocal": elementwise.reciprocal,
+    "logical_not": elementwise.logical_not,
+    "bitwise_not": elementwise.logical_not,
+    **{name: elementwise.binary(name) for name in ("add", "sub", "mul", "div", "eq", "ne", "lt", "le")},
+    **{name: elementwise.binary(word, swap=True) for name, word in (("gt", "lt"), ("ge", "le"))},
+    **{f"{kind}_{name}": elementwise.binary(name) for kind in ("bitwise", "logical") for name in ("and", "or", "xor")},
+}
+
+
+def emit_kernel(kernel: Kernel, storage: Storage, cut: Cut, prefix: str, part: Range | None = None, only: int | None = None) -> Emitter:
+    """Emit every block of a kernel, or of a part of its first dimension; of these the `only` first ones, to measure them."""
+    e = Emitter(kernel, storage, cut, prefix)
+    for ranges in islice(part_blocks(kernel, cut.rows, part), only):
+        for e.group in range(cut.groups):
+            e.ranges, e.tiles, e.notes, e.skipped = ranges, {}, {}, set()
+            e.marks.append(len(e.ops))
+            for node in kernel.nodes:
+                name = op_name(node)
+                if name not in EMIT:
+                    raise UnsupportedError(f"no instruction selection for {node.target}", node.name)
+                EMIT[name](e, node)
+            e.block += 1
+    if cut.wide:
+        e.ops = banks.moved(e.ops, keep={layout.buffer for layout in storage.homes.values()})
+    return e
+
+
+def part_blocks(kernel: Kernel, rows: int, part: Range | None) -> Iterator[tuple[Range, ...]]:
+    """The blocks of a kernel within a part of its first dimension.
+
+    Embeddings of one position follow each other, so that what all samples share is loaded once.
+    """
+    low, high = part or (0, kernel.domain[0] if kernel.domain else 0)
+    found = blocks((high - low, *kernel.domain[1:]), rows) if kernel.domain else blocks((), rows)
+    shifted = (((a + low, b + low), *rest) for (a, b), *rest in found) if low else found
+    if any(role(node) is Role.GATHER for node in kernel.nodes):
+        return iter(sorted(shifted, key=lambda ranges: ranges[::-1]))
+    return iter(shifted)
+
+
+def is_column_separable(kernel: Kernel) -> bool:
+    """Whether every operation behind the kernel's matmul treats columns one by one, so that the output can be cut both ways."""
+    names, sizes = [op_name(n) for n in kernel.nodes], {shape(n) for n in kernel.nodes}
+    plain = all(role(n) in (Role.MATMUL, Role.DEQUANTIZE, Role.ELEMENTWISE) for n in kernel.nodes)
+    if not plain or names[0] != "matmul_i8" or names.count("matmul_i8") > 1 or len(sizes) > 1:
+        return False
+    (whole,) = sizes
+    inside = (read for n in kernel.nodes for read in reads(n) if computing(base(read.operand)) in kernel.members)
+    return len(whole) == len(kernel.domain) + 1 and all(read.own_block(whole) for read in inside)
+
+
+def head_groups(kernel: Kernel, chip: Chip) -> int:
+    """Into how many groups of heads a projection can be cut so that each still fills the columns of the array; 1: not at all.
+
+    For linear → quantize per head: attention of the first heads can start while the others are still being projected.
+    """
+    if [op_name(n) for n in kernel.nodes] != ["matmul_i8", "dequantize", "quantize_rows"]:
+        return 1
+    depth, (product_, _, quantize) = len(kernel.domain), kernel.nodes
+    operand, heads_of = next(reads(quantize)).operand, shape(product_)[len(kernel.domain) :]
+    split = view_of(operand)
+    if len(heads_of) != 1 or split is None or len(split.shape) != depth + 2:
+        return 1
+    heads, size = split.shape[depth:]
+    if heads * size != heads_of[0] or not split.is_dense:
+        return 1  # not the columns, one head after the other
+    per_group = next((n for n in range(1, heads + 1) if heads % n == 0 and n * size >= chip.mxu.cols), heads)
+    return heads // per_group

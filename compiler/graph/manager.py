@@ -1,0 +1,144 @@
+"""What a graph pass is, and the loop that runs, verifies, times and prints a pipeline of them."""
+
+import sys
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TextIO
+
+from torch import Tensor, fx
+
+from compiler.graph.editor import is_static
+from compiler.graph.source import UNKNOWN
+from isa.errors import Error, InternalError, UnsupportedError
+
+Legal = Callable[[fx.Node], str | None]  # why a node is not legal, or None
+
+
+class Pass(Protocol):
+    """A named function from graph to graph. Options are dataclass fields.
+
+    `changes_bits` says whether the pass may change what the graph computes; `gone` is what no node that the
+    chip will compute may be after it, until the end.
+    """
+
+    name: ClassVar[str]
+    changes_bits: ClassVar[bool]
+    gone: ClassVar[frozenset[Any]]
+
+    def run(self, gm: fx.GraphModule) -> fx.GraphModule: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One line of `--time-passes`."""
+
+    name: str
+    seconds: float
+    nodes: int
+
+
+@dataclass
+class PassManager:
+    """Runs passes in order; after each one the graph is whole, legal and runnable."""
+
+    passes: Sequence[Pass]
+    print_after: Collection[str] = ()
+    stop_after: str | None = None
+    dump_dir: Path | None = None
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    timings: list[Timing] = field(default_factory=list)
+
+    def run(self, gm: fx.GraphModule) -> fx.GraphModule:
+        gone: frozenset[Any] = frozenset()
+        for index, step in enumerate(self.passes):
+            start = time.perf_counter()
+            try:
+                gm = step.run(gm)
+                gone |= step.gone
+                verify(gm, lambda node, gone=gone: "should be gone by now" if node.target in gone else None)  # type: ignore[misc]
+            except Error:
+                raise
+            except Exception as error:
+                raise InternalError(f"pass {index} '{step.name}' failed: {error}") from error
+            gm.recompile()  # marks the code as outdated; it is written when somebody calls the graph
+            self.timings.append(Timing(step.name, time.perf_counter() - start, len(gm.graph.nodes)))
+            self._show(index, step.name, gm)
+            if step.name == self.stop_after:
+                break
+        return gm
+
+    def _show(self, index: int, name: str, gm: fx.GraphModule) -> None:
+        if name in self.print_after or "all" in self.print_after:
+            print(f"# after {index:02} {name}\n{text(gm.graph)}", file=self.stream)
+        if self.dump_dir is not None:
+            self.dump_dir.mkdir(parents=True, exist_ok=True)
+            (self.dump_dir / f"{index:02}-{name}.txt").write_text(text(gm.graph), encoding="utf-8")
+
+
+_ANNOTATIONS = frozenset(("val", "source", "origins", "passes"))
+
+
+def verify(gm: fx.GraphModule, legal: Legal | None = None) -> None:
+    """Raise unless the graph is well formed, every node is annotated, and what the chip computes is legal."""
+    gm.graph.lint()
+    for node in gm.graph.nodes:
+        if node.op == "output":
+            continue
+        if not node.meta.keys() >= _ANNOTATIONS:
+            missing = min(_ANNOTATIONS - node.meta.keys())
+            raise InternalError(f"node {node.name} has no '{missing}'")
+        if legal is not None and node.op in ("call_function", "placeholder") and "depends" in node.meta and not is_static(node):
+            reason = legal(node)
+            if reason:
+                raise unsupported(node, reason)
+
+
+def unsupported(node: fx.Node, reason: str) -> UnsupportedError:
+    """The error for an operation that the chip cannot do."""
+    source = node.meta.get("source", UNKNOWN)
+    return UnsupportedError(f"{operation(node)} {reason}", str(source) if source is not UNKNOWN else node.name)
+
+
+def operation(node: fx.Node) -> str:
+    """`aten.topk` for a node that calls torch.ops.aten.topk.default."""
+    return str(node.target).removesuffix(".default")
+
+
+def text(graph: fx.Graph) -> str:
+    """The graph, one node per line: name: type[shape] = operation(operands)."""
+    lines = [_line(node) for node in graph.nodes]
+    return "\n".join(lines) + "\n"
+
+
+def _line(node: fx.Node) -> str:
+    if node.op == "output":
+        return f"return {_value(node.args[0])}"
+    head = f"{node.name}: {_type(node.meta.get('val'))}"
+    if node.op == "placeholder":
+        return f"{head} = {'weight' if node.meta.get('weight') else 'input'}"
+    operands = [_value(arg) for arg in node.args] + [f"{key}={_value(value)}" for key, value in node.kwargs.items()]
+    name = getattr(node.target, "__name__", str(node.target))
+    name = str(node.target).removesuffix(".default") if "torch._ops" in str(type(node.target)) else name
+    return f"{head} = {name}({', '.join(operands)})"
+
+
+_SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "int64": "i64", "int32": "i32", "int8": "i8", "bool": "bool"}
+
+
+def _type(value: Any) -> str:
+    if isinstance(value, Tensor):
+        dtype = str(value.dtype).removeprefix("torch.")
+        return f"{_SHORT.get(dtype, dtype)}[{','.join(map(str, value.shape))}]"
+    if isinstance(value, (tuple, list)):
+        return f"({', '.join(map(_type, value))})"
+    return type(value).__name__
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, fx.Node):
+        return f"%{value.name}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_value, value))}]"
+    return str(value).removeprefix("torch.")

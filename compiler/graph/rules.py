@@ -1,0 +1,37 @@
+"""A pass made of rewrite rules: one function per operation, applied to every node once, in order."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import fx
+
+from compiler.graph.editor import Editor, strongest
+
+Rule = Callable[[Editor, fx.Node], fx.Node | None]
+
+
+def apply_rules(gm: fx.GraphModule, name: str, rules: Mapping[Any, Rule], skip_static: bool = False) -> fx.GraphModule:
+    """Give each node to the rule of its operation; the rule returns its replacement, or None to leave it alone.
+
+    Nodes are visited in order, so a rule sees operands that are rewritten already.
+    """
+    editor = Editor(gm, name)
+    for node in list(gm.graph.nodes):
+        rule = rules.get(node.target) if node.op == "call_function" else None
+        if rule is None or (skip_static and node.meta["depends"] < 2):
+            if node.op == "call_function":
+                node.meta["depends"] = strongest(node, node.meta["depends"])
+            continue
+        new = rule(editor, node)
+        if new is not None:
+            editor.replace(node, new)
+    return editor.finish()
+
+
+def arguments(node: fx.Node) -> dict[str, Any]:
+    """The operands of an aten call by the names of its schema, defaults filled in."""
+    schema = node.target._schema.arguments  # type: ignore[union-attr]
+    values = {arg.name: arg.default_value for arg in schema if arg.has_default_value()}
+    values.update({arg.name: value for arg, value in zip(schema, node.args, strict=False)})
+    values.update(node.kwargs)
+    return values

@@ -1,0 +1,1 @@
+"""The chip's operators as PyTorch custom operators."""

@@ -1,0 +1,139 @@
+"""Recognise attention, however it is written, as `llmchip.attention(q, k, v, mask, scale, zero_masked_rows)`.
+
+    before   %kt = permute(%k, [0, 1, 3, 2]); %s = matmul(%q, %kt); %t = mul(%s, 0.125); %u = add(%t, %mask)
+             %p = softmax(%u, -1); %o = matmul(%p, %v)
+    after    %o = llmchip.attention(%q, %k, %v, %mask, 0.125, False)
+
+scaled_dot_product_attention gives zeros for a row whose keys are all masked (`zero_masked_rows`), softmax gives NaN.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import fx
+
+from compiler.graph.editor import Editor, aten, dtype_of, shape_of
+from compiler.graph.manager import unsupported
+from compiler.graph.rules import Rule, apply_rules, arguments
+from compiler.ops import library as ops
+
+
+@dataclass(frozen=True)
+class RecogniseAttention:
+    name: ClassVar[str] = "recognise-attention"
+    changes_bits: ClassVar[bool] = True
+    gone: ClassVar[frozenset[Any]] = frozenset({aten.scaled_dot_product_attention.default})
+
+    def run(self, gm: fx.GraphModule) -> fx.GraphModule:
+        return apply_rules(gm, self.name, RULES, skip_static=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The operands of softmax(q @ k^T * scale + mask)."""
+
+    q: fx.Node
+    k: fx.Node
+    scale: float
+    mask: fx.Node | None
+
+
+def _sdpa(editor: Editor, node: fx.Node) -> fx.Node:
+    values = arguments(node)
+    q, k, v = values["query"], values["key"], values["value"]
+    if values["dropout_p"]:
+        raise unsupported(node, "drops out (call model.eval())")
+    if values["enable_gqa"]:
+        k, v = (_repeat_heads(editor, node, x, shape_of(q)[-3]) for x in (k, v))
+    scale = values["scale"] if values["scale"] is not None else 1.0 / math.sqrt(shape_of(q)[-1])
+    mask = _causal(editor, node, shape_of(q)[-2], shape_of(k)[-2]) if values["is_causal"] else values["attn_mask"]
+    return editor.emit(node, ops.attention, q, k, v, _additive(editor, node, mask), float(scale), True)
+
+
+def _repeat_heads(editor: Editor, at: fx.Node, x: fx.Node, heads: int) -> fx.Node:
+    """Grouped-query attention: each key head serves heads / own query heads."""
+    *batch, own, rows, width = shape_of(x)
+    split = editor.reshape(at, x, (*batch, own, 1, rows, width))
+    wide = editor.expand(at, split, (*batch, own, heads // own, rows, width))
+    return editor.reshape(at, wide, (*batch, heads, rows, width))
+
+
+def _causal(editor: Editor, at: fx.Node, rows: int, cols: int) -> fx.Node:
+    """0 where a query may look, -Inf after it; a constant."""
+    full = editor.emit(at, aten.full.default, [rows, cols], float("-inf"), dtype=torch.float32)
+    return editor.emit(at, aten.triu.default, full, 1)
+
+
+def _additive(editor: Editor, at: fx.Node, mask: fx.Node | None) -> fx.Node | None:
+    """A mask to add: False becomes -Inf; a mask that is known to change nothing goes."""
+    if mask is None:
+        return None
+    known = editor.known(mask)
+    boolean = dtype_of(mask) is torch.bool
+    if known is not None and bool(known.all() if boolean else (known == 0).all()):
+        return None
+    while mask.target is aten.expand.default:
+        mask = mask.args[0]  # type: ignore[assignment]
+    return editor.emit(at, aten.where.Scalar, mask, 0.0, float("-inf")) if boolean else mask
+
+
+def _eager(editor: Editor, node: fx.Node) -> fx.Node | None:
+    """matmul(softmax(...), v) where nobody else reads what is in between."""
+    weights, v = node.args
+    weights = _before(weights, aten._to_copy.default)
+    if not isinstance(weights, fx.Node) or weights.target not in (aten.softmax.int, aten._softmax.default) or not _is_last(weights):
+        return None
+    scores = _scores(editor, node, weights.args[0])
+    if scores is None or len(shape_of(scores.q)) < 3 or len(shape_of(scores.k)) < 3 or len(shape_of(v)) < 3:
+        return None
+    return editor.emit(node, ops.attention, scores.q, scores.k, v, scores.mask, scores.scale, False)
+
+
+def _is_last(softmax: fx.Node) -> bool:
+    return softmax.args[1] in (-1, len(shape_of(softmax)) - 1)
+
+
+def _before(node: Any, *targets: Any) -> Any:
+    """What `node` was before these operations, if nobody else reads it."""
+    while isinstance(node, fx.Node) and node.target in targets and len(node.users) == 1:
+        node = node.args[0]
+    return node if isinstance(node, fx.Node) and len(node.users) == 1 else None
+
+
+def _scores(editor: Editor, at: fx.Node, x: Any) -> Scores | None:
+    x = _before(x, aten._to_copy.default)
+    mask = None
+    if x is not None and x.target is aten.add.Tensor and isinstance(x.args[1], fx.Node):
+        x, mask = _product_first(x)
+        mask = _additive(editor, at, mask)
+    elif x is not None and x.target is aten.where.ScalarSelf and x.args[1] == float("-inf"):
+        mask = editor.emit(at, aten.where.Scalar, _unexpanded(x.args[0]), float("-inf"), 0.0)
+        x = _before(x.args[2])
+    scale = 1.0
+    while x is not None and x.target in (aten.mul.Tensor, aten.div.Tensor) and isinstance(x.args[1], (int, float)):
+        if not x.args[1]:
+            return None
+        scale = scale * x.args[1] if x.target is aten.mul.Tensor else scale / x.args[1]
+        x = _before(x.args[0], aten._to_copy.default)
+    if x is None or x.target is not aten.matmul.default:
+        return None
+    q, keys = x.args
+    return Scores(q, editor.swap_last(at, keys), scale, mask)
+
+
+def _unexpanded(x: Any) -> Any:
+    return x.args[0] if x.target is aten.expand.default else x
+
+
+def _product_first(add: fx.Node) -> tuple[Any, Any]:
+    """The operands of scores + mask, the scores first."""
+    for one, other in (add.args, reversed(add.args)):
+        inner = _before(one, aten.mul.Tensor, aten.div.Tensor, aten._to_copy.default)
+        if inner is not None and inner.target is aten.matmul.default:
+            return _before(one, aten._to_copy.default), other
+    return None, None
+
+
+RULES: dict[Any, Rule] = {aten.scaled_dot_product_attention.default: _sdpa, aten.matmul.default: _eager}

@@ -1,0 +1,1 @@
+"""Repeated layers: found in a captured graph, lowered once, and replicated."""

@@ -1,0 +1,212 @@
+"""Stamp: from the lowered graphs of a few layers to those of all.
+
+    lowered   before | 1 | 2 | 3 |           last | after     block 3 relates to block 2 exactly as block 2 relates to block 1,
+    stamped   before | 1 | 2 | 3 | 4 … n-2 | last | after     so every layer between is block 3 again, with weights of its own
+
+What a lowered node belongs to is told by the first of its origins: the captured node at whose place it stands. Wherever something
+is not as it must be, there is no answer (None), and all layers are lowered one by one.
+"""
+
+import re
+from collections.abc import Callable, Hashable, Sequence
+from itertools import groupby
+from typing import Any
+
+from torch import fx
+
+from compiler.graph.fx_copy import graph_module, new_node
+from compiler.passes.split import Halves, constant_name
+from compiler.repeat.find import KEPT, Layers, form
+
+MODEL = KEPT - 1  # the window that is stamped
+_NUMBER = re.compile(r"_\d+$")
+LAST = KEPT  # what the last window is called among those that were lowered
+
+
+class Irregular(Exception):
+    """The lowered layers are not alike."""
+
+
+def stamp(halves: Halves, captured: fx.Graph, layers: Layers) -> Halves | None:
+    """The halves of the whole `captured` graph, from those of the reduced one (see compiler.repeat.find)."""
+    try:
+        return _stamped(halves, captured, _Windows(layers))
+    except Irregular:
+        return None
+
+
+class _Windows:
+    """Which captured node is where: window (1 to 3, LAST) and place in it, by name; and the names of all windows."""
+
+    def __init__(self, layers: Layers) -> None:
+        kept = [*enumerate(layers.windows[:KEPT]), (LAST, layers.windows[-1])]
+        self.place = {node.name: (number, place) for number, window in kept if number for place, node in enumerate(window)}
+        self.names = [[node.name for node in window] for window in layers.windows]
+        self.dropped = layers.dropped
+
+    def of(self, node: fx.Node) -> int | None:
+        found = self.place.get(node.meta["origins"][0]) if node.meta.get("origins") else None
+        return None if found is None else found[0]
+
+    def moved(self, name: str, by: int) -> str:
+        """The counterpart of a name in the model window or the next one, `by` windows later."""
+        if name not in self.place:
+            return name
+        number, place = self.place[name]
+        return self.names[number + by][place]
+
+    def origins(self, node: fx.Node, own: int | None) -> tuple[str, ...]:
+        """The origins of a node that stays. A node of all layers, such as a mask, has those of the dropped layers too."""
+        result: list[str] = []
+        chunks = [(number, list(names)) for number, names in groupby(node.meta["origins"], lambda name: self.place.get(name, (None,))[0])]
+        for index, (number, names) in enumerate(chunks):
+            near = number is None or (own is not None and own in (number, number - 1))
+            if own is not None and not near:
+                raise Irregular
+            result += [self.names[MODEL + 1][self.place[name][1]] for name in names] if own == MODEL and number == LAST else names
+            if own is None and number == MODEL:
+                before = chunks[index - 1] if index else (None, [])
+                if before[0] != MODEL - 1 or [self.place[n][1] for n in before[1]] != [self.place[n][1] for n in names]:
+                    raise Irregular
+                result += [self.moved(name, number - MODEL) for number in self.dropped for name in names]
+        return tuple(result)
+
+
+class _Half:
+    """One of the two graphs while it is copied with the dropped layers in their places."""
+
+    def __init__(self, windows: _Windows, nodes: Sequence[fx.Node], weights: Sequence[fx.Node]) -> None:
+        self.windows, self.nodes = windows, nodes
+        self.blocks: dict[int, list[fx.Node]] = {number: [] for number in range(1, KEPT)}
+        self.ends: dict[fx.Node, range] = {}  # last node of each run of the model block: places of that run
+        self.graph = fx.Graph()
+        self.weights = {node.name: self._holder(str(node.target), node.name, node.meta) for node in weights}
+        self.placeholders: list[tuple[fx.Node, int]] = []  # in order: which, and how many windows later
+        self.remap: dict[fx.Node, fx.Node] = {}
+        self.stamped: dict[int, list[fx.Node]] = {number: [] for number in (MODEL, *windows.dropped)}
+        self._find_blocks()
+        self.place = {node: (number, place) for number, block in self.blocks.items() for place, node in enumerate(block)}
+        for theirs, ours in zip(self.blocks[MODEL - 1], self.blocks[MODEL], strict=True):
+            if self._key(theirs, MODEL - 1) != self._key(ours, MODEL):
+                raise Irregular
+
+    def _holder(self, target: str, name: str | None, meta: dict[str, Any]) -> fx.Node:
+        holder = self.graph.create_node("placeholder", target, name=name)
+        if name is None:
+            holder.target = holder.name
+        holder.meta = dict(meta)
+        return holder
+
+    def _find_blocks(self) -> None:
+        """Runs of nodes of windows 1, 2, 3 and the last, one after the other and (but for the last) of one length."""
+        runs = [(number, list(nodes)) for number, nodes in groupby(self.nodes, self.windows.of)]
+        for index, (number, run) in enumerate(runs):
+            if number in self.blocks:
+                before, after = runs[index - 1] if index else (None, []), runs[index + 1] if index + 1 < len(runs) else (None, [])
+                if after[0] != number + 1 or (number > 1 and (before[0] != number - 1 or len(before[1]) != len(run))):
+                    raise Irregular
+                if number == MODEL:
+                    self.ends[run[-1]] = range(len(self.blocks[MODEL]), len(self.blocks[MODEL]) + len(run))
+                self.blocks[number] += run
+
+    def _key(self, node: fx.Node, window: int) -> Hashable:
+        """All that a node is, seen from its window."""
+        places = [self.windows.place.get(name) for name in node.meta["origins"]]
+        if any(place is not None and not 0 <= place[0] - window <= 1 for place in places):
+            raise Irregular
+        origins = tuple(name if place is None else (place[0] - window, place[1]) for name, place in zip(node.meta["origins"], places, strict=True))
+        packed: Any = node.meta.get("packed_from", ("", "", False))
+        base = self.windows.place.get(packed[0]) if packed[2] else None
+        base = packed[0] if base is None else (base[0] - window, base[1])
+        operands = _describe((node.args, node.kwargs) if node.op != "placeholder" else (), lambda n: self._operand(n, window))
+        meta = tuple(node.meta.get(name) for name in ("source", "passes", "weight"))
+        return node.op, node.op == "placeholder" or node.target, operands, form(node.meta["val"]), meta, origins, base, packed[1:]
+
+    def _operand(self, node: fx.Node, window: int) -> Hashable:
+        """An operand seen from a window: how many windows before, and where there; or the node itself."""
+        found = self.place.get(node) or (self.windows.place.get(node.name) if node.name in self.weights else None)
+        if found is None:
+            return node
+        if not 0 <= window - found[0] <= 1:
+            raise Irregular
+        return window - found[0], found[1], node.op
+
+    def build(self) -> None:
+        for node in self.nodes:
+            number = self.windows.of(node)
+            origins = self.windows.origins(node, number)
+            self.remap[node] = self._add(node, lambda operand, reader=node: self.value(operand, reader), origins, 0)  # type: ignore[misc]
+            if number == MODEL:
+                self.stamped[MODEL].append(self.remap[node])
+            for window in self.windows.dropped if node in self.ends else ():
+                for place in self.ends[node]:
+                    self._stamp(self.blocks[MODEL][place], window)
+
+    def _stamp(self, node: fx.Node, window: int) -> None:
+        by = window - MODEL
+        origins = tuple(self.windows.moved(name, by) for name in node.meta["origins"])
+        self.stamped[window].append(self._add(node, lambda operand: self.counterpart(operand, by), origins, by))
+
+    def counterpart(self, node: fx.Node, by: int) -> fx.Node:
+        """What a node that the model window reads is `by` windows later."""
+        if node in self.place:
+            number, place = self.place[node]
+            return self.stamped[number + by][place] if number + by >= MODEL else self.remap[node]
+        return self.weights[self.windows.moved(node.name, by)] if node.name in self.weights else self.remap[node]
+
+    def value(self, node: fx.Node, reader: fx.Node) -> fx.Node:
+        """What a node is for a reader that stays. What the last window reads of the one before it is in another place now."""
+        if node in self.place and reader not in self.place:
+            if self.windows.of(reader) != LAST or self.place[node][0] != MODEL or node.op == "placeholder":
+                raise Irregular
+            return self.stamped[self.windows.dropped[-1]][self.place[node][1]]
+        return self.weights[node.name] if node.name in self.weights else self.remap[node]
+
+    def _add(self, node: fx.Node, operand: Callable[[fx.Node], fx.Node], origins: tuple[str, ...], by: int) -> fx.Node:
+        meta = {**node.meta, "origins": origins}
+        if node.op != "placeholder":
+            args, kwargs = fx.map_arg((node.args, node.kwargs), operand)
+            new = new_node(self.graph, node.op, node.target, args, kwargs, _NUMBER.sub("", node.name))
+            new.meta = meta
+            return new
+        self.placeholders.append((node, by))
+        if "packed_from" not in meta:
+            return self._holder(str(node.target), node.name, meta)
+        base, suffix, weight = meta["packed_from"]
+        meta["packed_from"] = self.windows.moved(base, by) if by and weight else base, suffix, weight
+        return self._holder(constant_name(*meta["packed_from"]), None, meta)
+
+
+def _describe(value: Any, operand: Callable[[fx.Node], Hashable]) -> Hashable:
+    if isinstance(value, fx.Node):
+        return operand(value)
+    if isinstance(value, (tuple, list)):
+        return tuple(_describe(item, operand) for item in value)
+    if isinstance(value, dict):
+        return tuple((key, _describe(item, operand)) for key, item in value.items())
+    return type(value), repr(value)
+
+
+def _stamped(halves: Halves, captured: fx.Graph, windows: _Windows) -> Halves:
+    old_main, old_pack = halves.main.graph, halves.pack.graph
+    main = _Half(windows, [node for node in old_main.nodes if node.op != "output"], ())
+    weights = [node for node in captured.find_nodes(op="placeholder") if node.meta.get("weight")]
+    pack = _Half(windows, [node for node in old_pack.nodes if node.op not in ("placeholder", "output")], weights)
+    main.build()
+    pack.build()
+    output: Any = old_main.output_node()
+    main.graph.output(tuple(main.value(node, output) for node in output.args[0]))
+    given: Any = old_pack.output_node().args[0]
+    packed = dict(zip((node for node in old_main.find_nodes(op="placeholder") if node.meta.get("weight")), given, strict=True))
+    pack.graph.output(tuple(_result(pack, packed[old], by) for old, by in main.placeholders if old in packed))
+    names = tuple(node.name for node in main.graph.find_nodes(op="placeholder") if node.meta.get("weight"))
+    return Halves(graph_module(main.graph, "Main"), graph_module(pack.graph, "Pack"), names)
+
+
+def _result(pack: _Half, node: fx.Node, by: int) -> fx.Node:
+    """What packing gives for a constant, or for its counterpart `by` windows later."""
+    if not by:
+        return pack.weights[node.name] if node.name in pack.weights else pack.remap[node]
+    if node in pack.place and pack.place[node][0] != MODEL:
+        raise Irregular
+    return pack.counterpart(node, by)

@@ -1,0 +1,1 @@
+"""The order of a tile program, its addresses, and the search over tilings."""

@@ -1,0 +1,211 @@
+"""Search: the tiling whose schedule promises to be the fastest, among those that memory can be planned for.
+
+    for each size in VARIED, one after the other:  cut → emit → schedule → keep if the predicted cycles are fewer
+
+The list scheduler simulates engines, bus and memories, so its prediction is the cost model. `make bench-chip` compares it with the
+timing mode. Everything is counted in ops and plans, never in seconds, and ends: where no plan is found the best tiling is made anew for less
+memory, and at last everything lives in DRAM, and small tiles follow each other in the order of the kernels.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
+from itertools import accumulate, islice
+from typing import Any, TypeVar
+
+from compiler.emit.fit import Fitter
+from compiler.emit.memory_space import Cuts, reside
+from compiler.emit.program import Emitted, Tiled, tile
+from compiler.emit.tile_sizes import Tuning, block_rows
+from compiler.schedule.addresses import Placement, Times, place
+from compiler.schedule.list_schedule import FILLS, Schedule, schedule
+from compiler.tile.batch_tiles import find_strips
+from compiler.tile.cost import cycles
+from compiler.tile.ir import Program, verify
+from compiler.tile.kernel_graph import Outline
+from isa.chip import Chip
+from isa.errors import CompileError
+from isa.spec import Space
+
+SHARES = (0.9, 0.75, 0.5, 0.25)  # of the memories that a kernel may plan with, when no plan was found for all of them
+PLANS, FEWER = 8, 2  # how many orders are planned of the first tilings, and of one for less memory
+MARGIN = 0.998  # a promise that is better by less than the cost model's error is no reason to change anything
+ENOUGH, ENOUGH_TIGHT = 50_000, 20_000  # ops in all drafts, after which no more are made
+TIGHT = 0.75  # of the scratchpad: a schedule that fills more is worth looking for tilings that share it otherwise
+Values = tuple[float, ...]
+SHARED: dict[str, Values] = {"resident": (0.8, 0.65), "room": (0.6, 0.35), "wide": (True,)}  # tried first where the scratchpad is tight
+VARIED: dict[str, Values] = {  # what to try, one after the other, as long as it makes the program faster
+    "points": (256, 128),
+    "overlap": (0.25, 0.5),
+    "slice": (1 / 16, 1 / 32),
+    "in_turn": (True,),
+    "rows": (64, 128),
+}
+
+T = TypeVar("T")
+Switch = Callable[[str], bool]
+Ordered = tuple[Tiled, Program, Times | None]
+Known = dict[object, "Draft"]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A tiling and its schedule (None if that is switched off)."""
+
+    tuning: Tuning
+    tiled: Tiled
+    schedule: Schedule | None
+
+    @property
+    def cycles(self) -> int:
+        """What the schedule promises."""
+        return self.schedule.cycles if self.schedule else 0
+
+
+@dataclass
+class Search:
+    """Looks for the best tile program of an outline. `on` says which tile passes are switched on; `seconds` collects times by step."""
+
+    outlined: Outline
+    chip: Chip
+    on: Switch
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.fitter = Fitter(self.chip)
+        self.emitted: Emitted = {}
+
+    def run(self) -> tuple[Tiled, Program, Placement]:
+        """The best program that fits: a plan that fails is tried again with schedules that use less memory, then with smaller kernels.
+
+        Raises CompileError when a kernel fits in no way, or no plan was found.
+        """
+        failures: list[CompileError] = []
+        for tiled, program, times in self._candidates(failures):
+            verify(program)
+            with timed(self.seconds, "place"):
+                try:
+                    return tiled, program, place(program, self.chip, times)
+                except CompileError as error:
+                    failures.append(error)
+        raise failures[-1]
+
+    def _candidates(self, failures: list[CompileError]) -> Iterator[Ordered]:
+        """Programs to plan for, the best first. What cannot be cut is among the `failures`."""
+        parts = self.on("strips") and any(strip.parts > 1 for strip in find_strips(self.outlined, self.chip, 1.0))
+        for strips in (True, False) if parts else (False,):
+            known: Known = {}
+            tried: set[tuple[object, int]] = set()
+            drafts = _caught(failures, lambda: self.drafts(strips, known))  # noqa: B023
+            yield from islice(self._orders(drafts or [], tried), FEWER if len(known) > 1 else PLANS)
+            if drafts and len(known) > 1:
+                drafts = self.drafts(strips, known, shared=False)
+                yield from islice(self._orders(drafts, tried), PLANS)
+            for share in SHARES if drafts else ():
+                tuning = replace(drafts[0].tuning, share=share)  # type: ignore[index]
+                smaller = _caught(failures, lambda: [self._draft(tuning, self._cut(tuning, strips), {})])  # noqa: B023
+                yield from islice(self._orders(smaller or [], set()), FEWER)
+        for last in (Tuning(share=0.5, resident=0.0), Tuning(resident=0.0, smallest=True)):
+            plain = _caught(failures, lambda: tile(self.outlined, reside(self.outlined, self.fitter, last, strips=False), self.chip))  # noqa: B023
+            if plain is not None:
+                yield plain, plain.program, None
+
+    def drafts(self, strips: bool = True, known: Known | None = None, shared: bool = True) -> list[Draft]:
+        """Tilings that differ, the best first, then by promised cycles: one size after the other is varied while that makes the program faster.
+
+        Those that are `known` are among them, and not made again. Where the scratchpad is tight, other ways to share it come first if `shared`.
+        """
+        known = {} if known is None else known
+        tuning = Tuning(rows=block_rows(self.chip))
+        best = self._draft(tuning, self._cut(tuning, strips), known)
+        if not (best.schedule and self.on("search")):
+            return [best]
+        tight = shared and _peak(best.schedule.program) > TIGHT * self.chip.sram.bytes
+        for name, values in {**(SHARED if tight else {}), **VARIED}.items():
+            for value in values:
+                if sum(len(draft.tiled.program.ops) for draft in known.values()) > (ENOUGH_TIGHT if tight and len(known) > 1 else ENOUGH):
+                    break
+                changed: Any = {name: value}
+                tuning = replace(best.tuning, **changed)
+                try:
+                    cuts = self._cut(tuning, strips)
+                except CompileError:
+                    break
+                draft = self._draft(tuning, cuts, known) if cuts.least <= best.cycles * MARGIN else None
+                if draft is not None and draft.cycles <= best.cycles * MARGIN:
+                    best = draft
+                elif name not in (*SHARED, "slice"):
+                    break
+        return sorted(known.values(), key=lambda draft: (draft is not best, draft.cycles))
+
+    def _cut(self, tuning: Tuning, strips: bool) -> Cuts:
+        with timed(self.seconds, "tile"):
+            return reside(self.outlined, self.fitter, tuning, strips)
+
+    def _draft(self, tuning: Tuning, cuts: Cuts, known: Known) -> Draft:
+        """Tile and schedule with one tuning, unless a `known` one cuts the kernels in the same way."""
+        with timed(self.seconds, "tile"):
+            spaces = tuple(layout.buffer.space for layout in cuts.storage.homes.values())
+            key = cuts.cuts, spaces, tuning.overlap if any(strip.parts > 1 for strip in cuts.strips) else 0.0, tuning.in_turn
+            if key in known:
+                return known[key]
+            tiled = tile(self.outlined, cuts, self.chip, tuning.overlap, self.emitted)
+        scheduled = self._schedule(tiled, FILLS[0], tuning.in_turn) if self.on("schedule") else None
+        return known.setdefault(key, Draft(tuning, tiled, scheduled))
+
+    def _schedule(self, tiled: Tiled, fill: float, in_turn: bool) -> Schedule:
+        with timed(self.seconds, "schedule"):
+            return schedule(tiled.program, self.chip, lambda op: cycles(op, self.chip), fill, in_turn)
+
+    def _orders(self, drafts: Sequence[Draft], tried: set[tuple[object, int]]) -> Iterator[Ordered]:
+        """Orders of the ops to try: schedules, the fastest first, those that use ever less memory among them. Without schedules, the order of the kernels.
+
+        Where two of one fill, that share the scratchpad alike, have found no plan, others like them are not tried; nor is what was `tried` before.
+        """
+        handicap = [MARGIN] + [1.0] * len(drafts)
+        waiting = [(draft.cycles * handicap[number], 0, number, draft.schedule) for number, draft in enumerate(drafts) if draft.schedule is not None]
+        failed = Counter[object]()
+        while waiting:
+            _, level, number, scheduled = heappop(waiting)
+            draft = drafts[number]
+            kind = level, *(getattr(draft.tuning, name) for name in SHARED)
+            if (id(draft), level) not in tried and failed[kind] < 2:
+                tried.add((id(draft), level))
+                yield draft.tiled, scheduled.program, scheduled.times
+            failed[kind] += 1
+            if level + 1 < len(FILLS):
+                scheduled = self._schedule(draft.tiled, FILLS[level + 1], draft.tuning.in_turn)
+                heappush(waiting, (scheduled.cycles * handicap[number], level + 1, number, scheduled))
+        yield from ((draft.tiled, draft.tiled.program, None) for draft in drafts if draft.schedule is None)
+
+
+def _peak(program: Program) -> int:
+    """Most bytes of the scratchpad in use at once."""
+    change = [0] * (len(program.ops) + 1)
+    for buffer, (first, last) in program.live.items():
+        if buffer.space is Space.SRAM:
+            change[first] += buffer.bytes
+            change[last + 1] -= buffer.bytes
+    return max(accumulate(change))
+
+
+def _caught(failures: list[CompileError], work: Callable[[], T]) -> T | None:
+    """What `work` gives; None if it fails."""
+    try:
+        return work()
+    except CompileError as error:
+        failures.append(error)
+        return None
+
+
+@contextmanager
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Add the time spent inside to `seconds`."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start

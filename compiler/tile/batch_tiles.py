@@ -1,0 +1,105 @@
+"""Strips: kernels whose values are too large for the chip are executed for a part of the batch at a time.
+
+    for each layer:  for each sample:  query key value attention output up down
+
+A strip is a run of kernels that share their first dimension; no value that one of them hands to another mixes different indices of
+it. Cut into parts along it, what lives between the kernels is as small as one part, and parts overlap where memory allows.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from math import prod
+
+from torch import fx
+
+from compiler.tile.access import reads
+from compiler.tile.kernel_graph import ALIGN, Outline
+from compiler.tile.kernels import Kernel
+from compiler.tile.layout import Range
+from compiler.tile.nodes import base, computing, dtype, shape
+from compiler.tile.storage import Storage, stored_order
+from isa.chip import Chip
+
+MIN_ROWS = 128  # rows that each kernel of a part must have, so that weights are worth their loading
+PART = 3  # a part's values may take one in so many bytes of the scratchpad: two parts overlap, beside weights
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Kernels first .. end, executed for `parts` parts of their first dimension in turn. `inner` are the values between them."""
+
+    first: int
+    end: int
+    parts: int = 1
+    inner: frozenset[fx.Node] = frozenset()
+
+    def ranges(self, kernel: Kernel) -> Iterator[Range | None]:
+        """The part of the first dimension, for each part; None for all of it."""
+        if self.parts == 1:
+            yield None
+            return
+        size = kernel.domain[0] // self.parts
+        for low in range(0, kernel.domain[0], size):
+            yield low, low + size
+
+
+def find_strips(outline: Outline, chip: Chip, share: float) -> list[Strip]:
+    """Cover all kernels with strips; those that need no parts have one."""
+    found: list[Strip] = []
+    for start, stop in outline.stretches:
+        first = start
+        while first < stop:
+            end = max(_run_end(outline, first, stop), first + 1)
+            found.append(_parts(outline, first, end, chip.sram.bytes * share / PART))
+            first = end
+    return found
+
+
+def _run_end(outline: Outline, first: int, stop: int) -> int:
+    """The longest run of kernels from `first` on that can be executed part by part."""
+    domain, end = outline.kernels[first].domain, first
+    made = {computing(base(old)) for old in outline.repeat.carried} if outline.repeat else set()  # their homes are written in the loop
+    while domain and end < stop and outline.kernels[end].domain[:1] == domain[:1] and _separable(outline.kernels[end], made, domain[0]):
+        made |= outline.kernels[end].members
+        end += 1
+    return end
+
+
+def _separable(kernel: Kernel, made: Set[fx.Node], size: int) -> bool:
+    """Whether `kernel` reads what the operations `made` make only at its own index of the first dimension."""
+    outside = (read for node in kernel.nodes for read in reads(node) if computing(base(read.operand)) in made - kernel.members)
+    return all(stored_order(base(read.operand))[:1] == (0,) and read.own_block((size,)) for read in outside)
+
+
+def _parts(outline: Outline, first: int, end: int, room: float) -> Strip:
+    """As few parts as make the values between the kernels fit in `room` bytes; one if they do, or if there is nothing to cut."""
+    live = {n: r for n, r in outline.live.items() if first <= r[0] and r[1] < end and n not in outline.storage.homes}
+    alive = max((sum(size_of(n) for n, (a, b) in live.items() if a <= i <= b) for i in range(first, end)), default=0)
+    kernels = outline.kernels[first:end]
+    if alive <= room or not kernels[0].domain:
+        return Strip(first, end)
+    size, rows = kernels[0].domain[0], min(prod(k.domain) for k in kernels)
+    possible = [n for n in range(2, size + 1) if size % n == 0 and rows // n >= MIN_ROWS]
+    if not possible:
+        return Strip(first, end)
+    return Strip(first, end, next((n for n in possible if alive / n <= room), possible[-1]), frozenset(live))
+
+
+def size_of(node: fx.Node) -> int:
+    """Bytes of a value in its home."""
+    return -(-prod(shape(node)) * dtype(node).bits // 8 // ALIGN) * ALIGN
+
+
+def part_storage(storage: Storage, strip: Strip, part: int) -> Storage:
+    """Homes as one part sees them: values between its kernels have a home as large as the part."""
+    homes = dict(storage.homes)
+    for node in strip.inner:
+        home = homes[node]
+        start = part * (shape(node)[0] // strip.parts)
+        homes[node] = replace(home, buffer=replace(home.buffer, name=f"{home.buffer.name}.{part}"), offset=-start * home.strides[0])
+    return Storage(homes)
+
+
+def inner_sizes(strips: Sequence[Strip]) -> Mapping[fx.Node, int]:
+    """Bytes of the home of every value that lives in one part at a time."""
+    return {node: -(-size_of(node) // strip.parts // ALIGN) * ALIGN for strip in strips for node in strip.inner}

@@ -1,0 +1,164 @@
+"""Outline: what of the tile program follows from the graph alone, whatever the chip and the tile sizes.
+
+    placeholders → IN, WEIGHTS, CONST      outputs → OUT      kernels in order, identical layers found      live ranges of values
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from torch import Tensor as TorchTensor
+from torch import fx
+
+from compiler.tile.ir import Buffer
+from compiler.tile.kernels import Kernel, fuse
+from compiler.tile.layout import Layout, dense
+from compiler.tile.loops import Repeat, find_loop, hoist
+from compiler.tile.nodes import base, computing, dtype, is_empty, shape
+from compiler.tile.storage import Storage, live_ranges, materialize_views, stored_order
+from isa.spec import Dtype, Region, Space
+
+ALIGN = 64  # bytes: a DRAM burst
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the interface or a packed constant: where it lies in DRAM."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    storage: Dtype
+    region: Region
+    offset: int
+    node: str = ""
+
+    @property
+    def bytes(self) -> int:
+        count = 1
+        for n in self.shape:
+            count *= n
+        return -(-count * self.storage.bits // 8)
+
+
+Copy = tuple[str, fx.Node, Layout]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Kernels in execution order (one copy of a repeated body), homes of everything in DRAM, live ranges in kernel indices.
+
+    `copies` are outputs that are copied to their place at the end. `instances` names, for a node that the loop computes, the nodes
+    of all iterations.
+    """
+
+    kernels: tuple[Kernel, ...]
+    repeat: Repeat | None
+    storage: Storage
+    live: Mapping[fx.Node, tuple[int, int]]
+    inputs: tuple[Tensor, ...]
+    constants: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    copies: tuple[Copy, ...]
+
+    @property
+    def instances(self) -> dict[str, tuple[str, ...]]:
+        groups = {**self.repeat.instances, **self.repeat.constants} if self.repeat else {}
+        return {first.name: tuple(node.name for node in group) for first, group in groups.items()}
+
+    @property
+    def stretches(self) -> tuple[tuple[int, int], ...]:
+        """First and end kernel of what stands before, in and behind the loop."""
+        if self.repeat is None:
+            return ((0, len(self.kernels)),)
+        start, end = self.repeat.start, self.repeat.start + self.repeat.period
+        return ((0, start), (start, end), (end, len(self.kernels)))
+
+
+def outline(graph: fx.Graph, inputs: Sequence[str], outputs: Sequence[str], *, fused: bool = True, rolled: bool = True) -> Outline:
+    """Group the frozen `graph` into kernels.
+
+    The first placeholders are the inputs named `inputs`, the others packed constants. With `rolled`, identical layers become one loop.
+    """
+    materialize_views(graph)
+    every = hoist(fuse(graph, fused))
+    storage = Storage()
+    tensors_in, constants = _place_placeholders(graph, storage, inputs)
+    results = _output_nodes(graph)
+    repeat = find_loop(every) if rolled else None
+    if repeat is not None and not (_same_orders(repeat) and _move_constants(repeat, storage)):
+        repeat = None
+    kernels = repeat.reduced(every) if repeat else every
+    tensors_out, copies = _place_outputs(results, outputs, storage, repeat)
+    owner = {node: i for i, kernel in enumerate(kernels) for node in kernel.nodes}
+    live = live_ranges([k.nodes for k in kernels], results, owner, repeat)
+    return Outline(tuple(kernels), repeat, storage, live, tensors_in, constants, tensors_out, tuple(copies))
+
+
+def _same_orders(repeat: Repeat) -> bool:
+    """Whether all values that would share a home want the same order of dimensions."""
+    groups = [*repeat.instances.values(), *([old, new] for old, new in repeat.carried.items())]
+    return all(len({stored_order(n) for n in group if isinstance(n.meta["val"], TorchTensor)}) <= 1 for group in groups)
+
+
+def _move_constants(repeat: Repeat, storage: Storage) -> bool:
+    """Let the constants of the first iteration move with the loop. False if those of the others are not at a constant stride."""
+    moved = {}
+    for first, every in repeat.constants.items():
+        places = [storage.homes[node].buffer for node in every]
+        offsets = [b.fixed or 0 for b in places]
+        step = offsets[1] - offsets[0]
+        if step <= 0 or any(b - a != step for a, b in pairwise(offsets)) or len({b.region for b in places}) > 1:
+            return False
+        moved[first] = replace(storage.homes[first], buffer=replace(places[0], step=step))
+    storage.homes |= moved
+    return True
+
+
+def _place_placeholders(graph: fx.Graph, storage: Storage, inputs: Sequence[str]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    offsets = {Region.IN: 0, Region.WEIGHTS: 0, Region.CONST: 0}
+    found: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for i, node in enumerate(n for n in graph.nodes if n.op == "placeholder"):
+        is_input = i < len(inputs)
+        big = not is_input and dtype(node) is Dtype.I8
+        region = Region.IN if is_input else Region.WEIGHTS if big else Region.CONST
+        name = inputs[i] if is_input else node.name
+        tensor = Tensor(name, shape(node), _user_dtype(node), dtype(node), region, offsets[region], node.name)
+        offsets[region] += -(-tensor.bytes // ALIGN) * ALIGN
+        found[not is_input].append(tensor)
+        storage.homes[node] = dense(_buffer(tensor), tensor.storage, tensor.shape)
+    return tuple(found[0]), tuple(found[1])
+
+
+def _buffer(tensor: Tensor) -> Buffer:
+    return Buffer(f"{tensor.region.name.lower()}.{tensor.name}", Space.DRAM, tensor.bytes, tensor.region, tensor.offset)
+
+
+def _user_dtype(node: fx.Node) -> str:
+    return str(node.meta["val"].dtype).removeprefix("torch.")
+
+
+def _output_nodes(graph: fx.Graph) -> list[fx.Node]:
+    """The returned values; None results are dropped."""
+    (returned,) = next(n for n in graph.nodes if n.op == "output").args
+    items = returned if isinstance(returned, tuple | list) else (returned,)
+    return [n for n in items if isinstance(n, fx.Node)]
+
+
+def _place_outputs(
+    nodes: Sequence[fx.Node], names: Sequence[str], storage: Storage, repeat: Repeat | None
+) -> tuple[tuple[Tensor, ...], list[Copy]]:
+    """Give each output its place. A value that is computed in row-major order is written straight there; others are copied."""
+    offset, tensors, copies = 0, [], []
+    for node, name in zip(nodes, names, strict=True):
+        tensor = Tensor(name, shape(node), _user_dtype(node), dtype(node), Region.OUT, offset, node.name)
+        offset += -(-tensor.bytes // ALIGN) * ALIGN
+        target = dense(_buffer(tensor), tensor.storage, tensor.shape)
+        tensors.append(tensor)
+        plain = base(node) is node and computing(node).op == "call_function" and stored_order(node) == tuple(range(len(shape(node))))
+        shared = repeat is not None and (repeat.home_of(node) is not node or node in repeat.instances or node in repeat.carried.values())
+        if plain and not shared and node not in storage.homes:
+            storage.homes[node] = target
+        elif not is_empty(node):
+            copies.append((name, node, target))
+    return tuple(tensors), copies

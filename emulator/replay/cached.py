@@ -1,0 +1,75 @@
+"""Compiled code on disk, valid for exactly these sources: numba's own cache would miss a change in a module that is called."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from numba import njit
+from numba.core import caching
+
+
+def folder() -> Path:
+    """Where compiled code is kept; the same folder as the compile cache's (runtime/pytorch/cache.py)."""
+    given = os.environ.get("LLMCHIP_CACHE", "")
+    base = Path(given) if given.lower() not in ("", "0", "off") else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llmchip"
+    return base / "kernels"
+
+
+@cache
+def _sources() -> str:
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in [*sorted(here.glob("*.py")), here.parents[1] / "isa" / "functions.py", here.parents[1] / "isa" / "spec.py"]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class _Locator(caching._CacheLocator):  # type: ignore[misc]
+    """A folder per state of the sources."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def ensure_cache_path(self) -> None:
+        os.makedirs(self.get_cache_path(), exist_ok=True)
+
+    def get_cache_path(self) -> str:
+        return str(folder() / _sources())
+
+    def get_source_stamp(self) -> str:
+        return _sources()
+
+    def get_disambiguator(self) -> str:
+        return ""
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any], file: str) -> "_Locator":
+        return cls(function)
+
+
+class _Implementation(caching.CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes: ClassVar[list[type]] = [_Locator]
+
+
+class _Cache(caching.FunctionCache):  # type: ignore[misc]
+    _impl_class = _Implementation
+
+
+def compiled(function: Callable[..., Any], signature: str) -> Any:
+    """`function` in machine code, from disk if it is there. No fast-math: nothing is contracted or reordered."""
+    try:
+        made = _fresh(function)
+        made._cache = _Cache(function)
+        made.compile(signature)
+    except (OSError, RuntimeError):  # no place to read or write: compiled anew in each process
+        made = _fresh(function)
+        made.compile(signature)
+    made.disable_compile()
+    return made
+
+
+def _fresh(function: Callable[..., Any]) -> Any:
+    return njit(nogil=True, error_model="numpy", boundscheck=False)(function)

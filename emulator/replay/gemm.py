@@ -1,0 +1,139 @@
+"""The int8 matrix word by dot products of four bytes. Weights are packed once if they are constant, else for each word.
+
+Packed: (panels of 32 columns, k/4, 32, 4) unsigned bytes w + 128; what was added is taken off by starting row m at -128 * sum_k a[m,k].
+Everything is exact modulo 2**32, like the word itself.
+"""
+
+import numpy as np
+from numba import carray
+
+from emulator.replay.intrinsics import COLUMNS, KERNEL, dot_block, pointer
+from emulator.replay.rows import FIRST_SLOT, SLOT_WIDTH, jit
+
+if KERNEL is None:  # before anything is compiled: LLVM ends the process where it finds no instruction
+    raise ImportError("this processor has none of the instructions that the compiled kernels need")
+
+BLOCK = 8
+FLIP = np.uint32(0x80808080)
+_block8, _block4, _block1 = dot_block(BLOCK), dot_block(4), dot_block(1)
+
+
+def packed_bytes(k: int, n: int) -> int:
+    return -(-n // COLUMNS) * COLUMNS * (-(-k // 4) * 4)
+
+
+@jit
+def pack(target, source, ks, ns, k, n, first, last):
+    """Panels [first, last) of w, whose element (k, n) lies at source + k*ks + n*ns."""
+    quads = (k + 3) // 4
+    for panel in range(first, last):
+        base = target + panel * quads * 128
+        width = min(COLUMNS, n - panel * COLUMNS)
+        origin = source + panel * COLUMNS * ns
+        if ks == 1 and k % 4 == 0:
+            _pack_quads(base, origin, ns, quads, width)
+            continue
+        out = carray(pointer(base), quads * 128, np.uint8)
+        for quad in range(quads):
+            for part in range(4):
+                at = quad * 4 + part
+                for column in range(COLUMNS):
+                    place = quad * 128 + column * 4 + part
+                    if at < k and column < width:
+                        out[place] = carray(pointer(origin + at * ks + column * ns), 1, np.uint8)[0] ^ np.uint8(0x80)
+                    else:
+                        out[place] = np.uint8(0x80)
+
+
+@jit
+def _pack_quads(base, origin, ns, quads, width):
+    """w is stored with k along the row: four bytes move together. 16 at a time, so that each cache line is used up."""
+    out = carray(pointer(base), quads * COLUMNS, np.uint32)
+    for start in range(0, quads, 16):
+        stop = min(start + 16, quads)
+        for column in range(width):
+            row = carray(pointer(origin + column * ns), quads, np.uint32)
+            for quad in range(start, stop):
+                out[quad * COLUMNS + column] = row[quad] ^ FLIP
+        for column in range(width, COLUMNS):
+            for quad in range(start, stop):
+                out[quad * COLUMNS + column] = FLIP
+
+
+@jit
+def _row_sums(a, lda, rows, k, start):
+    for row in range(rows):
+        x = carray(pointer(a + row * lda), k, np.int8)
+        total = np.int32(0)
+        for i in range(k):
+            total += np.int32(x[i])
+        start[row] = np.int32(-128 * total)
+
+
+@jit
+def _copy_rows(a, lda, cs, rows, k, padded, out):
+    for row in range(rows):
+        for i in range(k):
+            out[row * padded + i] = carray(pointer(a + row * lda + i * cs), 1, np.int8)[0]
+        for i in range(k, padded):
+            out[row * padded + i] = 0
+
+
+@jit
+def _panel(a, lda, w, quads, c, ldc, start, rows, adds):
+    row = 0
+    while row + BLOCK <= rows:
+        _block8(a + row * lda, lda, w, quads, c + row * ldc, ldc, start + 4 * row, adds)
+        row += BLOCK
+    while row + 4 <= rows:
+        _block4(a + row * lda, lda, w, quads, c + row * ldc, ldc, start + 4 * row, adds)
+        row += 4
+    while row < rows:
+        _block1(a + row * lda, lda, w, quads, c + row * ldc, ldc, start + 4 * row, adds)
+        row += 1
+
+
+@jit
+def multiply(a, lda, w, k, n, c, ldc, rows, adds, start, tile, first, last):
+    """Panels [first, last) of one plane. `tile` is memory for the panel that sticks out."""
+    quads = (k + 3) // 4
+    for panel in range(first, last):
+        width = min(COLUMNS, n - panel * COLUMNS)
+        where = c + panel * COLUMNS * 4
+        block = w + panel * quads * 128
+        if width == COLUMNS:
+            _panel(a, lda, block, quads, where, ldc, start.ctypes.data, rows, adds)
+            continue
+        _panel(a, lda, block, quads, tile.ctypes.data, COLUMNS * 4, start.ctypes.data, rows, 0)
+        for row in range(rows):
+            target = carray(pointer(where + row * ldc), width, np.int32)
+            for i in range(width):
+                target[i] = tile[row * COLUMNS + i] + (target[i] if adds else 0)
+
+
+@jit
+def run_matmul(step, start, tile, rows8, packed, part, parts):
+    """Slots c, a, w (row stride per n, column stride per k), then the packed weights, or 0. step[1:4] = planes, m, n; step[5] = k; step[6] = acc.
+
+    Of `parts` threads, each with its own memory, number `part` does its share of the panels.
+    """
+    planes, m, n, k, adds = step[1], step[2], step[3], step[5], step[6]
+    padded = (k + 3) // 4 * 4
+    c, a, w, constant = FIRST_SLOT, FIRST_SLOT + SLOT_WIDTH, FIRST_SLOT + 2 * SLOT_WIDTH, FIRST_SLOT + 3 * SLOT_WIDTH
+    panels = (n + COLUMNS - 1) // COLUMNS
+    low, high = panels * part // parts, panels * (part + 1) // parts
+    if low == high:
+        return
+    for plane in range(planes):
+        rows, lda = step[a] + plane * step[a + 1], step[a + 2]
+        if step[a + 3] != 1 or padded != k:
+            _copy_rows(rows, lda, step[a + 3], m, k, padded, rows8)
+            rows, lda = rows8.ctypes.data, padded
+        if plane == 0 or step[a + 1]:
+            _row_sums(rows, lda, m, padded, start)
+        weights = step[constant] + plane * step[constant + 1]
+        if step[constant] == 0:
+            weights = packed.ctypes.data
+            if plane == 0 or step[w + 1]:
+                pack(weights, step[w] + plane * step[w + 1], step[w + 3], step[w + 2], k, n, low, high)
+        multiply(rows, lda, weights, k, n, step[c] + plane * step[c + 1], step[c + 2], m, adds, start, tile, low, high)

@@ -1,0 +1,202 @@
+"""Execution plans: a launch that was interpreted once, recorded, so that later launches decode and check nothing.
+
+A program's control flow, views and extents depend on its words and on the scalars that it loads, never on tensors. So the words
+that the first launch executed, with the blocks of memory that they named, are the words of every launch with the same scalars;
+and so is what was proved on the way: ranges, alignment, and that no byte is read before it is written (of a table, whose rows data
+choose: that all of it was written; else there is no plan). Kept for each word is what is left to do: a row of a table for the compiled
+kernels (emulator/replay, if numba is installed), or the handler's call.
+
+    loop, vset x 9, ldw, mm, vaff …     interpreted, checked and recorded          first launch
+    [table of 2000 steps] gather …      the same bits, without Python in between   later launches
+
+What depends on data is checked again: rows of a table that `gather` fetches, and scalars that `sld` loads, before anything else.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emulator.context import Call, Core
+from emulator.decoded import LAZY, Word, bind
+from emulator.memory import Fault, Memory
+from isa.spec import Access, Engine, Region, Space
+from isa.views import View
+
+KEPT: Final = 16  # plans per machine
+LONGEST: Final = 1 << 18  # words; a longer launch is interpreted every time
+HOST: Final = frozenset({Region.IN, Region.PARAMS, Region.CONST, Region.WEIGHTS, Region.STATE})
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One engine word as it was executed, at word `at` of the program."""
+
+    at: int
+    word: Word
+    call: Call
+
+
+class Run(Protocol):
+    """Some consecutive words, ready to execute. `at` is the word that is being executed, for traps."""
+
+    at: int
+
+    def __call__(self, core: Core) -> None: ...
+
+
+@dataclass(slots=True)
+class Recording:
+    """What one launch executed. `reads` are the scalars that it loaded; None of it is of use once `spoilt`."""
+
+    words: list[Recorded] = field(default_factory=list)
+    reads: list[tuple[View, int]] = field(default_factory=list)
+    spoilt: bool = False
+
+    def add(self, core: Core, at: int, word: Word, call: Call) -> None:
+        if word.inst.mnemonic == "sld":
+            view = call.views["v"]
+            self.spoilt |= view.space is not Space.DRAM or view.region not in HOST
+            self.reads.append((moved(view, call.operands["off"]), core.scalars[call.operands["d"]]))
+        elif word.engine is not Engine.CTL:
+            self.spoilt |= len(self.words) >= LONGEST or not _whole_tables(core.memory, word, call)
+            if not self.spoilt:
+                self.words.append(Recorded(at, word, call))
+
+    @property
+    def usable(self) -> bool:
+        """Not if a scalar was loaded from what the program itself wrote."""
+        written = {view.region for item in self.words for name, view in item.call.views.items() if _writes_dram(item.word, name, view)}
+        return not self.spoilt and not any(view.region in written for view, _ in self.reads)
+
+
+def _whole_tables(memory: Memory, word: Word, call: Call) -> bool:
+    """Whether rows that data choose can be any, because the whole table has been written by now."""
+    try:
+        for name in LAZY.get(word.inst.mnemonic, ()):
+            memory.source(call.views[name], call.extents[name])
+    except Fault:
+        return False
+    return True
+
+
+def moved(view: View, elements: int) -> View:
+    return View(view.space, view.region, view.dtype, view.base + elements * view.cs * (view.dtype.bits // 8))
+
+
+def _writes_dram(word: Word, name: str, view: View) -> bool:
+    return view.space is Space.DRAM and any(o.field.name == name and o.access is not Access.R for o in word.views)
+
+
+@dataclass(slots=True)
+class Plan:
+    """One recorded launch, translated when it is needed again, and the loaded scalars that it holds for."""
+
+    memory: Memory
+    recording: Recording
+    exit: int
+    shadows: dict[Region, NDArray[np.intp]]  # what was written at the end of the launch
+    runs: list[Run] | None = None
+
+    def fits(self) -> bool:
+        return all(int(self.memory.source(view, (1, 1, 1), True)[0, 0, 0]) == value for view, value in self.recording.reads)
+
+    def translate(self, compiled: bool) -> list[Run]:
+        if self.runs is None:
+            self.runs = list((compiler() if compiled else interpreted)(self.memory, self.recording.words))
+            self.recording.words.clear()
+        return self.runs
+
+
+Key = tuple[bytes, int, tuple[int, ...]]  # the program, where it starts, the scalars
+
+
+class Plans:
+    """The launches of one machine so far. With `compiled`, compiled kernels are used where they can be had."""
+
+    def __init__(self, memory: Memory, compiled: bool = True) -> None:
+        self._memory, self._compiled = memory, compiled
+        self._plans: dict[Key, list[Plan]] = {}
+        self._latest: Plan | None = None  # whose shadows the memory has
+
+    def find(self, key: Key) -> Plan | None:
+        """The launch that this one would repeat."""
+        return next((plan for plan in self._plans.get(key, ()) if plan.fits()), None)
+
+    def keep(self, key: Key, recording: Recording, exit_code: int) -> bool:
+        """Remember a launch that ended well, if it can be repeated."""
+        if not recording.usable:
+            return False
+        if sum(map(len, self._plans.values())) >= KEPT:
+            self._plans.clear()
+        self._latest = Plan(self._memory, recording, exit_code, self._memory.shadows())
+        self._plans.setdefault(key, []).append(self._latest)
+        return True
+
+    def forget_shadows(self) -> None:
+        """Something else is going to run."""
+        self._latest = None
+
+    def execute(self, plan: Plan, core: Core) -> Iterator[int]:
+        """Run everything; gives the word that is about to execute wherever one could trap."""
+        if self._latest is not plan:
+            self._latest = None
+            self._memory.restore(plan.shadows)
+            self._latest = plan
+        for run in plan.translate(self._compiled):
+            yield run.at
+            run(core)
+
+
+Compile = Callable[[Memory, Sequence[Recorded]], Iterator[Run]]
+
+
+@dataclass(slots=True)
+class Handled:
+    """A word that its handler executes, with the blocks of the recorded launch, or bound anew where these are copies."""
+
+    at: int
+    word: Word
+    call: Call
+    again: bool
+
+    def __call__(self, core: Core) -> None:
+        if self.again:
+            call = Call(self.call.operands, self.call.views, self.call.extents, {})
+            bind(core, self.word, call)
+            self.word.handler(core, call)
+        else:
+            self.word.handler(core, self.call)
+
+
+def handled(memory: Memory, item: Recorded) -> Handled:
+    return Handled(item.at, item.word, item.call, not aliases(memory, item))
+
+
+def aliases(memory: Memory, item: Recorded) -> bool:
+    """Whether all blocks are the memory itself: none was unpacked, or copied because a destination lies over part of it."""
+    return all(_is_memory(memory, item.call, name, block) for name, block in item.call.blocks.items())
+
+
+def _is_memory(memory: Memory, call: Call, name: str, block: Any) -> bool:
+    view = call.views[name]
+    data, _ = memory.store_of(view).at(*view.span(call.extents[name]))
+    start, size = data.ctypes.data, data.size
+    return bool(block.size) and not block.flags.owndata and start <= block.ctypes.data < start + size
+
+
+def interpreted(memory: Memory, words: Sequence[Recorded]) -> Iterator[Run]:
+    """Without compiled kernels: the handlers, one after the other."""
+    for item in words:
+        yield handled(memory, item)
+
+
+def compiler() -> Compile:
+    """The compiled kernels where numba and the processor allow."""
+    try:
+        from emulator.replay import translate
+    except ImportError:
+        return interpreted
+    return translate.runs

@@ -1,0 +1,144 @@
+"""One launch after the other: replay, check, and say what could not be proved.
+
+The replay of a launch is cut short twice: turns of long loops that are proved by induction are left out (`lint.induction`), and after
+`limit_of` words it ends. What lies beyond is then not proved, which is a finding of its own. All replays of all launches together
+take `LAUNCHES` times as many words at most. So the cost is bounded, and nothing passes in silence.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from isa.image.image import Image
+from isa.image.records import Entry
+from isa.replay import Dispatch, ReplayError, TooLong, trace
+from lint.check import Buffers, Finding, Findings, check_plan, check_structure, sound_touches
+from lint.dead_code import Waste
+from lint.loop_skipping import LoopSkipper
+from lint.races import Proof, Touches, check_hazards, group
+from lint.shadow_memory import TooLarge
+
+MAX_WORDS, PER_WORD = 1 << 16, 64  # words replayed of a launch: so many, and so many for each word of the program
+LAUNCHES = 4  # of this length, together
+_TRIES = 3  # replays in which loops turn out to be no repetition, before all loops are replayed in full
+
+
+def limit_of(image: Image) -> int:
+    """The most words of one launch that are replayed."""
+    return MAX_WORDS + PER_WORD * image.words
+
+
+def check(image: Image, entry: str | None = None, values: Mapping[str, int] | None = None) -> list[Finding]:
+    """All errors for one entry or for every one; without `values`, at both ends of the range of the scalar arguments."""
+    return analyse(image, entry, values, False)
+
+
+def lint(image: Image, entry: str | None = None, values: Mapping[str, int] | None = None) -> list[Finding]:
+    """Errors as of `check`, and warnings about what can never matter."""
+    return analyse(image, entry, values, True)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What the replay of a launch showed. `proof` is None if it could not be followed to its end."""
+
+    found: dict[tuple[object, ...], Finding]
+    words: Sequence[Dispatch] = ()
+    touches: Touches | None = None
+    proof: Proof | None = None
+    left_out: int = 0  # words of the turns that were left out, or more
+    length: int = 0  # words replayed
+    stopped: TooLong | None = None
+
+
+@dataclass
+class _Allowance:
+    """Words that may still be replayed."""
+
+    words: int
+
+
+@dataclass
+class _Prover:
+    image: Image
+    point: Entry
+    given: Mapping[str, int] | None
+    buffers: Buffers
+    allowance: _Allowance
+    whole: dict[int, str] = field(default_factory=dict)  # loops that are no repetition, by pc, with the reason
+    local: dict[tuple[object, ...], Finding] = field(default_factory=dict)  # faults of single words, in whatever turns were replayed
+
+    def prove(self, shortcuts: bool) -> Launch:
+        """With as many turns left out as can be; without, if anything is found then, so that every finding is of a turn that exists."""
+        for _ in range(_TRIES if shortcuts else 0):
+            launch = self._try(LoopSkipper(whole=dict(self.whole)))
+            if launch is not None:
+                surer = launch.found and launch.stopped is None and 0 < launch.left_out < self.allowance.words
+                exact = self._try(LoopSkipper(all_whole=True)) if surer else None
+                return exact if exact is not None and exact.stopped is None else self._said(launch)
+        launch = self._try(LoopSkipper(all_whole=True))
+        assert launch is not None
+        return self._said(launch)
+
+    def _try(self, skipper: LoopSkipper) -> Launch | None:
+        """One replay; None if a loop that was cut turned out to be no repetition, which is noted."""
+        findings, words, stopped = Findings(self.image), list[Dispatch](), None
+        limit = min(limit_of(self.image), self.allowance.words)
+        try:
+            for word in trace(self.image, self.point.name, self.given, control=True, skipper=skipper, limit=limit):
+                words.append(word)  # one by one: those before an error count
+        except TooLong as error:
+            stopped = error
+        except ReplayError as error:
+            findings.add("structure", error.pc, error.inst, error.what)
+            return Launch(findings.found)
+        finally:
+            self.allowance.words -= len(words)
+        touches = group(sound_touches(self.image, words, self.buffers, findings))
+        self.local |= findings.found
+        try:
+            proof = check_hazards(self.image, self.point, words, touches, findings, skipper.found, stopped is None, self.buffers.problem)
+        except TooLarge as error:
+            findings.add("unproved", self.point.pc, None, f"what this launch does is not proved: {error}")
+            return Launch(findings.found)
+        self.whole |= skipper.whole | proof.unsteady
+        if proof.unsteady:
+            return None
+        return Launch(findings.found, words, touches, proof if stopped is None else None, _left_out(skipper), len(words), stopped)
+
+    def _said(self, launch: Launch) -> Launch:
+        """The launch with what could not be proved among its findings."""
+        if launch.stopped is None:
+            return launch
+        findings = Findings(self.image)
+        findings.merge({**launch.found, **self.local})
+        if not launch.stopped.running:
+            findings.add("unproved", launch.stopped.pc, None, "nothing is proved of this launch: the replay of the others took too long")
+            return Launch(findings.found)
+        pc, turn, turns = max(launch.stopped.running, key=lambda loop: loop[2] - loop[1])
+        why = f"is replayed turn by turn because {self.whole[pc]}" if pc in self.whole else "holds loops that are too long or too deep"
+        message = f"not proved beyond {launch.length} words of a launch: those end in turn {turn} of {turns} of this loop, which {why}"
+        findings.add("unproved", pc, self.image.inst(pc), message)
+        return Launch(findings.found)
+
+
+def _left_out(skipper: LoopSkipper) -> int:
+    """Words that a full replay would have more; of nested loops fewer than that."""
+    return sum(cut.leave_out // cut.period * (cut.at - cut.before) for cut in skipper.found if cut.at)
+
+
+def analyse(image: Image, entry: str | None, values: Mapping[str, int] | None, waste: bool, shortcuts: bool = True) -> list[Finding]:
+    """See `lint`. Without `shortcuts` every turn of every loop is replayed."""
+    findings, useless, allowance = Findings(image), Waste(image), _Allowance(LAUNCHES * limit_of(image))
+    check_structure(image, findings)
+    check_plan(image, findings)
+    for point in image.entries if entry is None else (image.entry(entry),):
+        buffers = Buffers(image, point)
+        ends = ({s.name: s.minimum for s in point.scalars}, {s.name: s.maximum for s in point.scalars})
+        for given in (values,) if values is not None else ends[: 2 if point.scalars else 1]:
+            launch = _Prover(image, point, given, buffers, allowance).prove(shortcuts)
+            findings.merge(launch.found)
+            if waste and launch.proof is not None and launch.touches is not None:
+                useless.observe(point, launch.words, launch.touches, launch.proof)
+    if waste and not findings.found and entry is None:
+        useless.report(findings)
+    return sorted(findings.found.values(), key=lambda f: f.pc)

@@ -1,0 +1,265 @@
+"""Memory never written, and races between engines: exact, byte for byte, over the replay of a program.
+
+Every word has a *known* vector: how many words of each engine are certainly complete when it starts. It comes from
+dependence counts (n: all but the last n dispatched), fences, program order (compute engines run one word after the
+other; DMA queues start and complete in order but overlap), and from what the words known to be complete knew themselves.
+A shadow of each memory (`lint.shadow_memory`) holds, per engine, the last word that wrote and that read each byte. A word races with
+another if it touches such a byte and that word is not known to be complete.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from isa.image.image import Image
+from isa.image.records import Entry
+from isa.replay import Dispatch
+from isa.spec import DMA_ENGINES, NO_WAIT, QUEUES, WORD_BYTES, Access, Engine, Space
+from isa.views import View
+from lint.check import Findings, Touch
+from lint.induction import Snapshot, is_steady
+from lint.loop_skipping import SkippedLoop
+from lint.shadow_memory import Budget, Memory, Shadow, blocks, memory_of, ready, runs, shadow_of
+from lint.sweeps import Course, conflict, cost, courses_of, is_lazy, leave_behind, obstacle
+
+Misplaced = Callable[[View, int, int, int], str]  # view, first byte, end, word
+_FENCES = {"halt": (1 << len(QUEUES)) - 1}  # besides those with a mask
+_DMA = tuple(engine in DMA_ENGINES for engine in QUEUES)
+
+
+@dataclass(frozen=True, slots=True)
+class Touches:
+    """The operands of a replay by word, and per memory: the granule of its addresses, its last byte in use, and whether anything writes it."""
+
+    by_word: Mapping[int, Sequence[Touch]]
+    grains: Mapping[Memory, int]
+    ends: Mapping[Memory, int]
+    written: Set[Memory]
+
+
+@dataclass
+class Proof:
+    """What the replay shows: the order of its words, and which loops turned out to be no repetition (by pc, with the reason)."""
+
+    order: "Order"
+    unsteady: dict[int, str] = field(default_factory=dict)
+    known: list[Sequence[int]] = field(default_factory=list)  # of each word
+    courses: dict[int, list[Course]] = field(default_factory=dict)  # of the turns left out, by the word before which they would stand
+
+
+def group(touches: Iterable[tuple[int, Touch]]) -> Touches:
+    by_word: dict[int, list[Touch]] = defaultdict(list)
+    grains: dict[Memory, int] = defaultdict(int)
+    ends: dict[Memory, int] = defaultdict(int)
+    written: set[Memory] = set()
+    for index, touch in touches:
+        by_word[index].append(touch)
+        memory = memory_of(touch.view)
+        grains[memory] = math.gcd(grains[memory], *(size for run in runs(touch) for size in (run[0], run[2], run[4], run[5])))
+        ends[memory] = max(ends[memory], touch.view.span(touch.extents)[1])
+        if touch.access is not Access.R:
+            written.add(memory)
+    return Touches(by_word, grains, ends, written)
+
+
+def check_hazards(
+    image: Image, entry: Entry, words: Sequence[Dispatch], touches: Touches, findings: Findings, cuts: Sequence[SkippedLoop] = (), complete: bool = True,
+    misplaced: Misplaced | None = None,
+) -> Proof:  # fmt: skip
+    """Add a finding for each race, read of memory never written, and (of a `complete` replay) output that is not written.
+
+    `cuts` are loops of which `words` leaves out turns. Nothing is proved if one turns out not to be steady. Raises TooLarge.
+    `misplaced` says why bytes of a view may not be touched.
+    """
+    watch = _Watch(cuts, misplaced)
+    budget, written = Budget(), touches.written
+    shadows = {
+        memory: shadow_of(image, memory, grain, touches.ends[memory], budget)
+        for memory, grain in touches.grains.items() if memory in written or not _is_constant(image, memory)
+    }  # fmt: skip
+    proof = Proof(Order())
+    for index, word in enumerate(words):
+        if index in watch.marks:
+            watch.look(index, words, touches, shadows, proof)
+        known = proof.order.dispatch(word)
+        watch.numbers[index] = proof.order.engine, known
+        proof.known.append(known)
+        mine = [(touch, shadow) for touch in touches.by_word.get(index, ()) if (shadow := shadows.get(memory_of(touch.view))) is not None]
+        for touch, shadow in mine:
+            if not findings.full:
+                _check_touch(touch, shadow, proof.order, known, findings)
+        for touch, shadow in mine:
+            _record(touch, shadow, proof.order)
+    if complete:
+        _check_outputs(entry, words, shadows, findings)
+    return proof
+
+
+class _Watch:
+    """Sees to the loops that are cut: at the cut, that what was seen so far is enough."""
+
+    def __init__(self, cuts: Sequence[SkippedLoop], misplaced: Misplaced | None) -> None:
+        self.misplaced = misplaced
+        done = [cut for cut in cuts if cut.at]
+        self.marks = {number for cut in done for number in (cut.begin, cut.before, cut.at)}
+        self.ending: dict[int, list[SkippedLoop]] = defaultdict(list)
+        for cut in done:
+            self.ending[cut.at].append(cut)
+        self.seen: dict[int, Snapshot] = {}
+        self.cells = 0  # looked at so far
+        self.numbers: dict[int, tuple[int, Sequence[int]]] = {}
+
+    def look(self, index: int, words: Sequence[Dispatch], touches: Touches, shadows: Mapping[Memory, Shadow], proof: Proof) -> None:
+        """Remember a moment, and judge the loops that are cut here."""
+        order = proof.order
+        self.seen[index] = Snapshot(list(order.issued), list(order.dispatched))
+        for cut in self.ending.get(index, ()):
+            courses, start, before = courses_of(cut, words, touches.by_word, self.numbers, proof.courses), self.seen[cut.begin], self.seen[cut.before]
+            problem = "its turns differ" if courses is None else "what its words wait for does not repeat"
+            if courses is not None and is_steady(start.issued, before, self.seen[index], order.knew):
+                self.cells += cost(courses, shadows)
+                problem = conflict(courses) or self._stray(courses) or obstacle(courses, shadows, self.cells)
+            if courses is None or problem:
+                proof.unsteady[cut.pc] = problem
+                return
+            leave_behind(courses, shadows, [b + b - a for a, b in zip(before.issued, order.issued, strict=True)])
+            proof.courses.setdefault(index, []).extend(courses)
+
+
+    def _stray(self, courses: Sequence[Course]) -> str:
+        """An operand that does not stay inside one buffer in the turns left out."""
+        for course in courses:
+            word = course.touch.word
+            if course.drift and self.misplaced and self.misplaced(course.touch.view, *course.left_out(), word.pc // WORD_BYTES):
+                return f"operand {course.touch.field.name} at pc {word.pc:#06x} leaves its buffer in some turn"
+        return ""
+
+
+def _is_constant(image: Image, memory: Memory) -> bool:
+    """Whether all of a memory is defined before the launch, so that reading it needs no shadow."""
+    return memory[0] is Space.DRAM and ready(image, memory) == image.size(memory[1])
+
+
+class Order:
+    """Which words are certainly complete when a word starts."""
+
+    def __init__(self, without: Set[int] = frozenset()) -> None:
+        self.without = without  # fences, by pc, that are taken out
+        self.issued = [0] * len(QUEUES)
+        self.pcs: list[list[int]] = [[] for _ in QUEUES]
+        self.knew: list[list[list[int]]] = [[] for _ in QUEUES]  # per engine and word: its known vector
+        self.dispatched = [0] * len(QUEUES)  # known complete by the dispatcher itself
+        self.engine, self.number = -1, 0
+        self.implied: dict[tuple[int, int], bool] = {}  # (pc, queue): whether the other waits always imply this one
+
+    def dispatch(self, word: Dispatch) -> list[int]:
+        """The known vector of the next word. Its own number is then `number` on queue `engine` (-1: the dispatcher)."""
+        self.engine = QUEUES.index(word.engine) if word.engine is not Engine.CTL else -1
+        known = list(self.dispatched)
+        if word.pc in self.without:
+            return known
+        waits = [count if count != NO_WAIT else None for count in word.inst.deps]
+        mask = word.operands.get("mask", _FENCES.get(word.inst.mnemonic, 0)) if self.engine < 0 else 0
+        least: list[int] = []  # words per queue that its wait leaves complete
+        for queue, count in enumerate(waits):
+            if mask >> queue & 1:
+                count = 0
+            least.append(self.issued[queue] - count if count is not None else 0)
+        if self.engine >= 0 and self.issued[self.engine]:
+            known = _merge(known, self.knew[self.engine][-1])  # queues are in order: it started before this one
+            if not _DMA[self.engine]:
+                known[self.engine] = self.issued[self.engine]
+        self._note_implied(word.pc, waits, least, known, mask)
+        known = self._learn(known, enumerate(least))
+        if self.engine < 0:
+            self.dispatched = known
+        else:
+            self.issued[self.engine] += 1
+            self.number = self.issued[self.engine]
+            self.pcs[self.engine].append(word.pc)
+            self.knew[self.engine].append(known)
+        return known
+
+    def _learn(self, known: list[int], least: Iterable[tuple[int, int]]) -> list[int]:
+        """Known after waiting until `least` words of the queues are complete: these, and what they knew."""
+        for queue, count in least:
+            if count > known[queue]:
+                known = _merge(known, self.knew[queue][count - 1])
+                known[queue] = max(known[queue], count)
+        for queue, count in enumerate(tuple(known)):
+            if count:
+                known = _merge(known, self.knew[queue][count - 1])
+        return known
+
+    def _note_implied(self, pc: int, waits: Sequence[int | None], least: Sequence[int], known: list[int], mask: int) -> None:
+        """Remember which counts of the word the others imply; in a loop only if they do so every time."""
+        for queue, count in enumerate(waits):
+            if count is not None and self.implied.get((pc, queue), True):
+                without = self._learn(list(known), ((other, n) for other, n in enumerate(least) if other != queue))
+                self.implied[pc, queue] = bool(mask >> queue & 1) or without[queue] >= least[queue]
+
+
+def needless_fences(words: Sequence[Dispatch], proof: Proof, most: int) -> set[int]:
+    """Fences, by pc, that may all be taken out, and every word still knows the same of the others. At most so many are looked at.
+
+    A fence right before a loop is not questioned: it makes the first turn like the others, so that counts inside need only hold between turns.
+    """
+    found: set[int] = set()
+    fences = [word.pc for word, after in pairwise(words) if word.inst.mnemonic == "fence" and after.inst.mnemonic != "loop"]
+    for pc in list(dict.fromkeys(fences))[:most]:
+        order = Order({*found, pc})
+        if all(order.dispatch(word) == known or not word.inst.row.views for word, known in zip(words, proof.known, strict=True)):
+            found.add(pc)
+    return found
+
+
+def _merge(a: list[int], b: list[int]) -> list[int]:
+    return [x if x > y else y for x, y in zip(a, b, strict=True)]
+
+
+def _record(touch: Touch, shadow: Shadow, order: Order) -> None:
+    for block in blocks(touch):
+        if touch.access is not Access.R:
+            shadow.cut(shadow.defined, block)[...] = True
+        if order.engine < 0:
+            continue  # the dispatcher has read its scalar before anything later is dispatched
+        for what, concerned in (("writes", touch.access is not Access.R), ("reads", touch.access is not Access.W)):
+            if concerned:
+                shadow.cut(shadow.array(what, order.engine), block)[...] = order.number
+
+
+def _check_touch(touch: Touch, shadow: Shadow, order: Order, known: list[int], findings: Findings) -> None:
+    word, name = touch.word, touch.field.name
+    doing = "writes" if touch.access is Access.W else "reads"
+    for block in blocks(touch):
+        if touch.access is not Access.W and not is_lazy(touch):
+            cells = shadow.cut(shadow.defined, block)
+            if not cells.all():
+                message = f"operand {name} = {touch.view} reads bytes that were never written{_indices(word)}"
+                findings.add("uninitialized", word.pc, word.inst, message, None, name, word.indices)
+        # a word's own number is not recorded yet; of its own engine everything before counts like any other engine's words
+        for queue, engine in enumerate(QUEUES):
+            done, issued = known[queue], order.issued[queue] - (queue == order.engine)
+            if done >= issued:
+                continue
+            for what in ("writes",) if touch.access is Access.R else ("writes", "reads"):
+                latest = shadow.latest(what, queue, block)
+                if latest > done:
+                    other = order.pcs[queue][min(latest, issued) - 1]  # turns left out may stand for later ones
+                    message = f"{doing} {name} = {touch.view}{_indices(word)} while {engine.value} word at pc {other:#06x}, which {what} it, may be running"
+                    findings.add("race", word.pc, word.inst, message, other, name, word.indices)
+
+
+def _check_outputs(entry: Entry, words: Sequence[Dispatch], shadows: dict[Memory, Shadow], findings: Findings) -> None:
+    for tensor in entry.outputs:
+        shadow = shadows.get((Space.DRAM, tensor.region))
+        first, end = tensor.offset, tensor.offset + tensor.nbytes
+        if first < end and (shadow is None or end > shadow.cells * shadow.grain or not shadow.defined[first // shadow.grain : -(-end // shadow.grain)].all()):
+            last = words[-1]
+            findings.add("output", last.pc, last.inst, f"output {tensor.name} is not completely written at the end", None, tensor.name)
+
+
+def _indices(word: Dispatch) -> str:
+    return f" (loop indices {', '.join(map(str, word.indices))})" if any(word.indices) else ""

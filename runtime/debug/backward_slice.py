@@ -1,0 +1,115 @@
+"""Which words a wrong value depends on: a backward walk over executed words, down to verified values and the host's data."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isa.codec import Inst
+from isa.spec import Dtype, Region, Space
+from runtime.debug.points import element_bits
+from runtime.debug.stepper import Block, Stepper
+
+HOST = frozenset({Region.WEIGHTS, Region.CONST, Region.IN, Region.PARAMS})
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """A word that was executed: what `Effect` says, without the memory; `makers` are the control words that set its views."""
+
+    time: int
+    pc: int
+    indices: tuple[int, ...]
+    inst: Inst
+    operands: Mapping[str, int]
+    reads: tuple[Block, ...]
+    writes: tuple[Block, ...]
+    verified: frozenset[str]  # operands whose written values were compared and found right
+    makers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveIn:
+    """A verified block that the cone starts from, as it stands right after the word at `time`."""
+
+    time: int
+    block: Block
+
+
+@dataclass(frozen=True, slots=True)
+class Cone:
+    """Unverified words in the order of execution, the wrong one last, and what goes into them."""
+
+    words: tuple[Executed, ...]
+    live: tuple[LiveIn, ...]
+    host: tuple[Block, ...]  # blocks of the host's data that the words read
+
+
+class _Needed:
+    """Bytes whose origin is still looked for."""
+
+    def __init__(self, stepper: Stepper) -> None:
+        self._memory = stepper.memory
+        self._masks: dict[str, Mask] = {}
+
+    def add(self, block: Block) -> None:
+        self._mask(block)[_bytes(block)] = True
+
+    def clear(self, block: Block) -> None:
+        self._mask(block)[_bytes(block)] = False
+
+    def touches(self, block: Block) -> bool:
+        mask = self._mask(block)
+        low, high = block.view.span(block.extents)
+        return bool(mask[low:high].any()) and bool(mask[_bytes(block)].any())
+
+    def _mask(self, block: Block) -> Mask:
+        store = self._memory.store_of(block.view)
+        if store.name not in self._masks:
+            self._masks[store.name] = np.zeros(store.size, np.bool_)
+        return self._masks[store.name]
+
+
+def _bytes(block: Block) -> NDArray[np.int64]:
+    """The address of every byte of the block."""
+    starts = element_bits(block.view, block.extents).reshape(-1) // 8
+    size = 1 if block.view.dtype is Dtype.I4 else block.view.dtype.bits // 8
+    return (starts[:, None] + np.arange(size)).reshape(-1)
+
+
+def is_host(block: Block) -> bool:
+    return block.view.space is Space.DRAM and block.view.region in HOST
+
+
+def trace_back(stepper: Stepper, trail: Sequence[Executed], last: Executed, wrong: Block) -> Cone:
+    """The cone of a block that `last` wrote. `trail` are the executed engine words in order."""
+    needed = _Needed(stepper)
+    words: list[Executed] = []
+    live: list[LiveIn] = []
+    host: list[Block] = []
+
+    def take(word: Executed) -> None:
+        words.append(word)
+        for block in word.writes:
+            needed.clear(block)
+        for block in word.reads:
+            if is_host(block):
+                host.append(block)
+            else:
+                needed.add(block)
+
+    take(last)
+    before = next(number for number, word in enumerate(trail) if word is last)
+    for word in reversed(trail[:before]):
+        wanted = [block for block in word.writes if needed.touches(block)]
+        if not wanted:
+            continue
+        if all(block.name in word.verified for block in wanted):
+            for block in wanted:
+                live.append(LiveIn(word.time, block))
+                needed.clear(block)
+        else:
+            take(word)
+    return Cone(tuple(reversed(words)), tuple(reversed(live)), tuple(host))

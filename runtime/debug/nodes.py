@@ -1,0 +1,163 @@
+"""Graph nodes as the debugger sees them: which word works for which, where it starts, and its value put together from taps."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from emulator.memory import Memory
+from isa.asm.text import guess
+from isa.errors import InputError
+from isa.image.records import BY_LINE, DebugMap, DebugNode, Tap, pick
+from isa.spec import WORD_BYTES, Dtype
+from isa.views import Extents
+from runtime.debug.stepper import Effect
+from runtime.device.arrays import STORAGE, Array
+
+
+@dataclass
+class Value:
+    """What is known of a node's value: `flat` elements as stored, those in `seen` written so far."""
+
+    dtype: Dtype
+    flat: Array
+    seen: NDArray[np.bool_]
+
+    @property
+    def written(self) -> int:
+        return int(np.count_nonzero(self.seen))
+
+
+class Nodes:
+    """Lookups in the debug map."""
+
+    def __init__(self, debug: DebugMap, words: int) -> None:
+        self.debug = debug
+        self.numbers = {node.name: number for number, node in enumerate(debug.nodes)}
+        self.taps: dict[int, list[Tap]] = {}
+        for tap in debug.taps:
+            self.taps.setdefault(tap.pc, []).append(tap)
+        self.lines = frozenset(span.first for span in debug.spans if debug.nodes[span.nodes[0]].status == BY_LINE)  # first words of lines
+        self._span: list[int] = [-1] * words  # of each word, its innermost span
+        for number in sorted(range(len(debug.spans)), key=lambda n: debug.spans[n].first - debug.spans[n].end):
+            span = debug.spans[number]
+            first, end = max(span.first // WORD_BYTES, 0), min(span.end // WORD_BYTES, words)
+            if first < end:
+                self._span[first:end] = [number] * (end - first)
+
+    def number(self, name: str) -> int:
+        if name not in self.numbers:
+            hint = guess(name, self.numbers) if self.numbers else "the image has no debug map"
+            raise InputError(f"there is no node '{name}'", hint=hint if len(hint) < 80 else "'nodes' lists them")
+        return self.numbers[name]
+
+    def labelled(self, label: str) -> int | None:
+        """The first node under a label of a hand-written program."""
+        return next((n for n, node in enumerate(self.debug.nodes) if node.status == BY_LINE and label in node.origins), None)
+
+    def at(self, pc: int, indices: Sequence[int]) -> int | None:
+        """The node that a word works for in these loop iterations."""
+        index = pc // WORD_BYTES
+        number = self._span[index] if 0 <= index < len(self._span) else -1
+        if number < 0:
+            return None
+        span = self.debug.spans[number]
+        return pick(span.nodes, span.level, indices)
+
+    def name_at(self, pc: int, indices: Sequence[int]) -> str:
+        number = self.at(pc, indices)
+        return "" if number is None else self.debug.nodes[number].name
+
+    def of_line(self, file: str, line: int) -> list[int]:
+        """Nodes that come from a source line; `file` is the end of its path."""
+        found = [n for n, node in enumerate(self.debug.nodes) if node.line == line and _same_file(node.file, file)]
+        if not found:
+            lines = sorted({node.line for node in self.debug.nodes if _same_file(node.file, file)})
+            raise InputError(f"no word comes from {file}:{line}", hint=_lines(lines) if lines else "no node comes from that file")
+        return found
+
+    def explain(self, number: int) -> str:
+        """Why a node has no value of its own."""
+        node = self.debug.nodes[number]
+        return f"{node.name} is {node.status}" + (f": {node.reason}" if node.reason else "")
+
+    def place(self, number: int) -> str:
+        node = self.debug.nodes[number]
+        return f"{short_path(node.file)}:{node.line}" if node.line else ""
+
+
+def short_path(path: str) -> str:
+    """The end of a path, enough to name it in `break FILE:LINE`."""
+    parts = path.split("/")
+    return path if len(parts) <= 3 else "/".join(parts[-2:])
+
+
+def _same_file(path: str, wanted: str) -> bool:
+    return path == wanted or path.endswith("/" + wanted)
+
+
+def _lines(lines: list[int]) -> str:
+    shown = ", ".join(map(str, lines[:12]))
+    return f"lines with code: {shown}{' …' if len(lines) > 12 else ''}"
+
+
+@dataclass
+class Collector:
+    """Puts one node's value together while words execute."""
+
+    nodes: Nodes
+    number: int
+    values: dict[Dtype, Value] = field(default_factory=dict)
+
+    @property
+    def node(self) -> DebugNode:
+        return self.nodes.debug.nodes[self.number]
+
+    @property
+    def value(self) -> Value | None:
+        """The most complete one, where a node is stored in several types."""
+        return max(self.values.values(), key=lambda v: v.written, default=None)
+
+    @property
+    def complete(self) -> bool:
+        return any(v.written == v.seen.size for v in self.values.values())
+
+    def see(self, effect: Effect, memory: Memory) -> bool:
+        """Take over what a word wrote of the node; says whether it did."""
+        taken = False
+        for tap in self.nodes.taps.get(effect.pc, ()):
+            block = next((w for w in effect.writes if w.name == tap.operand), None)
+            if block is not None and pick(tap.nodes, tap.level, effect.indices) == self.number:
+                self._take(tap, effect.indices, block.view.dtype, memory.load(block.view, block.extents))
+                taken = True
+        return taken
+
+    def _take(self, tap: Tap, indices: tuple[int, ...], dtype: Dtype, block: Array) -> None:
+        size = math.prod(self.node.shape)
+        if dtype not in self.values:
+            try:
+                self.values[dtype] = Value(dtype, np.zeros(size, STORAGE.get(dtype, np.dtype(np.int8))), np.zeros(size, np.bool_))
+            except MemoryError:
+                raise InputError(f"node {self.node.name} with {size} elements does not fit this computer's memory") from None
+        value, offset = self.values[dtype], offset_of(tap, indices)
+        strides = tap.ps, tap.rs, tap.cs
+        reach = offset + sum(stride * (extent - 1) for stride, extent in zip(strides, block.shape, strict=True))
+        if offset >= 0 and reach < size:
+            strided(value.flat, offset, strides, block.shape)[...] = block
+            strided(value.seen, offset, strides, block.shape)[...] = True
+
+
+def offset_of(tap: Tap, indices: Sequence[int]) -> int:
+    """The flat position of a tap's first element in these loop iterations."""
+    offset = tap.offset
+    for step in tap.steps:
+        turn = indices[step.level] // step.div
+        offset += step.inc * (turn % step.mod if step.mod else turn)
+    return offset
+
+
+def strided(flat: Array, offset: int, strides: Extents, extents: tuple[int, ...]) -> Array:
+    return as_strided(flat[offset:], extents, tuple(s * flat.itemsize for s in strides))

@@ -1,0 +1,139 @@
+"""The session as text. Every function gives the lines it would print; nothing here changes anything."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from emulator.formats import widen
+from isa.asm.text import format_inst
+from isa.codec import IllegalWord, decode
+from isa.spec import NO_WAIT, QUEUES, WORD_BYTES, Dtype
+from isa.views import Extents, View
+from runtime.debug.nodes import Collector
+from runtime.debug.session import Comparison, Session
+from runtime.device.arrays import Array
+
+Lines = Iterable[str]
+
+
+def extents_text(extents: Extents) -> str:
+    return "x".join(map(str, extents[1:] if extents[0] == 1 else extents))
+
+
+def instruction(code: bytes) -> str:
+    try:
+        return format_inst(decode(code))
+    except IllegalWord:
+        return f".word {int.from_bytes(code, 'little'):#034x}"
+
+
+def location(session: Session) -> Lines:
+    """Where execution stands: the next word with its operands as they are now, and its node."""
+    stepper = session.stepper
+    if stepper.exit is not None:
+        yield f"ended with exit code {stepper.exit} after {stepper.time} words"
+        return
+    node = session.nodes.at(stepper.pc, stepper.indices)
+    if node is not None:
+        place = session.nodes.place(node)
+        yield f"node {session.nodes.debug.nodes[node].name}" + (f"  {place}: {session.nodes.debug.nodes[node].code.strip()}" if place else "")
+    loops = ", ".join(f"i{loop.level}={stepper.core.indices[loop.level]}" for loop in stepper.core.loops)
+    word = instruction(stepper.code[stepper.pc : stepper.pc + WORD_BYTES])
+    yield f"=> {stepper.pc:#06x}  {word}" + (f"  ({loops})" if loops else "")
+    yield from (f"     {line}" for line in operands(session))
+
+
+def operands(session: Session) -> Lines:
+    call = session.stepper.next_call()
+    for name, view in call.views.items() if call else ():
+        yield f"{name} = {view} {extents_text(call.extents[name])}" if call else ""
+
+
+def around(session: Session, pc: int, count: int) -> Lines:
+    """Words before and behind a pc; the next one and breakpoints are marked."""
+    stepper, marked = session.stepper, {p.pc for p in session.points.points if p.pc is not None}
+    shown = ""
+    for here in range(max(0, pc - count * WORD_BYTES), min(len(stepper.code), pc + (count + 1) * WORD_BYTES), WORD_BYTES):
+        name = session.nodes.name_at(here, stepper.indices)
+        if name and name != shown:
+            yield f"   ; {name}"
+            shown = name
+        mark = "=>" if here == stepper.pc and stepper.exit is None else " *" if here in marked else "  "
+        yield f"{mark} {here:#06x}  {instruction(stepper.code[here : here + WORD_BYTES])}"
+
+
+def registers(session: Session) -> Lines:
+    core = session.stepper.core
+    for number, register in enumerate(core.views):
+        if register is not None:
+            view = core.view(number)
+            strides = f" ps={view.ps} rs={view.rs}" + ("" if view.cs else " cs=0")
+            moves = "".join(f" + {s.inc:#x}*(i{s.level}//{s.div}{f'%{s.mod}' if s.mod else ''})" for s in register.steps)
+            yield f"v{number:<3} {view}{strides}{f'  base {register.view.base:#x}{moves}' if moves else ''}"
+    scalars = [f"s{number}={value}" for number, value in enumerate(core.scalars) if value]
+    yield "scalars: " + (", ".join(scalars) or "all 0")
+
+
+def loops(session: Session) -> Lines:
+    """Innermost first."""
+    stepper = session.stepper
+    yield f"#0 pc {stepper.pc:#06x} after {stepper.time} words, node {session.nodes.name_at(stepper.pc, stepper.indices) or 'unknown'}"
+    for depth, loop in enumerate(reversed(stepper.core.loops), 1):
+        index = stepper.core.indices[loop.level]
+        yield f"#{depth} loop i{loop.level}={index} of {loop.count}, words {loop.start * WORD_BYTES:#06x} to {loop.end * WORD_BYTES:#06x}"
+
+
+def points(session: Session) -> Lines:
+    if not session.points.points:
+        yield "no breakpoints"
+    yield from (f"{p.number}: {'watch' if p.watch is not None else 'break'} {p.text}" for p in session.points.points)
+
+
+def engines(session: Session) -> Lines:
+    """Words so far in program order, and what the next word would wait for on the chip."""
+    inst = session.stepper.next_inst()
+    for engine, (count, last) in session.engine_counts().items():
+        waits = inst.deps[QUEUES.index(engine)] if inst is not None and engine in QUEUES else NO_WAIT
+        yield (
+            f"{engine.value:<4}{count:>8} words"
+            + (f", last {last:#06x}" if last is not None else "")
+            + (f"; the next word starts when at most {waits} of them are outstanding" if waits != NO_WAIT else "")
+            + ("; executes the next word" if inst is not None and inst.row.engine is engine else "")
+        )
+
+
+def readable(block: Array, dtype: Dtype) -> Array:
+    """Values for people: bf16 and f16 as float32."""
+    return widen(block, dtype) if dtype in (Dtype.BF16, Dtype.F16) else block
+
+
+def array(values: Array) -> str:
+    with np.printoptions(threshold=64, edgeitems=3, linewidth=120, precision=9, suppress=False):
+        return str(values)
+
+
+def memory(session: Session, view: View, extents: Extents, label: str = "") -> Lines:
+    block = readable(session.load(view, extents), view.dtype)
+    while block.ndim > 1 and block.shape[0] == 1:
+        block = block[0]
+    low, high = view.span(extents)
+    yield f"{label + ' = ' if label else ''}{view} {extents_text(extents)}, bytes {low:#x} to {high:#x}"
+    yield from array(block).splitlines()
+
+
+def node(collector: Collector, index: tuple[slice | int, ...] | None) -> Lines:
+    value, record = collector.value, collector.node
+    assert value is not None
+    values = readable(value.flat, value.dtype).reshape(record.shape)
+    part = "" if value.written == value.seen.size else f", {value.written} of {value.seen.size} elements written so far (others 0)"
+    yield f"{record.name} ({record.op}) {list(record.shape)} {record.dtype}, stored as {value.dtype.name.lower()}{part}"
+    yield from array(values if index is None else values[index]).splitlines()
+
+
+def comparison(result: Comparison) -> Lines:
+    part = "all" if result.compared == result.elements else f"{result.compared} of {result.elements}"
+    if result.first is None:
+        yield f"{result.node}: {part} elements equal PyTorch's, bit for bit"
+        return
+    yield f"{result.node}: {result.differing} elements differ ({part} compared)"
+    yield f"first at {result.first['index']}: expected {result.first['expected']}, the chip has {result.first['actual']}"

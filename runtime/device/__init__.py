@@ -1,0 +1,1 @@
+"""The device side: an image on an emulated chip. Needs no torch."""

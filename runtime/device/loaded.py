@@ -1,0 +1,63 @@
+"""A saved program, without PyTorch: named numpy arrays in, named numpy arrays out."""
+
+from os import PathLike
+from typing import Any
+
+from emulator.budget import DEFAULT
+from isa.chip import Chip
+from isa.errors import InputError
+from isa.image.image import Image, load_image
+from isa.image.records import TensorSpec
+from runtime.device.arrays import Array
+from runtime.device.executable import Executable
+
+
+class Loaded:
+    """An image ready to run: `loaded(input_ids=ids)["last_hidden_state"]`."""
+
+    def __init__(self, image: Image, max_instructions: int | None = DEFAULT) -> None:
+        self.image = image
+        self._executable = Executable(image, max_instructions=max_instructions)
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Name, shape and type of each input."""
+        return self.image.entry().inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Name, shape and type of each output."""
+        return self.image.entry().outputs
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Where the image came from: model, options, hash of the weights, versions."""
+        return self.image.metadata
+
+    def __call__(self, *given: Array, **arrays: Array) -> dict[str, Array]:
+        """Run on the emulated chip, inputs in order or by name. bfloat16 arrays are uint16 bit patterns.
+
+        Raises InputError for inputs that are missing, unknown, too many or of another type or shape.
+        """
+        names = [spec.name for spec in self.inputs]
+        if len(given) > len(names):
+            raise InputError(f"{len(given)} inputs are given", hint=f"the program takes {len(names)}: {_signature(self.inputs)}")
+        placed = dict(zip(names, given, strict=False))
+        if twice := placed.keys() & arrays.keys():
+            raise InputError(f"input '{min(twice)}' is given twice", hint="by place and by name")
+        return self._executable({**placed, **arrays})
+
+    def __repr__(self) -> str:
+        return f"Loaded({_signature(self.inputs)} -> {_signature(self.outputs)})"
+
+
+def _signature(specs: tuple[TensorSpec, ...]) -> str:
+    return ", ".join(f"{spec.name}: {spec.dtype}{list(spec.shape)}" for spec in specs)
+
+
+def load(path: str | PathLike[str], chip: Chip | str | None = None, max_instructions: int | None = DEFAULT) -> Loaded:
+    """Load an image file. With `chip`, one built for another chip is refused. Raises ImageError.
+
+    A launch of more than `max_instructions` ends with OverBudget (None: without a limit).
+    """
+    return Loaded(load_image(path, chip), max_instructions)

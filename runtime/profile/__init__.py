@@ -1,0 +1,1 @@
+"""How fast a program is, how fast it could be, and what lies between."""

@@ -1,0 +1,103 @@
+"""A timing run as a trace for Perfetto (ui.perfetto.dev) or chrome://tracing.
+
+One track per resource that does one thing at a time; counters for DRAM bandwidth and SRAM in use; arrows for the waits that held a word up.
+"""
+
+import json
+from collections.abc import Iterator
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from emulator.timing.timeline import CTL, ENGINES, Timeline
+from isa.files import write_atomic
+from isa.image.image import Image
+from isa.spec import Engine, Space
+from runtime.profile.buffer_lifetimes import lives
+from runtime.profile.profile import Profile
+
+Event = dict[str, Any]
+_PID = 1
+_TRACKS = {
+    Engine.CTL: "dispatch", Engine.LDW: "ldw transfer", Engine.LDA: "lda transfer", Engine.STO: "sto transfer",
+    Engine.MXU: "mxu array", Engine.VEC: "vec", Engine.ACT: "act",
+}  # fmt: skip
+_WEIGHTS = len(_TRACKS)  # the track of weight loads that nothing hides
+
+
+def write_trace(report: Profile, path: str | PathLike[str]) -> None:
+    """Write the trace as a JSON file."""
+    write_atomic(path, [json.dumps({"displayTimeUnit": "ns", "traceEvents": list(trace_events(report))}, separators=(",", ":")).encode()])
+
+
+def trace_events(report: Profile) -> Iterator[Event]:
+    """All events; times in microseconds of the chip."""
+    micro = 1e6 / report.timeline.chip.clock_hz
+    for engine, name in [*_TRACKS.items(), (None, "mxu weight load")]:
+        tid = ENGINES.index(engine) if engine else _WEIGHTS
+        yield {"ph": "M", "pid": _PID, "tid": tid, "name": "thread_name", "args": {"name": name}}
+        yield {"ph": "M", "pid": _PID, "tid": tid, "name": "thread_sort_index", "args": {"sort_index": tid}}
+    yield {"ph": "M", "pid": _PID, "name": "process_name", "args": {"name": f"chip {report.timeline.chip.name}"}}
+    yield from _slices(report, micro)
+    yield from _flows(report.timeline, micro)
+    yield from _bandwidth(report.timeline, micro)
+    yield from _sram(report.image, report.timeline, micro)
+
+
+def _slices(report: Profile, micro: float) -> Iterator[Event]:
+    t = report.timeline
+    columns = (t.engine, t.dispatch, t.ready, t.start, t.work_start, t.work_end, t.end, t.bytes, report.node)
+    for word, engine, dispatch, ready, start, begin, stop, end, moved, node in zip(t.words, *(c.tolist() for c in columns), strict=True):
+        named = report.image.debug.nodes[node].name if node >= 0 else ""
+        label = f"{named} {word.inst.mnemonic}".strip()
+        args = {"pc": f"{word.pc:#06x}", "indices": list(word.indices), "dispatch": dispatch, "ready": ready, "start": start, "end": end}
+        if moved:
+            args["bytes"] = moved
+        spans = [(engine, ready, begin, f"{label} waits", "stall")] if engine == CTL else [(engine, begin, stop, label, "work")]
+        if ENGINES[engine] is Engine.MXU:
+            spans.append((_WEIGHTS, start, begin, label, "load"))
+        for tid, low, high, name, kind in spans:
+            if high > low:
+                span = {"ts": low * micro, "dur": (high - low) * micro}
+                yield {"ph": "X", "pid": _PID, "tid": tid, **span, "name": name, "cat": kind, "args": args}
+
+
+def _flows(t: Timeline, micro: float) -> Iterator[Event]:
+    """An arrow from the word that came last to each word that its completion released."""
+    for index in np.flatnonzero((t.engine != CTL) & (t.ready > t.dispatch + 1) & (t.work_end > t.work_start)).tolist():
+        for other in t.waits[index]:
+            if t.end[other] == t.ready[index] and t.work_end[other] > t.work_start[other]:
+                common = {"pid": _PID, "name": "wait", "cat": "dependence", "id": index}
+                yield {"ph": "s", "tid": int(t.engine[other]), "ts": (int(t.work_end[other]) - 1) * micro, **common}
+                yield {"ph": "f", "bp": "e", "tid": int(t.engine[index]), "ts": int(t.work_start[index]) * micro, **common}
+                break
+
+
+def _bandwidth(t: Timeline, micro: float) -> Iterator[Event]:
+    """GB/s that each queue gets of the bus."""
+    rate, last = t.chip.dram.bytes_per_second / 1e9, 0
+    for low, high, *words in t.bus.tolist():
+        if low > last:
+            yield _counter("DRAM GB/s", last * micro, dict.fromkeys(("ldw", "lda", "sto"), 0.0))
+        sharing = sum(word >= 0 for word in words)
+        shares = {name: rate / sharing if word >= 0 else 0.0 for name, word in zip(("ldw", "lda", "sto"), words, strict=True)}
+        yield _counter("DRAM GB/s", low * micro, shares)
+        last = high
+    yield _counter("DRAM GB/s", last * micro, dict.fromkeys(("ldw", "lda", "sto"), 0.0))
+
+
+def _sram(image: Image, t: Timeline, micro: float) -> Iterator[Event]:
+    """Bytes of planned buffers alive."""
+    changes: dict[int, int] = {}
+    for record, low, high in lives(image, t, Space.SRAM):
+        changes[low] = changes.get(low, 0) + record.bytes
+        changes[high] = changes.get(high, 0) - record.bytes
+    used = 0
+    for at in sorted(changes):
+        used += changes[at]
+        yield _counter("SRAM bytes", at * micro, {"planned": used})
+
+
+def _counter(name: str, at: float, values: dict[str, float] | dict[str, int]) -> Event:
+    return {"ph": "C", "pid": _PID, "name": name, "ts": at, "args": values}

@@ -1,0 +1,267 @@
+"""The speed of light: cycles that no program for a model can beat, from the shapes of its operations and the chip alone.
+
+    limit = speed_of_light(compiled.lowered.main.graph, chip)      limit.cycles      limit.by_resource["dram"]
+
+Each engine must at least do its share: the MXU pass every row of every GEMM through every tile of weights, VEC and ACT stream over the
+elements they alone can process, DRAM deliver each byte once. The largest share is the limit; a perfect schedule hides all others.
+Nothing here looks at a program. What a memory too small for a product must read again is counted, see `reread_bytes`.
+Where the instruction set leaves a choice the cheapest is taken: a reduction rides on the word that
+produces its operand, an addition on the word that produces or consumes it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil, isqrt, prod
+
+from torch import fx
+
+from compiler.tile.nodes import Role, base, computing, dtype, op_name, role, shape, tensors
+from isa.chip import Chip
+from isa.timing import ceil_div, matmul_passes, vector_cycles
+
+STEPS = 5  # elementwise steps that one vaff can do: sub, rs, cs, bi, res
+_TAPPABLE = frozenset({"dequantize", "layer_norm", "add", "sub", "mul"})  # made by a vaff, which can reduce its result on the way out
+_TAPS = frozenset({"sum", "max", "absmax"})
+_CHAIN = frozenset({"add", "sub", "mul", "neg"})
+_ABSORBS_BEFORE = frozenset({"dequantize", "layer_norm"})  # producers with steps to spare
+_ABSORBS_AFTER = frozenset({"quantize_rows", "activation"})  # consumers with a scale or bias of their own
+
+
+@dataclass(frozen=True, slots=True)
+class Gemm:
+    """C[b][m, n] = A[b][m, k] · W[b][k, n]"""
+
+    b: int
+    m: int
+    n: int
+    k: int
+
+    @property
+    def macs(self) -> int:
+        return self.b * self.m * self.n * self.k
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """`passes` over `rows` rows of `cols` elements on a vector engine."""
+
+    rows: int
+    cols: int
+    passes: Fraction = Fraction(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What one operation of the model asks of each resource, whatever the program."""
+
+    name: str
+    gemm: Gemm | None = None
+    vec: Stream | None = None
+    act: Stream | None = None
+    dram_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Least cycles of each resource: mxu, vec, act, dram."""
+
+    by_resource: Mapping[str, int]
+
+    @property
+    def cycles(self) -> int:
+        return max(self.by_resource.values())
+
+    @property
+    def resource(self) -> str:
+        """The one that limits."""
+        return max(self.by_resource, key=lambda name: self.by_resource[name])
+
+
+def limit(operations: Iterable[Operation], chip: Chip) -> Limit:
+    """The limit of a list of operations."""
+    mxu, vec, act, count = 0, Fraction(0), Fraction(0), 0
+    for op in operations:
+        if op.gemm is not None:
+            mxu += matmul_passes(op.gemm.b, op.gemm.k, op.gemm.n, chip.mxu) * op.gemm.m
+            count += reread_bytes(op.gemm, chip.sram.bytes + chip.acc.bytes)
+        vec += _cycles(op.vec, chip.vec.lanes)
+        act += _cycles(op.act, chip.act.lanes)
+        count += op.dram_bytes
+    return Limit({"mxu": mxu, "vec": ceil(vec), "act": ceil(act), "dram": ceil_div(count * chip.clock_hz, chip.dram.bytes_per_second)})
+
+
+def reread_bytes(gemm: Gemm, memory: int) -> int:
+    """Bytes that a product must move beyond one look at its weights, if `memory` bytes are all there is on chip and it is finished before the next begins.
+
+    After Hong & Kung (1981) and Irony, Toledo & Tiskin (2004). Cut the run into phases that move as many bytes as memory has. A phase sees at
+    most T = 2 * memory bytes of operands. A sum that it touches
+    - lives on at its beginning or end, or comes in or goes out: at most T / 2 of them, 4 bytes each. By Loomis and Whitney
+      sqrt(A * B * sums) products add to these; A + B <= T, so at most T * sqrt(T / 8);
+    - or begins and ends inside. Then all of its row and its column is there: (rows + columns) * k <= T, so at most T * T / 4k products.
+    Every phase but the last moves `memory` bytes. With several planes (attention) operands need never have been in DRAM: nothing is counted.
+    """
+    if gemm.b > 1:
+        return 0
+    seen = 2 * memory
+    products = seen * isqrt(seen // 8 + 1) + seen * seen // (4 * gemm.k) + 1 if gemm.k else 1
+    return max((ceil_div(gemm.macs, products) - 1) * memory - gemm.n * gemm.k, 0)
+
+
+def _cycles(stream: Stream | None, lanes: int) -> Fraction:
+    return Fraction(0) if stream is None else vector_cycles(1, stream.rows, stream.cols, lanes) * stream.passes
+
+
+def speed_of_light(graph: fx.Graph, chip: Chip) -> Limit:
+    """The limit of a lowered graph."""
+    return limit(operations(graph), chip)
+
+
+def operations(graph: fx.Graph) -> list[Operation]:
+    """The operations of a lowered graph, and the DRAM bytes that go in and out once."""
+    found = []
+    for node in graph.nodes:
+        if node.op == "placeholder" and node.users:
+            found.append(Operation(node.name, dram_bytes=_loaded(node)))
+        elif node.op == "call_function" and role(node) is not Role.VIEW:
+            found.append(_RULES.get(op_name(node), _elementwise)(node))
+        elif node.op == "output":
+            found += [Operation(f"output {n.name}", dram_bytes=_bytes(n)) for n in dict.fromkeys(node.all_input_nodes)]
+    return found
+
+
+def _bytes(node: fx.Node) -> int:
+    return ceil_div(prod(shape(node)) * dtype(node).bits, 8)
+
+
+def _loaded(node: fx.Node) -> int:
+    """Bytes of an input or constant that must come in: looked-up rows of a table, parts of what is only read in parts."""
+    count = 0
+    for user in node.users:
+        if user.op == "output":
+            return _bytes(node)
+        if user.op == "call_function" and role(user) is Role.VIEW:
+            count += min(_bytes(user), _bytes(node))
+        elif user.op == "call_function" and role(user) is Role.GATHER and user.args[0] is node:
+            rows = min(prod(shape(user)[:-1]), shape(node)[0])
+            count += rows * ceil_div(prod(shape(node)[1:]) * dtype(node).bits, 8)
+        else:
+            return _bytes(node)
+    return min(count, _bytes(node))
+
+
+def _rows(node: fx.Node, passes: int | Fraction = 1) -> Stream:
+    """Row by row: each row has a scalar of its own, so that rows cannot share a cycle."""
+    sizes = shape(node)
+    if not sizes or sizes[-1] == 1:
+        return _flat(prod(sizes), passes)
+    return Stream(prod(sizes[:-1]), sizes[-1], Fraction(passes))
+
+
+def _flat(elements: int, passes: int | Fraction = 1) -> Stream:
+    """Element by element: as one long row."""
+    return Stream(1, elements, Fraction(passes))
+
+
+def _operand(node: fx.Node, index: int = 0) -> fx.Node:
+    operand = node.args[index]
+    assert isinstance(operand, fx.Node)
+    return operand
+
+
+def _producer(node: fx.Node) -> str:
+    """Name of the operation behind a value, seen through views; "" for inputs."""
+    origin = computing(base(node))
+    return op_name(origin) if origin.op == "call_function" else ""
+
+
+def _consumers(node: fx.Node) -> Iterable[str]:
+    for user in node.users:
+        if user.op == "call_function" and role(user) is Role.VIEW:
+            yield from _consumers(user)
+        else:
+            yield op_name(user) if user.op == "call_function" else "output"
+
+
+def _tappable(node: fx.Node) -> bool:
+    return _producer(node) in _TAPPABLE
+
+
+def _matmul(node: fx.Node) -> Operation:
+    a, b = shape(_operand(node)), shape(_operand(node, 1))
+    n = shape(node)[-1]
+    if len(b) == 2:
+        return Operation(node.name, Gemm(1, prod(a[:-1]), n, a[-1]))
+    return Operation(node.name, Gemm(prod(shape(node)[:-2]), a[-2], n, a[-1]))
+
+
+def _dequantize(node: fx.Node) -> Operation:
+    return Operation(node.name, vec=_rows(node))
+
+
+def _quantize(node: fx.Node) -> Operation:
+    """Two passes, one if the absmax comes with the producer; that of exp is known to be exp(0)."""
+    x = _operand(node)
+    scaled = len(node.args) > 1 and node.args[1] is not None
+    once = _tappable(x) or (_producer(x) == "softmax" and not scaled)
+    return Operation(node.name, vec=_rows(x, 1 if once else 2))
+
+
+def _softmax(node: fx.Node) -> Operation:
+    """exp with its sum on ACT; the maximum comes with the producer, the division goes with the consumer, where they can."""
+    x = _operand(node)
+    passes = (not _tappable(x)) + (not set(_consumers(node)) <= _ABSORBS_AFTER | _CHAIN)
+    return Operation(node.name, vec=_rows(x, passes), act=_rows(x))
+
+
+def _layer_norm(node: fx.Node) -> Operation:
+    """Sum, sum of squares, normalise; the sum may come with the producer."""
+    x = _operand(node)
+    return Operation(node.name, vec=_rows(x, 2 if _tappable(x) else 3))
+
+
+def _activation(node: fx.Node) -> Operation:
+    """One pass of ACT. relu could as well be done on VEC, so neither is sure to do it."""
+    free = node.args[1] == "relu"
+    return Operation(node.name, act=None if free else _flat(prod(shape(node))))
+
+
+def _reduce(node: fx.Node) -> Operation:
+    x = _operand(node)
+    free = role(node) is Role.ROWS and node.args[1] in _TAPS and _tappable(x)
+    return Operation(node.name, vec=None if free else _flat(prod(shape(x))))
+
+
+def _clamp(node: fx.Node) -> Operation:
+    bounds = [*node.args[1:], *node.kwargs.values()]
+    return Operation(node.name, vec=_flat(prod(shape(node)), sum(b is not None for b in bounds)))
+
+
+def _nothing(node: fx.Node) -> Operation:
+    """Gathers and joins are DMA or strides; a cast or a comparison goes with its neighbour."""
+    return Operation(node.name)
+
+
+def _elementwise(node: fx.Node) -> Operation:
+    """One pass over what is really there: values repeated by broadcasting may be computed once."""
+    if node.meta.get("copy") or not dtype(node).is_float:
+        return _nothing(node)
+    sources = [prod(shape(base(operand))) for operand in tensors(node)]
+    elements = min(prod(shape(node)), max(sources, default=0))
+    return Operation(node.name, vec=_flat(elements, _share(node)))
+
+
+def _share(node: fx.Node) -> Fraction:
+    """Passes of an elementwise operation: none if a neighbour's word has a step for it, a fifth in a chain of its like."""
+    if op_name(node) not in _CHAIN:
+        return Fraction(1)
+    before, after = {_producer(operand) for operand in tensors(node)}, set(_consumers(node))
+    if before & _ABSORBS_BEFORE or after & _ABSORBS_AFTER:
+        return Fraction(0)
+    return Fraction(1, STEPS) if (before | after) & _CHAIN else Fraction(1)
+
+
+_RULES: dict[str, Callable[[fx.Node], Operation]] = {
+    "matmul_i8": _matmul, "dequantize": _dequantize, "quantize_rows": _quantize, "softmax": _softmax, "layer_norm": _layer_norm,
+    "activation": _activation, "reduce": _reduce, "clamp": _clamp, "embedding": _nothing, "cat": _nothing, "_to_copy": _nothing,
+}  # fmt: skip

@@ -1,0 +1,1 @@
+"""torch.compile and the API's programs: captured graphs, their pieces, their weights, and what falls back."""

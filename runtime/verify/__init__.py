@@ -1,0 +1,1 @@
+"""Is the binary right? Every node against PyTorch, bit for bit."""
