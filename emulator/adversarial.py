@@ -17,7 +17,7 @@ from random import Random
 from typing import Final
 
 from emulator.context import Call, Core, Probe
-from emulator.decoded import LAZY, Word, bind, bind_sources, bind_targets, resolve
+from emulator.decoded import Word, bind, bind_sources, bind_targets, resolve
 from isa.spec import DMA_ENGINES, NO_WAIT, QUEUES, WORD_BYTES, Access, Engine
 
 COUNT: Final = len(QUEUES)
@@ -81,17 +81,12 @@ class Overlapped:
         return tuple((i, issued[i] - n) for i, n in enumerate(counts) if n != NO_WAIT and issued[i] > n)
 
     def _control(self, word: Word) -> None:
-        mask = self._fences(word)
+        mask = word.inst.row.drained(word.operands)
         self._until(tuple((i, queue.issued) for i, queue in enumerate(self._queues) if mask >> i & 1), full=None)
         call = resolve(self._core, word)
         if call is not None:
             bind(self._core, word, call)
             word.handler(self._core, call)
-
-    @staticmethod
-    def _fences(word: Word) -> int:
-        """Queues that must be empty before a control word takes effect."""
-        return {"fence": word.operands.get("mask", 0), "halt": (1 << COUNT) - 1}.get(word.inst.mnemonic, 0)
 
     def _until(self, needs: tuple[tuple[int, int], ...], full: _Queue | None) -> None:
         """Move words until the dispatcher can go on, and draws the lot."""
@@ -147,7 +142,7 @@ class Overlapped:
             self._execute(flight, call)
         elif flight.when == SPLIT:
             bind_sources(self._core, flight.word, call)
-            lazy = LAZY.get(flight.word.inst.mnemonic, frozenset())
+            lazy = {operand.field.name for operand in flight.word.views if operand.lazy}
             for operand in flight.word.views:
                 name = operand.field.name
                 if operand.access is Access.R and name not in lazy and self._core.memory.store_of(call.views[name]).pieces is None:

@@ -11,7 +11,6 @@ from isa.spec import WORD_BYTES, Access, Engine, Field, Space
 from isa.views import Extents, View, access_of, extents_of
 
 ENGINE_MODULES = (activation, control, dma, matrix, vector)  # imported so that their handlers are registered
-LAZY = {"gather": frozenset({"a"})}  # only the rows that are fetched need to have been written
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ def decode_at(code: bytes, index: int) -> Word:
             raise IllegalWord(f"{inst.mnemonic} needs operand {field.name}, but it is v0")
         if number:
             extents = None if dynamic else extents_of(field, operands)
-            views.append(Operand(field, number, access_of(field, operands), extents, field.name in LAZY.get(inst.mnemonic, ())))
+            views.append(Operand(field, number, access_of(field, operands), extents, field.partial))
     limit = (1 << row.field(dynamic).bits) - 1 if dynamic else 0
     handler = HANDLERS[inst.mnemonic]
     return Word(inst, handler, row.engine, operands, tuple(views), dynamic, limit, _is_empty(inst, operands))

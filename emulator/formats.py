@@ -15,14 +15,7 @@ Block = NDArray[Any]
 Floats = NDArray[np.float32]
 
 # i4 is stored two to a byte and unpacked to int8 by the memory.
-STORAGE: Final[Mapping[Dtype, np.dtype[Any]]] = {
-    Dtype.I4: np.dtype(np.int8),
-    Dtype.I8: np.dtype(np.int8),
-    Dtype.I32: np.dtype(np.int32),
-    Dtype.F32: np.dtype(np.float32),
-    Dtype.BF16: np.dtype(np.uint16),
-    Dtype.F16: np.dtype(np.float16),
-}
+STORAGE: Final[Mapping[Dtype, np.dtype[Any]]] = {dtype: np.dtype(dtype.numpy) for dtype in Dtype}
 _BF16_NAN = np.uint32(0x7FC00000)
 
 

@@ -3,7 +3,7 @@
 Engines run side by side on the chip, but a correct program's dependence counts make that invisible, so here they take turns.
 """
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class Machine:
         sram_bytes: int,
         acc_bytes: int,
         regions: Mapping[Region, Bytes | Pieces] | None = None,
-        initialised: Set[Region] = frozenset(),
+        initialised: Collection[Region] = frozenset(),
         interpret: bool = False,
         compiled: bool = True,
         bank: Bank | None = None,

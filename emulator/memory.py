@@ -5,9 +5,9 @@ extent 1, so that numpy's broadcasting repeats it without work. Every access is 
 that start out undefined a shadow byte per byte that says whether it was ever written.
 """
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping
 from mmap import mmap
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -16,10 +16,8 @@ from emulator.formats import STORAGE, Block, unpack_i4
 from emulator.lazy import lazy_bytes
 from emulator.pieces import Bytes, Piece, Pieces
 from emulator.threads import Lock
-from isa.spec import Dtype, Region, Space
+from isa.spec import KEPT_REGIONS, Dtype, Region, Space
 from isa.views import Extents, View
-
-KEPT: Final = frozenset({Region.STATE})  # what was written there in one launch is still there in the next
 
 
 class Fault(Exception):
@@ -153,7 +151,7 @@ class Bank:
 class Memory:
     """SRAM, ACC and the DRAM regions. `regions` are shared with the caller, never copied."""
 
-    def __init__(self, bank: Bank, regions: Mapping[Region, Bytes | Pieces], initialised: Set[Region]) -> None:
+    def __init__(self, bank: Bank, regions: Mapping[Region, Bytes | Pieces], initialised: Collection[Region]) -> None:
         self._sram, self._acc = bank.sram, bank.acc
         empty = np.zeros(0, np.uint8)
         self._dram = {r: Store(f"dram.{r.name.lower()}", regions.get(r, empty), r in initialised) for r in Region}
@@ -163,7 +161,7 @@ class Memory:
         self._sram.forget()
         self._acc.forget()
         for region, store in self._dram.items():
-            if region not in KEPT:
+            if region not in KEPT_REGIONS:
                 store.forget()
 
     def shadows(self) -> dict[Region, NDArray[np.intp]]:
@@ -173,7 +171,7 @@ class Memory:
     def restore(self, shadows: Mapping[Region, NDArray[np.intp]]) -> None:
         """Make what counted as written then count as written now. What persists between launches is never forgotten."""
         for region, edges in shadows.items():
-            self._dram[region].restore(edges, region in KEPT)
+            self._dram[region].restore(edges, region in KEPT_REGIONS)
 
     def store_of(self, view: View) -> Store:
         if view.space is Space.SRAM:

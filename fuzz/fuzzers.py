@@ -17,7 +17,7 @@ from isa.asm.disassemble import disassemble
 from isa.chip import Chip, chip_hash, chip_names, load_chip, read_toml, to_toml
 from isa.errors import Error, Trap
 from isa.image.image import Image, image_bytes, read_image
-from isa.spec import Region, Space
+from isa.spec import GIVEN_REGIONS, Region, Space
 from lint.analyse import check
 from runtime.debug.commands import COMMANDS, Shell
 from runtime.debug.history import Control
@@ -135,8 +135,7 @@ def _first(a: list[str], b: list[str]) -> str:
 def _machine(image: Image, out: Bytes, interpret: bool = False) -> Machine:
     regions = {region: np.zeros(image.size(region), np.uint8) for region in Region}
     regions |= {Region.CONST: np.frombuffer(image.const, np.uint8), Region.WEIGHTS: np.frombuffer(image.weights, np.uint8), Region.OUT: out}
-    born = frozenset({Region.WEIGHTS, Region.CONST, Region.IN, Region.PARAMS})
-    return Machine(image.chip.sram.bytes, image.chip.acc.bytes, regions, born, interpret, compiled=False)
+    return Machine(image.chip.sram.bytes, image.chip.acc.bytes, regions, GIVEN_REGIONS, interpret, compiled=False)
 
 
 # ---- chip files

@@ -31,6 +31,7 @@ class Engine(Enum):
 
 
 QUEUES = (Engine.LDW, Engine.LDA, Engine.STO, Engine.MXU, Engine.VEC, Engine.ACT)
+ALL_QUEUES = (1 << len(QUEUES)) - 1
 DMA_ENGINES = (Engine.LDW, Engine.LDA, Engine.STO)
 NO_WAIT = 7  # a dependence count of 7 waits for nothing; 0..6 means "at most n outstanding"
 MAX_COUNT = 6
@@ -61,6 +62,38 @@ class Region(Code):
     DEBUG = 7
 
 
+class FilledBy(Enum):
+    """Where the bytes of a DRAM region come from."""
+
+    IMAGE = "the image file; programs only read it"
+    HOST = "the host, before every launch"
+    PROGRAM = "the program"
+
+
+@dataclass(frozen=True, slots=True)
+class RegionRule:
+    """What is true of a DRAM region whatever the program. `read_later` says by whom, beyond the outputs that an entry names."""
+
+    filled_by: FilledBy
+    kept: bool = False  # what one launch wrote is there in the next
+    read_later: str = ""
+
+
+REGIONS: Mapping[Region, RegionRule] = {
+    Region.WEIGHTS: RegionRule(FilledBy.IMAGE),
+    Region.CONST: RegionRule(FilledBy.IMAGE),
+    Region.IN: RegionRule(FilledBy.HOST),
+    Region.OUT: RegionRule(FilledBy.PROGRAM),
+    Region.STATE: RegionRule(FilledBy.PROGRAM, kept=True, read_later="the next launch"),
+    Region.SCRATCH: RegionRule(FilledBy.PROGRAM),
+    Region.PARAMS: RegionRule(FilledBy.HOST),
+    Region.DEBUG: RegionRule(FilledBy.PROGRAM, read_later="a debugger"),
+}
+IMAGE_REGIONS = tuple(region for region, rule in REGIONS.items() if rule.filled_by is FilledBy.IMAGE)
+GIVEN_REGIONS = tuple(region for region, rule in REGIONS.items() if rule.filled_by is not FilledBy.PROGRAM)  # before every launch
+KEPT_REGIONS = tuple(region for region, rule in REGIONS.items() if rule.kept)
+
+
 class Dtype(Code):
     """Element types. `I4` packs two elements in a byte, the even one in the low half."""
 
@@ -73,14 +106,59 @@ class Dtype(Code):
 
     @property
     def bits(self) -> int:
-        return _BITS[self]
+        return _DTYPES[self].bits
+
+    @property
+    def numpy(self) -> str:
+        """The numpy type that holds its elements. bf16 has none: it is its bit pattern; i4 is unpacked by the memory."""
+        return _DTYPES[self].numpy
+
+    @property
+    def user(self) -> str:
+        """The user's type that is stored as this one without loss."""
+        return _DTYPES[self].user
 
     @property
     def is_float(self) -> bool:
         return self in FLOATS
 
 
-_BITS = {Dtype.I4: 4, Dtype.I8: 8, Dtype.I32: 32, Dtype.F32: 32, Dtype.BF16: 16, Dtype.F16: 16}
+@dataclass(frozen=True, slots=True)
+class _Element:
+    bits: int
+    numpy: str
+    user: str
+
+
+_DTYPES = {
+    Dtype.I4: _Element(4, "int8", "int8"),
+    Dtype.I8: _Element(8, "int8", "int8"),
+    Dtype.I32: _Element(32, "int32", "int32"),
+    Dtype.F32: _Element(32, "float32", "float32"),
+    Dtype.BF16: _Element(16, "uint16", "bfloat16"),
+    Dtype.F16: _Element(16, "float16", "float16"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class UserType:
+    """A type of inputs, outputs and weights, by the name that numpy and PyTorch give it."""
+
+    name: str
+    storage: Dtype  # integers are kept in 32 bits; a value that does not fit is refused
+    short: str  # in printed graphs
+    pack: str  # for `struct`; bfloat16 has none
+    computes: bool = True  # else values of this type are converted on the way in
+
+
+USER_TYPES: Mapping[str, UserType] = {
+    row.name: row
+    for row in (
+        UserType("bool", Dtype.I8, "bool", "?"), UserType("int8", Dtype.I8, "i8", "b"), UserType("uint8", Dtype.I32, "u8", "B", False),
+        UserType("int16", Dtype.I32, "i16", "h", False), UserType("int32", Dtype.I32, "i32", "i"), UserType("int64", Dtype.I32, "i64", "i"),
+        UserType("float32", Dtype.F32, "f32", "f"), UserType("bfloat16", Dtype.BF16, "bf16", ""), UserType("float16", Dtype.F16, "f16", "e"),
+    )
+}  # fmt: skip
 FLOATS = (Dtype.F32, Dtype.BF16, Dtype.F16)
 INTS = (Dtype.I8, Dtype.I32)
 ANY = tuple(Dtype)
@@ -120,7 +198,7 @@ class Field:
 
     For views, `dims` names the extents of the block in (planes, rows, cols) order: the name of
     another field of the word, "1", or "g" (the groups of `mm`). `dtypes` and `spaces` are what the view may be.
-    A `default` of None means that assembly must write the operand.
+    A `default` of None means that assembly must write the operand. Of a `partial` view the data say which rows are read.
     """
 
     name: str
@@ -134,6 +212,12 @@ class Field:
     spaces: tuple[Space, ...] = ()
     doc: str = ""
     when: tuple[When, ...] = ()
+    partial: bool = False
+
+    @property
+    def largest(self) -> int:
+        """The largest number that the field holds."""
+        return (1 << self.bits) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +235,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class Instruction:
-    """One row of the ISA."""
+    """One row of the ISA.
+
+    `drains` is what must have finished before a CTL word takes effect, beyond its dependence counts: the name of the operand with the
+    mask of queues, "all", or "". `alters` says that the word may make one iteration of a loop unlike the one before.
+    """
 
     mnemonic: str
     opcode: int
@@ -160,9 +248,15 @@ class Instruction:
     summary: str
     pseudocode: str
     cost: Cost = Cost()
+    drains: str = ""
+    alters: bool = False
 
     def field(self, name: str) -> Field:
         return next(f for f in self.fields if f.name == name)
+
+    def drained(self, operands: Mapping[str, int]) -> int:
+        """The mask of the queues that must be empty before the word takes effect, bit i for QUEUES[i]."""
+        return ALL_QUEUES if self.drains == "all" else operands[self.drains] if self.drains else 0
 
     @cached_property
     def views(self) -> tuple[Field, ...]:
@@ -170,7 +264,25 @@ class Instruction:
         return tuple(f for f in self.fields if f.kind is Kind.VIEW and f.access is not None)
 
 
-VOP = ("mov", "add", "sub", "mul", "div", "max", "min", "eq", "ne", "lt", "le", "and", "or", "xor", "sel")
+@dataclass(frozen=True, slots=True)
+class VectorOp:
+    """One function of `vop`: on which types it exists, and what a checker may know of it."""
+
+    name: str
+    floats: bool = True
+    integers: bool = True
+    compares: bool = False  # the result is 1 or 0 in any type
+    commutes: bool = False
+
+
+VECTOR_OPS = (
+    VectorOp("mov"), VectorOp("add", commutes=True), VectorOp("sub"), VectorOp("mul", commutes=True), VectorOp("div", integers=False),
+    VectorOp("max", commutes=True), VectorOp("min", commutes=True), VectorOp("eq", compares=True, commutes=True),
+    VectorOp("ne", compares=True, commutes=True), VectorOp("lt", compares=True), VectorOp("le", compares=True),
+    VectorOp("and", floats=False, commutes=True), VectorOp("or", floats=False, commutes=True), VectorOp("xor", floats=False, commutes=True),
+    VectorOp("sel"),
+)  # fmt: skip
+VOP = tuple(op.name for op in VECTOR_OPS)
 VRED = ("sum", "max", "min", "absmax", "sumsq", "argmax")
 ACT = ("exp", "gelu_erf", "gelu_tanh", "silu", "sigmoid", "tanh", "rsqrt", "recip", "sqrt", "erf", "relu")
 SALU = ("mov", "add", "sub", "mul", "min", "max", "ceildiv", "shl", "shr", "and")
@@ -238,10 +350,13 @@ HEADER_BITS = sum(f.bits for f in HEADER)
 
 _ROWS: tuple[Instruction, ...] = (
     Instruction("nop", 0x00, Engine.CTL, (), "no operation", "pass"),
-    Instruction("halt", 0x01, Engine.CTL, (_int("code", 16, 0, "exit code"),), "wait for all engines, then stop", "fence(all); stop(code)"),
+    Instruction(
+        "halt", 0x01, Engine.CTL, (_int("code", 16, 0, "exit code"),), "wait for all engines, then stop", "fence(all); stop(code)",
+        drains="all", alters=True,
+    ),
     Instruction(
         "fence", 0x02, Engine.CTL, (_int("mask", 6, 63, "bit i: queue i of ldw, lda, sto, mxu, vec, act"),),
-        "stop dispatching until the masked engines are empty", "for each q in mask: wait(outstanding[q] == 0)",
+        "stop dispatching until the masked engines are empty", "for each q in mask: wait(outstanding[q] == 0)", drains="mask",
     ),
     Instruction(
         "loop", 0x04, Engine.CTL,
@@ -262,6 +377,7 @@ _ROWS: tuple[Instruction, ...] = (
             _scalar("b", 0, "second operand"), _flag("bi", "use `imm` as the second operand"), _int("imm", 32, 0, "immediate"),
         ),
         "scalar integer arithmetic, 32-bit, wrapping", "y = imm if bi else S[b]; S[d] = y if f == mov else f(S[a], y)",
+        alters=True,
     ),
     Instruction(
         "sld", 0x06, Engine.CTL,
@@ -270,7 +386,7 @@ _ROWS: tuple[Instruction, ...] = (
             _view("v", Access.R, "1 1 1", (Dtype.I32,), (Space.SRAM, Space.DRAM), "where to read"),
             _int("off", 24, 0, "elements to add"),
         ),
-        "load a scalar register; dispatch waits for its dependence counts", "S[d] = v[0, 0, off]",
+        "load a scalar register; dispatch waits for its dependence counts", "S[d] = v[0, 0, off]", alters=True,
     ),
     Instruction(
         "vset", 0x08, Engine.CTL,
@@ -296,7 +412,7 @@ _ROWS: tuple[Instruction, ...] = (
     Instruction(
         "vadd", 0x0A, Engine.CTL,
         (Field("v", 5, Kind.VIEW, doc="view register"), _scalar("s", None, "scalar register"), _int("scale", 32, 1, "bytes per unit")),
-        "move a view by a run-time amount (a KV position)", "base(V[v]) += S[s] * scale",
+        "move a view by a run-time amount (a KV position)", "base(V[v]) += S[s] * scale", alters=True,
     ),
     Instruction(
         "ldw", 0x20, Engine.LDW,
@@ -311,7 +427,7 @@ _ROWS: tuple[Instruction, ...] = (
     Instruction(
         "gather", 0x22, Engine.LDA,
         (
-            _out("d", "1 n cols", ANY, "destination rows", _SRAM_ONLY), _in("a", "1 limit cols", ANY, "table", _DRAM_ONLY),
+            _out("d", "1 n cols", ANY, "destination rows", _SRAM_ONLY), replace(_in("a", "1 limit cols", ANY, "table", _DRAM_ONLY), partial=True),
             _in("idx", "1 n 1", (Dtype.I32,), "row numbers", _SRAM_ONLY), _int("n", 16, None, "rows to fetch"),
             _int("cols", 20, None, "columns"), _int("limit", 24, None, "rows of the table; an index outside traps"), *_dyn("n", "cols", "limit"),
         ),

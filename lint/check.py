@@ -29,7 +29,6 @@ from isa.views import Extents, View, access_of
 from lint.type_rules import disagreement
 
 MAX_FINDINGS = 100
-_TABLES = frozenset({("gather", "a")})  # operands of which the data say how far they are read: their bounds are those of a tensor
 _PAGE, _MANY, _EVERYWHERE = 1 << 14, 1 << 12, -1
 
 
@@ -215,7 +214,7 @@ def _misplaced(touch: Touch, buffers: "Buffers", written: list[Touch]) -> Iterat
     """Accesses that the chip would carry out, but that no compiler means."""
     low, high = touch.view.span(touch.extents)
     problem = buffers.problem(touch.view, low, high, touch.word.pc // WORD_BYTES)
-    if not problem and (touch.word.inst.mnemonic, touch.field.name) in _TABLES:
+    if not problem and touch.field.partial:
         problem = buffers.beyond(touch.view, low, high)
     if problem:
         yield "buffer", problem

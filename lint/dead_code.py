@@ -12,14 +12,13 @@ from isa.codec import IllegalWord, Inst, decode
 from isa.image.image import Image
 from isa.image.records import Entry
 from isa.replay import Dispatch
-from isa.spec import QUEUES, WORD_BYTES, Access, Region, Space
+from isa.spec import QUEUES, REGIONS, WORD_BYTES, Access, Space
 from lint.check import Findings, Touch
 from lint.races import Proof, Touches, needless_fences
 from lint.shadow_memory import Budget, Memory, TooLarge, blocks, memory_of, shadow_of
 from lint.sweeps import Course
 
 _FENCES = 16  # of a program that are looked at: each costs a pass over the words
-_KEPT = (Region.STATE, Region.DEBUG)  # read by the next launch, or by a debugger
 
 
 class Waste:
@@ -131,7 +130,7 @@ def _survivors(entry: Entry, memory: Memory, held: NDArray[np.int32], grain: int
     """Writes whose bytes somebody reads after the launch."""
     if memory[0] is not Space.DRAM:
         return held[:0]
-    if memory[1] in _KEPT:
+    if REGIONS[memory[1]].read_later:
         return held
     parts = [held[t.offset // grain : -(-(t.offset + t.nbytes) // grain)] for t in entry.outputs if t.region is memory[1]]
     return np.concatenate([held[:0], *parts])

@@ -25,7 +25,6 @@ from lint.shadow_memory import Budget, Memory, Shadow, blocks, memory_of, ready,
 from lint.sweeps import Course, conflict, cost, courses_of, is_lazy, leave_behind, obstacle
 
 Misplaced = Callable[[View, int, int, int], str]  # view, first byte, end, word
-_FENCES = {"halt": (1 << len(QUEUES)) - 1}  # besides those with a mask
 _DMA = tuple(engine in DMA_ENGINES for engine in QUEUES)
 
 
@@ -161,7 +160,7 @@ class Order:
         if word.pc in self.without:
             return known
         waits = [count if count != NO_WAIT else None for count in word.inst.deps]
-        mask = word.operands.get("mask", _FENCES.get(word.inst.mnemonic, 0)) if self.engine < 0 else 0
+        mask = word.inst.row.drained(word.operands)
         least: list[int] = []  # words per queue that its wait leaves complete
         for queue, count in enumerate(waits):
             if mask >> queue & 1:

@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isa.image.image import Image
-from isa.spec import Region, Space
+from isa.spec import REGIONS, FilledBy, Region, Space
 from isa.views import View
 from lint.check import Touch, capacity
 
 Memory = tuple[Space, Region]
 Run = tuple[int, int, int, int, int, int]  # first byte, planes, plane stride, rows, row stride, bytes per row
 Dims = tuple[tuple[int, int], ...]  # count and stride in bytes
-READY = (Region.IN, Region.STATE, Region.PARAMS)  # defined before the launch; and what the image has data for
 MAX_BYTES = 1 << 29  # of all the shadows of a program
 
 
@@ -44,7 +43,8 @@ def ready(image: Image, memory: Memory) -> int:
     space, region = memory
     if space is not Space.DRAM:
         return 0
-    return image.size(region) if region in READY else len(image.data(region))
+    rule = REGIONS[region]
+    return image.size(region) if rule.kept or rule.filled_by is FilledBy.HOST else len(image.data(region))
 
 
 def shadow_of(image: Image, memory: Memory, grain: int, end: int, budget: Budget) -> "Shadow":

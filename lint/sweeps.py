@@ -17,20 +17,19 @@ from itertools import product, zip_longest
 import numpy as np
 
 from isa.replay import Dispatch
-from isa.spec import Access, Region, Space
+from isa.spec import IMAGE_REGIONS, Access, Space
 from lint.check import Touch
 from lint.loop_skipping import SkippedLoop
 from lint.shadow_memory import Block, Dims, Memory, Shadow, memory_of, runs
 
-_LAZY = frozenset({("gather", "a")})  # operands of which only the rows fetched need to be defined; no more is known here
 _PAIRS, _CELLS = 1 << 20, 1 << 28  # pairs of operands and cells looked at before a loop counts as too complicated
 __all__ = ["Course", "conflict", "cost", "courses_of", "is_lazy", "leave_behind", "obstacle"]
 
 
 def is_lazy(touch: Touch) -> bool:
     """Read-only memory ends where its data end, so there a whole table must be in it."""
-    read_only = touch.view.space is Space.DRAM and touch.view.region in (Region.WEIGHTS, Region.CONST)
-    return not read_only and (touch.word.inst.mnemonic, touch.field.name) in _LAZY
+    read_only = touch.view.space is Space.DRAM and touch.view.region in IMAGE_REGIONS
+    return not read_only and touch.field.partial
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,11 @@ nothing to agree on. Restates the emulator's traps on purpose (`emulator/`): a t
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from isa.spec import FLOATS, INTS, MM_FORMAT, TAP, VOP, VRED, Dtype, Region, Space
+from isa.spec import FLOATS, IMAGE_REGIONS, INTS, MM_FORMAT, TAP, VECTOR_OPS, VRED, Dtype, Space
 from isa.views import View
 
 Views = Mapping[str, View]
 Operands = Mapping[str, int]
-READ_ONLY: Final = (Region.WEIGHTS, Region.CONST)
-_COMPARISONS: Final = ("eq", "ne", "lt", "le")
-_BITWISE: Final = ("and", "or", "xor")
 _PRODUCTS: Final[Mapping[str, tuple[Dtype, tuple[Dtype, ...], tuple[Dtype, ...]]]] = {  # c, a, w
     "i8": (Dtype.I32, (Dtype.I8,), (Dtype.I8, Dtype.I4)),
     "i8group": (Dtype.F32, (Dtype.I8,), (Dtype.I8,)),
@@ -43,7 +40,7 @@ def _gather(operands: Operands, views: Views) -> Iterator[str]:
 
 def _store(operands: Operands, views: Views) -> Iterator[str]:
     yield from _copy(operands, views)
-    if views["d"].space is Space.DRAM and views["d"].region in READ_ONLY:
+    if views["d"].space is Space.DRAM and views["d"].region in IMAGE_REGIONS:
         yield f"region {views['d'].region.name.lower()} is read-only"
 
 
@@ -59,7 +56,8 @@ def _product(operands: Operands, views: Views) -> Iterator[str]:
 
 
 def _elementwise(operands: Operands, views: Views) -> Iterator[str]:
-    f, target, source = VOP[operands["f"]], views["d"].dtype, views["a"].dtype
+    op = VECTOR_OPS[operands["f"]]
+    f, target, source = op.name, views["d"].dtype, views["a"].dtype
     integer = all(view.dtype in INTS for view in views.values())
     if f == "mov":
         if target in INTS and source not in INTS:
@@ -68,11 +66,11 @@ def _elementwise(operands: Operands, views: Views) -> Iterator[str]:
         if target in INTS and "b" in views and views["b"].dtype not in INTS:
             yield "sel cannot turn a float into an integer"
     elif integer:
-        if f == "div":
-            yield "div does not exist on integers"
-    elif f in _BITWISE:
+        if not op.integers:
+            yield f"{f} does not exist on integers"
+    elif not op.floats:
         yield f"{f} does not exist on floats"
-    elif target in INTS and f not in _COMPARISONS:
+    elif target in INTS and not op.compares:
         yield f"{f} on floats cannot store {target.name.lower()}"
 
 

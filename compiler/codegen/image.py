@@ -20,7 +20,7 @@ from isa.chip import Chip
 from isa.errors import UnsupportedError
 from isa.image.image import Image
 from isa.image.records import DebugMap, DebugNode, Entry, PlanRecord, Span, Tap, TensorSpec
-from isa.spec import Region, Space
+from isa.spec import IMAGE_REGIONS, Region, Space
 
 
 def region_sizes(tiled: Tiled, placement: Placement) -> dict[Region, int]:
@@ -42,7 +42,7 @@ def build_image(
     Each goes straight into its place, so that packed weights are in memory once.
     """
     sizes = region_sizes(tiled, placement)
-    data = {region: np.zeros(sizes[region], np.uint8) for region in (Region.WEIGHTS, Region.CONST)}
+    data = {region: np.zeros(sizes[region], np.uint8) for region in IMAGE_REGIONS}
 
     def store(number: int, value: Tensor | NDArray[np.uint8]) -> None:
         tensor = tiled.constants[number]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from isa.spec import DMA_ENGINES, MAX_COUNT, NO_WAIT, QUEUES, Access, Engine, Region, Space
+from isa.spec import DMA_ENGINES, GIVEN_REGIONS, MAX_COUNT, NO_WAIT, QUEUES, Access, Engine, Space
 from isa.views import Extents, View
 
 PAGE = 64  # bytes; buffers are aligned to this, so that neighbours do not share a page
@@ -19,7 +19,6 @@ PAGE = 64  # bytes; buffers are aligned to this, so that neighbours do not share
 Touch = tuple[View, Extents, Access]
 NONE = -1
 COUNT = len(QUEUES)
-READ_ONLY = (Region.WEIGHTS, Region.CONST, Region.IN, Region.PARAMS)
 
 
 @dataclass
@@ -114,7 +113,7 @@ class Tracker:
 
 
 def _can_conflict(view: View) -> bool:
-    return view.space is not Space.DRAM or view.region not in READ_ONLY
+    return view.space is not Space.DRAM or view.region not in GIVEN_REGIONS
 
 
 def pages(view: View, extents: Extents) -> slice:

@@ -16,7 +16,7 @@ from compiler.tile.kernels import Kernel
 from compiler.tile.layout import DMA_LIMITS, Layout, Range, contiguous, dense, limits_of, pieces
 from compiler.tile.nodes import base, computing, dtype, is_empty, shape, tensors
 from compiler.tile.storage import Storage
-from isa.spec import ISA, VOP, Dtype, Kind, Region, Space
+from isa.spec import IMAGE_REGIONS, ISA, VOP, Dtype, Kind, Region, Space
 from isa.timing import ceil_div
 
 FLAT = Buffer("flat", Space.DRAM, 0)  # the row-major flattened value, for debug taps
@@ -191,7 +191,7 @@ class Emitter:
             return found
         thin = layout.seen(layout.offset, tuple(1 if s == 0 else n for n, s in zip(layout.shape, layout.strides, strict=True)), layout.strides)
         local = self.temp(thin.shape, layout.dtype, name + ".in")
-        constant = layout.buffer.region in (Region.WEIGHTS, Region.CONST)
+        constant = layout.buffer.region in IMAGE_REGIONS
         self.copy("ldw" if constant else "lda", local, thin, name)
         strides = tuple(0 if n != m else s for n, m, s in zip(layout.shape, thin.shape, local.strides, strict=True))
         local = local.seen(local.offset, layout.shape, strides)

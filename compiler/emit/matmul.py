@@ -12,10 +12,13 @@ from compiler.emit.emitter import Emitter, Tile, columns
 from compiler.tile.ir import Ref
 from compiler.tile.layout import Layout, Range, coalesce, limits_of
 from compiler.tile.nodes import dtype, op_name, shape
-from isa.spec import TAP, VOP, Dtype, Space
+from isa.spec import ISA, TAP, VOP, Dtype, Space
 
 TURNS = 4  # accumulators in turn: with words of a tile of the array, long enough for one to leave it
 _ROUND = {Dtype.F32: 0, Dtype.BF16: 1, Dtype.F16: 2}
+
+MM = ISA["mm"]
+PLANES, ROWS = MM.field("b").largest, MM.field("m").largest  # of one word
 
 
 def matmul(e: Emitter, node: fx.Node) -> None:
@@ -153,7 +156,7 @@ def _accumulate(
     if k == 0:
         return [e.filled((*rows, high - low), Dtype.I32, 0, node) for low, high in tiles]
     a = e.with_columns(a if a.shape[:-1] == rows else a.broadcast((*rows, k)), node)
-    step = min(e.cut.k, k, 65535)
+    step = min(e.cut.k, k, MM.field("k").largest)
     sums = [e.temp((*rows, high - low), Dtype.I32, node.name + ".acc", Space.ACC) for low, high in tiles]
     for (first, last), (acc, n_range) in product([(f, min(f + step, k)) for f in range(0, k, step)], zip(sums, tiles, strict=True)):
         w_rows, w_cols = (n_range, (first, last)) if transposed else ((first, last), n_range)
@@ -186,8 +189,8 @@ def _mm_blocks(a: Layout, w: Layout, c: Layout, transposed: bool) -> list[tuple[
     planes = dims.pop() if dims else (1, 0, 0, 0)
     out = []
     for outer in product(*(range(d[0]) for d in dims)):
-        for p0 in range(0, planes[0], 255):
-            for r0 in range(0, rows[0], 16383):
+        for p0 in range(0, planes[0], PLANES):
+            for r0 in range(0, rows[0], ROWS):
                 starts = [
                     layout.offset + sum(i * d[1 + j] for i, d in zip(outer, dims, strict=True)) + p0 * planes[1 + j] + r0 * rows[1 + j]
                     for j, layout in enumerate((c, a, w))
@@ -197,5 +200,5 @@ def _mm_blocks(a: Layout, w: Layout, c: Layout, transposed: bool) -> list[tuple[
                     Ref(layout.buffer, start * layout.dtype.bits // 8, layout.dtype, rs=rs, ps=planes[1 + j])
                     for j, (layout, start, rs) in enumerate(zip((c, a, w), starts, strides, strict=True))
                 )
-                out.append((refs, (min(255, planes[0] - p0), min(16383, rows[0] - r0))))
+                out.append((refs, (min(PLANES, planes[0] - p0), min(ROWS, rows[0] - r0))))
     return out  # type: ignore[return-value]

@@ -3,11 +3,9 @@
 import torch
 from torch import Tensor
 
+from compiler.types import ACCEPTED
 from isa.errors import CompileError, UnsupportedError
 
-SUPPORTED = frozenset(
-    {torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
-)
 _ADVICE = {
     torch.float64: "convert it to float32 (model.float())",
     torch.complex64: "the chip has no complex arithmetic",
@@ -30,7 +28,7 @@ def check_layout(what: str, tensor: Tensor) -> None:
 def check_tensor(what: str, tensor: Tensor) -> None:
     """Refuse layouts and types that the chip does not have; `what` names the tensor."""
     check_layout(what, tensor)
-    if tensor.dtype not in SUPPORTED:
+    if tensor.dtype not in ACCEPTED:
         name = str(tensor.dtype).removeprefix("torch.")
         raise UnsupportedError(f"{what} is {name}, which the chip does not have", hint=_ADVICE.get(tensor.dtype, "use a float or integer type"))
 

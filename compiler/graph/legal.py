@@ -9,7 +9,7 @@ from torch import Tensor, fx
 from compiler.graph.editor import aten, common_type, dtype_of
 from compiler.graph.ranges import INT32, interval
 from compiler.ops import library as ops
-from compiler.tile.nodes import DTYPES
+from compiler.types import STORAGE
 
 VIEWS = frozenset(
     {
@@ -46,7 +46,7 @@ def _missing_type(nodes: list[fx.Node]) -> str | None:
     for node in nodes:
         values = node.meta["val"] if isinstance(node.meta["val"], (tuple, list)) else (node.meta["val"],)
         for value in values:
-            if isinstance(value, Tensor) and value.dtype not in DTYPES:
+            if isinstance(value, Tensor) and value.dtype not in STORAGE:
                 return f"has to do with {_name(value.dtype)}, which the chip does not have"
     return None
 

@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from compiler.graph.editor import is_static
 from compiler.graph.source import UNKNOWN
 from isa.errors import Error, InternalError, UnsupportedError
+from isa.spec import USER_TYPES
 
 Legal = Callable[[fx.Node], str | None]  # why a node is not legal, or None
 
@@ -124,13 +125,11 @@ def _line(node: fx.Node) -> str:
     return f"{head} = {name}({', '.join(operands)})"
 
 
-_SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "int64": "i64", "int32": "i32", "int8": "i8", "bool": "bool"}
-
 
 def _type(value: Any) -> str:
     if isinstance(value, Tensor):
         dtype = str(value.dtype).removeprefix("torch.")
-        return f"{_SHORT.get(dtype, dtype)}[{','.join(map(str, value.shape))}]"
+        return f"{USER_TYPES[dtype].short if dtype in USER_TYPES else dtype}[{','.join(map(str, value.shape))}]"
     if isinstance(value, (tuple, list)):
         return f"({', '.join(map(_type, value))})"
     return type(value).__name__

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 
 from compiler.tile.ir import Buffer, Op, Program, span
 from isa.chip import Chip
-from isa.spec import DMA_ENGINES, Access, Engine, Region, Space
+from isa.spec import DMA_ENGINES, GIVEN_REGIONS, Access, Engine, Space
 
 WINDOW = 160  # how many ops beyond the oldest waiting one may be considered
 ALIGN = 64
 FILLS = (0.98, 0.95, 0.92, 0.86, 0.8)  # shares of a memory that words may fill: the rest is for gaps in the plan
-NEVER_WRITTEN = (Region.WEIGHTS, Region.CONST, Region.IN)
 NEVER = 1 << 60
 
 Cycles = Callable[[Op], int]
@@ -81,7 +80,7 @@ def predecessors(ops: Sequence[Op]) -> list[list[int]]:
         mine = []
         for _, ref, extents, access in op.accesses:
             buffer = ref.buffer
-            if buffer.space is Space.DRAM and buffer.region in NEVER_WRITTEN:
+            if buffer.space is Space.DRAM and buffer.region in GIVEN_REGIONS:
                 continue
             low, high = span(ref, extents)
             before.update(other for other, a, b in wrote.get(buffer, ()) if a < high and low < b)

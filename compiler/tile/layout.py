@@ -15,14 +15,13 @@ from isa.spec import ISA, Dtype
 
 Range = tuple[int, int]
 Limits = tuple[int, int, int]
-MAX_STRIDE = (1 << ISA["vset"].field("rs").bits) - 1  # elements
+MAX_STRIDE = ISA["vset"].field("rs").largest  # elements
 
 
 def limits_of(mnemonic: str) -> Limits:
     """Planes, rows, columns that a word can hold."""
-    bits = {f.name: f.bits for f in ISA[mnemonic].fields}
-    planes, rows, cols = ((1 << bits.get(name, 0)) - 1 for name in ("planes", "rows", "cols"))
-    return max(planes, 1), rows, cols
+    largest = {f.name: f.largest for f in ISA[mnemonic].fields}
+    return largest.get("planes", 1), largest["rows"], largest["cols"]
 
 
 WORD_LIMITS = limits_of("vop")

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from compiler.types import STORAGE
 from isa.errors import UnsupportedError
 from isa.spec import Dtype
 
@@ -30,11 +31,6 @@ class Role(Enum):
     VIEW = "view"
     CAT = "cat"
 
-
-DTYPES: dict[torch.dtype, Dtype] = {
-    torch.float32: Dtype.F32, torch.bfloat16: Dtype.BF16, torch.float16: Dtype.F16,
-    torch.int8: Dtype.I8, torch.bool: Dtype.I8, torch.int32: Dtype.I32, torch.int64: Dtype.I32,
-}
 
 _VIEWS = ("view", "permute", "expand", "slice", "select", "unsqueeze", "squeeze", "clone", "transpose", "split_with_sizes", "split")
 _LLMCHIP = {
@@ -94,9 +90,9 @@ def shape(node: fx.Node) -> tuple[int, ...]:
 
 def dtype(node: fx.Node) -> Dtype:
     kind = value(node).dtype
-    if kind not in DTYPES:
+    if kind not in STORAGE:
         raise UnsupportedError(f"type {kind} does not exist on the chip", node.name)
-    return DTYPES[kind]
+    return STORAGE[kind]
 
 
 def row_domain(node: fx.Node) -> tuple[int, ...]:

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from compiler.tile.ir import Buffer, Ref
 from compiler.translation.symbols import BITS, Symbol, Symbols, Value, given, immediate
-from isa.spec import FLOATS, Dtype, Region, Space
+from isa.spec import FLOATS, GIVEN_REGIONS, Dtype, Region, Space
 from isa.views import Extents
 
-READ_ONLY = (Region.WEIGHTS, Region.CONST, Region.IN)
 SMALL = 1 << 12  # elements; below this a formula is not worth its care
 
 
@@ -301,7 +300,7 @@ class Memory:
 
 
 def _is_given(buffer: Buffer) -> bool:
-    return buffer.space is Space.DRAM and buffer.region in READ_ONLY
+    return buffer.space is Space.DRAM and buffer.region in GIVEN_REGIONS
 
 
 def _at(ref: Ref) -> int:

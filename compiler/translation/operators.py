@@ -15,12 +15,9 @@ from torch import Tensor, fx
 from compiler.translation import symbols as s
 from compiler.translation.blocks import aligned, blockwise, repeated
 from compiler.translation.symbols import Symbols, Value, known, rounded
+from compiler.types import STORAGE
 from isa.spec import FLOATS, Dtype
 
-KINDS: Mapping[torch.dtype, Dtype] = {
-    torch.float32: Dtype.F32, torch.bfloat16: Dtype.BF16, torch.float16: Dtype.F16,
-    torch.int8: Dtype.I8, torch.bool: Dtype.I8, torch.int32: Dtype.I32, torch.int64: Dtype.I32,
-}  # fmt: skip
 _TORCH = {Dtype.BF16: torch.bfloat16, Dtype.F16: torch.float16}
 LOWEST = 0xFF7FFFFF  # -FLT_MAX
 F32 = Dtype.F32
@@ -47,7 +44,7 @@ class Given:
 
 
 def kind_of(value: Tensor) -> Dtype:
-    return KINDS[value.dtype]
+    return STORAGE[value.dtype]
 
 
 def float_bits(value: float) -> int:
@@ -113,7 +110,7 @@ def _operands(call: Call, narrows: bool) -> tuple[list[Any], bool, Dtype]:
     """
     args: list[Any] = [arg.meta["val"] if isinstance(arg, fx.Node) else arg for arg in call.node.args[:2]]
     common = torch.result_type(*args)
-    integer, kind = not common.is_floating_point, KINDS[common]
+    integer, kind = not common.is_floating_point, STORAGE[common]
     found = []
     for arg in call.node.args[:2]:
         if isinstance(arg, fx.Node):

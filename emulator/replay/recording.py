@@ -20,14 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emulator.context import Call, Core
-from emulator.decoded import LAZY, Word, bind
+from emulator.decoded import Word, bind
 from emulator.memory import Fault, Memory
-from isa.spec import Access, Engine, Region, Space
+from isa.spec import GIVEN_REGIONS, KEPT_REGIONS, Access, Engine, Region, Space
 from isa.views import View
 
 KEPT: Final = 16  # plans per machine
 LONGEST: Final = 1 << 18  # words; a longer launch is interpreted every time
-HOST: Final = frozenset({Region.IN, Region.PARAMS, Region.CONST, Region.WEIGHTS, Region.STATE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class Recording:
     def add(self, core: Core, at: int, word: Word, call: Call) -> None:
         if word.inst.mnemonic == "sld":
             view = call.views["v"]
-            self.spoilt |= view.space is not Space.DRAM or view.region not in HOST
+            self.spoilt |= view.space is not Space.DRAM or view.region not in (*GIVEN_REGIONS, *KEPT_REGIONS)
             self.reads.append((moved(view, call.operands["off"]), core.scalars[call.operands["d"]]))
         elif word.engine is not Engine.CTL:
             self.spoilt |= len(self.words) >= LONGEST or not _whole_tables(core.memory, word, call)
@@ -75,7 +74,7 @@ class Recording:
 def _whole_tables(memory: Memory, word: Word, call: Call) -> bool:
     """Whether rows that data choose can be any, because the whole table has been written by now."""
     try:
-        for name in LAZY.get(word.inst.mnemonic, ()):
+        for name in (operand.field.name for operand in word.views if operand.lazy):
             memory.source(call.views[name], call.extents[name])
     except Fault:
         return False

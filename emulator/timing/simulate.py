@@ -25,7 +25,6 @@ _DMA = tuple(QUEUES.index(engine) for engine in DMA_ENGINES)
 _COMPUTE = tuple(q for q in range(len(QUEUES)) if q not in _DMA)
 _EVERYTHING = (1 << len(QUEUES)) - 1
 _PLAIN = Occupancy(busy=1)
-_MASKS = {"fence": "mask", "halt": ""}  # words that wait for whole queues: the operand with the mask; all without
 
 
 def simulate(
@@ -73,8 +72,7 @@ def _plan(words: Sequence[Dispatch], chip: Chip, options: Options) -> _Plan:
                 known = costs[key] = word.operands, occupancy(word, chip, options)  # the operands are kept, so that their id stays theirs
             cost = known[1]
         needs = [(q, issued[q] - n) for q, n in enumerate(inst.deps) if n != NO_WAIT and issued[q] > n]
-        if row.mnemonic in _MASKS:
-            mask = word.operands.get(_MASKS[row.mnemonic], _EVERYTHING)
+        if mask := row.drained(word.operands):
             needs += [(q, count) for q, count in enumerate(issued) if count and mask >> q & 1]
         plan.engine.append(queue)
         plan.cost.append(cost)

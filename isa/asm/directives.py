@@ -23,13 +23,13 @@ from typing import Any, NoReturn
 from lark import Token
 from msgspec import Struct
 
-from isa.asm.data import STORAGE, contents
+from isa.asm.data import contents
 from isa.asm.expression import FUNCTIONS, ExpressionError, evaluate
 from isa.asm.text import TextError, guess, parse_record
 from isa.chip import Chip, chip_names, load_chip, parse_chip, unknown_chip
 from isa.files import TEXT_BYTES, below, read_regular
-from isa.image.image import INITIALISED, DebugNode, PlanRecord, Scalar, Span, Tap, TensorSpec
-from isa.spec import ISA_VERSION, WORD_BYTES, Region, Space
+from isa.image.image import DebugNode, PlanRecord, Scalar, Span, Tap, TensorSpec
+from isa.spec import IMAGE_REGIONS, ISA_VERSION, USER_TYPES, WORD_BYTES, Region, Space
 
 Pairs = dict[str, Any]
 Failure = Callable[[Token, TextError], NoReturn]
@@ -234,9 +234,9 @@ def _placed(parts: Parts, pairs: Pairs, region: Region) -> Pairs:
 
 def _storage(pairs: Pairs) -> int:
     dtype = str(pairs.get("dtype", ""))
-    if dtype not in STORAGE:
-        raise TextError(f"'{dtype}' is no type of a tensor", dtype, guess(dtype, STORAGE))
-    return int(STORAGE[dtype])
+    if dtype not in USER_TYPES:
+        raise TextError(f"'{dtype}' is no type of a tensor", dtype, guess(dtype, USER_TYPES))
+    return int(USER_TYPES[dtype].storage)
 
 
 def _entry(parts: Parts, token: str, values: list[Any], pairs: Pairs) -> None:
@@ -275,8 +275,8 @@ def _region_named(values: list[Any]) -> Region:
 
 def _append(parts: Parts, region: Region, data: bytes, align: int = 1) -> int:
     """Put bytes behind the initial data of a region; gives their offset."""
-    if region not in INITIALISED:
-        raise TextError(f"region {region.name.lower()} has no initial data", "", f"only {', '.join(r.name.lower() for r in INITIALISED)} have")
+    if region not in IMAGE_REGIONS:
+        raise TextError(f"region {region.name.lower()} has no initial data", "", f"only {', '.join(r.name.lower() for r in IMAGE_REGIONS)} have")
     held = parts.data.setdefault(region, bytearray())
     if parts.data_bytes + len(data) > MOST_DATA:
         raise TextError(f"the initial data have more than {MOST_DATA} bytes", "", "a program of this size is made with 'llmcc compile'")

@@ -16,8 +16,8 @@ from isa.asm.listing import lines, node_title, on_one_line
 from isa.asm.text import format_record
 from isa.files import write_atomic
 from isa.image.container import Data
-from isa.image.image import INITIALISED, Image
-from isa.spec import ISA_VERSION, Region
+from isa.image.image import Image
+from isa.spec import IMAGE_REGIONS, ISA_VERSION, Region
 
 INLINE_BYTES = 4096  # data of this size or more stands in a file of its own
 _HEX_LINE = 32
@@ -41,7 +41,7 @@ def write_listing(image: Image, path: str | os.PathLike[str]) -> tuple[Path, ...
 
 
 def data_files(image: Image, stem: str) -> dict[str, Data]:
-    return {f"{stem}.{region.name.lower()}.bin": image.data(region) for region in INITIALISED if len(image.data(region)) >= INLINE_BYTES}
+    return {f"{stem}.{region.name.lower()}.bin": image.data(region) for region in IMAGE_REGIONS if len(image.data(region)) >= INLINE_BYTES}
 
 
 def listing(image: Image, stem: str = "program") -> Iterator[str]:

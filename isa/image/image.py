@@ -22,14 +22,13 @@ from isa.errors import ChipError, ImageError
 from isa.files import open_regular, write_atomic
 from isa.image.container import DAMAGED, MAGIC, Data, pack, unpack
 from isa.image.records import DebugMap, DebugNode, Entry, PlanRecord, Scalar, Span, Step, Tap, TensorSpec, pick
-from isa.spec import LOOP_LEVELS, WORD_BYTES, Dtype, Region
+from isa.spec import LOOP_LEVELS, USER_TYPES, WORD_BYTES, Dtype, Region
 
 __all__ = [
     "Data", "DebugMap", "DebugNode", "Entry", "Image", "PlanRecord", "Scalar", "Span", "Step", "Tap", "TensorSpec",
     "image_bytes", "is_image", "load_image", "pick", "read_image", "write_image",
 ]  # fmt: skip
 
-INITIALISED = (Region.WEIGHTS, Region.CONST)
 NO_SIZES = (0,) * len(Region)
 Strings = dict[str, Any]
 T = TypeVar("T")
@@ -174,7 +173,6 @@ def check_image(image: Image, where: str = "image") -> None:
         raise ImageError(f"section {section}: {problem}", where, "the program that wrote this image is at fault; compile the model again")
 
 
-_USER_TYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float32", "float16", "bfloat16")  # of inputs and outputs
 _SECTIONS = ("code", "weights", "const", "layout", "plan", "debug", "metadata", "chip")
 
 
@@ -253,7 +251,7 @@ def _entry_problems(image: Image) -> Iterator[str]:
     if not image.entries:
         yield "no entry point"
     for tensor in (t for entry in image.entries for t in (*entry.inputs, *entry.outputs)):
-        if tensor.storage is Dtype.I4 or tensor.dtype not in _USER_TYPES:
+        if tensor.storage is Dtype.I4 or tensor.dtype not in USER_TYPES:
             yield f"tensor {tensor.name} of type '{tensor.dtype}' cannot be stored as {tensor.storage.name.lower()}"
     if len({entry.name for entry in image.entries}) != len(image.entries):
         yield "two entry points have one name"

@@ -7,11 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isa.codec import Inst
-from isa.spec import Dtype, Region, Space
+from isa.spec import GIVEN_REGIONS, Dtype, Space
 from runtime.debug.points import element_bits
 from runtime.debug.stepper import Block, Stepper
 
-HOST = frozenset({Region.WEIGHTS, Region.CONST, Region.IN, Region.PARAMS})
 Mask = NDArray[np.bool_]
 
 
@@ -80,7 +79,7 @@ def _bytes(block: Block) -> NDArray[np.int64]:
 
 
 def is_host(block: Block) -> bool:
-    return block.view.space is Space.DRAM and block.view.region in HOST
+    return block.view.space is Space.DRAM and block.view.region in GIVEN_REGIONS
 
 
 def trace_back(stepper: Stepper, trail: Sequence[Executed], last: Executed, wrong: Block) -> Cone:

@@ -16,7 +16,7 @@ from torch import Tensor
 from isa.asm.text import format_inst
 from isa.image.image import Image
 from isa.image.records import DebugNode, TensorSpec
-from isa.spec import WORD_BYTES, Dtype, Engine, Kind, Region, Space
+from isa.spec import IMAGE_REGIONS, WORD_BYTES, Dtype, Engine, Kind, Space
 from runtime.debug.backward_slice import Cone, Executed, trace_back
 from runtime.debug.points import any_element_in, element_bits
 from runtime.debug.stepper import NO_CALL, Block, Effect, Stepper
@@ -193,7 +193,7 @@ def _stale(image: Image, fresh: Image, cone: Cone) -> list[str]:
     found = []
     for block in cone.host:
         region = block.view.region
-        if region in (Region.WEIGHTS, Region.CONST):
+        if region in IMAGE_REGIONS:
             low, high = block.view.span(block.extents)
             ours, theirs = (np.frombuffer(i.data(region), np.uint8)[low:high] for i in (image, fresh))
             if not np.array_equal(ours, theirs):

@@ -35,7 +35,6 @@ from runtime.device.executable import Executable
 
 ALIGN = 64
 ALL = (0,) * len(QUEUES)
-_USER = {Dtype.I4: "int8", Dtype.I8: "int8", Dtype.I32: "int32", Dtype.F32: "float32", Dtype.BF16: "bfloat16", Dtype.F16: "float16"}
 _SOURCE, _TARGET = 31, 30  # view registers for what the cut program adds
 
 
@@ -71,7 +70,7 @@ class _Builder:
     def add_input(self, name: str, array: Array, dtype: Dtype, shape: tuple[int, ...]) -> int:
         """A new input; gives its offset in IN."""
         offset = self.end
-        self.inputs.append(TensorSpec(name, shape, _USER[dtype], dtype, Region.IN, offset))
+        self.inputs.append(TensorSpec(name, shape, dtype.user, dtype, Region.IN, offset))
         self.data[name] = array
         self.end = _aligned(offset + array.nbytes)
         return offset
@@ -126,7 +125,7 @@ class _Builder:
         self.copy("sto", dense, source, block.extents)
         self.word("halt")
         sizes = list(original.sizes)
-        output = TensorSpec("value", block.extents, _USER[dtype], dtype, Region.OUT, offset)
+        output = TensorSpec("value", block.extents, dtype.user, dtype, Region.OUT, offset)
         sizes[Region.WEIGHTS] = sizes[Region.CONST] = 0
         sizes[Region.IN], sizes[Region.OUT] = self.end, offset + output.nbytes
         chip = msgspec.structs.replace(original.chip, name="repro", sram=msgspec.structs.replace(original.chip.sram, bytes=self.stage + self.staged + ALIGN))

@@ -15,13 +15,7 @@ from isa.spec import Dtype
 
 Array = NDArray[Any]
 
-STORAGE: Final[Mapping[Dtype, np.dtype[Any]]] = {
-    Dtype.I8: np.dtype(np.int8),
-    Dtype.I32: np.dtype(np.int32),
-    Dtype.F32: np.dtype(np.float32),
-    Dtype.BF16: np.dtype(np.uint16),
-    Dtype.F16: np.dtype(np.float16),
-}
+STORAGE: Final[Mapping[Dtype, np.dtype[Any]]] = {dtype: np.dtype(dtype.numpy) for dtype in Dtype}
 _BITS: Final[Mapping[Dtype, tuple[np.dtype[Any], int]]] = {
     Dtype.F32: (np.dtype(np.uint32), 0x7FC00000),
     Dtype.BF16: (np.dtype(np.uint16), 0x7FC0),

@@ -14,13 +14,12 @@ from emulator.memory import Bank, Fault, Memory
 from emulator.pieces import Bytes, Piece, Pieces
 from emulator.threads import Lock
 from isa.errors import InputError, Trap
-from isa.image.image import INITIALISED, Image
+from isa.image.image import Image
 from isa.image.records import Entry, TensorSpec
-from isa.spec import Region, Space
+from isa.spec import GIVEN_REGIONS, IMAGE_REGIONS, Region, Space
 from isa.views import View
 from runtime.device.arrays import STORAGE, Array, to_storage, to_user
 
-_BORN = frozenset({Region.WEIGHTS, Region.CONST, Region.IN, Region.PARAMS})  # written by the host before a launch
 _PASSING = (Region.IN, Region.OUT, Region.SCRATCH)
 
 
@@ -47,10 +46,10 @@ class Executable:
         self.max_instructions = max_instructions
         self._code = bytes(image.code)
         self._bank = bank(image.chip.sram.bytes, image.chip.acc.bytes)
-        self._regions = {region: np.zeros(image.size(region), np.uint8) for region in Region if region not in INITIALISED}
+        self._regions = {region: np.zeros(image.size(region), np.uint8) for region in Region if region not in IMAGE_REGIONS}
         if constants is not None:
             self._regions |= {region: self._bank.region(region, image.size(region)) for region in _PASSING}
-        self._constants = constants or {region: _pieces(image, region) for region in INITIALISED}
+        self._constants = constants or {region: _pieces(image, region) for region in IMAGE_REGIONS}
         self._machine: Machine | None = None  # made at the first launch: until then nothing is paid for its memories
         self._lock = Lock()
 
@@ -85,7 +84,7 @@ class Executable:
             self.tensor(spec)[...] = stored[spec.name]
         self._set_scalars(point, scalars or {})
         chip = self.image.chip
-        return point, Memory(Bank(chip.sram.bytes, chip.acc.bytes), self._memories(), _BORN)
+        return point, Memory(Bank(chip.sram.bytes, chip.acc.bytes), self._memories(), GIVEN_REGIONS)
 
     def tensor(self, spec: TensorSpec) -> Array:
         """The tensor's place in the chip's memory, not copied."""
@@ -108,7 +107,7 @@ class Executable:
         machine, nested = self._machine, self._bank.lock.depth > 1  # nested: a probe of another launch on this thread has called us
         if machine is None or nested:
             chip = self.image.chip
-            machine = Machine(chip.sram.bytes, chip.acc.bytes, self._memories(), _BORN, self._interpret, bank=None if nested else self._bank)
+            machine = Machine(chip.sram.bytes, chip.acc.bytes, self._memories(), GIVEN_REGIONS, self._interpret, bank=None if nested else self._bank)
             self._machine = self._machine if nested else machine
         try:
             code = machine.run(self._code, entry.pc, probe=probe, node_of=self._node_of, adversarial=self._adversarial, budget=self.max_instructions)

@@ -13,8 +13,8 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _CODE_KEYS = ("auto_map", "quantization_config", "transformers_weights")  # code of the folder's own, of a quantizer, another file of weights
 _KERNEL = re.compile(r"_?(attn|experts)_implementation(_internal)?")
-_COUNTS = re.compile(r"num_.*|.*_layers?|.*depth.*")  # of modules: each is an object, however little it weighs
-_MOST_MODULES, _MOST = 10_000, 2**48
+_MOST = 2**48
+_MOST_OF = {re.compile(r".*_layers?|.*depth.*"): 1_000, re.compile(r"num_.*"): 10_000}  # modules: each takes time to make, however little it weighs
 
 
 def read_config(folder: Path) -> Mapping[str, Any]:
@@ -26,7 +26,7 @@ def read_config(folder: Path) -> Mapping[str, Any]:
     for key, value in _walk(config):
         if _KERNEL.fullmatch(key) and isinstance(value, str) and not value.isidentifier():
             raise ModelError(f"config.json asks for the kernel '{value}'", where, "only implementations of transformers itself are used")
-        most = _MOST_MODULES if _COUNTS.fullmatch(key) else _MOST
+        most = next((limit for names, limit in _MOST_OF.items() if names.fullmatch(key)), _MOST)
         if isinstance(value, int) and abs(value) > most:
             raise ModelError(f"config.json: {key} is larger than {most}", where, "no such model can be built")
     if (folder / "adapter_config.json").exists():

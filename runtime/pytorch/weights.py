@@ -21,9 +21,9 @@ from compiler.codegen.image import stored_bytes
 from compiler.packing import Bytes, Recipe, Store
 from emulator.pieces import Piece, Pieces
 from emulator.threads import Lock
-from isa.image.image import INITIALISED, Image
+from isa.image.image import Image
 from isa.image.records import TensorSpec
-from isa.spec import Region
+from isa.spec import IMAGE_REGIONS, Region
 from runtime.device.executable import Executable
 from runtime.pytorch import constants
 from runtime.pytorch.constants import Block, Marks
@@ -213,7 +213,7 @@ class _Program:
     @staticmethod
     def of(image: Image, recipes: Sequence[Recipe]) -> "_Program":
         literals = {}
-        for region in INITIALISED:
+        for region in IMAGE_REGIONS:
             end = max((spec.offset + spec.nbytes for spec in image.constants if spec.region is region), default=0)
             literals[region] = end, Piece(np.array(_bytes(image, region)[end:]))
         return _Program(replace(image, weights=b"", const=b""), recipes, literals)
@@ -226,7 +226,7 @@ class _Program:
         """The blocks of an image's constants. Those that are new are parts of the image where that wastes little memory, else copies."""
         specs, known = image.constants, _known(self.recipes, tensors, now)
         new = sum(specs[number].nbytes for number in self.numbers if number not in known)
-        whole = 2 * new >= sum(image.sizes[region] for region in INITIALISED)
+        whole = 2 * new >= sum(image.sizes[region] for region in IMAGE_REGIONS)
         found = {}
         for number in self.numbers:
             spec, recipe = specs[number], self.recipes[number]
@@ -240,7 +240,7 @@ class _Program:
         for number, block in blocks.items():
             spec: TensorSpec = self.image.constants[number]
             places[spec.region][spec.offset] = block.piece
-        return {region: Pieces(self.image.size(region), places[region]) for region in INITIALISED}
+        return {region: Pieces(self.image.size(region), places[region]) for region in IMAGE_REGIONS}
 
 
 def _known(recipes: Sequence[Recipe], tensors: Sequence[Tensor], now: Stamps) -> dict[int, Block]:

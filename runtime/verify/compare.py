@@ -14,14 +14,14 @@ from emulator.memory import Memory
 from isa.codec import Inst
 from isa.image.image import Image
 from isa.image.records import DebugNode, Tap, TensorSpec, pick
-from isa.spec import Dtype, Engine, Region, Space
+from isa.spec import USER_TYPES, Dtype, Engine, Region, Space
 from isa.views import Extents, View, extents_of
 from runtime.device.arrays import STORAGE, Array, canonical, comparable
 from runtime.pytorch.tensors import to_array
 from runtime.verify.reference import LazyReference
 
 KEPT_BYTES = 256 << 20  # finished values are kept up to this, so that a second write of a node is compared too
-_FLOATS = {"float32": Dtype.F32, "bfloat16": Dtype.BF16, "float16": Dtype.F16}
+_FLOATS = {name: row.storage for name, row in USER_TYPES.items() if row.storage.is_float}
 
 
 @dataclass

@@ -16,6 +16,7 @@ from compiler.translation import operators, symbols, words
 from compiler.translation.check import TranslationError
 from compiler.translation.iterations import Iterations
 from compiler.translation.memory import Wrong
+from compiler.types import STORAGE
 from isa.spec import ISA, Dtype, Engine
 from tools.mutation.pass_faults import PASS_FAULTS, seeded
 from tools.mutation.subjects import tile_subject
@@ -114,7 +115,7 @@ def test_symbols_of_given_rows_in_closed_form_are_those_of_their_elements() -> N
 def test_numbers_are_narrowed_as_pytorch_narrows_them(dtype: torch.dtype) -> None:
     """Breaks if the rule for numbers beside narrow tensors is not eager PyTorch's: rounded before sums and comparisons, not before products."""
     x, number = torch.linspace(-2, 2, 401).to(dtype), 1.0 / 3.0
-    kind = operators.KINDS[dtype]
+    kind = STORAGE[dtype]
     narrow = float(np.uint32(operators.narrow_bits(operators.float_bits(number), kind)).view(np.float32))
     assert torch.equal(x + number, (x.float() + narrow).to(dtype)) and torch.equal(x <= number, x.float() <= narrow)
     assert torch.equal(x * number, (x.float() * torch.tensor(number)).to(dtype))

@@ -12,12 +12,11 @@ from isa.codec import Inst
 from isa.errors import Trap
 from isa.image.image import Image
 from isa.image.records import TensorSpec
-from isa.spec import WORD_BYTES, Region
+from isa.spec import GIVEN_REGIONS, WORD_BYTES, Region
 from isa.views import View, extents_of
 
 Inputs = Mapping[str, NDArray[np.uint8]]
 Bits = dict[str, bytes]
-BORN = frozenset({Region.WEIGHTS, Region.CONST, Region.IN, Region.PARAMS})
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Device:
         self.image = image
         given = {Region.WEIGHTS: image.weights, Region.CONST: image.const}
         self.regions = {r: np.frombuffer(given[r], np.uint8) if r in given else np.zeros(image.size(r), np.uint8) for r in Region}
-        self.machine = Machine(image.chip.sram.bytes, image.chip.acc.bytes, self.regions, BORN)
+        self.machine = Machine(image.chip.sram.bytes, image.chip.acc.bytes, self.regions, GIVEN_REGIONS)
         self.taps: dict[int, list[tuple[int, str]]] = {}
         for number, tap in enumerate(image.debug.taps):
             self.taps.setdefault(tap.pc, []).append((number, tap.operand))
