@@ -12,10 +12,11 @@ from compiler.codegen.program import Code
 from compiler.codegen.view_registers import LEVEL
 from compiler.emit.program import Tiled
 from compiler.graph.source import SourceLine
+from compiler.ops.record import Role
 from compiler.packing import Store
 from compiler.schedule.addresses import Placement
 from compiler.tile.kernel_graph import Tensor as Interface
-from compiler.tile.nodes import Role, base, role
+from compiler.tile.nodes import base, role
 from isa.chip import Chip
 from isa.errors import UnsupportedError
 from isa.image.image import Image

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from torch import fx
 
+from compiler.ops.record import Role
 from compiler.tile.ir import Buffer, Op
-from compiler.tile.nodes import Role, base, computing, role
+from compiler.tile.nodes import base, computing, role
 from isa.spec import Space
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import fx
 
-from compiler.emit.emitter import Emitter, Tile
+from compiler.emit.emitter import Emitter, Tile, emits
 from compiler.emit.matmul import fused_add
 from compiler.emit.rows import ONE, argument, bits
 from compiler.tile.layout import Layout, blocks
@@ -32,6 +32,14 @@ def binary(op: str, swap: bool = False) -> Callable[[Emitter, fx.Node], None]:
         compute(e, node, op, a, b)
 
     return emit
+
+
+for _name in ("add", "sub", "mul", "div", "eq", "ne", "lt", "le"):
+    emits(_name)(binary(_name))
+for _name in ("and", "or", "xor"):
+    emits(f"bitwise_{_name}")(binary(_name))
+emits("gt")(binary("lt", swap=True))
+emits("ge")(binary("le", swap=True))
 
 
 def compute(e: Emitter, node: fx.Node, op: str, a: Any, b: Any, out: Tile | None = None) -> None:
@@ -74,10 +82,12 @@ def number(value: Any, integer: bool) -> int:
     return int(value) & 0xFFFFFFFF if integer else bits(float(value))
 
 
+@emits("neg")
 def negate(e: Emitter, node: fx.Node) -> None:
     compute(e, node, "mul", node.args[0], -1.0 if dtype(node).is_float else -1)
 
 
+@emits("abs")
 def absolute(e: Emitter, node: fx.Node) -> None:
     x = node.args[0]
     assert isinstance(x, fx.Node)
@@ -88,10 +98,7 @@ def absolute(e: Emitter, node: fx.Node) -> None:
     e.finish(node)
 
 
-def reciprocal(e: Emitter, node: fx.Node) -> None:
-    function(e, node, "recip")
-
-
+@emits("activation")
 def activation(e: Emitter, node: fx.Node) -> None:
     kind = argument(node, 1, "kind")
     assert isinstance(kind, str)
@@ -107,6 +114,7 @@ def function(e: Emitter, node: fx.Node, kind: str) -> None:
     e.finish(node)
 
 
+@emits("clamp")
 def clamp(e: Emitter, node: fx.Node) -> None:
     low, high = argument(node, 1, "min"), argument(node, 2, "max")
     out, source = e.result(node), e.operand(node.args[0], len(shape(node)))  # type: ignore[arg-type]
@@ -118,6 +126,7 @@ def clamp(e: Emitter, node: fx.Node) -> None:
     e.finish(node)
 
 
+@emits("where")
 def where(e: Emitter, node: fx.Node) -> None:
     """d = x; then take y where the condition is zero."""
     condition, x, y = node.args[:3]
@@ -137,6 +146,7 @@ def where(e: Emitter, node: fx.Node) -> None:
     e.finish(node)
 
 
+@emits("_to_copy")
 def cast(e: Emitter, node: fx.Node) -> None:
     """To bool: compare with zero. Otherwise a move; the store rounds."""
     import torch
@@ -147,14 +157,17 @@ def cast(e: Emitter, node: fx.Node) -> None:
         compute(e, node, "mov", node.args[0], None)
 
 
+@emits("clone")
 def copy(e: Emitter, node: fx.Node) -> None:
     compute(e, node, "mov", node.args[0], None)
 
 
+@emits("logical_not")
 def logical_not(e: Emitter, node: fx.Node) -> None:
     compute(e, node, "eq", node.args[0], 0)
 
 
+@emits("cat")
 def cat(e: Emitter, node: fx.Node) -> None:
     """Each part to its place, in the order of the result. Parts that come from DRAM are brought on chip some rows at a time."""
     parts, along = node.args[0], axis(node)

@@ -4,7 +4,7 @@ It answers the questions every operation has: where is this operand (staging it 
 result go (its home, or a buffer of the block), and which words cover an N-d block.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -19,6 +19,7 @@ from compiler.tile.storage import Storage
 from isa.spec import IMAGE_REGIONS, ISA, VOP, Dtype, Kind, Region, Space
 from isa.timing import ceil_div
 
+EMITTERS: dict[str, "Emit"] = {}  # by the name of the operation, see compiler/ops/table.py
 FLAT = Buffer("flat", Space.DRAM, 0)  # the row-major flattened value, for debug taps
 
 
@@ -296,3 +297,18 @@ class Emitter:
     def raw(self, mnemonic: str, node: fx.Node, views: Mapping[str, Ref], attrs: Mapping[str, int], taps: tuple[Tap, ...] = ()) -> None:
         """Emit one word as given."""
         self.ops.append(Op(mnemonic, tuple(views.get(f.name) for f in ISA[mnemonic].views), tuple(attrs.items()), node.name, taps))
+
+
+Emit = Callable[[Emitter, fx.Node], None]
+
+
+def emits(*names: str) -> Callable[[Emit], Emit]:
+    """Registers the emitter of these operations."""
+
+    def register(emit: Emit) -> Emit:
+        for name in names:
+            assert name not in EMITTERS, f"two emitters for {name}"
+            EMITTERS[name] = emit
+        return emit
+
+    return register

@@ -1,47 +1,19 @@
 """Emit a kernel: pick its cut, walk its blocks, call one emitter per operation."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 
-from torch import fx
-
-from compiler.emit import banks, elementwise
-from compiler.emit import matmul as emit_matmul
-from compiler.emit import rows as emit_rows
-from compiler.emit.emitter import Cut, Emitter
+from compiler.emit import banks, elementwise, matmul, rows
+from compiler.emit.emitter import EMITTERS, Cut, Emitter
+from compiler.ops.record import Role
 from compiler.tile.access import reads, view_of
 from compiler.tile.kernels import Kernel
 from compiler.tile.layout import Range, blocks
-from compiler.tile.nodes import Role, base, computing, op_name, role, shape
+from compiler.tile.nodes import base, computing, op_name, role, shape
 from compiler.tile.storage import Storage
 from isa.chip import Chip
-from isa.errors import UnsupportedError
 
-Emit = Callable[[Emitter, fx.Node], None]
-
-EMIT: dict[str, Emit] = {
-    "matmul_i8": emit_matmul.matmul,
-    "dequantize": emit_matmul.dequantize,
-    "quantize_rows": emit_rows.quantize_rows,
-    "softmax": emit_rows.softmax,
-    "layer_norm": emit_rows.layer_norm,
-    "reduce": emit_rows.reduce,
-    "embedding": emit_rows.embedding,
-    "activation": elementwise.activation,
-    "clamp": elementwise.clamp,
-    "where": elementwise.where,
-    "cat": elementwise.cat,
-    "clone": elementwise.copy,
-    "_to_copy": elementwise.cast,
-    "neg": elementwise.negate,
-    "abs": elementwise.absolute,
-    "reciprocal": elementwise.reciprocal,
-    "logical_not": elementwise.logical_not,
-    "bitwise_not": elementwise.logical_not,
-    **{name: elementwise.binary(name) for name in ("add", "sub", "mul", "div", "eq", "ne", "lt", "le")},
-    **{name: elementwise.binary(word, swap=True) for name, word in (("gt", "lt"), ("ge", "le"))},
-    **{f"{kind}_{name}": elementwise.binary(name) for kind in ("bitwise", "logical") for name in ("and", "or", "xor")},
-}
+MODULES = (elementwise, matmul, rows)  # imported so that their emitters are registered
 
 
 def emit_kernel(kernel: Kernel, storage: Storage, cut: Cut, prefix: str, part: Range | None = None, only: int | None = None) -> Emitter:
@@ -52,23 +24,20 @@ def emit_kernel(kernel: Kernel, storage: Storage, cut: Cut, prefix: str, part: R
             e.ranges, e.tiles, e.notes, e.skipped = ranges, {}, {}, set()
             e.marks.append(len(e.ops))
             for node in kernel.nodes:
-                name = op_name(node)
-                if name not in EMIT:
-                    raise UnsupportedError(f"no instruction selection for {node.target}", node.name)
-                EMIT[name](e, node)
+                EMITTERS[op_name(node)](e, node)
             e.block += 1
     if cut.wide:
         e.ops = banks.moved(e.ops, keep={layout.buffer for layout in storage.homes.values()})
     return e
 
 
-def part_blocks(kernel: Kernel, rows: int, part: Range | None) -> Iterator[tuple[Range, ...]]:
+def part_blocks(kernel: Kernel, height: int, part: Range | None) -> Iterator[tuple[Range, ...]]:
     """The blocks of a kernel within a part of its first dimension.
 
     Embeddings of one position follow each other, so that what all samples share is loaded once.
     """
     low, high = part or (0, kernel.domain[0] if kernel.domain else 0)
-    found = blocks((high - low, *kernel.domain[1:]), rows) if kernel.domain else blocks((), rows)
+    found = blocks((high - low, *kernel.domain[1:]), height) if kernel.domain else blocks((), height)
     shifted = (((a + low, b + low), *rest) for (a, b), *rest in found) if low else found
     if any(role(node) is Role.GATHER for node in kernel.nodes):
         return iter(sorted(shifted, key=lambda ranges: ranges[::-1]))

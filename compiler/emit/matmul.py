@@ -8,7 +8,7 @@ from itertools import product
 
 from torch import fx
 
-from compiler.emit.emitter import Emitter, Tile, columns
+from compiler.emit.emitter import Emitter, Tile, columns, emits
 from compiler.tile.ir import Ref
 from compiler.tile.layout import Layout, Range, coalesce, limits_of
 from compiler.tile.nodes import dtype, op_name, shape
@@ -21,6 +21,7 @@ MM = ISA["mm"]
 PLANES, ROWS = MM.field("b").largest, MM.field("m").largest  # of one word
 
 
+@emits("matmul_i8")
 def matmul(e: Emitter, node: fx.Node) -> None:
     """A matmul is emitted by its dequantize, tile by tile; one whose sums are wanted as they are, here."""
     if all(user.op == "call_function" and op_name(user) == "dequantize" and user in e.kernel.members for user in node.users):
@@ -42,6 +43,7 @@ def _integers(e: Emitter, node: fx.Node) -> None:
     e.finish(node)
 
 
+@emits("dequantize")
 def dequantize(e: Emitter, node: fx.Node) -> None:
     """Emit matmul and dequantize; wait for the residual addition if it follows at once."""
     if residual_user(e, node) is not None:

@@ -11,6 +11,8 @@ from compiler.emit.banks import reachable
 from compiler.emit.emitter import Cut
 from compiler.emit.fit import Fitter, Room
 from compiler.emit.tile_sizes import Tuning
+from compiler.ops.record import Role
+from compiler.ops.table import BY_TARGET
 from compiler.tile.access import reads_of
 from compiler.tile.batch_tiles import Strip, find_strips, inner_sizes, part_storage, size_of
 from compiler.tile.ir import Buffer
@@ -18,7 +20,7 @@ from compiler.tile.kernel_graph import Outline
 from compiler.tile.kernels import Kernel
 from compiler.tile.layout import dense
 from compiler.tile.loops import Repeat
-from compiler.tile.nodes import Role, base, computing, dtype, op_name, role, shape
+from compiler.tile.nodes import base, computing, dtype, role, shape
 from compiler.tile.storage import Storage, stored_order
 from isa.chip import Chip
 from isa.errors import CompileError
@@ -142,7 +144,6 @@ def _overwrite(
                 last, occupant = end, value
 
 
-IN_PLACE = frozenset({"add", "sub", "mul", "div", "layer_norm"})  # operations that have read an element when they write it
 
 
 def _read_before_written(kernel: Kernel, read: fx.Node, written: fx.Node) -> bool:
@@ -151,7 +152,7 @@ def _read_before_written(kernel: Kernel, read: fx.Node, written: fx.Node) -> boo
     writer = computing(written)
     for node, how in reads_of(kernel.nodes, read):
         whole = how.operand is not read or how.home or not how.own_block(kernel.domain) or role(node) is Role.MATMUL
-        together = node is writer and (op_name(node) not in IN_PLACE or shape(node) != shape(read))
+        together = node is writer and (not BY_TARGET[node.target].in_place or shape(node) != shape(read))
         late = (node, *(user for user in node.users if user in order)) if role(node) is Role.DEQUANTIZE else (node,)  # it may wait for a residual
         if whole or together or any(order[n] > order[writer] for n in late):
             return False

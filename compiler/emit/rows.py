@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import fx
 
-from compiler.emit.emitter import Emitter, Tile, columns
+from compiler.emit.emitter import Emitter, Tile, columns, emits
+from compiler.ops.record import Role
 from compiler.tile.layout import Layout, limits_of, pieces
-from compiler.tile.nodes import Role, base, computing, dtype, is_empty, op_name, role, shape
+from compiler.tile.nodes import base, computing, dtype, is_empty, op_name, role, shape
 from isa.errors import UnsupportedError
 from isa.spec import ACT, TAP, VOP, VRED, Dtype, Space
 
@@ -35,6 +36,7 @@ def vector(e: Emitter, op: str, node: fx.Node, d: Layout, a: Layout, imm: int) -
     e.word("vop", node, d.shape, {"d": d}, {"a": a}, {"f": VOP.index(op), "imm": imm})
 
 
+@emits("quantize_rows")
 def quantize_rows(e: Emitter, node: fx.Node) -> None:
     x, col = node.args[0], argument(node, 1, "col")
     assert isinstance(x, fx.Node)
@@ -57,6 +59,7 @@ def quantize_rows(e: Emitter, node: fx.Node) -> None:
         e.finish(result)
 
 
+@emits("softmax")
 def softmax(e: Emitter, node: fx.Node) -> None:
     """max, exp with row sum, reciprocal; the product is left to the quantize that follows, if one does."""
     x, zero_masked = node.args[0], bool(argument(node, 1, "zero_masked_rows", False))
@@ -90,6 +93,7 @@ def softmax(e: Emitter, node: fx.Node) -> None:
     e.finish(node)
 
 
+@emits("layer_norm")
 def layer_norm(e: Emitter, node: fx.Node) -> None:
     x = node.args[0]
     assert isinstance(x, fx.Node)
@@ -117,6 +121,7 @@ def layer_norm(e: Emitter, node: fx.Node) -> None:
     e.finish(node)
 
 
+@emits("reduce")
 def reduce(e: Emitter, node: fx.Node) -> None:
     x, kind, keep = node.args[0], argument(node, 1, "kind"), bool(argument(node, 3, "keepdim", False))
     assert isinstance(x, fx.Node) and isinstance(kind, str)
@@ -149,6 +154,7 @@ def _insert(layout: Layout, axis: int) -> Layout:
     return replace(layout, shape=(*layout.shape[:axis], 1, *layout.shape[axis:]), strides=(*layout.strides[:axis], 0, *layout.strides[axis:]))
 
 
+@emits("embedding")
 def embedding(e: Emitter, node: fx.Node) -> None:
     table_node, ids_node = node.args[0], node.args[1]
     assert isinstance(table_node, fx.Node) and isinstance(ids_node, fx.Node)

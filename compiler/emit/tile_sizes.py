@@ -14,8 +14,9 @@ from math import prod
 
 from compiler.emit.emitter import Cut
 from compiler.emit.kernel import head_groups, is_column_separable
+from compiler.ops.record import Role
 from compiler.tile.kernels import Kernel
-from compiler.tile.nodes import Role, op_name, role, shape
+from compiler.tile.nodes import op_name, role, shape
 from isa.chip import Chip
 from isa.timing import ceil_div
 

@@ -1,6 +1,5 @@
 """What the chip computes: the operations that may remain in a frozen graph, and on which types."""
 
-import operator
 from typing import Any
 
 import torch
@@ -8,37 +7,24 @@ from torch import Tensor, fx
 
 from compiler.graph.editor import aten, common_type, dtype_of
 from compiler.graph.ranges import INT32, interval
-from compiler.ops import library as ops
+from compiler.ops.record import ChipOp, Domain, Role
+from compiler.ops.table import BY_TARGET
 from compiler.types import STORAGE
 
-VIEWS = frozenset(
-    {
-        aten.reshape.default, aten.view.default, aten.permute.default, aten.expand.default, aten.slice.Tensor,
-        aten.select.int, aten.clone.default, aten.cat.default, operator.getitem,
-    }
-)  # fmt: skip
-CHIP = frozenset(
-    {
-        ops.quantize_rows, ops.matmul_i8, ops.dequantize, ops.softmax, ops.layer_norm, ops.activation, ops.reduce, ops.clamp,
-    }
-)  # fmt: skip
-ARITHMETIC = frozenset({*(getattr(aten, name).Tensor for name in ("add", "sub", "mul", "div")), aten.neg.default, aten.abs.default})
-BITS = frozenset(getattr(aten, f"bitwise_{name}").Tensor for name in ("and", "or", "xor"))
-SELECTS = frozenset({aten.where.self, aten.where.Scalar, aten.where.ScalarSelf, aten.where.ScalarOther})
-COMPARES = frozenset(getattr(getattr(aten, name), kind) for name in ("eq", "ne", "lt", "le", "gt", "ge") for kind in ("Tensor", "Scalar"))
-ELEMENTWISE = ARITHMETIC | BITS | SELECTS | COMPARES | {aten.logical_not.default, aten._to_copy.default}
-FROZEN = VIEWS | CHIP | ELEMENTWISE | {aten.embedding.default}
+FROZEN = BY_TARGET.keys()
+VIEWS = frozenset(target for target, op in BY_TARGET.items() if op.role in (Role.VIEW, Role.CAT))
 
 
 def frozen(node: fx.Node) -> str | None:
     """Why `node` may not stay in the graph that the chip computes."""
     if node.op == "placeholder":
         return _missing_type([node]) if node.users else None
-    if node.target not in FROZEN:
+    op = BY_TARGET.get(node.target)
+    if op is None:
         return "is not something the chip can do"
     if node.target is aten.slice.Tensor and len(node.args) > 4 and node.args[4] != 1:
         return "takes every n-th element, which the chip cannot"
-    return _missing_type([*node.all_input_nodes, node]) or (_typed(node) if node.target in ELEMENTWISE else None)
+    return _missing_type([*node.all_input_nodes, node]) or (None if op.domain is Domain.ANY else _typed(node, op))
 
 
 def _missing_type(nodes: list[fx.Node]) -> str | None:
@@ -51,33 +37,33 @@ def _missing_type(nodes: list[fx.Node]) -> str | None:
     return None
 
 
-def _typed(node: fx.Node) -> str | None:
+def _typed(node: fx.Node, op: ChipOp) -> str | None:
     """Why the chip cannot do this elementwise operation on operands of these types: it computes in one type, which it has."""
-    if node.target is aten._to_copy.default:
+    if op.domain is Domain.CAST:
         floats = [dtype.is_floating_point for dtype in (dtype_of(node.args[0]), dtype_of(node))]  # type: ignore[arg-type]
         to_bool = dtype_of(node) is torch.bool
         return "converts a float to an integer, which the chip cannot" if floats == [True, False] and not to_bool else None
     result, operands = dtype_of(node), list(node.args)
-    if node.target in SELECTS:
+    if op.domain is Domain.CHOICE:
         if dtype_of(operands.pop(0)) is not torch.bool:  # type: ignore[arg-type]
             return "chooses by something else than truth, which the chip cannot"
-    elif node.target in COMPARES:
+    elif op.domain is Domain.COMPARISON:
         result = common_type(*operands)
     if any(isinstance(value, fx.Node) and dtype_of(value) is not result for value in operands) or node.kwargs:
         return f"mixes types in a way that the chip cannot ({_name(result)} is the result's)"
-    return _computed(node, result, operands)
+    return _computed(node, op.domain, result, operands)
 
 
-def _computed(node: fx.Node, dtype: torch.dtype, operands: list[Any]) -> str | None:
+def _computed(node: fx.Node, domain: Domain, dtype: torch.dtype, operands: list[Any]) -> str | None:
     """Why the chip cannot do this operation in `dtype`."""
     numbers = [value for value in operands if isinstance(value, (int, float))]
     if not dtype.is_floating_point and not all(INT32[0] <= number <= INT32[1] for number in numbers):
         return f"computes with {next(n for n in numbers if not INT32[0] <= n <= INT32[1])}; the chip keeps integers in 32 bits"
-    if node.target in ARITHMETIC and dtype is torch.bool:
+    if domain is Domain.NUMBERS and dtype is torch.bool:
         return "computes with truths, which the chip cannot"
-    if node.target in BITS and dtype.is_floating_point:
+    if domain is Domain.BITS and dtype.is_floating_point:
         return "computes with the bits of floats, which the chip cannot"
-    if node.target in ARITHMETIC and dtype is torch.int64 and interval(node) is None:
+    if domain is Domain.NUMBERS and dtype is torch.int64 and interval(node) is None:
         return "computes with 64-bit integers, which the chip keeps in 32 bits"
     return None
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from compiler.ops.library import IMPLEMENTATIONS
+from compiler.ops.table import BY_TARGET
 
 
 def expand_reference(gm: fx.GraphModule) -> fx.GraphModule:
@@ -52,7 +52,8 @@ def _use(node: fx.Node) -> Hashable:
 
 def _trace(node: fx.Node) -> fx.GraphModule:
     """The reference function as a graph of its tensor operands."""
-    function = IMPLEMENTATIONS[node.target._opname]  # type: ignore[union-attr]
+    function = BY_TARGET[node.target].implementation
+    assert function is not None
 
     def body(*tensors: Tensor) -> Any:
         given = iter(tensors)

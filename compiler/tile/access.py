@@ -9,15 +9,15 @@ Fusing, cutting by columns, parts of a batch, and values that take each other's 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from operator import getitem
 from typing import Any
 
 import torch
 from torch import fx
 
+from compiler.ops.record import Role
 from compiler.tile.ir import Buffer
 from compiler.tile.layout import Layout, contiguous, dense
-from compiler.tile.nodes import Role, base, op_name, role, shape, tensors
+from compiler.tile.nodes import base, op_name, role, shape, tensors
 from isa.spec import Dtype, Space
 
 _NOWHERE = Buffer("nowhere", Space.DRAM, 0)
@@ -110,12 +110,9 @@ def follow(layout: Layout, node: fx.Node) -> Layout:
 
 
 def source(node: fx.Node) -> fx.Node:
-    """What a view is a view of; the split itself is looked through."""
+    """What a view is a view of."""
     found = node.args[0]
     assert isinstance(found, fx.Node)
-    if node.target is getitem and op_name(found) in ("split", "split_with_sizes"):
-        found = found.args[0]
-        assert isinstance(found, fx.Node)
     return found
 
 
@@ -123,7 +120,7 @@ def straight(node: fx.Node) -> bool:
     """Whether no view between `node` and its base changes the order of the elements."""
     origin = base(node)
     while node is not origin:
-        if hasattr(node.target, "_schema") and op_name(node) in ("permute", "transpose", "clone"):
+        if op_name(node) in ("permute", "clone"):
             return False
         node = source(node)
     return True
@@ -133,16 +130,11 @@ def _apply_view(layout: Layout, node: fx.Node) -> Layout:
     """What view `node` makes of `layout`. PyTorch itself answers, on a meta tensor with these strides."""
     out: Any
     meta = torch.empty_strided(layout.shape, layout.strides, dtype=torch.int8, device="meta")
-    name = "getitem" if node.target is getitem else op_name(node)
-    match name:
+    match op_name(node):
         case "clone":
             return layout
-        case "view":
+        case "view" | "reshape":
             out = meta.view(shape(node))
-        case "getitem":
-            split, index = node.args
-            assert isinstance(split, fx.Node) and isinstance(index, int)
-            out = split.target(meta, *split.args[1:], **split.kwargs)[index]  # type: ignore[operator]
         case _:
             out = node.target(meta, *node.args[1:], **node.kwargs)  # type: ignore[operator]
     return replace(layout, shape=tuple(out.shape), strides=tuple(out.stride()), offset=layout.offset + int(out.storage_offset()))

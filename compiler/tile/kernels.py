@@ -15,8 +15,9 @@ from operator import getitem
 
 from torch import fx
 
+from compiler.ops.record import Role
 from compiler.tile.access import Read, reads, straight
-from compiler.tile.nodes import Role, base, computing, is_empty, op_name, role, row_domain, shape, tensors
+from compiler.tile.nodes import base, computing, is_empty, op_name, role, row_domain, shape, tensors
 
 MOST_JOINED = 1 << 12  # elements in a block of what is computed for a `cat` in its own kernel
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from torch import fx
 
+from compiler.ops.record import Role
 from compiler.tile.kernels import Kernel
-from compiler.tile.nodes import Role, base, computing, role
+from compiler.tile.nodes import base, computing, role
 
 LONGEST = 256  # kernels of a layer; with a bound, the search is linear in the number of layers
 

@@ -6,70 +6,35 @@ reduced, normalised or quantized.
 """
 
 from collections.abc import Iterator
-from enum import Enum
-from functools import cache
 from operator import getitem
 from typing import Any
 
 import torch
 from torch import fx
 
+from compiler.ops.record import Role
+from compiler.ops.table import BY_TARGET
 from compiler.types import STORAGE
 from isa.errors import UnsupportedError
 from isa.spec import Dtype
 
-aten = torch.ops.aten
-
-
-class Role(Enum):
-    ELEMENTWISE = "elementwise"
-    ROWS = "rows"  # needs the last dimension whole
-    DOWN = "down"  # needs the last two dimensions whole
-    MATMUL = "matmul"
-    DEQUANTIZE = "dequantize"
-    GATHER = "gather"
-    VIEW = "view"
-    CAT = "cat"
-
-
-_VIEWS = ("view", "permute", "expand", "slice", "select", "unsqueeze", "squeeze", "clone", "transpose", "split_with_sizes", "split")
-_LLMCHIP = {
-    "quantize_rows": Role.ROWS, "matmul_i8": Role.MATMUL, "dequantize": Role.DEQUANTIZE, "softmax": Role.ROWS,
-    "layer_norm": Role.ROWS, "activation": Role.ELEMENTWISE, "clamp": Role.ELEMENTWISE,
-}
-
 
 def op_name(node: fx.Node) -> str:
-    """Base name of the operator: `add` for aten.add.Tensor."""
-    return _base_name(node.target)
-
-
-@cache
-def _base_name(target: Any) -> str:
-    return str(getattr(target, "_schema", None) and target._schema.name.split("::")[1])
+    """Base name of the operation: `add` for aten.add.Tensor; "" for what is none."""
+    op = BY_TARGET.get(node.target)
+    return op.name if op else ""
 
 
 def role(node: fx.Node) -> Role:
     """How the tile passes treat a call_function node."""
-    found = _usual_role(node.target)
-    if found is Role.VIEW and node.meta.get("copy") and node.target is not getitem:
+    op = BY_TARGET[node.target]
+    if op.moves and node.meta.get("copy"):
         return Role.ELEMENTWISE
-    if found is Role.DOWN:
+    if op.role is Role.DOWN:
         rank, dim = value(node.args[0]).ndim, node.args[2]
         assert isinstance(dim, int)
         return Role.DOWN if rank > 1 and dim % rank == rank - 2 else Role.ROWS
-    return found
-
-
-@cache
-def _usual_role(target: Any) -> Role:
-    """The role of an operation; VIEW for what may be a copy too, DOWN for a reduction in either direction."""
-    if target is getitem:
-        return Role.VIEW
-    name = _base_name(target)
-    if target.namespace == "llmchip":
-        return Role.DOWN if name == "reduce" else _LLMCHIP[name]
-    return Role.VIEW if name in _VIEWS else {"embedding": Role.GATHER, "cat": Role.CAT}.get(name, Role.ELEMENTWISE)
+    return op.role
 
 
 def value(node: Any) -> torch.Tensor:
@@ -122,7 +87,7 @@ def base(node: fx.Node) -> fx.Node:
     A getitem of an operation with several results is a value of its own.
     """
     while node.op == "call_function" and role(node) is Role.VIEW:
-        if node.target is getitem and op_name(node.args[0]) not in ("split", "split_with_sizes"):  # type: ignore[arg-type]
+        if node.target is getitem:
             return node
         node = node.args[0]  # type: ignore[assignment]
     return node

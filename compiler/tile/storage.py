@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import fx
 
+from compiler.ops.record import Role
 from compiler.tile.access import follow, source
 from compiler.tile.ir import Buffer
 from compiler.tile.layout import Layout, dense
 from compiler.tile.loops import Repeat
-from compiler.tile.nodes import Role, base, computing, dtype, op_name, role, shape
+from compiler.tile.nodes import base, computing, dtype, op_name, role, shape
 
 
 @dataclass
@@ -34,16 +35,12 @@ def stored_order(node: fx.Node) -> tuple[int, ...]:
     rank = len(shape(node))
     orders = set()
     for user in node.users:
-        if user.op == "call_function" and op_name_or_none(user) == "permute":
+        if user.op == "call_function" and op_name(user) == "permute":
             dims: Any = user.args[1]
             orders.add(tuple(int(d) % rank for d in dims))
         else:
             return tuple(range(rank))
     return orders.pop() if len(orders) == 1 else tuple(range(rank))
-
-
-def op_name_or_none(node: fx.Node) -> str:
-    return op_name(node) if hasattr(node.target, "_schema") else ""
 
 
 def materialize_views(graph: fx.Graph) -> int:
@@ -73,7 +70,7 @@ def materialize_views(graph: fx.Graph) -> int:
 def _make_copy(graph: fx.Graph, node: fx.Node, storage: Storage, scratch: Buffer) -> None:
     """Before view `node`, copy its operand into a dense value."""
     operand = source(node)
-    if op_name_or_none(operand) != "clone":
+    if op_name(operand) != "clone":
         with graph.inserting_before(node):
             clone = graph.call_function(torch.ops.aten.clone.default, (operand,), {"memory_format": torch.contiguous_format})
         clone.meta = {**operand.meta, "origins": node.meta.get("origins", ()), "val": operand.meta["val"].contiguous()}

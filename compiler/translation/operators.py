@@ -173,21 +173,6 @@ def _truth(x: Value) -> Symbols:
     return s.binary("ne", x.symbols if integer else x.float, s.immediate(integer, 0), integer)
 
 
-def _logical(name: str) -> "Compute":
-    """Of bools the operation itself, of numbers that of their truth."""
-
-    def compute(call: Call) -> Symbols:
-        bools = [arg.meta["val"].dtype is torch.bool for arg in call.node.args[:2] if isinstance(arg, fx.Node)]
-
-        def work(*pair: Value) -> Symbols:
-            a, b = (x.symbols if is_bool else _truth(x) for x, is_bool in zip(pair, bools, strict=True))
-            return rounded(Value(s.binary(name, a, b, True), Dtype.I32), Dtype.I8)
-
-        return call.fill(work, *call.node.args[:2])
-
-    return compute
-
-
 def _compared_with_zero(name: str) -> "Compute":
     def compute(call: Call) -> Symbols:
         def work(x: Value) -> Symbols:
@@ -259,11 +244,6 @@ def _cat(call: Call) -> Symbols:
 def _activation(call: Call) -> Symbols:
     name, kind = call.argument(1, "kind"), call.kind
     return call.fill(lambda x: rounded(Value(s.function(name, x.float), F32), kind), call.node.args[0])
-
-
-def _reciprocal(call: Call) -> Symbols:
-    kind = call.kind
-    return call.fill(lambda x: rounded(Value(s.function("recip", x.float), F32), kind), call.node.args[0])
 
 
 def _clamp(call: Call) -> Symbols:
@@ -422,11 +402,10 @@ Compute = Callable[[Call], Any]
 RULES: Mapping[str, Compute] = {
     "quantize_rows": _quantize_rows, "matmul_i8": _matmul_i8, "dequantize": _dequantize, "softmax": _softmax, "layer_norm": _layer_norm,
     "activation": _activation, "reduce": _reduce, "clamp": _clamp, "embedding": _embedding, "cat": _cat,
-    "reciprocal": _reciprocal, "neg": _neg, "abs": _abs, "where": _where, "_to_copy": _cast,
-    "logical_not": _compared_with_zero("eq"), "bitwise_not": _compared_with_zero("eq"),
+    "neg": _neg, "abs": _abs, "where": _where, "_to_copy": _cast,
+    "logical_not": _compared_with_zero("eq"),
     **{name: _arithmetic(name) for name in ("add", "sub", "mul", "div")},
     **{f"bitwise_{name}": _arithmetic(name) for name in ("and", "or", "xor")},
-    **{f"logical_{name}": _logical(name) for name in ("and", "or", "xor")},
     **{name: _comparison(name) for name in ("eq", "ne", "lt", "le")},
     "gt": _comparison("lt", swap=True), "ge": _comparison("le", swap=True),
 }  # fmt: skip

@@ -16,16 +16,15 @@ from math import ceil, isqrt, prod
 
 from torch import fx
 
-from compiler.tile.nodes import Role, base, computing, dtype, op_name, role, shape, tensors
+from compiler.ops import record
+from compiler.ops.record import Affine, Role
+from compiler.ops.table import BY_TARGET, OPS
+from compiler.tile.nodes import base, computing, dtype, op_name, role, shape, tensors
 from isa.chip import Chip
 from isa.timing import ceil_div, matmul_passes, vector_cycles
 
 STEPS = 5  # elementwise steps that one vaff can do: sub, rs, cs, bi, res
-_TAPPABLE = frozenset({"dequantize", "layer_norm", "add", "sub", "mul"})  # made by a vaff, which can reduce its result on the way out
 _TAPS = frozenset({"sum", "max", "absmax"})
-_CHAIN = frozenset({"add", "sub", "mul", "neg"})
-_ABSORBS_BEFORE = frozenset({"dequantize", "layer_norm"})  # producers with steps to spare
-_ABSORBS_AFTER = frozenset({"quantize_rows", "activation"})  # consumers with a scale or bias of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +123,7 @@ def operations(graph: fx.Graph) -> list[Operation]:
         if node.op == "placeholder" and node.users:
             found.append(Operation(node.name, dram_bytes=_loaded(node)))
         elif node.op == "call_function" and role(node) is not Role.VIEW:
-            found.append(_RULES.get(op_name(node), _elementwise)(node))
+            found.append(_rule(node)(node))
         elif node.op == "output":
             found += [Operation(f"output {n.name}", dram_bytes=_bytes(n)) for n in dict.fromkeys(node.all_input_nodes)]
     return found
@@ -184,7 +183,7 @@ def _consumers(node: fx.Node) -> Iterable[str]:
 
 
 def _tappable(node: fx.Node) -> bool:
-    return _producer(node) in _TAPPABLE
+    return Affine.MADE in _affine(_producer(node))
 
 
 def _matmul(node: fx.Node) -> Operation:
@@ -210,7 +209,7 @@ def _quantize(node: fx.Node) -> Operation:
 def _softmax(node: fx.Node) -> Operation:
     """exp with its sum on ACT; the maximum comes with the producer, the division goes with the consumer, where they can."""
     x = _operand(node)
-    passes = (not _tappable(x)) + (not set(_consumers(node)) <= _ABSORBS_AFTER | _CHAIN)
+    passes = (not _tappable(x)) + (not all(_affine(user) & (Affine.AFTER | Affine.STEP) for user in _consumers(node)))
     return Operation(node.name, vec=_rows(x, passes), act=_rows(x))
 
 
@@ -253,15 +252,24 @@ def _elementwise(node: fx.Node) -> Operation:
 
 def _share(node: fx.Node) -> Fraction:
     """Passes of an elementwise operation: none if a neighbour's word has a step for it, a fifth in a chain of its like."""
-    if op_name(node) not in _CHAIN:
+    if Affine.STEP not in BY_TARGET[node.target].affine:
         return Fraction(1)
-    before, after = {_producer(operand) for operand in tensors(node)}, set(_consumers(node))
-    if before & _ABSORBS_BEFORE or after & _ABSORBS_AFTER:
+    before, after = [_affine(_producer(operand)) for operand in tensors(node)], [_affine(user) for user in _consumers(node)]
+    if any(Affine.BEFORE in other for other in before) or any(Affine.AFTER in other for other in after):
         return Fraction(0)
-    return Fraction(1, STEPS) if (before | after) & _CHAIN else Fraction(1)
+    return Fraction(1, STEPS) if any(Affine.STEP in other for other in (*before, *after)) else Fraction(1)
 
 
-_RULES: dict[str, Callable[[fx.Node], Operation]] = {
+_RULES: dict[str, Callable[[fx.Node], Operation]] = {  # of operations whose record says Limit.OWN
     "matmul_i8": _matmul, "dequantize": _dequantize, "quantize_rows": _quantize, "softmax": _softmax, "layer_norm": _layer_norm,
-    "activation": _activation, "reduce": _reduce, "clamp": _clamp, "embedding": _nothing, "cat": _nothing, "_to_copy": _nothing,
+    "activation": _activation, "reduce": _reduce, "clamp": _clamp,
 }  # fmt: skip
+
+
+def _rule(node: fx.Node) -> Callable[[fx.Node], Operation]:
+    op = BY_TARGET[node.target]
+    return {record.Limit.NOTHING: _nothing, record.Limit.ELEMENTS: _elementwise}.get(op.limit) or _RULES[op.name]
+
+
+def _affine(name: str) -> Affine:
+    return OPS[name].affine if name in OPS else Affine.NONE

@@ -13,13 +13,14 @@ import torch
 from torch import fx
 
 from compiler.emit import emitter
+from compiler.ops.record import Role
 from compiler.schedule import list_schedule as schedule
 from compiler.tile import batch_tiles as strips
 from compiler.tile import kernel_graph as outline
 from compiler.tile import kernels, layout, storage
 from compiler.tile.ir import Buffer, Op
 from compiler.tile.layout import Layout, Range, blocks
-from compiler.tile.nodes import Role, base, computing, op_name, role, shape
+from compiler.tile.nodes import base, computing, op_name, role, shape
 from isa.spec import Access
 
 Patches = Mapping[str, Any]
