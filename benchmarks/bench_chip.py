@@ -30,7 +30,7 @@ from compiler.options import OPTIMISATIONS, Options
 from compiler.pipeline import Compiled, finish
 from compiler.schedule.addresses import place
 from compiler.schedule.autotune import Search
-from compiler.tile.kernel_graph import outline
+from compiler.tile.kernel_graph import kernel_graph
 from emulator.timing.energy import activity
 from emulator.timing.simulate import simulate
 from emulator.timing.waterfall import CAUSES, waterfall
@@ -158,16 +158,16 @@ def promises(graph: Lowered, case: Case) -> list[tuple[int, int]]:
     chip = load_chip(case.chip)
     names = [i.name for i in graph.inputs], [o.name for o in graph.outputs]
     found = []
-    for draft in Search(outline(graph.main.graph, *names), chip, lambda name: True).drafts():
-        assert draft.schedule is not None
+    for candidate in Search(kernel_graph(graph.main.graph, *names), chip, lambda name: True).candidates():
+        assert candidate.schedule is not None
         try:
-            placement = place(draft.schedule.program, chip, draft.schedule.times)
+            placement = place(candidate.schedule.program, chip, candidate.schedule.times)
         except CompileError:
             continue
-        sizes = region_sizes(draft.tiled, placement)
-        code = generate(draft.schedule.program, placement, chip, sizes)
+        sizes = region_sizes(candidate.tiled, placement)
+        code = generate(candidate.schedule.program, placement, chip, sizes)
         image = Image(code=code.bytes, sizes=tuple(sizes[region] for region in Region), chip=chip)
-        found.append((draft.cycles, simulate(image).cycles))
+        found.append((candidate.cycles, simulate(image).cycles))
     return found
 
 

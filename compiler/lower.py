@@ -20,17 +20,17 @@ from compiler.graph.legal import frozen, random
 from compiler.graph.manager import Pass, PassManager, Timing, unsupported, verify
 from compiler.options import TILE_PASSES, Options
 from compiler.packing import Bytes, Packing, Store
-from compiler.passes.canonical_matmul import Decompose
+from compiler.passes.canonical_matmul import CanonicalMatmul
 from compiler.passes.canonicalize import Canonicalize, ShareEqual
-from compiler.passes.decompose import Inline
+from compiler.passes.decompose import Decompose
 from compiler.passes.empty import FoldEmpty
 from compiler.passes.quantize import Quantize
 from compiler.passes.recognise_activations import RecogniseActivations
 from compiler.passes.recognise_attention import RecogniseAttention
 from compiler.passes.select import Select
-from compiler.passes.split import Halves, split
+from compiler.passes.split import SplitGraphs, split
 from compiler.repeat.find import find_layers, reduced
-from compiler.repeat.replicate import stamp
+from compiler.repeat.replicate import replicate
 from isa.errors import CompileError, Error
 
 
@@ -77,9 +77,9 @@ def pipeline(options: Options) -> list[Pass]:
     """The passes in order. Those named by `options.disable` are left out."""
     steps: list[Pass] = [
         FoldEmpty(),  # first, because no other pass thinks of tensors without elements
-        Inline(),  # before the others, so that what it makes goes through all of them
+        Decompose(),  # before the others, so that what it makes goes through all of them
         Canonicalize(),  # early, so that every later pass knows one form of each operation
-        Decompose(),  # needs canonical views, to see which operand of a product is a weight
+        CanonicalMatmul(),  # needs canonical views, to see which operand of a product is a weight
         Canonicalize(),  # views that decomposition made
         RecogniseActivations(),  # needs canonical arithmetic
         RecogniseAttention(),  # needs products as matmul, before they are quantized one by one
@@ -131,7 +131,7 @@ def _check(graph: fx.Graph) -> None:
             raise unsupported(node, "checks a value while the model runs, which the chip cannot")
 
 
-def _by_layers(gm: fx.GraphModule, manager: PassManager) -> Halves | None:
+def _by_layers(gm: fx.GraphModule, manager: PassManager) -> SplitGraphs | None:
     """The same graphs from a few of the identical layers, stamped; None where layers are few, or not as identical as they seemed."""
     layers = find_layers(gm.graph)
     if layers is None:
@@ -140,14 +140,14 @@ def _by_layers(gm: fx.GraphModule, manager: PassManager) -> Halves | None:
         halves = _halves(manager.run(reduced(gm, layers)))
     except Error:
         return None  # to be found again in the whole graph, and told by its names
-    return stamp(halves, gm.graph, layers)
+    return replicate(halves, gm.graph, layers)
 
 
-def _halves(gm: fx.GraphModule, whole: bool = True) -> Halves:
-    for node in gm.graph.nodes:
-        if random(node):
-            raise unsupported(node, "draws random numbers, which the chip cannot")
-    if whole:
+def _halves(gm: fx.GraphModule, whole: bool = True) -> SplitGraphs:
+    if whole:  # else passes that would have refused a node, or replaced it, have not run
+        for node in gm.graph.nodes:
+            if random(node):
+                raise unsupported(node, "draws random numbers, which the chip cannot")
         verify(gm, frozen)
     halves = split(gm)
     forget_forms(gm.graph)

@@ -19,7 +19,7 @@ from compiler.options import Options
 from compiler.packing import Bytes
 from compiler.schedule.addresses import Placement
 from compiler.schedule.autotune import Search, timed
-from compiler.tile.kernel_graph import outline
+from compiler.tile.kernel_graph import kernel_graph
 from compiler.translation.check import Interface, check_translation
 from isa.chip import Chip, load_chip
 from isa.errors import InternalError
@@ -64,9 +64,9 @@ def finish(lowered: Lowered, options: Options, chip: Chip, seconds: dict[str, fl
     seconds = {} if seconds is None else seconds
     try:
         names_in, names_out = [i.name for i in lowered.inputs], [o.name for o in lowered.outputs]
-        with timed(seconds, "outline"):
-            outlined = outline(lowered.main.graph, names_in, names_out, fused="fuse" not in options.disable, rolled="loop" not in options.disable)
-        tiled, program, placement = Search(outlined, chip, lambda name: name not in options.disable, seconds).run()
+        with timed(seconds, "kernel-graph"):
+            kernels = kernel_graph(lowered.main.graph, names_in, names_out, fused="fuse" not in options.disable, rolled="loop" not in options.disable)
+        tiled, program, placement = Search(kernels, chip, lambda name: name not in options.disable, seconds).run()
         if "translation-check" not in options.disable:
             with timed(seconds, "translation check"):
                 interface = Interface(tiled.inputs, tiled.constants, tiled.outputs, tiled.literals, tiled.instances)

@@ -15,7 +15,7 @@ from emulator.decoded import ENGINE_MODULES, Word, bind, decode_at, resolve
 from emulator.formats import int_of_bits
 from emulator.memory import Bank, Fault, Memory
 from emulator.pieces import Bytes, Pieces
-from emulator.replay.recording import Plan, Plans, Recording
+from emulator.replay.recording import Recording, Trace, TraceCache
 from emulator.threads import single_threaded_blas
 from emulator.traps import trap_of
 from isa.codec import IllegalWord
@@ -46,7 +46,7 @@ class Machine:
     ) -> None:
         bank = bank or Bank(sram_bytes, acc_bytes)
         self.memory = Memory(bank, regions or {}, initialised)
-        self._plans = None if interpret else Plans(self.memory, compiled)
+        self._plans = None if interpret else TraceCache(self.memory, compiled)
         self._scratch = bank.scratch
         self._programs: dict[bytes, list[Word | None]] = {}
 
@@ -104,7 +104,7 @@ class Machine:
             self._programs.pop(code, None)  # its words are not needed again
         return core.exit
 
-    def _replay(self, plans: Plans, plan: Plan, core: Core, code: bytes, node_of: Callable[[int, Sequence[int]], str] | None) -> int:
+    def _replay(self, plans: TraceCache, plan: Trace, core: Core, code: bytes, node_of: Callable[[int, Sequence[int]], str] | None) -> int:
         here, core.proven = core.pc, True
         try:
             with np.errstate(all="ignore"), single_threaded_blas():

@@ -1,6 +1,6 @@
 """One launch after the other: replay, check, and say what could not be proved.
 
-The replay of a launch is cut short twice: turns of long loops that are proved by induction are left out (`lint.induction`), and after
+The replay of a launch is cut short twice: iterations of long loops that are proved by induction are left out (`lint.induction`), and after
 `limit_of` words it ends. What lies beyond is then not proved, which is a finding of its own. All replays of all launches together
 take `LAUNCHES` times as many words at most. So the cost is bounded, and nothing passes in silence.
 """
@@ -12,14 +12,14 @@ from isa.image.image import Image
 from isa.image.records import Entry
 from isa.replay import Dispatch, ReplayError, TooLong, trace
 from lint.check import Buffers, Finding, Findings, check_plan, check_structure, sound_touches
-from lint.dead_code import Waste
+from lint.dead_code import DeadCode
 from lint.loop_skipping import LoopSkipper
 from lint.races import Proof, Touches, check_hazards, group
 from lint.shadow_memory import TooLarge
 
 MAX_WORDS, PER_WORD = 1 << 16, 64  # words replayed of a launch: so many, and so many for each word of the program
 LAUNCHES = 4  # of this length, together
-_TRIES = 3  # replays in which loops turn out to be no repetition, before all loops are replayed in full
+_TRIES = 3  # replays in which loops iteration out to be no repetition, before all loops are replayed in full
 
 
 def limit_of(image: Image) -> int:
@@ -45,7 +45,7 @@ class Launch:
     words: Sequence[Dispatch] = ()
     touches: Touches | None = None
     proof: Proof | None = None
-    left_out: int = 0  # words of the turns that were left out, or more
+    left_out: int = 0  # words of the iterations that were left out, or more
     length: int = 0  # words replayed
     stopped: TooLong | None = None
 
@@ -65,21 +65,21 @@ class _Prover:
     buffers: Buffers
     allowance: _Allowance
     whole: dict[int, str] = field(default_factory=dict)  # loops that are no repetition, by pc, with the reason
-    local: dict[tuple[object, ...], Finding] = field(default_factory=dict)  # faults of single words, in whatever turns were replayed
+    local: dict[tuple[object, ...], Finding] = field(default_factory=dict)  # faults of single words, in whatever iterations were replayed
 
     def prove(self, shortcuts: bool) -> Launch:
-        """With as many turns left out as can be; without, if anything is found then, so that every finding is of a turn that exists."""
+        """With as many iterations left out as can be; without, if anything is found then, so that every finding is of a iteration that exists."""
         for _ in range(_TRIES if shortcuts else 0):
-            launch = self._try(LoopSkipper(whole=dict(self.whole)))
+            launch = self._replay_once(LoopSkipper(whole=dict(self.whole)))
             if launch is not None:
                 surer = launch.found and launch.stopped is None and 0 < launch.left_out < self.allowance.words
-                exact = self._try(LoopSkipper(all_whole=True)) if surer else None
-                return exact if exact is not None and exact.stopped is None else self._said(launch)
-        launch = self._try(LoopSkipper(all_whole=True))
+                exact = self._replay_once(LoopSkipper(all_whole=True)) if surer else None
+                return exact if exact is not None and exact.stopped is None else self._with_unproved(launch)
+        launch = self._replay_once(LoopSkipper(all_whole=True))
         assert launch is not None
-        return self._said(launch)
+        return self._with_unproved(launch)
 
-    def _try(self, skipper: LoopSkipper) -> Launch | None:
+    def _replay_once(self, skipper: LoopSkipper) -> Launch | None:
         """One replay; None if a loop that was cut turned out to be no repetition, which is noted."""
         findings, words, stopped = Findings(self.image), list[Dispatch](), None
         limit = min(limit_of(self.image), self.allowance.words)
@@ -105,7 +105,7 @@ class _Prover:
             return None
         return Launch(findings.found, words, touches, proof if stopped is None else None, _left_out(skipper), len(words), stopped)
 
-    def _said(self, launch: Launch) -> Launch:
+    def _with_unproved(self, launch: Launch) -> Launch:
         """The launch with what could not be proved among its findings."""
         if launch.stopped is None:
             return launch
@@ -114,9 +114,9 @@ class _Prover:
         if not launch.stopped.running:
             findings.add("unproved", launch.stopped.pc, None, "nothing is proved of this launch: the replay of the others took too long")
             return Launch(findings.found)
-        pc, turn, turns = max(launch.stopped.running, key=lambda loop: loop[2] - loop[1])
-        why = f"is replayed turn by turn because {self.whole[pc]}" if pc in self.whole else "holds loops that are too long or too deep"
-        message = f"not proved beyond {launch.length} words of a launch: those end in turn {turn} of {turns} of this loop, which {why}"
+        pc, iteration, iterations = max(launch.stopped.running, key=lambda loop: loop[2] - loop[1])
+        why = f"is replayed iteration by iteration because {self.whole[pc]}" if pc in self.whole else "holds loops that are too long or too deep"
+        message = f"not proved beyond {launch.length} words of a launch: those end in iteration {iteration} of {iterations} of this loop, which {why}"
         findings.add("unproved", pc, self.image.inst(pc), message)
         return Launch(findings.found)
 
@@ -126,9 +126,9 @@ def _left_out(skipper: LoopSkipper) -> int:
     return sum(cut.leave_out // cut.period * (cut.at - cut.before) for cut in skipper.found if cut.at)
 
 
-def analyse(image: Image, entry: str | None, values: Mapping[str, int] | None, waste: bool, shortcuts: bool = True) -> list[Finding]:
-    """See `lint`. Without `shortcuts` every turn of every loop is replayed."""
-    findings, useless, allowance = Findings(image), Waste(image), _Allowance(LAUNCHES * limit_of(image))
+def analyse(image: Image, entry: str | None, values: Mapping[str, int] | None, dead_code: bool, shortcuts: bool = True) -> list[Finding]:
+    """See `lint`. Without `shortcuts` every iteration of every loop is replayed."""
+    findings, useless, allowance = Findings(image), DeadCode(image), _Allowance(LAUNCHES * limit_of(image))
     check_structure(image, findings)
     check_plan(image, findings)
     for point in image.entries if entry is None else (image.entry(entry),):
@@ -137,8 +137,8 @@ def analyse(image: Image, entry: str | None, values: Mapping[str, int] | None, w
         for given in (values,) if values is not None else ends[: 2 if point.scalars else 1]:
             launch = _Prover(image, point, given, buffers, allowance).prove(shortcuts)
             findings.merge(launch.found)
-            if waste and launch.proof is not None and launch.touches is not None:
+            if dead_code and launch.proof is not None and launch.touches is not None:
                 useless.observe(point, launch.words, launch.touches, launch.proof)
-    if waste and not findings.found and entry is None:
+    if dead_code and not findings.found and entry is None:
         useless.report(findings)
     return sorted(findings.found.values(), key=lambda f: f.pc)

@@ -1,8 +1,8 @@
-"""Static checks of a program: everything that can be known about it without data.
+"""Static checks of a program: everything that can be clock about it without data.
 
     for finding in lint(load_image("minilm.llmchip")):    print(finding)         check: errors only; lint: warnings too
 
-Replays the program (`isa.replay`; of long loops only as many turns as prove the rest, `lint.induction`; no more than `lint.analyse` allows)
+Replays the program (`isa.replay`; of long loops only as many iterations as prove the rest, `lint.induction`; no more than `lint.analyse` allows)
 and checks each word: kinds, bounds and alignment of its operands here, their agreement in `lint.type_rules`; memory never written and races between
 engines in `lint.races`; what can never matter (implied waits, unreachable words, dead stores) in `lint.dead_code`. Imports nothing of
 planner, scheduler and emulator, on purpose; `overlaps_itself` restates the emulator's rule, because it must predict that trap.
@@ -26,7 +26,7 @@ from isa.image.records import Entry, PlanRecord
 from isa.replay import Dispatch
 from isa.spec import LOOP_LEVELS, WORD_BYTES, Access, Dtype, Field, Region, Space
 from isa.views import Extents, View, access_of
-from lint.type_rules import disagreement
+from lint.type_rules import type_error
 
 MAX_FINDINGS = 100
 _PAGE, _MANY, _EVERYWHERE = 1 << 14, 1 << 12, -1
@@ -188,7 +188,7 @@ def sound_touches(image: Image, words: list[Dispatch], buffers: "Buffers", findi
         if word.empty:
             continue
         written: list[Touch] = []
-        problem = disagreement(word.inst.mnemonic, word.operands, word.views)
+        problem = type_error(word.inst.mnemonic, word.operands, word.views)
         if problem:
             findings.add("kind", word.pc, word.inst, problem, None, "", word.indices)
         for field in word.inst.row.views:

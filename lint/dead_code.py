@@ -16,13 +16,13 @@ from isa.spec import QUEUES, REGIONS, WORD_BYTES, Access, Space
 from lint.check import Findings, Touch
 from lint.races import Proof, Touches, needless_fences
 from lint.shadow_memory import Budget, Memory, TooLarge, blocks, memory_of, shadow_of
-from lint.sweeps import Course
+from lint.sweeps import OperandSweep
 
 _FENCES = 16  # of a program that are looked at: each costs a pass over the words
 
 
-class Waste:
-    """Feeds on replays; `report` turns what was useless in every one of them into findings."""
+class DeadCode:
+    """Feeds on replays; `report` iterations what was useless in every one of them into findings."""
 
     def __init__(self, image: Image) -> None:
         self.image = image
@@ -39,7 +39,7 @@ class Waste:
         for pc in {word.pc for word in words if word.inst.mnemonic == "fence"}:
             self.fences[pc] = pc in needless and self.fences.get(pc, True)
         try:
-            for (pc, operand), read in _reads(self.image, entry, words, touches, proof.courses):
+            for (pc, operand), read in _reads(self.image, entry, words, touches, proof.sweeps):
                 self.useful[pc, operand] = self.useful.get((pc, operand), False) or read
         except TooLarge:
             self.useful = dict.fromkeys(self.useful, True)  # dead stores are not looked for
@@ -88,7 +88,7 @@ class Waste:
 
 
 def _reads(
-    image: Image, entry: Entry, words: Sequence[Dispatch], touches: Touches, courses: Mapping[int, Sequence[Course]]
+    image: Image, entry: Entry, words: Sequence[Dispatch], touches: Touches, sweeps: Mapping[int, Sequence[OperandSweep]]
 ) -> Iterator[tuple[tuple[int, str], bool]]:
     """Each operand that is written, and whether some byte of it is read before it is overwritten, or outlives the launch."""
     budget = Budget()
@@ -98,14 +98,14 @@ def _reads(
     for memory, shadow in shadows.items():
         budget.take(4 * shadow.cells)
         writers[memory] = np.zeros(shadow.cells, np.int32)
-    swept = [course for found in courses.values() for course in found if course.writes]
+    swept = [sweep for found in sweeps.values() for sweep in found if sweep.writes]
     alive = np.zeros(1 + len(swept) + sum(t.access is not Access.R for group in touches.by_word.values() for t in group), np.bool_)
     for index, word in enumerate(words):
-        for course in courses.get(index, ()):  # the turns of a loop that were left out
-            if course.drift and course.memory in shadows:
-                shadow, held = shadows[course.memory], writers[course.memory]
-                cells = [shadow.cut(held, sweep) for sweep in course.sweeps()]
-                _follow(course.touch.word.pc, course.touch, cells, writes, alive)
+        for sweep in sweeps.get(index, ()):  # the iterations of a loop that were left out
+            if sweep.stride_per_period and sweep.memory in shadows:
+                shadow, held = shadows[sweep.memory], writers[sweep.memory]
+                cells = [shadow.cut(held, sweep) for sweep in sweep.sweeps()]
+                _follow(sweep.touch.word.pc, sweep.touch, cells, writes, alive)
         mine = [touch for touch in touches.by_word.get(index, ()) if memory_of(touch.view) in shadows]
         for touch in sorted(mine, key=lambda touch: touch.access is Access.W):  # a word reads before it writes
             memory = memory_of(touch.view)

@@ -1,13 +1,13 @@
-"""Long loops without replaying every turn: the first few, then the last two periods, if the turns between are proved by induction.
+"""Long loops without replaying every iteration: the first few, then the last two periods, if the iterations between are proved by induction.
 
 Which loops: those whose body changes no scalar and sets each view before it moves it (`isa.replay` decides; nested loops are fine). Then
 every operand touches the same block one period later, moved by a constant number of bytes. Two things are to be proved, and neither is assumed:
 
 - what the words know of each other repeats (`is_steady`): one period later, every count is either the same word from before the loop or
   the corresponding word of the next period. What the next period then does is the same again, and so on up to the last.
-- the bytes that moving operands reach in the turns left out are as good as those of the turns replayed (`lint.sweeps`).
+- the bytes that moving operands reach in the iterations left out are as good as those of the iterations replayed (`lint.sweeps`).
 
-Otherwise the loop is replayed turn by turn, up to a limit.
+Otherwise the loop is replayed iteration by iteration, up to a limit.
 """
 
 import math
@@ -24,14 +24,14 @@ Known = list[int]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What the dispatcher remembers at the end of a turn: words issued per engine, and those known to be complete."""
+    """What the dispatcher remembers at the end of a iteration: words issued per engine, and those clock to be complete."""
 
     issued: Known
     dispatched: Known
 
 
 def skipped(count: int, period: int) -> tuple[int, int] | None:
-    """(turn after which to jump, turns to leave out), or None for a loop too short to gain from it."""
+    """(iteration after which to jump, iterations to leave out), or None for a loop too short to gain from it."""
     first = FIRST * period
     leave_out = (count - first - LAST * period) // period * period
     return (first, leave_out) if leave_out > 0 else None
@@ -45,7 +45,7 @@ def period_of(steps: Sequence[tuple[int, int]]) -> int:
     return period
 
 
-def is_steady(start: Known, a: Snapshot, b: Snapshot, knew: Sequence[Sequence[Known]]) -> bool:
+def is_steady(start: Known, a: Snapshot, b: Snapshot, clocks: Sequence[Sequence[Known]]) -> bool:
     """Whether state `b` is state `a` one period later. `start`: words issued per engine when the loop began."""
     shift = [y - x for x, y in zip(a.issued, b.issued, strict=True)]
 
@@ -61,7 +61,7 @@ def is_steady(start: Known, a: Snapshot, b: Snapshot, knew: Sequence[Sequence[Kn
 
     if not (corresponds(a.dispatched, b.dispatched) and is_recent(a.dispatched)):
         return False
-    for queue, words in enumerate(knew):
+    for queue, words in enumerate(clocks):
         compared = range(max(start[queue], oldest[queue]), a.issued[queue])
         followed = range(max(start[queue], a.issued[queue] - _RECENT - 1), b.issued[queue])  # what the next period will look up
         if not all(corresponds(words[i], words[i + shift[queue]]) for i in compared) or not all(is_recent(words[i]) for i in followed):

@@ -1,10 +1,10 @@
 """Memory never written, and races between engines: exact, byte for byte, over the replay of a program.
 
-Every word has a *known* vector: how many words of each engine are certainly complete when it starts. It comes from
+Every word has a *clock* vector: how many words of each engine are certainly complete when it starts. It comes from
 dependence counts (n: all but the last n dispatched), fences, program order (compute engines run one word after the
-other; DMA queues start and complete in order but overlap), and from what the words known to be complete knew themselves.
+other; DMA queues start and complete in order but overlap), and from what the words clock to be complete clocks themselves.
 A shadow of each memory (`lint.shadow_memory`) holds, per engine, the last word that wrote and that read each byte. A word races with
-another if it touches such a byte and that word is not known to be complete.
+another if it touches such a byte and that word is not clock to be complete.
 """
 
 import math
@@ -22,7 +22,7 @@ from lint.check import Findings, Touch
 from lint.induction import Snapshot, is_steady
 from lint.loop_skipping import SkippedLoop
 from lint.shadow_memory import Budget, Memory, Shadow, blocks, memory_of, ready, runs, shadow_of
-from lint.sweeps import Course, conflict, cost, courses_of, is_lazy, leave_behind, obstacle
+from lint.sweeps import OperandSweep, conflict, conflict_with_prefix, cost, is_lazy, leave_behind, sweeps_of
 
 Misplaced = Callable[[View, int, int, int], str]  # view, first byte, end, word
 _DMA = tuple(engine in DMA_ENGINES for engine in QUEUES)
@@ -42,10 +42,10 @@ class Touches:
 class Proof:
     """What the replay shows: the order of its words, and which loops turned out to be no repetition (by pc, with the reason)."""
 
-    order: "Order"
+    order: "HappensBefore"
     unsteady: dict[int, str] = field(default_factory=dict)
-    known: list[Sequence[int]] = field(default_factory=list)  # of each word
-    courses: dict[int, list[Course]] = field(default_factory=dict)  # of the turns left out, by the word before which they would stand
+    clock: list[Sequence[int]] = field(default_factory=list)  # of each word
+    sweeps: dict[int, list[OperandSweep]] = field(default_factory=dict)  # of the iterations left out, by the word before which they would stand
 
 
 def group(touches: Iterable[tuple[int, Touch]]) -> Touches:
@@ -69,7 +69,7 @@ def check_hazards(
 ) -> Proof:  # fmt: skip
     """Add a finding for each race, read of memory never written, and (of a `complete` replay) output that is not written.
 
-    `cuts` are loops of which `words` leaves out turns. Nothing is proved if one turns out not to be steady. Raises TooLarge.
+    `cuts` are loops of which `words` leaves out iterations. Nothing is proved if one iterations out not to be steady. Raises TooLarge.
     `misplaced` says why bytes of a view may not be touched.
     """
     watch = _Watch(cuts, misplaced)
@@ -78,17 +78,17 @@ def check_hazards(
         memory: shadow_of(image, memory, grain, touches.ends[memory], budget)
         for memory, grain in touches.grains.items() if memory in written or not _is_constant(image, memory)
     }  # fmt: skip
-    proof = Proof(Order())
+    proof = Proof(HappensBefore())
     for index, word in enumerate(words):
         if index in watch.marks:
             watch.look(index, words, touches, shadows, proof)
-        known = proof.order.dispatch(word)
-        watch.numbers[index] = proof.order.engine, known
-        proof.known.append(known)
+        clock = proof.order.dispatch(word)
+        watch.numbers[index] = proof.order.engine, clock
+        proof.clock.append(clock)
         mine = [(touch, shadow) for touch in touches.by_word.get(index, ()) if (shadow := shadows.get(memory_of(touch.view))) is not None]
         for touch, shadow in mine:
             if not findings.full:
-                _check_touch(touch, shadow, proof.order, known, findings)
+                _check_touch(touch, shadow, proof.order, clock, findings)
         for touch, shadow in mine:
             _record(touch, shadow, proof.order)
     if complete:
@@ -115,24 +115,24 @@ class _Watch:
         order = proof.order
         self.seen[index] = Snapshot(list(order.issued), list(order.dispatched))
         for cut in self.ending.get(index, ()):
-            courses, start, before = courses_of(cut, words, touches.by_word, self.numbers, proof.courses), self.seen[cut.begin], self.seen[cut.before]
-            problem = "its turns differ" if courses is None else "what its words wait for does not repeat"
-            if courses is not None and is_steady(start.issued, before, self.seen[index], order.knew):
-                self.cells += cost(courses, shadows)
-                problem = conflict(courses) or self._stray(courses) or obstacle(courses, shadows, self.cells)
-            if courses is None or problem:
+            sweeps, start, before = sweeps_of(cut, words, touches.by_word, self.numbers, proof.sweeps), self.seen[cut.begin], self.seen[cut.before]
+            problem = "its iterations differ" if sweeps is None else "what its words wait for does not repeat"
+            if sweeps is not None and is_steady(start.issued, before, self.seen[index], order.clocks):
+                self.cells += cost(sweeps, shadows)
+                problem = conflict(sweeps) or self._stray(sweeps) or conflict_with_prefix(sweeps, shadows, self.cells)
+            if sweeps is None or problem:
                 proof.unsteady[cut.pc] = problem
                 return
-            leave_behind(courses, shadows, [b + b - a for a, b in zip(before.issued, order.issued, strict=True)])
-            proof.courses.setdefault(index, []).extend(courses)
+            leave_behind(sweeps, shadows, [b + b - a for a, b in zip(before.issued, order.issued, strict=True)])
+            proof.sweeps.setdefault(index, []).extend(sweeps)
 
 
-    def _stray(self, courses: Sequence[Course]) -> str:
-        """An operand that does not stay inside one buffer in the turns left out."""
-        for course in courses:
-            word = course.touch.word
-            if course.drift and self.misplaced and self.misplaced(course.touch.view, *course.left_out(), word.pc // WORD_BYTES):
-                return f"operand {course.touch.field.name} at pc {word.pc:#06x} leaves its buffer in some turn"
+    def _stray(self, sweeps: Sequence[OperandSweep]) -> str:
+        """An operand that does not stay inside one buffer in the iterations left out."""
+        for sweep in sweeps:
+            word = sweep.touch.word
+            if sweep.stride_per_period and self.misplaced and self.misplaced(sweep.touch.view, *sweep.left_out(), word.pc // WORD_BYTES):
+                return f"operand {sweep.touch.field.name} at pc {word.pc:#06x} leaves its buffer in some iteration"
         return ""
 
 
@@ -141,24 +141,24 @@ def _is_constant(image: Image, memory: Memory) -> bool:
     return memory[0] is Space.DRAM and ready(image, memory) == image.size(memory[1])
 
 
-class Order:
+class HappensBefore:
     """Which words are certainly complete when a word starts."""
 
     def __init__(self, without: Set[int] = frozenset()) -> None:
         self.without = without  # fences, by pc, that are taken out
         self.issued = [0] * len(QUEUES)
         self.pcs: list[list[int]] = [[] for _ in QUEUES]
-        self.knew: list[list[list[int]]] = [[] for _ in QUEUES]  # per engine and word: its known vector
-        self.dispatched = [0] * len(QUEUES)  # known complete by the dispatcher itself
+        self.clocks: list[list[list[int]]] = [[] for _ in QUEUES]  # per engine and word: its clock vector
+        self.dispatched = [0] * len(QUEUES)  # clock complete by the dispatcher itself
         self.engine, self.number = -1, 0
         self.implied: dict[tuple[int, int], bool] = {}  # (pc, queue): whether the other waits always imply this one
 
     def dispatch(self, word: Dispatch) -> list[int]:
-        """The known vector of the next word. Its own number is then `number` on queue `engine` (-1: the dispatcher)."""
+        """The clock vector of the next word. Its own number is then `number` on queue `engine` (-1: the dispatcher)."""
         self.engine = QUEUES.index(word.engine) if word.engine is not Engine.CTL else -1
-        known = list(self.dispatched)
+        clock = list(self.dispatched)
         if word.pc in self.without:
-            return known
+            return clock
         waits = [count if count != NO_WAIT else None for count in word.inst.deps]
         mask = word.inst.row.drained(word.operands)
         least: list[int] = []  # words per queue that its wait leaves complete
@@ -167,49 +167,49 @@ class Order:
                 count = 0
             least.append(self.issued[queue] - count if count is not None else 0)
         if self.engine >= 0 and self.issued[self.engine]:
-            known = _merge(known, self.knew[self.engine][-1])  # queues are in order: it started before this one
+            clock = _merge(clock, self.clocks[self.engine][-1])  # queues are in order: it started before this one
             if not _DMA[self.engine]:
-                known[self.engine] = self.issued[self.engine]
-        self._note_implied(word.pc, waits, least, known, mask)
-        known = self._learn(known, enumerate(least))
+                clock[self.engine] = self.issued[self.engine]
+        self._note_implied(word.pc, waits, least, clock, mask)
+        clock = self._learn(clock, enumerate(least))
         if self.engine < 0:
-            self.dispatched = known
+            self.dispatched = clock
         else:
             self.issued[self.engine] += 1
             self.number = self.issued[self.engine]
             self.pcs[self.engine].append(word.pc)
-            self.knew[self.engine].append(known)
-        return known
+            self.clocks[self.engine].append(clock)
+        return clock
 
-    def _learn(self, known: list[int], least: Iterable[tuple[int, int]]) -> list[int]:
-        """Known after waiting until `least` words of the queues are complete: these, and what they knew."""
+    def _learn(self, clock: list[int], least: Iterable[tuple[int, int]]) -> list[int]:
+        """Known after waiting until `least` words of the queues are complete: these, and what they clocks."""
         for queue, count in least:
-            if count > known[queue]:
-                known = _merge(known, self.knew[queue][count - 1])
-                known[queue] = max(known[queue], count)
-        for queue, count in enumerate(tuple(known)):
+            if count > clock[queue]:
+                clock = _merge(clock, self.clocks[queue][count - 1])
+                clock[queue] = max(clock[queue], count)
+        for queue, count in enumerate(tuple(clock)):
             if count:
-                known = _merge(known, self.knew[queue][count - 1])
-        return known
+                clock = _merge(clock, self.clocks[queue][count - 1])
+        return clock
 
-    def _note_implied(self, pc: int, waits: Sequence[int | None], least: Sequence[int], known: list[int], mask: int) -> None:
+    def _note_implied(self, pc: int, waits: Sequence[int | None], least: Sequence[int], clock: list[int], mask: int) -> None:
         """Remember which counts of the word the others imply; in a loop only if they do so every time."""
         for queue, count in enumerate(waits):
             if count is not None and self.implied.get((pc, queue), True):
-                without = self._learn(list(known), ((other, n) for other, n in enumerate(least) if other != queue))
+                without = self._learn(list(clock), ((other, n) for other, n in enumerate(least) if other != queue))
                 self.implied[pc, queue] = bool(mask >> queue & 1) or without[queue] >= least[queue]
 
 
 def needless_fences(words: Sequence[Dispatch], proof: Proof, most: int) -> set[int]:
     """Fences, by pc, that may all be taken out, and every word still knows the same of the others. At most so many are looked at.
 
-    A fence right before a loop is not questioned: it makes the first turn like the others, so that counts inside need only hold between turns.
+    A fence right before a loop is not questioned: it makes the first iteration like the others, so that counts inside need only hold between iterations.
     """
     found: set[int] = set()
     fences = [word.pc for word, after in pairwise(words) if word.inst.mnemonic == "fence" and after.inst.mnemonic != "loop"]
     for pc in list(dict.fromkeys(fences))[:most]:
-        order = Order({*found, pc})
-        if all(order.dispatch(word) == known or not word.inst.row.views for word, known in zip(words, proof.known, strict=True)):
+        order = HappensBefore({*found, pc})
+        if all(order.dispatch(word) == clock or not word.inst.row.views for word, clock in zip(words, proof.clock, strict=True)):
             found.add(pc)
     return found
 
@@ -218,7 +218,7 @@ def _merge(a: list[int], b: list[int]) -> list[int]:
     return [x if x > y else y for x, y in zip(a, b, strict=True)]
 
 
-def _record(touch: Touch, shadow: Shadow, order: Order) -> None:
+def _record(touch: Touch, shadow: Shadow, order: HappensBefore) -> None:
     for block in blocks(touch):
         if touch.access is not Access.R:
             shadow.cut(shadow.defined, block)[...] = True
@@ -229,7 +229,7 @@ def _record(touch: Touch, shadow: Shadow, order: Order) -> None:
                 shadow.cut(shadow.array(what, order.engine), block)[...] = order.number
 
 
-def _check_touch(touch: Touch, shadow: Shadow, order: Order, known: list[int], findings: Findings) -> None:
+def _check_touch(touch: Touch, shadow: Shadow, order: HappensBefore, clock: list[int], findings: Findings) -> None:
     word, name = touch.word, touch.field.name
     doing = "writes" if touch.access is Access.W else "reads"
     for block in blocks(touch):
@@ -240,13 +240,13 @@ def _check_touch(touch: Touch, shadow: Shadow, order: Order, known: list[int], f
                 findings.add("uninitialized", word.pc, word.inst, message, None, name, word.indices)
         # a word's own number is not recorded yet; of its own engine everything before counts like any other engine's words
         for queue, engine in enumerate(QUEUES):
-            done, issued = known[queue], order.issued[queue] - (queue == order.engine)
+            done, issued = clock[queue], order.issued[queue] - (queue == order.engine)
             if done >= issued:
                 continue
             for what in ("writes",) if touch.access is Access.R else ("writes", "reads"):
                 latest = shadow.latest(what, queue, block)
                 if latest > done:
-                    other = order.pcs[queue][min(latest, issued) - 1]  # turns left out may stand for later ones
+                    other = order.pcs[queue][min(latest, issued) - 1]  # iterations left out may stand for later ones
                     message = f"{doing} {name} = {touch.view}{_indices(word)} while {engine.value} word at pc {other:#06x}, which {what} it, may be running"
                     findings.add("race", word.pc, word.inst, message, other, name, word.indices)
 

@@ -1,6 +1,6 @@
 """Which types the operands of one word may have together, beyond what each may have alone.
 
-`disagreement` gives the reason why a word with these views would trap, or "". One rule per mnemonic; words without a rule have
+`type_error` gives the reason why a word with these views would trap, or "". One rule per mnemonic; words without a rule have
 nothing to agree on. Restates the emulator's traps on purpose (`emulator/`): a test holds the two equal.
 """
 
@@ -20,7 +20,7 @@ _PRODUCTS: Final[Mapping[str, tuple[Dtype, tuple[Dtype, ...], tuple[Dtype, ...]]
 }
 
 
-def disagreement(mnemonic: str, operands: Operands, views: Views) -> str:
+def type_error(mnemonic: str, operands: Operands, views: Views) -> str:
     """Why these views do not go together in this word; "" if they do."""
     rule = _RULES.get(mnemonic)
     return next(rule(operands, views), "") if rule else ""
@@ -29,7 +29,7 @@ def disagreement(mnemonic: str, operands: Operands, views: Views) -> str:
 def _copy(operands: Operands, views: Views) -> Iterator[str]:
     source, target = views["a"].dtype, views["d"].dtype
     if source is not target:
-        yield f"a copy cannot turn {source.name.lower()} into {target.name.lower()}"
+        yield f"a copy cannot iteration {source.name.lower()} into {target.name.lower()}"
 
 
 def _gather(operands: Operands, views: Views) -> Iterator[str]:
@@ -61,10 +61,10 @@ def _elementwise(operands: Operands, views: Views) -> Iterator[str]:
     integer = all(view.dtype in INTS for view in views.values())
     if f == "mov":
         if target in INTS and source not in INTS:
-            yield "mov cannot turn a float into an integer"
+            yield "mov cannot iteration a float into an integer"
     elif f == "sel":
         if target in INTS and "b" in views and views["b"].dtype not in INTS:
-            yield "sel cannot turn a float into an integer"
+            yield "sel cannot iteration a float into an integer"
     elif integer:
         if not op.integers:
             yield f"{f} does not exist on integers"

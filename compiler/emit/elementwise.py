@@ -171,7 +171,7 @@ def logical_not(e: Emitter, node: fx.Node) -> None:
 def cat(e: Emitter, node: fx.Node) -> None:
     """Each part to its place, in the order of the result. Parts that come from DRAM are brought on chip some rows at a time."""
     parts, along = node.args[0], axis(node)
-    straight = e.straight_home(node)  # where the result goes past the scratchpad
+    straight = e.direct_target(node)  # where the result goes past the scratchpad
     out, start = e.result(node) if straight is None else straight, 0
     for part in parts:  # type: ignore[union-attr]
         assert isinstance(part, fx.Node)

@@ -49,7 +49,7 @@ def columns(layout: Layout, low: int, high: int) -> Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class TileSizes:
     """How a kernel is cut: rows per block, columns and depth of a weight tile, whether weights stay for all blocks.
 
     `wide`: what only VEC and ACT touch, above all float32 rows, lies in ACC instead of SRAM.
@@ -70,7 +70,7 @@ class Emitter:
 
     kernel: Kernel
     storage: Storage
-    cut: Cut
+    cut: TileSizes
     prefix: str
     ops: list[Op] = field(default_factory=list)
     tiles: dict[fx.Node, Tile] = field(default_factory=dict)
@@ -109,7 +109,7 @@ class Emitter:
 
     def result(self, node: fx.Node) -> Tile:
         """Where to write the block of value `node`: straight into its home on chip, or a buffer of the block."""
-        home = self.storage.homes.get(node)
+        home = self.storage.layouts.get(node)
         logical = self._logical(node)
         if home is not None and home.buffer.space is not Space.DRAM:
             tile = Tile(home.narrow(self.block_ranges(shape(node))), logical, node.name)
@@ -120,16 +120,16 @@ class Emitter:
 
     def result_over(self, node: fx.Node, operand: fx.Node, layout: Layout) -> Tile:
         """Where to write an elementwise result: over its operand, if that is a buffer of this block that nobody else reads."""
-        free = base(operand) is operand and len(operand.users) == 1 and operand in self.tiles and operand not in self.storage.homes
-        if not free or node in self.storage.homes or layout.dtype is not dtype(node) or layout is not self.tiles[operand].layout:
+        free = base(operand) is operand and len(operand.users) == 1 and operand in self.tiles and operand not in self.storage.layouts
+        if not free or node in self.storage.layouts or layout.dtype is not dtype(node) or layout is not self.tiles[operand].layout:
             return self.result(node)
         tile = Tile(layout, self._logical(node), node.name)
         self.tiles[node] = tile
         return tile
 
-    def straight_home(self, node: fx.Node) -> Tile | None:
+    def direct_target(self, node: fx.Node) -> Tile | None:
         """The block of `node` in DRAM, if its home is there and its kernel does not read it: what need not be gathered on chip first."""
-        home = self.storage.homes.get(node)
+        home = self.storage.layouts.get(node)
         inside = any(base(n) is node for member in self.kernel.nodes for n in tensors(member))
         if home is None or home.buffer.space is not Space.DRAM or inside:
             return None
@@ -147,7 +147,7 @@ class Emitter:
 
     def finish(self, node: fx.Node) -> None:
         """The block of `node` is complete: store it if its home is in DRAM."""
-        home = self.storage.homes.get(node)
+        home = self.storage.layouts.get(node)
         if home is not None and home.buffer.space is Space.DRAM:
             self.copy("sto", home.narrow(self.block_ranges(shape(node))), self.tiles[node].layout, node.name)
 

@@ -15,9 +15,9 @@ from math import prod
 from torch import fx
 
 from compiler.emit import banks
-from compiler.emit.emitter import Cut, Emitter
+from compiler.emit.emitter import Emitter, TileSizes
 from compiler.emit.kernel import emit_kernel, part_blocks
-from compiler.emit.tile_sizes import Family, Tuning, both, kept_cuts, smallest_cuts, streamed_cuts, usual_cuts
+from compiler.emit.tile_sizes import Family, SearchPoint, both, kept_cuts, preferred_tilings, smallest_cuts, streamed_cuts
 from compiler.tile.cost import cycles
 from compiler.tile.ir import Buffer, Op
 from compiler.tile.kernels import Kernel
@@ -46,7 +46,7 @@ class Room:
 
 
 @dataclass(frozen=True)
-class Need:
+class MemoryDemand:
     """Bytes that a cut needs: weights that stay, what a block takes beside them, accumulators.
 
     `ahead` and `acc_ahead` are what a block takes when the next load, and the next product, already have their place.
@@ -75,8 +75,8 @@ class Need:
 class _Measured:
     """What the first two blocks show: needs with floats in the scratchpad and in ACC, cycles of each engine, and how many ops there are in all."""
 
-    narrow: Need
-    wide: Need
+    narrow: MemoryDemand
+    wide: MemoryDemand
     busy: dict[str, int]
     ops: int
 
@@ -85,11 +85,11 @@ class _Measured:
 class Fit:
     """A cut, and the cycles for which it keeps each engine busy."""
 
-    cut: Cut
+    cut: TileSizes
     busy: Mapping[str, int]
 
 
-class Fitter:
+class TileSizeChooser:
     """Finds the cuts of kernels, and remembers what it has measured: of kernels that are alike, one."""
 
     def __init__(self, chip: Chip) -> None:
@@ -97,7 +97,7 @@ class Fitter:
         self.known: dict[object, _Measured] = {}
         self.found: dict[object, Fit] = {}
 
-    def fit(self, kernel: Kernel, storage: Storage, room: Room, prefix: str, tuning: Tuning, part: Range | None) -> "Fit":
+    def fit(self, kernel: Kernel, storage: Storage, room: Room, prefix: str, tuning: SearchPoint, part: Range | None) -> "Fit":
         """The first usual cut of which two blocks fit in `room`, or else of all cuts that with which the kernel promises to take the least time.
 
         Raises CompileError when nothing fits.
@@ -109,11 +109,11 @@ class Fitter:
             self.found[key] = Fit(cut, sample.busy(cut))
         return self.found[key]
 
-    def _find(self, sample: "_Sample", room: Room) -> Cut:
+    def _find(self, sample: "_Sample", room: Room) -> TileSizes:
         given = sample.kernel, self.chip, sample.tuning, sample.rows
-        usual = [] if sample.tuning.smallest else list(usual_cuts(*given))
+        usual = [] if sample.tuning.smallest else list(preferred_tilings(*given))
         for usual_cut in (cut for family in usual for cut in family):
-            for cut in sample.passing(usual_cut, Need.overlaps):
+            for cut in sample.passing(usual_cut, MemoryDemand.overlaps):
                 return cut
         best: _Choice | None = None
         for kind in () if sample.tuning.smallest else (usual, kept_cuts(*given), streamed_cuts(*given)):
@@ -124,7 +124,7 @@ class Fitter:
             return best[1]
         raise self._no_fit(sample, last[-1], room)
 
-    def _no_fit(self, sample: "_Sample", cut: Cut, room: Room) -> CompileError:
+    def _no_fit(self, sample: "_Sample", cut: TileSizes, room: Room) -> CompileError:
         """What does not fit, and by how much."""
         kernel, needs = sample.kernel, [sample.need(twin) for twin in both(cut, sample.tuning)]
         if (count := sample.ops(cut)) > MOST_OPS:
@@ -139,7 +139,7 @@ class Fitter:
         )
 
 
-_Choice = tuple[int, Cut]  # cycles, cut
+_Choice = tuple[int, TileSizes]  # cycles, cut
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class _Sample:
     kernel: Kernel
     storage: Storage
     prefix: str
-    tuning: Tuning
+    tuning: SearchPoint
     part: Range | None
     room: Room
 
@@ -171,7 +171,7 @@ class _Sample:
 
     def _place(self, value: fx.Node) -> object:
         """Where a value lives, whatever its buffer is called."""
-        home = self.storage.homes.get(value)
+        home = self.storage.layouts.get(value)
         return None if home is None else (home.buffer.space, home.buffer.region, home.strides, home.offset)
 
     def better(self, kind: Iterable[Family], best: _Choice | None, ordered: bool = True) -> _Choice | None:
@@ -189,51 +189,51 @@ class _Sample:
             own = found if own is None else min(own, found, key=lambda choice: choice[0])
         return own if best is None or (own is not None and own[0] < best[0]) else best
 
-    def _first(self, family: Family) -> Cut | None:
+    def _first(self, family: Family) -> TileSizes | None:
         """The first cut of a family that streams, or else the first that fits. Needs fall along a family, so that halving finds it."""
-        for test in (Need.streams, Need.fits):
+        for test in (MemoryDemand.streams, MemoryDemand.fits):
             possible = [twin for cut in family for twin in self.passing(cut, test)] if len(family) < 3 else self._halved(family, test)
             if possible:
                 return possible[0]
         return None
 
-    def _halved(self, family: Family, test: Callable[[Need, Room], bool]) -> list[Cut]:
+    def _halved(self, family: Family, test: Callable[[MemoryDemand, Room], bool]) -> list[TileSizes]:
         """The first cut of a family that passes. The very first often does, and is the one with the fewest words to measure."""
         if possible := self.passing(family[0], test):
             return possible
         at = bisect_left(family, True, lo=1, key=lambda cut: bool(self.passing(cut, test)))
         return self.passing(family[at], test) if at < len(family) else []
 
-    def passing(self, cut: Cut, test: Callable[[Need, Room], bool]) -> list[Cut]:
+    def passing(self, cut: TileSizes, test: Callable[[MemoryDemand, Room], bool]) -> list[TileSizes]:
         return [twin for twin in both(cut, self.tuning) if not self._hopeless(twin) and test(self.need(twin), self.room) and self.ops(twin) <= MOST_OPS]
 
-    def _hopeless(self, cut: Cut) -> bool:
+    def _hopeless(self, cut: TileSizes) -> bool:
         """Whether weights or rows alone are larger than the memory: nothing has to be emitted to know it."""
         widest = weights = 0
         for node in self.kernel.nodes:
             if op_name(node) == "matmul_i8" and len(shape(node.args[1])) == 2:  # type: ignore[arg-type]
                 k, n = shape(node.args[0])[-1], shape(node)[-1]  # type: ignore[arg-type]
                 weights = max(weights, k * n if cut.keep else min(k, cut.k) * min(ceil_div(n, cut.groups), cut.n))
-            elif op_name(node) == "dequantize" and node not in self.storage.homes:
+            elif op_name(node) == "dequantize" and node not in self.storage.layouts:
                 depth = len(self.kernel.domain)
                 widest = max(widest, min(cut.rows, self.rows) * ceil_div(prod(shape(node)[depth:]), cut.groups) * dtype(node).bits // 8)
         most = max(self.room.sram, self.room.acc) if cut.wide else self.room.sram
         return weights > self.room.sram or widest > most
 
-    def need(self, cut: Cut) -> Need:
+    def need(self, cut: TileSizes) -> MemoryDemand:
         """Memory, measured on the first block."""
         measured = self._measured(cut)
         return measured.wide if cut.wide else measured.narrow
 
-    def busy(self, cut: Cut) -> Mapping[str, int]:
+    def busy(self, cut: TileSizes) -> Mapping[str, int]:
         """Cycles of each engine, and of the bus."""
         return self._measured(cut).busy
 
-    def ops(self, cut: Cut) -> int:
+    def ops(self, cut: TileSizes) -> int:
         """How many ops the kernel has."""
         return self._measured(cut).ops
 
-    def _cost(self, cut: Cut) -> int:
+    def _cost(self, cut: TileSizes) -> int:
         """Cycles of the kernel."""
         busy, need = self._measured(cut).busy, self.need(cut)
         if need.overlaps(self.room):
@@ -241,7 +241,7 @@ class _Sample:
         inside = sum(count for engine, count in busy.items() if engine != "bus")
         return max(busy["bus"], inside) if need.streams(self.room) else busy["bus"] + inside
 
-    def _least(self, cut: Cut) -> int:
+    def _least(self, cut: TileSizes) -> int:
         """Cycles that the array and the bus need at least with blocks of so many rows, without a look at any word."""
         chip, count = self.chip, self._blocks(cut)
         slots = max(self.rows, count * ceil_div(chip.mxu.rows, chip.mxu.weight_rows_per_cycle))
@@ -253,10 +253,10 @@ class _Sample:
                 loaded += k * n * (1 if cut.keep else count)
         return max(mxu, loaded * chip.clock_hz // chip.dram.bytes_per_second)
 
-    def _blocks(self, cut: Cut) -> int:
+    def _blocks(self, cut: TileSizes) -> int:
         return sum(1 for _ in part_blocks(self.kernel, cut.rows, self.part))
 
-    def _measured(self, cut: Cut) -> _Measured:
+    def _measured(self, cut: TileSizes) -> _Measured:
         """From the first two blocks, emitted with everything in the scratchpad; those behind are like the second."""
         cut = replace(cut, wide=False)
         key = self.alike, cut
@@ -267,21 +267,21 @@ class _Sample:
             more = self._blocks(cut) - 1
             busy = {engine: once[engine] + more * again[engine] for engine in once}
             ops = border + more * (len(e.ops) - border)
-            homes = {layout.buffer for layout in self.storage.homes.values()}
-            self.known[key] = _Measured(*_needs(e, homes), busy, ops)
+            layouts = {layout.buffer for layout in self.storage.layouts.values()}
+            self.known[key] = _Measured(*_needs(e, layouts), busy, ops)
         return self.known[key]
 
 
-def _needs(e: Emitter, homes: set[Buffer]) -> tuple[Need, Need]:
+def _needs(e: Emitter, layouts: set[Buffer]) -> tuple[MemoryDemand, MemoryDemand]:
     """What the first block of an emitted kernel needs, with floats in the scratchpad, and with all that may lie in ACC there."""
     ops = e.ops[: e.marks[1]] if len(e.marks) > 1 else e.ops
-    lives = lives_of(ops, e.kept, homes)
+    lives = lives_of(ops, e.kept, layouts)
     held = sum(_bytes(life.buffer) for life in lives if life.buffer in e.kept)
 
-    def need(moved: set[Buffer]) -> Need:
+    def need(moved: set[Buffer]) -> MemoryDemand:
         places = [(life, Space.ACC if life.buffer in moved else life.buffer.space) for life in lives]
         sram, acc = ([life for life, place in places if place is space] for space in (Space.SRAM, Space.ACC))
-        return Need(held * e.cut.groups, peak_bytes(sram) - held, peak_bytes(sram, True) - held, peak_bytes(acc), peak_bytes(acc, True))
+        return MemoryDemand(held * e.cut.groups, peak_bytes(sram) - held, peak_bytes(sram, True) - held, peak_bytes(acc), peak_bytes(acc, True))
 
     return need(set()), need(banks.movable(e.ops))
 
@@ -296,7 +296,7 @@ class Life:
     last: int
 
 
-def lives_of(ops: Sequence[Op], kept: set[Buffer], homes: set[Buffer]) -> list[Life]:
+def lives_of(ops: Sequence[Op], kept: set[Buffer], layouts: set[Buffer]) -> list[Life]:
     """The buffers on chip that are nobody's home, in this order of ops; `kept` ones stay to the end."""
     first: dict[Buffer, tuple[int, int]] = {}
     last: dict[Buffer, int] = {}
@@ -304,7 +304,7 @@ def lives_of(ops: Sequence[Op], kept: set[Buffer], homes: set[Buffer]) -> list[L
     for i, op in enumerate(ops):
         engine = op.row.engine
         for ref in op.views:
-            if ref is not None and ref.buffer.space is not Space.DRAM and ref.buffer not in homes:
+            if ref is not None and ref.buffer.space is not Space.DRAM and ref.buffer not in layouts:
                 if ref.buffer not in first:
                     first[ref.buffer] = i, before.get(engine, i)
                     if engine in (Engine.LDW, Engine.MXU):

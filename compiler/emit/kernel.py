@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from compiler.emit import banks, elementwise, matmul, rows
-from compiler.emit.emitter import EMITTERS, Cut, Emitter
+from compiler.emit.emitter import EMITTERS, Emitter, TileSizes
 from compiler.ops.record import Role
 from compiler.tile.access import reads, view_of
 from compiler.tile.kernels import Kernel
@@ -16,7 +16,7 @@ from isa.chip import Chip
 MODULES = (elementwise, matmul, rows)  # imported so that their emitters are registered
 
 
-def emit_kernel(kernel: Kernel, storage: Storage, cut: Cut, prefix: str, part: Range | None = None, only: int | None = None) -> Emitter:
+def emit_kernel(kernel: Kernel, storage: Storage, cut: TileSizes, prefix: str, part: Range | None = None, only: int | None = None) -> Emitter:
     """Emit every block of a kernel, or of a part of its first dimension; of these the `only` first ones, to measure them."""
     e = Emitter(kernel, storage, cut, prefix)
     for ranges in islice(part_blocks(kernel, cut.rows, part), only):
@@ -27,7 +27,7 @@ def emit_kernel(kernel: Kernel, storage: Storage, cut: Cut, prefix: str, part: R
                 EMITTERS[op_name(node)](e, node)
             e.block += 1
     if cut.wide:
-        e.ops = banks.moved(e.ops, keep={layout.buffer for layout in storage.homes.values()})
+        e.ops = banks.moved(e.ops, keep={layout.buffer for layout in storage.layouts.values()})
     return e
 
 

@@ -55,7 +55,7 @@ def dequantize(e: Emitter, node: fx.Node) -> None:
 def residual_user(e: Emitter, node: fx.Node) -> fx.Node | None:
     """The addition that can be fused into this dequantize: its only reader, of two values of one shape and type."""
     users = list(node.users)
-    if len(users) != 1 or node in e.storage.homes or users[0] not in e.kernel.members:
+    if len(users) != 1 or node in e.storage.layouts or users[0] not in e.kernel.members:
         return None
     user = users[0]
     if op_name(user) != "add" or user.kwargs or not all(isinstance(a, fx.Node) for a in user.args[:2]) or user.args[0] is user.args[1]:

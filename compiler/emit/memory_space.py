@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from torch import fx
 
 from compiler.emit.banks import reachable
-from compiler.emit.emitter import Cut
-from compiler.emit.fit import Fitter, Room
-from compiler.emit.tile_sizes import Tuning
+from compiler.emit.emitter import TileSizes
+from compiler.emit.fit import Room, TileSizeChooser
+from compiler.emit.tile_sizes import SearchPoint
 from compiler.ops.record import Role
 from compiler.ops.table import BY_TARGET
 from compiler.tile.access import reads_of
-from compiler.tile.batch_tiles import Strip, find_strips, inner_sizes, part_storage, size_of
+from compiler.tile.batch_tiles import BatchTile, find_strips, inner_sizes, part_storage, size_of
 from compiler.tile.ir import Buffer
-from compiler.tile.kernel_graph import Outline
+from compiler.tile.kernel_graph import KernelGraph
 from compiler.tile.kernels import Kernel
 from compiler.tile.layout import dense
 from compiler.tile.loops import Repeat
@@ -28,49 +28,49 @@ from isa.spec import Region, Space
 
 
 @dataclass(frozen=True)
-class Cuts:
+class Assignment:
     """Homes of all values, the strips, and the cut of every kernel. No schedule of them can be faster than `least` cycles."""
 
     storage: Storage
-    strips: tuple[Strip, ...]
-    cuts: tuple[Cut, ...]
+    strips: tuple[BatchTile, ...]
+    cuts: tuple[TileSizes, ...]
     least: int
 
 
 Resident = Mapping[Space, list[int]]  # of each memory on chip, the bytes that values take while each kernel runs
 
 
-def reside(outline: Outline, fitter: Fitter, tuning: Tuning, strips: bool = True) -> Cuts:
+def reside(kernel_graph: KernelGraph, fitter: TileSizeChooser, tuning: SearchPoint, strips: bool = True) -> Assignment:
     """Give every value between kernels a home, and find each kernel's cut beside what is resident.
 
     With `strips`, kernels whose values do not fit are executed for a part of the batch at a time. Small and short-lived values come
     first. A kernel that does not fit evicts the largest value alive, and all begins anew. Raises CompileError when a kernel fits in no way.
     """
-    found = find_strips(outline, fitter.chip, tuning.share if strips else math.inf)
-    evicted: set[fx.Node] = set()
+    found = find_strips(kernel_graph, fitter.chip, tuning.share if strips else math.inf)
+    spilled: set[fx.Node] = set()
     while True:
-        storage, resident = _homes(outline, fitter.chip, tuning, found, evicted)
-        cuts: list[Cut] = []
+        storage, resident = _homes(kernel_graph, fitter.chip, tuning, found, spilled)
+        cuts: list[TileSizes] = []
         busy = Counter[str]()
-        for index, kernel in enumerate(outline.kernels):
+        for index, kernel in enumerate(kernel_graph.kernels):
             strip = next(s for s in found if s.first <= index < s.end)
             own, part = part_storage(storage, strip, 0), next(strip.ranges(kernel))
             room = Room(fitter.chip.sram.bytes - resident[Space.SRAM][index], fitter.chip.acc.bytes - resident[Space.ACC][index])
             try:
                 fit = fitter.fit(kernel, own, room, f"k{index}.", tuning, part)
             except CompileError:
-                on_chip = [n for n in outline.live if n not in outline.storage.homes and storage.homes[n].buffer.space is not Space.DRAM]
-                inside = [n for n in on_chip if outline.live[n][0] <= index <= outline.live[n][1]]
+                on_chip = [n for n in kernel_graph.live if n not in kernel_graph.storage.layouts and storage.layouts[n].buffer.space is not Space.DRAM]
+                inside = [n for n in on_chip if kernel_graph.live[n][0] <= index <= kernel_graph.live[n][1]]
                 if not inside:
                     raise
-                home = storage.homes[max(inside, key=size_of)].buffer
-                evicted |= {n for n in on_chip if storage.homes[n].buffer == home}
+                home = storage.layouts[max(inside, key=size_of)].buffer
+                spilled |= {n for n in on_chip if storage.layouts[n].buffer == home}
                 break
             cuts.append(fit.cut)
-            times = _iterations(outline.repeat, index) * max(strip.parts - 1, 1)  # the last part may be smaller
+            times = _iterations(kernel_graph.repeat, index) * max(strip.parts - 1, 1)  # the last part may be smaller
             busy.update({engine: count * times for engine, count in fit.busy.items()})
         else:
-            return Cuts(storage, tuple(found), tuple(cuts), max(busy.values(), default=0))
+            return Assignment(storage, tuple(found), tuple(cuts), max(busy.values(), default=0))
 
 
 def _iterations(repeat: Repeat | None, index: int) -> int:
@@ -79,15 +79,15 @@ def _iterations(repeat: Repeat | None, index: int) -> int:
 
 
 def _homes(
-    outline: Outline, chip: Chip, tuning: Tuning, strips: Sequence[Strip], evicted: Collection[fx.Node]
+    kernel_graph: KernelGraph, chip: Chip, tuning: SearchPoint, strips: Sequence[BatchTile], spilled: Collection[fx.Node]
 ) -> tuple[Storage, Resident]:
     """A home for every value, and the bytes of each memory that are taken by them while each kernel runs."""
-    live, repeat = outline.live, outline.repeat
-    storage = Storage(dict(outline.storage.homes))
-    loose = [n for n in live if n not in storage.homes]
+    live, repeat = kernel_graph.live, kernel_graph.repeat
+    storage = Storage(dict(kernel_graph.storage.layouts))
+    loose = [n for n in live if n not in storage.layouts]
     size = {n: size_of(n) for n in loose} | dict(inner_sizes(strips))
     inner = {node for strip in strips for node in strip.inner}
-    resident = {space: [0] * (len(outline.kernels) + 1) for space in (Space.SRAM, Space.ACC)}
+    resident = {space: [0] * (len(kernel_graph.kernels) + 1) for space in (Space.SRAM, Space.ACC)}
     part = 0.125 if inner else tuning.resident  # what waits for its part takes little room
     limit = {Space.SRAM: int(chip.sram.bytes * tuning.share * part), Space.ACC: int(chip.acc.bytes * tuning.share * part)}
     order = (Space.ACC, Space.SRAM) if tuning.wide else (Space.SRAM, Space.ACC)
@@ -96,12 +96,12 @@ def _homes(
         sharing = _sharing(node, repeat)
         possible = [s for s in order if s is Space.SRAM or (node not in inner and all(map(reachable, sharing)))]
         fitting = (s for s in possible if node in inner or all(n + size[node] <= limit[s] for n in resident[s][first : last + 1]))
-        space = Space.DRAM if node in evicted else next(fitting, Space.DRAM)
+        space = Space.DRAM if node in spilled else next(fitting, Space.DRAM)
         _set_home(storage, node, space, size[node], sharing)
         for i in range(first, last + 1) if space is not Space.DRAM else ():
             resident[space][i] += size[node]
     if not inner:
-        _overwrite(outline.kernels, live, storage, repeat, resident, size)
+        _overwrite(kernel_graph.kernels, live, storage, repeat, resident, size)
     return storage, resident
 
 
@@ -122,12 +122,12 @@ def _overwrite(
         return
     moved: set[fx.Node] = set()
     for old, new in repeat.carried.items():
-        home, own = storage.homes[new], live[new]
+        home, own = storage.layouts[new], live[new]
         written = next(i for i, k in enumerate(kernels) if computing(new) in k.members)
         last = max((i for i, k in enumerate(kernels) if i <= written and any(base(n) is old for m in k.nodes for n in m.all_input_nodes)), default=written)
         occupant = old  # whose value is in the home
         for value, (first, end) in live.items():
-            twin = storage.homes[value].strides == home.strides and dtype(value) is dtype(new) and shape(value) == shape(new)
+            twin = storage.layouts[value].strides == home.strides and dtype(value) is dtype(new) and shape(value) == shape(new)
             inside = own[0] <= last <= first <= end <= written
             if value in moved or value in (old, *repeat.carried.values()) or not twin or not inside or home.buffer.space is Space.DRAM:
                 continue
@@ -135,11 +135,11 @@ def _overwrite(
                 continue
             begins = first > last or _read_before_written(kernels[first], occupant, value)
             if begins and (end < written or _read_before_written(kernels[end], value, new)):
-                if (space := storage.homes[value].buffer.space) is not Space.DRAM:
+                if (space := storage.layouts[value].buffer.space) is not Space.DRAM:
                     for i in range(first, end + 1):
                         resident[space][i] -= size[value]
                 for node in (value, *repeat.instances.get(value, ())):
-                    storage.homes[node] = home
+                    storage.layouts[node] = home
                 moved.add(value)
                 last, occupant = end, value
 
@@ -170,4 +170,4 @@ def _set_home(storage: Storage, node: fx.Node, space: Space, size: int, sharing:
     """Give a value its home, and those that share it."""
     home = dense(Buffer(f"v.{node.name}", space, size, Region.SCRATCH), dtype(node), shape(node), stored_order(node))
     for other in sharing:
-        storage.homes[other] = home
+        storage.layouts[other] = home

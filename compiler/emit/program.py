@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 
 from torch import fx
 
-from compiler.emit.emitter import FLAT, Cut, Emitter
+from compiler.emit.emitter import FLAT, Emitter, TileSizes
 from compiler.emit.interleave import interleave, overlapped
 from compiler.emit.kernel import emit_kernel
-from compiler.emit.memory_space import Cuts
-from compiler.tile.batch_tiles import Strip, part_storage
+from compiler.emit.memory_space import Assignment
+from compiler.tile.batch_tiles import BatchTile, part_storage
 from compiler.tile.cost import cycles
 from compiler.tile.ir import Buffer, Loop, Op, Program, Tap
-from compiler.tile.kernel_graph import ALIGN, Outline, Tensor
+from compiler.tile.kernel_graph import ALIGN, KernelGraph, Tensor
 from compiler.tile.kernels import Kernel
 from compiler.tile.layout import DMA_LIMITS, Layout, contiguous, pieces
 from compiler.tile.nodes import shape
@@ -41,10 +41,10 @@ class Tiled:
 Emitted = dict[object, Emitter]  # kernels by all that their words depend on
 
 
-def tile(outline: Outline, cuts: Cuts, chip: Chip, overlap: float = 0.0, known: Emitted | None = None) -> Tiled:
-    """The tile program of `outline`, cut like `cuts`. Each part of a strip begins when the share `overlap` of the one before is still to come.
+def tile(kernel_graph: KernelGraph, cuts: Assignment, chip: Chip, overlap: float = 0.0, known: Emitted | None = None) -> Tiled:
+    """The tile program of `kernel_graph`, cut like `cuts`. Each part of a strip begins when the share `overlap` of the one before is still to come.
 
-    What is `known` of other cuts of the same outline is not emitted again, and what is emitted is added to it.
+    What is `known` of other cuts of the same kernel_graph is not emitted again, and what is emitted is added to it.
     """
     known = {} if known is None else known
     literals: dict[Buffer, bytes] = {}
@@ -54,31 +54,31 @@ def tile(outline: Outline, cuts: Cuts, chip: Chip, overlap: float = 0.0, known: 
         starts[strip.first] = len(ops)
         parts = []
         for part in range(strip.parts):
-            emitters = _emit_part(outline, cuts, strip, part, known)
+            emitters = _emit_part(kernel_graph, cuts, strip, part, known)
             literals |= {buffer: data for e in emitters for buffer, data in e.constants.items()}
             parts.append([op for merged in interleave(emitters) for op in merged])
         ops += overlapped(parts, overlap, lambda op: cycles(op, chip))
-    starts[len(outline.kernels)] = len(ops)
-    ops += [op for name, source, target in outline.copies for op in _copy_out(name, source, target, cuts.storage, chip)]
-    placed = _place_literals(literals, outline.constants)
+    starts[len(kernel_graph.kernels)] = len(ops)
+    ops += [op for name, source, target in kernel_graph.copies for op in _copy_out(name, source, target, cuts.storage, chip)]
+    placed = _place_literals(literals, kernel_graph.constants)
     ops = [_rebind(op, placed) for op in ops]
-    repeat = outline.repeat
+    repeat = kernel_graph.repeat
     loop = Loop(starts[repeat.start], starts[repeat.start + repeat.period], repeat.count) if repeat else None
     return Tiled(
-        Program(tuple(ops), loop), outline.instances, outline.inputs, outline.constants, outline.outputs,
-        {placed[b]: data for b, data in literals.items()}, outline.kernels, _materialized(ops, outline.instances),
+        Program(tuple(ops), loop), kernel_graph.instances, kernel_graph.inputs, kernel_graph.constants, kernel_graph.outputs,
+        {placed[b]: data for b, data in literals.items()}, kernel_graph.kernels, _materialized(ops, kernel_graph.instances),
     )  # fmt: skip
 
 
-def _emit_part(outline: Outline, cuts: Cuts, strip: Strip, part: int, known: Emitted) -> list[Emitter]:
+def _emit_part(kernel_graph: KernelGraph, cuts: Assignment, strip: BatchTile, part: int, known: Emitted) -> list[Emitter]:
     """The kernels of one part of a strip."""
     storage = part_storage(cuts.storage, strip, part)
     name = "" if strip.parts == 1 else f"{part}."
     emitters = []
     for index in range(strip.first, strip.end):
-        kernel, cut, prefix = outline.kernels[index], cuts.cuts[index], f"k{index}.{name}"
+        kernel, cut, prefix = kernel_graph.kernels[index], cuts.cuts[index], f"k{index}.{name}"
         rows = list(strip.ranges(kernel))[part]
-        key = prefix, cut, rows, tuple(storage.homes.get(node) for node in kernel.values())
+        key = prefix, cut, rows, tuple(storage.layouts.get(node) for node in kernel.values())
         if key not in known:
             known[key] = emit_kernel(kernel, storage, cut, prefix, rows)
         emitters.append(known[key])
@@ -93,7 +93,7 @@ def _materialized(ops: Sequence[Op], instances: Mapping[str, tuple[str, ...]]) -
 def _copy_out(name: str, node: fx.Node, target: Layout, storage: Storage, chip: Chip) -> list[Op]:
     """Copy a value, or a view of one, to its place among the outputs."""
     source = storage.resolve(node)
-    e = Emitter(Kernel([], ()), storage, Cut(1), f"out.{name}.")
+    e = Emitter(Kernel([], ()), storage, TileSizes(1), f"out.{name}.")
     sizes = source.shape if target.elements else (0,)  # without elements, nothing is copied
     rows = max(1, chip.sram.bytes // 4 // max(1, target.elements // max(1, sizes[0] if sizes else 1) * target.dtype.bits // 8))
     step = max(1, min(rows, sizes[0])) if sizes else 1

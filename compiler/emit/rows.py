@@ -73,7 +73,7 @@ def softmax(e: Emitter, node: fx.Node) -> None:
         e.word("vred", node, sizes, {"d": top.unsqueeze()}, {"a": a}, {"f": VRED.index("max")}, row_op=True)
     if zero_masked:  # a row of -Inf only becomes exp(-Inf) = 0 with a sum of 1
         vector(e, "max", node, top, top, LOWEST)
-    alone = len(x.users) == 1 and x in e.tiles and x not in e.storage.homes and a is e.tiles[x].layout and a.dtype is Dtype.F32
+    alone = len(x.users) == 1 and x in e.tiles and x not in e.storage.layouts and a is e.tiles[x].layout and a.dtype is Dtype.F32
     exp = a if alone else e.temp(sizes, Dtype.F32, node.name + ".exp")
     total = e.temp(lead, Dtype.F32, node.name + ".sum")
     attrs = {"f": ACT.index("exp"), "neg": 1, "scale": ONE}
@@ -86,7 +86,7 @@ def softmax(e: Emitter, node: fx.Node) -> None:
     recip = e.temp(lead, Dtype.F32, node.name + ".recip")
     e.word("act", node, lead, {"d": recip}, {"a": total}, {"f": ACT.index("recip"), "scale": ONE})
     users = list(node.users)
-    if len(users) == 1 and node not in e.storage.homes and users[0] in e.kernel.members and op_name(users[0]) == "quantize_rows":
+    if len(users) == 1 and node not in e.storage.layouts and users[0] in e.kernel.members and op_name(users[0]) == "quantize_rows":
         e.notes[node] = {"exp": exp, "recip": recip.unsqueeze()}
         return
     e.word("vop", node, sizes, {"d": e.result(node)}, {"a": exp, "b": recip.unsqueeze()}, {"f": VOP.index("mul")})

@@ -1,4 +1,4 @@
-"""Cuts: the ways to cut a kernel that are worth a look.
+"""Assignment: the ways to cut a kernel that are worth a look.
 
     usual      everything is loaded once, best first
     kept       fewer rows at a time, weights stay in the scratchpad
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from compiler.emit.emitter import Cut
+from compiler.emit.emitter import TileSizes
 from compiler.emit.kernel import head_groups, is_column_separable
 from compiler.ops.record import Role
 from compiler.tile.kernels import Kernel
@@ -25,11 +25,11 @@ MIN_ROWS = 32  # rows per block at least, so that words stay long against their 
 MIN_WIDTH = 32  # elements: of narrower rows, a block has more
 MOST_SLICE = 1 << 20  # bytes of weights in one word, where there is room for many
 
-Family = Sequence[Cut]
+Family = Sequence[TileSizes]
 
 
 @dataclass(frozen=True)
-class Tuning:
+class SearchPoint:
     """What the search over tilings varies.
 
     `points` (head, query) pairs per block of attention, `rows` per block of other kernels, the share of the scratchpad that one word
@@ -62,40 +62,40 @@ def block_rows(chip: Chip) -> int:
     return max(MIN_ROWS, ceil_div(chip.mxu.rows, chip.mxu.weight_rows_per_cycle))
 
 
-def usual_cuts(kernel: Kernel, chip: Chip, tuning: Tuning, total: int) -> Iterator[Family]:
+def preferred_tilings(kernel: Kernel, chip: Chip, tuning: SearchPoint, total: int) -> Iterator[Family]:
     """Ways to cut a kernel in which everything is loaded once, best first."""
     shapes = _Shapes.of(kernel, chip, tuning.slice_bytes(chip))
     groups = head_groups(kernel, chip)
     if groups > 1:
-        yield [Cut(min(HEAD_ROWS, total), groups=groups)]
+        yield [TileSizes(min(HEAD_ROWS, total), groups=groups)]
     if is_column_separable(kernel) and total > block_rows(chip):
         groups = ceil_div(shapes.n, slice_width(shapes.k, shapes.n, chip, tuning.slice_bytes(chip)))
-        yield from ([Cut(min(r, total), groups=groups, keep=keep)] for keep in (True, False) for r in (1024, 512, 256, 128))
+        yield from ([TileSizes(min(r, total), groups=groups, keep=keep)] for keep in (True, False) for r in (1024, 512, 256, 128))
     yield shapes.kept(min(_most_rows(kernel, shapes, tuning), total))
 
 
-def kept_cuts(kernel: Kernel, chip: Chip, tuning: Tuning, total: int) -> Iterator[Family]:
+def kept_cuts(kernel: Kernel, chip: Chip, tuning: SearchPoint, total: int) -> Iterator[Family]:
     """Fewer and fewer rows at a time, with weights that stay."""
     shapes = _Shapes.of(kernel, chip, tuning.slice_bytes(chip))
     rows = _most_rows(kernel, shapes, tuning)
     return map(shapes.kept, _halves(min(max(tuning.points, rows) if shapes.batched or not shapes.k else rows, total)))
 
 
-def streamed_cuts(kernel: Kernel, chip: Chip, tuning: Tuning, total: int) -> Iterator[Family]:
+def streamed_cuts(kernel: Kernel, chip: Chip, tuning: SearchPoint, total: int) -> Iterator[Family]:
     """All rows, then fewer and fewer, with weights that are loaded for each block of them."""
     shapes = _Shapes.of(kernel, chip, tuning.slice_bytes(chip))
     return (family for rows in _halves(total) if shapes.k for family in shapes.streamed(rows, chip, tuning.slice_bytes(chip)))
 
 
-def smallest_cuts(kernel: Kernel, chip: Chip, tuning: Tuning, total: int) -> Iterator[Family]:
+def smallest_cuts(kernel: Kernel, chip: Chip, tuning: SearchPoint, total: int) -> Iterator[Family]:
     """Fewer and fewer rows, with parts of one tile of the array; at last a row with 16 by 16 weights, or with as little at a time as can be."""
     shapes = _Shapes.of(kernel, chip, tuning.slice_bytes(chip))
     for rows in _halves(total):
         tiles = dict.fromkeys((min(chip.mxu.cols, shapes.n, size), min(chip.mxu.rows, shapes.k, size)) for size in (64, 16) if shapes.k)
-        yield [Cut(rows, n, k, keep=False) for n, k in tiles] or shapes.kept(rows)
+        yield [TileSizes(rows, n, k, keep=False) for n, k in tiles] or shapes.kept(rows)
 
 
-def both(cut: Cut, tuning: Tuning) -> tuple[Cut, Cut]:
+def both(cut: TileSizes, tuning: SearchPoint) -> tuple[TileSizes, TileSizes]:
     """A cut with what may lie in ACC there, and in the scratchpad; what the tuning prefers is first."""
     return replace(cut, wide=tuning.wide), replace(cut, wide=not tuning.wide)
 
@@ -106,7 +106,7 @@ def slice_width(k: int, n: int, chip: Chip, size: int) -> int:
     return ceil_div(ceil_div(n, slices), chip.mxu.cols) * chip.mxu.cols
 
 
-def _most_rows(kernel: Kernel, shapes: "_Shapes", tuning: Tuning) -> int:
+def _most_rows(kernel: Kernel, shapes: "_Shapes", tuning: SearchPoint) -> int:
     """Rows per block where there is room: more of them, if they are so narrow that words would be short."""
     if shapes.batched:
         return tuning.points
@@ -145,7 +145,7 @@ class _Shapes:
         return _Shapes(n, k, batched, (widest, *(w for w in (1024, 256, 64, 16) if w < widest)))
 
     def kept(self, rows: int) -> Family:
-        return [Cut(rows, width) for width in self.widths]
+        return [TileSizes(rows, width) for width in self.widths]
 
     def streamed(self, rows: int, chip: Chip, size: int) -> Iterator[Family]:
         """Tiles of weights from `size` bytes down to one tile of the array: those of the whole depth, and those of parts of it."""
@@ -153,7 +153,7 @@ class _Shapes:
         sizes = [max(size >> i, least) for i in range(max(size // least, 1).bit_length())]
         tiles = dict.fromkeys(_tile(self.n, self.k, chip, bound) for bound in sizes)
         for deep in (True, False):
-            if family := [Cut(rows, n, k, keep=False) for n, k in tiles if (k == self.k) is deep]:
+            if family := [TileSizes(rows, n, k, keep=False) for n, k in tiles if (k == self.k) is deep]:
                 yield family
 
 

@@ -1,4 +1,4 @@
-"""Decompose: every matrix product becomes `linear` (weights on the right) or `matmul` (two activations).
+"""CanonicalMatmul: every matrix product becomes `linear` (weights on the right) or `matmul` (two activations).
 
     before   %y = addmm(%bias, %x, %w)            after    %t = permute(%w, [1, 0]); %y = linear(%x, %t, %bias)
     before   %y = bmm(%q, %k)                     after    %y = matmul(%q, %k)
@@ -15,8 +15,8 @@ from compiler.graph.rules import Rule, apply_rules, arguments
 
 
 @dataclass(frozen=True)
-class Decompose:
-    name: ClassVar[str] = "decompose"
+class CanonicalMatmul:
+    name: ClassVar[str] = "canonical-matmul"
     changes_bits: ClassVar[bool] = True
     gone: ClassVar[frozenset[Any]] = frozenset({aten.mm.default, aten.bmm.default, aten.addmm.default, aten.mv.default, aten.dot.default})
 

@@ -19,16 +19,15 @@ from torch.utils import _pytree as pytree
 
 from compiler.graph.editor import Editor, aten, is_static
 from compiler.graph.legal import FROZEN
-from compiler.passes import canonical_matmul as decompose
-from compiler.passes import canonicalize, select
+from compiler.passes import canonical_matmul, canonicalize, select
 from compiler.passes import recognise_attention as recognise
 
 _EXTRA = frozenset({aten._assert_tensor_metadata.default, aten.sym_size.int})
 
 
 @dataclass(frozen=True)
-class Inline:
-    name: ClassVar[str] = "inline"
+class Decompose:
+    name: ClassVar[str] = "decompose"
     changes_bits: ClassVar[bool] = True
     gone: ClassVar[frozenset[Any]] = frozenset()
 
@@ -43,7 +42,7 @@ class Inline:
 @cache
 def known_operations() -> frozenset[Any]:
     """Every operation for which some pass has a rule, or which the chip has."""
-    return frozenset((*FROZEN, *canonicalize.RULES, *decompose.RULES, *recognise.RULES, *select.RULES, *_EXTRA))
+    return frozenset((*FROZEN, *canonicalize.RULES, *canonical_matmul.RULES, *recognise.RULES, *select.RULES, *_EXTRA))
 
 
 @cache

@@ -18,7 +18,7 @@ _PREFIXES = ("p_", "b_", "c_")
 
 
 @dataclass(frozen=True)
-class Halves:
+class SplitGraphs:
     """The two graphs, and the constants' names in the order in which one gives and the other takes them."""
 
     main: fx.GraphModule
@@ -26,14 +26,14 @@ class Halves:
     constants: tuple[str, ...]
 
 
-def split(gm: fx.GraphModule) -> Halves:
+def split(gm: fx.GraphModule) -> SplitGraphs:
     """Cut the graph between what is static and what is not."""
     Editor(gm, "split")  # dependence, once more
     border = _border(gm.graph)
     pack = _pack(gm.graph, border)
     main, names = _main(gm.graph, border)
     layout(main)
-    return Halves(graph_module(main, "Main"), graph_module(pack, "Pack"), names)
+    return SplitGraphs(graph_module(main, "Main"), graph_module(pack, "Pack"), names)
 
 
 def _border(graph: fx.Graph) -> list[fx.Node]:

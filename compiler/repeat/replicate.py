@@ -15,23 +15,23 @@ from typing import Any
 from torch import fx
 
 from compiler.graph.fx_copy import graph_module, new_node
-from compiler.passes.split import Halves, constant_name
+from compiler.passes.split import SplitGraphs, constant_name
 from compiler.repeat.find import KEPT, Layers, form
 
-MODEL = KEPT - 1  # the window that is stamped
+TEMPLATE = KEPT - 1  # the window that is stamped
 _NUMBER = re.compile(r"_\d+$")
 LAST = KEPT  # what the last window is called among those that were lowered
 
 
-class Irregular(Exception):
+class NotUniform(Exception):
     """The lowered layers are not alike."""
 
 
-def stamp(halves: Halves, captured: fx.Graph, layers: Layers) -> Halves | None:
+def replicate(halves: SplitGraphs, captured: fx.Graph, layers: Layers) -> SplitGraphs | None:
     """The halves of the whole `captured` graph, from those of the reduced one (see compiler.repeat.find)."""
     try:
         return _stamped(halves, captured, _Windows(layers))
-    except Irregular:
+    except NotUniform:
         return None
 
 
@@ -62,17 +62,17 @@ class _Windows:
         for index, (number, names) in enumerate(chunks):
             near = number is None or (own is not None and own in (number, number - 1))
             if own is not None and not near:
-                raise Irregular
-            result += [self.names[MODEL + 1][self.place[name][1]] for name in names] if own == MODEL and number == LAST else names
-            if own is None and number == MODEL:
+                raise NotUniform
+            result += [self.names[TEMPLATE + 1][self.place[name][1]] for name in names] if own == TEMPLATE and number == LAST else names
+            if own is None and number == TEMPLATE:
                 before = chunks[index - 1] if index else (None, [])
-                if before[0] != MODEL - 1 or [self.place[n][1] for n in before[1]] != [self.place[n][1] for n in names]:
-                    raise Irregular
-                result += [self.moved(name, number - MODEL) for number in self.dropped for name in names]
+                if before[0] != TEMPLATE - 1 or [self.place[n][1] for n in before[1]] != [self.place[n][1] for n in names]:
+                    raise NotUniform
+                result += [self.moved(name, number - TEMPLATE) for number in self.dropped for name in names]
         return tuple(result)
 
 
-class _Half:
+class _Graph:
     """One of the two graphs while it is copied with the dropped layers in their places."""
 
     def __init__(self, windows: _Windows, nodes: Sequence[fx.Node], weights: Sequence[fx.Node]) -> None:
@@ -83,12 +83,12 @@ class _Half:
         self.weights = {node.name: self._holder(str(node.target), node.name, node.meta) for node in weights}
         self.placeholders: list[tuple[fx.Node, int]] = []  # in order: which, and how many windows later
         self.remap: dict[fx.Node, fx.Node] = {}
-        self.stamped: dict[int, list[fx.Node]] = {number: [] for number in (MODEL, *windows.dropped)}
+        self.stamped: dict[int, list[fx.Node]] = {number: [] for number in (TEMPLATE, *windows.dropped)}
         self._find_blocks()
         self.place = {node: (number, place) for number, block in self.blocks.items() for place, node in enumerate(block)}
-        for theirs, ours in zip(self.blocks[MODEL - 1], self.blocks[MODEL], strict=True):
-            if self._key(theirs, MODEL - 1) != self._key(ours, MODEL):
-                raise Irregular
+        for theirs, ours in zip(self.blocks[TEMPLATE - 1], self.blocks[TEMPLATE], strict=True):
+            if self._key(theirs, TEMPLATE - 1) != self._key(ours, TEMPLATE):
+                raise NotUniform
 
     def _holder(self, target: str, name: str | None, meta: dict[str, Any]) -> fx.Node:
         holder = self.graph.create_node("placeholder", target, name=name)
@@ -104,16 +104,16 @@ class _Half:
             if number in self.blocks:
                 before, after = runs[index - 1] if index else (None, []), runs[index + 1] if index + 1 < len(runs) else (None, [])
                 if after[0] != number + 1 or (number > 1 and (before[0] != number - 1 or len(before[1]) != len(run))):
-                    raise Irregular
-                if number == MODEL:
-                    self.ends[run[-1]] = range(len(self.blocks[MODEL]), len(self.blocks[MODEL]) + len(run))
+                    raise NotUniform
+                if number == TEMPLATE:
+                    self.ends[run[-1]] = range(len(self.blocks[TEMPLATE]), len(self.blocks[TEMPLATE]) + len(run))
                 self.blocks[number] += run
 
     def _key(self, node: fx.Node, window: int) -> Hashable:
         """All that a node is, seen from its window."""
         places = [self.windows.place.get(name) for name in node.meta["origins"]]
         if any(place is not None and not 0 <= place[0] - window <= 1 for place in places):
-            raise Irregular
+            raise NotUniform
         origins = tuple(name if place is None else (place[0] - window, place[1]) for name, place in zip(node.meta["origins"], places, strict=True))
         packed: Any = node.meta.get("packed_from", ("", "", False))
         base = self.windows.place.get(packed[0]) if packed[2] else None
@@ -128,7 +128,7 @@ class _Half:
         if found is None:
             return node
         if not 0 <= window - found[0] <= 1:
-            raise Irregular
+            raise NotUniform
         return window - found[0], found[1], node.op
 
     def build(self) -> None:
@@ -136,14 +136,14 @@ class _Half:
             number = self.windows.of(node)
             origins = self.windows.origins(node, number)
             self.remap[node] = self._add(node, lambda operand, reader=node: self.value(operand, reader), origins, 0)  # type: ignore[misc]
-            if number == MODEL:
-                self.stamped[MODEL].append(self.remap[node])
+            if number == TEMPLATE:
+                self.stamped[TEMPLATE].append(self.remap[node])
             for window in self.windows.dropped if node in self.ends else ():
                 for place in self.ends[node]:
-                    self._stamp(self.blocks[MODEL][place], window)
+                    self._stamp(self.blocks[TEMPLATE][place], window)
 
     def _stamp(self, node: fx.Node, window: int) -> None:
-        by = window - MODEL
+        by = window - TEMPLATE
         origins = tuple(self.windows.moved(name, by) for name in node.meta["origins"])
         self.stamped[window].append(self._add(node, lambda operand: self.counterpart(operand, by), origins, by))
 
@@ -151,14 +151,14 @@ class _Half:
         """What a node that the model window reads is `by` windows later."""
         if node in self.place:
             number, place = self.place[node]
-            return self.stamped[number + by][place] if number + by >= MODEL else self.remap[node]
+            return self.stamped[number + by][place] if number + by >= TEMPLATE else self.remap[node]
         return self.weights[self.windows.moved(node.name, by)] if node.name in self.weights else self.remap[node]
 
     def value(self, node: fx.Node, reader: fx.Node) -> fx.Node:
         """What a node is for a reader that stays. What the last window reads of the one before it is in another place now."""
         if node in self.place and reader not in self.place:
-            if self.windows.of(reader) != LAST or self.place[node][0] != MODEL or node.op == "placeholder":
-                raise Irregular
+            if self.windows.of(reader) != LAST or self.place[node][0] != TEMPLATE or node.op == "placeholder":
+                raise NotUniform
             return self.stamped[self.windows.dropped[-1]][self.place[node][1]]
         return self.weights[node.name] if node.name in self.weights else self.remap[node]
 
@@ -187,11 +187,11 @@ def _describe(value: Any, operand: Callable[[fx.Node], Hashable]) -> Hashable:
     return type(value), repr(value)
 
 
-def _stamped(halves: Halves, captured: fx.Graph, windows: _Windows) -> Halves:
+def _stamped(halves: SplitGraphs, captured: fx.Graph, windows: _Windows) -> SplitGraphs:
     old_main, old_pack = halves.main.graph, halves.pack.graph
-    main = _Half(windows, [node for node in old_main.nodes if node.op != "output"], ())
+    main = _Graph(windows, [node for node in old_main.nodes if node.op != "output"], ())
     weights = [node for node in captured.find_nodes(op="placeholder") if node.meta.get("weight")]
-    pack = _Half(windows, [node for node in old_pack.nodes if node.op not in ("placeholder", "output")], weights)
+    pack = _Graph(windows, [node for node in old_pack.nodes if node.op not in ("placeholder", "output")], weights)
     main.build()
     pack.build()
     output: Any = old_main.output_node()
@@ -200,13 +200,13 @@ def _stamped(halves: Halves, captured: fx.Graph, windows: _Windows) -> Halves:
     packed = dict(zip((node for node in old_main.find_nodes(op="placeholder") if node.meta.get("weight")), given, strict=True))
     pack.graph.output(tuple(_result(pack, packed[old], by) for old, by in main.placeholders if old in packed))
     names = tuple(node.name for node in main.graph.find_nodes(op="placeholder") if node.meta.get("weight"))
-    return Halves(graph_module(main.graph, "Main"), graph_module(pack.graph, "Pack"), names)
+    return SplitGraphs(graph_module(main.graph, "Main"), graph_module(pack.graph, "Pack"), names)
 
 
-def _result(pack: _Half, node: fx.Node, by: int) -> fx.Node:
+def _result(pack: _Graph, node: fx.Node, by: int) -> fx.Node:
     """What packing gives for a constant, or for its counterpart `by` windows later."""
     if not by:
         return pack.weights[node.name] if node.name in pack.weights else pack.remap[node]
-    if node in pack.place and pack.place[node][0] != MODEL:
-        raise Irregular
+    if node in pack.place and pack.place[node][0] != TEMPLATE:
+        raise NotUniform
     return pack.counterpart(node, by)

@@ -1,6 +1,6 @@
-"""Search: the tiling whose schedule promises to be the fastest, among those that memory can be planned for.
+"""Search: the tiling whose schedule predictions to be the fastest, among those that memory can be planned for.
 
-    for each size in VARIED, one after the other:  cut → emit → schedule → keep if the predicted cycles are fewer
+    for each size in SEARCH_SPACE, one after the other:  cut → emit → schedule → keep if the predicted cycles are fewer
 
 The list scheduler simulates engines, bus and memories, so its prediction is the cost model. `make bench-chip` compares it with the
 timing mode. Everything is counted in ops and plans, never in seconds, and ends: where no plan is found the best tiling is made anew for less
@@ -16,28 +16,28 @@ from heapq import heappop, heappush
 from itertools import accumulate, islice
 from typing import Any, TypeVar
 
-from compiler.emit.fit import Fitter
-from compiler.emit.memory_space import Cuts, reside
+from compiler.emit.fit import TileSizeChooser
+from compiler.emit.memory_space import Assignment, reside
 from compiler.emit.program import Emitted, Tiled, tile
-from compiler.emit.tile_sizes import Tuning, block_rows
+from compiler.emit.tile_sizes import SearchPoint, block_rows
 from compiler.schedule.addresses import Placement, Times, place
 from compiler.schedule.list_schedule import FILLS, Schedule, schedule
 from compiler.tile.batch_tiles import find_strips
 from compiler.tile.cost import cycles
 from compiler.tile.ir import Program, verify
-from compiler.tile.kernel_graph import Outline
+from compiler.tile.kernel_graph import KernelGraph
 from isa.chip import Chip
 from isa.errors import CompileError
 from isa.spec import Space
 
 SHARES = (0.9, 0.75, 0.5, 0.25)  # of the memories that a kernel may plan with, when no plan was found for all of them
 PLANS, FEWER = 8, 2  # how many orders are planned of the first tilings, and of one for less memory
-MARGIN = 0.998  # a promise that is better by less than the cost model's error is no reason to change anything
-ENOUGH, ENOUGH_TIGHT = 50_000, 20_000  # ops in all drafts, after which no more are made
+MARGIN = 0.998  # a predicted that is better by less than the cost model's error is no reason to change anything
+MAX_OPS, ENOUGH_TIGHT = 50_000, 20_000  # ops in all candidates, after which no more are made
 TIGHT = 0.75  # of the scratchpad: a schedule that fills more is worth looking for tilings that share it otherwise
 Values = tuple[float, ...]
 SHARED: dict[str, Values] = {"resident": (0.8, 0.65), "room": (0.6, 0.35), "wide": (True,)}  # tried first where the scratchpad is tight
-VARIED: dict[str, Values] = {  # what to try, one after the other, as long as it makes the program faster
+SEARCH_SPACE: dict[str, Values] = {  # what to try, one after the other, as long as it makes the program faster
     "points": (256, 128),
     "overlap": (0.25, 0.5),
     "slice": (1 / 16, 1 / 32),
@@ -48,34 +48,34 @@ VARIED: dict[str, Values] = {  # what to try, one after the other, as long as it
 T = TypeVar("T")
 Switch = Callable[[str], bool]
 Ordered = tuple[Tiled, Program, Times | None]
-Known = dict[object, "Draft"]
+Known = dict[object, "Candidate"]
 
 
 @dataclass(frozen=True)
-class Draft:
+class Candidate:
     """A tiling and its schedule (None if that is switched off)."""
 
-    tuning: Tuning
+    tuning: SearchPoint
     tiled: Tiled
     schedule: Schedule | None
 
     @property
     def cycles(self) -> int:
-        """What the schedule promises."""
+        """What the schedule predictions."""
         return self.schedule.cycles if self.schedule else 0
 
 
 @dataclass
 class Search:
-    """Looks for the best tile program of an outline. `on` says which tile passes are switched on; `seconds` collects times by step."""
+    """Looks for the best tile program of an kernel_graph. `on` says which tile passes are switched on; `seconds` collects times by step."""
 
-    outlined: Outline
+    outlined: KernelGraph
     chip: Chip
     on: Switch
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.fitter = Fitter(self.chip)
+        self.fitter = TileSizeChooser(self.chip)
         self.emitted: Emitted = {}
 
     def run(self) -> tuple[Tiled, Program, Placement]:
@@ -99,34 +99,34 @@ class Search:
         for strips in (True, False) if parts else (False,):
             known: Known = {}
             tried: set[tuple[object, int]] = set()
-            drafts = _caught(failures, lambda: self.drafts(strips, known))  # noqa: B023
-            yield from islice(self._orders(drafts or [], tried), FEWER if len(known) > 1 else PLANS)
-            if drafts and len(known) > 1:
-                drafts = self.drafts(strips, known, shared=False)
-                yield from islice(self._orders(drafts, tried), PLANS)
-            for share in SHARES if drafts else ():
-                tuning = replace(drafts[0].tuning, share=share)  # type: ignore[index]
+            candidates = _caught(failures, lambda: self.candidates(strips, known))  # noqa: B023
+            yield from islice(self._orders(candidates or [], tried), FEWER if len(known) > 1 else PLANS)
+            if candidates and len(known) > 1:
+                candidates = self.candidates(strips, known, shared=False)
+                yield from islice(self._orders(candidates, tried), PLANS)
+            for share in SHARES if candidates else ():
+                tuning = replace(candidates[0].tuning, share=share)  # type: ignore[index]
                 smaller = _caught(failures, lambda: [self._draft(tuning, self._cut(tuning, strips), {})])  # noqa: B023
                 yield from islice(self._orders(smaller or [], set()), FEWER)
-        for last in (Tuning(share=0.5, resident=0.0), Tuning(resident=0.0, smallest=True)):
+        for last in (SearchPoint(share=0.5, resident=0.0), SearchPoint(resident=0.0, smallest=True)):
             plain = _caught(failures, lambda: tile(self.outlined, reside(self.outlined, self.fitter, last, strips=False), self.chip))  # noqa: B023
             if plain is not None:
                 yield plain, plain.program, None
 
-    def drafts(self, strips: bool = True, known: Known | None = None, shared: bool = True) -> list[Draft]:
+    def candidates(self, strips: bool = True, known: Known | None = None, shared: bool = True) -> list[Candidate]:
         """Tilings that differ, the best first, then by promised cycles: one size after the other is varied while that makes the program faster.
 
         Those that are `known` are among them, and not made again. Where the scratchpad is tight, other ways to share it come first if `shared`.
         """
         known = {} if known is None else known
-        tuning = Tuning(rows=block_rows(self.chip))
+        tuning = SearchPoint(rows=block_rows(self.chip))
         best = self._draft(tuning, self._cut(tuning, strips), known)
         if not (best.schedule and self.on("search")):
             return [best]
         tight = shared and _peak(best.schedule.program) > TIGHT * self.chip.sram.bytes
-        for name, values in {**(SHARED if tight else {}), **VARIED}.items():
+        for name, values in {**(SHARED if tight else {}), **SEARCH_SPACE}.items():
             for value in values:
-                if sum(len(draft.tiled.program.ops) for draft in known.values()) > (ENOUGH_TIGHT if tight and len(known) > 1 else ENOUGH):
+                if sum(len(candidate.tiled.program.ops) for candidate in known.values()) > (ENOUGH_TIGHT if tight and len(known) > 1 else MAX_OPS):
                     break
                 changed: Any = {name: value}
                 tuning = replace(best.tuning, **changed)
@@ -134,52 +134,52 @@ class Search:
                     cuts = self._cut(tuning, strips)
                 except CompileError:
                     break
-                draft = self._draft(tuning, cuts, known) if cuts.least <= best.cycles * MARGIN else None
-                if draft is not None and draft.cycles <= best.cycles * MARGIN:
-                    best = draft
+                candidate = self._draft(tuning, cuts, known) if cuts.least <= best.cycles * MARGIN else None
+                if candidate is not None and candidate.cycles <= best.cycles * MARGIN:
+                    best = candidate
                 elif name not in (*SHARED, "slice"):
                     break
-        return sorted(known.values(), key=lambda draft: (draft is not best, draft.cycles))
+        return sorted(known.values(), key=lambda candidate: (candidate is not best, candidate.cycles))
 
-    def _cut(self, tuning: Tuning, strips: bool) -> Cuts:
+    def _cut(self, tuning: SearchPoint, strips: bool) -> Assignment:
         with timed(self.seconds, "tile"):
             return reside(self.outlined, self.fitter, tuning, strips)
 
-    def _draft(self, tuning: Tuning, cuts: Cuts, known: Known) -> Draft:
+    def _draft(self, tuning: SearchPoint, cuts: Assignment, known: Known) -> Candidate:
         """Tile and schedule with one tuning, unless a `known` one cuts the kernels in the same way."""
         with timed(self.seconds, "tile"):
-            spaces = tuple(layout.buffer.space for layout in cuts.storage.homes.values())
+            spaces = tuple(layout.buffer.space for layout in cuts.storage.layouts.values())
             key = cuts.cuts, spaces, tuning.overlap if any(strip.parts > 1 for strip in cuts.strips) else 0.0, tuning.in_turn
             if key in known:
                 return known[key]
             tiled = tile(self.outlined, cuts, self.chip, tuning.overlap, self.emitted)
         scheduled = self._schedule(tiled, FILLS[0], tuning.in_turn) if self.on("schedule") else None
-        return known.setdefault(key, Draft(tuning, tiled, scheduled))
+        return known.setdefault(key, Candidate(tuning, tiled, scheduled))
 
     def _schedule(self, tiled: Tiled, fill: float, in_turn: bool) -> Schedule:
         with timed(self.seconds, "schedule"):
             return schedule(tiled.program, self.chip, lambda op: cycles(op, self.chip), fill, in_turn)
 
-    def _orders(self, drafts: Sequence[Draft], tried: set[tuple[object, int]]) -> Iterator[Ordered]:
+    def _orders(self, candidates: Sequence[Candidate], tried: set[tuple[object, int]]) -> Iterator[Ordered]:
         """Orders of the ops to try: schedules, the fastest first, those that use ever less memory among them. Without schedules, the order of the kernels.
 
         Where two of one fill, that share the scratchpad alike, have found no plan, others like them are not tried; nor is what was `tried` before.
         """
-        handicap = [MARGIN] + [1.0] * len(drafts)
-        waiting = [(draft.cycles * handicap[number], 0, number, draft.schedule) for number, draft in enumerate(drafts) if draft.schedule is not None]
+        min_gain = [MARGIN] + [1.0] * len(candidates)
+        waiting = [(c.cycles * min_gain[number], 0, number, c.schedule) for number, c in enumerate(candidates) if c.schedule is not None]
         failed = Counter[object]()
         while waiting:
             _, level, number, scheduled = heappop(waiting)
-            draft = drafts[number]
-            kind = level, *(getattr(draft.tuning, name) for name in SHARED)
-            if (id(draft), level) not in tried and failed[kind] < 2:
-                tried.add((id(draft), level))
-                yield draft.tiled, scheduled.program, scheduled.times
+            candidate = candidates[number]
+            kind = level, *(getattr(candidate.tuning, name) for name in SHARED)
+            if (id(candidate), level) not in tried and failed[kind] < 2:
+                tried.add((id(candidate), level))
+                yield candidate.tiled, scheduled.program, scheduled.times
             failed[kind] += 1
             if level + 1 < len(FILLS):
-                scheduled = self._schedule(draft.tiled, FILLS[level + 1], draft.tuning.in_turn)
-                heappush(waiting, (scheduled.cycles * handicap[number], level + 1, number, scheduled))
-        yield from ((draft.tiled, draft.tiled.program, None) for draft in drafts if draft.schedule is None)
+                scheduled = self._schedule(candidate.tiled, FILLS[level + 1], candidate.tuning.in_turn)
+                heappush(waiting, (scheduled.cycles * min_gain[number], level + 1, number, scheduled))
+        yield from ((candidate.tiled, candidate.tiled.program, None) for candidate in candidates if candidate.schedule is None)
 
 
 def _peak(program: Program) -> int:

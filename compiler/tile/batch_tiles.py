@@ -3,7 +3,7 @@
     for each layer:  for each sample:  query key value attention output up down
 
 A strip is a run of kernels that share their first dimension; no value that one of them hands to another mixes different indices of
-it. Cut into parts along it, what lives between the kernels is as small as one part, and parts overlap where memory allows.
+it. TileSizes into parts along it, what lives between the kernels is as small as one part, and parts overlap where memory allows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -13,7 +13,7 @@ from math import prod
 from torch import fx
 
 from compiler.tile.access import reads
-from compiler.tile.kernel_graph import ALIGN, Outline
+from compiler.tile.kernel_graph import ALIGN, KernelGraph
 from compiler.tile.kernels import Kernel
 from compiler.tile.layout import Range
 from compiler.tile.nodes import base, computing, dtype, shape
@@ -25,7 +25,7 @@ PART = 3  # a part's values may take one in so many bytes of the scratchpad: two
 
 
 @dataclass(frozen=True)
-class Strip:
+class BatchTile:
     """Kernels first .. end, executed for `parts` parts of their first dimension in turn. `inner` are the values between them."""
 
     first: int
@@ -43,24 +43,24 @@ class Strip:
             yield low, low + size
 
 
-def find_strips(outline: Outline, chip: Chip, share: float) -> list[Strip]:
+def find_strips(kernel_graph: KernelGraph, chip: Chip, share: float) -> list[BatchTile]:
     """Cover all kernels with strips; those that need no parts have one."""
-    found: list[Strip] = []
-    for start, stop in outline.stretches:
+    found: list[BatchTile] = []
+    for start, stop in kernel_graph.stretches:
         first = start
         while first < stop:
-            end = max(_run_end(outline, first, stop), first + 1)
-            found.append(_parts(outline, first, end, chip.sram.bytes * share / PART))
+            end = max(_run_end(kernel_graph, first, stop), first + 1)
+            found.append(_parts(kernel_graph, first, end, chip.sram.bytes * share / PART))
             first = end
     return found
 
 
-def _run_end(outline: Outline, first: int, stop: int) -> int:
+def _run_end(kernel_graph: KernelGraph, first: int, stop: int) -> int:
     """The longest run of kernels from `first` on that can be executed part by part."""
-    domain, end = outline.kernels[first].domain, first
-    made = {computing(base(old)) for old in outline.repeat.carried} if outline.repeat else set()  # their homes are written in the loop
-    while domain and end < stop and outline.kernels[end].domain[:1] == domain[:1] and _separable(outline.kernels[end], made, domain[0]):
-        made |= outline.kernels[end].members
+    domain, end = kernel_graph.kernels[first].domain, first
+    made = {computing(base(old)) for old in kernel_graph.repeat.carried} if kernel_graph.repeat else set()  # their layouts are written in the loop
+    while domain and end < stop and kernel_graph.kernels[end].domain[:1] == domain[:1] and _separable(kernel_graph.kernels[end], made, domain[0]):
+        made |= kernel_graph.kernels[end].members
         end += 1
     return end
 
@@ -71,18 +71,18 @@ def _separable(kernel: Kernel, made: Set[fx.Node], size: int) -> bool:
     return all(stored_order(base(read.operand))[:1] == (0,) and read.own_block((size,)) for read in outside)
 
 
-def _parts(outline: Outline, first: int, end: int, room: float) -> Strip:
+def _parts(kernel_graph: KernelGraph, first: int, end: int, room: float) -> BatchTile:
     """As few parts as make the values between the kernels fit in `room` bytes; one if they do, or if there is nothing to cut."""
-    live = {n: r for n, r in outline.live.items() if first <= r[0] and r[1] < end and n not in outline.storage.homes}
+    live = {n: r for n, r in kernel_graph.live.items() if first <= r[0] and r[1] < end and n not in kernel_graph.storage.layouts}
     alive = max((sum(size_of(n) for n, (a, b) in live.items() if a <= i <= b) for i in range(first, end)), default=0)
-    kernels = outline.kernels[first:end]
+    kernels = kernel_graph.kernels[first:end]
     if alive <= room or not kernels[0].domain:
-        return Strip(first, end)
+        return BatchTile(first, end)
     size, rows = kernels[0].domain[0], min(prod(k.domain) for k in kernels)
     possible = [n for n in range(2, size + 1) if size % n == 0 and rows // n >= MIN_ROWS]
     if not possible:
-        return Strip(first, end)
-    return Strip(first, end, next((n for n in possible if alive / n <= room), possible[-1]), frozenset(live))
+        return BatchTile(first, end)
+    return BatchTile(first, end, next((n for n in possible if alive / n <= room), possible[-1]), frozenset(live))
 
 
 def size_of(node: fx.Node) -> int:
@@ -90,16 +90,16 @@ def size_of(node: fx.Node) -> int:
     return -(-prod(shape(node)) * dtype(node).bits // 8 // ALIGN) * ALIGN
 
 
-def part_storage(storage: Storage, strip: Strip, part: int) -> Storage:
+def part_storage(storage: Storage, strip: BatchTile, part: int) -> Storage:
     """Homes as one part sees them: values between its kernels have a home as large as the part."""
-    homes = dict(storage.homes)
+    layouts = dict(storage.layouts)
     for node in strip.inner:
-        home = homes[node]
+        home = layouts[node]
         start = part * (shape(node)[0] // strip.parts)
-        homes[node] = replace(home, buffer=replace(home.buffer, name=f"{home.buffer.name}.{part}"), offset=-start * home.strides[0])
-    return Storage(homes)
+        layouts[node] = replace(home, buffer=replace(home.buffer, name=f"{home.buffer.name}.{part}"), offset=-start * home.strides[0])
+    return Storage(layouts)
 
 
-def inner_sizes(strips: Sequence[Strip]) -> Mapping[fx.Node, int]:
+def inner_sizes(strips: Sequence[BatchTile]) -> Mapping[fx.Node, int]:
     """Bytes of the home of every value that lives in one part at a time."""
     return {node: -(-size_of(node) // strip.parts // ALIGN) * ALIGN for strip in strips for node in strip.inner}

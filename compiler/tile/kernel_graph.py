@@ -1,4 +1,4 @@
-"""Outline: what of the tile program follows from the graph alone, whatever the chip and the tile sizes.
+"""KernelGraph: what of the tile program follows from the graph alone, whatever the chip and the tile sizes.
 
     placeholders → IN, WEIGHTS, CONST      outputs → OUT      kernels in order, identical layers found      live ranges of values
 """
@@ -45,8 +45,8 @@ Copy = tuple[str, fx.Node, Layout]
 
 
 @dataclass(frozen=True)
-class Outline:
-    """Kernels in execution order (one copy of a repeated body), homes of everything in DRAM, live ranges in kernel indices.
+class KernelGraph:
+    """Kernels in execution order (one copy of a repeated body), layouts of everything in DRAM, live ranges in kernel indices.
 
     `copies` are outputs that are copied to their place at the end. `instances` names, for a node that the loop computes, the nodes
     of all iterations.
@@ -75,7 +75,7 @@ class Outline:
         return ((0, start), (start, end), (end, len(self.kernels)))
 
 
-def outline(graph: fx.Graph, inputs: Sequence[str], outputs: Sequence[str], *, fused: bool = True, rolled: bool = True) -> Outline:
+def kernel_graph(graph: fx.Graph, inputs: Sequence[str], outputs: Sequence[str], *, fused: bool = True, rolled: bool = True) -> KernelGraph:
     """Group the frozen `graph` into kernels.
 
     The first placeholders are the inputs named `inputs`, the others packed constants. With `rolled`, identical layers become one loop.
@@ -92,7 +92,7 @@ def outline(graph: fx.Graph, inputs: Sequence[str], outputs: Sequence[str], *, f
     tensors_out, copies = _place_outputs(results, outputs, storage, repeat)
     owner = {node: i for i, kernel in enumerate(kernels) for node in kernel.nodes}
     live = live_ranges([k.nodes for k in kernels], results, owner, repeat)
-    return Outline(tuple(kernels), repeat, storage, live, tensors_in, constants, tensors_out, tuple(copies))
+    return KernelGraph(tuple(kernels), repeat, storage, live, tensors_in, constants, tensors_out, tuple(copies))
 
 
 def _same_orders(repeat: Repeat) -> bool:
@@ -105,13 +105,13 @@ def _move_constants(repeat: Repeat, storage: Storage) -> bool:
     """Let the constants of the first iteration move with the loop. False if those of the others are not at a constant stride."""
     moved = {}
     for first, every in repeat.constants.items():
-        places = [storage.homes[node].buffer for node in every]
+        places = [storage.layouts[node].buffer for node in every]
         offsets = [b.fixed or 0 for b in places]
         step = offsets[1] - offsets[0]
         if step <= 0 or any(b - a != step for a, b in pairwise(offsets)) or len({b.region for b in places}) > 1:
             return False
-        moved[first] = replace(storage.homes[first], buffer=replace(places[0], step=step))
-    storage.homes |= moved
+        moved[first] = replace(storage.layouts[first], buffer=replace(places[0], step=step))
+    storage.layouts |= moved
     return True
 
 
@@ -126,7 +126,7 @@ def _place_placeholders(graph: fx.Graph, storage: Storage, inputs: Sequence[str]
         tensor = Tensor(name, shape(node), _user_dtype(node), dtype(node), region, offsets[region], node.name)
         offsets[region] += -(-tensor.bytes // ALIGN) * ALIGN
         found[not is_input].append(tensor)
-        storage.homes[node] = dense(_buffer(tensor), tensor.storage, tensor.shape)
+        storage.layouts[node] = dense(_buffer(tensor), tensor.storage, tensor.shape)
     return tuple(found[0]), tuple(found[1])
 
 
@@ -157,8 +157,8 @@ def _place_outputs(
         tensors.append(tensor)
         plain = base(node) is node and computing(node).op == "call_function" and stored_order(node) == tuple(range(len(shape(node))))
         shared = repeat is not None and (repeat.home_of(node) is not node or node in repeat.instances or node in repeat.carried.values())
-        if plain and not shared and node not in storage.homes:
-            storage.homes[node] = target
+        if plain and not shared and node not in storage.layouts:
+            storage.layouts[node] = target
         elif not is_empty(node):
             copies.append((name, node, target))
     return tuple(tensors), copies

@@ -102,7 +102,7 @@ def dense(buffer: Buffer, dtype: Dtype, shape: Sequence[int], order: Sequence[in
 
 
 def blocks(domain: Sequence[int], rows: int) -> Iterator[tuple[Range, ...]]:
-    """Cut a domain into boxes of at most `rows` points: single steps of the outer dimensions, runs of one, all of the inner.
+    """TileSizes a domain into boxes of at most `rows` points: single steps of the outer dimensions, runs of one, all of the inner.
 
     >>> list(blocks((2, 3), 2))
     [((0, 1), (0, 2)), ((0, 1), (2, 3)), ((1, 2), (0, 2)), ((1, 2), (2, 3))]

@@ -23,11 +23,11 @@ from compiler.tile.nodes import base, computing, dtype, op_name, role, shape
 class Storage:
     """Homes of values by their base node."""
 
-    homes: dict[fx.Node, Layout] = field(default_factory=dict)
+    layouts: dict[fx.Node, Layout] = field(default_factory=dict)
 
     def resolve(self, node: fx.Node) -> Layout:
         """The layout of a value or of any view of one. Raises RuntimeError if the view has no strides."""
-        return follow(self.homes[base(node)], node)
+        return follow(self.layouts[base(node)], node)
 
 
 def stored_order(node: fx.Node) -> tuple[int, ...]:
@@ -63,7 +63,7 @@ def materialize_views(graph: fx.Graph) -> int:
                 storage.resolve(node)
                 continue
         order = stored_order(node) if node.op == "call_function" else None  # the caller's tensors are as they are
-        storage.homes[node] = dense(scratch, dtype(node), shape(node), order)
+        storage.layouts[node] = dense(scratch, dtype(node), shape(node), order)
     return copies
 
 
@@ -77,7 +77,7 @@ def _make_copy(graph: fx.Graph, node: fx.Node, storage: Storage, scratch: Buffer
         node.replace_input_with(operand, clone)
         operand = clone
     operand.meta["copy"] = True
-    storage.homes[operand] = dense(scratch, dtype(operand), shape(operand))
+    storage.layouts[operand] = dense(scratch, dtype(operand), shape(operand))
 
 
 def live_ranges(

@@ -48,27 +48,27 @@ class Run(Protocol):
 
 @dataclass(slots=True)
 class Recording:
-    """What one launch executed. `reads` are the scalars that it loaded; None of it is of use once `spoilt`."""
+    """What one launch executed. `reads` are the scalars that it loaded; None of it is of use once `unusable`."""
 
     words: list[Recorded] = field(default_factory=list)
     reads: list[tuple[View, int]] = field(default_factory=list)
-    spoilt: bool = False
+    unusable: bool = False
 
     def add(self, core: Core, at: int, word: Word, call: Call) -> None:
         if word.inst.mnemonic == "sld":
             view = call.views["v"]
-            self.spoilt |= view.space is not Space.DRAM or view.region not in (*GIVEN_REGIONS, *KEPT_REGIONS)
+            self.unusable |= view.space is not Space.DRAM or view.region not in (*GIVEN_REGIONS, *KEPT_REGIONS)
             self.reads.append((moved(view, call.operands["off"]), core.scalars[call.operands["d"]]))
         elif word.engine is not Engine.CTL:
-            self.spoilt |= len(self.words) >= LONGEST or not _whole_tables(core.memory, word, call)
-            if not self.spoilt:
+            self.unusable |= len(self.words) >= LONGEST or not _whole_tables(core.memory, word, call)
+            if not self.unusable:
                 self.words.append(Recorded(at, word, call))
 
     @property
     def usable(self) -> bool:
         """Not if a scalar was loaded from what the program itself wrote."""
         written = {view.region for item in self.words for name, view in item.call.views.items() if _writes_dram(item.word, name, view)}
-        return not self.spoilt and not any(view.region in written for view, _ in self.reads)
+        return not self.unusable and not any(view.region in written for view, _ in self.reads)
 
 
 def _whole_tables(memory: Memory, word: Word, call: Call) -> bool:
@@ -90,7 +90,7 @@ def _writes_dram(word: Word, name: str, view: View) -> bool:
 
 
 @dataclass(slots=True)
-class Plan:
+class Trace:
     """One recorded launch, translated when it is needed again, and the loaded scalars that it holds for."""
 
     memory: Memory
@@ -112,15 +112,15 @@ class Plan:
 Key = tuple[bytes, int, tuple[int, ...]]  # the program, where it starts, the scalars
 
 
-class Plans:
+class TraceCache:
     """The launches of one machine so far. With `compiled`, compiled kernels are used where they can be had."""
 
     def __init__(self, memory: Memory, compiled: bool = True) -> None:
         self._memory, self._compiled = memory, compiled
-        self._plans: dict[Key, list[Plan]] = {}
-        self._latest: Plan | None = None  # whose shadows the memory has
+        self._plans: dict[Key, list[Trace]] = {}
+        self._latest: Trace | None = None  # whose shadows the memory has
 
-    def find(self, key: Key) -> Plan | None:
+    def find(self, key: Key) -> Trace | None:
         """The launch that this one would repeat."""
         return next((plan for plan in self._plans.get(key, ()) if plan.fits()), None)
 
@@ -130,7 +130,7 @@ class Plans:
             return False
         if sum(map(len, self._plans.values())) >= KEPT:
             self._plans.clear()
-        self._latest = Plan(self._memory, recording, exit_code, self._memory.shadows())
+        self._latest = Trace(self._memory, recording, exit_code, self._memory.shadows())
         self._plans.setdefault(key, []).append(self._latest)
         return True
 
@@ -138,7 +138,7 @@ class Plans:
         """Something else is going to run."""
         self._latest = None
 
-    def execute(self, plan: Plan, core: Core) -> Iterator[int]:
+    def execute(self, plan: Trace, core: Core) -> Iterator[int]:
         """Run everything; gives the word that is about to execute wherever one could trap."""
         if self._latest is not plan:
             self._latest = None

@@ -22,7 +22,7 @@ from emulator.replay import executor
 from emulator.replay.executor import Kind, Steps, Workspace
 from emulator.replay.recording import Recorded, Run, aliases, handled
 from emulator.replay.rows import FIRST_MICRO, FIRST_SLOT, MICROS, SLOT_WIDTH, SLOTS, WIDTH, Micro
-from emulator.replay.weight_tracking import Origins, packed
+from emulator.replay.weight_tracking import WeightTracker, packed
 from isa.spec import FLOATS, MM_FORMAT, ROUND, TAP, VOP, VRED, Access, Dtype
 from isa.views import Extents, View
 
@@ -133,7 +133,7 @@ class Constants:
 
 class _Translator:
     def __init__(self, memory: Memory) -> None:
-        self.memory, self.constants, self.origins = memory, Constants(), Origins(memory)
+        self.memory, self.constants, self.origins = memory, Constants(), WeightTracker(memory)
         self.panels: list[Bytes] = []
         self.by_name = {"vaff": self.vaff, "vop": self.vop, "act": self.act, "vred": self.vred, "vqd": self.vqd, "mm": self.mm}
         self.by_name |= dict.fromkeys(("ldw", "lda", "sto"), self.copy)

@@ -36,7 +36,7 @@ class _Copied:
         self.left = [(begin, end) for begin, end in pieces if begin < end]
 
 
-class Origins:
+class WeightTracker:
     """Follows the words of a launch in order."""
 
     def __init__(self, memory: Memory) -> None:

@@ -26,6 +26,7 @@ from isa.codec import encode
 from isa.errors import AssemblyError, ChipError, ImageError
 from isa.files import read_text
 from isa.image.image import DebugMap, Entry, Image, PlanRecord, check_image
+from isa.shown import shown
 from isa.spec import WORD_BYTES, Region
 
 _LENGTH = re.compile(r"\blen[ \t]*=[ \t]*([A-Za-z_][\w.]*)[ \t]*(?=,|$)")  # the one operand that may be a label: a loop's length, up to that label
@@ -85,7 +86,7 @@ class _Source:
         what = what if len(what) <= 2 * _WIDTH else f"{what[:_WIDTH]}…"
         # tabs are kept in front of the caret, so that it stands where the reader sees the fault
         blank = "".join("\t" if c == "\t" else " " for c in excerpt[: column - 1])
-        raise AssemblyError(f"{what}\n    {excerpt}\n    {blank}{'^' * max(width, 1)}", where, hint)
+        raise AssemblyError(f"{shown(what)}\n    {excerpt}\n    {blank}{'^' * max(width, 1)}", where, hint)
 
     def line(self, number: int) -> str:
         return self.lines[number - 1].rstrip("\r") if 0 < number <= len(self.lines) else ""

@@ -320,6 +320,8 @@ def _data(parts: Parts, token: str, values: list[Any], pairs: Pairs) -> None:
     known = _known(parts, pairs)
     dtype, count = str(known.pop("dtype", "")), known.pop("count", 0)
     _storage({"dtype": dtype})
+    if type(count) is not int:
+        raise TextError(f"count={count} is no number of elements", "count")
     _append(parts, _region_named(values), contents(known, dtype, count, parts.file))
 
 

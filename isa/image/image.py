@@ -22,13 +22,14 @@ from isa.errors import ChipError, ImageError
 from isa.files import open_regular, write_atomic
 from isa.image.container import DAMAGED, MAGIC, Data, pack, unpack
 from isa.image.records import DebugMap, DebugNode, Entry, PlanRecord, Scalar, Span, Step, Tap, TensorSpec, pick
-from isa.spec import LOOP_LEVELS, USER_TYPES, WORD_BYTES, Dtype, Region
+from isa.spec import IMAGE_REGIONS, LOOP_LEVELS, USER_TYPES, WORD_BYTES, Dtype, Region
 
 __all__ = [
     "Data", "DebugMap", "DebugNode", "Entry", "Image", "PlanRecord", "Scalar", "Span", "Step", "Tap", "TensorSpec",
     "image_bytes", "is_image", "load_image", "pick", "read_image", "write_image",
 ]  # fmt: skip
 
+MAX_DIMENSIONS = 64  # of a tensor; numpy has no more
 NO_SIZES = (0,) * len(Region)
 Strings = dict[str, Any]
 T = TypeVar("T")
@@ -243,7 +244,9 @@ def _region_problems(image: Image) -> Iterator[str]:
     tensors = [t for e in image.entries for t in (*e.inputs, *e.outputs)]
     for tensor in (*tensors, *image.states, *image.constants):
         end, size = tensor.offset + tensor.nbytes, image.size(tensor.region)
-        if min((tensor.offset, *tensor.shape)) < 0 or end > size:
+        if len(tensor.shape) > MAX_DIMENSIONS or math.prod(max(extent, 1) for extent in tensor.shape) > ADDRESS_LIMIT:
+            yield f"tensor {tensor.name} has {len(tensor.shape)} extents, or such as no memory has"
+        elif min((tensor.offset, *tensor.shape)) < 0 or end > size:
             yield f"tensor {tensor.name} [{tensor.offset}, {end}) leaves region {tensor.region.name.lower()} of {size} bytes"
 
 
@@ -251,8 +254,12 @@ def _entry_problems(image: Image) -> Iterator[str]:
     if not image.entries:
         yield "no entry point"
     for tensor in (t for entry in image.entries for t in (*entry.inputs, *entry.outputs)):
-        if tensor.storage is Dtype.I4 or tensor.dtype not in USER_TYPES:
+        kind = USER_TYPES.get(tensor.dtype)
+        if kind is None or tensor.storage is Dtype.I4 or tensor.storage.is_float != kind.storage.is_float:
             yield f"tensor {tensor.name} of type '{tensor.dtype}' cannot be stored as {tensor.storage.name.lower()}"
+    for tensor in (t for entry in image.entries for t in entry.inputs):
+        if tensor.region in IMAGE_REGIONS:
+            yield f"input {tensor.name} lies in region {tensor.region.name.lower()}, which the host does not write"
     if len({entry.name for entry in image.entries}) != len(image.entries):
         yield "two entry points have one name"
     for entry in image.entries:

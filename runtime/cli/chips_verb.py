@@ -5,7 +5,7 @@ import msgspec
 
 from isa.chip import Chip, chip_names, load_chip, to_toml
 from runtime.cli import completion
-from runtime.cli.common import common_options, examples, reply, say, size
+from runtime.cli.common import common_options, examples, reply, say_lines, size
 
 
 @click.command(name="chips", epilog=examples("llmcc chips", "llmcc chips edge > mine.toml"))
@@ -15,7 +15,7 @@ def command(name: str | None, as_json: bool, traceback: bool) -> int:
     """List the stock chips, or print one (or a file of your own) as complete TOML to start from."""
     if name is not None:
         chip = load_chip(name)
-        reply(msgspec.to_builtins(chip), as_json, lambda: say(to_toml(chip).rstrip("\n")))
+        reply(msgspec.to_builtins(chip), as_json, lambda: say_lines(to_toml(chip)))
         return 0
     chips = [load_chip(stock) for stock in chip_names()]
     reply([msgspec.to_builtins(chip) for chip in chips], as_json, lambda: click.echo("\n".join(map(_line, chips))))

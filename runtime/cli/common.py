@@ -17,7 +17,7 @@ import click
 
 from emulator.budget import DEFAULT
 from isa.errors import InputError
-from isa.shown import shown_json, shown_lines
+from isa.shown import shown, shown_json
 from runtime.cli import completion
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def stdout() -> "Console":
 
     class Plain(Console):
         def render_str(self, text: str, **given: Any) -> Text:
-            return super().render_str(shown_lines(text), **given)
+            return super().render_str(shown(text), **given)
 
     always: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
     return Plain(**always) if sys.stdout.isatty() else Plain(width=160, no_color=True, **always)
@@ -153,17 +153,23 @@ def styled(*pieces: str | tuple[str, str]) -> "Text":
     """Text for `stdout()` of which some pieces have a style: `styled(("no finding", "bold green"), ": 12 words")`."""
     from rich.text import Text
 
-    return Text.assemble(*(shown_lines(p) if isinstance(p, str) else (shown_lines(p[0]), p[1]) for p in pieces))
+    return Text.assemble(*(shown(p) if isinstance(p, str) else (shown(p[0]), p[1]) for p in pieces))
 
 
 def say(text: str) -> None:
-    """A line of the answer, on stdout."""
-    click.echo(shown_lines(text))
+    """A line of the answer, on stdout. It stays one line, whatever names are in it."""
+    click.echo(shown(text))
+
+
+def say_lines(text: str) -> None:
+    """Lines of the answer that our own code has put together; no names of files are in them."""
+    for line in text.splitlines():
+        say(line)
 
 
 def note(text: str) -> None:
     """A remark beside the answer, on stderr."""
-    click.echo(shown_lines(text), err=True)
+    click.echo(shown(text), err=True)
 
 
 class Stages:

@@ -42,22 +42,27 @@ def main() -> int:
         stage("verify")
         result = verify_image(image, compiled, session.arrays(), session.expected())
     batch, seq = image.entry().inputs[0].shape
-    head = f", {batch} sentences of up to {seq} tokens; the chip itself is emulated\n"
+    head = f", {batch} sentences of up to {seq} tokens; the chip itself is emulated"
     console.print(styled((f"all-MiniLM-L6-v2 on chip '{image.chip.name}'", "bold"), head))
+    console.print()
     made = f"  compiled   {image.words} words of 16 bytes, weights {size(len(image.weights) + len(image.const))} "
     console.print(styled(made, (f"({_sum(stage.seconds):.1f} s)", "dim")))
-    console.print(f"  launched   {stage.seconds['run on the emulated chip']:.2f} s\n")
+    console.print(f"  launched   {stage.seconds['run on the emulated chip']:.2f} s")
+    console.print()
     print_similarity(TEXTS, answer(TEXTS, outputs, ())["similarity"])
+    console.print()
     verdict = "bold green" if result.bit_exact else "bold red"
     said = f"{'bit-exact' if result.bit_exact else 'NOT bit-exact'}: {result.nodes} nodes, {_bits(result)} differing bits"
-    console.print(styled("\n", (said, verdict)), end="")
+    console.print(styled((said, verdict)), end="")
     console.print(f"   the binary's results against the same graph in PyTorch, {result.outputs} outputs included")
     if result.float:
-        console.print(f"distance to the float model, another figure: cosine {result.float['cosine']:.4f} (worst output)\n")
+        console.print(f"distance to the float model, another figure: cosine {result.float['cosine']:.4f} (worst output)")
+        console.print()
     console.print(styled(("a piece of the program", "bold"), ": a linear layer, GELU and the next quantization, with the model's lines"))
     for line in excerpt(image):
         console.print(line[:WIDTH], style="cyan" if line.lstrip().startswith(";") else None, soft_wrap=True)
-    console.print(f"\n{time.perf_counter() - start:.1f} s in all. Next: llmcc --help, docs/tutorial.md", style="dim")
+    console.print()
+    console.print(f"{time.perf_counter() - start:.1f} s in all. Next: llmcc --help, docs/tutorial.md", style="dim")
     return 0 if result.bit_exact else 1
 
 

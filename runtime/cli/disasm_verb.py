@@ -11,7 +11,7 @@ from isa.image.image import Image
 from isa.shown import shown
 from isa.spec import Engine
 from runtime.cli import completion
-from runtime.cli.common import common_options, examples, reply, say
+from runtime.cli.common import common_options, examples, reply, say, say_lines
 from runtime.device.program_file import open_program
 from runtime.listing.disassembly import Filter, Listing, ansi, parse_range, plain
 
@@ -60,7 +60,7 @@ def command(
         from isa.asm.disassemble import write_listing
 
         paths = [str(path) for path in write_listing(image, output)]
-        reply({"files": paths}, as_json, lambda: say("\n".join(paths)))
+        reply({"files": paths}, as_json, lambda: say_lines("\n".join(map(shown, paths))))
         return 0
     listing = Listing(image, chosen)
     if as_json:

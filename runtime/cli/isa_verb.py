@@ -7,7 +7,7 @@ import click
 from isa.doc.manual import describe, summary
 from isa.spec import ISA, ISA_VERSION, Instruction
 from runtime.cli import completion
-from runtime.cli.common import common_options, examples, reply, say
+from runtime.cli.common import common_options, examples, reply, say_lines
 
 
 @click.command(name="isa", epilog=examples("llmcc isa", "llmcc isa mm", "llmcc isa vqd --json"))
@@ -17,10 +17,10 @@ def command(mnemonic: str | None, as_json: bool, traceback: bool) -> int:
     """List the instructions, or show one: operands, bits, meaning."""
     if mnemonic is None:
         rows = [_row(row) for row in ISA.values()]
-        reply({"version": ISA_VERSION, "instructions": rows}, as_json, lambda: say(summary().rstrip()))
+        reply({"version": ISA_VERSION, "instructions": rows}, as_json, lambda: say_lines(summary().rstrip()))
         return 0
     text = describe(mnemonic).strip()
-    reply(_full(ISA[mnemonic]) if as_json else {}, as_json, lambda: say(text))
+    reply(_full(ISA[mnemonic]) if as_json else {}, as_json, lambda: say_lines(text))
     return 0
 
 

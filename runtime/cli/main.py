@@ -14,8 +14,8 @@ from typing import Any, TextIO, cast
 
 import click
 
-from isa.errors import Error, Trap, interrupted
-from isa.shown import shown_lines, shown_styled
+from isa.errors import AssemblyError, Error, Trap, interrupted
+from isa.shown import shown, shown_lines, shown_styled
 
 OK, NO, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 STOPPED = {"kind": "interrupted", "what": "interrupted", "where": "", "hint": ""}
@@ -175,9 +175,14 @@ def _fail(error: dict[str, str], as_json: bool) -> None:
             click.echo(json.dumps({"error": error}, indent=2))
             return
         place = f"{error['where']}: " if error["where"] and error["kind"] != "usage" else ""
-        click.echo(click.style("error: ", fg="red", bold=True) + shown_lines(place + error["what"]), err=True)
+        click.echo(click.style("error: ", fg="red", bold=True) + _one_line(place + error["what"], error["kind"]), err=True)
         if error["hint"]:
-            click.echo(click.style("hint: ", fg="cyan") + shown_lines(error["hint"]), err=True)
+            click.echo(click.style("hint: ", fg="cyan") + shown(error["hint"]), err=True)
+
+
+def _one_line(text: str, kind: str) -> str:
+    """An error is one line, whatever names are in it; the assembler shows the place in the text below."""
+    return shown_lines(text) if kind == AssemblyError.kind else shown(" ".join(text.split("\n")) if kind == "usage" else text)
 
 
 def run() -> Any:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from isa.shown import shown_lines
+from isa.shown import shown
 from runtime.cli.common import stdout, styled
 
 GAP = 2  # blanks between columns
@@ -40,7 +40,7 @@ def show(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], styles: Sequ
     console = stdout()
     if width is None:
         width = console.width if sys.stdout.isatty() else UNCUT
-    texts = [[shown_lines(cell if isinstance(cell, str) else cell[0]) for cell in row] for row in rows]
+    texts = [[shown(cell if isinstance(cell, str) else cell[0]) for cell in row] for row in rows]
     kept, widths = fit(columns, texts, width)
     if any(column.title for column in columns):
         console.print(styled(*_line(columns, [(column.title, "bold") for column in columns], kept, widths)), soft_wrap=True)

@@ -38,7 +38,7 @@ class LiveIn:
 
 
 @dataclass(frozen=True, slots=True)
-class Cone:
+class BackwardSlice:
     """Unverified words in the order of execution, the wrong one last, and what goes into them."""
 
     words: tuple[Executed, ...]
@@ -82,7 +82,7 @@ def is_host(block: Block) -> bool:
     return block.view.space is Space.DRAM and block.view.region in GIVEN_REGIONS
 
 
-def trace_back(stepper: Stepper, trail: Sequence[Executed], last: Executed, wrong: Block) -> Cone:
+def trace_back(stepper: Stepper, trail: Sequence[Executed], last: Executed, wrong: Block) -> BackwardSlice:
     """The cone of a block that `last` wrote. `trail` are the executed engine words in order."""
     needed = _Needed(stepper)
     words: list[Executed] = []
@@ -111,4 +111,4 @@ def trace_back(stepper: Stepper, trail: Sequence[Executed], last: Executed, wron
                 needed.clear(block)
         else:
             take(word)
-    return Cone(tuple(reversed(words)), tuple(reversed(live)), tuple(host))
+    return BackwardSlice(tuple(reversed(words)), tuple(reversed(live)), tuple(host))

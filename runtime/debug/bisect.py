@@ -17,7 +17,7 @@ from isa.asm.text import format_inst
 from isa.image.image import Image
 from isa.image.records import DebugNode, TensorSpec
 from isa.spec import IMAGE_REGIONS, WORD_BYTES, Dtype, Engine, Kind, Space
-from runtime.debug.backward_slice import Cone, Executed, trace_back
+from runtime.debug.backward_slice import BackwardSlice, Executed, trace_back
 from runtime.debug.points import any_element_in, element_bits
 from runtime.debug.stepper import NO_CALL, Block, Effect, Stepper
 from runtime.device.arrays import STORAGE, Array, comparable
@@ -37,7 +37,7 @@ class Bisection:
     node: DebugNode
     expected: Array
     actual: Array
-    cone: Cone
+    cone: BackwardSlice
     changed: tuple[tuple[int, str], ...]  # words of the cone that a fresh compilation has otherwise: pc, its text
     stale: tuple[str, ...]  # packed data in the cone that a fresh compilation has otherwise
     inputs: Mapping[str, Array]
@@ -178,7 +178,7 @@ def _wrong_output(stepper: Stepper, trail: Sequence[Executed], spec: TensorSpec,
     return None
 
 
-def _changed(image: Image, fresh: Image, cone: Cone) -> list[tuple[int, str]]:
+def _changed(image: Image, fresh: Image, cone: BackwardSlice) -> list[tuple[int, str]]:
     """Words that took part and that the compiler would have made otherwise."""
     pcs = sorted({pc for word in cone.words for pc in (*word.makers, word.pc)})
     found = []
@@ -188,7 +188,7 @@ def _changed(image: Image, fresh: Image, cone: Cone) -> list[tuple[int, str]]:
     return found
 
 
-def _stale(image: Image, fresh: Image, cone: Cone) -> list[str]:
+def _stale(image: Image, fresh: Image, cone: BackwardSlice) -> list[str]:
     """Packed data that took part and that the compiler would have packed otherwise."""
     found = []
     for block in cone.host:

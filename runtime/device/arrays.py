@@ -30,7 +30,10 @@ def host_dtype(dtype: str) -> np.dtype[Any]:
 
 def to_storage(spec: TensorSpec, value: Array) -> Array:
     """`value` as the chip stores it. Raises InputError naming the input when shape, type or range do not fit."""
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"input '{spec.name}' is no array: {error}", hint="pass a numpy array") from error
     if array.shape != spec.shape:
         raise InputError(
             f"input '{spec.name}' has shape {list(array.shape)}, the program was compiled for {list(spec.shape)}",

@@ -60,4 +60,6 @@ def load(path: str | PathLike[str], chip: Chip | str | None = None, max_instruct
 
     A launch of more than `max_instructions` ends with OverBudget (None: without a limit).
     """
+    if max_instructions is not None and (not isinstance(max_instructions, int) or max_instructions < 1):
+        raise InputError(f"max_instructions is {max_instructions!r}", hint="a number of at least 1, or None for no limit")
     return Loaded(load_image(path, chip), max_instructions)

@@ -5,10 +5,10 @@
     model 2 ─┘
 
 A block belongs to tensors by identity. They have one content at a time, so when it has changed the block is packed again in place,
-for all programs that have it. Blocks are held by programs (runtime/pytorch/weights.py) and go with the last of them.
+for all programs that have it; so it is for other tensors that have come to be where those were (marks tell them apart).
+Blocks are held by programs (runtime/pytorch/weights.py) and go with the last of them.
 """
 
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,7 @@ _Key = tuple[str, tuple[int, ...]]
 class Block:
     """One packed constant. `marks` are those of its weights when it was packed; None: it must be packed again."""
 
-    __slots__ = ("__weakref__", "_key", "_weights", "marks", "piece")
+    __slots__ = ("__weakref__", "_key", "marks", "piece")
 
     def __init__(self, piece: Piece, marks: Marks) -> None:
         self.piece = piece
@@ -37,12 +37,8 @@ class Block:
     def belong(self, recipe: Recipe, weights: Sequence[Tensor]) -> None:
         if _blocks.get(self._key) is self:
             del _blocks[self._key]
-        self._key, self._weights = _key(recipe, weights), tuple(weakref.ref(weights[at]) for at in recipe.weights)
+        self._key = _key(recipe, weights)
         _blocks[self._key] = self
-
-    def belongs_to(self, recipe: Recipe, weights: Sequence[Tensor]) -> bool:
-        # A plain weak reference is enough: it is only compared with tensors that are alive.
-        return all(ref() is weights[at] for ref, at in zip(self._weights, recipe.weights, strict=True))
 
     def change(self, data: Bytes, marks: Marks) -> None:
         self.marks = None  # should it fail halfway
@@ -60,8 +56,7 @@ def _key(recipe: Recipe, weights: Sequence[Tensor]) -> _Key:
 
 def find(recipe: Recipe, weights: Sequence[Tensor]) -> Block | None:
     """The block of these very tensors (`weights` are all of the program's), packed of what they hold now or held before."""
-    block = _blocks.get(_key(recipe, weights))
-    return block if block is not None and block.belongs_to(recipe, weights) else None
+    return _blocks.get(_key(recipe, weights))
 
 
 def keep(recipe: Recipe, weights: Sequence[Tensor], data: Bytes, marks: Marks) -> Block:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compiler.frontend.checks import check_layout
 from isa.errors import InputError
 from isa.image.records import TensorSpec
 from runtime.device.arrays import Array
@@ -43,6 +44,7 @@ def bind(specs: Iterable[TensorSpec], tensors: Iterable[Tensor]) -> dict[str, Ar
                 f"input '{spec.name}' is {name_of(tensor.dtype)}, the program was compiled for {spec.dtype}",
                 hint="convert it, or compile again",
             )
+        check_layout(f"input '{spec.name}'", tensor)
         arrays[spec.name] = to_array(tensor)
     return arrays
 

@@ -2,8 +2,11 @@
 
 Dynamo's guards do not watch them: a second instance of a class, an in-place update and a replaced Parameter all reach
 the same compiled code. So every executable is kept with the identity of all its tensors, and used again only for the
-very same ones; what has changed of them since is packed again, constant by constant, in place (runtime/pytorch/constants.py).
-A change through `.data` or a numpy view leaves no trace in a tensor: `refresh` is for that.
+same ones; what has changed of them since is packed again, constant by constant, in place (runtime/pytorch/constants.py).
+
+What has changed is told by marks: the memory (a weak reference to it, since addresses are used again), the place in it, and the version that
+PyTorch counts. Tensors themselves are not referred to: `torch.utils.swap_tensors` refuses those that are. Fused optimizers count no version;
+a hook does it for them. A write through `.data` or a numpy view leaves no trace at all: `refresh` is for that.
 """
 
 import hashlib
@@ -15,7 +18,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, UntypedStorage
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from compiler.codegen.image import stored_bytes
 from compiler.packing import Bytes, Recipe, Store
@@ -34,7 +38,7 @@ ALIKE: Final = 4  # of those that have most of their bytes in common
 
 Stamps = tuple[tuple[Any, ...], ...]
 _caches: "weakref.WeakSet[PackedCache]" = weakref.WeakSet()
-_alive = weakref.ref.__call__
+Memory = weakref.ref[UntypedStorage]
 
 
 class Packer(Protocol):
@@ -51,7 +55,7 @@ class Packer(Protocol):
 class _Packed:
     """An executable, and whose weights it has."""
 
-    tensors: list["weakref.ref[Tensor]"]
+    memories: list[Memory]
     sizes: list[int]
     marks: Stamps | None
     recipes: Sequence[Recipe]
@@ -59,18 +63,14 @@ class _Packed:
     regions: Mapping[Region, Pieces]
     executable: Executable
 
-    def belongs_to(self, tensors: Sequence[Tensor]) -> bool:
-        # A plain weak reference is enough: it is only compared with tensors that are alive.
-        return all(map(operator.is_, map(_alive, self.tensors), tensors))
-
     def common(self, tensors: Sequence[Tensor]) -> bool:
         """Whether most bytes are those of these tensors."""
-        same = sum(size for ref, size, tensor in zip(self.tensors, self.sizes, tensors, strict=True) if ref() is tensor)
+        same = sum(size for ref, size, tensor in zip(self.memories, self.sizes, tensors, strict=True) if ref() is tensor.untyped_storage())
         return 2 * same >= sum(self.sizes)
 
     def living(self) -> bool:
         """Whether the tensors that most bytes come from are still there."""
-        return 2 * sum(size for ref, size in zip(self.tensors, self.sizes, strict=True) if ref() is not None) > sum(self.sizes)
+        return 2 * sum(size for ref, size in zip(self.memories, self.sizes, strict=True) if ref() is not None) > sum(self.sizes)
 
 
 class PackedCache:
@@ -92,7 +92,7 @@ class PackedCache:
             if self._gone:
                 self._sweep()
             entry = self._entries.get(key)
-            if entry is None or entry.marks != now or not entry.belongs_to(tensors):
+            if entry is None or entry.marks != now:
                 with constants.lock:
                     entry = self._renewed(key, tensors, now)
             self._entries.move_to_end(key)
@@ -106,12 +106,9 @@ class PackedCache:
 
     def _renewed(self, key: tuple[int, ...], tensors: Sequence[Tensor], now: Stamps) -> _Packed:
         entry = self._entries.get(key)
-        if entry is not None and not entry.belongs_to(tensors):  # other tensors where those were
-            self._drop(key)
-            entry = None
         entry = entry or self._adopted(key, tensors)
         if entry is not None:
-            self._pack_again(entry, tensors, now)
+            self._pack_again(key, entry, tensors, now)
             if not any(pieces.joined for pieces in entry.regions.values()):
                 return entry
             self._drop(key)  # it reads a copy of what has changed
@@ -122,7 +119,7 @@ class PackedCache:
         self._entries.pop(key, None)
         self._orphans.discard(key)
 
-    def _pack_again(self, entry: _Packed, tensors: Sequence[Tensor], now: Stamps) -> None:
+    def _pack_again(self, key: tuple[int, ...], entry: _Packed, tensors: Sequence[Tensor], now: Stamps) -> None:
         """In place, the constants whose weights have changed."""
         marks = {number: _part(now, entry.recipes[number].weights) for number in entry.blocks}
         stale = [number for number, block in entry.blocks.items() if block.marks != marks[number]]
@@ -130,20 +127,21 @@ class PackedCache:
         if stale:
             with entry.executable.idle:
                 self._packer.constants(tensors, stale, lambda number, value: entry.blocks[number].change(_flat(value), marks[number]))
-        entry.marks = now
+        entry.memories, entry.marks = self._watched(key, tensors), now
+        self._orphans.discard(key)
 
     def _adopted(self, key: tuple[int, ...], tensors: Sequence[Tensor]) -> _Packed | None:
         """An executable that needs but a few constants packed to be the one for these tensors: those it had instead are gone."""
         for old in list(self._orphans):
             entry = self._entries[old]
-            left = [ref() for ref in entry.tensors]
-            if any(have is not None and have is not tensor for have, tensor in zip(left, tensors, strict=True)):
+            left = [ref() for ref in entry.memories]
+            if any(have is not None and have is not tensor.untyped_storage() for have, tensor in zip(left, tensors, strict=True)):
                 continue
             taken = [number for number in entry.blocks if any(left[at] is None for at in entry.recipes[number].weights)]
             if all(constants.hand_over(entry.blocks[number], entry.recipes[number], tensors) for number in taken):
                 self._drop(old)
                 self._entries[key] = entry
-                entry.tensors, entry.marks = self._watched(key, tensors), None
+                entry.memories, entry.marks = self._watched(key, tensors), None
                 return entry
         return None
 
@@ -176,8 +174,8 @@ class PackedCache:
             self._packer.constants(tensors, missing, store)
         return found
 
-    def _watched(self, key: tuple[int, ...], tensors: Sequence[Tensor]) -> list["weakref.ref[Tensor]"]:
-        """References that tell us when a tensor is gone."""
+    def _watched(self, key: tuple[int, ...], tensors: Sequence[Tensor]) -> list[Memory]:
+        """References that tell us when a tensor's memory is gone."""
         this = weakref.ref(self)
 
         def gone(_: object) -> None:
@@ -189,7 +187,7 @@ class PackedCache:
                         cache._sweep()
                     cache._lock.release()
 
-        return [weakref.ref(tensor, gone) for tensor in tensors]
+        return [weakref.ref(tensor.untyped_storage(), gone) for tensor in tensors]
 
     def _sweep(self) -> None:
         """Release what belongs to tensors that are gone."""
@@ -198,7 +196,7 @@ class PackedCache:
             entry = self._entries.get(key)
             if entry is not None and not entry.living():
                 self._drop(key)
-            elif entry is not None and any(ref() is None for ref in entry.tensors):
+            elif entry is not None and any(ref() is None for ref in entry.memories):
                 self._orphans.add(key)
 
 
@@ -290,8 +288,31 @@ def stamps(tensors: Iterable[Tensor]) -> Stamps:
 def _marks(tensors: Sequence[Tensor]) -> Stamps:
     """What changes when elements do, or where they lie. Inference tensors count no versions, so their bytes are hashed."""
     versions = map(_version, tensors) if any(map(Tensor.is_inference, tensors)) else map(_VERSION, tensors)
-    return tuple(map(Tensor.data_ptr, tensors)), tuple(versions), tuple(map(Tensor.stride, tensors))
+    memories = tuple(map(Tensor.untyped_storage, tensors))
+    counted = tuple(zip(versions, map(_written, memories), strict=True)) if _fused else tuple(versions)
+    return tuple(map(weakref.ref, memories)), tuple(map(Tensor.data_ptr, tensors)), counted, tuple(map(Tensor.stride, tensors))
 
 
 def _version(tensor: Tensor) -> Any:
     return hashlib.blake2b(tensor_bytes(tensor)).digest() if tensor.is_inference() else tensor._version
+
+
+_fused: set[str] = set()  # optimizers that have made a step without counting it
+_WRITES = "_llmchip_writes"
+
+
+def _count(optimizer: Any, *_: object) -> None:
+    """Fused kernels change parameters and count no version, so it is counted where the bytes are."""
+    for group in optimizer.param_groups:
+        if group.get("fused"):
+            _fused.add(type(optimizer).__name__)
+            for parameter in group["params"]:
+                memory = parameter.untyped_storage()
+                setattr(memory, _WRITES, _written(memory) + 1)
+
+
+def _written(memory: UntypedStorage) -> int:
+    return getattr(memory, _WRITES, 0)
+
+
+register_optimizer_step_post_hook(_count)

@@ -13,7 +13,7 @@ from compiler.frontend.capture import capture
 from compiler.graph.manager import Pass, PassManager, text
 from compiler.lower import lower, pipeline
 from compiler.options import Options
-from compiler.passes.canonical_matmul import Decompose
+from compiler.passes.canonical_matmul import CanonicalMatmul
 from compiler.passes.canonicalize import Canonicalize, ShareEqual
 from compiler.passes.quantize import Quantize
 from compiler.passes.recognise_activations import RecogniseActivations
@@ -62,7 +62,7 @@ def test_canonical_forms(name: str) -> None:
 
 def test_linear_is_quantized() -> None:
     """Breaks if weights are not quantized per output channel, or the bias is lost."""
-    assert after([Canonicalize(), Decompose(), Quantize()], lambda m, x: m.lin(x), X) == (
+    assert after([Canonicalize(), CanonicalMatmul(), Quantize()], lambda m, x: m.lin(x), X) == (
         "quantize_rows: (i8[2,4,8], f32[2,4]) = llmchip.quantize_rows(%args_0)\n"
         "part: i8[2,4,8] = getitem(%quantize_rows, 0)\n"
         "part_1: f32[2,4] = getitem(%quantize_rows, 1)\n"
@@ -122,7 +122,7 @@ def test_manager_prints_stops_and_names_a_broken_pass() -> None:
 
     captured = capture(Function(lambda m, x: m.lin(x)).eval(), (X,))
     stream = io.StringIO()
-    manager = PassManager([Canonicalize(), Decompose()], {"canonicalize"}, "canonicalize", stream=stream)
+    manager = PassManager([Canonicalize(), CanonicalMatmul()], {"canonicalize"}, "canonicalize", stream=stream)
     manager.run(captured.gm)
     assert stream.getvalue().startswith("# after 00 canonicalize\n")
     assert [timing.name for timing in manager.timings] == ["canonicalize"]

@@ -20,7 +20,7 @@ from isa.image.image import Image
 from isa.image.records import Entry, TensorSpec
 from isa.spec import ISA, NO_WAIT, QUEUES, WORD_BYTES, Access, Dtype, Engine, Field, Instruction, Kind, Region, Space
 from isa.views import Extents, View, access_of, extents_of
-from lint.type_rules import disagreement
+from lint.type_rules import type_error
 
 ELEMENTS = 640
 ORDERED = (0,) * len(QUEUES)
@@ -170,7 +170,7 @@ class Builder:
         for _ in range(TRIES):
             operands = self._operands(row)
             views = self._views(row, operands)
-            if views is not None and not disagreement(row.mnemonic, operands, views):
+            if views is not None and not type_error(row.mnemonic, operands, views):
                 break
         else:
             return

@@ -61,7 +61,7 @@ def test_a_long_loop_costs_no_more_than_a_short_one() -> None:
 def test_the_verdict_is_that_of_the_whole_replay(count: int, fault: dict[str, str]) -> None:
     """Breaks when leaving iterations out hides a race or invents one."""
     image = assemble(layers(count, **fault))
-    whole = analyse(image, None, None, waste=False, shortcuts=False)
+    whole = analyse(image, None, None, dead_code=False, shortcuts=False)
     assert {(f.kind, f.pc) for f in check(image)} == {(f.kind, f.pc) for f in whole}
 
 
@@ -84,7 +84,7 @@ deps = st.lists(waits.filter(bool), max_size=3, unique_by=lambda wait: wait[:3])
 def test_random_waits_have_the_same_verdict(load: str, work: str, act: str, store: str, count: int, step: str) -> None:
     """As above, for random dependence counts and buffers."""
     image = assemble(layers(count, load=load, work=work, act=act, store=store).replace("mod=2", step))
-    whole = analyse(image, None, None, waste=False, shortcuts=False)
+    whole = analyse(image, None, None, dead_code=False, shortcuts=False)
     assert {(f.kind, f.pc) for f in check(image)} == {(f.kind, f.pc) for f in whole}
 
 
@@ -158,7 +158,7 @@ def test_bytes_that_no_turn_writes_are_missed() -> None:
     ("more", "reason"),
     [
         ("salu f=add, d=s1, a=s1, bi=1, imm=1", "has a 'salu'"),
-        ("sto d=v3, a=v2, rows=1, cols=32 @ vec<=0", "another turn touches"),
+        ("sto d=v3, a=v2, rows=1, cols=32 @ vec<=0", "another iteration touches"),
     ],
 )
 def test_what_cannot_be_proved_is_said(more: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +201,7 @@ def test_random_loops_have_the_verdict_of_the_whole_replay(block: int) -> None:
     """Breaks when turns left out hide a race, a read of what was never written, or an output that is not complete."""
     for seed in range(EXAMPLES * block, EXAMPLES * (block + 1)):
         image = random_image(seed)
-        whole = analyse(image, None, None, waste=False, shortcuts=False)
+        whole = analyse(image, None, None, dead_code=False, shortcuts=False)
         assert {(f.kind, f.pc) for f in check(image)} == {(f.kind, f.pc) for f in whole}, f"steady_random.image({seed})"
 
 
@@ -240,7 +240,7 @@ def test_words_that_meet_in_one_turn_only_race_there(place: str, turn: int) -> N
     words = dict.fromkeys(MET, "nop") | {"inside" if place == "overtaken" else place: MET[place]}
     slow = 32 if place == "overtaken" else 0
     image = assemble(MEETING.format(meets=turn * (64 - slow), slow=slow, **words))
-    whole = analyse(image, None, None, waste=False, shortcuts=False)
+    whole = analyse(image, None, None, dead_code=False, shortcuts=False)
     assert {(f.kind, f.pc) for f in check(image)} == {(f.kind, f.pc) for f in whole}
     assert {f.kind for f in whole} == ({"race"} if turn < 200 or place == "overtaken" else set())
 
@@ -261,9 +261,9 @@ def test_blocks_that_meet_in_another_turn_are_found(seed: int) -> None:
             starts = [start + i * stride for start in starts for i in range(count)]
         return {start + i for start in starts for i in range(block.width)}
 
-    a, b, drift, most = block(), block(), rng.randint(1, 30), rng.randint(1, 12)
-    expected = any(touched(a, turn * drift) & touched(b, 0) for turn in range(-most, most + 1) if turn)
-    assert meet_later(a, b, drift, most) == expected
+    a, b, stride_per_period, most = block(), block(), rng.randint(1, 30), rng.randint(1, 12)
+    expected = any(touched(a, turn * stride_per_period) & touched(b, 0) for turn in range(-most, most + 1) if turn)
+    assert meet_later(a, b, stride_per_period, most) == expected
 
 
 # The same in two loops, one in the other, of which turns are left out both; 36 blocks a row, 36 rows.
@@ -278,6 +278,6 @@ def test_words_that_meet_in_nested_loops_race_there(place: str, row: int, column
     """Breaks when what an inner loop leaves out is forgotten in the turns that the outer loop leaves out."""
     words = dict.fromkeys(("between", "inside", "ahead", "behind"), "nop") | {place: MET.get(place, MET["inside"])}
     image = assemble(NESTED.format(meets=(36 * row + column) * 64, **words))
-    whole = analyse(image, None, None, waste=False, shortcuts=False)
+    whole = analyse(image, None, None, dead_code=False, shortcuts=False)
     assert {(f.kind, f.pc) for f in check(image)} == {(f.kind, f.pc) for f in whole}
     assert {f.kind for f in whole} == ({"race"} if row < 36 else set())

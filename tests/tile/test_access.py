@@ -1,4 +1,4 @@
-"""Which part of a value a block of its reader reads: the question behind fusing, cuts, strips and homes."""
+"""Which part of a value a block of its reader reads: the question behind fusing, cuts, strips and layouts."""
 
 import pytest
 import torch

@@ -17,7 +17,7 @@ from compiler.options import Options
 from compiler.pipeline import finish
 from compiler.schedule import autotune as search
 from compiler.schedule.autotune import Search
-from compiler.tile.kernel_graph import outline
+from compiler.tile.kernel_graph import kernel_graph
 from emulator.timing.simulate import simulate
 from isa.chip import Acc, Chip, Dram, Mxu, Sram, load_chip
 from isa.errors import CompileError
@@ -89,7 +89,7 @@ def test_floats_move_to_acc_where_the_scratchpad_is_small() -> None:
 def test_only_what_vec_and_act_touch_may_move() -> None:
     """Breaks if an operand of the array or of a DMA queue is offered to ACC: the ISA table allows no such word."""
     graph = lowered()
-    drafted = Search(outline(graph.main.graph, ["input_ids"], [o.name for o in graph.outputs]), chip(96 << 10), lambda name: name != "search").drafts()
+    drafted = Search(kernel_graph(graph.main.graph, ["input_ids"], [o.name for o in graph.outputs]), chip(96 << 10), lambda name: name != "search").drafts()
     ops = drafted[0].tiled.program.ops
     bound = {ref.buffer for op in ops if op.mnemonic in ("mm", "ldw", "lda", "sto", "gather") for ref in op.views if ref is not None}
     assert movable(ops) and not movable(ops) & bound

@@ -10,11 +10,11 @@ import torch
 from transformers import BertConfig, BertModel
 
 import llmchip
-from compiler.emit.fit import Fitter
+from compiler.emit.fit import TileSizeChooser
 from compiler.emit.interleave import overlapped
 from compiler.emit.memory_space import reside
 from compiler.emit.program import tile
-from compiler.emit.tile_sizes import Tuning
+from compiler.emit.tile_sizes import SearchPoint
 from compiler.frontend.capture import capture
 from compiler.lower import Lowered, lower
 from compiler.options import Options
@@ -24,7 +24,7 @@ from compiler.schedule.autotune import Search
 from compiler.schedule.list_schedule import Schedule, predecessors, schedule
 from compiler.tile.cost import cycles
 from compiler.tile.ir import Buffer, Op, Program, Ref
-from compiler.tile.kernel_graph import Outline, outline
+from compiler.tile.kernel_graph import KernelGraph, kernel_graph
 from emulator.timing.simulate import simulate
 from isa.chip import Acc, Chip, Mxu, Sram, load_chip
 from isa.spec import DMA_ENGINES, Dtype, Engine, Space
@@ -46,9 +46,9 @@ def lowered(batch: int, seq: int) -> Lowered:
     return lower(capture(model(), (), {"input_ids": torch.arange(batch * seq).reshape(batch, seq) % 100}))
 
 
-def outlined(batch: int, seq: int) -> Outline:
+def outlined(batch: int, seq: int) -> KernelGraph:
     graph = lowered(batch, seq)
-    return outline(graph.main.graph, [i.name for i in graph.inputs], [o.name for o in graph.outputs])
+    return kernel_graph(graph.main.graph, [i.name for i in graph.inputs], [o.name for o in graph.outputs])
 
 
 def compiled(batch: int, seq: int, chip: Chip, disable: str = "") -> Compiled:
@@ -58,7 +58,7 @@ def compiled(batch: int, seq: int, chip: Chip, disable: str = "") -> Compiled:
 @pytest.fixture(scope="module", params=[0.98, 0.7])
 def scheduled(request: pytest.FixtureRequest) -> tuple[Program, Schedule, float]:
     rough = outlined(2, 128)
-    program = tile(rough, reside(rough, Fitter(SMALL), Tuning(points=64, share=0.5)), SMALL).program
+    program = tile(rough, reside(rough, TileSizeChooser(SMALL), SearchPoint(points=64, share=0.5)), SMALL).program
     return program, schedule(program, SMALL, lambda op: cycles(op, SMALL), request.param), request.param
 
 
@@ -149,9 +149,9 @@ def test_parts_overlap_as_far_as_they_are_told() -> None:
 @pytest.mark.slow
 def test_a_large_batch_goes_through_the_layers_in_parts() -> None:
     """Breaks if batches are cut although they fit, or not although they do not, or if parts do not make less traffic."""
-    fitting = reside(outlined(2, 16), Fitter(SMALL), Tuning())
+    fitting = reside(outlined(2, 16), TileSizeChooser(SMALL), SearchPoint())
     assert all(strip.parts == 1 for strip in fitting.strips)
-    large = reside(outlined(3, 128), Fitter(SMALL), Tuning())
+    large = reside(outlined(3, 128), TileSizeChooser(SMALL), SearchPoint())
     assert max(strip.parts for strip in large.strips) > 1
     moved = {name: simulate(compiled(3, 128, SMALL, name).image()).bytes.sum() for name in ("search", "search,strips")}
     assert moved["search"] < moved["search,strips"]
@@ -183,8 +183,8 @@ def test_the_least_is_what_the_busiest_engine_does() -> None:
     layers = [torch.nn.Linear(a, b) for a, b in ((32, 32), (32, 256), (256, 32), (32, 32))]
     deeper = torch.nn.Sequential(*(part for layer in layers for part in (layer, torch.nn.ReLU()))).eval()
     graph = lower(capture(deeper, (torch.ones(64, 32),)))
-    for rough in (outline(graph.main.graph, [i.name for i in graph.inputs], [o.name for o in graph.outputs]), outlined(1, 64)):
-        cuts = reside(rough, Fitter(SMALL), Tuning())
+    for rough in (kernel_graph(graph.main.graph, [i.name for i in graph.inputs], [o.name for o in graph.outputs]), outlined(1, 64)):
+        cuts = reside(rough, TileSizeChooser(SMALL), SearchPoint())
         assert all(strip.parts == 1 for strip in cuts.strips)
         program, busy = tile(rough, cuts, SMALL).program, Counter[str]()
         for index, op in enumerate(program.ops):
@@ -196,8 +196,8 @@ def test_the_least_is_what_the_busiest_engine_does() -> None:
 @pytest.mark.slow
 def test_kernels_that_are_known_are_emitted_as_if_they_were_not() -> None:
     """Breaks if the words of a kernel depend on something that the key of known ones leaves out."""
-    rough, fitter, known = outlined(2, 128), Fitter(SMALL), {}  # type: ignore[var-annotated]
-    for tuning in (Tuning(), Tuning(resident=0.8), Tuning(wide=True), Tuning(points=64, share=0.5), Tuning()):
+    rough, fitter, known = outlined(2, 128), TileSizeChooser(SMALL), {}  # type: ignore[var-annotated]
+    for tuning in (SearchPoint(), SearchPoint(resident=0.8), SearchPoint(wide=True), SearchPoint(points=64, share=0.5), SearchPoint()):
         for strips in (True, False):
             cuts = reside(rough, fitter, tuning, strips)
             assert tile(rough, cuts, SMALL, known=known).program == tile(rough, cuts, SMALL).program

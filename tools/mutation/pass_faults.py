@@ -116,7 +116,7 @@ def _block_ranges_from_the_first(self: emitter.Emitter, sizes: Sequence[int], le
 
 def _over_whatever(self: emitter.Emitter, node: fx.Node, operand: fx.Node, place: Layout) -> emitter.Tile:
     """Results are written over their operands, whoever else reads those."""
-    if operand not in self.tiles or node in self.storage.homes or place is not self.tiles[operand].layout:
+    if operand not in self.tiles or node in self.storage.layouts or place is not self.tiles[operand].layout:
         return self.result(node)
     found = emitter.Tile(place, replace(self.result(node).logical), node.name)
     self.tiles[node] = found
@@ -152,13 +152,13 @@ def _doubled_steps(repeat: Any, stored: storage.Storage) -> bool:
     """Constants move twice as far."""
     moved = _MOVE_CONSTANTS(repeat, stored)
     for node in repeat.constants:
-        home = stored.homes[node]
-        stored.homes[node] = replace(home, buffer=replace(home.buffer, step=2 * home.buffer.step))
+        home = stored.layouts[node]
+        stored.layouts[node] = replace(home, buffer=replace(home.buffer, step=2 * home.buffer.step))
     return moved
 
 
-def _part_of_the_first(stored: storage.Storage, strip: strips.Strip, part: int) -> storage.Storage:
-    """Every part of a strip has the homes of the first."""
+def _part_of_the_first(stored: storage.Storage, strip: strips.BatchTile, part: int) -> storage.Storage:
+    """Every part of a strip has the layouts of the first."""
     return _PART_STORAGE(stored, strip, 0)
 
 
@@ -182,7 +182,7 @@ PASS_FAULTS: Final[Mapping[str, Patches]] = {
     "carried values stay in place": {"compiler.tile.loops._carried_in_place": yes},
     "values stay in their iteration": {"compiler.tile.loops._contained": yes},
     "constants move twice as far": {"compiler.tile.kernel_graph._move_constants": _doubled_steps},
-    "homes of one order": {"compiler.tile.kernel_graph._same_orders": yes, "compiler.emit.memory_space.dense": _dense_in_order},
+    "layouts of one order": {"compiler.tile.kernel_graph._same_orders": yes, "compiler.emit.memory_space.dense": _dense_in_order},
     "blocks begin one row early": {"compiler.emit.kernel.blocks": _shifted_blocks},
     "the last block lacks a row": {"compiler.emit.kernel.blocks": _short_blocks},
     "the last word of a block is forgotten": {"compiler.emit.emitter.pieces": _all_but_the_last},
@@ -198,5 +198,5 @@ PASS_FAULTS: Final[Mapping[str, Patches]] = {
     "writes may pass each other": {"compiler.schedule.list_schedule.predecessors": _predecessors(lambda first, then: Access.R in (first, then))},
     "interleaving keeps every order": {"compiler.emit.interleave._in_order": yes},
     "strips may read any index": {"compiler.tile.batch_tiles._separable": yes},
-    "strips share the homes of the first part": {"compiler.emit.program.part_storage": _part_of_the_first},
+    "strips share the layouts of the first part": {"compiler.emit.program.part_storage": _part_of_the_first},
 }  # fmt: skip
