@@ -171,7 +171,7 @@ def write_repro(found: Bisection, folder: Path) -> dict[str, Any]:
         for name, block in (("expected", found.expected), ("actual", found.actual)):
             write_atomic(folder / f"{name}.npy", [_npy(block)])
         write_atomic(folder / "report.json", [json.dumps(report, indent=2).encode()])
-        root = str(Path(__file__).resolve().parents[1])
+        root = str(Path(__file__).resolve().parents[2])
         write_atomic(folder / "run.py", [_SCRIPT.format(root=root, float=dtype in (Dtype.F32, Dtype.F16)).encode()])
     except OSError as error:
         raise InputError(f"cannot write the repro folder: {error.strerror or error}", str(folder)) from error

@@ -128,7 +128,7 @@ def _versions() -> str:
     import torch
 
     digest = hashlib.sha256()
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     for package in ("compiler", "isa"):
         for path in sorted((root / package).rglob("*.py")):
             digest.update(path.read_bytes())

@@ -31,7 +31,7 @@ from runtime.version import __version__
 STRICT = "LLMCHIP_STRICT"
 WHOLE = "the whole graph"
 PIECES = "the graph in smaller pieces"
-_FOREIGN = tuple(str(folder) + os.sep for folder in (Path(__file__).resolve().parent, Path(torch.__file__).resolve().parent))
+_FOREIGN = tuple(str(folder) + os.sep for folder in (Path(__file__).resolve().parents[1], Path(torch.__file__).resolve().parent))
 
 
 @dataclass(frozen=True, slots=True)
