@@ -22,7 +22,7 @@ def folder() -> Path:
 def _sources() -> str:
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in [*sorted(here.glob("*.py")), here.parents[1] / "isa" / "functions.py", here.parents[1] / "isa" / "spec.py"]:
+    for path in [*sorted(here.glob("*.py")), here.parents[1] / "isa" / "constants.py", here.parents[1] / "isa" / "spec.py"]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
