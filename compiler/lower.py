@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from compiler import extensions
 from compiler.frontend.capture import Captured, TensorInfo
 from compiler.frontend.checks import check_tensor
 from compiler.graph.editor import forget_forms
@@ -75,6 +76,7 @@ class Lowered:
 
 def pipeline(options: Options) -> list[Pass]:
     """The passes in order. Those named by `options.disable` are left out."""
+    extensions.install()
     steps: list[Pass] = [
         FoldEmpty(),  # first, because no other pass thinks of tensors without elements
         Decompose(),  # before the others, so that what it makes goes through all of them
@@ -86,6 +88,7 @@ def pipeline(options: Options) -> list[Pass]:
         Quantize(),
         Select(),  # after attention is recognised: it takes softmax's place
         Canonicalize(),  # operands that quantize and select broadcast by hand
+        *extensions.passes(),  # fusions into instructions from outside
         ShareEqual(),  # one quantization for q, k and v
     ]
     names = {step.name for step in steps} | set(TILE_PASSES)

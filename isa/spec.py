@@ -15,6 +15,7 @@ WORD_BYTES = 16
 VIEWS = 32  # v0 is the absent view: it reads as "no such operand"
 SCALARS = 16
 LOOP_LEVELS = 4
+EXTENSION_OPCODES = range(0xC0, 0x100)  # never those of a stock instruction
 MAX_K = 131071  # longest int8 dot product that cannot overflow int32
 
 
@@ -250,6 +251,7 @@ class Instruction:
     cost: Cost = Cost()
     drains: str = ""
     alters: bool = False
+    extension: str = ""  # that brought it, see isa/extension.py
 
     def field(self, name: str) -> Field:
         return next(f for f in self.fields if f.name == name)
@@ -547,4 +549,5 @@ BY_OPCODE: dict[int, Instruction] = {row.opcode: row for row in _ROWS}
 assert not ALSO_CALLED.keys() & ISA.keys(), "what is an instruction itself needs no other name"
 assert len(BY_OPCODE) == len(ISA) == len(_ROWS), "two instructions share a name or an opcode"
 assert all(len({*f.choices}) == len(f.choices) <= 1 << f.bits for row in _ROWS for f in row.fields), "choices that text cannot tell apart"
+assert not any(row.opcode in EXTENSION_OPCODES for row in _ROWS), "an opcode that is left to extensions"
 assert all(HEADER_BITS + sum(f.bits for f in row.fields) <= 8 * WORD_BYTES for row in _ROWS), "a word is too long"

@@ -66,6 +66,7 @@ class ChipOp:
     in_place: bool = False
     moves: bool = False  # a view that may be a copy of its operand, too
     implementation: Callable[..., Any] | None = None
+    extension: str = ""  # that brought it, see compiler/extensions.py
 
     @property
     def emitted(self) -> bool:

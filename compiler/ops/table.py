@@ -5,7 +5,6 @@ A new elementwise operation of PyTorch is one row, one emitter (`@emits` in comp
 """
 
 import operator
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ def _rows(names: str, kinds: str, domain: Domain, **facts: Any) -> tuple[ChipOp,
     return tuple(ChipOp(name, tuple(getattr(getattr(aten, name), kind) for kind in kinds.split()), domain=domain, **facts) for name in names.split())
 
 
-OPS: Mapping[str, ChipOp] = {
+OPS: dict[str, ChipOp] = {
     op.name: op
     for op in (
         *OPERATORS,
@@ -42,4 +41,4 @@ OPS: Mapping[str, ChipOp] = {
         ChipOp("getitem", (operator.getitem,), Role.VIEW),
     )
 }
-BY_TARGET: Mapping[Any, ChipOp] = {target: op for op in OPS.values() for target in op.targets}
+BY_TARGET: dict[Any, ChipOp] = {target: op for op in OPS.values() for target in op.targets}

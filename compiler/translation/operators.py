@@ -4,7 +4,7 @@ Views are none of them: PyTorch itself applies those to the symbols.
 """
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -399,7 +399,7 @@ def _embedding(call: Call) -> Symbols:
 
 Compute = Callable[[Call], Any]
 
-RULES: Mapping[str, Compute] = {
+RULES: dict[str, Compute] = {
     "quantize_rows": _quantize_rows, "matmul_i8": _matmul_i8, "dequantize": _dequantize, "softmax": _softmax, "layer_norm": _layer_norm,
     "activation": _activation, "reduce": _reduce, "clamp": _clamp, "embedding": _embedding, "cat": _cat,
     "neg": _neg, "abs": _abs, "where": _where, "_to_copy": _cast,

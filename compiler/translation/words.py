@@ -122,7 +122,7 @@ class Rule:
     whole: Callable[[Mapping[str, int]], int] = lambda _: 1
 
 
-RULES: Mapping[str, Rule] = {
+RULES: dict[str, Rule] = {
     "vop": Rule(_vop, lambda _: 0),
     "vred": Rule(_vred, lambda operands: 2 if operands["down"] else 1),
     "vaff": Rule(_vaff),

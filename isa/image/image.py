@@ -19,6 +19,7 @@ from msgspec import Struct
 from isa.chip import ADDRESS_LIMIT, Chip, chip_hash, load_chip, read_toml, to_toml
 from isa.codec import Inst, decode
 from isa.errors import ChipError, ImageError
+from isa.extension import KEY, require, used_by
 from isa.files import open_regular, write_atomic
 from isa.image.container import DAMAGED, MAGIC, Data, pack, unpack
 from isa.image.records import DebugMap, DebugNode, Entry, PlanRecord, Scalar, Span, Step, Tap, TensorSpec, pick
@@ -159,10 +160,12 @@ def read_image(data: Data, where: str = "image", chip: Chip | str | None = None)
         raise ImageError("section chip: does not agree with the header", where, DAMAGED)
     if chip is not None:
         _check_chip(own_chip, load_chip(chip), where)
+    metadata = _json(sections, "metadata", Strings, where)
+    require(metadata.get(KEY), where)
     image = Image(
         bytes(sections["code"]), sections["weights"], sections["const"], layout.sizes, layout.entries, layout.states, layout.constants,
         _json(sections, "plan", tuple[PlanRecord, ...], where), _json(sections, "debug", DebugMap, where),
-        _json(sections, "metadata", Strings, where), own_chip,
+        metadata, own_chip,
     )  # fmt: skip
     check_image(image, where)
     return image
@@ -180,7 +183,9 @@ _SECTIONS = ("code", "weights", "const", "layout", "plan", "debug", "metadata", 
 def _chunks(image: Image) -> Iterator[Data]:
     check_image(image)
     layout = _Layout(image.sizes, image.entries, image.states, image.constants)
-    small = {"layout": layout, "plan": image.plan, "debug": image.debug, "metadata": image.metadata}
+    extensions = used_by(bytes(image.code[::WORD_BYTES]))
+    metadata = {**image.metadata, KEY: extensions} if extensions else image.metadata
+    small = {"layout": layout, "plan": image.plan, "debug": image.debug, "metadata": metadata}
     sections: Mapping[str, Data] = {
         "code": image.code, "weights": image.weights, "const": image.const,
         **{name: _canonical(value, name) for name, value in small.items()}, "chip": to_toml(image.chip).encode(),

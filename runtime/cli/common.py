@@ -58,10 +58,22 @@ def _pairs(_ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
     return found
 
 
+def _extend(_ctx: click.Context, _param: click.Parameter, sources: tuple[str, ...]) -> None:
+    if sources:
+        from runtime.extension import extend
+
+        for source in sources:
+            extend(source)
+
+
 common_options = _group(
+    click.option(
+        "--extension", metavar="FILE", multiple=True, is_eager=True, expose_value=False, callback=_extend,
+        help="Instructions of your own: a Python file, which is run (repeatable).",
+    ),
     click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; everything else on stderr."),
     click.option("--traceback", is_flag=True, help="On failure, show the Python traceback too."),
-)
+)  # fmt: skip
 
 model_options = _group(
     click.option("--chip", metavar="NAME|FILE.toml", shell_complete=completion.chips, help="Chip to compile for. [default: edge]"),

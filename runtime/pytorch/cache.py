@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from isa import extension
 from isa.chip import Chip, chip_hash
 from isa.errors import Error, ImageError
 from isa.image.image import Image, load_image, write_image
@@ -105,7 +106,7 @@ def key_of(captured: "Captured", options: "Options", chip: Chip, weights: str) -
     if folder() is None or None in lines:
         return None
     settings = {name: value for name, value in vars(options).items() if name != "chip"}
-    parts = (*lines, repr(sorted(settings.items())), chip_hash(chip), _versions(), weights)
+    parts = (*lines, repr(sorted(settings.items())), chip_hash(chip), _versions(), extension.digests(), weights)
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
 
 
