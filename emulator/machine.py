@@ -15,7 +15,7 @@ from emulator.decoded import ENGINE_MODULES, Word, bind, decode_at, resolve
 from emulator.formats import int_of_bits
 from emulator.memory import Bank, Fault, Memory
 from emulator.pieces import Bytes, Pieces
-from emulator.replay.recording import Recording, Trace, TraceCache
+from emulator.replay.recording import Compile, Recording, Trace, TraceCache, interpreted
 from emulator.threads import single_threaded_blas
 from emulator.traps import trap_of
 from isa.codec import IllegalWord
@@ -46,7 +46,7 @@ class Machine:
     ) -> None:
         bank = bank or Bank(sram_bytes, acc_bytes)
         self.memory = Memory(bank, regions or {}, initialised)
-        self._plans = None if interpret else TraceCache(self.memory, compiled)
+        self._plans = None if interpret else TraceCache(self.memory, compiler if compiled else lambda: interpreted)
         self._scratch = bank.scratch
         self._programs: dict[bytes, list[Word | None]] = {}
 
@@ -122,6 +122,15 @@ class Machine:
                 self._programs.pop(next(iter(self._programs)))
             words = self._programs[code] = [None] * (len(code) // WORD_BYTES)
         return words
+
+
+def compiler() -> Compile:
+    """The compiled kernels where numba and the processor allow; else the handlers, one after the other."""
+    try:
+        from emulator.replay import translate
+    except ImportError:
+        return interpreted
+    return translate.runs
 
 
 def _execute(core: Core, word: Word, probe: Probe | None, recording: Recording | None, purse: Budget | None) -> None:

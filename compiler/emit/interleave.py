@@ -10,7 +10,7 @@ from fractions import Fraction
 from itertools import accumulate
 
 from compiler.emit.emitter import Emitter
-from compiler.schedule.list_schedule import predecessors
+from compiler.tile.conflicts import predecessors
 from compiler.tile.ir import Op
 
 

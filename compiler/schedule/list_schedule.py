@@ -7,16 +7,17 @@ allows, which is what double buffering and weight prefetch are. A word that need
 
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compiler.tile.ir import Buffer, Op, Program, span
+from compiler.tile.conflicts import predecessors
+from compiler.tile.ir import Buffer, Op, Program
 from isa.chip import Chip
-from isa.spec import DMA_ENGINES, GIVEN_REGIONS, Access, Engine, Space
+from isa.spec import DMA_ENGINES, Engine, Space
 
 WINDOW = 160  # how many ops beyond the oldest waiting one may be considered
 ALIGN = 64
@@ -24,7 +25,6 @@ FILLS = (0.98, 0.95, 0.92, 0.86, 0.8)  # shares of a memory that words may fill:
 NEVER = 1 << 60
 
 Cycles = Callable[[Op], int]
-_Touch = tuple[int, int, int]  # op, first byte, one past the last
 
 
 @dataclass(frozen=True)
@@ -68,29 +68,6 @@ def _scheduler(program: Program, first: int, end: int, chip: Chip, cycles: Cycle
     sizes = ((Space.SRAM, chip.sram.bytes), (Space.ACC, chip.acc.bytes))
     memories = tuple(_Memory(part, space, int(size * fill), crossing) for space, size in sizes)
     return _Scheduler(part, chip, [cycles(op) for op in part.ops], window, memories, in_turn)
-
-
-def predecessors(ops: Sequence[Op]) -> list[list[int]]:
-    """For each op the earlier ops it must follow: those that touch the same bytes, one of the two writing."""
-    wrote: dict[Buffer, list[_Touch]] = {}
-    read: dict[Buffer, list[_Touch]] = {}
-    result: list[list[int]] = []
-    for index, op in enumerate(ops):
-        before: set[int] = set()
-        mine = []
-        for _, ref, extents, access in op.accesses:
-            buffer = ref.buffer
-            if buffer.space is Space.DRAM and buffer.region in GIVEN_REGIONS:
-                continue
-            low, high = span(ref, extents)
-            before.update(other for other, a, b in wrote.get(buffer, ()) if a < high and low < b)
-            if access is not Access.R:
-                before.update(other for other, a, b in read.get(buffer, ()) if a < high and low < b)
-            mine.append((read if access is Access.R else wrote, buffer, (index, low, high)))
-        for touches, buffer, touch in mine:
-            touches.setdefault(buffer, []).append(touch)
-        result.append(sorted(before))
-    return result
 
 
 class _Memory:

@@ -102,9 +102,9 @@ class Trace:
     def fits(self) -> bool:
         return all(int(self.memory.source(view, (1, 1, 1), True)[0, 0, 0]) == value for view, value in self.recording.reads)
 
-    def translate(self, compiled: bool) -> list[Run]:
+    def translate(self, how: "Compile") -> list[Run]:
         if self.runs is None:
-            self.runs = list((compiler() if compiled else interpreted)(self.memory, self.recording.words))
+            self.runs = list(how(self.memory, self.recording.words))
             self.recording.words.clear()
         return self.runs
 
@@ -113,10 +113,10 @@ Key = tuple[bytes, int, tuple[int, ...]]  # the program, where it starts, the sc
 
 
 class TraceCache:
-    """The launches of one machine so far. With `compiled`, compiled kernels are used where they can be had."""
+    """The launches of one machine so far. `how` makes of recorded words what is run of them: compiled kernels, or their handlers."""
 
-    def __init__(self, memory: Memory, compiled: bool = True) -> None:
-        self._memory, self._compiled = memory, compiled
+    def __init__(self, memory: Memory, how: "Callable[[], Compile]") -> None:
+        self._memory, self._how = memory, how
         self._plans: dict[Key, list[Trace]] = {}
         self._latest: Trace | None = None  # whose shadows the memory has
 
@@ -144,7 +144,7 @@ class TraceCache:
             self._latest = None
             self._memory.restore(plan.shadows)
             self._latest = plan
-        for run in plan.translate(self._compiled):
+        for run in plan.translate(self._how()):
             yield run.at
             run(core)
 
@@ -190,12 +190,3 @@ def interpreted(memory: Memory, words: Sequence[Recorded]) -> Iterator[Run]:
     """Without compiled kernels: the handlers, one after the other."""
     for item in words:
         yield handled(memory, item)
-
-
-def compiler() -> Compile:
-    """The compiled kernels where numba and the processor allow."""
-    try:
-        from emulator.replay import translate
-    except ImportError:
-        return interpreted
-    return translate.runs

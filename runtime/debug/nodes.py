@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -161,3 +162,18 @@ def offset_of(tap: Tap, indices: Sequence[int]) -> int:
 
 def strided(flat: Array, offset: int, strides: Extents, extents: tuple[int, ...]) -> Array:
     return as_strided(flat[offset:], extents, tuple(s * flat.itemsize for s in strides))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A node beside its reference, over the elements that the chip has written so far."""
+
+    node: str
+    compared: int
+    elements: int
+    differing: int
+    first: dict[str, Any] | None
+
+    @property
+    def equal(self) -> bool:
+        return not self.differing and self.compared > 0

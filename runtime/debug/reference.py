@@ -10,8 +10,7 @@ from torch import Tensor, fx
 from compiler.lower import Lowered
 from isa.errors import InputError
 from isa.image.records import DebugNode
-from runtime.debug.nodes import Value
-from runtime.debug.session import Comparison
+from runtime.debug.nodes import Comparison, Value
 from runtime.device.arrays import Array, comparable, host_dtype
 from runtime.pytorch.tensors import name_of, to_array, to_tensor
 from runtime.verify.compare import _FLOATS, _shown, converted
@@ -38,6 +37,10 @@ class NodeReference:
             while len(self._kept) > 1 and sum(a.nbytes for a in self._kept.values()) > KEPT_BYTES:
                 self._kept.popitem(last=False)
         return self._kept[name]
+
+    def compare(self, node: DebugNode, value: Value) -> Comparison:
+        """What the chip has written of a node beside PyTorch's value of it."""
+        return compare(node, value, self(node.name))
 
     def _value(self, name: str) -> Tensor:
         self._running.want({name})

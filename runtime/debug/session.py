@@ -9,23 +9,28 @@
 from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 from emulator.memory import Fault
 from isa.errors import InputError, Trap
 from isa.image.image import Image
-from isa.image.records import pick
+from isa.image.records import DebugNode, pick
 from isa.spec import WORD_BYTES, Engine
 from isa.views import Extents, View
 from runtime.debug.history import BUDGET
-from runtime.debug.nodes import Collector, Nodes
+from runtime.debug.nodes import Collector, Comparison, Nodes, Value
 from runtime.debug.points import Points
 from runtime.debug.stepper import Effect, Stepper
 from runtime.device.arrays import Array
 from runtime.device.executable import Executable
 
 ENGINES = tuple(Engine)
-Reference = Callable[[str], Array]  # the PyTorch value of a node, by name
+
+
+class Reference(Protocol):
+    """PyTorch's values, see runtime/debug/reference.py."""
+
+    def compare(self, node: DebugNode, value: Value) -> Comparison: ...
 
 
 @dataclass(frozen=True)
@@ -34,21 +39,6 @@ class Stop:
 
     reason: str
     text: str = ""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A node beside its reference, over the elements that the chip has written so far."""
-
-    node: str
-    compared: int
-    elements: int
-    differing: int
-    first: dict[str, Any] | None
-
-    @property
-    def equal(self) -> bool:
-        return not self.differing and self.compared > 0
 
 
 class Session:
@@ -286,11 +276,9 @@ class Session:
             if self._make_reference is None:
                 raise InputError("there is no model to compare with", hint="start with 'llmcc debug FILE --model MODEL'")
             self._reference = self._make_reference(self.inputs)
-        from runtime.debug.reference import compare
-
         value = collector.value
         assert value is not None
-        return compare(collector.node, value, self._reference(collector.node.name))
+        return self._reference.compare(collector.node, value)
 
     def engine_counts(self) -> dict[Engine, tuple[int, int | None]]:
         """Of each engine, how many words it has executed, and the pc of the last."""

@@ -9,8 +9,8 @@ from isa.asm.text import format_inst
 from isa.codec import IllegalWord, decode
 from isa.spec import NO_WAIT, QUEUES, WORD_BYTES, Dtype
 from isa.views import Extents, View
-from runtime.debug.nodes import Collector
-from runtime.debug.session import Comparison, Session
+from runtime.debug.nodes import Collector, Comparison
+from runtime.debug.session import Session
 from runtime.device.arrays import Array
 
 Lines = Iterable[str]

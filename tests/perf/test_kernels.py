@@ -19,8 +19,9 @@ def test_without_a_kernel_the_interpreter_runs() -> None:
     code = """
 import llvmlite.binding as llvm
 llvm.get_host_cpu_features = llvm.FeatureMap
-from emulator.replay import recording as plan
-assert plan.compiler() is plan.interpreted
+from emulator.machine import compiler
+from emulator.replay.recording import interpreted
+assert compiler() is interpreted
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
