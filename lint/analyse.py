@@ -19,7 +19,7 @@ from lint.shadow_memory import TooLarge
 
 MAX_WORDS, PER_WORD = 1 << 16, 64  # words replayed of a launch: so many, and so many for each word of the program
 LAUNCHES = 4  # of this length, together
-_TRIES = 3  # replays in which loops iteration out to be no repetition, before all loops are replayed in full
+_TRIES = 3  # replays in which loops turn out to be no repetition, before all loops are replayed in full
 
 
 def limit_of(image: Image) -> int:
@@ -68,7 +68,7 @@ class _Prover:
     local: dict[tuple[object, ...], Finding] = field(default_factory=dict)  # faults of single words, in whatever iterations were replayed
 
     def prove(self, shortcuts: bool) -> Launch:
-        """With as many iterations left out as can be; without, if anything is found then, so that every finding is of a iteration that exists."""
+        """With as many iterations left out as can be; without, if anything is found then, so that every finding is of an iteration that exists."""
         for _ in range(_TRIES if shortcuts else 0):
             launch = self._replay_once(LoopSkipper(whole=dict(self.whole)))
             if launch is not None:

@@ -1,4 +1,4 @@
-"""Static checks of a program: everything that can be clock about it without data.
+"""Static checks of a program: everything that can be known about it without data.
 
     for finding in lint(load_image("minilm.llmchip")):    print(finding)         check: errors only; lint: warnings too
 

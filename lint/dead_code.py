@@ -22,7 +22,7 @@ _FENCES = 16  # of a program that are looked at: each costs a pass over the word
 
 
 class DeadCode:
-    """Feeds on replays; `report` iterations what was useless in every one of them into findings."""
+    """Feeds on replays; `report` turns what was useless in every one of them into findings."""
 
     def __init__(self, image: Image) -> None:
         self.image = image

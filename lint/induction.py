@@ -24,7 +24,7 @@ Known = list[int]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What the dispatcher remembers at the end of a iteration: words issued per engine, and those clock to be complete."""
+    """What the dispatcher remembers at the end of an iteration: words issued per engine, and those known to be complete."""
 
     issued: Known
     dispatched: Known

@@ -1,10 +1,29 @@
-"""Memory never written, and races between engines: exact, byte for byte, over the replay of a program.
+"""Races between engines, and memory never written: a happens-before race detector over the replay of a program, exact to the byte.
 
-Every word has a *clock* vector: how many words of each engine are certainly complete when it starts. It comes from
-dependence counts (n: all but the last n dispatched), fences, program order (compute engines run one word after the
-other; DMA queues start and complete in order but overlap), and from what the words clock to be complete clocks themselves.
-A shadow of each memory (`lint.shadow_memory`) holds, per engine, the last word that wrote and that read each byte. A word races with
-another if it touches such a byte and that word is not clock to be complete.
+**Program.** A launch dispatches words w1, w2, … in program order. A word of engine q waits in q's queue; `issued[q]` counts those dispatched so far.
+Word number n of queue q is written (q, n), n from 1. A compute engine runs one word after the other; the words of a DMA queue start and complete in
+their order, and may overlap.
+
+**Happens-before.** The *vector clock* C(w) of a word says, for each queue q, how many of q's first words are certainly complete when w starts:
+
+    count  q<=n on w      C(w)[q] >= issued[q] - n                       a count waits until at most n words of q are outstanding
+    fence, halt, sld      the dispatcher itself waits; its clock D is below that of every later word
+    queue order           C(w) >= C(v) for v just before w in its queue; and C(w)[q] >= number of v if q computes
+    transitivity          C(w)[q] >= n  implies  C(w) >= C((q, n))       what a complete word had waited for is complete, too
+
+`HappensBefore.dispatch` computes the least clocks that satisfy these rules. Clocks only grow along a queue, so one look at each of the few queues
+closes the transitivity.
+
+**State.** Of each byte in use a shadow (lint/shadow_memory.py) holds whether it is defined, and per queue the number of the last word that wrote and that
+read it. **Invariant:** after w the shadows are those of all words up to w, in program order.
+
+**What must hold** when w touches a byte: of every queue q, the last word that wrote it (and, if w writes, that read it) has a number <= C(w)[q].
+Earlier words of q come for free: they complete in order. If it holds for all words, any two accesses of a byte of which one writes are ordered by
+happens-before; every execution that the hardware rules allow then gives each read the same bytes as program order does. If it fails, the rules allow
+an execution in which both are in flight: that is a finding, never a false one, since clocks are what the rules force and no more.
+
+**Not proved here:** that the chip keeps these rules; anything about data (which rows a gather fetches counts as all rows); iterations that are left
+out are proved by induction (lint/induction.py), and what the replay does not reach is said to be unproved (lint/analyse.py).
 """
 
 import math
@@ -69,7 +88,7 @@ def check_hazards(
 ) -> Proof:  # fmt: skip
     """Add a finding for each race, read of memory never written, and (of a `complete` replay) output that is not written.
 
-    `cuts` are loops of which `words` leaves out iterations. Nothing is proved if one iterations out not to be steady. Raises TooLarge.
+    `cuts` are loops of which `words` leaves out iterations. Nothing is proved if one turns out not to be steady. Raises TooLarge.
     `misplaced` says why bytes of a view may not be touched.
     """
     watch = _Watch(cuts, misplaced)
@@ -149,7 +168,7 @@ class HappensBefore:
         self.issued = [0] * len(QUEUES)
         self.pcs: list[list[int]] = [[] for _ in QUEUES]
         self.clocks: list[list[list[int]]] = [[] for _ in QUEUES]  # per engine and word: its clock vector
-        self.dispatched = [0] * len(QUEUES)  # clock complete by the dispatcher itself
+        self.dispatched = [0] * len(QUEUES)  # known to be complete by the dispatcher itself
         self.engine, self.number = -1, 0
         self.implied: dict[tuple[int, int], bool] = {}  # (pc, queue): whether the other waits always imply this one
 
@@ -171,7 +190,7 @@ class HappensBefore:
             if not _DMA[self.engine]:
                 clock[self.engine] = self.issued[self.engine]
         self._note_implied(word.pc, waits, least, clock, mask)
-        clock = self._learn(clock, enumerate(least))
+        clock = self._joined(clock, enumerate(least))
         if self.engine < 0:
             self.dispatched = clock
         else:
@@ -181,8 +200,8 @@ class HappensBefore:
             self.clocks[self.engine].append(clock)
         return clock
 
-    def _learn(self, clock: list[int], least: Iterable[tuple[int, int]]) -> list[int]:
-        """Known after waiting until `least` words of the queues are complete: these, and what they clocks."""
+    def _joined(self, clock: list[int], least: Iterable[tuple[int, int]]) -> list[int]:
+        """Known after waiting until `least` words of the queues are complete: these, and what they knew."""
         for queue, count in least:
             if count > clock[queue]:
                 clock = _merge(clock, self.clocks[queue][count - 1])
@@ -196,7 +215,7 @@ class HappensBefore:
         """Remember which counts of the word the others imply; in a loop only if they do so every time."""
         for queue, count in enumerate(waits):
             if count is not None and self.implied.get((pc, queue), True):
-                without = self._learn(list(clock), ((other, n) for other, n in enumerate(least) if other != queue))
+                without = self._joined(list(clock), ((other, n) for other, n in enumerate(least) if other != queue))
                 self.implied[pc, queue] = bool(mask >> queue & 1) or without[queue] >= least[queue]
 
 
