@@ -2,5 +2,10 @@
 
 import os
 
+from hypothesis import settings
+
 os.environ.setdefault("LLMCHIP_CACHE", "off")
 os.environ.setdefault("LLMCHIP_STRICT", "1")
+settings.register_profile("quick", max_examples=50)
+if "LLMCHIP_EXAMPLES" not in os.environ:  # `make test-all` sets it, and takes the 100 of hypothesis where a test names no number
+    settings.load_profile("quick")
