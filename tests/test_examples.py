@@ -9,7 +9,8 @@ import pytest
 
 FOLDER = Path(__file__).parent.parent / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.py"))
-MARKED = [pytest.param(path, marks=[pytest.mark.slow] if path.stem == "attention_block" else []) for path in EXAMPLES]
+QUICK = "ahead_of_time"  # the others each import PyTorch anew, for parts that other tests run in this process
+MARKED = [pytest.param(path, marks=[] if path.stem == QUICK else [pytest.mark.slow]) for path in EXAMPLES]
 
 
 def test_there_are_examples() -> None:

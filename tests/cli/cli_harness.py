@@ -45,9 +45,20 @@ def call(*args: object) -> Result:
     return Result(code, out.getvalue(), err.getvalue())
 
 
-def spawn(*args: object, cwd: Path | None = None) -> Result:
-    """`llmcc` as a user runs it."""
-    done = subprocess.run([sys.executable, "-m", "runtime.cli", *map(str, args)], capture_output=True, text=True, cwd=cwd, timeout=120)
+def script(*arguments: object, patience: float = 2.0) -> str:
+    """Python code that is `llmcc` with these arguments; progress is shown after `patience` seconds."""
+    return (
+        "import sys, runtime.cli.common as common\n"
+        f"common.PATIENCE = {patience}\n"
+        "from runtime.cli.main import main\n"
+        f"sys.exit(main({[str(argument) for argument in arguments]!r}))"
+    )
+
+
+def spawn(*args: object, cwd: Path | None = None, patience: float | None = None) -> Result:
+    """`llmcc` as a user runs it, or with less patience."""
+    command = ["-m", "runtime.cli", *map(str, args)] if patience is None else ["-c", script(*args, patience=patience)]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=cwd, timeout=120)
     return Result(done.returncode, done.stdout, done.stderr)
 
 

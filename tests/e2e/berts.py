@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import BertConfig
 
 CLASSES = ("BertModel", "BertForSequenceClassification", "BertForMaskedLM", "BertForQuestionAnswering", "BertForTokenClassification")
-EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "4"))
+EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "2"))
 
 
 @dataclass(frozen=True)

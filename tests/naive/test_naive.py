@@ -13,7 +13,7 @@ from isa.spec import Dtype, Region, Space
 from lint.analyse import check
 from tools.mutation.races import races
 
-EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "20"))
 quick = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 STORAGE = {Dtype.F32: np.float32, Dtype.F16: np.float16, Dtype.BF16: np.uint16}
 

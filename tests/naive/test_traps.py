@@ -15,7 +15,7 @@ from isa.spec import Dtype, Region, Space
 from isa.views import View
 from lint.analyse import check
 
-EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "20"))
 quick = settings(max_examples=3 * EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 DATA = ("outside a table", "division by zero")  # traps that depend on data
 

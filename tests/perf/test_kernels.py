@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +26,19 @@ assert compiler() is interpreted
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def _twice(number: int) -> int:
+    return 2 * number
+
+
+def test_kernels_are_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks when compiled code finds no place although there is one: every process compiles for half a minute then, and nothing says so.
+
+    Seen: the key of the cache read a source file that had been moved.
+    """
+    from emulator.replay import cached
+
+    monkeypatch.setenv("LLMCHIP_CACHE", str(tmp_path))
+    assert cached.compiled(_twice, "int64(int64)")(3) == 6
+    assert list(tmp_path.rglob("*.nbi")) and list(tmp_path.rglob("*.nbc"))

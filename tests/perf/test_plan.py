@@ -17,7 +17,7 @@ native = pytest.importorskip("emulator.replay.translate", reason="numba is not i
 from naive_programs import Program, programs  # noqa: E402
 from test_naive import differing  # noqa: E402
 
-EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "20"))
 quick = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
 

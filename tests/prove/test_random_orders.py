@@ -17,7 +17,7 @@ from runtime.device.arrays import to_storage
 from tools.mutation.races import races
 from tools.mutation.score import Subject
 
-EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "3"))
+EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "2"))
 berts = run_path(str(Path(__file__).parents[1] / "e2e" / "berts.py"))  # the same random models
 
 

@@ -24,6 +24,7 @@ from isa.errors import CompileError
 from isa.spec import Space
 from runtime.profile.roofline import Gemm, reread_bytes
 
+pytestmark = pytest.mark.xdist_group("small memories")  # on one worker, so that what is compiled for all tests is compiled once
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128, "vocab_size": 50}
 MXU = Mxu(rows=16, cols=16, weight_rows_per_cycle=1)
 SLOW = Dram(bytes_per_second=4_000_000_000)

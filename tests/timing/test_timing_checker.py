@@ -1,5 +1,6 @@
 """Random programs on random chips: the timing mode and the cycle-by-cycle machine agree on every word, to the cycle."""
 
+import os
 from typing import Any
 
 from cycle_machine import CycleMachine
@@ -12,6 +13,8 @@ from isa.chip import Chip, parse_chip
 from isa.codec import Inst, encode
 from isa.replay import Dispatch, replay
 from isa.spec import Dtype, Engine, Region, Space
+
+EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "20"))
 
 
 def view(number: int, space: Space, dtype: Dtype, **strides: int) -> Inst:
@@ -68,7 +71,7 @@ def programs(draw: st.DrawFn) -> list[Dispatch]:
     return list(replay(code, load=lambda _: 1, control=True))
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=5 * EXAMPLES, deadline=None)
 @given(programs(), chips())
 def test_both_machines_agree_to_the_cycle(program: list[Dispatch], chip: Chip) -> None:
     """Breaks if any rule (queue room, counts, fences, sharing of the bus, weight buffers, split) is read differently by the two."""
