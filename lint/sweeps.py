@@ -45,7 +45,7 @@ class OperandSweep:
     before: int  # periods before this one
     behind: int  # periods behind this one
     engine: int
-    clock: Sequence[int]  # words clock to be complete, per engine
+    clock: Sequence[int]  # words known to be complete, per engine
     start: int = 0
     repeat: Dims = ()
 

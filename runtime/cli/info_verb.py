@@ -1,7 +1,9 @@
 """`llmcc info`: what an image holds."""
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import click
@@ -16,6 +18,8 @@ from runtime.cli.common import common_options, examples, need, reply, size
 from runtime.cli.tables import UNCUT, Column, show
 from runtime.device.program_file import is_assembly, open_program
 from runtime.models.recorded import record_of
+
+NARROW = 64  # characters beside the titles
 
 
 @click.command(name="info", epilog=examples("llmcc info minilm.llmchip", "llmcc info minilm.llmchip --json", "llmcc info examples/asm/softmax.s"))
@@ -78,6 +82,12 @@ def _print(document: dict[str, Any]) -> None:
     for name, value in document["hashes"].items():
         rows.append((f"{name} hash", str(value or "not recorded")))
     rows.append(("versions", ", ".join(f"{key} {value}" for key, value in document["versions"].items())))
-    show([Column("", style="cyan"), Column("")], rows, width=UNCUT)
+    show([Column("", style="cyan"), Column("")], [part for row in rows for part in _folded(*row)], width=UNCUT)
+
+
+def _folded(title: str, text: str) -> Iterator[tuple[str, str]]:
+    """A row, its list continued below where it is longer than a narrow terminal. Names are never cut."""
+    for number, line in enumerate(wrap(text, NARROW, break_long_words=False, break_on_hyphens=False) or [""]):
+        yield (title if number == 0 else ""), line
 
 

@@ -26,8 +26,6 @@ OF_MODELS = {"profile {bert} --seq 8": 0, "compile {bert} --seq 8 -o {folder}/ne
 SENTENCES = (  # what the terminal may wrap: no tables
     r"(error|warning): ", r"limit [\d,]+ cycles", r"[\d,]+ words executed of ", r"[\d.]+ mJ, ", r"busy: ",
     r"A MODEL may also be ", r"/\S+: (holds|\d+|nothing)",
-    # tables that are not made for any width yet
-    r"sections  ", r"minilm  ", r"(edge|server)  ",
 )  # fmt: skip
 
 
