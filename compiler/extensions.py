@@ -1,4 +1,5 @@
-"""What an extension (isa/extension.py) adds to the compiler: operations, their emitters, passes, and the rules of the translation check."""
+"""What an extension (isa/extension.py) adds to the compiler: operations, their emitters, passes, and the rules of the
+translation check."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,9 +18,10 @@ from isa.extension import INSTALLED
 class CompilerPart:
     """Tables of the compiler, continued.
 
-    `operators` may remain in a frozen graph, `emitters` turn them into words, both by name. `passes` run behind those of the pipeline, before
-    equal work is shared: fusions, for example. `meaning` (of operations) and `words` (of mnemonics) say the same in symbols, for the check that
-    compares each program with its graph: write them after the documentation, not after the emitter.
+    `operators` may remain in a frozen graph, `emitters` turn them into words, both by name. `passes` run behind those
+    of the pipeline, before equal work is shared: fusions, for example. `meaning` (of operations) and `words` (of
+    mnemonics) say the same in symbols, for the check that compares each program with its graph: write them after the
+    documentation, not after the emitter.
     """
 
     operators: tuple[ChipOp, ...] = ()

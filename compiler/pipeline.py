@@ -1,6 +1,6 @@
 """The whole compiler, read top to bottom: a captured model becomes a program; weights are packed into its image.
 
-    captured → graph passes → frozen graph → kernels → tile program (checked against the graph) → placement → words → image
+captured → graph passes → frozen graph → kernels → tile program (checked against the graph) → placement → words → image
 """
 
 from collections.abc import Mapping
@@ -39,14 +39,22 @@ class Compiled:
     timings: Mapping[str, float] = field(default_factory=dict)
 
     def image(
-        self, tensors: Mapping[str, Tensor] | None = None, metadata: Mapping[str, Any] | None = None, known: Mapping[int, Bytes] | None = None
+        self,
+        tensors: Mapping[str, Tensor] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        known: Mapping[int, Bytes] | None = None,
     ) -> Image:
-        """The image with these weights (by name; default: those that were captured). `known` are constants that are packed already."""
+        """The image with these weights (by name; default: those that were captured). `known` are constants that are
+        packed already."""
         fill = partial(self.lowered.pack_into, tensors=tensors, known=known)
-        return build_image(self.lowered.main.graph, self.tiled, self.placement, self.code, self.chip, fill, metadata or {})
+        return build_image(
+            self.lowered.main.graph, self.tiled, self.placement, self.code, self.chip, fill, metadata or {}
+        )
 
 
-def compile_captured(captured: Captured, options: Options | None = None, chip: Chip | None = None, **printing: Any) -> Compiled:
+def compile_captured(
+    captured: Captured, options: Options | None = None, chip: Chip | None = None, **printing: Any
+) -> Compiled:
     """Compile a captured model. `printing` goes to `lower` (print_after, stop_after, dump_dir).
 
     Raises UnsupportedError for what the chip cannot do, CompileError for what does not fit.
@@ -60,12 +68,19 @@ def compile_captured(captured: Captured, options: Options | None = None, chip: C
 
 
 def finish(lowered: Lowered, options: Options, chip: Chip, seconds: dict[str, float] | None = None) -> Compiled:
-    """From the frozen graph to words. What goes wrong in here for another reason than the model or the chip is our mistake, and says so."""
+    """From the frozen graph to words. What goes wrong in here for another reason than the model or the chip is our
+    mistake, and says so."""
     seconds = {} if seconds is None else seconds
     try:
         names_in, names_out = [i.name for i in lowered.inputs], [o.name for o in lowered.outputs]
         with timed(seconds, "kernel-graph"):
-            kernels = kernel_graph(lowered.main.graph, names_in, names_out, fused="fuse" not in options.disable, rolled="loop" not in options.disable)
+            kernels = kernel_graph(
+                lowered.main.graph,
+                names_in,
+                names_out,
+                fused="fuse" not in options.disable,
+                rolled="loop" not in options.disable,
+            )
         tiled, program, placement = Search(kernels, chip, lambda name: name not in options.disable, seconds).run()
         if "translation-check" not in options.disable:
             with timed(seconds, "translation check"):
@@ -74,5 +89,7 @@ def finish(lowered: Lowered, options: Options, chip: Chip, seconds: dict[str, fl
         with timed(seconds, "codegen"):
             code = generate(program, placement, chip, region_sizes(tiled, placement))
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise InternalError(f"the compiler failed on this graph: {type(error).__name__}: {error}", "tile passes") from error
+        raise InternalError(
+            f"the compiler failed on this graph: {type(error).__name__}: {error}", "tile passes"
+        ) from error
     return Compiled(lowered, tiled, placement, code, chip, options, seconds)

@@ -3,8 +3,9 @@
     EXTENSION = Extension("vector-minimum", (ROW,), {"vmin": handler})      in the file
     llmcc run image.llmchip --extension vmin.py                              or llmchip.extend("vmin.py")
 
-Everything that asks the table knows them then: assembler, disassembler, manual, lint, timing, emulator, debugger. Their opcodes are those that the
-instruction set leaves free for it. An image that uses them records the extension's name and hash, and is refused without it.
+Everything that asks the table knows them then: assembler, disassembler, manual, lint, timing, emulator, debugger. Their
+opcodes are those that the instruction set leaves free for it. An image that uses them records the extension's name and
+hash, and is refused without it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -21,8 +22,9 @@ KEY = "extensions"  # in an image's metadata: name -> sha256 of the file
 class Extension:
     """Rows of the table, and what gives them meaning, by mnemonic.
 
-    `handlers` are the emulator's (emulator/context.py), `examples` lines of the manual (isa/doc/examples.py). `compiler` gives what the
-    compiler needs to emit the words (compiler/extensions.py); it is called when something is compiled, so that running needs no torch.
+    `handlers` are the emulator's (emulator/context.py), `examples` lines of the manual (isa/doc/examples.py).
+    `compiler` gives what the compiler needs to emit the words (compiler/extensions.py); it is called when something is
+    compiled, so that running needs no torch.
     """
 
     name: str
@@ -73,17 +75,28 @@ def used_by(opcodes: Iterable[int]) -> dict[str, str]:
 
 
 def require(recorded: object, where: str) -> None:
-    """Raise ImageError unless the extensions that an image records are installed. Nothing is looked for, let alone loaded."""
+    """Raise ImageError unless the extensions that an image records are installed. Nothing is looked for, let alone
+    loaded."""
     if recorded is None:
         return
     if not isinstance(recorded, dict) or not all(isinstance(text, str) for pair in recorded.items() for text in pair):
-        raise ImageError("section metadata: its extensions are no names and hashes", where, "the program that wrote this image is at fault")
+        raise ImageError(
+            "section metadata: its extensions are no names and hashes",
+            where,
+            "the program that wrote this image is at fault",
+        )
     for name, sha256 in recorded.items():
         known = INSTALLED.get(name)
         if known is None:
-            raise ImageError(f"it uses instructions of the extension '{name}'", where, "give the extension's file with --extension FILE")
+            raise ImageError(
+                f"it uses instructions of the extension '{name}'",
+                where,
+                "give the extension's file with --extension FILE",
+            )
         if known.sha256 != sha256:
-            raise ImageError(f"it was made with another extension '{name}' (sha256 {sha256[:12]})", where, "compile the model again")
+            raise ImageError(
+                f"it was made with another extension '{name}' (sha256 {sha256[:12]})", where, "compile the model again"
+            )
 
 
 def digests() -> str:

@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from isa.chip import Chip, load_chip
-    from isa.errors import AssemblyError, ChipError, CompileError, Error, ImageError, InputError, InternalError, Trap, UnsupportedError
+    from isa.errors import (
+        AssemblyError,
+        ChipError,
+        CompileError,
+        Error,
+        ImageError,
+        InputError,
+        InternalError,
+        Trap,
+        UnsupportedError,
+    )
     from isa.extension import Extension
     from runtime.api import compile, load
     from runtime.device.loaded import Loaded
@@ -28,12 +38,44 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "AssemblyError", "Chip", "ChipError", "CompileError", "Error", "Extension", "Fallback", "ImageError", "InputError", "InternalError", "Loaded",
-    "PackedWeights", "Program", "Trap", "UnsupportedError", "Verification", "__version__", "backend", "compile", "extend", "fallbacks", "load", "load_chip",
-    "packed_weights", "refresh",
-]  # fmt: skip
+    "AssemblyError",
+    "Chip",
+    "ChipError",
+    "CompileError",
+    "Error",
+    "Extension",
+    "Fallback",
+    "ImageError",
+    "InputError",
+    "InternalError",
+    "Loaded",
+    "PackedWeights",
+    "Program",
+    "Trap",
+    "UnsupportedError",
+    "Verification",
+    "__version__",
+    "backend",
+    "compile",
+    "extend",
+    "fallbacks",
+    "load",
+    "load_chip",
+    "packed_weights",
+    "refresh",
+]
 
-_ERRORS = ("AssemblyError", "ChipError", "CompileError", "Error", "ImageError", "InputError", "InternalError", "Trap", "UnsupportedError")
+_ERRORS = (
+    "AssemblyError",
+    "ChipError",
+    "CompileError",
+    "Error",
+    "ImageError",
+    "InputError",
+    "InternalError",
+    "Trap",
+    "UnsupportedError",
+)
 _HOME = {
     **dict.fromkeys(_ERRORS, "isa.errors"),
     **dict.fromkeys(("Chip", "load_chip"), "isa.chip"),

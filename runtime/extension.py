@@ -1,4 +1,5 @@
-"""Reading the user's extension file: see isa/extension.py. The file is code, run because the user names it on this very command line."""
+"""Reading the user's extension file: see isa/extension.py. The file is code, run because the user names it on this very
+command line."""
 
 import hashlib
 from dataclasses import replace
@@ -54,9 +55,15 @@ def _of_package(name: str) -> Extension:
             if not isinstance(found, Extension):
                 raise InputError(f"the entry point '{name}' is no Extension")
             version = point.dist.version if point.dist else ""
-            return replace(found, sha256=found.sha256 or hashlib.sha256(f"{point.value} {version}".encode()).hexdigest())
+            return replace(
+                found, sha256=found.sha256 or hashlib.sha256(f"{point.value} {version}".encode()).hexdigest()
+            )
     names = sorted(point.name for point in metadata.entry_points(group=GROUP))
-    raise InputError(f"there is no file '{name}'", "", f"installed packages offer {', '.join(names)}" if names else "name the extension's file")
+    raise InputError(
+        f"there is no file '{name}'",
+        "",
+        f"installed packages offer {', '.join(names)}" if names else "name the extension's file",
+    )
 
 
 def _give_meaning(extension: Extension) -> None:

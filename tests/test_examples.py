@@ -25,6 +25,8 @@ def test_example_is_short(path: Path) -> None:
 @pytest.mark.parametrize("path", MARKED, ids=lambda path: path.stem)
 def test_example_runs(path: Path, tmp_path: Path) -> None:
     """From another folder and in another process, as a user would; each asserts what it claims."""
-    done = subprocess.run([sys.executable, path], cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, path], cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout

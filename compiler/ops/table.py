@@ -1,7 +1,9 @@
-"""Every operation that may remain in a frozen graph, written once. What is legal, its role, what it costs and more are read here.
+"""Every operation that may remain in a frozen graph, written once. What is legal, its role, what it costs and more are
+read here.
 
-A new elementwise operation of PyTorch is one row, one emitter (`@emits` in compiler/emit/) and one rule of the translation check
-(compiler/translation/operators.py); a new operator of the chip's own is a record in `compiler.ops.library`. A test holds the three together.
+A new elementwise operation of PyTorch is one row, one emitter (`@emits` in compiler/emit/) and one rule of the
+translation check (compiler/translation/operators.py); a new operator of the chip's own is a record in
+`compiler.ops.library`. A test holds the three together.
 """
 
 import operator
@@ -16,7 +18,10 @@ aten = torch.ops.aten
 
 
 def _rows(names: str, kinds: str, domain: Domain, **facts: Any) -> tuple[ChipOp, ...]:
-    return tuple(ChipOp(name, tuple(getattr(getattr(aten, name), kind) for kind in kinds.split()), domain=domain, **facts) for name in names.split())
+    return tuple(
+        ChipOp(name, tuple(getattr(getattr(aten, name), kind) for kind in kinds.split()), domain=domain, **facts)
+        for name in names.split()
+    )
 
 
 OPS: dict[str, ChipOp] = {

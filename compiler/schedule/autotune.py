@@ -2,9 +2,10 @@
 
     for each size in SEARCH_SPACE, one after the other:  cut → emit → schedule → keep if the predicted cycles are fewer
 
-The list scheduler simulates engines, bus and memories, so its prediction is the cost model. `make bench-chip` compares it with the
-timing mode. Everything is counted in ops and plans, never in seconds, and ends: where no plan is found the best tiling is made anew for less
-memory, and at last everything lives in DRAM, and small tiles follow each other in the order of the kernels.
+The list scheduler simulates engines, bus and memories, so its prediction is the cost model. `make bench-chip` compares
+it with the timing mode. Everything is counted in ops and plans, never in seconds, and ends: where no plan is found the
+best tiling is made anew for less memory, and at last everything lives in DRAM, and small tiles follow each other in the
+order of the kernels.
 """
 
 import time
@@ -36,7 +37,11 @@ MARGIN = 0.998  # a predicted that is better by less than the cost model's error
 MAX_OPS, ENOUGH_TIGHT = 50_000, 20_000  # ops in all candidates, after which no more are made
 TIGHT = 0.75  # of the scratchpad: a schedule that fills more is worth looking for tilings that share it otherwise
 Values = tuple[float, ...]
-SHARED: dict[str, Values] = {"resident": (0.8, 0.65), "room": (0.6, 0.35), "wide": (True,)}  # tried first where the scratchpad is tight
+SHARED: dict[str, Values] = {
+    "resident": (0.8, 0.65),
+    "room": (0.6, 0.35),
+    "wide": (True,),
+}  # tried first where the scratchpad is tight
 SEARCH_SPACE: dict[str, Values] = {  # what to try, one after the other, as long as it makes the program faster
     "points": (256, 128),
     "overlap": (0.25, 0.5),
@@ -67,7 +72,8 @@ class Candidate:
 
 @dataclass
 class Search:
-    """Looks for the best tile program of an kernel_graph. `on` says which tile passes are switched on; `seconds` collects times by step."""
+    """Looks for the best tile program of an kernel_graph. `on` says which tile passes are switched on; `seconds`
+    collects times by step."""
 
     outlined: KernelGraph
     chip: Chip
@@ -79,7 +85,8 @@ class Search:
         self.emitted: Emitted = {}
 
     def run(self) -> tuple[Tiled, Program, Placement]:
-        """The best program that fits: a plan that fails is tried again with schedules that use less memory, then with smaller kernels.
+        """The best program that fits: a plan that fails is tried again with schedules that use less memory, then with
+        smaller kernels.
 
         Raises CompileError when a kernel fits in no way, or no plan was found.
         """
@@ -109,14 +116,19 @@ class Search:
                 smaller = _caught(failures, lambda: [self._draft(tuning, self._cut(tuning, strips), {})])  # noqa: B023
                 yield from islice(self._orders(smaller or [], set()), FEWER)
         for last in (SearchPoint(share=0.5, resident=0.0), SearchPoint(resident=0.0, smallest=True)):
-            plain = _caught(failures, lambda: tile(self.outlined, reside(self.outlined, self.fitter, last, strips=False), self.chip))  # noqa: B023
+            plain = _caught(
+                failures,
+                lambda: tile(self.outlined, reside(self.outlined, self.fitter, last, strips=False), self.chip),  # noqa: B023
+            )
             if plain is not None:
                 yield plain, plain.program, None
 
     def candidates(self, strips: bool = True, known: Known | None = None, shared: bool = True) -> list[Candidate]:
-        """Tilings that differ, the best first, then by promised cycles: one size after the other is varied while that makes the program faster.
+        """Tilings that differ, the best first, then by promised cycles: one size after the other is varied while that
+        makes the program faster.
 
-        Those that are `known` are among them, and not made again. Where the scratchpad is tight, other ways to share it come first if `shared`.
+        Those that are `known` are among them, and not made again. Where the scratchpad is tight, other ways to share it
+        come first if `shared`.
         """
         known = {} if known is None else known
         tuning = SearchPoint(rows=block_rows(self.chip))
@@ -126,7 +138,9 @@ class Search:
         tight = shared and _peak(best.schedule.program) > TIGHT * self.chip.sram.bytes
         for name, values in {**(SHARED if tight else {}), **SEARCH_SPACE}.items():
             for value in values:
-                if sum(len(candidate.tiled.program.ops) for candidate in known.values()) > (ENOUGH_TIGHT if tight and len(known) > 1 else MAX_OPS):
+                if sum(len(candidate.tiled.program.ops) for candidate in known.values()) > (
+                    ENOUGH_TIGHT if tight and len(known) > 1 else MAX_OPS
+                ):
                     break
                 changed: Any = {name: value}
                 tuning = replace(best.tuning, **changed)
@@ -149,7 +163,12 @@ class Search:
         """Tile and schedule with one tuning, unless a `known` one cuts the kernels in the same way."""
         with timed(self.seconds, "tile"):
             spaces = tuple(layout.buffer.space for layout in cuts.storage.layouts.values())
-            key = cuts.cuts, spaces, tuning.overlap if any(strip.parts > 1 for strip in cuts.strips) else 0.0, tuning.in_turn
+            key = (
+                cuts.cuts,
+                spaces,
+                tuning.overlap if any(strip.parts > 1 for strip in cuts.strips) else 0.0,
+                tuning.in_turn,
+            )
             if key in known:
                 return known[key]
             tiled = tile(self.outlined, cuts, self.chip, tuning.overlap, self.emitted)
@@ -161,12 +180,18 @@ class Search:
             return schedule(tiled.program, self.chip, lambda op: cycles(op, self.chip), fill, in_turn)
 
     def _orders(self, candidates: Sequence[Candidate], tried: set[tuple[object, int]]) -> Iterator[Ordered]:
-        """Orders of the ops to try: schedules, the fastest first, those that use ever less memory among them. Without schedules, the order of the kernels.
+        """Orders of the ops to try: schedules, the fastest first, those that use ever less memory among them. Without
+        schedules, the order of the kernels.
 
-        Where two of one fill, that share the scratchpad alike, have found no plan, others like them are not tried; nor is what was `tried` before.
+        Where two of one fill, that share the scratchpad alike, have found no plan, others like them are not tried; nor
+        is what was `tried` before.
         """
         min_gain = [MARGIN] + [1.0] * len(candidates)
-        waiting = [(c.cycles * min_gain[number], 0, number, c.schedule) for number, c in enumerate(candidates) if c.schedule is not None]
+        waiting = [
+            (c.cycles * min_gain[number], 0, number, c.schedule)
+            for number, c in enumerate(candidates)
+            if c.schedule is not None
+        ]
         failed = Counter[object]()
         while waiting:
             _, level, number, scheduled = heappop(waiting)
@@ -179,7 +204,9 @@ class Search:
             if level + 1 < len(FILLS):
                 scheduled = self._schedule(candidate.tiled, FILLS[level + 1], candidate.tuning.in_turn)
                 heappush(waiting, (scheduled.cycles * min_gain[number], level + 1, number, scheduled))
-        yield from ((candidate.tiled, candidate.tiled.program, None) for candidate in candidates if candidate.schedule is None)
+        yield from (
+            (candidate.tiled, candidate.tiled.program, None) for candidate in candidates if candidate.schedule is None
+        )
 
 
 def _peak(program: Program) -> int:

@@ -53,7 +53,11 @@ class Ref:
     cs: int = 1
 
     def __str__(self) -> str:
-        strides = "".join(f" {n}={v}" for n, v, default in (("rs", self.rs, 0), ("ps", self.ps, 0), ("cs", self.cs, 1)) if v != default)
+        strides = "".join(
+            f" {n}={v}"
+            for n, v, default in (("rs", self.rs, 0), ("ps", self.ps, 0), ("cs", self.cs, 1))
+            if v != default
+        )
         return f"%{self.buffer.name}[{self.offset}]:{self.dtype.name.lower()}{strides}"
 
 
@@ -93,13 +97,17 @@ class Op:
     def accesses(self) -> tuple[tuple[str, Ref, Extents, Access], ...]:
         """Every memory operand: name, view, extents, how it is touched."""
         given = [(field, ref) for field, ref in zip(self.row.views, self.views, strict=True) if ref is not None]
-        return tuple((field.name, ref, extents_of(field, self.operands), access_of(field, self.operands)) for field, ref in given)
+        return tuple(
+            (field.name, ref, extents_of(field, self.operands), access_of(field, self.operands)) for field, ref in given
+        )
 
     def __str__(self) -> str:
         parts = [f"{f.name}={ref}" for f, ref in zip(self.row.views, self.views, strict=True) if ref is not None]
         for field in self.row.fields:
             if field.kind is not Kind.VIEW and (value := self.operands[field.name]) != field.default:
-                text = field.choices[value] if field.choices else f"{value:#x}" if field.kind is Kind.F32 else str(value)
+                text = (
+                    field.choices[value] if field.choices else f"{value:#x}" if field.kind is Kind.F32 else str(value)
+                )
                 parts.append(field.name if field.kind is Kind.FLAG else f"{field.name}={text}")
         return f"{self.mnemonic} {', '.join(parts)} ; {self.node}"
 
@@ -171,7 +179,8 @@ def span(ref: Ref, extents: Extents) -> tuple[int, int]:
 
 
 def verify(program: Program) -> None:
-    """Raise ValueError unless every op is well formed: known row, all views present, in bounds, right space and type."""
+    """Raise ValueError unless every op is well formed: known row, all views present, in bounds, right space and
+    type."""
     names: dict[str, Buffer] = {}
     for buffer in program.buffers:
         if names.setdefault(buffer.name, buffer) is not buffer and names[buffer.name] != buffer:
@@ -186,7 +195,9 @@ def verify(program: Program) -> None:
                 raise ValueError(f"{field.name} may not be {ref.buffer.place}:{ref.dtype.name.lower()} in: {op}")
             low, high = span(ref, extents_of(field, op.operands))
             if low < 0 or high > ref.buffer.bytes:
-                raise ValueError(f"{field.name} touches bytes {low}..{high} of %{ref.buffer.name} ({ref.buffer.bytes} bytes) in: {op}")
+                raise ValueError(
+                    f"{field.name} touches bytes {low}..{high} of %{ref.buffer.name} ({ref.buffer.bytes} bytes) in: {op}"
+                )
         for field in op.row.fields:
             if field.kind is not Kind.VIEW and not 0 <= op.operands[field.name] < 1 << field.bits:
                 raise ValueError(f"{field.name}={op.operands[field.name]} does not fit in {field.bits} bits in: {op}")

@@ -1,6 +1,7 @@
 """What each instruction writes, in symbols: one rule per mnemonic, after docs/isa.md.
 
-A rule is given the blocks that the word reads, repeated dimensions held once, and returns the blocks that it writes as they are stored.
+A rule is given the blocks that the word reads, repeated dimensions held once, and returns the blocks that it writes as
+they are stored.
 """
 
 from collections.abc import Callable, Mapping

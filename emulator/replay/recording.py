@@ -1,15 +1,16 @@
 """Execution plans: a launch that was interpreted once, recorded, so that later launches decode and check nothing.
 
-A program's control flow, views and extents depend on its words and on the scalars that it loads, never on tensors. So the words
-that the first launch executed, with the blocks of memory that they named, are the words of every launch with the same scalars;
-and so is what was proved on the way: ranges, alignment, and that no byte is read before it is written (of a table, whose rows data
-choose: that all of it was written; else there is no plan). Kept for each word is what is left to do: a row of a table for the compiled
-kernels (emulator/replay, if numba is installed), or the handler's call.
+A program's control flow, views and extents depend on its words and on the scalars that it loads, never on tensors. So
+the words that the first launch executed, with the blocks of memory that they named, are the words of every launch with
+the same scalars; and so is what was proved on the way: ranges, alignment, and that no byte is read before it is written
+(of a table, whose rows data choose: that all of it was written; else there is no plan). Kept for each word is what is
+left to do: a row of a table for the compiled kernels (emulator/replay, if numba is installed), or the handler's call.
 
     loop, vset x 9, ldw, mm, vaff …     interpreted, checked and recorded          first launch
     [table of 2000 steps] gather …      the same bits, without Python in between   later launches
 
-What depends on data is checked again: rows of a table that `gather` fetches, and scalars that `sld` loads, before anything else.
+What depends on data is checked again: rows of a table that `gather` fetches, and scalars that `sld` loads, before
+anything else.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -67,7 +68,12 @@ class Recording:
     @property
     def usable(self) -> bool:
         """Not if a scalar was loaded from what the program itself wrote."""
-        written = {view.region for item in self.words for name, view in item.call.views.items() if _writes_dram(item.word, name, view)}
+        written = {
+            view.region
+            for item in self.words
+            for name, view in item.call.views.items()
+            if _writes_dram(item.word, name, view)
+        }
         return not self.unusable and not any(view.region in written for view, _ in self.reads)
 
 
@@ -100,7 +106,9 @@ class Trace:
     runs: list[Run] | None = None
 
     def fits(self) -> bool:
-        return all(int(self.memory.source(view, (1, 1, 1), True)[0, 0, 0]) == value for view, value in self.recording.reads)
+        return all(
+            int(self.memory.source(view, (1, 1, 1), True)[0, 0, 0]) == value for view, value in self.recording.reads
+        )
 
     def translate(self, how: "Compile") -> list[Run]:
         if self.runs is None:
@@ -113,7 +121,8 @@ Key = tuple[bytes, int, tuple[int, ...]]  # the program, where it starts, the sc
 
 
 class TraceCache:
-    """The launches of one machine so far. `how` makes of recorded words what is run of them: compiled kernels, or their handlers."""
+    """The launches of one machine so far. `how` makes of recorded words what is run of them: compiled kernels, or their
+    handlers."""
 
     def __init__(self, memory: Memory, how: "Callable[[], Compile]") -> None:
         self._memory, self._how = memory, how
@@ -154,7 +163,8 @@ Compile = Callable[[Memory, Sequence[Recorded]], Iterator[Run]]
 
 @dataclass(slots=True)
 class Handled:
-    """A word that its handler executes, with the blocks of the recorded launch, or bound anew where these are copies."""
+    """A word that its handler executes, with the blocks of the recorded launch, or bound anew where these are
+    copies."""
 
     at: int
     word: Word
@@ -175,7 +185,8 @@ def handled(memory: Memory, item: Recorded) -> Handled:
 
 
 def aliases(memory: Memory, item: Recorded) -> bool:
-    """Whether all blocks are the memory itself: none was unpacked, or copied because a destination lies over part of it."""
+    """Whether all blocks are the memory itself: none was unpacked, or copied because a destination lies over part of
+    it."""
     return all(_is_memory(memory, item.call, name, block) for name, block in item.call.blocks.items())
 
 

@@ -1,8 +1,10 @@
-"""A fused instruction from outside: `vaddr` adds two blocks and keeps what is positive, as every block of a ResNet ends.
+"""A fused instruction from outside: `vaddr` adds two blocks and keeps what is positive, as every block of a ResNet
+ends.
 
     llmcc profile MODEL --extension examples/extension/add_relu.py
 
-One pass of the vector engine in place of one of it and one of the activation engine; llmcc profile shows the difference.
+One pass of the vector engine in place of one of it and one of the activation engine; llmcc profile shows the
+difference.
 """
 
 from dataclasses import replace
@@ -17,14 +19,19 @@ from isa.spec import FLOATS, ISA, Cost, Dtype, Engine, Instruction
 
 VOP = ISA["vop"]
 ROW = Instruction(
-    "vaddr", 0xC1, Engine.VEC,
+    "vaddr",
+    0xC1,
+    Engine.VEC,
     (
-        replace(VOP.field("d"), when=(), dtypes=FLOATS), replace(VOP.field("a"), dtypes=FLOATS),
+        replace(VOP.field("d"), when=(), dtypes=FLOATS),
+        replace(VOP.field("a"), dtypes=FLOATS),
         replace(VOP.field("b"), default=None, dtypes=FLOATS, doc="second operand"),
         *(VOP.field(name) for name in ("planes", "rows", "cols", "dyn", "dyn_s")),
     ),
-    "add, then relu", "t = f32(a + b), rounded to the type of d; d = 0 if t <= 0 else t", Cost("vec", 1, {"f32_add": 2}),
-)  # fmt: skip
+    "add, then relu",
+    "t = f32(a + b), rounded to the type of d; d = 0 if t <= 0 else t",
+    Cost("vec", 1, {"f32_add": 2}),
+)
 
 
 def vaddr(core: Core, call: Call) -> None:
@@ -58,12 +65,18 @@ def compiler() -> object:
         return torch.where(t <= 0, 0.0, t)
 
     add_relu = define_operator(
-        "add_relu(Tensor a, Tensor b) -> Tensor", reference, lambda a, b: (a + b).contiguous(), Role.ELEMENTWISE, Limit.ELEMENTS, in_place=True
+        "add_relu(Tensor a, Tensor b) -> Tensor",
+        reference,
+        lambda a, b: (a + b).contiguous(),
+        Role.ELEMENTWISE,
+        Limit.ELEMENTS,
+        in_place=True,
     )
 
     @dataclass(frozen=True)
     class FuseAddRelu:
-        """before  %t = add(%a, %b); %y = activation(%t, "relu")        after  %y = add_relu(%a, %b)      where nobody else reads %t"""
+        """before  %t = add(%a, %b); %y = activation(%t, "relu")        after  %y = add_relu(%a, %b)      where nobody
+        else reads %t"""
 
         name: ClassVar[str] = "fuse-add-relu"
         changes_bits: ClassVar[bool] = False
@@ -78,7 +91,9 @@ def compiler() -> object:
 
     def _plain_sum(t: Any) -> bool:
         """Two float32 tensors, added; in a narrower type there is a rounding between the two."""
-        tensors = t.op == "call_function" and t.target is aten.add.Tensor and all(isinstance(x, fx.Node) for x in t.args[:2])
+        tensors = (
+            t.op == "call_function" and t.target is aten.add.Tensor and all(isinstance(x, fx.Node) for x in t.args[:2])
+        )
         return tensors and not t.kwargs and len(t.users) == 1 and t.meta["val"].dtype is torch.float32
 
     def emit(e: Emitter, node: fx.Node) -> None:
@@ -96,7 +111,9 @@ def compiler() -> object:
     def word(word: Word, reads: Reads, extents: Extents) -> Writes:
         return {"d": fused(reads["a"], reads["b"], word.kinds["d"])}
 
-    return CompilerPart((add_relu,), {"add_relu": emit}, (FuseAddRelu(),), {"add_relu": meaning}, {"vaddr": Rule(word, lambda _: 0)})
+    return CompilerPart(
+        (add_relu,), {"add_relu": emit}, (FuseAddRelu(),), {"add_relu": meaning}, {"vaddr": Rule(word, lambda _: 0)}
+    )
 
 
 EXTENSION = Extension(

@@ -35,7 +35,11 @@ def vmin(core: Core, call: Call) -> None:
         return
     for tile in tiles(call.extents["d"]):
         a, b = call.floats("a", tile), call.floats("b", tile)
-        store(cut(call.blocks["d"], tile), target, np.where(np.isnan(a) | np.isnan(b), np.float32(np.nan), np.where(a < b, a, b)))
+        store(
+            cut(call.blocks["d"], tile),
+            target,
+            np.where(np.isnan(a) | np.isnan(b), np.float32(np.nan), np.where(a < b, a, b)),
+        )
 
 
 def compiler() -> object:

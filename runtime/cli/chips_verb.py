@@ -31,4 +31,11 @@ COLUMNS = (
 
 def _row(chip: Chip) -> tuple[str, ...]:
     array, clock = f"{chip.mxu.rows}x{chip.mxu.cols}", f"{chip.clock_hz / 1e9:g} GHz"
-    return chip.name, array, clock, size(chip.sram.bytes), f"{chip.dram.bytes_per_second / 1e9:g} GB/s", chip.description
+    return (
+        chip.name,
+        array,
+        clock,
+        size(chip.sram.bytes),
+        f"{chip.dram.bytes_per_second / 1e9:g} GB/s",
+        chip.description,
+    )

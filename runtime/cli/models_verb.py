@@ -25,6 +25,18 @@ def command(as_json: bool, traceback: bool) -> int:
 
 
 def _print(models: list[dict[str, Any]]) -> None:
-    rows = [(m["name"], m["description"], m["folder"] if m["installed"] else f"not installed: {m['install']}") for m in models]
-    show([Column("model", style="bold"), Column("description", prose=True), Column("folder", prose=True, by_end=True, spare=1)], rows)
-    click.echo("\nA MODEL may also be a Hugging Face folder, a .pt2 file (torch.export.save),\nor package.module:factory.")
+    rows = [
+        (m["name"], m["description"], m["folder"] if m["installed"] else f"not installed: {m['install']}")
+        for m in models
+    ]
+    show(
+        [
+            Column("model", style="bold"),
+            Column("description", prose=True),
+            Column("folder", prose=True, by_end=True, spare=1),
+        ],
+        rows,
+    )
+    click.echo(
+        "\nA MODEL may also be a Hugging Face folder, a .pt2 file (torch.export.save),\nor package.module:factory."
+    )

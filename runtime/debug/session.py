@@ -1,9 +1,10 @@
-"""A debugging session: one launch, its breakpoints, and what may be asked about it. Knows no terminal and prints nothing.
+"""A debugging session: one launch, its breakpoints, and what may be asked about it. Knows no terminal and prints
+nothing.
 
-    session = Session(image, inputs)
-    session.points.add("activation", session.stepper.memory, nodes=[session.nodes.number("activation")])
-    stop = session.run()         Stop(reason="breakpoint", ...)
-    session.collect(7).value     node 7 as far as it is written
+session = Session(image, inputs)
+session.points.add("activation", session.stepper.memory, nodes=[session.nodes.number("activation")])
+stop = session.run()         Stop(reason="breakpoint", ...)
+session.collect(7).value     node 7 as far as it is written
 """
 
 from array import array
@@ -91,7 +92,11 @@ class Session:
 
     def until(self, pc: int | None = None, node: int | None = None) -> Stop:
         """To a word, or to the first word of a node."""
-        return self._forward(lambda _: Stop("until") if self.stepper.pc == pc or (node is not None and self._arriving() == node) else None)
+        return self._forward(
+            lambda _: (
+                Stop("until") if self.stepper.pc == pc or (node is not None and self._arriving() == node) else None
+            )
+        )
 
     def finish(self, node: int) -> Stop:
         """Until every element of a node is written."""
@@ -175,7 +180,8 @@ class Session:
         return self.interrupted  # set by a signal handler, meanwhile
 
     def _one(self) -> Effect:
-        """One word, noting what is first reached and written: facts about the launch that going back does not change."""
+        """One word, noting what is first reached and written: facts about the launch that going back does not
+        change."""
         stepper = self.stepper
         if stepper.time == len(self.trail):
             node = self.nodes.at(stepper.pc, stepper.indices)
@@ -190,7 +196,8 @@ class Session:
         return effect
 
     def _arriving(self) -> int | None:
-        """The node whose first word comes next: of a graph once in a launch, of a hand-written program (a line) in every turn of a loop."""
+        """The node whose first word comes next: of a graph once in a launch, of a hand-written program (a line) in
+        every turn of a loop."""
         node = self.nodes.at(self.stepper.pc, self.stepper.indices) if self.stepper.exit is None else None
         if self.stepper.pc in self.nodes.lines:
             return node
@@ -249,7 +256,10 @@ class Session:
         """A node's value as far as it is written. Raises InputError when there is none, with the reason."""
         self._check_tapped(number)
         if self._tapped.get(number, self.stepper.time) >= self.stepper.time:
-            raise InputError(f"nothing of node {self.nodes.debug.nodes[number].name} is written yet", hint="'finish NODE' runs until it is")
+            raise InputError(
+                f"nothing of node {self.nodes.debug.nodes[number].name} is written yet",
+                hint="'finish NODE' runs until it is",
+            )
         return self._collected(number)
 
     def _check_tapped(self, number: int) -> None:
@@ -274,7 +284,9 @@ class Session:
         collector = self.collect(number)
         if self._reference is None:
             if self._make_reference is None:
-                raise InputError("there is no model to compare with", hint="start with 'llmcc debug FILE --model MODEL'")
+                raise InputError(
+                    "there is no model to compare with", hint="start with 'llmcc debug FILE --model MODEL'"
+                )
             self._reference = self._make_reference(self.inputs)
         value = collector.value
         assert value is not None

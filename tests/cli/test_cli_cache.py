@@ -1,4 +1,5 @@
-"""The compile cache behind the verbs: what was compiled once, nobody compiles again, and nobody can tell the difference."""
+"""The compile cache behind the verbs: what was compiled once, nobody compiles again, and nobody can tell the
+difference."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ def forbid_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("compiler.pipeline.finish", refuse)
 
 
-def test_every_verb_that_compiles_takes_the_image_from_the_cache(bert: Path, tmp_path: Path, own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_verb_that_compiles_takes_the_image_from_the_cache(
+    bert: Path, tmp_path: Path, own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Breaks when a verb compiles what another one has compiled before, or makes another key of the same model."""
     size = ["--seq", "8"]
     first = call("compile", bert, *size, "-o", tmp_path / "first", "--json").document
@@ -38,7 +41,10 @@ def test_every_verb_that_compiles_takes_the_image_from_the_cache(bert: Path, tmp
     assert second["memory"] == first["memory"] and second["words"] == first["words"]
     assert call("verify", bert, *size, "--json").document["bit_exact"]
     assert call("verify", tmp_path / "second", "--json").document["bit_exact"]
-    assert call("profile", bert, *size, "--json").document["cycles"] == call("profile", tmp_path / "first", "--json").document["cycles"]
+    assert (
+        call("profile", bert, *size, "--json").document["cycles"]
+        == call("profile", tmp_path / "first", "--json").document["cycles"]
+    )
     assert call("lint", bert, *size).code == 0
     script = tmp_path / "script"
     script.write_text("run\n")
@@ -49,7 +55,8 @@ def test_every_verb_that_compiles_takes_the_image_from_the_cache(bert: Path, tmp
 
 
 def test_passes_that_are_to_be_seen_are_run(tmp_path: Path, own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Breaks when --time-passes, --print-after or --dump-dir shows nothing because the image was in the cache. One linear layer has all passes."""
+    """Breaks when --time-passes, --print-after or --dump-dir shows nothing because the image was in the cache. One
+    linear layer has all passes."""
     (tmp_path / "seen_passes.py").write_text(FACTORY)
     monkeypatch.syspath_prepend(tmp_path)
     compiling = ["compile", "seen_passes:make", "--dry-run"]

@@ -12,7 +12,8 @@ from cli_harness import call, make_bert, spawn
 
 
 def test_compile_writes_the_same_bytes_again(bert: Path, image: Path, tmp_path: Path) -> None:
-    """In another process: breaks when anything in an image depends on time, hash seeds or addresses, or progress is shown without a terminal."""
+    """In another process: breaks when anything in an image depends on time, hash seeds or addresses, or progress is
+    shown without a terminal."""
     again = tmp_path / "again.llmchip"
     result = spawn("compile", bert, "--seq", 8, "--batch", 2, "--task", "embed", "-o", again, "--json", patience=0.0)
     assert result.code == 0, result.err
@@ -24,14 +25,19 @@ def test_compile_writes_the_same_bytes_again(bert: Path, image: Path, tmp_path: 
 def test_info_says_where_the_image_comes_from(image: Path, bert: Path) -> None:
     document = call("info", image, "--json").document
     assert (document["model"], document["chip"], document["recipe"]["task"]) == (str(bert), "edge", "embed")
-    assert [spec["name"] for spec in document["entries"][0]["inputs"]] == ["input_ids", "attention_mask", "token_type_ids"]
+    assert [spec["name"] for spec in document["entries"][0]["inputs"]] == [
+        "input_ids",
+        "attention_mask",
+        "token_type_ids",
+    ]
     assert document["sections"]["code"] == 16 * document["words"]
     assert all(len(value) == 64 for value in document["hashes"].values())
     assert call("info", image).code == 0
 
 
 def test_a_moved_image_needs_neither_torch_nor_its_model(tmp_path: Path) -> None:
-    """Breaks when running or reading an image imports torch or transformers, even where it could do without, or reads anything but the file itself."""
+    """Breaks when running or reading an image imports torch or transformers, even where it could do without, or reads
+    anything but the file itself."""
     model, there = make_bert(tmp_path / "model"), tmp_path / "elsewhere"
     there.mkdir()
     assert call("compile", model, "--seq", 8, "--task", "embed", "-o", tmp_path / "bert.llmchip").code == 0
@@ -79,7 +85,11 @@ def test_tensors_go_in_and_out_as_files(image: Path, tmp_path: Path) -> None:
     ids = np.array([[2, 4, 5, 3, 0, 0, 0, 0]] * 2)
     for name, array in {"ids": ids, "mask": (ids != 0).astype(np.int64), "types": np.zeros_like(ids)}.items():
         np.save(tmp_path / f"{name}.npy", array)
-    inputs = [f"input_ids={tmp_path}/ids.npy", f"attention_mask={tmp_path}/mask.npy", f"token_type_ids={tmp_path}/types.npy"]
+    inputs = [
+        f"input_ids={tmp_path}/ids.npy",
+        f"attention_mask={tmp_path}/mask.npy",
+        f"token_type_ids={tmp_path}/types.npy",
+    ]
     arguments = [part for given in inputs for part in ("--input", given)]
     result = call("run", image, *arguments, "--output", f"sentence_embedding={tmp_path}/out.npy")
     assert result.code == 0, result.err
@@ -93,7 +103,17 @@ def test_verify_lowers_the_recorded_model_again(image: Path) -> None:
     result = call("verify", image, "--json")
     assert result.code == 0, result.out
     document = result.document
-    keys = {"bit_exact", "outputs", "graph_nodes", "nodes", "skipped", "mismatched_nodes", "mismatched_elements", "first_divergence", "float"}
+    keys = {
+        "bit_exact",
+        "outputs",
+        "graph_nodes",
+        "nodes",
+        "skipped",
+        "mismatched_nodes",
+        "mismatched_elements",
+        "first_divergence",
+        "float",
+    }
     assert keys <= set(document)
     assert document["bit_exact"] is True
     assert document["nodes"] + len(document["skipped"]) == document["graph_nodes"]
@@ -122,7 +142,8 @@ def test_disasm_on_stdout_is_code_only(image: Path) -> None:
 
 
 def test_verify_finds_a_mutated_instruction(image: Path, tmp_path: Path) -> None:
-    """GELU replaced by tanh in the binary: exit 1, and the first difference names the activation and its source line."""
+    """GELU replaced by tanh in the binary: exit 1, and the first difference names the activation and its source
+    line."""
     listing = tmp_path / "program.s"
     call("disasm", image, "-o", listing)
     text = listing.read_text()
@@ -142,7 +163,9 @@ def test_classifier_prints_labels(classifier: Path, tmp_path: Path) -> None:
     """The probabilities must be those of the chip's own logits."""
     image = tmp_path / "classifier.llmchip"
     assert call("compile", classifier, "--seq", 8, "--batch", 2, "-o", image).code == 0
-    result = call("run", image, "--text", "good film", "--text", "bad", "--output", f"logits={tmp_path}/logits.npy", "--json")
+    result = call(
+        "run", image, "--text", "good film", "--text", "bad", "--output", f"logits={tmp_path}/logits.npy", "--json"
+    )
     assert result.code == 0, result.err
     logits = np.load(tmp_path / "logits.npy").astype(np.float64)
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -153,7 +176,18 @@ def test_classifier_prints_labels(classifier: Path, tmp_path: Path) -> None:
 
 
 def test_compile_prints_and_dumps_passes(bert: Path, tmp_path: Path) -> None:
-    result = call("compile", bert, "--seq", 4, "--print-after", "quantize", "--stop-after", "quantize", "--dump-dir", tmp_path / "dump")
+    result = call(
+        "compile",
+        bert,
+        "--seq",
+        4,
+        "--print-after",
+        "quantize",
+        "--stop-after",
+        "quantize",
+        "--dump-dir",
+        tmp_path / "dump",
+    )
     assert result.code == 0, result.err
     assert "after 04 quantize" in result.err.replace("after 4 ", "after 04 ") or "quantize" in result.err
     assert any("quantize" in path.name for path in (tmp_path / "dump").iterdir())

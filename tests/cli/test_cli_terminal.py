@@ -17,12 +17,16 @@ from cli_harness import call, script
 from runtime.cli import common
 
 
-def on_terminal(code: str, environment: dict[str, str] | None = None, until: str = "", timeout: float = 60) -> tuple[int, str]:
+def on_terminal(
+    code: str, environment: dict[str, str] | None = None, until: str = "", timeout: float = 60
+) -> tuple[int, str]:
     """Run Python with a terminal for stdin, stdout and stderr. After `until` is seen, press Ctrl-C."""
     main, side = pty.openpty()
     settings = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "CI", "FORCE_COLOR")}
     settings |= {"TERM": "xterm-256color", "COLUMNS": "120", **(environment or {})}
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=side, stdout=side, stderr=side, env=settings, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=side, stdout=side, stderr=side, env=settings, start_new_session=True
+    )
     os.close(side)
     text, deadline, pressed = "", time.monotonic() + timeout, False
     while time.monotonic() < deadline:
@@ -55,7 +59,8 @@ def test_colours_on_a_terminal_only() -> None:
 
 @pytest.mark.slow
 def test_progress_is_shown_when_it_takes_long(bert: Path) -> None:
-    """Breaks when a person waits and sees nothing; and when progress gets into stdout (it is on stderr, here the same terminal)."""
+    """Breaks when a person waits and sees nothing; and when progress gets into stdout (it is on stderr, here the same
+    terminal)."""
     code, text = on_terminal(script("verify", bert, "--seq", "4", patience=0.1))
     assert code == 0, text
     assert "verify: load the model" in text or "verify: capture" in text
@@ -64,7 +69,8 @@ def test_progress_is_shown_when_it_takes_long(bert: Path) -> None:
 
 @pytest.mark.parametrize("moment", ["capture", "write the image"])
 def test_an_interrupt_leaves_no_file(bert: Path, tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Breaks when what Ctrl-C interrupts leaves a file or a trace of Python. In this process, where importing PyTorch has been paid for."""
+    """Breaks when what Ctrl-C interrupts leaves a file or a trace of Python. In this process, where importing PyTorch
+    has been paid for."""
     seen: list[str] = []
 
     def pressed(stage: common.Stages, name: str, begin: Callable[..., None] = common.Stages.__call__) -> None:

@@ -17,12 +17,25 @@ from runtime.pytorch import cache
 fcntl = pytest.importorskip("fcntl")  # pseudo-terminals are Unix
 termios = pytest.importorskip("termios")
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
-CUT = re.compile(r"(?<!\S)(?:…[\d,.%]+|[\d,.%]+…)(?!\S)")  # a number, and nothing but a number, with an ellipsis at one end
+CUT = re.compile(
+    r"(?<!\S)(?:…[\d,.%]+|[\d,.%]+…)(?!\S)"
+)  # a number, and nothing but a number, with an ellipsis at one end
 VERBS = {  # what is typed -> its exit code
-    "info {image}": 0, "profile {image}": 0, "lint {image}": 0, "lint {racy}": 1, "models": 0, "chips": 0,
-    "compile widths_model:make -o {folder}/new.llmchip --time-passes": 0, "compile --list-passes": 0, "cache": 0, "run {image} --text a --text b": 0,
-}  # fmt: skip
-OF_MODELS = {"profile {bert} --seq 8": 0, "compile {bert} --seq 8 -o {folder}/new.llmchip --time-passes": 0}  # tables by layer
+    "info {image}": 0,
+    "profile {image}": 0,
+    "lint {image}": 0,
+    "lint {racy}": 1,
+    "models": 0,
+    "chips": 0,
+    "compile widths_model:make -o {folder}/new.llmchip --time-passes": 0,
+    "compile --list-passes": 0,
+    "cache": 0,
+    "run {image} --text a --text b": 0,
+}
+OF_MODELS = {
+    "profile {bert} --seq 8": 0,
+    "compile {bert} --seq 8 -o {folder}/new.llmchip --time-passes": 0,
+}  # tables by layer
 SENTENCES = (  # what the terminal may wrap: no tables
     r"(error|warning): ", r"limit [\d,]+ cycles", r"[\d,]+ words executed of ", r"[\d.]+ mJ, ", r"busy: ",
     r"A MODEL may also be ", r"/\S+: (holds|\d+|nothing)",
@@ -49,7 +62,8 @@ def on_terminal(columns: int, *arguments: str) -> tuple[int, str]:
         for number in range(3):
             os.dup2(side, number)
         os.close(side)
-        sys.stdin, sys.stdout, sys.stderr = (open(number, mode, encoding="utf-8", closefd=False) for number, mode in enumerate("rww"))  # noqa: SIM115
+        opened = [open(number, mode, encoding="utf-8", closefd=False) for number, mode in enumerate("rww")]  # noqa: SIM115
+        sys.stdin, sys.stdout, sys.stderr = opened
         from runtime.cli.main import main as llmcc
 
         code = llmcc(list(arguments))
@@ -71,7 +85,9 @@ def words(bert: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("LLMCHIP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cache, "WORTH_KEEPING", 0.0)
     monkeypatch.setattr(common, "PATIENCE", 600.0)  # no progress between the lines
-    (tmp_path / "widths_model.py").write_text("import torch\n\ndef make():\n    return torch.nn.Linear(4, 4).eval(), {'input': torch.ones(2, 4)}\n")
+    (tmp_path / "widths_model.py").write_text(
+        "import torch\n\ndef make():\n    return torch.nn.Linear(4, 4).eval(), {'input': torch.ones(2, 4)}\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "CI"):
         monkeypatch.delenv(name, raising=False)
@@ -86,7 +102,11 @@ def faults(text: str, columns: int | None) -> list[str]:
     found = []
     for line in STYLE.sub("", text).replace("\r\n", "\n").split("\n"):
         wrong = [
-            *([f"{len(line)} characters"] if columns and len(line) > columns and not any(re.match(text, line) for text in SENTENCES) else []),
+            *(
+                [f"{len(line)} characters"]
+                if columns and len(line) > columns and not any(re.match(text, line) for text in SENTENCES)
+                else []
+            ),
             *(["a cut number"] if CUT.search(line) else []),
             *(["padding"] if columns is None and line != line.rstrip() else []),
         ]
@@ -110,18 +130,24 @@ def wrong(verbs: dict[str, int], columns: int | None, words: dict[str, Path], ca
     return "\n".join(found)
 
 
-WIDTHS = pytest.mark.parametrize("columns", [80, 120, None], ids=lambda columns: f"{columns} columns" if columns else "pipe")
+WIDTHS = pytest.mark.parametrize(
+    "columns", [80, 120, None], ids=lambda columns: f"{columns} columns" if columns else "pipe"
+)
 
 
 @WIDTHS
-def test_tables_fit_and_numbers_are_whole(columns: int | None, words: dict[str, Path], capfd: pytest.CaptureFixture[str]) -> None:
+def test_tables_fit_and_numbers_are_whole(
+    columns: int | None, words: dict[str, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
     """Breaks when a verb prints a row that is longer than the terminal, cuts a number, or pads lines in a pipe."""
     assert not (text := wrong(VERBS, columns, words, capfd)), text
 
 
 @pytest.mark.slow
 @WIDTHS
-def test_tables_of_models_fit_and_numbers_are_whole(columns: int | None, words: dict[str, Path], capfd: pytest.CaptureFixture[str]) -> None:
+def test_tables_of_models_fit_and_numbers_are_whole(
+    columns: int | None, words: dict[str, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
     """As above, for what is known of a model only: its layers."""
     assert not (text := wrong(OF_MODELS, columns, words, capfd)), text
 

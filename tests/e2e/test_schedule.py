@@ -10,7 +10,9 @@ from berts import Case
 import llmchip
 from isa.chip import Acc, Chip, Lanes, Mxu, Sram, load_chip
 
-pytestmark = pytest.mark.xdist_group("schedule")  # on one worker, so that what is compiled for all tests is compiled once
+pytestmark = pytest.mark.xdist_group(
+    "schedule"
+)  # on one worker, so that what is compiled for all tests is compiled once
 CASE = Case("BertModel", 4, 8, 2, 70, 50, "gelu", "sdpa", False, 2, 33, "right", False, 3)
 EDGE = load_chip("edge")
 
@@ -47,7 +49,10 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k].view(torch.int32), b[k].view(torch.int32)) for k in a)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name == "24 KiB" else name for name in CHIPS if name != "edge"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name == "24 KiB" else name for name in CHIPS if name != "edge"],
+)
 def test_another_chip_gives_the_same_bits(name: str, expected: dict[str, torch.Tensor]) -> None:
     """Breaks if array size, lanes or memory sizes reach the arithmetic."""
     assert same(run(name), expected)

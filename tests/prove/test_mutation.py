@@ -46,24 +46,32 @@ def test_every_kind_of_fault_finds_a_place() -> None:
 
 
 def test_symbols_tell_programs_apart_and_equal_ones_together() -> None:
-    """Breaks when the proof of harmlessness is too weak (independent words in another order) or too strong (another constant)."""
+    """Breaks when the proof of harmlessness is too weak (independent words in another order) or too strong (another
+    constant)."""
     image = subject("mlp", inputs=1).image
     words = [image.inst(pc) for pc in range(0, len(image.code), WORD_BYTES)]
 
     def with_words(changed: dict[int, Inst]) -> bytes | None:
-        return fingerprint(dataclasses.replace(image, code=b"".join(encode(changed.get(i, inst)) for i, inst in enumerate(words))))
+        return fingerprint(
+            dataclasses.replace(image, code=b"".join(encode(changed.get(i, inst)) for i, inst in enumerate(words)))
+        )
 
     plain = fingerprint(image)
     acts = [i for i, inst in enumerate(words) if inst.mnemonic == "act"]
     scaled = Inst("act", tuple({**words[acts[0]].named(), "scale": 0x40000000}.values()))
-    sets = next(i for i in range(len(words)) if words[i].mnemonic == words[i + 1].mnemonic == "vset" and words[i].operands[0] != words[i + 1].operands[0])
+    sets = next(
+        i
+        for i in range(len(words))
+        if words[i].mnemonic == words[i + 1].mnemonic == "vset" and words[i].operands[0] != words[i + 1].operands[0]
+    )
     assert plain is not None and with_words({}) == plain
     assert with_words({sets: words[sets + 1], sets + 1: words[sets]}) == plain
     assert with_words({acts[0]: scaled}) != plain
 
 
 def test_symbols_know_that_a_table_has_one_plane() -> None:
-    """Breaks when the proof of harmlessness takes a stride for a change that no element is read by (a survivor of `make mutate`)."""
+    """Breaks when the proof of harmlessness takes a stride for a change that no element is read by (a survivor of
+    `make mutate`)."""
     text = """
 .const name=table, shape=[8, 16], dtype=float32, fill=1
 .const name=rows, shape=[4], dtype=int32, values=[0, 7, 3, 3]

@@ -50,7 +50,9 @@ def test_diagrams_name_every_field() -> None:
         assert {len(text) for text in drawn} == {97}
         assert len(drawn) == 9
         for field in (*HEADER, *row.fields):
-            assert any(cell.strip() and field.name.startswith(cell.strip()) for text in drawn[1::2] for cell in text.split("|")), field.name
+            assert any(
+                cell.strip() and field.name.startswith(cell.strip()) for text in drawn[1::2] for cell in text.split("|")
+            ), field.name
 
 
 @pytest.mark.parametrize("mnemonic", ISA)
@@ -70,7 +72,13 @@ def test_the_lexer_knows_all_words() -> None:
     for name in (*DIRECTIVES, "include"):
         assert (Keyword.Namespace, f".{name}") in list(lexer.get_tokens(f".{name} x"))
     tokens = list(lexer.get_tokens("loop: vop f=max, d=v3, a=v3, rows=1, cols=1 @ lda<=0 ; done"))
-    for expected in ((Name.Label, "loop:"), (Name.Constant, "max"), (Name.Variable, "v3"), (Name.Attribute, "lda"), (Comment.Single, "; done")):
+    for expected in (
+        (Name.Label, "loop:"),
+        (Name.Constant, "max"),
+        (Name.Variable, "v3"),
+        (Name.Attribute, "lda"),
+        (Comment.Single, "; done"),
+    ):
         assert expected in tokens
     for path in Path("examples/asm").iterdir():
         assert not [token for token in lexer.get_tokens(path.read_text()) if token[0] is Error]

@@ -1,4 +1,5 @@
-"""Instructions from outside: one file, named by the user, known to everything; nothing is loaded because an image names it.
+"""Instructions from outside: one file, named by the user, known to everything; nothing is loaded because an image names
+it.
 
 Extensions are for a process, so each of these runs in one of its own.
 """
@@ -11,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MINIMUM, ADD_RELU = (ROOT / "examples" / "extension" / name for name in ("vector_minimum.py", "add_relu.py"))
-MODEL = '''
+MODEL = """
 import torch, llmchip
 for path in {files!r}:
     llmchip.extend(path)
@@ -23,22 +24,31 @@ x, y = torch.randn(2, 5, 33), torch.randn(2, 1, 33)
 x[0, 0, :3], y[0, 0, :3] = torch.tensor([float("nan"), 0.0, -0.0]), torch.tensor([1.0, -0.0, 0.0])
 i, j = torch.randint(-9, 9, (2, 33)), torch.randint(-9, 9, (2, 33))
 model, args = Model().eval(), (x, y, i, j)
-'''
-COMPARED = '''
+"""
+COMPARED = """
 def same(a, b):
     return a.dtype is b.dtype and torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num().float(), b.nan_to_num().float()) and \\
         torch.equal(torch.signbit(a.nan_to_num()), torch.signbit(b.nan_to_num()))
-'''
+"""
 
 
 def python(code: str, cwd: Path) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=cwd, env=_environment(), timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=cwd, env=_environment(), timeout=300
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def llmcc(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "llmchip", *map(str, args)], capture_output=True, text=True, cwd=cwd, env=_environment(), timeout=300)
+    return subprocess.run(
+        [sys.executable, "-m", "llmchip", *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=_environment(),
+        timeout=300,
+    )
 
 
 def _environment() -> dict[str, str]:
@@ -49,7 +59,8 @@ def _environment() -> dict[str, str]:
 
 @pytest.mark.slow
 def test_bits_checks_and_tools(tmp_path: Path) -> None:
-    """Breaks when a part of the tool chain has a list of instructions of its own, or the fused instruction gives other bits than the two."""
+    """Breaks when a part of the tool chain has a list of instructions of its own, or the fused instruction gives other
+    bits than the two."""
     files = [str(MINIMUM), str(ADD_RELU)]
     out = python(
         MODEL.format(files=files) + COMPARED + "program = llmchip.compile(model, args); program.save('a.llmchip')\n"
@@ -60,7 +71,13 @@ def test_bits_checks_and_tools(tmp_path: Path) -> None:
     )  # fmt: skip
     assert out.splitlines() == ["True True", "[True, True, False]", "True []"]
     given = [part for path in files for part in ("--extension", path)]
-    for verb, said in (("info", "nodes"), ("lint", "no finding"), ("run", "output0"), ("profile", "add_relu"), ("disasm", "vaddr d=")):
+    for verb, said in (
+        ("info", "nodes"),
+        ("lint", "no finding"),
+        ("run", "output0"),
+        ("profile", "add_relu"),
+        ("disasm", "vaddr d="),
+    ):
         done = llmcc(verb, "a.llmchip", *given, cwd=tmp_path)
         assert done.returncode == 0 and said in done.stdout, (verb, done.stdout, done.stderr)
     text = tmp_path / "a.s"
@@ -72,7 +89,9 @@ def test_an_image_is_refused_without_its_extension(tmp_path: Path) -> None:
     """Breaks when an image's record is acted on, or an image with unknown words is run."""
     python(MODEL.format(files=[str(MINIMUM)]) + "llmchip.compile(model, args).save('a.llmchip')", tmp_path)
     done = llmcc("run", "a.llmchip", cwd=tmp_path)
-    assert done.returncode == 2 and "the extension 'vector-minimum'" in done.stderr and "--extension FILE" in done.stderr
+    assert (
+        done.returncode == 2 and "the extension 'vector-minimum'" in done.stderr and "--extension FILE" in done.stderr
+    )
     changed = tmp_path / "changed.py"
     changed.write_text(MINIMUM.read_text() + "# another\n")
     done = llmcc("run", "a.llmchip", "--extension", changed, cwd=tmp_path)

@@ -82,7 +82,8 @@ def right(call: Any, model: nn.Module, x: torch.Tensor = X) -> bool:
 
 
 def test_every_instance_is_packed_once(packs: Packs) -> None:
-    """Breaks when more instances than some number make each other's weights be packed again, or one is given another's."""
+    """Breaks when more instances than some number make each other's weights be packed again, or one is given
+    another's."""
     models = [Stepping(seed).eval() for seed in range(weights.ALIKE + 2)]
     calls = [compiled(model) for model in models]
     results = [wanted(model) for model in models]

@@ -100,7 +100,21 @@ def test_memory_beyond_the_bound_is_noticed(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_its_seed_and_a_line_for_each_fuzzer(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "fuzz", "chips", "commands", "--seconds", "20", "--cases", "20", "--seed", "9", "--found", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "fuzz",
+        "chips",
+        "commands",
+        "--seconds",
+        "20",
+        "--cases",
+        "20",
+        "--seed",
+        "9",
+        "--found",
+        str(tmp_path),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("seed 9: chips, commands, 20 s each, at most 1024 MiB more")

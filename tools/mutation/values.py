@@ -1,9 +1,9 @@
 """What a program computes, as symbols: two programs with equal symbols compute the same bits for every input.
 
-Every byte of memory holds a 64-bit number that stands for *how it came about*: its value for weights and constants, its address for
-inputs, and for results a hash of the operation and of the symbols it was computed from, element by element. Different
-numbers prove nothing; equal numbers mean (but for a collision of 64-bit hashes) the same operations on the same operands.
-Program order only: that no race changes it is proved separately.
+Every byte of memory holds a 64-bit number that stands for *how it came about*: its value for weights and constants, its
+address for inputs, and for results a hash of the operation and of the symbols it was computed from, element by element.
+Different numbers prove nothing; equal numbers mean (but for a collision of 64-bit hashes) the same operations on the
+same operands. Program order only: that no race changes it is proved separately.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,7 +36,9 @@ def fingerprint(image: Image) -> bytes | None:
                 _RULES[word.inst.mnemonic](state, word)
     except (ReplayError, IndexError, ValueError, KeyError):
         return None
-    return b"".join(state.memory(Space.DRAM, t.region)[t.offset : t.offset + t.nbytes].tobytes() for t in image.entry().outputs)
+    return b"".join(
+        state.memory(Space.DRAM, t.region)[t.offset : t.offset + t.nbytes].tobytes() for t in image.entry().outputs
+    )
 
 
 def _mix(x: Symbols) -> Symbols:
@@ -200,5 +202,14 @@ def _mm(state: _State, word: Dispatch) -> None:
 
 
 _RULES: Final[Mapping[str, Callable[[_State, Dispatch], None]]] = {
-    "ldw": _copy, "lda": _copy, "sto": _copy, "gather": _gather, "mm": _mm, "vop": _vop, "vred": _vred, "vaff": _vaff, "vqd": _vqd, "act": _act,
-}  # fmt: skip
+    "ldw": _copy,
+    "lda": _copy,
+    "sto": _copy,
+    "gather": _gather,
+    "mm": _mm,
+    "vop": _vop,
+    "vred": _vred,
+    "vaff": _vaff,
+    "vqd": _vqd,
+    "act": _act,
+}
