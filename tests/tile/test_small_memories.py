@@ -108,7 +108,7 @@ def test_only_what_vec_and_act_touch_may_move() -> None:
         kernel_graph(graph.main.graph, ["input_ids"], [o.name for o in graph.outputs]),
         chip(96 << 10),
         lambda name: name != "search",
-    ).drafts()
+    ).candidates()
     ops = drafted[0].tiled.program.ops
     bound = {
         ref.buffer

@@ -203,7 +203,7 @@ def test_the_search_promises_what_the_timing_mode_measures() -> None:
     """Breaks if the cost model loses touch with the chip: the chosen tiling is measured within a tenth of its promise,
     and promises the most."""
     for batch, seq in ((1, 64), (2, 96)):
-        drafts = Search(outlined(batch, seq), SMALL, lambda name: True).drafts()
+        drafts = Search(outlined(batch, seq), SMALL, lambda name: True).candidates()
         assert drafts[0].cycles * 0.99 < min(draft.cycles for draft in drafts)
         measured = simulate(compiled(batch, seq, SMALL).image()).cycles
         assert abs(measured / drafts[0].cycles - 1) < 0.1
