@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.raises import silent
+
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -45,6 +47,20 @@ def test_folders_of_packages_are_packages() -> None:
     listed = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     folders = {path.parent for name in listed for path in (ROOT / name).rglob("*.py")}
     assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []
+
+
+# Others work in these files at the moment; what is mended there goes from the list.
+NOT_YET = {
+    "compiler/emit/elementwise.py", "compiler/emit/rows.py", "compiler/graph/manager.py", "compiler/pipeline.py",
+    "compiler/tile/nodes.py",
+}  # fmt: skip
+
+
+def test_what_raises_says_so() -> None:
+    """Breaks when a public function raises an exception that its docstring does not name."""
+    found = list(silent())
+    assert [str(function) for function in found if function.file not in NOT_YET] == []
+    assert {function.file for function in found} == NOT_YET, "take what is mended from the list"
 
 
 def test_entry_points_exist() -> None:
