@@ -54,8 +54,7 @@ bench-host: $(VENV)/.dev ## how long people wait: emulation, compile, memory (BE
 	$(BIN)/python -m benchmarks.bench_host $(BENCH_ARGS)
 
 docs: $(VENV)/.dev ## write the generated pages again
-	$(BIN)/python -m isa.doc.manual
-	$(BIN)/python tools/write_cli_doc.py
+	$(BIN)/python tools/write_docs.py
 
 fuzz: $(VENV)/.dev ## each fuzzer for 10 minutes, or LLMCHIP_FUZZ_SECONDS (CI: 20)
 	$(BIN)/python -m fuzz $(FUZZ_ARGS)

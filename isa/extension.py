@@ -9,7 +9,7 @@ hash, and is refused without it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from isa.errors import ImageError, InputError
@@ -22,15 +22,13 @@ KEY = "extensions"  # in an image's metadata: name -> sha256 of the file
 class Extension:
     """Rows of the table, and what gives them meaning, by mnemonic.
 
-    `handlers` are the emulator's (emulator/context.py), `examples` lines of the manual (isa/doc/examples.py).
-    `compiler` gives what the compiler needs to emit the words (compiler/extensions.py); it is called when something is
-    compiled, so that running needs no torch.
+    `handlers` are the emulator's (emulator/context.py). `compiler` gives what the compiler needs to emit the words
+    (compiler/extensions.py); it is called when something is compiled, so that running needs no torch.
     """
 
     name: str
     instructions: tuple[Instruction, ...]
     handlers: Mapping[str, Callable[..., None]]
-    examples: Mapping[str, Any] = field(default_factory=dict)
     compiler: Callable[[], Any] | None = None
     sha256: str = ""  # of the file it came from
 

@@ -247,6 +247,18 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Example:
+    """Operands and counts of one line; element types of its views, where the first that the table allows is not
+    wanted."""
+
+    operands: str = ""
+    waits: str = ""
+    dtypes: Mapping[str, Dtype] = field(default_factory=dict)
+    body: tuple[str, ...] = ()  # words that belong to it: the body of a loop
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Instruction:
     """One row of the ISA.
 
@@ -264,6 +276,7 @@ class Instruction:
     cost: Cost = Cost()
     drains: str = ""
     alters: bool = False
+    example: Example = Example()
     extension: str = ""  # that brought it, see isa/extension.py
 
     def field(self, name: str) -> Field:
@@ -389,7 +402,7 @@ HEADER = (
 HEADER_BITS = sum(f.bits for f in HEADER)
 
 _ROWS: tuple[Instruction, ...] = (
-    Instruction("nop", 0x00, Engine.CTL, (), "no operation", "pass"),
+    Instruction("nop", 0x00, Engine.CTL, (), "no operation", "pass", example=Example()),
     Instruction(
         "halt",
         0x01,
@@ -399,6 +412,7 @@ _ROWS: tuple[Instruction, ...] = (
         "fence(all); stop(code)",
         drains="all",
         alters=True,
+        example=Example(),
     ),
     Instruction(
         "fence",
@@ -408,6 +422,7 @@ _ROWS: tuple[Instruction, ...] = (
         "stop dispatching until the masked engines are empty",
         "for each q in mask: wait(outstanding[q] == 0)",
         drains="mask",
+        example=Example("mask=0x3", note="wait until ldw and lda have finished"),
     ),
     Instruction(
         "loop",
@@ -422,6 +437,9 @@ _ROWS: tuple[Instruction, ...] = (
         ),
         "repeat the next `len` words",
         "for i[level] in range(S[s] if dyn else count): execute the next len words",
+        example=Example(
+            "level=0, len=2, count=3", body=("salu f=add, d=s1, a=s1, bi, imm=0x1", "nop"), note="s1 becomes 3"
+        ),
     ),
     Instruction(
         "salu",
@@ -438,6 +456,7 @@ _ROWS: tuple[Instruction, ...] = (
         "scalar integer arithmetic, 32-bit, wrapping",
         "y = imm if bi else S[b]; S[d] = y if f == mov else f(S[a], y)",
         alters=True,
+        example=Example("f=ceildiv, d=s2, a=s1, bi, imm=0x10", note="s2 = ceil(s1 / 16)"),
     ),
     Instruction(
         "sld",
@@ -451,6 +470,7 @@ _ROWS: tuple[Instruction, ...] = (
         "load a scalar register; dispatch waits for its dependence counts",
         "S[d] = v[0, 0, off]",
         alters=True,
+        example=Example("d=s1, v=v1, off=0x2", note="the third element"),
     ),
     Instruction(
         "vset",
@@ -468,6 +488,7 @@ _ROWS: tuple[Instruction, ...] = (
         ),
         "define a view: element (p, r, c) is at base + (p*ps + r*rs + c*cs) elements",
         "V[v] = view(space, region, dtype, base, rs, ps, cs); forget its increments",
+        example=Example("v=v1, space=sram, dtype=i8, base=0x400, rs=128", note="rows of 128 bytes from 0x400 on"),
     ),
     Instruction(
         "vinc",
@@ -482,6 +503,7 @@ _ROWS: tuple[Instruction, ...] = (
         ),
         "make a view move with a loop, for ping-pong buffers and repeated layers",
         "while inside loop level: base(V[v]) += inc * ((i[level] // div) % mod)",
+        example=Example("v=v1, level=0, inc=0x1000, mod=2", note="two buffers of 4 KiB in turns"),
     ),
     Instruction(
         "vadd",
@@ -495,6 +517,7 @@ _ROWS: tuple[Instruction, ...] = (
         "move a view by a run-time amount (a KV position)",
         "base(V[v]) += S[s] * scale",
         alters=True,
+        example=Example("v=v1, s=s1, scale=64", note="64 bytes for each unit of s1"),
     ),
     Instruction(
         "ldw",
@@ -509,6 +532,7 @@ _ROWS: tuple[Instruction, ...] = (
         "copy DRAM to SRAM on the weight queue",
         "d[p, r, c] = a[p, r, c]",
         Cost("dma"),
+        example=Example("d=v1, a=v2, rows=16, cols=64", dtypes={"d": Dtype.I8, "a": Dtype.I8}),
     ),
     Instruction(
         "lda",
@@ -523,6 +547,7 @@ _ROWS: tuple[Instruction, ...] = (
         "copy DRAM to SRAM on the activation queue",
         "d[p, r, c] = a[p, r, c]",
         Cost("dma"),
+        example=Example("d=v1, a=v2, rows=8, cols=32", dtypes={"d": Dtype.F32, "a": Dtype.F32}),
     ),
     Instruction(
         "gather",
@@ -540,6 +565,12 @@ _ROWS: tuple[Instruction, ...] = (
         "fetch rows of a table by index (embedding)",
         "trap unless 0 <= idx[i] < limit; d[0, i, c] = a[0, idx[0, i, 0], c]",
         Cost("dma"),
+        example=Example(
+            "d=v1, a=v2, idx=v3, n=4, cols=32, limit=100",
+            "lda<=0",
+            {"d": Dtype.F32, "a": Dtype.F32},
+            note="four rows of a table of 100",
+        ),
     ),
     Instruction(
         "sto",
@@ -554,6 +585,7 @@ _ROWS: tuple[Instruction, ...] = (
         "copy SRAM to DRAM",
         "d[p, r, c] = a[p, r, c]",
         Cost("dma"),
+        example=Example("d=v1, a=v2, rows=8, cols=32", "vec<=0", {"d": Dtype.F32, "a": Dtype.F32}),
     ),
     Instruction(
         "mm",
@@ -587,6 +619,7 @@ _ROWS: tuple[Instruction, ...] = (
         "i?group: for g ascending: c += (f32(sum_{k in g} a*w) * sa[m,g]) * sw[n,g] [+ (f32(sum_{k in g} a) * sa[m,g]) * zw[n,g]]\n"
         "float:   for k ascending: c = c + a[b,m,k] * w[b,k,n], product and sum each rounded to float32",
         Cost("mxu", 1, {"i8_mac": 1}),
+        example=Example("c=v1, a=v2, w=v3, m=8, n=16, k=32", "ldw<=0, lda<=0", note="8x32 int8 times 32x16 int8"),
     ),
     Instruction(
         "vop",
@@ -606,6 +639,9 @@ _ROWS: tuple[Instruction, ...] = (
         "elementwise arithmetic; integer when every view is, else float32, rounded to the type of d",
         "y = b[p,r,c] or imm; d[p,r,c] = f(a[p,r,c], y)      mov: d = a; eq ne lt le: 1 or 0; sel: d = d if a != 0 else y",
         Cost("vec", 1, {"f32_add": 1}),
+        example=Example(
+            "f=mul, d=v1, a=v2, b=v3, rows=8, cols=32", "lda<=0", {"d": Dtype.F32, "a": Dtype.F32, "b": Dtype.F32}
+        ),
     ),
     Instruction(
         "vred",
@@ -626,6 +662,12 @@ _ROWS: tuple[Instruction, ...] = (
         "reduce rows in the fixed order of the numeric contract",
         "x = a - sub; d[p,r,0] = f over c of x[p,r,c]",
         Cost("vec", 1, {"f32_add": 1}),
+        example=Example(
+            "f=max, d=v1, a=v2, rows=8, cols=32",
+            "lda<=0",
+            {"d": Dtype.F32, "a": Dtype.F32},
+            note="the largest of each row",
+        ),
     ),
     Instruction(
         "vaff",
@@ -649,6 +691,12 @@ _ROWS: tuple[Instruction, ...] = (
         "t = f32(a); t = t - sub; t = rnd(t * rs); t = rnd(t * cs + bi); t = t + res; d = t; tap = red over c of d\n"
         "each step only if its view is present, each rounded to float32; rnd also rounds to its type where shown",
         Cost("vec", 1, {"f32_add": 2, "f32_mul": 2}),
+        example=Example(
+            "d=v1, a=v2, rs=v3, cs=v4, bi=v5, rows=8, cols=16",
+            "mxu<=0",
+            {"a": Dtype.I32},
+            note="dequantize: row scale, column scale, bias",
+        ),
     ),
     Instruction(
         "vqd",
@@ -667,6 +715,7 @@ _ROWS: tuple[Instruction, ...] = (
         "dynamic symmetric int8 quantization of each row",
         "x = (a * rs) * cs; m = absmax over c; s = max(rnd(m / 127.5), 2**-23); d = clamp(rint(x * (1 / s)), -128, 127), NaN -> 0",
         Cost("vec", 2, {"f32_mul": 2}),
+        example=Example("d=v1, s=v2, a=v3, rows=8, cols=32", "lda<=0", note="int8 rows and their scales"),
     ),
     Instruction(
         "act",
@@ -693,6 +742,7 @@ _ROWS: tuple[Instruction, ...] = (
         "transcendental functions, all at the same cost, with a row sum on the way out",
         "t = a * scale; t = t + bi (or t - bi); y = f(t); d = y; sum = sum over c of y",
         Cost("act", 1, {"act": 1}),
+        example=Example("f=gelu_erf, d=v1, a=v2, rows=8, cols=32", "vec<=0", {"a": Dtype.F32}),
     ),
 )
 

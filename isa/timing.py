@@ -112,6 +112,11 @@ def matmul_passes(b: int, k: int, n: int, mxu: Mxu) -> int:
     return ceil_div(b, planes_at_once(b, k, n, mxu)) * ceil_div(k, mxu.rows) * ceil_div(n, mxu.cols)
 
 
+def drain_cycles(mxu: Mxu) -> int:
+    """From the last row's entry into the array to its last result: it crosses all rows and all columns."""
+    return mxu.rows + mxu.cols - 2
+
+
 def matmul(
     b: int, m: int, n: int, k: int, mxu: Mxu, options: Options = DEFAULT, depth: int = 0, slowdown: int = 1
 ) -> Occupancy:
@@ -119,7 +124,7 @@ def matmul(
 
     `depth` limits the rows of a tile of k (quantization groups must not mix in a column), `slowdown` is cycles per row.
     """
-    drain = mxu.rows + mxu.cols - 2
+    drain = drain_cycles(mxu)
     step = min(mxu.rows, depth or mxu.rows)
     folds = ceil_div(k, step)
     across = ceil_div(n, mxu.cols)

@@ -68,8 +68,6 @@ def _of_package(name: str) -> Extension:
 
 def _give_meaning(extension: Extension) -> None:
     from emulator.context import HANDLERS
-    from isa.doc.examples import EXAMPLES
 
     for mnemonic, handler in extension.handlers.items():
         HANDLERS[mnemonic] = handler
-    EXAMPLES.update(extension.examples)

@@ -19,6 +19,7 @@ from compiler.tile.conflicts import predecessors
 from compiler.tile.ir import Buffer, Op, Program
 from isa.chip import Chip
 from isa.spec import DMA_ENGINES, Engine, Space
+from isa.timing import drain_cycles
 
 WINDOW = 160  # how many ops beyond the oldest waiting one may be considered
 ALIGN = 64
@@ -260,7 +261,7 @@ class _Scheduler:
         if len(queue) == queue.maxlen:
             self.dispatched = max(self.dispatched, queue[0])
         end = start + self.cycles[index]
-        latency = self.chip.mxu.rows + self.chip.mxu.cols if engine is Engine.MXU else 0
+        latency = drain_cycles(self.chip.mxu) if engine is Engine.MXU else 0
         if engine in DMA_ENGINES:
             self.bus_free_at, latency = end, self.chip.dram.latency_cycles
         self.free_at[engine] = end

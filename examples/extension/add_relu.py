@@ -13,9 +13,8 @@ import numpy as np
 
 from emulator.context import Call, Core, cut, tiles
 from emulator.formats import store
-from isa.doc.examples import Example
 from isa.extension import Extension
-from isa.spec import FLOATS, ISA, Cost, Dtype, Engine, Instruction
+from isa.spec import FLOATS, ISA, Cost, Dtype, Engine, Example, Instruction
 
 VOP = ISA["vop"]
 ROW = Instruction(
@@ -31,6 +30,7 @@ ROW = Instruction(
     "add, then relu",
     "t = f32(a + b), rounded to the type of d; d = 0 if t <= 0 else t",
     Cost("vec", 1, {"f32_add": 2}),
+    example=Example("d=v1, a=v2, b=v3, rows=8, cols=32", "lda<=0", {"d": Dtype.F32, "a": Dtype.F32, "b": Dtype.F32}),
 )
 
 
@@ -118,6 +118,5 @@ def compiler() -> object:
 
 EXTENSION = Extension(
     "add-relu", (ROW,), {"vaddr": vaddr},
-    {"vaddr": Example("d=v1, a=v2, b=v3, rows=8, cols=32", "lda<=0", {"d": Dtype.F32, "a": Dtype.F32, "b": Dtype.F32})},
     compiler,
 )  # fmt: skip

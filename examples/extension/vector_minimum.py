@@ -12,9 +12,8 @@ import numpy as np
 
 from emulator.context import Call, Core, cut, tiles
 from emulator.formats import store
-from isa.doc.examples import Example
 from isa.extension import Extension
-from isa.spec import INTS, ISA, Cost, Dtype, Engine, Instruction
+from isa.spec import INTS, ISA, Cost, Dtype, Engine, Example, Instruction
 
 VOP = ISA["vop"]
 ROW = Instruction(
@@ -24,6 +23,7 @@ ROW = Instruction(
         *(VOP.field(name) for name in ("planes", "rows", "cols", "dyn", "dyn_s")),
     ),
     "the smaller of two elements", "d = NaN if either is NaN, else a if a < b, else b", Cost("vec", 1, {"f32_add": 1}),
+    example=Example("d=v1, a=v2, b=v3, rows=8, cols=32", "lda<=0", {"d": Dtype.F32, "a": Dtype.F32, "b": Dtype.F32}),
 )  # fmt: skip
 
 
@@ -81,6 +81,5 @@ def compiler() -> object:
 
 EXTENSION = Extension(
     "vector-minimum", (ROW,), {"vmin": vmin},
-    {"vmin": Example("d=v1, a=v2, b=v3, rows=8, cols=32", "lda<=0", {"d": Dtype.F32, "a": Dtype.F32, "b": Dtype.F32})},
     compiler,
 )  # fmt: skip
