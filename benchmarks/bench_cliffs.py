@@ -57,6 +57,8 @@ def instances() -> Iterator[str]:
 class Stepping(nn.Module):
     """Twelve million weights and a thousand numbers that move."""
 
+    step: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(12)))

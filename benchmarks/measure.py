@@ -15,8 +15,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 Figures = dict[str, Any]
 
@@ -64,7 +66,7 @@ def emulation(model: Any, batch: int, seq: int, runs: int, compiled: bool = True
     from emulator.machine import Machine
     from runtime.device import executable
 
-    executable.Machine = lambda *args, **more: Machine(*args, compiled=compiled, **more)  # type: ignore[assignment, misc]
+    patch.object(executable, "Machine", partial(Machine, compiled=compiled)).start()
     given = inputs(batch, seq)
     program = llmchip.compile(model, given)
     arrays = {name: tensor.numpy() for name, tensor in given.items()}
@@ -97,7 +99,8 @@ def compile_time(runs: int) -> Figures:
     from runtime.pytorch.compilation import Compilation
 
     captured, out = capture(bert(), (), inputs(1, 128)), tempfile.mkdtemp() + "/x"
-    cold, warm = [], []
+    cold: list[tuple[float, float]] = []
+    warm: list[tuple[float, float]] = []
     for _ in range(runs):
         cache.clear()
         for times in (cold, warm):
@@ -195,7 +198,7 @@ def overhead(runs: int) -> Figures:
         launch(self, *args)
         spent.append(time.perf_counter() - start)
 
-    Executable._launch = measured  # type: ignore[method-assign]
+    patch.object(Executable, "_launch", measured).start()
     compiled: Any = torch.compile(model, backend="llmchip")
     beyond = []
     with torch.no_grad():
@@ -214,7 +217,7 @@ def first_call(runs: int) -> Figures:
     }
     import torch
 
-    from runtime.pytorch import backend
+    from runtime.pytorch import pieces
     from runtime.pytorch import subgraph as part
 
     model, given, spent = bert(), inputs(1, 128), [0.0]
@@ -229,12 +232,13 @@ def first_call(runs: int) -> Figures:
             spent[0] += time.perf_counter() - start
             return result
 
-    backend.Part = Measured  # type: ignore[misc]
+    patch.object(pieces, "Part", Measured).start()
+    compiled: Any = torch.compile
     with torch.no_grad():
-        ours = timed(lambda: torch.compile(model, backend="llmchip")(**given))[0]
+        ours = timed(lambda: compiled(model, backend="llmchip")(**given))[0]
         torch._dynamo.reset()
         torch._dynamo.utils.compilation_time_metrics.clear()
-        inductor = timed(lambda: torch.compile(model)(**given))[0]
+        inductor = timed(lambda: compiled(model)(**given))[0]
         metrics = torch._dynamo.utils.compilation_time_metrics
     generated = sum(metrics.get("compile_fx_inner", ())) or sum(metrics.get("compile_fx.<locals>.fw_compiler_base", ()))
     return {

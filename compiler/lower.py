@@ -78,7 +78,8 @@ class Lowered:
 
 
 def pipeline(options: Options) -> list[Pass]:
-    """The passes in order. Those named by `options.disable` are left out."""
+    """The passes in order. Those named by `options.disable` are left out. Raises CompileError for a name that no pass
+    has."""
     extensions.install()
     steps: list[Pass] = [
         FoldEmpty(),  # first, because no other pass thinks of tensors without elements

@@ -24,7 +24,8 @@ class Options:
 
     @classmethod
     def from_strings(cls, given: Mapping[str, Any], base: "Options | None" = None) -> "Options":
-        """Options from text (`--option K=V`) or Python values (torch.compile's `options=`)."""
+        """Options from text (`--option K=V`) or Python values (torch.compile's `options=`). Raises CompileError for an
+        unknown option or value."""
         known = {f.name: f for f in fields(cls)}
         values: dict[str, Any] = {}
         for key, value in given.items():

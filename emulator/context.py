@@ -55,6 +55,7 @@ class Core:
         self.proven = False  # that nothing is read before it is written
 
     def register(self, number: int) -> ViewRegister:
+        """A view register as it stands. Raises Fault when it was never set."""
         register = self.views[number]
         if register is None:
             raise Fault(f"view register v{number} was never set")

@@ -22,6 +22,7 @@ def halt(core: Core, call: Call) -> None:
 
 @executes("loop")
 def loop(core: Core, call: Call) -> None:
+    """Raises Fault when the level is in use, or the body leaves what is around it."""
     ops = call.operands
     level, length = ops["level"], ops["len"]
     count = core.scalars[ops["s"]] if ops["dyn"] else ops["count"]
@@ -87,6 +88,7 @@ def sld(core: Core, call: Call) -> None:
 
 @executes("vset")
 def vset(core: Core, call: Call) -> None:
+    """Raises Fault for v0, the absent view."""
     ops = call.operands
     if ops["v"] == 0:
         raise Fault("v0 is the absent view and cannot be set")
@@ -98,6 +100,7 @@ def vset(core: Core, call: Call) -> None:
 
 @executes("vinc")
 def vinc(core: Core, call: Call) -> None:
+    """Raises Fault for a division by zero."""
     ops = call.operands
     if ops["div"] == 0:
         raise Fault("vinc divides by zero")

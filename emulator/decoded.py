@@ -40,6 +40,8 @@ class Word:
 
 
 def decode_at(code: bytes, index: int) -> Word:
+    """The word at an index of the code. Raises Fault beyond its end, and IllegalWord for what is no instruction or
+    lacks a view."""
     data = code[index * WORD_BYTES : (index + 1) * WORD_BYTES]
     if index < 0 or len(data) < WORD_BYTES:
         raise Fault("execution left the program; a halt is missing")
@@ -65,7 +67,8 @@ def _is_empty(inst: Inst, operands: Mapping[str, int]) -> bool:
 
 
 def resolve(core: Core, word: Word) -> Call | None:
-    """Extents and views as they stand now, checked but without their memory. None when there is nothing to do."""
+    """Extents and views as they stand now, checked but without their memory. None when there is nothing to do. Raises
+    Fault for an extent outside its field, and a view that was never set."""
     operands, empty = word.operands, word.empty
     if word.dynamic:
         value = core.scalars[operands["dyn_s"]]

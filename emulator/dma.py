@@ -17,6 +17,7 @@ def copy(core: Core, call: Call) -> None:
 
 @executes("gather")
 def gather(core: Core, call: Call) -> None:
+    """Raises Fault for an index outside the table."""
     _same_type(call)
     view, limit = call.views["a"], call.operands["limit"]
     index = np.broadcast_to(call.blocks["idx"], call.extents["idx"])[0, :, 0]

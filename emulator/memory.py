@@ -76,7 +76,8 @@ class Store:
         self._end = max(self._end, end)
 
     def check(self, view: View, extents: Extents) -> tuple[int, int]:
-        """Range and alignment; gives the first byte and one past the last."""
+        """Range and alignment; gives the first byte and one past the last. Raises Fault for an access that leaves the
+        memory or is not aligned."""
         low, high = view.span(extents)
         if low < 0 or high > self.size:
             raise Fault(f"access to bytes {low:#x} to {high:#x} of {self.name}, which has {self.size:#x}")
@@ -87,7 +88,8 @@ class Store:
         return low, high
 
     def require_written(self, view: View, extents: Extents, low: int, high: int) -> None:
-        """The whole span first, which is nearly always enough and one fast scan; only then element by element."""
+        """The whole span first, which is nearly always enough and one fast scan; only then element by element. Raises
+        Fault for bytes that were never written."""
         if self.shadow is None or self.shadow.find(b"\0", low, high) < 0:
             return
         for begin, end, bytes_ in self._touched(view, extents):
@@ -200,7 +202,8 @@ class Memory:
         return _nibbles(store, view, extents) if view.dtype is Dtype.I4 else _block(store, view, extents)
 
     def target(self, view: View, extents: Extents) -> Block:
-        """A block to write; it counts as written from now on. i4 targets are written with `put_i4` instead."""
+        """A block to write; it counts as written from now on. i4 targets are written with `put_i4` instead. Raises
+        Fault where the memory is read-only, and for a block that overlaps itself."""
         store = self.store_of(view)
         store.check(view, extents)
         if store.pieces is not None:

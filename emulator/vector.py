@@ -138,6 +138,7 @@ _REDUCTIONS: Final[Mapping[str, Callable[[Floats], Floats]]] = {
 
 @executes("vred")
 def vred(core: Core, call: Call) -> None:
+    """Raises Fault for a result of the wrong type."""
     f, down = VRED[call.operands["f"]], bool(call.operands["down"])
     target, extents = call.dtype("d"), call.extents["a"]
     if (f == "argmax") != (target is Dtype.I32):
@@ -176,6 +177,7 @@ _TAPS: Final[Mapping[str, Callable[[Floats], Floats]]] = {
 
 @executes("vaff")
 def vaff(core: Core, call: Call) -> None:
+    """Raises Fault for one of `tap` and `red` without the other."""
     steps = _affine_steps(call)
     target, tap = call.dtype("d"), TAP[call.operands["red"]]
     if ("tap" in call.blocks) != (tap != "none"):

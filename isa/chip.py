@@ -137,7 +137,8 @@ def chip_names() -> tuple[str, ...]:
 
 
 def load_chip(chip: str | PathLike[str] | Chip = DEFAULT_CHIP) -> Chip:
-    """The chip of a stock name, a TOML file, or an object (which is validated again)."""
+    """The chip of a stock name, a TOML file, or an object (which is validated again). Raises ChipError for a name that
+    no chip has, and a file that cannot be read or describes no chip."""
     if isinstance(chip, Chip):
         return parse_chip(msgspec.to_builtins(chip), f"chip '{chip.name}'")
     if isinstance(chip, str) and chip in chip_names():
@@ -155,7 +156,8 @@ def load_chip(chip: str | PathLike[str] | Chip = DEFAULT_CHIP) -> Chip:
 
 
 def read_toml(text: str, where: str) -> Chip:
-    """The chip of a TOML text; `where` names it in errors."""
+    """The chip of a TOML text; `where` names it in errors. Raises ChipError for a text that is too long, no TOML, or no
+    chip."""
     if len(text) > _TEXT_BYTES:
         raise ChipError(
             f"the text has more than {_TEXT_BYTES} characters",

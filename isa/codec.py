@@ -34,7 +34,7 @@ class Inst:
             raise IllegalWord(f"{self.mnemonic}: bad dependence counts {self.deps}")
 
     @classmethod
-    def make(cls, mnemonic: str, /, deps: tuple[int, ...] = NO_WAITS, **operands: int) -> Self:
+    def make(cls, mnemonic: str, deps: tuple[int, ...] = NO_WAITS, /, **operands: int) -> Self:
         """Build from named operands; those left out take the table's defaults.
 
         Raises IllegalWord for an unknown, missing or too large operand.

@@ -125,7 +125,8 @@ def replay(
 ) -> Iterator[Dispatch]:
     """The words that are dispatched from byte address `pc` up to `halt`, control words only with `control`.
 
-    `scalars` are the initial scalar registers, `load` what `sld` finds. Raises ReplayError.
+    `scalars` are the initial scalar registers, `load` what `sld` finds. Raises ReplayError for a word that cannot run,
+    and TooLong after `limit` words.
     """
     core = Core(code, pc, list(scalars) + [0] * (SCALARS - len(scalars)), load or _no_load)
     core.skipper = skipper
@@ -202,6 +203,7 @@ class Core:
         return word
 
     def resolve(self, pc: int, word: _Word) -> Dispatch:
+        """A word as it is dispatched now. Raises ValueError when an extent from a register does not fit its field."""
         operands, empty = word.operands, word.empty
         if word.dynamic:
             value = self.scalars[operands["dyn_s"]]
@@ -213,6 +215,7 @@ class Core:
         return Dispatch(pc, word.inst, tuple(self.indices), operands, views, empty)
 
     def register(self, number: int) -> _Register:
+        """A view register. Raises ValueError when it was never set."""
         if number not in self.registers:
             raise ValueError(f"view v{number} is used before it is set")
         return self.registers[number]

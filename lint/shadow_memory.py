@@ -34,6 +34,7 @@ class Budget:
         self.left = MAX_BYTES
 
     def take(self, count: int) -> None:
+        """Count bytes of shadows. Raises TooLarge when they are more than are left."""
         self.left -= count
         if self.left < 0:
             raise TooLarge(f"its shadow memories would take more than {MAX_BYTES >> 20} MiB")

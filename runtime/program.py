@@ -170,7 +170,7 @@ def compile_model(
     chip: str | PathLike[str] | Chip,
     options: Mapping[str, Any],
 ) -> Program:
-    """See runtime.api.compile."""
+    """See runtime.api.compile. Raises what it raises."""
     selected = load_chip(chip)
     named = {**options, "chip": chip if isinstance(chip, str) else selected.name}
     settings = Options.from_strings(named)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.raises import silent
+
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -28,7 +30,16 @@ def test_package_list_is_what_is_there() -> None:
     ignored = {"tests", "tools", "examples", "benchmarks", "docs", "fuzz"}
     assert set(listed) == {path.parent.name for path in ROOT.glob("*/__init__.py")} - ignored
     assert set(listed) == set(PROJECT["tool"]["importlinter"]["root_packages"])
-    assert set(listed) == set(PROJECT["tool"]["mypy"]["packages"]) - {"fuzz"}
+
+
+def test_everything_is_typed() -> None:
+    """Breaks when a top-level folder is forgotten by mypy, or a folder of tests, whose helpers it then does not find."""
+    typed = PROJECT["tool"]["mypy"]
+    listed = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert set(typed["files"]) == {*listed, "fuzz", "tests", "tools", "benchmarks"}
+    helpers = {path.parent for path in (ROOT / "tests").glob("*/*.py")}
+    places = {path.relative_to(ROOT).as_posix() for path in helpers if not (path / "__init__.py").exists()}
+    assert set(typed["mypy_path"].split(":")) == places | {"."}
 
 
 def test_folders_of_packages_are_packages() -> None:
@@ -36,6 +47,20 @@ def test_folders_of_packages_are_packages() -> None:
     listed = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     folders = {path.parent for name in listed for path in (ROOT / name).rglob("*.py")}
     assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []
+
+
+# Others work in these files at the moment; what is mended there goes from the list.
+NOT_YET = {
+    "compiler/emit/elementwise.py", "compiler/emit/rows.py", "compiler/graph/manager.py", "compiler/pipeline.py",
+    "compiler/tile/nodes.py",
+}  # fmt: skip
+
+
+def test_what_raises_says_so() -> None:
+    """Breaks when a public function raises an exception that its docstring does not name."""
+    found = list(silent())
+    assert [str(function) for function in found if function.file not in NOT_YET] == []
+    assert {function.file for function in found} == NOT_YET, "take what is mended from the list"
 
 
 def test_entry_points_exist() -> None:
@@ -56,11 +81,8 @@ def test_isa_reference_is_current() -> None:
 
 
 def test_command_line_reference_is_current() -> None:
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        from write_cli_doc import document
-    finally:
-        sys.path.pop(0)
+    from tools.write_cli_doc import document
+
     assert (ROOT / "docs" / "cli.md").read_text() == document(), "run: python tools/write_cli_doc.py"
 
 

@@ -121,7 +121,8 @@ def main(models: str, tile_models: str, each: int, seed: int, as_json: bool) -> 
     verdicts = measure(models.split(","), each, seed) if models else []
     tiles = list(measure_tiles(tile_models.split(","), max(each // 5, 1), seed)) if tile_models else []
     if as_json:
-        for found in (*verdicts, *tiles):
+        both: list[Verdict | TileVerdict] = [*verdicts, *tiles]
+        for found in both:
             click.echo(json.dumps(asdict(found)))
         return
     click.echo(table(verdicts))

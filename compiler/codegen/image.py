@@ -77,7 +77,8 @@ def build_image(
 
 
 def stored_bytes(value: Tensor) -> NDArray[np.uint8]:
-    """A tensor as the chip stores it: int64 as int32, bool as int8, all else as it is; row-major."""
+    """A tensor as the chip stores it: int64 as int32, bool as int8, all else as it is; row-major. Raises
+    UnsupportedError for an integer that does not fit in 32 bits."""
     if value.dtype is torch.int64:
         narrow = value.to(torch.int32)
         if not torch.equal(narrow.to(torch.int64), value):

@@ -79,7 +79,8 @@ class Captured:
     signature: inspect.Signature | None = None
 
     def flatten(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> tuple[Tensor, ...]:
-        """The caller's arguments, passed by position or by name as to the model itself, as the graph's inputs."""
+        """The caller's arguments, passed by position or by name as to the model itself, as the graph's inputs. Raises
+        InputError for a name that the model does not have, and for inputs of another form."""
         given = self._named(args, kwargs or {})
         tensors: dict[int, Tensor] = {}
         for name, template in self.arguments.items():
@@ -179,7 +180,8 @@ def _shown(value: Any) -> str:
 
 
 def capture(module: torch.nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Captured:
-    """Export `module` with these example inputs."""
+    """Export `module` with these example inputs. Raises CompileError for a model in train mode or one that torch.export
+    cannot capture."""
     if module.training and not _exported(module):
         raise CompileError("the model is in train mode", type(module).__name__, "call model.eval() first")
     for leaf in pytree.tree_leaves((args, dict(kwargs or {}))):
@@ -239,7 +241,7 @@ def _refill(container: Any, content: Any) -> None:
 
 
 def export(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> ExportedProgram:
-    """torch.export with its failures turned into one sentence."""
+    """torch.export. Raises CompileError, one sentence, for what it cannot capture."""
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -16,7 +16,7 @@ _BLOCK = 1 << 17  # elements
 
 
 def check_layout(what: str, tensor: Tensor) -> None:
-    """Refuse tensors that are not plain memory of the host; `what` names the tensor."""
+    """Raises UnsupportedError for a tensor that is not plain memory of the host; `what` names the tensor."""
     if tensor.device.type != "cpu":
         raise UnsupportedError(f"{what} is on {tensor.device}", hint="the emulated chip takes CPU tensors: call .cpu()")
     if tensor.layout is not torch.strided:
@@ -26,7 +26,7 @@ def check_layout(what: str, tensor: Tensor) -> None:
 
 
 def check_tensor(what: str, tensor: Tensor) -> None:
-    """Refuse layouts and types that the chip does not have; `what` names the tensor."""
+    """Raises UnsupportedError for a layout or type that the chip does not have; `what` names the tensor."""
     check_layout(what, tensor)
     if tensor.dtype not in ACCEPTED:
         name = str(tensor.dtype).removeprefix("torch.")
@@ -37,8 +37,8 @@ def check_tensor(what: str, tensor: Tensor) -> None:
 
 
 def check_finite(name: str, tensor: Tensor, quantized: bool) -> None:
-    """Refuse a weight that holds NaN, which only a broken checkpoint does, or, if it is to be quantized, Inf: its row
-    would have no scale.
+    """Raises CompileError for a weight that holds NaN, which only a broken checkpoint does, or, if it is to be
+    quantized, Inf: its row would have no scale.
 
     An infinite weight that is not quantized (a mask) is as good as any other number.
     """

@@ -66,7 +66,7 @@ def _replace(name: str, linear: nn.Linear) -> QuantizedLinear:
 
 
 def check_quantized(name: str, weight: Tensor) -> None:
-    """Refuse a weight that torchao computes with in another way than the chip."""
+    """Raises UnsupportedError for a weight that torchao computes with in another way than the chip."""
     kwargs, q, s = (getattr(weight, field, None) for field in ("act_quant_kwargs", *FIELDS))
     row = type(getattr(kwargs, "granularity", None)).__name__ == "PerRow"
     symmetric = getattr(getattr(kwargs, "mapping_type", None), "name", "") == "SYMMETRIC" and not getattr(

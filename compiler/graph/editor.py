@@ -151,7 +151,8 @@ def fake_mode(graph: fx.Graph) -> FakeTensorMode:
 
 
 def evaluate_fake(mode: FakeTensorMode, node: fx.Node) -> Any:
-    """Shape and type of a node's result, from those of its operands.
+    """Shape and type of a node's result, from those of its operands. Raises what PyTorch raised, again for every equal
+    node.
 
     Calls of one operation on operands of equal form have results of equal form, so PyTorch is asked once for each:
     identical layers cost a look-up. What it said is kept with the mode, as are the fake tensors themselves; nothing

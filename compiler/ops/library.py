@@ -17,7 +17,7 @@ from torch import Tensor
 from compiler.ops.record import Affine, ChipOp, Limit, Role
 from compiler.reference import functions as reference
 
-_LIBRARY = torch.library.Library("llmchip", "DEF")  # type: ignore[no-untyped-call]
+_LIBRARY = torch.library.Library("llmchip", "DEF")
 Function = Callable[..., Any]
 
 
@@ -35,8 +35,8 @@ def _dense(function: Function) -> Function:
 def _define(schema: str, implementation: Function, fake: Function) -> Any:
     """Register an operator; returns its overload."""
     name = schema.partition("(")[0]
-    _LIBRARY.define(schema)  # type: ignore[no-untyped-call]
-    _LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    _LIBRARY.define(schema)
+    _LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
     torch.library.register_fake(f"llmchip::{name}", fake, lib=_LIBRARY)
     return getattr(torch.ops.llmchip, name).default
 
@@ -134,7 +134,7 @@ def _float_attention(
 def _fake_attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, zero_masked_rows: bool
 ) -> Tensor:
-    batch = torch.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v, mask) if x is not None))  # type: ignore[no-untyped-call]
+    batch = torch.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v, mask) if x is not None))
     return q.new_empty((*batch, q.shape[-2], v.shape[-1]))
 
 

@@ -20,7 +20,7 @@ def check_capacity(problem: Problem, bound: int) -> None:
 
 
 def check_fixed(problem: Problem) -> None:
-    """Raise if two fixed blocks already lie on top of each other; one sweep over their live ranges."""
+    """Raises CompileError if two fixed blocks already lie on top of each other; one sweep over their live ranges."""
     alive: list[Block] = []
     for b in sorted((block for block in problem.blocks if block.fixed is not None), key=_lower):
         alive = [a for a in alive if a.upper > b.lower]

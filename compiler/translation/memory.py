@@ -182,7 +182,8 @@ class Memory:
         return self.formula(ref, extents) if _is_given(ref.buffer) else None
 
     def formula(self, ref: Ref, extents: Extents) -> Formula | None:
-        """The block as a formula; None if it is not given, or unfolded already."""
+        """The block as a formula; None if it is not given, or unfolded already. Raises Wrong where no tensor is, and
+        for a block that leaves its tensor or has another type."""
         steps = (ref.ps, ref.rs, ref.cs)
         if not _is_given(ref.buffer):
             cells = self._cells.get(ref.buffer, {}).get(ref.dtype)
@@ -211,7 +212,8 @@ class Memory:
         )
 
     def read(self, ref: Ref, extents: Extents) -> Value:
-        """The symbols of a block, repeated dimensions held once."""
+        """The symbols of a block, repeated dimensions held once. Raises Wrong for more of a
+        literal than its one element."""
         if not _is_given(ref.buffer):
             cells = self.cells(ref)
             return Value(_view(cells.unfolded(), _at(ref), (ref.ps, ref.rs, ref.cs), extents), ref.dtype)
@@ -225,7 +227,8 @@ class Memory:
         return Value(immediate(integer, int.from_bytes(data, "little")).reshape(1, 1, 1), ref.dtype)
 
     def target(self, ref: Ref, extents: Extents) -> Symbols:
-        """The block to be written. What was known of the buffer is forgotten."""
+        """The block to be written. What was known of the buffer is forgotten. Raises Wrong for a buffer that is read
+        only, and for elements that share a place."""
         if _is_given(ref.buffer):
             raise Wrong(f"writes {ref}, which is read only")
         if ref.buffer.step:
@@ -275,7 +278,7 @@ class Memory:
         return True
 
     def cells(self, ref: Ref) -> Cells:
-        """The buffer as elements of the view's type."""
+        """The buffer as elements of the view's type. Raises Wrong for elements of 4 bits."""
         kinds = self._cells.setdefault(ref.buffer, {})
         if ref.dtype not in kinds:
             if ref.dtype is Dtype.I4:

@@ -11,7 +11,8 @@ _MOST_FILLED = 1 << 26  # bytes that one directive may fill
 
 
 def contents(source: Mapping[str, Any], dtype: str, count: int, read: Callable[[str], bytes]) -> bytes:
-    """Initial data from exactly one of values=[...], fill=x, file="..."."""
+    """Initial data from exactly one of values=[...], fill=x, file="...". Raises TextError for none or several of them,
+    too many elements to fill, and a value that is no `dtype`."""
     if len(source) != 1 or not set(source) <= {"values", "file", "fill"}:
         raise TextError(
             'the data are given by one of values=[...], fill=x and file="..."',

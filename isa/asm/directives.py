@@ -89,6 +89,7 @@ class Parts:
     lines: bool = True  # the lines of the text become the debug map, if the text has none
 
     def define(self, name: str, value: Any) -> None:
+        """Give a name its value. Raises TextError when it is taken, or a function's."""
         if name in self.names or name in self.labels:
             raise TextError(f"'{name}' is defined twice", name, "rename one")
         if name in FUNCTIONS:
@@ -113,6 +114,7 @@ class Parts:
             ) from None
 
     def file(self, name: str) -> bytes:
+        """The bytes of a file beside the text. Raises TextError when it cannot be read."""
         try:
             return read_regular(self.path(name), MOST_DATA - self.data_bytes)
         except OSError as error:
@@ -125,7 +127,7 @@ class Parts:
         return sum(map(len, self.data.values()))
 
     def count_text(self, text: str) -> None:
-        """Refuse texts that include more and more, however small each is."""
+        """Raises TextError for texts that include more and more, however small each is."""
         self.text_bytes += max(len(text), _LEAST_TEXT)
         if self.text_bytes > TEXT_BYTES:
             raise TextError(
@@ -144,8 +146,8 @@ Handler = Callable[[Parts, str, list[Any], Pairs], None]
 
 
 def read_string(text: str) -> str:
-    """A string in quotation marks; half a surrogate pair, which no file can hold, is refused. ValueError for what is no
-    string of JSON."""
+    """A string in quotation marks. Raises TextError for half a surrogate pair, which no file can hold, and ValueError
+    for what is no string of JSON."""
     found = str(json.loads(text))
     if any("\ud800" <= c <= "\udfff" for c in found):
         raise TextError("the string has half a surrogate pair", text, "write both halves, or the character itself")

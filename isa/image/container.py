@@ -102,7 +102,8 @@ def pack(sections: Mapping[str, Data], chip_digest: bytes) -> Iterator[Data]:
 
 
 def unpack(data: memoryview, where: str) -> tuple[Header, dict[str, memoryview]]:
-    """Header and sections of a file, every bit verified. Allocates nothing that depends on a length in the file."""
+    """Header and sections of a file, every bit verified. Allocates nothing that depends on a length in the file. Raises
+    ImageError when a bit is wrong or the length is."""
     header = read_header(data, where)
     if header.file_size != len(data):
         problem = "truncated" if len(data) < header.file_size else "longer than it should be"
@@ -116,7 +117,8 @@ def unpack(data: memoryview, where: str) -> tuple[Header, dict[str, memoryview]]
 
 
 def read_header(data: Data, where: str) -> Header:
-    """The header, its checksum verified, of a file for this version of the ISA."""
+    """The header, its checksum verified, of a file for this version of the ISA. Raises ImageError for another file, a
+    damaged header, and one of another version."""
     if bytes(data[: len(MAGIC)]) != MAGIC:
         raise ImageError(
             "this is not an llmchip image (header: wrong magic bytes)",

@@ -95,7 +95,7 @@ class Image:
         return {Region.WEIGHTS: self.weights, Region.CONST: self.const}.get(region, b"")
 
     def entry(self, name: str | None = None) -> Entry:
-        """The named entry point, or the first."""
+        """The named entry point, or the first. Raises ImageError when there is none of the name."""
         found = self.entries[0] if name is None else next((e for e in self.entries if e.name == name), None)
         if found is None:
             raise ImageError(
@@ -122,7 +122,8 @@ def is_image(path: str | os.PathLike[str]) -> bool:
 
 
 def write_image(image: Image, path: str | os.PathLike[str]) -> None:
-    """Write the file; it is complete or not there. The same image gives the same bytes."""
+    """Write the file; it is complete or not there. The same image gives the same bytes. Raises ImageError where the
+    folder cannot be written."""
     try:
         write_atomic(path, _chunks(image))
     except OSError as error:
@@ -139,7 +140,8 @@ def image_bytes(image: Image) -> bytes:
 
 
 def load_image(path: str | os.PathLike[str], chip: Chip | str | None = None) -> Image:
-    """Read and verify an image file. With `chip`, one that was built for another chip is refused.
+    """Read and verify an image file. With `chip`, one that was built for another chip is refused. Raises ImageError for
+    a file that cannot be read, is damaged, or is of another version or chip.
 
     It is read, not mapped: who cuts a mapped file short kills the process that looks at it.
     """
@@ -155,7 +157,8 @@ def load_image(path: str | os.PathLike[str], chip: Chip | str | None = None) -> 
 
 
 def read_image(data: Data, where: str = "image", chip: Chip | str | None = None) -> Image:
-    """The image of a file's bytes, which it keeps and refers to. Every bit is verified; see `load_image`."""
+    """The image of a file's bytes, which it keeps and refers to. Every bit is verified; see `load_image`. Raises
+    ImageError for a damaged image or one of another version."""
     header, sections = unpack(memoryview(data), where)
     missing = [name for name in _SECTIONS if name not in sections]
     if missing or len(sections) != len(_SECTIONS):

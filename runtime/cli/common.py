@@ -161,7 +161,8 @@ class Given:
     inputs: dict[str, str] | None = None
 
     def check_for_image(self, path: str, **more: object) -> None:
-        """An image is what it is: options that would change the model are refused rather than ignored."""
+        """An image is what it is. Raises InputError for options that would change the model, rather than ignore
+        them."""
         said = {"--seq": self.seq, "--batch": self.batch, "--option": self.option or None, **more}
         for flag, value in said.items():
             if value is not None:

@@ -18,7 +18,7 @@ def open_any(
     argument: str, given: Given, stage: Stages, model: str | None = None
 ) -> "tuple[Image, Compilation | None]":
     """The image, and what the compiler knows of it: nothing for a file, unless `model` is the model that it was
-    compiled from."""
+    compiled from. Raises InputError for `model` without a file, and what opening or building raises."""
     if is_assembly(argument) or kind_of(argument) == "image":
         given.check_for_image(argument)
         stage("load the program")

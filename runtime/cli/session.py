@@ -135,6 +135,7 @@ def make_options(given: Given, record: Mapping[str, Any] | None = None) -> "Opti
 
 
 def capture_model(built: Built) -> "Captured":
+    """The model's graph. Raises ModelError for an exported program on which PyTorch's own passes fail."""
     from torch import nn
 
     from compiler.frontend.capture import capture, from_exported
@@ -155,7 +156,8 @@ def capture_model(built: Built) -> "Captured":
 
 
 def given_inputs(argument: str, given: Given) -> "dict[str, Tensor] | None":
-    """The inputs of `--text` or `--input` as tensors, or None."""
+    """The inputs of `--text` or `--input` as tensors, or None. Raises InputError for both, and for files that do not
+    fit the model."""
     import torch
 
     if given.texts and given.inputs:
@@ -186,6 +188,7 @@ def text_inputs(argument: str, given: Given) -> tuple[str, ...]:
 
 
 def tokenize_for(argument: str, given: Given) -> Tokens:
+    """The texts as token ids. Raises ModelError for what has no tokenizer, InputError for texts that do not fit."""
     if kind_of(argument) != "folder":
         raise ModelError(
             "only a Hugging Face folder has a tokenizer", argument, "give tensors with --input NAME=FILE.npy"
@@ -201,7 +204,7 @@ def tokenize_for(argument: str, given: Given) -> Tokens:
 
 
 def check_limits(inputs: "Mapping[str, Tensor]", limits: Mapping[str, int]) -> None:
-    """Refuse ids that are in no table, before the reference trips over them."""
+    """Raises InputError for ids that are in no table, before the reference trips over them."""
     for name, limit in limits.items():
         tensor = inputs.get(name)
         if tensor is None or not limit or tensor.is_floating_point() or not tensor.numel():
@@ -215,7 +218,7 @@ def check_limits(inputs: "Mapping[str, Tensor]", limits: Mapping[str, int]) -> N
 
 
 def image_tokenizer(image: Image, path: str) -> str:
-    """The text of the tokenizer.json that an image holds."""
+    """The text of the tokenizer.json that an image holds. Raises InputError when there is none."""
     text = image.metadata.get("tokenizer")
     if not isinstance(text, str) or not text:
         raise InputError("the image holds no tokenizer", path, "give token ids with --input NAME=FILE.npy")

@@ -21,7 +21,8 @@ _HEADERS: Mapping[tuple[int, int], Callable[[BinaryIO], tuple[tuple[int, ...], b
 
 
 def read_inputs(given: Mapping[str, str], names: tuple[str, ...] = ()) -> dict[str, Array]:
-    """The arrays of `--input`. A bare FILE goes to the only input."""
+    """The arrays of `--input`. A bare FILE goes to the only input. Raises InputError for a file that cannot be read, or
+    does not say which input it is."""
     arrays = {}
     for name, path in given.items():
         if not name and len(names) != 1:
@@ -75,7 +76,8 @@ def read_array(file: BinaryIO) -> Array:
 
 
 def plan_outputs(given: Mapping[str, str], names: tuple[str, ...]) -> dict[str, str]:
-    """Which output goes to which file, checked before anything runs."""
+    """Which output goes to which file, checked before anything runs. Raises InputError for a name that is no output,
+    and a folder that does not exist."""
     planned = {}
     for name, path in given.items():
         if not name and len(names) != 1:

@@ -149,7 +149,8 @@ def _bisect(
 
 
 def recipe_of(image: Image, path: str, override: str | None, given: Given) -> Recipe:
-    """How to build the image's model again."""
+    """How to build the image's model again. Raises ModelError when the image does not say, or its model is not
+    there."""
     recorded = recorded_recipe(image, path)
     argument = override or (recorded.argument if recorded else "")
     if not argument and not image.metadata:

@@ -54,7 +54,8 @@ class Command:
 
 
 def find(name: str) -> Command:
-    """The command of a name, an abbreviation, or the start of a name that only one command has."""
+    """The command of a name, an abbreviation, or the start of a name that only one command has. Raises InputError when
+    none or several have."""
     for command in COMMANDS:
         if name == command.name or name in command.short:
             return command

@@ -53,6 +53,7 @@ class Nodes:
                 self._span[first:end] = [number] * (end - first)
 
     def number(self, name: str) -> int:
+        """The number of a node. Raises InputError for a name that none has."""
         if name not in self.numbers:
             hint = guess(name, self.numbers) if self.numbers else "the image has no debug map"
             raise InputError(f"there is no node '{name}'", hint=hint if len(hint) < 80 else "'nodes' lists them")
@@ -78,7 +79,7 @@ class Nodes:
         return "" if number is None else self.debug.nodes[number].name
 
     def of_line(self, file: str, line: int) -> list[int]:
-        """Nodes that come from a source line; `file` is the end of its path."""
+        """Nodes that come from a source line; `file` is the end of its path. Raises InputError when there is none."""
         found = [n for n, node in enumerate(self.debug.nodes) if node.line == line and _same_file(node.file, file)]
         if not found:
             lines = sorted({node.line for node in self.debug.nodes if _same_file(node.file, file)})

@@ -41,6 +41,7 @@ def register(text: str) -> tuple[str, int] | None:
 
 
 def integer(text: str, what: str = "number") -> int:
+    """Decimal or hexadecimal. Raises InputError, which calls it `what`."""
     try:
         return int(text, 0)
     except ValueError:
@@ -48,7 +49,7 @@ def integer(text: str, what: str = "number") -> int:
 
 
 def count(words: list[str], default: int = 1) -> int:
-    """The optional count behind a command."""
+    """The optional count behind a command. Raises InputError for more than one argument, and less than 1."""
     if len(words) > 1:
         raise InputError(f"'{words[1]}' is one argument too many")
     number = integer(words[0], "count") if words else default
@@ -58,6 +59,7 @@ def count(words: list[str], default: int = 1) -> int:
 
 
 def shape(text: str) -> Extents:
+    """Extents such as 4x8. Raises InputError for other texts, more than three, and 0."""
     if not _SHAPE.match(text):
         raise InputError(f"'{text}' is no shape", hint="for example 8, 4x8 or 2x4x8")
     extents = [int(n) for n in text.split("x")]
@@ -68,7 +70,8 @@ def shape(text: str) -> Extents:
 
 
 def block(session: Session, words: list[str]) -> Block:
-    """A view register or an address, with an optional shape behind it."""
+    """A view register or an address, with an optional shape behind it. Raises InputError when neither it nor the
+    program says the extents."""
     name, extents = words[0], shape(words[1]) if len(words) > 1 else None
     found = register(name)
     if found is not None:
@@ -94,7 +97,7 @@ def block(session: Session, words: list[str]) -> Block:
 
 
 def span(session: Session, words: list[str]) -> Range:
-    """The bytes that a view, a block or a range covers, checked against the memory's size."""
+    """The bytes that a view, a block or a range covers. Raises InputError when they are not inside the memory."""
     if is_memory(words[0]) and ".." in words[0]:
         found = _place(words[0])[0]
     else:
@@ -129,7 +132,7 @@ def _space(text: str) -> tuple[Space, Region]:
 
 
 def slices(text: str) -> tuple[slice | int, ...]:
-    """`0, :4, -1` as an index."""
+    """`0, :4, -1` as an index. Raises InputError for other texts."""
     parts: list[slice | int] = []
     for piece in text.split(","):
         ends = piece.strip().split(":")
@@ -144,7 +147,7 @@ def slices(text: str) -> tuple[slice | int, ...]:
 
 
 def one(words: list[str], usage: str) -> str:
-    """The only argument of a command."""
+    """The only argument of a command. Raises InputError for none or several."""
     if len(words) != 1:
         raise InputError(
             "one argument is wanted" if not words else f"'{words[1]}' is one argument too many", hint=usage
@@ -153,18 +156,21 @@ def one(words: list[str], usage: str) -> str:
 
 
 def no_more(words: list[str]) -> None:
+    """Raises InputError when a word is left."""
     if words:
         raise InputError(f"'{words[0]}' is one argument too many")
 
 
 def memory_range(session: Session, words: list[str], usage: str) -> Range:
+    """A place in memory. Raises InputError for none, and for words that are none."""
     if not 1 <= len(words) <= 2:
         raise InputError("a place in memory is wanted", hint=usage + ": v3, sram[0..0x40] or sram[0x100]:f32 4x8")
     return span(session, words)
 
 
 def where(session: Session, text: str) -> tuple[int | None, list[int], str]:
-    """A pc, or nodes (of a hand-written program also a label), and how to call the place."""
+    """A pc, or nodes (of a hand-written program also a label), and how to call the place. Raises InputError for other
+    texts, and a node that no word works for."""
     if text[:1].isdigit():
         pc = integer(text, "pc")
         if pc % WORD_BYTES or not 0 <= pc < len(session.stepper.code):

@@ -56,7 +56,7 @@ class NodeReference:
 
 
 def compare(node: DebugNode, value: Value, reference: Array) -> Comparison:
-    """The written elements of a node and the reference's, as integers."""
+    """The written elements of a node and the reference's, as integers. Raises InputError when their numbers differ."""
     expected = comparable(converted(reference, _FLOATS.get(node.dtype), value.dtype).reshape(-1), value.dtype)
     actual = comparable(value.flat, value.dtype)
     if expected.size != actual.size:

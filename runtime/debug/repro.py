@@ -185,7 +185,8 @@ def cut(found: Bisection) -> tuple[Image, dict[str, Array]]:
 
 
 def write_repro(found: Bisection, folder: Path) -> dict[str, Any]:
-    """Write the folder; gives the report, with `reproduced`: whether the cut image alone gives the wrong bits."""
+    """Write the folder; gives the report, with `reproduced`: whether the cut image alone gives the wrong bits. Raises
+    InputError where the folder cannot be written."""
     image, inputs = cut(found)
     dtype = found.block.view.dtype
     result = Executable(image)(inputs)["value"]

@@ -247,6 +247,7 @@ class Session:
         return None
 
     def view(self, register: int) -> View:
+        """A view register as it stands. Raises InputError when it was never set."""
         try:
             return self.stepper.core.view(register)
         except Fault as fault:
@@ -280,7 +281,8 @@ class Session:
         return collector
 
     def compare(self, number: int) -> Comparison:
-        """A node beside PyTorch's value, bit for bit. The first call loads the model."""
+        """A node beside PyTorch's value, bit for bit. The first call loads the model. Raises InputError when the
+        session has no model."""
         collector = self.collect(number)
         if self._reference is None:
             if self._make_reference is None:

@@ -58,7 +58,8 @@ def _signature(specs: tuple[TensorSpec, ...]) -> str:
 
 
 def load(path: str | PathLike[str], chip: Chip | str | None = None, max_instructions: int | None = DEFAULT) -> Loaded:
-    """Load an image file. With `chip`, one built for another chip is refused. Raises ImageError.
+    """Load an image file. With `chip`, one built for another chip is refused. Raises ImageError for a file that is
+    damaged or of another version or chip, InputError for a limit below 1.
 
     A launch of more than `max_instructions` ends with OverBudget (None: without a limit).
     """

@@ -20,7 +20,7 @@ _HEADS = ("", "cycles", "share", "mxu", "vec", "act", "MACs", "DRAM bytes", "µJ
 
 
 def page(report: Profile, document: Mapping[str, Any]) -> str:
-    """The whole file. `document` is what `llmcc profile --json` says."""
+    """The whole file. `document` is what `llmcc profile --json` says. Raises InputError without plotly."""
     try:
         from plotly.offline import get_plotlyjs
 

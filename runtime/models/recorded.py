@@ -41,7 +41,8 @@ def record_of(image: Image, path: str) -> Record:
 
 
 def recorded_recipe(image: Image, path: str) -> Recipe | None:
-    """How the image's model was built, in the types of a Recipe; None if it is not recorded."""
+    """How the image's model was built, in the types of a Recipe; None if it is not recorded. Raises ImageError for a
+    record of other types."""
     record = record_of(image, path).recipe
     if not record:
         return None

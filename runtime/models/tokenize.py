@@ -40,8 +40,8 @@ def tokenize(
 ) -> Tokens:
     """Tokenize by the text of a tokenizer.json and pad on the right to `seq` (default: the longest text).
 
-    With a `batch` larger than the number of texts, the first text fills up the rest. Nothing is ever cut off:
-    a text that does not fit is an error.
+    With a `batch` larger than the number of texts, the first text fills up the rest. Nothing is ever cut off: a text
+    that does not fit raises InputError.
     """
     tokenizer = _tokenizer(tokenizer_json)
     encoded = tokenizer.encode_batch(list(texts))
@@ -73,7 +73,8 @@ def check_tokens(batch: int, seq: int) -> None:
 
 
 def read_tokenizer(folder: Path) -> str:
-    """The text of a folder's tokenizer.json: images hold it, so that they run anywhere."""
+    """The text of a folder's tokenizer.json: images hold it, so that they run anywhere. Raises InputError when there is
+    none, or it cannot be read."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise InputError(

@@ -174,7 +174,7 @@ def _selecting(positions: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any,
 
 
 def _carry_tangents(args: Sequence[Any]) -> bool:
-    return any(isinstance(arg, Tensor) and forward_ad.unpack_dual(arg).tangent is not None for arg in args)  # type: ignore[no-untyped-call]
+    return any(isinstance(arg, Tensor) and forward_ad.unpack_dual(arg).tangent is not None for arg in args)
 
 
 def _overlap(args: Sequence[Any], changed: Sequence[int]) -> bool:

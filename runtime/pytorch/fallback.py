@@ -68,7 +68,8 @@ class Policy:
         return cls(options.fallback and (not strict or "fallback" in given), options.fallback and not strict)
 
     def accept(self, error: Exception) -> None:
-        """Raise the error, ours or made ours, unless it may fall back; and Ctrl-C in any case."""
+        """Raises the error, ours or made ours, unless it may fall back; and KeyboardInterrupt for Ctrl-C in any
+        case."""
         if interrupted(error):
             raise KeyboardInterrupt from error
         if is_fault(error):

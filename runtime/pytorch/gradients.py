@@ -71,7 +71,8 @@ class Backward:
     def gradients(
         self, args: Sequence[Any], wanted: Sequence[bool], gradients: Sequence["Tensor | None"]
     ) -> list["Tensor | None"]:
-        """Gradients of the wanted arguments from those of the computed results."""
+        """Gradients of the wanted arguments from those of the computed results. Raises Error where nothing may fall
+        back to PyTorch: the chip has no backward pass."""
         if not self._setting.policy.refusals:
             raise Error(
                 "a model on the chip cannot be trained: there is no backward pass",

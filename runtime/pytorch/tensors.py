@@ -37,7 +37,8 @@ def to_tensor(array: Array, dtype: str) -> Tensor:
 
 
 def bind(specs: Iterable[TensorSpec], tensors: Iterable[Tensor]) -> dict[str, Array]:
-    """Arrays by name. Float types must be those that were compiled (shapes are checked by the device)."""
+    """Arrays by name. Raises InputError for float types other than those that were compiled (shapes are checked by the
+    device)."""
     arrays = {}
     for spec, tensor in zip(specs, tensors, strict=True):
         if name_of(tensor.dtype) != spec.dtype and (tensor.is_floating_point() or spec.storage.is_float):

@@ -1,6 +1,7 @@
 """One small model and its image for all tests of the command line."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_harness import call, make_bert
@@ -20,7 +21,10 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    labels = {"id2label": {0: "bad", 1: "good", 2: "dull"}, "label2id": {"bad": 0, "good": 1, "dull": 2}}
+    labels: dict[str, Any] = {
+        "id2label": {0: "bad", 1: "good", 2: "dull"},
+        "label2id": {"bad": 0, "good": 1, "dull": 2},
+    }
     return make_bert(tmp_path_factory.mktemp("classifier"), "BertForSequenceClassification", **labels)
 
 

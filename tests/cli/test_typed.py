@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("typed")
     for name in ("my-bert", "bert", "retrained"):
         make_bert(folder / name, max_position_embeddings=128)
-    labels = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
+    labels: dict[str, Any] = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
     make_bert(folder / "my-classifier", "BertForSequenceClassification", **labels)
     (folder / "package").mkdir()
     (folder / "package/__init__.py").touch()
@@ -104,13 +105,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, words in {"llmcc": f"{sys.executable} -m llmchip", "python": sys.executable}.items():
         (folder / "bin" / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
         (folder / "bin" / name).chmod(0o755)
-    images = {
+    images: dict[str, list[str | int | Path]] = {
         "minilm": ["minilm", "--seq", 16],
         "bert": [folder / "my-bert", "--seq", 16, "--task", "embed"],
         "other": [folder / "retrained", "--seq", 16],
     }
-    for name, words in images.items():
-        assert call("compile", *words, "-o", folder / f"{name}.llmchip").code == 0
+    for name, arguments in images.items():
+        assert call("compile", *arguments, "-o", folder / f"{name}.llmchip").code == 0
     shutil.copy(folder / "bert.llmchip", folder / "before.llmchip")
     shutil.copy(folder / "bert.llmchip", folder / "after.llmchip")
     text = folder / "broken.s"

@@ -14,7 +14,7 @@ IDS = torch.tensor([[3, 14, 15, 92, 65, 35, 89], [79, 32, 38, 46, 26, 43, 38]])
 MASK = torch.tensor([[1, 1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1, 1]])
 
 
-def tiny_bert(kind: type, implementation: str = "sdpa", seed: int = 0, **config: Any) -> Any:
+def tiny_bert(kind: type[Any], implementation: str = "sdpa", seed: int = 0, **config: Any) -> Any:
     """A BERT whose sizes are multiples of nothing."""
     torch.manual_seed(seed)
     sizes = {

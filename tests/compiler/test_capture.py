@@ -1,6 +1,7 @@
 """Capture: names, structure, weights, source lines and clear refusals."""
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -52,7 +53,10 @@ def test_inputs_have_the_callers_names_and_any_order() -> None:
 def test_structures_keep_their_names() -> None:
     """Breaks if tuples are not output0.., dicts not their keys, a tensor not `output`."""
     x = torch.randn(2, 8)
-    names = lambda f: [info.name for info in capture(Function(f).eval(), (x,)).outputs]  # noqa: E731
+
+    def names(f: Callable[..., Any]) -> list[str]:
+        return [info.name for info in capture(Function(f).eval(), (x,)).outputs]
+
     assert names(lambda m, x: x + 1) == ["output"]
     assert names(lambda m, x: (x + 1, x + 2)) == ["output0", "output1"]
     assert names(lambda m, x: {"a": x + 1, "b": [x + 2]}) == ["a", "b_0"]
@@ -98,7 +102,8 @@ def test_dynamo_graph_gives_the_same_bits_as_export() -> None:
 
     torch._dynamo.reset()
     with torch.no_grad():
-        out = torch.compile(model, backend=backend)(input_ids=IDS, attention_mask=MASK)
+        compiled: Any = torch.compile(model, backend=backend)
+        out = compiled(input_ids=IDS, attention_mask=MASK)
     assert [info.name for info in seen[0].inputs] == ["input_ids", "attention_mask"]
     assert all(same_bits(a, b) for a, b in zip(out.to_tuple(), ahead, strict=True))
     assert any("modeling_bert.py" in str(node.meta.get("source")) for node in seen[0].main.graph.nodes)

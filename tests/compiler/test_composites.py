@@ -45,8 +45,7 @@ def state() -> object:
     ops = [getattr(packet, name) for packet in packets for name in packet.overloads()]
     return (
         [dict(op.py_kernels) for op in ops],
-        exported_program._collect_all_valid_cia_ops,
-        exported_program._override_composite_implicit_decomp,
+        *(getattr(exported_program, name) for name in (composites._SEARCH, composites._OVERRIDE)),
     )
 
 
@@ -69,7 +68,7 @@ def test_operators_that_come_later_are_found() -> None:
         library.define("twice(Tensor x) -> Tensor")
         library.impl("twice", lambda x: x + x, "CompositeImplicitAutograd")
         with composites.remembered():
-            assert torch.ops.llmchip_test.twice.default in exported_program._collect_all_valid_cia_ops()
+            assert torch.ops.llmchip_test.twice.default in getattr(exported_program, composites._SEARCH)()
 
 
 def test_without_the_private_names_nothing_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,7 @@ def _bmm(m: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 def _filled(m: Any, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    scores = m.lin(x) @ m.lin(x + 1).mT
+    scores: torch.Tensor = m.lin(x) @ m.lin(x + 1).mT
     return scores.masked_fill(mask[:, None, :] == 0, float("-inf")).softmax(-1) @ x
 
 
@@ -215,7 +215,7 @@ def test_minilm_is_close_to_float_on_64_sentences(minilm: BertModel) -> None:
         expected = minilm(**inputs)[0]
     mask = inputs["attention_mask"][..., None]
     pooled = [(x * mask).sum(1) / mask.sum(1) for x in (out, expected)]
-    similarity = F.cosine_similarity(*pooled, dim=-1)
+    similarity = F.cosine_similarity(pooled[0], pooled[1], dim=-1)
     print(f"cosine mean {similarity.mean():.4f} worst {similarity.min():.4f}")
     assert similarity.mean() >= 0.994
     assert similarity.min() >= 0.97

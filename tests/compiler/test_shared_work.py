@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from models import IDS, MASK, Function, lowered_of, same_bits, tiny_bert
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from transformers import BertForSequenceClassification, BertModel, GPT2Config, GPT2Model
 
 from compiler import packing
@@ -87,10 +87,13 @@ def test_a_form_that_was_seen_before_is_the_form_that_pytorch_gives(name: str, m
 
 def test_identical_layers_ask_pytorch_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when compile time grows with the number of identical layers again."""
-    asked = []
-    monkeypatch.setattr(
-        editor, "_ask", lambda mode, node, ask=editor._ask: asked.append(node.target) or ask(mode, node)
-    )
+    asked, ask = [], editor._ask
+
+    def counted(mode: Any, node: fx.Node) -> Any:
+        asked.append(node.target)
+        return ask(mode, node)
+
+    monkeypatch.setattr(editor, "_ask", counted)
     counts = []
     for layers in (2, 8):
         asked.clear()
@@ -133,10 +136,10 @@ def test_threads_of_pytorch_are_what_they_were() -> None:
 
 def test_the_first_bad_weight_is_named_whatever_the_threads_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when the weight that an error names depends on which thread was first."""
-    model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(6))).eval()
-    captured = capture(model, (torch.randn(3, 8),))
+    layers = [nn.Linear(8, 8) for _ in range(6)]
+    captured = capture(nn.Sequential(*layers).eval(), (torch.randn(3, 8),))
     with torch.no_grad():
-        for layer in model[2:]:
+        for layer in layers[2:]:
             layer.weight[0, 0] = float("nan")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)

@@ -155,6 +155,9 @@ def test_scalars_beside_narrow_tensors_round_as_in_pytorch(dtype: torch.dtype) -
 class Integers(nn.Module):
     """int8 products as they are, of two inputs and of an input and a weight, whose sums are scaled by hand."""
 
+    weight: torch.Tensor
+    scale: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer(

@@ -38,7 +38,9 @@ class Residual(nn.Module):
         h = self.first(x)
         if self.kind == "view":
             h = torch.tanh(h)[:, WIDTH:]
-        for (a, b, c), (up, down) in zip(self.layers, self.wide, strict=True):
+        for layer, wide in zip(self.layers, self.wide, strict=True):
+            assert isinstance(layer, nn.ModuleList) and isinstance(wide, nn.ModuleList)
+            (a, b, c), (up, down) = layer, wide
             match self.kind:
                 case "first row of the stream":
                     h = down(torch.relu(up(h + h[:1])))

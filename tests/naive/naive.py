@@ -363,7 +363,7 @@ def vop(machine: Naive, word: Word) -> None:
             other = imm if b is None else b.real(*at) if d.dtype.is_float else b.value(*at)
             return d.raw(*at) if a.value(*at) != 0 else pack(other, d.dtype)
         if integer:
-            x, y = a.value(*at), imm if b is None else b.value(*at)
+            x, y = a.value(*at), int(imm) if b is None else b.value(*at)
             return pack(COMPARE[f](x, y) if f in COMPARE else INTEGER[f](x, y), d.dtype)
         x, y = a.real(*at), imm if b is None else b.real(*at)
         return pack(f32(COMPARE[f](x, y)) if f in COMPARE else f32(REAL[f](x, y)), d.dtype)

@@ -267,13 +267,15 @@ class Builder:
     def _views(self, row: Instruction, operands: dict[str, int]) -> dict[str, View] | None:
         """A view for each operand; None if one does not fit. Destinations of one word lie in different buffers."""
         taken: list[Buffer] = []
-        views = {}
+        views: dict[str, View] = {}
         for f in row.views:
             if f.default is not None and self.random.random() < 0.5:
                 continue
             access, extents = access_of(f, operands), extents_of(f, operands)
             if f.name == "idx":
-                views[f.name] = self._view(self.rows, extents, False)
+                rows = self._view(self.rows, extents, False)
+                if rows is not None:
+                    views[f.name] = rows
                 continue
             fitting = [b for b in self.made.buffers if b.dtype in f.dtypes and b.space in f.spaces and b not in taken]
             if f.name == "a" and "d" in views and row.views[0].spaces != row.views[1].spaces:  # a copy
@@ -285,7 +287,7 @@ class Builder:
             if view is None:
                 return None
             views[f.name] = view
-        return {name: view for name, view in views.items() if view is not None}
+        return views
 
     def _view(self, buffer: Buffer, extents: Extents, target: bool) -> View | None:
         planes, rows, cols = extents

@@ -279,7 +279,8 @@ def _refused(captured: Captured) -> dict[int, str]:
         inherited = next((why[n] for n in node.all_input_nodes if n in why), None)
         if own or inherited:
             why[node] = str(own or inherited)
-    return {number: why[node] for number, node in enumerate(gm.graph.output_node().args[0]) if node in why}  # type: ignore[union-attr,arg-type]
+    outputs: Any = gm.graph.output_node().args[0]
+    return {number: why[node] for number, node in enumerate(outputs) if node in why}
 
 
 def _without(captured: Captured, refused: set[int]) -> Captured:

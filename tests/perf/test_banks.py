@@ -11,7 +11,7 @@ from test_plan import code, view
 
 from emulator.machine import Machine
 from emulator.memory import Bank
-from emulator.pieces import Piece, Pieces
+from emulator.pieces import Bytes, Piece, Pieces
 from isa.chip import load_chip
 from isa.codec import Inst
 from isa.errors import Trap
@@ -104,7 +104,11 @@ def test_a_region_in_pieces_is_one_region() -> None:
         piece, start = region.at(low, high)
         assert piece.data[start : start + high - low].tolist() == whole[low:high].tolist()
         assert (piece in pieces) == (high <= 8 or 16 <= low <= high <= 24)
-    doubled = pieces[0].derived("twice", 8, lambda made: np.multiply(pieces[0].data, 2, out=made))
+
+    def twice(made: Bytes) -> None:
+        np.multiply(pieces[0].data, 2, out=made)
+
+    doubled = pieces[0].derived("twice", 8, twice)
     pieces[0].change(np.full(8, 7, np.uint8))
     assert doubled.tolist() == [14] * 8 and region.at(0, 8)[0].data[0] == 7
     with pytest.raises(ValueError, match="read-only"):

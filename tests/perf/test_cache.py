@@ -21,12 +21,14 @@ class Small(nn.Module):
         self.linear = nn.Linear(16, 8)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear(x) + 1
+        result: torch.Tensor = self.linear(x) + 1
+        return result
 
 
 class Other(Small):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear(x) - 1
+        result: torch.Tensor = self.linear(x) - 1
+        return result
 
 
 X = {"x": torch.linspace(-2, 2, 64).reshape(4, 16)}
@@ -69,13 +71,14 @@ def test_whatever_changes_the_image_changes_the_key(change: str, own_folder: Pat
     """Breaks when two different images share a key: one would be run for the other."""
     llmchip.compile(Small().eval(), X)
     given: dict[str, Any] = {"model": Small().eval(), "inputs": X, "options": {}}
-    given |= {
+    changes: dict[str, dict[str, Any]] = {
         "weights": {"model": Small(1).eval()},
         "graph": {"model": Other().eval()},
         "shape": {"inputs": {"x": X["x"][:3]}},
         "chip": {"options": {"chip": "server"}},
         "options": {"options": {"disable": "schedule"}},
-    }[change]
+    }
+    given |= changes[change]
     program = llmchip.compile(given["model"], given["inputs"], **given["options"])
     assert len(list(own_folder.iterdir())) == 2
     assert program.verify(**given["inputs"]).bit_exact

@@ -67,7 +67,8 @@ def floats_of_all_kinds(count: int) -> emulator_harness.Array:
         1.1754944e-38,
     ]
     near = np.array(edges, np.float32).view(np.int32)[:, None] + np.arange(-40, 41, dtype=np.int32)
-    near = np.concatenate([near.ravel(), (near | np.int32(-(2**31))).ravel()])
+    negative = np.bitwise_or(near, np.int32(-(2**31)))
+    near = np.concatenate([near.ravel(), negative.ravel()])
     usual = (
         (rng.standard_normal(count // 2) * 10.0 ** rng.integers(-3, 3, count // 2)).astype(np.float32).view(np.int32)
     )

@@ -4,6 +4,7 @@ import json
 import re
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from read_harness import bert_image, dom, said
@@ -29,7 +30,7 @@ def text(report: Profile) -> str:
     return page(report, {"program": "bert.llmchip", **report.as_dict()})
 
 
-def plots(text: str) -> dict[str, dict[str, object]]:
+def plots(text: str) -> dict[str, dict[str, list[Any]]]:
     found = re.search(r'application/json">(.*?)</script>', text, re.S)
     assert found is not None
     return dict(json.loads(found[1]))
@@ -45,14 +46,14 @@ def test_the_page_needs_nothing_else(text: str) -> None:
 
 def test_the_waterfall_ends_at_the_total(text: str, report: Profile) -> None:
     """Breaks when a part is left out of the plot."""
-    bars = plots(text)["waterfall"]["data"][0]  # type: ignore[index]
+    bars = plots(text)["waterfall"]["data"][0]
     parts = dict(zip(bars["y"], bars["x"], strict=True))
     assert parts.pop("total") == report.cycles == sum(parts.values())
 
 
 def test_nothing_is_above_the_roof(report: Profile, text: str) -> None:
     """Breaks when work that others hide is divided by too short a time."""
-    *points, roof = plots(text)["roofline"]["data"]  # type: ignore[misc]
+    *points, roof = plots(text)["roofline"]["data"]
     peak = max(roof["y"])
     slope = roof["y"][0] / roof["x"][0]
     for group in points:

@@ -33,7 +33,8 @@ class Sorts(nn.Module):
         self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(torch.sort(functional.relu(self.up(x)), -1)[0])
+        result: Tensor = self.down(torch.sort(functional.relu(self.up(x)), -1)[0])
+        return result
 
 
 def make(kind: type[nn.Module], seed: int = 0, **sizes: int) -> Any:

@@ -185,6 +185,9 @@ def test_a_piece_that_fails_as_a_whole_is_halved_not_given_up(monkeypatch: pytes
 class Counts(nn.Module):
     """Changes an input and two buffers in place; one of them is an integer, which the chip cannot add to."""
 
+    seen: torch.Tensor
+    calls: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("seen", torch.zeros(3))
@@ -195,7 +198,8 @@ class Counts(nn.Module):
         self.seen.add_(1)
         self.calls += 1
         total.mul_(2)
-        return self.linear(x) * self.seen[0] + total[0]
+        result: torch.Tensor = self.linear(x) * self.seen[0] + total[0]
+        return result
 
 
 def test_what_is_changed_in_place_is_changed_and_the_rest_runs_on_the_chip() -> None:

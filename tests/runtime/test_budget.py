@@ -40,15 +40,15 @@ def test_work_counts_as_instructions() -> None:
         purse.spend({})
 
 
-@pytest.mark.parametrize("mode", [{}, {"interpret": True}, {"adversarial": 3}])
-def test_a_launch_ends_when_its_budget_is_spent(mode: dict[str, int]) -> None:
+@pytest.mark.parametrize(("interpret", "adversarial"), [(False, None), (True, None), (False, 3)])
+def test_a_launch_ends_when_its_budget_is_spent(interpret: bool, adversarial: int | None) -> None:
     """Breaks when a way of executing does not count, or what fits its budget to the last instruction is refused."""
     image = assemble(LOOP.format(count=100))
     words = 6 + 100  # the loop's body is one word
-    assert Executable(image, max_instructions=words, **mode).run({})["y"].tolist() == [1.5] * 4
+    assert Executable(image, interpret, adversarial, max_instructions=words).run({})["y"].tolist() == [1.5] * 4
     for _ in range(2):  # the second launch by a plan would not count
         with pytest.raises(OverBudget, match="budget of 105 instructions") as caught:
-            Executable(image, max_instructions=words - 1, **mode).run({})
+            Executable(image, interpret, adversarial, max_instructions=words - 1).run({})
         assert "--max-instructions" in caught.value.hint
 
 

@@ -107,12 +107,15 @@ def test_the_model_is_left_as_it_was() -> None:
     class Remembers(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.linear, self.last, self.all = nn.Linear(4, 4), None, []
+            self.linear = nn.Linear(4, 4)
+            self.last: Tensor | None = None
+            self.all: list[Tensor] = []
 
         def forward(self, x: Tensor) -> Tensor:
-            self.last = self.linear(x)
-            self.all.append(self.last)
-            return self.last * 2
+            last: Tensor = self.linear(x)
+            self.last = last
+            self.all.append(last)
+            return last * 2
 
     model = Remembers().eval()
     llmchip.compile(model, (torch.ones(2, 4),))
@@ -123,6 +126,8 @@ def test_the_model_is_left_as_it_was() -> None:
 
 def _counting() -> nn.Module:
     class Counts(nn.Module):
+        calls: Tensor
+
         def __init__(self) -> None:
             super().__init__()
             self.register_buffer("calls", torch.zeros(3))
@@ -156,7 +161,7 @@ def test_what_cannot_be_is_one_line(model: nn.Module, x: Tensor, message: str) -
 
 
 def test_a_fault_inside_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compiler.lower.find_layers", lambda graph: {}["nothing"])
+    monkeypatch.setattr("compiler.lower.find_layers", lambda graph: dict[str, object]()["nothing"])
     with pytest.raises(llmchip.InternalError, match="fault of llmchip"):
         llmchip.compile(nn.Linear(4, 4).eval(), (torch.ones(1, 4),))
 

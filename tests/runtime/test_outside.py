@@ -63,7 +63,11 @@ def test_transforms_inside_the_frame(name: str, monkeypatch: pytest.MonkeyPatch)
 def test_one_vmap_after_the_other_stays_on_the_chip() -> None:
     """Breaks when transforms are counted instead of their depth."""
     x = torch.tensor([1.0, 2.0, -3.0])
-    function = lambda x: torch.func.vmap(lambda r: r * 2)(x) + torch.func.vmap(lambda r: r + 1)(x)  # noqa: E731
+
+    def function(x: Tensor) -> Tensor:
+        result: Tensor = torch.func.vmap(lambda r: r * 2)(x) + torch.func.vmap(lambda r: r + 1)(x)
+        return result
+
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert torch.equal(compiled(function)(x), function(x))
@@ -161,7 +165,7 @@ def test_a_loaded_program_takes_inputs_in_order(tmp_path: Path) -> None:
     program = llmchip.compile(torch.nn.ReLU().eval(), (torch.randn(2, 3),))
     path = tmp_path / "relu.llmchip"
     program.save(path)
-    loaded, x = llmchip.load(path), np.float32([[1, -1, 2], [-2, 0.5, -3]])
+    loaded, x = llmchip.load(path), np.array([[1, -1, 2], [-2, 0.5, -3]], np.float32)
     (found,) = loaded(x).values()
     assert np.array_equal(found, np.maximum(x, 0))
     with pytest.raises(InputError, match="2 inputs are given"):

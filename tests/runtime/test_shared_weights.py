@@ -27,6 +27,8 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 class Stepping(nn.Module):
     """Weights that stay and a small buffer that does not."""
 
+    step: torch.Tensor
+
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
         torch.manual_seed(seed)
@@ -34,7 +36,8 @@ class Stepping(nn.Module):
         self.register_buffer("step", torch.zeros(8))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down(torch.relu(self.up(x))) + self.step
+        result: torch.Tensor = self.down(torch.relu(self.up(x))) + self.step
+        return result
 
 
 class Packs:
@@ -192,7 +195,8 @@ class Holding(nn.Module):
         self.holder = holder
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.linear(x, self.holder.weight)
+        weight: Any = self.holder.weight  # Dynamo is to see an attribute
+        return nn.functional.linear(x, weight)
 
 
 def test_sets_that_differ_in_little_are_few() -> None:

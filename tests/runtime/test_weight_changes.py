@@ -38,12 +38,13 @@ def _swapped(model: nn.Module) -> None:
 
 def _replaced(model: nn.Sequential) -> None:
     for layer in (model[0], model[2]):
-        layer.weight = nn.Parameter(torch.randn_like(layer.weight))  # type: ignore[union-attr, assignment, arg-type]
+        assert isinstance(layer, nn.Linear)
+        layer.weight = nn.Parameter(torch.randn_like(layer.weight))
 
 
-CHANGES: dict[str, Callable[..., None]] = {
+CHANGES: dict[str, Callable[[nn.Sequential], object]] = {
     "data twice": _twice, "vectors": _vectors, "swap_tensors": _swapped, "new parameters": _replaced,
-    "in place": lambda model: [p.mul_(-2) for p in model.parameters()],  # type: ignore[misc]
+    "in place": lambda model: [p.mul_(-2) for p in model.parameters()],
     "load_state_dict": lambda model: model.load_state_dict({k: -v for k, v in model.state_dict().items()}),
     "assigned": lambda model: model.load_state_dict({k: -v for k, v in model.state_dict().items()}, assign=True),
 }  # fmt: skip

@@ -41,7 +41,7 @@ def looped(**changes: Any) -> Image:
         Inst.make("sto", d=3, a=2, rows=1, cols=COLS),
         Inst.make("halt"),
     ]
-    spec = {"shape": (TURNS, COLS), "dtype": "int32", "storage": Dtype.I32}
+    x, y = (TensorSpec(n, (TURNS, COLS), "int32", Dtype.I32, r) for n, r in (("x", Region.IN), ("y", Region.OUT)))
     nodes = (
         DebugNode("add", "aten.add", (TURNS, COLS), "int32", "lib/models/toy.py", 7, "y = x + 1"),
         DebugNode("mul", "aten.mul", (TURNS, COLS), "int32", "lib/models/toy.py", 8, "z = y * 2"),
@@ -56,11 +56,7 @@ def looped(**changes: Any) -> Image:
         "sizes": (0, 0, size, size),
         "debug": DebugMap(nodes, taps, spans),
         "chip": Chip(name="toy", sram=Sram(bytes=8192), acc=Acc(bytes=4096)),
-        "entries": (
-            Entry(
-                "main", 0, (TensorSpec("x", region=Region.IN, **spec),), (TensorSpec("y", region=Region.OUT, **spec),)
-            ),
-        ),
+        "entries": (Entry("main", 0, (x,), (y,)),),
     }
     return Image(**{**fields, **changes})
 

@@ -8,11 +8,11 @@ import torch
 
 from fuzz.fuzzers import FUZZERS
 from fuzz.graphs import checks
-from fuzz.graphs.case import Case, parse, python_of
+from fuzz.graphs.case import Case, execute, parse, python_of, values_of
 from fuzz.graphs.make import make
 from fuzz.graphs.operators import OPERATORS
 from fuzz.graphs.shrink import shrink
-from fuzz.graphs.trust import Trust, bounds, trust_of
+from fuzz.graphs.trust import Trust, bounds, distance, trust_of
 from fuzz.harness import Broken, case_of, outcome
 from isa.errors import Error
 from runtime.device.executable import Executable
@@ -96,12 +96,12 @@ def test_a_right_program_passes() -> None:
 def test_bounds_are_tight_enough_to_see_a_wrong_element() -> None:
     """Breaks when noise excuses everything: a product with one row taken for another must be outside."""
     case = parse(SIMPLE)
-    leaves = checks.values_of(case)
-    for _ in checks.execute(case, leaves):
+    leaves = values_of(case)
+    for _ in execute(case, leaves):
         pass
     limit = bounds(case, ["v4"], leaves)["v4"]
     assert 0 < limit < 0.3
-    assert checks.distance(leaves["v4"].roll(1, 0), leaves["v4"]) > limit
+    assert distance(leaves["v4"].roll(1, 0), leaves["v4"]) > limit
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def test_every_conflict_is_ordered(words: list[tuple[Engine, list[tuple[View, tu
     tracker = Tracker(SIZES)
     queues: dict[Engine, list[int]] = {q: [] for q in QUEUES}
     before: list[set[int]] = []  # words certainly complete when word i starts
-    footprints = []
+    footprints: list[tuple[set[tuple[Space, int]], set[tuple[Space, int]]]] = []
     for i, (engine, touches) in enumerate(words):
         counts = tracker.wait_counts(engine, touches)
         done: set[int] = set()

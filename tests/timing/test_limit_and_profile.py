@@ -42,7 +42,8 @@ def bert() -> nn.Module:
         "intermediate_size": 96,
     }
     config = BertConfig(**sizes, max_position_embeddings=40)
-    return BertModel._from_config(config).eval()
+    model: nn.Module = BertModel._from_config(config).eval()
+    return model
 
 
 def compiled_bert(chip: Chip) -> Program:

@@ -24,7 +24,7 @@ SETUP = [
 ]
 
 
-def word(mnemonic: str, after: dict[str, int] | None = None, **operands: int) -> Inst:
+def word(mnemonic: str, after: dict[str, int] | None = None, /, **operands: int) -> Inst:
     """`after` gives dependence counts by queue."""
     counts = tuple((after or {}).get(queue.value, full) for queue, full in zip(QUEUES, NO_WAITS, strict=True))
     return Inst.make(mnemonic, counts, **operands)

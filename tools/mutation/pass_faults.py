@@ -14,10 +14,10 @@ from torch import fx
 
 from compiler.emit import emitter
 from compiler.ops.record import Role
-from compiler.schedule import list_schedule as schedule
 from compiler.tile import batch_tiles as strips
 from compiler.tile import kernel_graph as outline
 from compiler.tile import kernels, layout, storage
+from compiler.tile.conflicts import predecessors
 from compiler.tile.ir import Buffer, Op
 from compiler.tile.layout import Layout, Range, blocks
 from compiler.tile.nodes import base, computing, op_name, role, shape
@@ -174,7 +174,7 @@ def _dense_in_order(buffer: Buffer, dtype: Any, sizes: Sequence[int], order: Seq
 
 _PIECES, _NARROW, _BROADCAST, _DENSE = layout.pieces, Layout.narrow, Layout.broadcast, layout.dense
 _COLUMNS, _BLOCK_RANGES = emitter.columns, emitter.Emitter.block_ranges
-_PREDECESSORS, _MOVE_CONSTANTS, _PART_STORAGE = schedule.predecessors, outline._move_constants, strips.part_storage
+_PREDECESSORS, _MOVE_CONSTANTS, _PART_STORAGE = predecessors, outline._move_constants, strips.part_storage
 
 
 PASS_FAULTS: Final[Mapping[str, Patches]] = {

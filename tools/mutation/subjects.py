@@ -118,7 +118,7 @@ class Wide(nn.Module):
         self.up = nn.Linear(96, 6000)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.up(x)
+        y: Tensor = self.up(x)
         return y * y.amax(-1, keepdim=True) + y[:, :1]
 
 

@@ -73,15 +73,14 @@ def _shifted(program: Program, random: Random) -> Iterator[Change]:
 
 def _restrided(program: Program, random: Random) -> Iterator[Change]:
     for index, op, number, ref in _places(program, random):
-        name = random.choice(("rs", "ps", "cs"))
-        old = getattr(ref, name)
+        strides = {"rs": ref.rs, "ps": ref.ps, "cs": ref.cs}
+        name = random.choice(tuple(strides))
+        old = strides[name]
         new = 1 - old if name == "cs" else random.choice((old + 1, max(old - 1, 0), 2 * old, 0))
         if new != old:
-            changed: dict[str, int] = {name: new}
-            yield (
-                f"'{op}': {name} of {_name(op, number)} becomes {new}",
-                _refer(program, index, number, replace(ref, **changed)),
-            )  # type: ignore[arg-type]
+            strides[name] = new
+            changed = replace(ref, rs=strides["rs"], ps=strides["ps"], cs=strides["cs"])
+            yield f"'{op}': {name} of {_name(op, number)} becomes {new}", _refer(program, index, number, changed)
 
 
 def _on_chip(program: Program) -> list[Buffer]:

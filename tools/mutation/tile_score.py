@@ -73,8 +73,8 @@ class TileSubject:
         """Whether a run traps or gives other outputs than the reference."""
         lowered, constants = self.compiled.lowered, self.compiled.lowered.pack_weights()
         for given, bits in zip(self.inputs, self.bits, strict=True):
-            tensors = [_tensor(given[spec.name], spec.shape, spec.dtype) for spec in self.interface.inputs]
-            for spec, result in zip(self.interface.outputs, lowered.run(tensors, constants), strict=True):
+            tensors = [_tensor(given[spec.name], spec.shape, spec.dtype) for spec in self.compiled.tiled.inputs]
+            for spec, result in zip(self.compiled.tiled.outputs, lowered.run(tensors, constants), strict=True):
                 if isinstance(bits, str) or stored_bytes(result).tobytes() != bits[spec.name]:
                     return True
         return False

@@ -84,7 +84,7 @@ def _strided(x: Any) -> Any:
 
     if not isinstance(x, Tensor) or x.layout is not torch.strided:
         return x
-    found: Tensor = noncontiguous_like(x.transpose(0, -1).contiguous()).transpose(0, -1) if x.dim() else x  # type: ignore[no-untyped-call]
+    found: Tensor = noncontiguous_like(x.transpose(0, -1).contiguous()).transpose(0, -1) if x.dim() else x
     return found
 
 

@@ -52,7 +52,7 @@ class Seen(TorchDispatchMode):
     """The names of the operators that run."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names: set[str] = set()
 
     def __torch_dispatch__(self, function: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -217,6 +217,7 @@ def _sharing(leaves: Sequence[Any]) -> list[tuple[int, int]]:
     found = []
     for number, leaf in enumerate(leaves):
         if isinstance(leaf, Tensor) and leaf.layout is torch.strided and leaf.numel():
-            own, start = first.setdefault(leaf.untyped_storage().data_ptr(), (number, leaf.storage_offset()))
-            found.append((own, leaf.storage_offset() - start))
+            offset = int(leaf.storage_offset())
+            own, start = first.setdefault(leaf.untyped_storage().data_ptr(), (number, offset))
+            found.append((own, offset - start))
     return found
