@@ -199,6 +199,7 @@ def verify(program: Program) -> None:
         if names.setdefault(buffer.name, buffer) is not buffer and names[buffer.name] != buffer:
             raise ValueError(f"two buffers are called %{buffer.name}")
     for op in program.ops:
+        accesses = iter(op.accesses)
         for field, ref in zip(op.row.views, op.views, strict=True):
             if ref is None:
                 if field.default is None:
@@ -206,7 +207,8 @@ def verify(program: Program) -> None:
                 continue
             if ref.buffer.space not in field.spaces or ref.dtype not in field.dtypes:
                 raise ValueError(f"{field.name} may not be {ref.buffer.place}:{ref.dtype.name.lower()} in: {op}")
-            low, high = span(ref, extents_of(field, op.operands))
+            _, _, extents, _ = next(accesses)
+            low, high = span(ref, extents)
             if low < 0 or high > ref.buffer.bytes:
                 raise ValueError(f"{field.name} touches bytes {low}..{high} of %{ref.buffer.name} ({ref.buffer.bytes} bytes) in: {op}")
         for field in op.row.fields:
