@@ -31,6 +31,7 @@ test-all: $(VENV)/.dev ## every test, the slow ones and more random examples too
 
 lint: $(VENV)/.dev ## ruff, mypy --strict, import rules
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -44,16 +45,16 @@ test-oldest: ## the same on the oldest of them, in .venv-oldest
 
 check: lint test ## what a change must pass before it is proposed
 
-format: $(VENV)/.dev ## sort imports and mend what ruff can mend
+format: $(VENV)/.dev ## format, sort imports and mend what ruff can mend
 	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 bench-host: $(VENV)/.dev ## how long people wait: emulation, compile, memory (BENCH_ARGS="--growth" for curves)
 	$(BIN)/python benchmarks/bench_bert.py
 	$(BIN)/python -m benchmarks.bench_host $(BENCH_ARGS)
 
 docs: $(VENV)/.dev ## write the generated pages again
-	$(BIN)/python -m isa.doc.manual
-	$(BIN)/python tools/write_cli_doc.py
+	$(BIN)/python tools/write_docs.py
 
 fuzz: $(VENV)/.dev ## each fuzzer for 10 minutes, or LLMCHIP_FUZZ_SECONDS (CI: 20)
 	$(BIN)/python -m fuzz $(FUZZ_ARGS)

@@ -1,7 +1,7 @@
 """What it costs to compile and run BERT-base (random weights, seq 128, batch 1): `python benchmarks/bench_bert.py`.
 
-Prints whole compile (export to image), emulation against PyTorch eager float32 in the same run, and the peak memory of a
-process that compiles and of one that only runs the image. Ratios within one run; absolute times are this machine's.
+Prints whole compile (export to image), emulation against PyTorch eager float32 in the same run, and the peak memory of
+a process that compiles and of one that only runs the image. Ratios within one run; absolute times are this machine's.
 """
 
 import json
@@ -41,7 +41,9 @@ def main(runs: int = 7) -> int:
         compiling_peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with torch.no_grad():
             eager = [_timed(lambda: model(**given)) for _ in range(runs)]
-        done = subprocess.run([sys.executable, "-c", RUN, str(path), str(runs + 2)], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", RUN, str(path), str(runs + 2)], capture_output=True, text=True, check=True
+        )
     ran = json.loads(done.stdout)
     figures = {
         "compile_seconds": compiled,
@@ -52,7 +54,9 @@ def main(runs: int = 7) -> int:
     }
     for name, value in figures.items():
         print(f"{name:26} {value:8.2f}" + (f"   reach {REACH[name]:g}" if name in REACH else ""))
-    print(f"{torch.get_num_threads()} threads; eager {statistics.median(eager[1:]) * 1000:.0f} ms, emulation {statistics.median(ran['times']) * 1000:.0f} ms")
+    print(
+        f"{torch.get_num_threads()} threads; eager {statistics.median(eager[1:]) * 1000:.0f} ms, emulation {statistics.median(ran['times']) * 1000:.0f} ms"
+    )
     return 0 if all(figures[name] <= most for name, most in REACH.items()) else 1
 
 

@@ -97,7 +97,9 @@ def lowered(case: Case) -> Lowered:
         pair = [torch.randint(-128, 128, (case.seq, case.seq), dtype=torch.int8) for _ in range(2)]
         return lower(capture(_Gemm().eval(), tuple(pair)))
     if case.model == "linear":
-        return lower(capture(nn.Linear(case.seq, case.seq, bias=False).eval(), (torch.randn(case.batch * case.seq, case.seq),)))
+        return lower(
+            capture(nn.Linear(case.seq, case.seq, bias=False).eval(), (torch.randn(case.batch * case.seq, case.seq),))
+        )
     model = BertModel._from_config(BertConfig(**BERTS[case.model])).eval()
     return lower(capture(model, (), {"input_ids": torch.randint(5, 20000, (case.batch, case.seq))}))
 
@@ -106,12 +108,17 @@ def measure(graph: Lowered, case: Case, without: tuple[str, ...]) -> Row:
     """Compile and time. A program that does not fit the chip without an optimisation says so."""
     start, chip = time.perf_counter(), load_chip(case.chip)
     try:
-        row = _figures(finish(graph, Options(chip=case.chip, disable=without), chip), speed_of_light(graph.main.graph, chip))
+        row = _figures(
+            finish(graph, Options(chip=case.chip, disable=without), chip), speed_of_light(graph.main.graph, chip)
+        )
         what = f"{row['cycles']:,} cycles, {row['words']:,} words, reach {row['reach']:.3f}"
     except CompileError as error:
         row = {"failed": error.what}
         what = error.what
-    print(f"{case.name}{''.join(f' without {name}' for name in without)}: {what} ({time.perf_counter() - start:.0f} s)", flush=True)
+    print(
+        f"{case.name}{''.join(f' without {name}' for name in without)}: {what} ({time.perf_counter() - start:.0f} s)",
+        flush=True,
+    )
     return row
 
 
@@ -124,12 +131,21 @@ def _figures(compiled: Compiled, limit: Limit) -> Row:
     energy = activity(timeline).totals()
     height, bound = compiled.placement.heights["sram"]
     return {
-        "limit_cycles": limit.cycles, "limit_resource": limit.resource, "limits": dict(limit.by_resource),
-        "cycles": timeline.cycles, "microseconds": round(timeline.seconds * 1e6, 3), "reach": round(limit.cycles / timeline.cycles, 4),
-        "words": len(compiled.code.words), "executed_words": len(timeline.words), "dram_bytes": int(timeline.bytes.sum()),
-        "sram_bytes": height, "sram_lower_bound": bound, "waterfall": parts,
-        "energy_joules": {name: float(f"{value:.6g}") for name, value in energy.items()}, "total_joules": float(f"{sum(energy.values()):.6g}"),
-    }  # fmt: skip
+        "limit_cycles": limit.cycles,
+        "limit_resource": limit.resource,
+        "limits": dict(limit.by_resource),
+        "cycles": timeline.cycles,
+        "microseconds": round(timeline.seconds * 1e6, 3),
+        "reach": round(limit.cycles / timeline.cycles, 4),
+        "words": len(compiled.code.words),
+        "executed_words": len(timeline.words),
+        "dram_bytes": int(timeline.bytes.sum()),
+        "sram_bytes": height,
+        "sram_lower_bound": bound,
+        "waterfall": parts,
+        "energy_joules": {name: float(f"{value:.6g}") for name, value in energy.items()},
+        "total_joules": float(f"{sum(energy.values()):.6g}"),
+    }
 
 
 def image_of(compiled: Compiled) -> Image:
@@ -155,7 +171,8 @@ def run(cases: tuple[Case, ...], plain: bool) -> Iterator[tuple[Case, Row]]:
 
 
 def promises(graph: Lowered, case: Case) -> list[tuple[int, int]]:
-    """For every tiling that the search drafts: the cycles that its schedule promises, and those of the timing mode. Drafts that find no memory are left out."""
+    """For every tiling that the search drafts: the cycles that its schedule promises, and those of the timing mode.
+    Drafts that find no memory are left out."""
     chip = load_chip(case.chip)
     names = [i.name for i in graph.inputs], [o.name for o in graph.outputs]
     found = []
@@ -173,7 +190,8 @@ def promises(graph: Lowered, case: Case) -> list[tuple[int, int]]:
 
 
 def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float:
-    """Spearman's coefficient: the correlation of the ranks (American Journal of Psychology 15, 1904). Ties share their mean rank."""
+    """Spearman's coefficient: the correlation of the ranks (American Journal of Psychology 15, 1904). Ties share their
+    mean rank."""
     columns = [np.array(column) for column in zip(*pairs, strict=True)]
     ranks = [(column[:, None] > column).sum(1) + (column[:, None] == column).sum(1) / 2 for column in columns]
     return float(np.corrcoef(*ranks)[0, 1])
@@ -189,7 +207,9 @@ def table(rows: Mapping[str, Row]) -> str:
         "inputs, linear is a Linear with the quantization of its float32 input. On the right, one optimisation switched off",
         "(`--option disable=NAME`): cycles relative to all on.",
         "",
-        "| program | limit | by | cycles | reach | target | words | SRAM | lower bound | energy | " + " | ".join(f"without {n}" for n in OPTIMISATIONS) + " |",
+        "| program | limit | by | cycles | reach | target | words | SRAM | lower bound | energy | "
+        + " | ".join(f"without {n}" for n in OPTIMISATIONS)
+        + " |",
         "|---|---:|---|---:|---:|---:|---:|---:|---:|---:|" + "---:|" * len(OPTIMISATIONS),
     ]
     return "\n".join([*lines, *(_line(name, row) for name, row in rows.items()), "", *_cost_model(rows)]) + "\n"
@@ -197,7 +217,9 @@ def table(rows: Mapping[str, Row]) -> str:
 
 def _cost_model(rows: Mapping[str, Row]) -> Iterator[str]:
     """How well the scheduler's prediction, which chooses the tiling, knows the chip."""
-    relative = [(a / row["limit_cycles"], b / row["limit_cycles"]) for row in rows.values() for a, b in row.get("promises", ())]
+    relative = [
+        (a / row["limit_cycles"], b / row["limit_cycles"]) for row in rows.values() for a, b in row.get("promises", ())
+    ]
     if len(relative) < 3:
         return
     errors = sorted(abs(a / b - 1) for a, b in relative)
@@ -214,10 +236,18 @@ def _line(name: str, row: Row) -> str:
     goal = f"{row['target']:.2f}" if row["target"] else "–"
     mark = "" if row["reach"] >= row["target"] else " **(missed)**"
     cells = [
-        name, f"{row['limit_cycles']:,}", row["limit_resource"], f"{row['cycles']:,}", f"{row['reach']:.3f}{mark}", goal, f"{row['words']:,}",
-        _kib(row["sram_bytes"]), _kib(row["sram_lower_bound"]), f"{row['total_joules'] * 1e3:.2f} mJ",
+        name,
+        f"{row['limit_cycles']:,}",
+        row["limit_resource"],
+        f"{row['cycles']:,}",
+        f"{row['reach']:.3f}{mark}",
+        goal,
+        f"{row['words']:,}",
+        _kib(row["sram_bytes"]),
+        _kib(row["sram_lower_bound"]),
+        f"{row['total_joules'] * 1e3:.2f} mJ",
         *(_worth(row, row["without"].get(pass_name)) for pass_name in OPTIMISATIONS),
-    ]  # fmt: skip
+    ]
     return f"| {' | '.join(cells)} |"
 
 

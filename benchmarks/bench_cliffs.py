@@ -1,9 +1,13 @@
-"""What more instances, more shapes and a buffer that moves cost: ratios measured in one run. `python -m benchmarks.bench_cliffs [NAME ...]`
+"""What more instances, more shapes and a buffer that moves cost: ratios measured in one run.
+`python -m benchmarks.bench_cliffs [NAME ...]`
 
-    instances     twelve compiled instances of one block ÷ the same twelve in one program, CPU time of a call        at most 3
-    buffer        a call after a small buffer has changed ÷ one without                                             what it costs to pack it
-    shapes        resident memory with a hundred input shapes of a 100 MB model ÷ with one                          at most 1.3
-    calls         the same after nine hundred calls more ÷ before                                                   1: flat
+instances     twelve compiled instances of one block ÷ the same twelve in one program, CPU time of a call        at most
+3
+buffer        a call after a small buffer has changed ÷ one without                                             what it
+costs to pack it
+shapes        resident memory with a hundred input shapes of a 100 MB model ÷ with one                          at most
+1.3
+calls         the same after nine hundred calls more ÷ before                                                   1: flat
 """
 
 import gc

@@ -1,6 +1,7 @@
-"""How fast the tools are for the person who waits: `make bench-host` prints the table and stores it under benchmarks/results/.
+"""How fast the tools are for the person who waits: `make bench-host` prints the table and stores it under
+benchmarks/results/.
 
-    python -m benchmarks.bench_host [--threads 1,2] [--runs N] [--only NAME] [--growth]
+python -m benchmarks.bench_host [--threads 1,2] [--runs N] [--only NAME] [--growth]
 """
 
 import argparse
@@ -44,23 +45,67 @@ LINES = (
     Line("BERT-base seq 512 batch 1", "base-512-1", lambda f: f["cpu_ratio"], 1.2, "", _times),
     Line("MiniLM seq 128 batch 1", "minilm-128-1", lambda f: f["cpu_ratio"], 1.2, "", _times),
     Line("… without numba", "minilm-128-1-numpy", lambda f: f["cpu_ratio"], float("inf"), "", _times),
-    Line("BERT-base: compile after export (CPU)", "compile", lambda f: f["cold"][1], 8, "s", lambda f: f"wall {f['cold'][0]:.1f} s"),
-    Line("second compile, from the cache (CPU)", "compile", lambda f: f["warm"][1], 2, "s", lambda f: f"wall {f['warm'][0]:.1f} s"),
-    Line("first call without Dynamo and AOT ÷ inductor's", "first-call", lambda f: f["ratio"], 0.5, "",
-         lambda f: f"{f['seconds']:.1f} / {f['inductor_seconds']:.1f} s"),
-    Line("compile 24 layers ÷ 12 layers (CPU)", "layers", lambda f: f["cpu_ratio"], 1.3, "", lambda f: f"wall {f['ratio']:.2f}"),
-    Line("peak memory of compiling to a file ÷ float weights", "compile-memory", lambda f: f["ratio"], 2, "",
-         lambda f: f"{f['bytes'] >> 20} / {f['weight_bytes'] >> 20} MiB, the model's own weights included"),
-    Line("peak memory of running ÷ image", "memory", lambda f: f["ratio"], 6, "", lambda f: f"{f['bytes'] >> 20} / {f['image_bytes'] >> 20} MiB"),
+    Line(
+        "BERT-base: compile after export (CPU)",
+        "compile",
+        lambda f: f["cold"][1],
+        8,
+        "s",
+        lambda f: f"wall {f['cold'][0]:.1f} s",
+    ),
+    Line(
+        "second compile, from the cache (CPU)",
+        "compile",
+        lambda f: f["warm"][1],
+        2,
+        "s",
+        lambda f: f"wall {f['warm'][0]:.1f} s",
+    ),
+    Line(
+        "first call without Dynamo and AOT ÷ inductor's",
+        "first-call",
+        lambda f: f["ratio"],
+        0.5,
+        "",
+        lambda f: f"{f['seconds']:.1f} / {f['inductor_seconds']:.1f} s",
+    ),
+    Line(
+        "compile 24 layers ÷ 12 layers (CPU)",
+        "layers",
+        lambda f: f["cpu_ratio"],
+        1.3,
+        "",
+        lambda f: f"wall {f['ratio']:.2f}",
+    ),
+    Line(
+        "peak memory of compiling to a file ÷ float weights",
+        "compile-memory",
+        lambda f: f["ratio"],
+        2,
+        "",
+        lambda f: f"{f['bytes'] >> 20} / {f['weight_bytes'] >> 20} MiB, the model's own weights included",
+    ),
+    Line(
+        "peak memory of running ÷ image",
+        "memory",
+        lambda f: f["ratio"],
+        6,
+        "",
+        lambda f: f"{f['bytes'] >> 20} / {f['image_bytes'] >> 20} MiB",
+    ),
     Line("torch.compile call beyond the emulation", "overhead", lambda f: f["milliseconds"], 2, "ms"),
-)  # fmt: skip
+)
 
 
 def measure(name: str, threads: int, runs: int) -> Figures:
     """In a process of its own, with its own thread limits."""
-    limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LLMCHIP_THREADS"), str(threads))
+    limits = dict.fromkeys(
+        ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LLMCHIP_THREADS"), str(threads)
+    )
     command = [sys.executable, "-m", "benchmarks.measure", name, str(threads), str(runs)]
-    done = subprocess.run(command, env={**os.environ, **limits}, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run(
+        command, env={**os.environ, **limits}, capture_output=True, text=True, cwd=Path(__file__).parents[1]
+    )
     if done.returncode:
         raise SystemExit(f"{name}: {done.stderr.strip().splitlines()[-1]}")
     found: Figures = json.loads(done.stdout.strip().splitlines()[-1])
@@ -76,8 +121,10 @@ def table(found: dict[str, dict[str, Figures]], runs: int) -> str:
         f"Median of {runs} pairs; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.",
         f"{platform.platform()}, Python {platform.python_version()}. Ratios are of CPU time, which other jobs disturb least; wall clock beside them.",
         "PyTorch's threads wait for each other actively: on a busy machine eager with two threads takes much longer, CPU time included, and ratios flatter.",
-        "", f"| figure | {' | '.join(columns)} | reach | detail |", "|---|" + "---|" * (len(columns) + 2),
-    ]  # fmt: skip
+        "",
+        f"| figure | {' | '.join(columns)} | reach | detail |",
+        "|---|" + "---|" * (len(columns) + 2),
+    ]
     for line in LINES:
         figures = {count: found[count][line.measurement] for count in counts if line.measurement in found[count]}
         if not figures:
@@ -96,7 +143,9 @@ def main() -> None:
     parser.add_argument("--threads", default="1,2", help="numbers of threads to measure with, separated by commas")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--only", action="append", choices=sorted(MEASUREMENTS))
-    parser.add_argument("--growth", action="store_true", help="curves over layers, sequence, batch and hidden size (long)")
+    parser.add_argument(
+        "--growth", action="store_true", help="curves over layers, sequence, batch and hidden size (long)"
+    )
     given = parser.parse_args()
     counts = given.threads.split(",")
     if given.growth:
@@ -105,7 +154,9 @@ def main() -> None:
         growth(int(counts[0]))
         return
     path = RESULTS / "host.json"
-    found: dict[str, dict[str, Figures]] = json.loads(path.read_text())["figures"] if given.only and path.exists() else {}
+    found: dict[str, dict[str, Figures]] = (
+        json.loads(path.read_text())["figures"] if given.only and path.exists() else {}
+    )
     RESULTS.mkdir(exist_ok=True)
     for count in counts:
         for name in given.only or MEASUREMENTS:

@@ -1,7 +1,8 @@
-"""What less memory, a smaller array or a slower bus costs: BERT-base with 128 tokens on variants of edge. `make bench-memory` writes the table.
+"""What less memory, a smaller array or a slower bus costs: BERT-base with 128 tokens on variants of edge.
+`make bench-memory` writes the table.
 
-The limit is that of each variant (docs/timing.md): it counts what a memory too small for a product must read again. Compile times are
-processor seconds relative to that of edge itself, measured in the same run.
+The limit is that of each variant (docs/timing.md): it counts what a memory too small for a product must read again.
+Compile times are processor seconds relative to that of edge itself, measured in the same run.
 """
 
 import json
@@ -50,10 +51,16 @@ def variants() -> Iterator[Variant]:
     for size in (0.25, 0.5, 1.0, 1.5, 2.0, 4.0, 8.0):
         yield Variant("SRAM", f"{size:g} MiB", _with(sram=Sram(int(size * MIB))), targets.get(size, 0.0))
     for side in (32, 64, 128, 256):
-        yield Variant("array", f"{side}x{side}", _with(mxu=Mxu(rows=side, cols=side, weight_rows_per_cycle=EDGE.mxu.weight_rows_per_cycle)))
+        yield Variant(
+            "array",
+            f"{side}x{side}",
+            _with(mxu=Mxu(rows=side, cols=side, weight_rows_per_cycle=EDGE.mxu.weight_rows_per_cycle)),
+        )
     for share in (4, 2, 1):
         rate = EDGE.dram.bytes_per_second // share
-        yield Variant("bandwidth", f"{rate / 1e9:g} GB/s", _with(dram=msgspec.structs.replace(EDGE.dram, bytes_per_second=rate)))
+        yield Variant(
+            "bandwidth", f"{rate / 1e9:g} GB/s", _with(dram=msgspec.structs.replace(EDGE.dram, bytes_per_second=rate))
+        )
 
 
 def measure(graph: Lowered, variant: Variant) -> Row:
@@ -65,16 +72,29 @@ def measure(graph: Lowered, variant: Variant) -> Row:
         seconds = min(seconds, time.process_time() - start)
     timeline, bound = simulate(image_of(compiled)), speed_of_light(graph.main.graph, variant.chip)
     row = {
-        "series": variant.series, "name": variant.name, "target": variant.target, "limit": bound.cycles, "by": bound.resource, "cycles": timeline.cycles,
-        "reach": round(bound.cycles / timeline.cycles, 4), "words": len(compiled.code.words), "dram_bytes": int(timeline.bytes.sum()), "seconds": seconds,
-    }  # fmt: skip
-    print(f"{variant.series} {variant.name}: {row['cycles']:,} cycles, reach {row['reach']:.3f} ({seconds:.1f} s)", flush=True)
+        "series": variant.series,
+        "name": variant.name,
+        "target": variant.target,
+        "limit": bound.cycles,
+        "by": bound.resource,
+        "cycles": timeline.cycles,
+        "reach": round(bound.cycles / timeline.cycles, 4),
+        "words": len(compiled.code.words),
+        "dram_bytes": int(timeline.bytes.sum()),
+        "seconds": seconds,
+    }
+    print(
+        f"{variant.series} {variant.name}: {row['cycles']:,} cycles, reach {row['reach']:.3f} ({seconds:.1f} s)",
+        flush=True,
+    )
     return row
 
 
 def table(rows: list[Row]) -> str:
     """The page of results."""
-    whole = next(row["seconds"] for row in rows if (row["series"], row["name"]) == ("SRAM", f"{EDGE.sram.bytes / MIB:g} MiB"))
+    whole = next(
+        row["seconds"] for row in rows if (row["series"], row["name"]) == ("SRAM", f"{EDGE.sram.bytes / MIB:g} MiB")
+    )
     lines = [
         "# Small chips against the speed of light",
         "",
@@ -87,13 +107,29 @@ def table(rows: list[Row]) -> str:
         goal = f"{row['target']:.2f}" if row["target"] else "–"
         mark = "" if row["reach"] >= row["target"] else " **(missed)**"
         cells = [
-            row["series"], row["name"], f"{row['limit']:,}", row["by"], f"{row['cycles']:,}", f"{row['reach']:.3f}{mark}", goal,
-            f"{row['dram_bytes'] / MIB:,.1f} MiB", f"{row['words']:,}", f"×{row['seconds'] / whole:.2f}",
-        ]  # fmt: skip
+            row["series"],
+            row["name"],
+            f"{row['limit']:,}",
+            row["by"],
+            f"{row['cycles']:,}",
+            f"{row['reach']:.3f}{mark}",
+            goal,
+            f"{row['dram_bytes'] / MIB:,.1f} MiB",
+            f"{row['words']:,}",
+            f"×{row['seconds'] / whole:.2f}",
+        ]
         lines.append(f"| {' | '.join(cells)} |")
-    slower = [f"{b['series']} {b['name']} after {a['name']}: {b['cycles'] / a['cycles'] - 1:.1%}" for a, b in _steps(rows) if b["cycles"] > a["cycles"]]
+    slower = [
+        f"{b['series']} {b['name']} after {a['name']}: {b['cycles'] / a['cycles'] - 1:.1%}"
+        for a, b in _steps(rows)
+        if b["cycles"] > a["cycles"]
+    ]
     missed = any(b["cycles"] > a["cycles"] * (1 + SLACK) for a, b in _steps(rows))
-    lines += ["", f"Where more is slower (at most {SLACK:.0%} are allowed): {'; '.join(slower) or 'nowhere'}.{' **(missed)**' if missed else ''}", ""]
+    lines += [
+        "",
+        f"Where more is slower (at most {SLACK:.0%} are allowed): {'; '.join(slower) or 'nowhere'}.{' **(missed)**' if missed else ''}",
+        "",
+    ]
     return "\n".join(lines)
 
 

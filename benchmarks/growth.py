@@ -1,6 +1,6 @@
 """How compile time, emulation time and memory grow with the model: curves, and the exponent of each.
 
-    python -m benchmarks.growth            everything (long); one point is `python -m benchmarks.growth layers 12`
+python -m benchmarks.growth            everything (long); one point is `python -m benchmarks.growth layers 12`
 """
 
 import json
@@ -44,7 +44,9 @@ def point(axis: str, value: int) -> dict[str, float]:
     for _ in range(2):
         device(arrays)
     launch = min(timed(lambda: device(arrays))[1] for _ in range(5))
-    return dict(zip(FIGURES, (seconds, 1e3 * launch, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0), strict=True))
+    return dict(
+        zip(FIGURES, (seconds, 1e3 * launch, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0), strict=True)
+    )
 
 
 def exponent(xs: list[float], ys: list[float]) -> float:
@@ -61,8 +63,9 @@ Found = dict[str, dict[str, dict[str, float]]]
 def table(found: Found, threads: int) -> str:
     lines = [
         f"Two layers of hidden size 256, 128 tokens, batch 1, and one of these at a time; {threads} thread(s); CPU time.",
-        "The exponent is the slope of the upper half of the points, both axes logarithmic: 1 is linear.", "",
-    ]  # fmt: skip
+        "The exponent is the slope of the upper half of the points, both axes logarithmic: 1 is linear.",
+        "",
+    ]
     for axis, points in found.items():
         lines += [f"| {axis} | " + " | ".join(points) + " | exponent |", "|---|" + "---|" * (len(points) + 1)]
         for figure, (title, scale, unit) in FIGURES.items():
@@ -74,14 +77,17 @@ def table(found: Found, threads: int) -> str:
 
 
 def draw(found: Found, path: Path) -> None:
-    """All curves: a column per axis, a row per figure, logarithmic both ways, with a line of slope 1 to compare with."""
+    """All curves: a column per axis, a row per figure, logarithmic both ways, with a line of slope 1 to compare
+    with."""
     import matplotlib
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "growth"  # the same figures give the same file
     from matplotlib import pyplot
 
-    figure, plots = pyplot.subplots(len(FIGURES), len(found), figsize=(3.2 * len(found), 2.6 * len(FIGURES)), layout="constrained", squeeze=False)
+    figure, plots = pyplot.subplots(
+        len(FIGURES), len(found), figsize=(3.2 * len(found), 2.6 * len(FIGURES)), layout="constrained", squeeze=False
+    )
     for column, (axis, points) in enumerate(found.items()):
         xs = [float(value) for value in points]
         for row, (name, (title, scale, unit)) in enumerate(FIGURES.items()):
@@ -105,7 +111,14 @@ def main(threads: int = 1) -> None:
         for value in values:
             limits = dict.fromkeys(("OMP_NUM_THREADS", "LLMCHIP_THREADS"), str(threads))
             command = [sys.executable, "-m", "benchmarks.growth", axis, str(value)]
-            done = subprocess.run(command, env={**os.environ, **limits}, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+            done = subprocess.run(
+                command,
+                env={**os.environ, **limits},
+                capture_output=True,
+                text=True,
+                check=True,
+                cwd=Path(__file__).parents[1],
+            )
             found.setdefault(axis, {})[str(value)] = json.loads(done.stdout.strip().splitlines()[-1])
             print(axis, value, found[axis][str(value)], file=sys.stderr, flush=True)
         RESULTS.mkdir(exist_ok=True)

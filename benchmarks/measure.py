@@ -1,7 +1,8 @@
 """One measurement per process: `python -m benchmarks.measure NAME THREADS RUNS` prints a JSON object.
 
-Emulation and PyTorch take turns in one process, so that whatever else the machine does hits both; a ratio is the median of the
-ratios of neighbours. Beside wall-clock time stands the CPU time of all threads, which a busy machine disturbs less.
+Emulation and PyTorch take turns in one process, so that whatever else the machine does hits both; a ratio is the median
+of the ratios of neighbours. Beside wall-clock time stands the CPU time of all threads, which a busy machine disturbs
+less.
 """
 
 import gc
@@ -32,7 +33,11 @@ def bert(layers: int = 12, hidden: int = 768) -> Any:
 
     torch.manual_seed(0)
     heads = max(1, hidden // 64)
-    return BertModel(BertConfig(num_hidden_layers=layers, hidden_size=hidden, num_attention_heads=heads, intermediate_size=4 * hidden)).eval()
+    return BertModel(
+        BertConfig(
+            num_hidden_layers=layers, hidden_size=hidden, num_attention_heads=heads, intermediate_size=4 * hidden
+        )
+    ).eval()
 
 
 def minilm() -> Any:
@@ -71,11 +76,15 @@ def emulation(model: Any, batch: int, seq: int, runs: int, compiled: bool = True
         for _ in range(runs):
             pairs.append((timed(lambda: program.executable(arrays)), timed(lambda: model(**given))))
     return {
-        "ratio": statistics.median(ours[0] / eager[0] for ours, eager in pairs), "cpu_ratio": statistics.median(ours[1] / eager[1] for ours, eager in pairs),
-        "milliseconds": 1e3 * statistics.median(ours[0] for ours, _ in pairs), "eager_milliseconds": 1e3 * statistics.median(eager[0] for _, eager in pairs),
-        "cpu_milliseconds": 1e3 * statistics.median(ours[1] for ours, _ in pairs), "eager_cpu_milliseconds": 1e3 * statistics.median(e[1] for _, e in pairs),
-        "first_launch_seconds": first[0], "second_launch_seconds": second[0],
-    }  # fmt: skip
+        "ratio": statistics.median(ours[0] / eager[0] for ours, eager in pairs),
+        "cpu_ratio": statistics.median(ours[1] / eager[1] for ours, eager in pairs),
+        "milliseconds": 1e3 * statistics.median(ours[0] for ours, _ in pairs),
+        "eager_milliseconds": 1e3 * statistics.median(eager[0] for _, eager in pairs),
+        "cpu_milliseconds": 1e3 * statistics.median(ours[1] for ours, _ in pairs),
+        "eager_cpu_milliseconds": 1e3 * statistics.median(e[1] for _, e in pairs),
+        "first_launch_seconds": first[0],
+        "second_launch_seconds": second[0],
+    }
 
 
 def compile_time(runs: int) -> Figures:
@@ -102,7 +111,8 @@ def _medians(pairs: list[tuple[float, float]]) -> tuple[float, float]:
 
 
 def compile_memory(runs: int) -> Figures:
-    """Peak memory of compiling BERT-base to a file, less what Python and the libraries take, ÷ bytes of the float weights."""
+    """Peak memory of compiling BERT-base to a file, less what Python and the libraries take, ÷ bytes of the float
+    weights."""
     os.environ["LLMCHIP_CACHE"] = "off"
     from compiler.frontend.capture import capture
     from isa.image.image import write_image
@@ -121,11 +131,14 @@ def compile_memory(runs: int) -> Figures:
 
 
 def _status(name: str) -> int:
-    return 1024 * int(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)).split()[1])
+    return 1024 * int(
+        next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)).split()[1]
+    )
 
 
 def _timed_alone(work: Callable[[], Any]) -> tuple[float, float]:
-    """Without the garbage of what ran before: collecting it takes 0.2 s, with two models in memory, and hits whoever comes next."""
+    """Without the garbage of what ran before: collecting it takes 0.2 s, with two models in memory, and hits whoever
+    comes next."""
     gc.collect()
     return timed(work)
 
@@ -137,8 +150,14 @@ def layers(runs: int) -> Figures:
 
     small, large = (capture(bert(count), (), inputs(1, 128)) for count in (12, 24))
     compile_captured(small)
-    pairs = [(_timed_alone(lambda: compile_captured(large)), _timed_alone(lambda: compile_captured(small))) for _ in range(runs)]
-    return {"ratio": statistics.median(a[0] / b[0] for a, b in pairs), "cpu_ratio": statistics.median(a[1] / b[1] for a, b in pairs)}
+    pairs = [
+        (_timed_alone(lambda: compile_captured(large)), _timed_alone(lambda: compile_captured(small)))
+        for _ in range(runs)
+    ]
+    return {
+        "ratio": statistics.median(a[0] / b[0] for a, b in pairs),
+        "cpu_ratio": statistics.median(a[1] / b[1] for a, b in pairs),
+    }
 
 
 def memory(runs: int) -> Figures:
@@ -156,7 +175,9 @@ def memory(runs: int) -> Figures:
 
         path = Path(folder) / "base.llmchip"
         llmchip.compile(bert(), inputs(1, 128)).save(path)
-        peak = int(subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True).stdout)
+        peak = int(
+            subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True).stdout
+        )
         return {"ratio": peak / path.stat().st_size, "bytes": peak, "image_bytes": path.stat().st_size}
 
 
@@ -186,7 +207,11 @@ def overhead(runs: int) -> Figures:
 
 def first_call(runs: int) -> Figures:
     """(First call - Dynamo and AOT time) of ours ÷ inductor's, cold."""
-    os.environ |= {"LLMCHIP_CACHE": tempfile.mkdtemp(), "TORCHINDUCTOR_CACHE_DIR": tempfile.mkdtemp(), "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
+    os.environ |= {
+        "LLMCHIP_CACHE": tempfile.mkdtemp(),
+        "TORCHINDUCTOR_CACHE_DIR": tempfile.mkdtemp(),
+        "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
+    }
     import torch
 
     from runtime.pytorch import backend
@@ -212,7 +237,13 @@ def first_call(runs: int) -> Figures:
         inductor = timed(lambda: torch.compile(model)(**given))[0]
         metrics = torch._dynamo.utils.compilation_time_metrics
     generated = sum(metrics.get("compile_fx_inner", ())) or sum(metrics.get("compile_fx.<locals>.fw_compiler_base", ()))
-    return {"ratio": spent[0] / generated, "seconds": spent[0], "inductor_seconds": generated, "first_call": ours, "inductor_first_call": inductor}
+    return {
+        "ratio": spent[0] / generated,
+        "seconds": spent[0],
+        "inductor_seconds": generated,
+        "first_call": ours,
+        "inductor_first_call": inductor,
+    }
 
 
 MEASUREMENTS: dict[str, Callable[[int], Figures]] = {
@@ -236,7 +267,11 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(threads)
-    print(json.dumps({**MEASUREMENTS[name](runs), "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+    print(
+        json.dumps(
+            {**MEASUREMENTS[name](runs), "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+        )
+    )
 
 
 if __name__ == "__main__":

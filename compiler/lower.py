@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from compiler import extensions
 from compiler.frontend.capture import Captured, TensorInfo
 from compiler.frontend.checks import check_tensor
 from compiler.graph.editor import forget_forms
@@ -56,8 +57,11 @@ class Lowered:
         self.pack_into(found.__setitem__, tensors)
         return tuple(found[number] for number in range(len(found)))
 
-    def pack_into(self, store: Store, tensors: Mapping[str, Tensor] | None = None, known: Mapping[int, Bytes] | None = None) -> None:
-        """Give each constant, by its number, to `store`; from several threads. Those that are `known` are not computed."""
+    def pack_into(
+        self, store: Store, tensors: Mapping[str, Tensor] | None = None, known: Mapping[int, Bytes] | None = None
+    ) -> None:
+        """Give each constant, by its number, to `store`; from several threads. Those that are `known` are not
+        computed."""
         for number, data in (known or {}).items():
             store(number, data)
         only = [number for number in range(len(self.constants)) if number not in known] if known else None
@@ -76,6 +80,7 @@ class Lowered:
 
 def pipeline(options: Options) -> list[Pass]:
     """The passes in order. Those named by `options.disable` are left out."""
+    extensions.install()
     steps: list[Pass] = [
         FoldEmpty(),  # first, because no other pass thinks of tensors without elements
         Decompose(),  # before the others, so that what it makes goes through all of them
@@ -87,6 +92,7 @@ def pipeline(options: Options) -> list[Pass]:
         Quantize(),
         Select(),  # after attention is recognised: it takes softmax's place
         Canonicalize(),  # operands that quantize and select broadcast by hand
+        *extensions.passes(),  # fusions into instructions from outside
         ShareEqual(),  # one quantization for q, k and v
     ]
     names = {step.name for step in steps} | switchable()
@@ -113,7 +119,9 @@ def lower(
         halves = _halves(manager.run(copied(captured.gm, "Lowering")), whole=stop_after is None)
     holders = [node for node in halves.main.graph.nodes if node.op == "placeholder" and node.meta.get("weight")]
     constants = tuple(TensorInfo(node.name, tuple(node.meta["val"].shape), node.meta["val"].dtype) for node in holders)
-    return Lowered(halves.main, halves.pack, captured.inputs, captured.outputs, constants, captured, tuple(manager.timings))
+    return Lowered(
+        halves.main, halves.pack, captured.inputs, captured.outputs, constants, captured, tuple(manager.timings)
+    )
 
 
 def _check(graph: fx.Graph) -> None:
@@ -123,7 +131,9 @@ def _check(graph: fx.Graph) -> None:
         if node.op == "placeholder" and isinstance(value, Tensor):
             check_tensor(f"{'weight' if node.meta.get('weight') else 'input'} '{node.name}'", value)
         if isinstance(value, Tensor) and any(not isinstance(size, int) for size in value.shape):
-            raise unsupported(node, f"has a size that is not fixed: {list(value.shape)} (export the model without dynamic_shapes)")
+            raise unsupported(
+                node, f"has a size that is not fixed: {list(value.shape)} (export the model without dynamic_shapes)"
+            )
         if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
             raise unsupported(node, "gives a number that depends on data")
         if isinstance(node.target, torch._ops.HigherOrderOperator):
@@ -133,7 +143,8 @@ def _check(graph: fx.Graph) -> None:
 
 
 def _by_layers(gm: fx.GraphModule, manager: PassManager) -> SplitGraphs | None:
-    """The same graphs from a few of the identical layers, stamped; None where layers are few, or not as identical as they seemed."""
+    """The same graphs from a few of the identical layers, stamped; None where layers are few, or not as identical as
+    they seemed."""
     layers = find_layers(gm.graph)
     if layers is None:
         return None

@@ -1,8 +1,9 @@
 """Packing: a model's weights become the constants of an image, several weights at a time, each straight into its place.
 
-The pack graph falls into jobs that share nothing: mostly one weight each (permute, quantize). Threads work through them, one
-PyTorch thread each: threads that meet after every operation cost more on a busy machine than they gain. Quantizing goes by blocks
-of rows that stay in a processor's cache; no row depends on another, so the bits are those of the whole.
+The pack graph falls into jobs that share nothing: mostly one weight each (permute, quantize). Threads work through
+them, one PyTorch thread each: threads that meet after every operation cost more on a busy machine than they gain.
+Quantizing goes by blocks of rows that stay in a processor's cache; no row depends on another, so the bits are those of
+the whole.
 """
 
 import hashlib
@@ -33,7 +34,8 @@ Store = Callable[[int, Tensor | Bytes], None]  # bytes are as the chip stores th
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How one constant is made: of which weights, by number, and what is computed of them (equal text, equal computation)."""
+    """How one constant is made: of which weights, by number, and what is computed of them (equal text, equal
+    computation)."""
 
     text: str
     weights: tuple[int, ...]
@@ -59,10 +61,19 @@ class Packing:
         self.recipes = tuple(_recipe(node, numbers, order) for node in results)
 
     def run(self, tensors: Mapping[str, Tensor], store: Store, only: Collection[int] | None = None) -> None:
-        """Compute the constants (`only` those with these numbers) and give each, with its number, to `store`, from any thread."""
+        """Compute the constants (`only` those with these numbers) and give each, with its number, to `store`, from any
+        thread."""
         jobs = [job for job in self._jobs if only is None or any(number in only for number, _ in job.results)]
-        taken = self._holders if only is None else {self._holders[at] for number in only for at in self.recipes[number].weights}
-        items = [(w.name, at in self._quantized) for at, w in enumerate(self._weights) if w.kind == "param" and self._holders[at] in taken]
+        taken = (
+            self._holders
+            if only is None
+            else {self._holders[at] for number in only for at in self.recipes[number].weights}
+        )
+        items = [
+            (w.name, at in self._quantized)
+            for at, w in enumerate(self._weights)
+            if w.kind == "param" and self._holders[at] in taken
+        ]
         in_parallel(lambda item: check_finite(item[0], tensors[item[0]], item[1]), items)
         given = {node: tensors[weight.name] for node, weight in zip(self._holders, self._weights, strict=True)}
 
@@ -86,7 +97,8 @@ _WRITABLE = (int, float, str, torch.dtype, torch.layout, torch.device, torch.mem
 
 
 def _recipe(result: fx.Node, numbers: Mapping[fx.Node, int], order: Mapping[fx.Node, int]) -> Recipe:
-    """The nodes that a result needs, written down with numbers for names. What cannot be written down is like nothing else."""
+    """The nodes that a result needs, written down with numbers for names. What cannot be written down is like nothing
+    else."""
     cone, waiting = {result}, [result]
     while waiting:
         new = [operand for operand in waiting.pop().all_input_nodes if operand not in cone]
@@ -105,11 +117,16 @@ def _name(node: fx.Node) -> str:
     if node.op != "call_function" or not all(isinstance(leaf, (fx.Node, *_WRITABLE)) for leaf in leaves):
         return f"{node.target} {uuid4()}"
     target: Any = node.target
-    return f"{target.__module__}.{target}" if isinstance(target, torch._ops.OpOverload) else f"{target.__module__}.{target.__qualname__}"
+    return (
+        f"{target.__module__}.{target}"
+        if isinstance(target, torch._ops.OpOverload)
+        else f"{target.__module__}.{target.__qualname__}"
+    )
 
 
 def in_parallel(work: Callable[[Any], None], items: Sequence[Any]) -> None:
-    """Do `work` on all items, in as many threads as PyTorch may use. The first item that fails, in order, raises its error."""
+    """Do `work` on all items, in as many threads as PyTorch may use. The first item that fails, in order, raises its
+    error."""
     before = torch.get_num_threads()
     threads = min(before, len(items), MOST)
     if threads < 2:

@@ -44,11 +44,17 @@ class Compiled:
     timings: Mapping[str, float] = field(default_factory=dict)
 
     def image(
-        self, tensors: Mapping[str, Tensor] | None = None, metadata: Mapping[str, Any] | None = None, known: Mapping[int, Bytes] | None = None
+        self,
+        tensors: Mapping[str, Tensor] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        known: Mapping[int, Bytes] | None = None,
     ) -> Image:
-        """The image with these weights (by name; default: those that were captured). `known` are constants that are packed already."""
+        """The image with these weights (by name; default: those that were captured). `known` are constants that are
+        packed already."""
         fill = partial(self.lowered.pack_into, tensors=tensors, known=known)
-        return build_image(self.lowered.main.graph, self.tiled, self.placement, self.code, self.chip, fill, metadata or {})
+        return build_image(
+            self.lowered.main.graph, self.tiled, self.placement, self.code, self.chip, fill, metadata or {}
+        )
 
 
 def compile_captured(

@@ -1,4 +1,5 @@
-"""The versions of PyTorch and transformers that the tests have passed with. pyproject.toml asks for the lowest; what is newer only warns.
+"""The versions of PyTorch and transformers that the tests have passed with. pyproject.toml asks for the lowest; what is
+newer only warns.
 
 `make test-newest` runs the tests on the newest ones inside these ranges. Imports neither of the two.
 """
@@ -45,7 +46,9 @@ def untested() -> list[str]:
         except metadata.PackageNotFoundError:
             continue
         if not tested.holds(version):
-            found.append(f"llmchip is tested with {name}{tested}, this is {version}: it may refuse more, and `verify` says whether the bits are right")
+            found.append(
+                f"llmchip is tested with {name}{tested}, this is {version}: it may refuse more, and `verify` says whether the bits are right"
+            )
     return found
 
 

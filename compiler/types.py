@@ -7,4 +7,6 @@ import torch
 from isa.spec import USER_TYPES, Dtype
 
 ACCEPTED: frozenset[torch.dtype] = frozenset(getattr(torch, name) for name in USER_TYPES)  # of inputs and weights
-STORAGE: Mapping[torch.dtype, Dtype] = {getattr(torch, name): row.storage for name, row in USER_TYPES.items() if row.computes}
+STORAGE: Mapping[torch.dtype, Dtype] = {
+    getattr(torch, name): row.storage for name, row in USER_TYPES.items() if row.computes
+}

@@ -1,1 +1,2 @@
-"""Functional model of the chip in numpy: executes binary programs bit for bit. Knows only `isa`, nothing of the compiler."""
+"""Functional model of the chip in numpy: executes binary programs bit for bit. Knows only `isa`, nothing of the
+compiler."""

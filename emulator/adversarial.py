@@ -1,14 +1,17 @@
-"""Overlapping execution in a random order that the dependence counts allow: what a race would show on the chip, made visible.
+"""Overlapping execution in a random order that the dependence counts allow: what a race would show on the chip, made
+visible.
 
     machine.run(code, adversarial=7)        same bits as machine.run(code) for every seed, unless the program has a race
 
-Words are dispatched in program order; a word's operands are snapshots of its dispatch. A word starts when its counts hold and,
-on MXU, VEC and ACT, when its predecessor on the engine is complete; DMA words start and complete in the order of their queue
-but any number may be under way. Real words read and write all the time while they run. Here each takes one of the extremes,
-by lot: all at its start, all at its completion, or reads at its start and writes at its completion.
+Words are dispatched in program order; a word's operands are snapshots of its dispatch. A word starts when its counts
+hold and, on MXU, VEC and ACT, when its predecessor on the engine is complete; DMA words start and complete in the order
+of their queue but any number may be under way. Real words read and write all the time while they run. Here each takes
+one of the extremes, by lot: all at its start, all at its completion, or reads at its start and writes at its
+completion.
 
-A seed is a strategy: one engine in turn (seed modulo 6) is held back as long as anything else can move, the others have random
-priorities that now and then change. Holding back the engine that a missing wait was for is what uncovers the race.
+A seed is a strategy: one engine in turn (seed modulo 6) is held back as long as anything else can move, the others have
+random priorities that now and then change. Holding back the engine that a missing wait was for is what uncovers the
+race.
 """
 
 from collections import deque
@@ -62,7 +65,8 @@ class Overlapped:
         self.at: int | None = None
 
     def dispatch(self, word: Word, index: int) -> None:
-        """Let other words move for as long as the lottery says, then dispatch this one. `halt` ends when all is complete."""
+        """Let other words move for as long as the lottery says, then dispatch this one. `halt` ends when all is
+        complete."""
         needs = self._needs(word)
         if word.engine is Engine.CTL:
             self._until(needs, full=None)
@@ -70,7 +74,9 @@ class Overlapped:
             return
         queue = self._queues[NUMBER[word.engine]]
         self._until((), full=queue)
-        flight = _Flight(index, word, resolve(self._core, word), tuple(self._core.indices), needs, self._random.randrange(3))
+        flight = _Flight(
+            index, word, resolve(self._core, word), tuple(self._core.indices), needs, self._random.randrange(3)
+        )
         queue.waiting.append(flight)
         queue.issued += 1
 
@@ -91,7 +97,9 @@ class Overlapped:
     def _until(self, needs: tuple[tuple[int, int], ...], full: _Queue | None) -> None:
         """Move words until the dispatcher can go on, and draws the lot."""
         while True:
-            can_dispatch = self._holds(needs) and (full is None or self._depth is None or len(full.waiting) < self._depth)
+            can_dispatch = self._holds(needs) and (
+                full is None or self._depth is None or len(full.waiting) < self._depth
+            )
             movable = [i for i in range(COUNT) if self._can_start(i) or self._queues[i].running]
             if can_dispatch:
                 movable.append(DISPATCH)
@@ -145,7 +153,11 @@ class Overlapped:
             lazy = {operand.field.name for operand in flight.word.views if operand.lazy}
             for operand in flight.word.views:
                 name = operand.field.name
-                if operand.access is Access.R and name not in lazy and self._core.memory.store_of(call.views[name]).pieces is None:
+                if (
+                    operand.access is Access.R
+                    and name not in lazy
+                    and self._core.memory.store_of(call.views[name]).pieces is None
+                ):
                     call.blocks[name] = call.blocks[name].copy()
         self.at = None
 
@@ -164,6 +176,11 @@ class Overlapped:
     def _execute(self, flight: _Flight, call: Call) -> None:
         flight.word.handler(self._core, call)
         if self._probe is not None:
-            self._probe(flight.index * WORD_BYTES, flight.indices, flight.word.inst, call.operands, call.views, self._core.memory)
-
-
+            self._probe(
+                flight.index * WORD_BYTES,
+                flight.indices,
+                flight.word.inst,
+                call.operands,
+                call.views,
+                self._core.memory,
+            )

@@ -1,4 +1,5 @@
-"""SRAM and ACC for many machines: as many as launches can run side by side, not one for each program that was ever compiled."""
+"""SRAM and ACC for many machines: as many as launches can run side by side, not one for each program that was ever
+compiled."""
 
 import os
 from functools import cache

@@ -1,6 +1,7 @@
 """How much a launch may do. Programs of strangers may loop for ever; what a launch spends is counted, and it ends.
 
-An instruction costs 1, and 1 more for each full 2**20 elements that it computes, so that few words cannot take for ever, either.
+An instruction costs 1, and 1 more for each full 2**20 elements that it computes, so that few words cannot take for
+ever, either.
 """
 
 from collections.abc import Mapping
@@ -40,4 +41,6 @@ class Budget:
         """Pay for an instruction. Raises Spent when nothing is left."""
         self.left -= cost(operands)
         if self.left < 0:
-            raise Spent(f"the budget of {self.most:,} instructions is spent (one of more than 2**20 elements counts for each of these)")
+            raise Spent(
+                f"the budget of {self.most:,} instructions is spent (one of more than 2**20 elements counts for each of these)"
+            )

@@ -9,7 +9,8 @@ from isa.codec import Inst
 from isa.spec import LOOP_LEVELS, SCALARS, VIEWS, Dtype
 from isa.views import Extents, View
 
-# (pc in bytes, loop index per level, instruction, operands, views in effect, memory), called after an engine word has executed.
+# (pc in bytes, loop index per level, instruction, operands, views in effect, memory), called after an engine word has
+# executed.
 Probe = Callable[[int, tuple[int, ...], Inst, Mapping[str, int], Mapping[str, View], Memory], None]
 Tile = tuple[slice, slice]  # planes, rows
 TILE_ELEMENTS = 1 << 15  # float32 temporaries of this size stay in the second-level cache
@@ -76,8 +77,8 @@ class Core:
 class Call:
     """One execution of one word: operands after dynamic extents, views in effect, and their blocks of memory.
 
-    Operands that are absent are missing from `views`, `extents` and `blocks`. A word reads all its sources before it writes:
-    sources that lie partly under a destination have been copied.
+    Operands that are absent are missing from `views`, `extents` and `blocks`. A word reads all its sources before it
+    writes: sources that lie partly under a destination have been copied.
     """
 
     operands: dict[str, int]

@@ -29,7 +29,9 @@ def loop(core: Core, call: Call) -> None:
     if any(outer.level == level for outer in core.loops):
         raise Fault(f"loop level {level} is already in use")
     if end > (core.loops[-1].end if core.loops else core.size):
-        raise Fault(f"a loop body of {length} words does not end inside the {'enclosing loop' if core.loops else 'program'}")
+        raise Fault(
+            f"a loop body of {length} words does not end inside the {'enclosing loop' if core.loops else 'program'}"
+        )
     if count <= 0 or not length:
         core.pc = end
         return
@@ -88,7 +90,9 @@ def vset(core: Core, call: Call) -> None:
     ops = call.operands
     if ops["v"] == 0:
         raise Fault("v0 is the absent view and cannot be set")
-    view = View(Space(ops["space"]), Region(ops["region"]), Dtype(ops["dtype"]), ops["base"], ops["rs"], ops["ps"], ops["cs"])
+    view = View(
+        Space(ops["space"]), Region(ops["region"]), Dtype(ops["dtype"]), ops["base"], ops["rs"], ops["ps"], ops["cs"]
+    )
     core.views[ops["v"]] = ViewRegister(view)
 
 

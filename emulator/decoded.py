@@ -1,4 +1,5 @@
-"""Decoded words, and the two steps before a word executes: `resolve` (what dispatch snapshots) and `bind` (its blocks of memory)."""
+"""Decoded words, and the two steps before a word executes: `resolve` (what dispatch snapshots) and `bind` (its blocks
+of memory)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -104,7 +105,8 @@ def bind_targets(core: Core, word: Word, call: Call) -> None:
 
 
 def _save_overwritten(call: Call, target: str, targets: list[str]) -> None:
-    """Copy sources that lie partly under a destination. The very same block is fine: it is read and written element by element."""
+    """Copy sources that lie partly under a destination. The very same block is fine: it is read and written element by
+    element."""
     view, extents = call.views[target], call.extents[target]
     low, high = view.span(extents)
     for name, other in call.views.items():
@@ -118,7 +120,9 @@ def _save_overwritten(call: Call, target: str, targets: list[str]) -> None:
 
 def _check_kind(field: Field, view: View) -> None:
     if view.dtype not in field.dtypes:
-        raise Fault(f"operand {field.name} cannot be {view.dtype.name.lower()}, only {', '.join(d.name.lower() for d in field.dtypes)}")
+        raise Fault(
+            f"operand {field.name} cannot be {view.dtype.name.lower()}, only {', '.join(d.name.lower() for d in field.dtypes)}"
+        )
     if view.space not in field.spaces:
         raise Fault(
             f"operand {field.name} cannot be in {view.space.name.lower()}, only in {', '.join(s.name.lower() for s in field.spaces)}"

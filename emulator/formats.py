@@ -62,7 +62,8 @@ def round_to(values: Floats, dtype: Dtype) -> None:
 
 
 def _bf16_rounded(values: Floats) -> NDArray[np.uint32]:
-    """Bits whose upper half is the nearest bf16; the lower half is rubbish. NaN by hand: the carry could make it infinite."""
+    """Bits whose upper half is the nearest bf16; the lower half is rubbish. NaN by hand: the carry could make it
+    infinite."""
     bits = np.ascontiguousarray(values).view(np.uint32)
     rounded = bits >> np.uint32(16)
     np.bitwise_and(rounded, 1, out=rounded)

@@ -1,7 +1,8 @@
 """The chip's functions in float32, one rounded operation after the other, as docs/numerics.md defines them.
 
 The constants are words of `isa.constants`; the arithmetic here is the emulator's own. Every function takes a contiguous
-float32 array and may overwrite it. Selections of special values are skipped when a minimum and a maximum show that no element needs them.
+float32 array and may overwrite it. Selections of special values are skipped when a minimum and a maximum show that no
+element needs them.
 """
 
 from collections.abc import Callable, Mapping
@@ -112,7 +113,8 @@ def erf(x: Floats) -> Floats:
 
 
 def tanh(x: Floats) -> Floats:
-    """A polynomial near 0; beyond the split 1 - 2/(1 + exp(2|x|)), with the sign of x. Beyond 88 that is 1 without any selection."""
+    """A polynomial near 0; beyond the split 1 - 2/(1 + exp(2|x|)), with the sign of x. Beyond 88 that is 1 without any
+    selection."""
     size, near = np.abs(x), _near(x, TANH_P)
     if size.max() < TANH_SPLIT:
         return near

@@ -1,6 +1,7 @@
 """The functional machine: decodes a program once and executes its words in program order.
 
-Engines run side by side on the chip, but a correct program's dependence counts make that invisible, so here they take turns.
+Engines run side by side on the chip, but a correct program's dependence counts make that invisible, so here they take
+turns.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,7 +16,7 @@ from emulator.decoded import ENGINE_MODULES, Word, bind, decode_at, resolve
 from emulator.formats import int_of_bits
 from emulator.memory import Bank, Fault, Memory
 from emulator.pieces import Bytes, Pieces
-from emulator.replay.recording import Recording, Trace, TraceCache
+from emulator.replay.recording import Compile, Recording, Trace, TraceCache, interpreted
 from emulator.threads import single_threaded_blas
 from emulator.traps import trap_of
 from isa.codec import IllegalWord
@@ -27,11 +28,12 @@ NOTHING: Mapping[str, int] = {}  # operands of a word that does nothing
 
 
 class Machine:
-    """One chip with its memories. `regions` are shared, not copied; those in `initialised` count as written. With `bank` another
-    machine's SRAM and ACC are used, and the caller holds the bank's lock.
+    """One chip with its memories. `regions` are shared, not copied; those in `initialised` count as written. With
+    `bank` another machine's SRAM and ACC are used, and the caller holds the bank's lock.
 
-    A launch that was executed before, with the same scalars, is executed by a plan (emulator/replay/recording.py): the same bits, sooner; only what
-    is left in SRAM and ACC may differ. With `interpret` every launch goes word by word; without `compiled`, plans do without numba.
+    A launch that was executed before, with the same scalars, is executed by a plan (emulator/replay/recording.py): the
+    same bits, sooner; only what is left in SRAM and ACC may differ. With `interpret` every launch goes word by word;
+    without `compiled`, plans do without numba.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class Machine:
     ) -> None:
         bank = bank or Bank(sram_bytes, acc_bytes)
         self.memory = Memory(bank, regions or {}, initialised)
-        self._plans = None if interpret else TraceCache(self.memory, compiled)
+        self._plans = None if interpret else TraceCache(self.memory, compiler if compiled else lambda: interpreted)
         self._scratch = bank.scratch
         self._programs: dict[bytes, list[Word | None]] = {}
 
@@ -60,11 +62,15 @@ class Machine:
         adversarial: int | None = None,
         budget: int | None = None,
     ) -> int:
-        """Execute from byte address `pc` until `halt`; returns its exit code. Raises Trap, and OverBudget after `budget` instructions.
+        """Execute from byte address `pc` until `halt`; returns its exit code. Raises Trap, and OverBudget after
+        `budget` instructions.
 
-        `adversarial` is a seed: the engines then overlap in some order that the dependence counts allow (emulator/adversarial.py).
+        `adversarial` is a seed: the engines then overlap in some order that the dependence counts allow
+        (emulator/adversarial.py).
         """
-        core = Core(self.memory, self._scratch, len(code) // WORD_BYTES, pc // WORD_BYTES, [int_of_bits(s) for s in scalars])
+        core = Core(
+            self.memory, self._scratch, len(code) // WORD_BYTES, pc // WORD_BYTES, [int_of_bits(s) for s in scalars]
+        )
         overlapped = None if adversarial is None else Overlapped(core, adversarial, probe)
         plans = self._plans if probe is None and adversarial is None else None
         key = code, pc, tuple(scalars)
@@ -104,7 +110,14 @@ class Machine:
             self._programs.pop(code, None)  # its words are not needed again
         return core.exit
 
-    def _replay(self, plans: TraceCache, plan: Trace, core: Core, code: bytes, node_of: Callable[[int, Sequence[int]], str] | None) -> int:
+    def _replay(
+        self,
+        plans: TraceCache,
+        plan: Trace,
+        core: Core,
+        code: bytes,
+        node_of: Callable[[int, Sequence[int]], str] | None,
+    ) -> int:
         here, core.proven = core.pc, True
         try:
             with np.errstate(all="ignore"), single_threaded_blas():
@@ -122,6 +135,15 @@ class Machine:
                 self._programs.pop(next(iter(self._programs)))
             words = self._programs[code] = [None] * (len(code) // WORD_BYTES)
         return words
+
+
+def compiler() -> Compile:
+    """The compiled kernels where numba and the processor allow; else the handlers, one after the other."""
+    try:
+        from emulator.replay import translate
+    except ImportError:
+        return interpreted
+    return translate.runs
 
 
 def _execute(core: Core, word: Word, probe: Probe | None, recording: Recording | None, purse: Budget | None) -> None:

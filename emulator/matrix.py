@@ -1,4 +1,5 @@
-"""The matrix word. int8 products ride on float32 BLAS, which is exact, in any order, while all sums stay below 2**24."""
+"""The matrix word. int8 products ride on float32 BLAS, which is exact, in any order, while all sums stay below
+2**24."""
 
 from collections.abc import Callable
 from functools import partial
@@ -87,7 +88,9 @@ def _require(call: Call, fmt: str, c: Dtype, a: tuple[Dtype, ...], w: tuple[Dtyp
     if call.dtype("c") is not c or call.dtype("a") not in a or call.dtype("w") not in w:
         got = ", ".join(f"{name} {call.dtype(name).name.lower()}" for name in "caw")
         raise Fault(f"format {fmt} does not work on {got}")
-    if scales != ("sa" in call.blocks and "sw" in call.blocks) or (not scales and {"sa", "sw", "zw"} & call.blocks.keys()):
+    if scales != ("sa" in call.blocks and "sw" in call.blocks) or (
+        not scales and {"sa", "sw", "zw"} & call.blocks.keys()
+    ):
         raise Fault(f"format {fmt} {'needs' if scales else 'takes no'} scales sa and sw")
 
 
@@ -104,7 +107,9 @@ def _exact_product(core: Core, call: Call, ks: slice) -> Floats:
     return part
 
 
-def _product(core: Core, call: Call, ks: slice, finish: Callable[[Block, Floats], None], into: Block | None = None) -> None:
+def _product(
+    core: Core, call: Call, ks: slice, finish: Callable[[Block, Floats], None], into: Block | None = None
+) -> None:
     """finish(into, a[:, :, ks] @ w[:, ks, :]), for a stretch of k that is short enough to be exact.
 
     Big products are shared out by planes, or by columns if there is one plane. Shared planes of w are converted once.

@@ -1,8 +1,8 @@
 """The chip's memories as byte arrays, and checked access to strided blocks of them.
 
-A block is a numpy array that aliases the memory, shaped (planes, rows, cols). A source dimension of stride 0 comes back with
-extent 1, so that numpy's broadcasting repeats it without work. Every access is checked: range, alignment, and for memories
-that start out undefined a shadow byte per byte that says whether it was ever written.
+A block is a numpy array that aliases the memory, shaped (planes, rows, cols). A source dimension of stride 0 comes back
+with extent 1, so that numpy's broadcasting repeats it without work. Every access is checked: range, alignment, and for
+memories that start out undefined a shadow byte per byte that says whether it was ever written.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -25,7 +25,8 @@ class Fault(Exception):
 
 
 class Store:
-    """One memory: its bytes and, unless it is born initialised, its shadow. One that is read-only lies in pieces, maybe one."""
+    """One memory: its bytes and, unless it is born initialised, its shadow. One that is read-only lies in pieces, maybe
+    one."""
 
     __slots__ = ("_data", "_end", "name", "pieces", "shadow", "size", "written")
 
@@ -80,7 +81,9 @@ class Store:
         if low < 0 or high > self.size:
             raise Fault(f"access to bytes {low:#x} to {high:#x} of {self.name}, which has {self.size:#x}")
         if view.dtype is not Dtype.I4 and low % (view.dtype.bits // 8):
-            raise Fault(f"base {low:#x} in {self.name} is not aligned to the {view.dtype.bits // 8} bytes of {view.dtype.name.lower()}")
+            raise Fault(
+                f"base {low:#x} in {self.name} is not aligned to the {view.dtype.bits // 8} bytes of {view.dtype.name.lower()}"
+            )
         return low, high
 
     def require_written(self, view: View, extents: Extents, low: int, high: int) -> None:
@@ -115,7 +118,8 @@ class Store:
 
 
 class Scratch:
-    """Temporaries that live as long as the bank: fresh large arrays would cost more in page faults than in arithmetic."""
+    """Temporaries that live as long as the bank: fresh large arrays would cost more in page faults than in
+    arithmetic."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, NDArray[np.uint8]] = {}
@@ -133,7 +137,8 @@ class Scratch:
 
 
 class Bank:
-    """SRAM, ACC and temporaries. No launch relies on what another left there, so machines may have one in common, if they take turns."""
+    """SRAM, ACC and temporaries. No launch relies on what another left there, so machines may have one in common, if
+    they take turns."""
 
     def __init__(self, sram_bytes: int, acc_bytes: int) -> None:
         self.sram = Store("sram", np.zeros(sram_bytes, np.uint8), False)
@@ -143,7 +148,8 @@ class Bank:
         self._regions: dict[tuple[Region, int], Bytes] = {}
 
     def region(self, region: Region, size: int) -> Bytes:
-        """DRAM that no launch relies on to hold what another left there. A power of two, so that all sizes together take little more than the largest."""
+        """DRAM that no launch relies on to hold what another left there. A power of two, so that all sizes together
+        take little more than the largest."""
         rounded = 1 << max(size - 1, 0).bit_length()
         return self._regions.setdefault((region, rounded), np.zeros(rounded, np.uint8))[:size]
 
@@ -183,7 +189,8 @@ class Memory:
         return self.store_of(View(space, region, Dtype.I8, 0)).data
 
     def source(self, view: View, extents: Extents, unwritten: bool = False) -> Block:
-        """A block to read; dimensions of stride 0 have extent 1. `unwritten`: leave the shadow to the caller. i4 comes unpacked."""
+        """A block to read; dimensions of stride 0 have extent 1. `unwritten`: leave the shadow to the caller. i4 comes
+        unpacked."""
         store = self.store_of(view)
         low, high = store.check(view, extents)
         if not unwritten:

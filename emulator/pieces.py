@@ -1,8 +1,10 @@
 """Read-only memory in pieces: each is there once, however many chips have it in their DRAM, at whatever address.
 
-    Pieces(96, {0: weight_q, 64: scale})    bytes 0 to 63 are the one piece, 64 to 95 the other; a program sees one region
+    Pieces(96, {0: weight_q, 64: scale})    bytes 0 to 63 are the one piece, 64 to 95 the other; a program sees one
+    region
 
-What is made of a piece (weights packed for a kernel) is kept with the piece, so that it, too, is there once and goes with it.
+What is made of a piece (weights packed for a kernel) is kept with the piece, so that it, too, is there once and goes
+with it.
 """
 
 from bisect import bisect_right
@@ -53,7 +55,8 @@ class Piece:
 
 
 class Pieces:
-    """A region by what lies where in it; bytes between are zero. `joined`: some access went over a border, so a copy is in use."""
+    """A region by what lies where in it; bytes between are zero. `joined`: some access went over a border, so a copy is
+    in use."""
 
     def __init__(self, size: int, places: Mapping[int, Piece]) -> None:
         self.size = size

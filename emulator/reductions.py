@@ -11,7 +11,8 @@ ZERO = np.float32(0)
 def ordered_sum(x: Floats) -> Floats:
     """64 accumulators start at +0.0, element i goes to accumulator i mod 64 in ascending i; then they are halved.
 
-    Padding the tail with zeros is left out: an accumulator that started at +0.0 is never -0.0, so adding +0.0 changes nothing.
+    Padding the tail with zeros is left out: an accumulator that started at +0.0 is never -0.0, so adding +0.0 changes
+    nothing.
     """
     count = x.shape[-1]
     sums = np.zeros((*x.shape[:-1], ACCUMULATORS), np.float32)

@@ -1,8 +1,8 @@
 """Matrix products on several cores without BLAS threads.
 
-OpenBLAS workers spin while they wait: on a machine where anything else runs, a 2 ms product then takes 36 ms (measured on
-2 busy cores). So BLAS is held to one thread while a program runs, and big products are split between our own threads,
-which sleep. Products of integers are exact, so splitting never changes a bit.
+OpenBLAS workers spin while they wait: on a machine where anything else runs, a 2 ms product then takes 36 ms (measured
+on 2 busy cores). So BLAS is held to one thread while a program runs, and big products are split between our own
+threads, which sleep. Products of integers are exact, so splitting never changes a bit.
 """
 
 import ctypes
@@ -106,7 +106,8 @@ def single_threaded_blas() -> Iterator[None]:
 
 @cache
 def _openblas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
-    """Its functions to read and set the number of threads. numpy's wheels carry the library in a folder beside the package."""
+    """Its functions to read and set the number of threads. numpy's wheels carry the library in a folder beside the
+    package."""
     for path in sorted((Path(np.__file__).parents[1] / "numpy.libs").glob("*openblas*")):
         try:
             library = ctypes.CDLL(str(path))

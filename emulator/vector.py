@@ -16,7 +16,12 @@ from emulator.memory import Fault
 from isa.spec import INTS, ROUND, TAP, VOP, VRED, Dtype
 
 MIN_SCALE: Final = np.float32(2.0**-23)
-_COMPARE: Final[Mapping[str, Callable[..., Any]]] = {"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal}
+_COMPARE: Final[Mapping[str, Callable[..., Any]]] = {
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+}
 _ARITHMETIC: Final[Mapping[str, Callable[..., Any]]] = {
     "add": np.add,
     "sub": np.subtract,

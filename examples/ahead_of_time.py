@@ -1,6 +1,6 @@
 """Compile ahead of time, save, and run in a process that has no PyTorch.
 
-    python examples/ahead_of_time.py
+python examples/ahead_of_time.py
 """
 
 import subprocess

@@ -1,6 +1,7 @@
-"""A hand-written attention block: plain PyTorch, recognised, quantized to int8, and equal to its reference in every bit.
+"""A hand-written attention block: plain PyTorch, recognised, quantized to int8, and equal to its reference in every
+bit.
 
-    python examples/attention_block.py
+python examples/attention_block.py
 """
 
 import math

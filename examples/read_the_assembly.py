@@ -1,6 +1,6 @@
 """From a line of the model to the instructions that compute it, and back.
 
-    python examples/read_the_assembly.py
+python examples/read_the_assembly.py
 """
 
 import torch

@@ -1,6 +1,6 @@
 """torch.compile with the chip as backend: no import of ours, and new weights are seen at once.
 
-    python examples/torch_compile.py
+python examples/torch_compile.py
 """
 
 import torch
@@ -8,7 +8,12 @@ from transformers import BertConfig, BertModel
 
 torch.manual_seed(0)
 config = BertConfig(
-    vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128, max_position_embeddings=64
+    vocab_size=1000,
+    hidden_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=128,
+    max_position_embeddings=64,
 )
 model = BertModel(config).eval()
 ids = torch.randint(0, 1000, (2, 16))
@@ -22,7 +27,9 @@ with torch.no_grad():
     cosine = torch.nn.functional.cosine_similarity(chip.flatten(), exact.flatten(), dim=0)
     print(f"cosine with the float model: {cosine:.4f}")  # int8 is close to float, not equal to it
 
-    model.encoder.layer[0].output.dense.weight.mul_(2)  # an update in place: nothing is compiled again, the weights are packed again
+    model.encoder.layer[0].output.dense.weight.mul_(
+        2
+    )  # an update in place: nothing is compiled again, the weights are packed again
     changed = on_chip(input_ids=ids, attention_mask=mask).last_hidden_state
     print("the update changed the result:", not torch.equal(chip, changed))
     assert cosine > 0.99

@@ -22,7 +22,12 @@ NAMES = ("images", "assembly", "programs", "chips", "commands", "graphs", "array
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="fuzzers (default: all)")
-    parser.add_argument("--seconds", type=float, default=float(os.environ.get(SECONDS, 600)), help=f"of each fuzzer (default: {SECONDS}, or 600)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=float(os.environ.get(SECONDS, 600)),
+        help=f"of each fuzzer (default: {SECONDS}, or 600)",
+    )
     parser.add_argument("--seed", type=int, default=int(time.time()), help="default: the time")
     parser.add_argument("--cases", type=int, default=0, help="stop after this many cases of each fuzzer")
     parser.add_argument("--workers", type=int, default=int(os.environ.get("LLMCHIP_FUZZ_WORKERS", 2)))
@@ -33,7 +38,10 @@ def main() -> int:
     if given.child or given.case:
         return _child(given)
     names = given.names or NAMES
-    print(f"seed {given.seed}: {', '.join(names)}, {given.seconds:g} s each, at most {MEMORY >> 20} MiB more than at the start", flush=True)
+    print(
+        f"seed {given.seed}: {', '.join(names)}, {given.seconds:g} s each, at most {MEMORY >> 20} MiB more than at the start",
+        flush=True,
+    )
     with ThreadPoolExecutor(given.workers) as pool:
         reports = list(pool.map(lambda name: _watch(name, given), names))
     return 1 if sum(len(report["findings"]) for report in reports) else 0
@@ -55,7 +63,21 @@ def _child(given: argparse.Namespace) -> int:
 
 def _watch(name: str, given: argparse.Namespace) -> dict[str, Any]:
     """Run a child; when it dies or is stuck beyond the reach of its own alarm, the case at hand is the finding."""
-    command = [sys.executable, "-m", "fuzz", name, "--child", "--seed", given.seed, "--seconds", given.seconds, "--cases", given.cases, "--found", given.found]
+    command = [
+        sys.executable,
+        "-m",
+        "fuzz",
+        name,
+        "--child",
+        "--seed",
+        given.seed,
+        "--seconds",
+        given.seconds,
+        "--cases",
+        given.cases,
+        "--found",
+        given.found,
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         child = subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=out, stderr=err, env=environment)
@@ -78,7 +100,16 @@ def _watch(name: str, given: argparse.Namespace) -> dict[str, Any]:
                 current.replace(saved)
             kind = problem or f"the process died with exit code {child.returncode}"
             finding = {"kind": kind, "where": err.read()[-500:], "file": str(saved), "times": 1}
-            report = {"fuzzer": name, "cases": 0, "accepted": 0, "refused": 0, "peak_mib": 0, "slowest": 0, "reasons": {}, "findings": [finding]}
+            report = {
+                "fuzzer": name,
+                "cases": 0,
+                "accepted": 0,
+                "refused": 0,
+                "peak_mib": 0,
+                "slowest": 0,
+                "reasons": {},
+                "findings": [finding],
+            }
     _say(report)
     return report
 
@@ -93,8 +124,11 @@ def _age(current: Path) -> float:
 
 def _say(report: dict[str, Any]) -> None:
     findings = report["findings"]
-    print(f"{report['fuzzer']:<9} {report['cases']:>7} cases: {report['accepted']} accepted, {report['refused']} refused, "
-          f"{len(findings)} findings, peak {report['peak_mib']} MiB, slowest case {report['slowest']} s", flush=True)  # fmt: skip
+    print(
+        f"{report['fuzzer']:<9} {report['cases']:>7} cases: {report['accepted']} accepted, {report['refused']} refused, "
+        f"{len(findings)} findings, peak {report['peak_mib']} MiB, slowest case {report['slowest']} s",
+        flush=True,
+    )
     for reason, times in sorted(report["reasons"].items(), key=lambda item: -item[1]):
         print(f"  refused {times} times: {reason}", flush=True)
     for finding in findings:

@@ -43,7 +43,9 @@ def run_assembly(case: bytes) -> None:
     image = assemble(case.decode("utf-8", "replace"), "case", "/nonexistent")
     text, files = disassemble(image)
     if not files:
-        assert image_bytes(assemble(text, "again", "/nonexistent")) == image_bytes(image), "text -> image -> text -> image differs"
+        assert image_bytes(assemble(text, "again", "/nonexistent")) == image_bytes(image), (
+            "text -> image -> text -> image differs"
+        )
 
 
 # ---- programs
@@ -54,7 +56,8 @@ def make_program(rng: random.Random) -> bytes:
 
 
 def run_program(case: bytes) -> None:
-    """Stepping and launching must agree bit for bit; where lint finds no race, launching with overlapping engines, too."""
+    """Stepping and launching must agree bit for bit; where lint finds no race, launching with overlapping engines,
+    too."""
     image = read_image(case, "case")
     session = Session(image, {})
     while session.stepper.time < WORDS and session.trap is None and not session.stepper.ended():
@@ -64,9 +67,15 @@ def run_program(case: bytes) -> None:
     if case[150] % 4 == 0:
         exercise(image)
     out, trap = _launched(image, None)
-    same = session.trap is None if trap is None else session.trap is not None and (trap.what, trap.pc) == (session.trap.what, session.trap.pc)
+    same = (
+        session.trap is None
+        if trap is None
+        else session.trap is not None and (trap.what, trap.pc) == (session.trap.what, session.trap.pc)
+    )
     assert same, f"stepping says {session.trap}, launching {trap}"
-    assert trap is not None or np.array_equal(session.stepper.memory.data(*_OUT), out), "stepping and launching give different bits"
+    assert trap is not None or np.array_equal(session.stepper.memory.data(*_OUT), out), (
+        "stepping and launching give different bits"
+    )
     _check_time_travel(image, session)
     _check_plans(image)
     seeds = [_launched(image, seed) for seed in (1, 2)]
@@ -123,7 +132,9 @@ def _check_plans(image: Image) -> None:
                 said.append(f"{trap.pc:#x}: {trap.what}")
             said.append(out.tobytes().hex())
         results.append(said)
-    assert results[0] == results[1], f"interpreted {results[0][::2]}, by plans {results[1][::2]}, first bytes that differ: {_first(*results)}"
+    assert results[0] == results[1], (
+        f"interpreted {results[0][::2]}, by plans {results[1][::2]}, first bytes that differ: {_first(*results)}"
+    )
 
 
 def _first(a: list[str], b: list[str]) -> str:
@@ -134,7 +145,11 @@ def _first(a: list[str], b: list[str]) -> str:
 
 def _machine(image: Image, out: Bytes, interpret: bool = False) -> Machine:
     regions = {region: np.zeros(image.size(region), np.uint8) for region in Region}
-    regions |= {Region.CONST: np.frombuffer(image.const, np.uint8), Region.WEIGHTS: np.frombuffer(image.weights, np.uint8), Region.OUT: out}
+    regions |= {
+        Region.CONST: np.frombuffer(image.const, np.uint8),
+        Region.WEIGHTS: np.frombuffer(image.weights, np.uint8),
+        Region.OUT: out,
+    }
     return Machine(image.chip.sram.bytes, image.chip.acc.bytes, regions, GIVEN_REGIONS, interpret, compiled=False)
 
 
@@ -142,10 +157,23 @@ def _machine(image: Image, out: Bytes, interpret: bool = False) -> Machine:
 
 
 _EXTREME = (
-    "a" + ".a" * 5000 + " = 1", "x = " + "[" * 3000, "x = " + "{a=" * 2000, "clock_hz = " + "9" * 5000, "clock_hz = 0x" + "f" * 9999,
-    "clock_hz = 1e999", "[" * 400, '"' + "k" * 50_000 + '" = 1', "name = '" + "n" * 50_000 + "'", "[sram]\nbytes = 2e30", "mxu = 3", "mxu.rows.x = 1",
-    'name = "\\u001b[2J\\u202e"', "clock_hz = 1979-05-27", "[[mxu]]\nrows = 1", "".join(f"k{n} = 1\n" for n in range(20_000)),
-)  # fmt: skip
+    "a" + ".a" * 5000 + " = 1",
+    "x = " + "[" * 3000,
+    "x = " + "{a=" * 2000,
+    "clock_hz = " + "9" * 5000,
+    "clock_hz = 0x" + "f" * 9999,
+    "clock_hz = 1e999",
+    "[" * 400,
+    '"' + "k" * 50_000 + '" = 1',
+    "name = '" + "n" * 50_000 + "'",
+    "[sram]\nbytes = 2e30",
+    "mxu = 3",
+    "mxu.rows.x = 1",
+    'name = "\\u001b[2J\\u202e"',
+    "clock_hz = 1979-05-27",
+    "[[mxu]]\nrows = 1",
+    "".join(f"k{n} = 1\n" for n in range(20_000)),
+)
 
 
 def make_chip(rng: random.Random) -> bytes:
@@ -160,7 +188,9 @@ def make_chip(rng: random.Random) -> bytes:
             where = rng.randrange(len(lines))
             key, equals, _ = lines[where].partition("=")
             if equals:
-                lines[where] = f"{key}= {number(rng) if rng.random() < 0.8 else rng.choice(('nan', '[1]', 'true', 'inf'))}"
+                lines[where] = (
+                    f"{key}= {number(rng) if rng.random() < 0.8 else rng.choice(('nan', '[1]', 'true', 'inf'))}"
+                )
         text = "\n".join(lines)
     else:
         text = damage_text(rng, text)
@@ -186,7 +216,22 @@ def _time_on(chip: Chip) -> None:
 
 
 def make_commands(rng: random.Random) -> bytes:
-    words = [*(c.name for c in COMMANDS), "add", "v2", "s5", "sram[0x40]:i32", "dram.out[0..64]", "2x8", "write", "op", "vop", "3", "0x90", "m.py:3", "[0, :2]"]
+    words = [
+        *(c.name for c in COMMANDS),
+        "add",
+        "v2",
+        "s5",
+        "sram[0x40]:i32",
+        "dram.out[0..64]",
+        "2x8",
+        "write",
+        "op",
+        "vop",
+        "3",
+        "0x90",
+        "m.py:3",
+        "[0, :2]",
+    ]
     lines = []
     for _ in range(rng.randint(1, 12)):
         line = " ".join([rng.choice(COMMANDS).name, *(rng.choice(words) for _ in range(rng.randrange(3)))])
@@ -240,7 +285,17 @@ def refusal_of_graph(error: Error) -> str:
     return f"{type(error).__name__}: {plain(error.what)}"
 
 
-_GRAPHS = Fuzzer("graphs", make_graph, run_graph, shrink_graph, show_graph, prepare_graphs, refusal_of_graph, case_seconds=60, shrink_seconds=90)
+_GRAPHS = Fuzzer(
+    "graphs",
+    make_graph,
+    run_graph,
+    shrink_graph,
+    show_graph,
+    prepare_graphs,
+    refusal_of_graph,
+    case_seconds=60,
+    shrink_seconds=90,
+)
 
 FUZZERS = {
     fuzzer.name: fuzzer

@@ -1,8 +1,8 @@
 """What a fuzzer is, and the loop that runs one in a process of its own, under limits.
 
-A fuzzer makes a case (bytes) from a random generator and runs it. Case `i` of seed `s` is always the same bytes. The child
-process may take `MEMORY` bytes of address space more than it starts with, and a case `CASE_SECONDS` of its time. What gets through other
-than `isa.errors.Error` is a finding: it is made smaller, and saved with its traceback.
+A fuzzer makes a case (bytes) from a random generator and runs it. Case `i` of seed `s` is always the same bytes. The
+child process may take `MEMORY` bytes of address space more than it starts with, and a case `CASE_SECONDS` of its time.
+What gets through other than `isa.errors.Error` is a finding: it is made smaller, and saved with its traceback.
 """
 
 import hashlib
@@ -58,8 +58,8 @@ def _nothing(*_: object) -> str:
 class Fuzzer:
     """`run` returns for a case that was accepted, raises Error for one that was refused; anything else is a finding.
 
-    `smaller(case, fails, seconds)` makes a finding small, `show` is how a person reads it, `prepare` is run once, before memory is
-    limited. `reason` gives the kind of a refusal, where these are counted.
+    `smaller(case, fails, seconds)` makes a finding small, `show` is how a person reads it, `prepare` is run once,
+    before memory is limited. `reason` gives the kind of a refusal, where these are counted.
     """
 
     name: str
@@ -178,8 +178,14 @@ def _record(report: Report, fuzzer: Fuzzer, data: bytes, problem: str, folder: P
     stem = f"{fuzzer.name}-{hashlib.sha256(problem.encode()).hexdigest()[:8]}"
     (folder / f"{stem}.bin").write_bytes(small)
     said = explain(fuzzer, small)
-    (folder / f"{stem}.txt").write_text(f"seed {report.seed}, case {report.cases}: {problem}\n{said}\n{fuzzer.show(small)}")
-    report.findings.append(Finding(problem, said.strip().splitlines()[-1][:300], f"{report.seed}/{report.cases}", str(folder / f"{stem}.bin")))
+    (folder / f"{stem}.txt").write_text(
+        f"seed {report.seed}, case {report.cases}: {problem}\n{said}\n{fuzzer.show(small)}"
+    )
+    report.findings.append(
+        Finding(
+            problem, said.strip().splitlines()[-1][:300], f"{report.seed}/{report.cases}", str(folder / f"{stem}.bin")
+        )
+    )
 
 
 def shrink(fuzzer: Fuzzer, data: bytes, problem: str, tell: Callable[[bytes], object] = lambda _: None) -> bytes:

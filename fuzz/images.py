@@ -1,4 +1,5 @@
-"""Corrupted image files: raw damage, which a checksum must catch, and damage with the checksums made right, which goes deeper."""
+"""Corrupted image files: raw damage, which a checksum must catch, and damage with the checksums made right, which goes
+deeper."""
 
 import contextlib
 import hashlib
@@ -87,7 +88,9 @@ def _packed(sections: Sections) -> bytes:
     with contextlib.suppress(Error, UnicodeDecodeError):
         chip_digest = chip_hash(read_toml(chip.decode(), "chip"))
     size = offset + len(body)
-    head = _HEADER.pack(magic, version, isa_version, len(sections), zero, size, isa_hash, chip_digest, hashlib.sha256(table).digest())
+    head = _HEADER.pack(
+        magic, version, isa_version, len(sections), zero, size, isa_hash, chip_digest, hashlib.sha256(table).digest()
+    )
     gap = bytes(offset - HEADER_BYTES - len(table))
     return head + hashlib.sha256(head).digest() + table + gap + body
 
@@ -98,7 +101,9 @@ def _rechecked(rng: random.Random, data: bytes) -> bytes:
     count = fields[3]
     table = bytearray(data[HEADER_BYTES : HEADER_BYTES + count * _ROW.size])
     row = rng.randrange(count) * _ROW.size
-    struct.pack_into("<Q", table, row + rng.choice((24, 32)), abs(rng.choice((*INTERESTING, rng.randrange(len(data))))) % 2**64)
+    struct.pack_into(
+        "<Q", table, row + rng.choice((24, 32)), abs(rng.choice((*INTERESTING, rng.randrange(len(data))))) % 2**64
+    )
     if rng.random() < 0.3:
         fields[rng.choice((1, 2, 3, 4))] = rng.choice((0, 1, 2, 7, 63, 64, 65, 2**31, 2**32 - 1))
     if rng.random() < 0.2:
@@ -145,5 +150,3 @@ def execute(image: Image) -> None:
             session.collect(index)
         except Error:
             continue
-
-

@@ -3,13 +3,67 @@
 import random
 
 INTERESTING = (
-    0, 1, 2, 7, 15, 16, 63, 64, 255, 256, 4095, 4096, 65535, 2**24 - 1, 2**31 - 1, 2**31, 2**32, 2**36, 2**53, 2**63 - 1, 2**63, 2**64,
-    10**30, -1, -(2**31), -(2**63),
-)  # fmt: skip
+    0,
+    1,
+    2,
+    7,
+    15,
+    16,
+    63,
+    64,
+    255,
+    256,
+    4095,
+    4096,
+    65535,
+    2**24 - 1,
+    2**31 - 1,
+    2**31,
+    2**32,
+    2**36,
+    2**53,
+    2**63 - 1,
+    2**63,
+    2**64,
+    10**30,
+    -1,
+    -(2**31),
+    -(2**63),
+)
 TOKENS = (
-    "0x", "-1", "1e999", "nan", "inf", "null", "true", "[]", "{}", "[[[[", '"', "'", "\\u0000", "\x00", "ÿ", "😀", "=", ",", "..", "@", ";", ":",
-    "(", ")", "v32", "s16", "1/0", "<<", "~", "%", "\t", "\r",
-)  # fmt: skip
+    "0x",
+    "-1",
+    "1e999",
+    "nan",
+    "inf",
+    "null",
+    "true",
+    "[]",
+    "{}",
+    "[[[[",
+    '"',
+    "'",
+    "\\u0000",
+    "\x00",
+    "ÿ",
+    "😀",
+    "=",
+    ",",
+    "..",
+    "@",
+    ";",
+    ":",
+    "(",
+    ")",
+    "v32",
+    "s16",
+    "1/0",
+    "<<",
+    "~",
+    "%",
+    "\t",
+    "\r",
+)
 
 
 def flip_bits(rng: random.Random, data: bytes, most: int = 8) -> bytes:
@@ -25,7 +79,9 @@ def pieces(rng: random.Random, data: bytes) -> bytes:
     end = min(len(data), start + rng.choice((1, 2, 4, 8, 16, 64, 1000)))
     junk = rng.choice((rng.randbytes(rng.randint(0, 40)), b"\0" * rng.randint(1, 40), b"\xff" * rng.randint(1, 40)))
     front, back = data[:start], data[end:]
-    return rng.choice((front, front + back, data[:end] + data[start:], front + junk + data[start:], front + junk + back))
+    return rng.choice(
+        (front, front + back, data[:end] + data[start:], front + junk + data[start:], front + junk + back)
+    )
 
 
 def damage(rng: random.Random, data: bytes) -> bytes:
@@ -71,5 +127,9 @@ def _damage_line(rng: random.Random, line: str) -> str:
     else:
         text = " ".join(parts)
         at = rng.randrange(len(text) + 1)
-        return text[:at] + rng.choice((chr(rng.randrange(1, 0x250)), rng.choice(TOKENS), "")) + text[at + rng.randint(0, 3) :]
+        return (
+            text[:at]
+            + rng.choice((chr(rng.randrange(1, 0x250)), rng.choice(TOKENS), ""))
+            + text[at + rng.randint(0, 3) :]
+        )
     return " ".join(parts)

@@ -1,6 +1,7 @@
 """Fuzzers of the readers of files that are not programs: arrays, config.json, exported programs.
 
-Besides ending in a result or an Error, nothing of a case may run: cases carry calls that set a mark, which must never be seen.
+Besides ending in a result or an Error, nothing of a case may run: cases carry calls that set a mark, which must never
+be seen.
 """
 
 import io
@@ -25,9 +26,30 @@ _MARK = "LLMCHIP_FUZZ_RAN"
 _CALL = f"__import__('os').environ.__setitem__('{_MARK}', '1')"
 _MEMORY = 1 << 28
 _ODD: tuple[Any, ...] = (
-    None, True, "", "x", [], {}, [[]], -1.5, 1e300, float("nan"), "\ud800", "\u202e[/x]\x1b[2J", "__import__", _CALL, "torch.os.system",
-    "torch.ops.load_library", "os:system", "builtins.defaultdict", "../../../etc/passwd", "a, b=" + _CALL, "9**9**9", *INTERESTING, 10**400,
-)  # fmt: skip
+    None,
+    True,
+    "",
+    "x",
+    [],
+    {},
+    [[]],
+    -1.5,
+    1e300,
+    float("nan"),
+    "\ud800",
+    "\u202e[/x]\x1b[2J",
+    "__import__",
+    _CALL,
+    "torch.os.system",
+    "torch.ops.load_library",
+    "os:system",
+    "builtins.defaultdict",
+    "../../../etc/passwd",
+    "a, b=" + _CALL,
+    "9**9**9",
+    *INTERESTING,
+    10**400,
+)
 
 
 def _on_file(case: bytes, name: str, use: Callable[[Path], object]) -> None:
@@ -68,7 +90,9 @@ def _damaged(rng: random.Random, value: Any) -> Any:
 def make_array(rng: random.Random) -> bytes:
     if rng.random() < 0.3:
         return _headed(rng)
-    dtype = rng.choice(("i1", "<i4", ">i4", "<i8", "u2", "u8", "?", "f2", "f4", "f8", "c8", "S3", "U2", "M8[s]", "g", "i4,f4"))
+    dtype = rng.choice(
+        ("i1", "<i4", ">i4", "<i8", "u2", "u8", "?", "f2", "f4", "f8", "c8", "S3", "U2", "M8[s]", "g", "i4,f4")
+    )
     file, shape = io.BytesIO(), tuple(rng.randrange(4) for _ in range(rng.choice((0, 1, 2, 3, 32))))
     np.lib.format.write_array(file, np.zeros(shape, dtype), version=rng.choice(((1, 0), (2, 0), (3, 0))))
     return damage(rng, file.getvalue()) if rng.random() < 0.7 else file.getvalue()
@@ -77,9 +101,16 @@ def make_array(rng: random.Random) -> bytes:
 def _headed(rng: random.Random) -> bytes:
     """A header of our own making."""
     numbers = [rng.choice((0, 1, 3, -1, *INTERESTING, 10**400)) for _ in range(rng.randrange(4))]
-    shape = rng.choice((f"({', '.join(map(str, numbers))},)", "(" * 500, "()", "'x'", _CALL, "(1, 'a')", "(1.5,)", "[2]", "(True,)"))
+    shape = rng.choice(
+        (f"({', '.join(map(str, numbers))},)", "(" * 500, "()", "'x'", _CALL, "(1, 'a')", "(1.5,)", "[2]", "(True,)")
+    )
     dtype = rng.choice(("'<i4'", "'|O'", "'|V0'", "[('a', '<f4')]", "'<f4'", "3", "'" + "x" * 99 + "'", _CALL))
-    text = f"{{'descr': {dtype}, 'fortran_order': {rng.choice(('False', 'True', '0'))}, 'shape': {shape}, }}".encode("latin1", "replace") + b"\n"
+    text = (
+        f"{{'descr': {dtype}, 'fortran_order': {rng.choice(('False', 'True', '0'))}, 'shape': {shape}, }}".encode(
+            "latin1", "replace"
+        )
+        + b"\n"
+    )
     return b"\x93NUMPY\x01\x00" + min(len(text), 65535).to_bytes(2, "little") + text + b"\0" * rng.choice((0, 4, 12))
 
 
@@ -94,15 +125,36 @@ def run_array(case: bytes) -> None:
 # ---- config.json
 
 _CONFIG = {
-    "architectures": ["BertModel"], "model_type": "bert", "vocab_size": 12, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
-    "intermediate_size": 8, "max_position_embeddings": 16, "type_vocab_size": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-12, "pad_token_id": 0,
-    "id2label": {"0": "a", "1": "b"}, "dtype": "float32", "initializer_range": 0.02,
-}  # fmt: skip
+    "architectures": ["BertModel"],
+    "model_type": "bert",
+    "vocab_size": 12,
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 8,
+    "max_position_embeddings": 16,
+    "type_vocab_size": 2,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+    "id2label": {"0": "a", "1": "b"},
+    "dtype": "float32",
+    "initializer_range": 0.02,
+}
 _MORE: tuple[dict[str, Any], ...] = (
-    {"auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}, {"attn_implementation": "someone/kernel"}, {"quantization_config": {}},
-    {"num_hidden_layers": 10**9}, {"vocab_size": 10**12}, {"model_type": "gpt2"}, {"architectures": "BertModel"}, {"architectures": ["AutoModel"]},
-    {"architectures": ["pipeline"]}, {"transformers_weights": "../x.safetensors"}, {"dtype": "os"}, {"is_decoder": True},
-)  # fmt: skip
+    {"auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}},
+    {"attn_implementation": "someone/kernel"},
+    {"quantization_config": {}},
+    {"num_hidden_layers": 10**9},
+    {"vocab_size": 10**12},
+    {"model_type": "gpt2"},
+    {"architectures": "BertModel"},
+    {"architectures": ["AutoModel"]},
+    {"architectures": ["pipeline"]},
+    {"transformers_weights": "../x.safetensors"},
+    {"dtype": "os"},
+    {"is_decoder": True},
+)
 
 
 def make_config(rng: random.Random) -> bytes:
@@ -155,7 +207,12 @@ def make_exported(rng: random.Random) -> bytes:
             data = whole.read(name)
             if name == chosen:
                 data = _changed(rng, name, data)
-            changed.writestr(rng.choice((name, f"{name}x", name.replace("/", "//"))) if name == chosen and rng.random() < 0.05 else name, data)
+            changed.writestr(
+                rng.choice((name, f"{name}x", name.replace("/", "//")))
+                if name == chosen and rng.random() < 0.05
+                else name,
+                data,
+            )
         if rng.random() < 0.1:
             changed.writestr(f"{names[0].partition('/')[0]}/data/aotinductor/model/x.so", b"\x7fELF")
     return file.getvalue()

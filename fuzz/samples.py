@@ -1,4 +1,5 @@
-"""What the fuzzers start from: small images with something in every section, and random programs that mostly make sense."""
+"""What the fuzzers start from: small images with something in every section, and random programs that mostly make
+sense."""
 
 import random
 from functools import cache
@@ -8,7 +9,25 @@ from isa.chip import Acc, Chip, Sram
 from isa.codec import NO_WAITS, IllegalWord, Inst, encode
 from isa.image.image import Image
 from isa.image.records import DebugMap, DebugNode, Entry, PlanRecord, Scalar, Span, Step, Tap, TensorSpec
-from isa.spec import FLOATS, INTS, ISA, MM_FORMAT, NO_WAIT, QUEUES, SALU, TAP, VOP, VRED, Access, Dtype, Engine, Field, Kind, Region, Space
+from isa.spec import (
+    FLOATS,
+    INTS,
+    ISA,
+    MM_FORMAT,
+    NO_WAIT,
+    QUEUES,
+    SALU,
+    TAP,
+    VOP,
+    VRED,
+    Access,
+    Dtype,
+    Engine,
+    Field,
+    Kind,
+    Region,
+    Space,
+)
 
 SMALL = Chip(name="small", sram=Sram(bytes=1 << 16), acc=Acc(bytes=1 << 14))
 REGION = 8192
@@ -37,15 +56,28 @@ def sample() -> Image:
         Inst.make("halt"),
     ]
     spec: dict[str, Any] = {"shape": (3, COLS), "dtype": "int32", "storage": Dtype.I32}
-    entry = Entry("main", 0, (TensorSpec("x", region=Region.IN, **spec),), (TensorSpec("y", region=Region.OUT, **spec),), (Scalar("n", 0, 3, 3),))
+    entry = Entry(
+        "main",
+        0,
+        (TensorSpec("x", region=Region.IN, **spec),),
+        (TensorSpec("y", region=Region.OUT, **spec),),
+        (Scalar("n", 0, 3, 3),),
+    )
     node = DebugNode("add", "aten.add", (3, COLS), "int32", "m.py", 3, "x + 1", ("add",), ("fuse",))
     tensor = TensorSpec("c", (4,), "float32", Dtype.F32, Region.CONST)
     return Image(
-        b"".join(map(encode, words)), bytes(range(64)), bytes(range(32)), (64, 32, 96, 96, 64, 0, 4, 0), (entry, Entry("second", 0x60)),
-        (TensorSpec("cache", (4, 4), "float32", Dtype.F32, Region.STATE),), (tensor,), (PlanRecord("x", Space.SRAM, 64, 32, 8, 10),),
+        b"".join(map(encode, words)),
+        bytes(range(64)),
+        bytes(range(32)),
+        (64, 32, 96, 96, 64, 0, 4, 0),
+        (entry, Entry("second", 0x60)),
+        (TensorSpec("cache", (4, 4), "float32", Dtype.F32, Region.STATE),),
+        (tensor,),
+        (PlanRecord("x", Space.SRAM, 64, 32, 8, 10),),
         DebugMap((node,), (Tap(0x90, "d", (0,), steps=(Step(1, COLS),)),), (Span(0x80, 0xB0, (0,)),)),
-        {"model": "fuzz", "options": {"seed": 1}, "names": ["a; b", "c"]}, SMALL,
-    )  # fmt: skip
+        {"model": "fuzz", "options": {"seed": 1}, "names": ["a; b", "c"]},
+        SMALL,
+    )
 
 
 def program(rng: random.Random) -> Image:
@@ -97,7 +129,10 @@ def _word(rng: random.Random) -> list[bytes]:
     deps = tuple(rng.choice((NO_WAIT, 0, 0, rng.randrange(8))) for _ in QUEUES)
     if rng.random() < 0.9 and "dyn" in values:
         values["dyn"] = 0
-    return [*words, encode(Inst(row.mnemonic, tuple(values[f.name] for f in row.fields), deps, int(rng.random() < 0.01)))]
+    return [
+        *words,
+        encode(Inst(row.mnemonic, tuple(values[f.name] for f in row.fields), deps, int(rng.random() < 0.01))),
+    ]
 
 
 _ENGINE_WORDS = [name for name, row in ISA.items() if row.engine is not Engine.CTL]
@@ -106,13 +141,29 @@ _ENGINE_WORDS = [name for name, row in ISA.items() if row.engine is not Engine.C
 def _view(rng: random.Random, register: int, field: Field, dtype: Dtype) -> bytes:
     written = field.access is not Access.R
     space = rng.choice(field.spaces)
-    region = rng.choice((Region.OUT, Region.SCRATCH, Region.STATE)) if written else rng.choice((Region.CONST, Region.CONST, Region.IN))
+    region = (
+        rng.choice((Region.OUT, Region.SCRATCH, Region.STATE))
+        if written
+        else rng.choice((Region.CONST, Region.CONST, Region.IN))
+    )
     limit = 3072 if space is Space.DRAM else FILLED * 512
     base = rng.randrange(0, limit, 64) if field.name != "idx" else rng.randrange(0, 768, 4)
     rows, planes = ((24, 40, 64), (256, 264, 320)) if written else ((0, 1, 24, 40), (0, 64, 160))
     strides = {"rs": rng.choice(rows), "ps": rng.choice(planes)}
     cs = 1 if written or field.name == "idx" or rng.random() < 0.8 else 0
-    return encode(Inst.make("vset", NO_WAITS, v=register, space=int(space), region=int(region), dtype=int(dtype), base=base, cs=cs, **strides))
+    return encode(
+        Inst.make(
+            "vset",
+            NO_WAITS,
+            v=register,
+            space=int(space),
+            region=int(region),
+            dtype=int(dtype),
+            base=base,
+            cs=cs,
+            **strides,
+        )
+    )
 
 
 Values = dict[str, int]
@@ -170,15 +221,35 @@ def _control(rng: random.Random) -> list[bytes]:
         count = rng.choice((1, 2, 2, 3, 3)) if rng.random() < 0.9 else 0 if rng.random() < 0.97 else (1 << 24) - 1
         return [encode(Inst.make("loop", level=rng.randrange(4), len=rng.randrange(12), count=count))]
     if kind == 1:
-        return [encode(Inst.make("salu", NO_WAITS, f=rng.randrange(len(SALU)), bi=1, imm=rng.choice((1, 2, 3, rng.getrandbits(32))), **scalars))]
+        return [
+            encode(
+                Inst.make(
+                    "salu",
+                    NO_WAITS,
+                    f=rng.randrange(len(SALU)),
+                    bi=1,
+                    imm=rng.choice((1, 2, 3, rng.getrandbits(32))),
+                    **scalars,
+                )
+            )
+        ]
     if kind == 2:
         return [encode(Inst.make("salu", NO_WAITS, f=rng.randrange(len(SALU)), **scalars))]
     if kind == 3:
         return [encode(Inst.make("fence", mask=rng.randrange(64)))]
-    view = Inst.make("vset", v=rng.randrange(1, 32), space=0, dtype=int(Dtype.I32), base=rng.randrange(0, 4096, 4), rs=8)
+    view = Inst.make(
+        "vset", v=rng.randrange(1, 32), space=0, dtype=int(Dtype.I32), base=rng.randrange(0, 4096, 4), rs=8
+    )
     if kind == 4:
         return [encode(view), encode(Inst.make("sld", d=rng.randrange(16), v=view.operands[0], off=rng.randrange(8)))]
-    return [encode(view), encode(Inst.make("vinc", v=view.operands[0], level=rng.randrange(4), inc=rng.randrange(0, 256, 4), mod=rng.randrange(4)))]
+    return [
+        encode(view),
+        encode(
+            Inst.make(
+                "vinc", v=view.operands[0], level=rng.randrange(4), inc=rng.randrange(0, 256, 4), mod=rng.randrange(4)
+            )
+        ),
+    ]
 
 
 def _nonsense(rng: random.Random) -> list[bytes]:
@@ -187,7 +258,11 @@ def _nonsense(rng: random.Random) -> list[bytes]:
         return [rng.randbytes(16)]
     row = ISA[rng.choice(sorted(ISA))]
     try:
-        return [encode(Inst(row.mnemonic, tuple(_value(rng, field) for field in row.fields), rng.choice(((0,) * 6, (7,) * 6))))]
+        return [
+            encode(
+                Inst(row.mnemonic, tuple(_value(rng, field) for field in row.fields), rng.choice(((0,) * 6, (7,) * 6)))
+            )
+        ]
     except IllegalWord:
         return []
 
@@ -202,4 +277,8 @@ def _value(rng: random.Random, field: Field) -> int:
         return rng.randrange(1, 16)
     if field.kind is Kind.F32:
         return rng.choice((0, 0x3F800000, 0x7FC00000, 0x80000000, rng.getrandbits(32)))
-    return rng.randint(0, top) if field.choices or field.bits <= 4 else min(top, rng.choice((1, 2, 4, 8, 16, rng.randrange(20))))
+    return (
+        rng.randint(0, top)
+        if field.choices or field.bits <= 4
+        else min(top, rng.choice((1, 2, 4, 8, 16, rng.randrange(20))))
+    )

@@ -66,7 +66,9 @@ class Dram(Struct, frozen=True, forbid_unknown_fields=True):
     """The memory that the three DMA queues share."""
 
     bytes_per_second: Annotated[int, Meta(ge=1, le=10**15, description="sustained bandwidth")] = 100_000_000_000
-    latency_cycles: Annotated[int, Meta(ge=1, le=10**6, description="from request to data; delays completion, does not occupy the bus")] = 200
+    latency_cycles: Annotated[
+        int, Meta(ge=1, le=10**6, description="from request to data; delays completion, does not occupy the bus")
+    ] = 200
     burst_bytes: Annotated[int, Meta(ge=1, le=65536, description="every row is rounded up to whole bursts")] = 64
 
 
@@ -90,13 +92,25 @@ class Energy(Struct, frozen=True, forbid_unknown_fields=True):
     f32_add: Annotated[float, Meta(ge=0, le=_MOST, description=_TABLE2)] = 0.38
     f32_mul: Annotated[float, Meta(ge=0, le=_MOST, description=_TABLE2)] = 1.31
     act: Annotated[float, Meta(ge=0, le=_MOST, description="assumed: ten float32 multiply-adds per element")] = 16.9
-    sram_byte: Annotated[float, Meta(ge=0, le=_MOST, description="assumed for 8 MiB; the same table gives 1.75 for 1 MB")] = 2.6
+    sram_byte: Annotated[
+        float, Meta(ge=0, le=_MOST, description="assumed for 8 MiB; the same table gives 1.75 for 1 MB")
+    ] = 2.6
     acc_byte: Annotated[float, Meta(ge=0, le=_MOST, description=f"{_TABLE2}: 1 MB SRAM, 14 per 64 bits")] = 1.75
     dram_byte: Annotated[
-        float, Meta(ge=0, le=_MOST, description="assumed: 40 for LPDDR5; 43.75 for HBM2 is the middle of that table's 250 to 450 per 64 bits")
+        float,
+        Meta(
+            ge=0,
+            le=_MOST,
+            description="assumed: 40 for LPDDR5; 43.75 for HBM2 is the middle of that table's 250 to 450 per 64 bits",
+        ),
     ] = 40.0
-    word: Annotated[float, Meta(ge=0, le=_MOST, description="assumed: fetch, decode and dispatch of an instruction")] = 30.0
-    static_watts: Annotated[float, Meta(ge=0, le=_MOST, description="assumed: leakage, clock tree and idle DRAM; the only power among energies")] = 0.5
+    word: Annotated[
+        float, Meta(ge=0, le=_MOST, description="assumed: fetch, decode and dispatch of an instruction")
+    ] = 30.0
+    static_watts: Annotated[
+        float,
+        Meta(ge=0, le=_MOST, description="assumed: leakage, clock tree and idle DRAM; the only power among energies"),
+    ] = 0.5
 
 
 class Chip(Struct, frozen=True, forbid_unknown_fields=True):
@@ -117,7 +131,9 @@ class Chip(Struct, frozen=True, forbid_unknown_fields=True):
 
 def chip_names() -> tuple[str, ...]:
     """Names of the chips that ship with the package."""
-    return tuple(sorted(entry.name.removesuffix(".toml") for entry in _folder().iterdir() if entry.name.endswith(".toml")))
+    return tuple(
+        sorted(entry.name.removesuffix(".toml") for entry in _folder().iterdir() if entry.name.endswith(".toml"))
+    )
 
 
 def load_chip(chip: str | PathLike[str] | Chip = DEFAULT_CHIP) -> Chip:
@@ -141,14 +157,27 @@ def load_chip(chip: str | PathLike[str] | Chip = DEFAULT_CHIP) -> Chip:
 def read_toml(text: str, where: str) -> Chip:
     """The chip of a TOML text; `where` names it in errors."""
     if len(text) > _TEXT_BYTES:
-        raise ChipError(f"the text has more than {_TEXT_BYTES} characters", where, "'llmcc chips edge' prints a complete chip file to start from")
+        raise ChipError(
+            f"the text has more than {_TEXT_BYTES} characters",
+            where,
+            "'llmcc chips edge' prints a complete chip file to start from",
+        )
     if any(line.count(".") + line.count("[") + line.count("{") > _MOST_DOTS for line in text.splitlines()):
-        raise ChipError(f"a line has more than {_MOST_DOTS} dots or brackets", where, "'llmcc chips edge' prints a complete chip file to start from")
+        raise ChipError(
+            f"a line has more than {_MOST_DOTS} dots or brackets",
+            where,
+            "'llmcc chips edge' prints a complete chip file to start from",
+        )
     try:
         data = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # of these TOMLDecodeError is one; long numbers and deep nesting give others
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # of these TOMLDecodeError is one; long numbers and deep nesting give others
         what = " ".join(str(error).split())[:200]
-        raise ChipError(f"not valid TOML: {what}", where, "'llmcc chips edge' prints a complete chip file to start from") from error
+        raise ChipError(
+            f"not valid TOML: {what}", where, "'llmcc chips edge' prints a complete chip file to start from"
+        ) from error
     return parse_chip(data, where)
 
 
@@ -159,7 +188,9 @@ def parse_chip(data: object, where: str) -> Chip:
     except msgspec.ValidationError as error:
         raise _invalid(str(error), where) from error
     except (OverflowError, RecursionError) as error:
-        raise ChipError(f"a value does not fit: {error}", where, "'llmcc chips edge' prints every key with its meaning") from error
+        raise ChipError(
+            f"a value does not fit: {error}", where, "'llmcc chips edge' prints every key with its meaning"
+        ) from error
 
 
 def to_toml(chip: Chip) -> str:
@@ -201,7 +232,9 @@ def unknown_chip(chip: object, path: Path) -> ChipError:
         return ChipError("the chip file does not exist", str(path), f"stock chips are: {names}")
     near = difflib.get_close_matches(str(chip), chip_names(), 1)
     guess = f"did you mean '{near[0]}'? " if near else ""
-    return ChipError(f"unknown chip '{chip}'", "", f"{guess}stock chips are: {names}; a file of your own is given by its path")
+    return ChipError(
+        f"unknown chip '{chip}'", "", f"{guess}stock chips are: {names}; a file of your own is given by its path"
+    )
 
 
 def _normal(data: object, key: str, where: str) -> object:

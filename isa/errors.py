@@ -37,7 +37,12 @@ class InternalError(CompileError):
 
     kind = "internal"
 
-    def __init__(self, what: str, where: str = "", hint: str = "this is a fault of llmchip, not of the model; --traceback shows where") -> None:
+    def __init__(
+        self,
+        what: str,
+        where: str = "",
+        hint: str = "this is a fault of llmchip, not of the model; --traceback shows where",
+    ) -> None:
         super().__init__(what, where, hint)
 
 
@@ -89,7 +94,8 @@ class OverBudget(Trap):
 
 
 def interrupted(error: BaseException | None) -> bool:
-    """Whether the user's Ctrl-C is at the bottom of an error: Python 3.11 itself (`__set_name__`) and torch turn it into exceptions of theirs."""
+    """Whether the user's Ctrl-C is at the bottom of an error: Python 3.11 itself (`__set_name__`) and torch turn it
+    into exceptions of theirs."""
     seen: set[int] = set()  # chains of exceptions may be rings
     while error is not None and id(error) not in seen:
         if isinstance(error, KeyboardInterrupt):

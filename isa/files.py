@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 TEXT_BYTES = 32 << 20  # of a text: assembly with all that it includes, a script, a config.json
-_PLAIN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+_PLAIN = (
+    os.O_RDONLY
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NOCTTY", 0)
+    | getattr(os, "O_BINARY", 0)
+)
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
@@ -22,7 +28,11 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     try:
         kind = os.fstat(number).st_mode
         if not stat.S_ISREG(kind):
-            raise OSError(errno.EINVAL, "not a regular file but a folder" if stat.S_ISDIR(kind) else "not a regular file", str(path))
+            raise OSError(
+                errno.EINVAL,
+                "not a regular file but a folder" if stat.S_ISDIR(kind) else "not a regular file",
+                str(path),
+            )
         return os.fdopen(number, "rb")
     except BaseException:
         os.close(number)
@@ -34,7 +44,9 @@ def read_regular(path: str | os.PathLike[str], limit: int | None = None) -> byte
     with open_regular(path) as file:
         if limit is None:
             return file.read()
-        data = file.read(min(os.fstat(file.fileno()).st_size, limit) + 1)  # a byte more than there should be: what grows is no smaller
+        data = file.read(
+            min(os.fstat(file.fileno()).st_size, limit) + 1
+        )  # a byte more than there should be: what grows is no smaller
         if len(data) > limit:
             raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
         return data
@@ -60,8 +72,8 @@ def below(folder: str | os.PathLike[str], name: str) -> Path:
 def write_atomic(path: str | os.PathLike[str], chunks: Iterable[bytes | bytearray | memoryview]) -> None:
     """Write `chunks` to a temporary file in the same folder, then rename it to `path`.
 
-    Whatever happens before the rename, Ctrl-C included, `path` is untouched and the temporary file is removed. A device or pipe, which a
-    rename would put a file in the place of, is written to as it is.
+    Whatever happens before the rename, Ctrl-C included, `path` is untouched and the temporary file is removed. A device
+    or pipe, which a rename would put a file in the place of, is written to as it is.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file() and not target.is_dir():

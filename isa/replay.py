@@ -2,8 +2,8 @@
 
     for word in trace(image, values={"length": 17}):    word.pc, word.inst, word.indices, word.operands, word.views
 
-Used by the checkers. Separate code from the emulator's control words but written to agree with them (emulator/control.py):
-a rule that both misread is found by neither.
+Used by the checkers. Separate code from the emulator's control words but written to agree with them
+(emulator/control.py): a rule that both misread is found by neither.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +29,8 @@ class ReplayError(Exception):
 
 
 class TooLong(ReplayError):
-    """The program was left after `limit` words. `running` are the loops around that place, outermost first: pc, turns done, all turns."""
+    """The program was left after `limit` words. `running` are the loops around that place, outermost first: pc, turns
+    done, all turns."""
 
     def __init__(self, limit: int, pc: int, running: tuple[tuple[int, int, int], ...]) -> None:
         super().__init__(f"still running after {limit} words", pc)
@@ -37,7 +38,8 @@ class TooLong(ReplayError):
 
 
 class Skipper(Protocol):
-    """Decides which iterations a replay leaves out. What they would have done must be known in another way (lint/induction.py)."""
+    """Decides which iterations a replay leaves out. What they would have done must be known in another way
+    (lint/induction.py)."""
 
     def entered(self, core: "Core", loop: "Loop") -> None:
         """A loop begins; `core` is at its first word."""
@@ -49,7 +51,8 @@ class Skipper(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """One dispatched word: operands after dynamic extents, views in effect. `empty` words do nothing and have no views."""
+    """One dispatched word: operands after dynamic extents, views in effect. `empty` words do nothing and have no
+    views."""
 
     pc: int
     inst: Inst
@@ -103,15 +106,23 @@ def trace(
         constant = image.data(view.region) if view.space is Space.DRAM else b""
         if 0 <= view.base <= len(constant) - 4:
             return int.from_bytes(constant[view.base : view.base + 4], "little", signed=True)
-        raise ValueError(f"the scalar at {view} is neither constant nor an argument of entry {start.name}: its value is not known before the launch")
+        raise ValueError(
+            f"the scalar at {view} is neither constant nor an argument of entry {start.name}: its value is not known before the launch"
+        )
 
     return replay(image.code, start.pc, load=load, control=control, limit=limit, skipper=skipper)
 
 
 def replay(
-    code: Data, pc: int = 0, scalars: Sequence[int] = (), load: Loader | None = None, *, control: bool = False, limit: int = MAX_WORDS,
+    code: Data,
+    pc: int = 0,
+    scalars: Sequence[int] = (),
+    load: Loader | None = None,
+    *,
+    control: bool = False,
+    limit: int = MAX_WORDS,
     skipper: Skipper | None = None,
-) -> Iterator[Dispatch]:  # fmt: skip
+) -> Iterator[Dispatch]:
     """The words that are dispatched from byte address `pc` up to `halt`, control words only with `control`.
 
     `scalars` are the initial scalar registers, `load` what `sld` finds. Raises ReplayError.
@@ -137,7 +148,9 @@ def replay(
             return
         while core.loops and core.pc == core.loops[-1].end:
             core.next_iteration()
-    raise TooLong(limit, core.pc, tuple((loop.start - WORD_BYTES, core.indices[loop.level], loop.count) for loop in core.loops))
+    raise TooLong(
+        limit, core.pc, tuple((loop.start - WORD_BYTES, core.indices[loop.level], loop.count) for loop in core.loops)
+    )
 
 
 @dataclass(slots=True)
@@ -265,7 +278,9 @@ def _loop(core: Core, word: Dispatch) -> None:
     if any(outer.level == level for outer in core.loops):
         raise ValueError(f"loop level {level} is already in use")
     if end > (core.loops[-1].end if core.loops else len(core.code)):
-        raise ValueError(f"the loop body of {operands['len']} words leaves the {'enclosing loop' if core.loops else 'program'}")
+        raise ValueError(
+            f"the loop body of {operands['len']} words leaves the {'enclosing loop' if core.loops else 'program'}"
+        )
     if count <= 0 or not operands["len"]:
         core.pc = end
     else:
@@ -289,7 +304,9 @@ def _salu(core: Core, word: Dispatch) -> None:
 
 def _sld(core: Core, word: Dispatch) -> None:
     view = word.views["v"]
-    core.scalars[word.operands["d"]] = signed(core.load(replace(view, base=view.base + word.operands["off"] * view.cs * 4)))
+    core.scalars[word.operands["d"]] = signed(
+        core.load(replace(view, base=view.base + word.operands["off"] * view.cs * 4))
+    )
 
 
 def _vset(core: Core, word: Dispatch) -> None:
@@ -307,7 +324,9 @@ def _vinc(core: Core, word: Dispatch) -> None:
 
 def _vadd(core: Core, word: Dispatch) -> None:
     register = core.register(word.operands["v"])
-    register.view = replace(register.view, base=register.view.base + core.scalars[word.operands["s"]] * word.operands["scale"])
+    register.view = replace(
+        register.view, base=register.view.base + core.scalars[word.operands["s"]] * word.operands["scale"]
+    )
 
 
 _CONTROL: dict[str, Callable[[Core, Dispatch], None]] = {

@@ -1,7 +1,8 @@
 r"""Text of files on its way to a person: whatever is not printable is shown as an escape, \x1b for one.
 
-Printable is what Unicode says: not control characters (C0, DEL, C1), not formatting (bidirectional marks, zero width), not line and paragraph
-separators, not lone surrogates. So a name can neither move the cursor nor change the order of what is read.
+Printable is what Unicode says: not control characters (C0, DEL, C1), not formatting (bidirectional marks, zero width),
+not line and paragraph separators, not lone surrogates. So a name can neither move the cursor nor change the order of
+what is read.
 """
 
 import re
@@ -31,7 +32,8 @@ def shown_styled(text: str) -> str:
 
 
 def shown_json(document: str) -> str:
-    """JSON text, which may hold any character inside its strings, with escapes of JSON for those that are not printable."""
+    """JSON text, which may hold any character inside its strings, with escapes of JSON for those that are not
+    printable."""
     return _STRING_ODD.sub(lambda found: found[0] if found[0].isprintable() else _json_escape(found[0]), document)
 
 

@@ -15,6 +15,7 @@ WORD_BYTES = 16
 VIEWS = 32  # v0 is the absent view: it reads as "no such operand"
 SCALARS = 16
 LOOP_LEVELS = 4
+EXTENSION_OPCODES = range(0xC0, 0x100)  # never those of a stock instruction
 MAX_K = 131071  # longest int8 dot product that cannot overflow int32
 
 
@@ -38,7 +39,8 @@ MAX_COUNT = 6
 
 
 class Code(IntEnum):
-    """Numbers that the encoding knows, with the hash of a number: they are keys in every inner loop, and Enum's own is in Python."""
+    """Numbers that the encoding knows, with the hash of a number: they are keys in every inner loop, and Enum's own is
+    in Python."""
 
     __hash__ = int.__hash__
 
@@ -72,7 +74,8 @@ class FilledBy(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RegionRule:
-    """What is true of a DRAM region whatever the program. `read_later` says by whom, beyond the outputs that an entry names."""
+    """What is true of a DRAM region whatever the program. `read_later` says by whom, beyond the outputs that an entry
+    names."""
 
     filled_by: FilledBy
     kept: bool = False  # what one launch wrote is there in the next
@@ -90,7 +93,9 @@ REGIONS: Mapping[Region, RegionRule] = {
     Region.DEBUG: RegionRule(FilledBy.PROGRAM, read_later="a debugger"),
 }
 IMAGE_REGIONS = tuple(region for region, rule in REGIONS.items() if rule.filled_by is FilledBy.IMAGE)
-GIVEN_REGIONS = tuple(region for region, rule in REGIONS.items() if rule.filled_by is not FilledBy.PROGRAM)  # before every launch
+GIVEN_REGIONS = tuple(
+    region for region, rule in REGIONS.items() if rule.filled_by is not FilledBy.PROGRAM
+)  # before every launch
 KEPT_REGIONS = tuple(region for region, rule in REGIONS.items() if rule.kept)
 
 
@@ -110,7 +115,8 @@ class Dtype(Code):
 
     @property
     def numpy(self) -> str:
-        """The numpy type that holds its elements. bf16 has none: it is its bit pattern; i4 is unpacked by the memory."""
+        """The numpy type that holds its elements. bf16 has none: it is its bit pattern; i4 is unpacked by the
+        memory."""
         return _DTYPES[self].numpy
 
     @property
@@ -154,11 +160,17 @@ class UserType:
 USER_TYPES: Mapping[str, UserType] = {
     row.name: row
     for row in (
-        UserType("bool", Dtype.I8, "bool", "?"), UserType("int8", Dtype.I8, "i8", "b"), UserType("uint8", Dtype.I32, "u8", "B", False),
-        UserType("int16", Dtype.I32, "i16", "h", False), UserType("int32", Dtype.I32, "i32", "i"), UserType("int64", Dtype.I32, "i64", "i"),
-        UserType("float32", Dtype.F32, "f32", "f"), UserType("bfloat16", Dtype.BF16, "bf16", ""), UserType("float16", Dtype.F16, "f16", "e"),
+        UserType("bool", Dtype.I8, "bool", "?"),
+        UserType("int8", Dtype.I8, "i8", "b"),
+        UserType("uint8", Dtype.I32, "u8", "B", False),
+        UserType("int16", Dtype.I32, "i16", "h", False),
+        UserType("int32", Dtype.I32, "i32", "i"),
+        UserType("int64", Dtype.I32, "i64", "i"),
+        UserType("float32", Dtype.F32, "f32", "f"),
+        UserType("bfloat16", Dtype.BF16, "bf16", ""),
+        UserType("float16", Dtype.F16, "f16", "e"),
     )
-}  # fmt: skip
+}
 FLOATS = (Dtype.F32, Dtype.BF16, Dtype.F16)
 INTS = (Dtype.I8, Dtype.I32)
 ANY = tuple(Dtype)
@@ -198,7 +210,8 @@ class Field:
 
     For views, `dims` names the extents of the block in (planes, rows, cols) order: the name of
     another field of the word, "1", or "g" (the groups of `mm`). `dtypes` and `spaces` are what the view may be.
-    A `default` of None means that assembly must write the operand. Of a `partial` view the data say which rows are read.
+    A `default` of None means that assembly must write the operand. Of a `partial` view the data say which rows are
+    read.
     """
 
     name: str
@@ -234,11 +247,24 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Example:
+    """Operands and counts of one line; element types of its views, where the first that the table allows is not
+    wanted."""
+
+    operands: str = ""
+    waits: str = ""
+    dtypes: Mapping[str, Dtype] = field(default_factory=dict)
+    body: tuple[str, ...] = ()  # words that belong to it: the body of a loop
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Instruction:
     """One row of the ISA.
 
-    `drains` is what must have finished before a CTL word takes effect, beyond its dependence counts: the name of the operand with the
-    mask of queues, "all", or "". `alters` says that the word may make one iteration of a loop unlike the one before.
+    `drains` is what must have finished before a CTL word takes effect, beyond its dependence counts: the name of the
+    operand with the mask of queues, "all", or "". `alters` says that the word may make one iteration of a loop unlike
+    the one before.
     """
 
     mnemonic: str
@@ -250,6 +276,8 @@ class Instruction:
     cost: Cost = Cost()
     drains: str = ""
     alters: bool = False
+    example: Example = Example()
+    extension: str = ""  # that brought it, see isa/extension.py
 
     def field(self, name: str) -> Field:
         return next(f for f in self.fields if f.name == name)
@@ -276,12 +304,22 @@ class VectorOp:
 
 
 VECTOR_OPS = (
-    VectorOp("mov"), VectorOp("add", commutes=True), VectorOp("sub"), VectorOp("mul", commutes=True), VectorOp("div", integers=False),
-    VectorOp("max", commutes=True), VectorOp("min", commutes=True), VectorOp("eq", compares=True, commutes=True),
-    VectorOp("ne", compares=True, commutes=True), VectorOp("lt", compares=True), VectorOp("le", compares=True),
-    VectorOp("and", floats=False, commutes=True), VectorOp("or", floats=False, commutes=True), VectorOp("xor", floats=False, commutes=True),
+    VectorOp("mov"),
+    VectorOp("add", commutes=True),
+    VectorOp("sub"),
+    VectorOp("mul", commutes=True),
+    VectorOp("div", integers=False),
+    VectorOp("max", commutes=True),
+    VectorOp("min", commutes=True),
+    VectorOp("eq", compares=True, commutes=True),
+    VectorOp("ne", compares=True, commutes=True),
+    VectorOp("lt", compares=True),
+    VectorOp("le", compares=True),
+    VectorOp("and", floats=False, commutes=True),
+    VectorOp("or", floats=False, commutes=True),
+    VectorOp("xor", floats=False, commutes=True),
     VectorOp("sel"),
-)  # fmt: skip
+)
 VOP = tuple(op.name for op in VECTOR_OPS)
 VRED = ("sum", "max", "min", "absmax", "sumsq", "argmax")
 ACT = ("exp", "gelu_erf", "gelu_tanh", "silu", "sigmoid", "tanh", "rsqrt", "recip", "sqrt", "erf", "relu")
@@ -291,7 +329,15 @@ ROUND = ("none", "bf16", "f16")
 MM_FORMAT = ("i8", "i8group", "i4group", "float")
 
 
-def _view(name: str, access: Access, dims: str, dtypes: tuple[Dtype, ...], spaces: tuple[Space, ...], doc: str, optional: bool = False) -> Field:
+def _view(
+    name: str,
+    access: Access,
+    dims: str,
+    dtypes: tuple[Dtype, ...],
+    spaces: tuple[Space, ...],
+    doc: str,
+    optional: bool = False,
+) -> Field:
     planes, rows, cols = dims.split()
     return Field(name, 5, Kind.VIEW, 0 if optional else None, (), access, (planes, rows, cols), dtypes, spaces, doc)
 
@@ -304,7 +350,14 @@ def _opt(name: str, dims: str, dtypes: tuple[Dtype, ...], doc: str, spaces: tupl
     return _view(name, Access.R, dims, dtypes, spaces, doc, optional=True)
 
 
-def _out(name: str, dims: str, dtypes: tuple[Dtype, ...], doc: str, spaces: tuple[Space, ...] = ON_CHIP, optional: bool = False) -> Field:
+def _out(
+    name: str,
+    dims: str,
+    dtypes: tuple[Dtype, ...],
+    doc: str,
+    spaces: tuple[Space, ...] = ON_CHIP,
+    optional: bool = False,
+) -> Field:
     return _view(name, Access.W, dims, dtypes, spaces, doc, optional)
 
 
@@ -349,17 +402,32 @@ HEADER = (
 HEADER_BITS = sum(f.bits for f in HEADER)
 
 _ROWS: tuple[Instruction, ...] = (
-    Instruction("nop", 0x00, Engine.CTL, (), "no operation", "pass"),
+    Instruction("nop", 0x00, Engine.CTL, (), "no operation", "pass", example=Example()),
     Instruction(
-        "halt", 0x01, Engine.CTL, (_int("code", 16, 0, "exit code"),), "wait for all engines, then stop", "fence(all); stop(code)",
-        drains="all", alters=True,
+        "halt",
+        0x01,
+        Engine.CTL,
+        (_int("code", 16, 0, "exit code"),),
+        "wait for all engines, then stop",
+        "fence(all); stop(code)",
+        drains="all",
+        alters=True,
+        example=Example(),
     ),
     Instruction(
-        "fence", 0x02, Engine.CTL, (_int("mask", 6, 63, "bit i: queue i of ldw, lda, sto, mxu, vec, act"),),
-        "stop dispatching until the masked engines are empty", "for each q in mask: wait(outstanding[q] == 0)", drains="mask",
+        "fence",
+        0x02,
+        Engine.CTL,
+        (_int("mask", 6, 63, "bit i: queue i of ldw, lda, sto, mxu, vec, act"),),
+        "stop dispatching until the masked engines are empty",
+        "for each q in mask: wait(outstanding[q] == 0)",
+        drains="mask",
+        example=Example("mask=0x3", note="wait until ldw and lda have finished"),
     ),
     Instruction(
-        "loop", 0x04, Engine.CTL,
+        "loop",
+        0x04,
+        Engine.CTL,
         (
             _int("level", 2, None, "loop level; levels of nested loops differ"),
             _int("len", 16, None, "words in the body, which follows"),
@@ -369,158 +437,312 @@ _ROWS: tuple[Instruction, ...] = (
         ),
         "repeat the next `len` words",
         "for i[level] in range(S[s] if dyn else count): execute the next len words",
-    ),
-    Instruction(
-        "salu", 0x05, Engine.CTL,
-        (
-            _choice("f", 4, SALU, None, "operation"), _scalar("d", None, "destination"), _scalar("a", 0, "first operand"),
-            _scalar("b", 0, "second operand"), _flag("bi", "use `imm` as the second operand"), _int("imm", 32, 0, "immediate"),
+        example=Example(
+            "level=0, len=2, count=3", body=("salu f=add, d=s1, a=s1, bi, imm=0x1", "nop"), note="s1 becomes 3"
         ),
-        "scalar integer arithmetic, 32-bit, wrapping", "y = imm if bi else S[b]; S[d] = y if f == mov else f(S[a], y)",
-        alters=True,
     ),
     Instruction(
-        "sld", 0x06, Engine.CTL,
+        "salu",
+        0x05,
+        Engine.CTL,
+        (
+            _choice("f", 4, SALU, None, "operation"),
+            _scalar("d", None, "destination"),
+            _scalar("a", 0, "first operand"),
+            _scalar("b", 0, "second operand"),
+            _flag("bi", "use `imm` as the second operand"),
+            _int("imm", 32, 0, "immediate"),
+        ),
+        "scalar integer arithmetic, 32-bit, wrapping",
+        "y = imm if bi else S[b]; S[d] = y if f == mov else f(S[a], y)",
+        alters=True,
+        example=Example("f=ceildiv, d=s2, a=s1, bi, imm=0x10", note="s2 = ceil(s1 / 16)"),
+    ),
+    Instruction(
+        "sld",
+        0x06,
+        Engine.CTL,
         (
             _scalar("d", None, "destination"),
             _view("v", Access.R, "1 1 1", (Dtype.I32,), (Space.SRAM, Space.DRAM), "where to read"),
             _int("off", 24, 0, "elements to add"),
         ),
-        "load a scalar register; dispatch waits for its dependence counts", "S[d] = v[0, 0, off]", alters=True,
+        "load a scalar register; dispatch waits for its dependence counts",
+        "S[d] = v[0, 0, off]",
+        alters=True,
+        example=Example("d=s1, v=v1, off=0x2", note="the third element"),
     ),
     Instruction(
-        "vset", 0x08, Engine.CTL,
+        "vset",
+        0x08,
+        Engine.CTL,
         (
             Field("v", 5, Kind.VIEW, doc="view register to define"),
-            _choice("space", 2, ("sram", "acc", "dram")), _choice("region", 3, tuple(r.name.lower() for r in Region), 0, "DRAM region"),
-            _choice("dtype", 4, tuple(d.name.lower() for d in Dtype)), _int("base", 36, None, "first byte, a multiple of the element's size"),
-            _int("rs", 24, 0, "row stride in elements"), _int("ps", 24, 0, "plane stride in elements"),
+            _choice("space", 2, ("sram", "acc", "dram")),
+            _choice("region", 3, tuple(r.name.lower() for r in Region), 0, "DRAM region"),
+            _choice("dtype", 4, tuple(d.name.lower() for d in Dtype)),
+            _int("base", 36, None, "first byte, a multiple of the element's size"),
+            _int("rs", 24, 0, "row stride in elements"),
+            _int("ps", 24, 0, "plane stride in elements"),
             Field("cs", 1, default=1, doc="column stride: 1, or 0 to repeat one element along the row"),
         ),
         "define a view: element (p, r, c) is at base + (p*ps + r*rs + c*cs) elements",
         "V[v] = view(space, region, dtype, base, rs, ps, cs); forget its increments",
+        example=Example("v=v1, space=sram, dtype=i8, base=0x400, rs=128", note="rows of 128 bytes from 0x400 on"),
     ),
     Instruction(
-        "vinc", 0x09, Engine.CTL,
+        "vinc",
+        0x09,
+        Engine.CTL,
         (
-            Field("v", 5, Kind.VIEW, doc="view register"), _int("level", 2, None, "loop level"), _int("inc", 36, None, "bytes to add per step"),
-            _int("div", 8, 1, "the loop index is divided by this first"), _int("mod", 12, 0, "then taken modulo this; 0: not at all"),
+            Field("v", 5, Kind.VIEW, doc="view register"),
+            _int("level", 2, None, "loop level"),
+            _int("inc", 36, None, "bytes to add per step"),
+            _int("div", 8, 1, "the loop index is divided by this first"),
+            _int("mod", 12, 0, "then taken modulo this; 0: not at all"),
         ),
         "make a view move with a loop, for ping-pong buffers and repeated layers",
         "while inside loop level: base(V[v]) += inc * ((i[level] // div) % mod)",
+        example=Example("v=v1, level=0, inc=0x1000, mod=2", note="two buffers of 4 KiB in turns"),
     ),
     Instruction(
-        "vadd", 0x0A, Engine.CTL,
-        (Field("v", 5, Kind.VIEW, doc="view register"), _scalar("s", None, "scalar register"), _int("scale", 32, 1, "bytes per unit")),
-        "move a view by a run-time amount (a KV position)", "base(V[v]) += S[s] * scale", alters=True,
-    ),
-    Instruction(
-        "ldw", 0x20, Engine.LDW,
-        (_out("d", _FULL, ANY, "destination", _SRAM_ONLY), _in("a", _FULL, ANY, "source", _DRAM_ONLY), *_DMA, *_DYN_PRC),
-        "copy DRAM to SRAM on the weight queue", "d[p, r, c] = a[p, r, c]", Cost("dma"),
-    ),
-    Instruction(
-        "lda", 0x21, Engine.LDA,
-        (_out("d", _FULL, ANY, "destination", _SRAM_ONLY), _in("a", _FULL, ANY, "source", _DRAM_ONLY), *_DMA, *_DYN_PRC),
-        "copy DRAM to SRAM on the activation queue", "d[p, r, c] = a[p, r, c]", Cost("dma"),
-    ),
-    Instruction(
-        "gather", 0x22, Engine.LDA,
+        "vadd",
+        0x0A,
+        Engine.CTL,
         (
-            _out("d", "1 n cols", ANY, "destination rows", _SRAM_ONLY), replace(_in("a", "1 limit cols", ANY, "table", _DRAM_ONLY), partial=True),
-            _in("idx", "1 n 1", (Dtype.I32,), "row numbers", _SRAM_ONLY), _int("n", 16, None, "rows to fetch"),
-            _int("cols", 20, None, "columns"), _int("limit", 24, None, "rows of the table; an index outside traps"), *_dyn("n", "cols", "limit"),
+            Field("v", 5, Kind.VIEW, doc="view register"),
+            _scalar("s", None, "scalar register"),
+            _int("scale", 32, 1, "bytes per unit"),
         ),
-        "fetch rows of a table by index (embedding)", "trap unless 0 <= idx[i] < limit; d[0, i, c] = a[0, idx[0, i, 0], c]", Cost("dma"),
+        "move a view by a run-time amount (a KV position)",
+        "base(V[v]) += S[s] * scale",
+        alters=True,
+        example=Example("v=v1, s=s1, scale=64", note="64 bytes for each unit of s1"),
     ),
     Instruction(
-        "sto", 0x23, Engine.STO,
-        (_out("d", _FULL, ANY, "destination", _DRAM_ONLY), _in("a", _FULL, ANY, "source", _SRAM_ONLY), *_DMA, *_DYN_PRC),
-        "copy SRAM to DRAM", "d[p, r, c] = a[p, r, c]", Cost("dma"),
-    ),
-    Instruction(
-        "mm", 0x40, Engine.MXU,
+        "ldw",
+        0x20,
+        Engine.LDW,
         (
-            replace(_out("c", "b m n", (Dtype.I32, Dtype.F32), "result", (Space.ACC,)), when=(When("acc", 1, access=Access.RW),)),
+            _out("d", _FULL, ANY, "destination", _SRAM_ONLY),
+            _in("a", _FULL, ANY, "source", _DRAM_ONLY),
+            *_DMA,
+            *_DYN_PRC,
+        ),
+        "copy DRAM to SRAM on the weight queue",
+        "d[p, r, c] = a[p, r, c]",
+        Cost("dma"),
+        example=Example("d=v1, a=v2, rows=16, cols=64", dtypes={"d": Dtype.I8, "a": Dtype.I8}),
+    ),
+    Instruction(
+        "lda",
+        0x21,
+        Engine.LDA,
+        (
+            _out("d", _FULL, ANY, "destination", _SRAM_ONLY),
+            _in("a", _FULL, ANY, "source", _DRAM_ONLY),
+            *_DMA,
+            *_DYN_PRC,
+        ),
+        "copy DRAM to SRAM on the activation queue",
+        "d[p, r, c] = a[p, r, c]",
+        Cost("dma"),
+        example=Example("d=v1, a=v2, rows=8, cols=32", dtypes={"d": Dtype.F32, "a": Dtype.F32}),
+    ),
+    Instruction(
+        "gather",
+        0x22,
+        Engine.LDA,
+        (
+            _out("d", "1 n cols", ANY, "destination rows", _SRAM_ONLY),
+            replace(_in("a", "1 limit cols", ANY, "table", _DRAM_ONLY), partial=True),
+            _in("idx", "1 n 1", (Dtype.I32,), "row numbers", _SRAM_ONLY),
+            _int("n", 16, None, "rows to fetch"),
+            _int("cols", 20, None, "columns"),
+            _int("limit", 24, None, "rows of the table; an index outside traps"),
+            *_dyn("n", "cols", "limit"),
+        ),
+        "fetch rows of a table by index (embedding)",
+        "trap unless 0 <= idx[i] < limit; d[0, i, c] = a[0, idx[0, i, 0], c]",
+        Cost("dma"),
+        example=Example(
+            "d=v1, a=v2, idx=v3, n=4, cols=32, limit=100",
+            "lda<=0",
+            {"d": Dtype.F32, "a": Dtype.F32},
+            note="four rows of a table of 100",
+        ),
+    ),
+    Instruction(
+        "sto",
+        0x23,
+        Engine.STO,
+        (
+            _out("d", _FULL, ANY, "destination", _DRAM_ONLY),
+            _in("a", _FULL, ANY, "source", _SRAM_ONLY),
+            *_DMA,
+            *_DYN_PRC,
+        ),
+        "copy SRAM to DRAM",
+        "d[p, r, c] = a[p, r, c]",
+        Cost("dma"),
+        example=Example("d=v1, a=v2, rows=8, cols=32", "vec<=0", {"d": Dtype.F32, "a": Dtype.F32}),
+    ),
+    Instruction(
+        "mm",
+        0x40,
+        Engine.MXU,
+        (
+            replace(
+                _out("c", "b m n", (Dtype.I32, Dtype.F32), "result", (Space.ACC,)),
+                when=(When("acc", 1, access=Access.RW),),
+            ),
             _in("a", "b m k", (Dtype.I8, *FLOATS), "left operand", _SRAM_ONLY),
-            replace(_in("w", "b k n", (Dtype.I8, Dtype.I4, *FLOATS), "weights", _SRAM_ONLY), when=(When("wt", 1, dims=("b", "n", "k")),)),
+            replace(
+                _in("w", "b k n", (Dtype.I8, Dtype.I4, *FLOATS), "weights", _SRAM_ONLY),
+                when=(When("wt", 1, dims=("b", "n", "k")),),
+            ),
             _opt("sa", "1 m g", FLOATS, "group formats: scale of each row (and group) of a", _SRAM_ONLY),
             _opt("sw", "1 n g", FLOATS, "group formats: scale of each row and group of w", _SRAM_ONLY),
             _opt("zw", "1 n g", FLOATS, "group formats: minimum of each row and group of w", _SRAM_ONLY),
-            _int("m", 14, None, "rows of a"), _int("n", 16, None, "columns of the result"), _int("k", 16, None, "length of the dot products"),
-            _int("b", 8, 1, "planes (heads)"), _flag("acc", "add to c instead of overwriting it"),
-            _flag("wt", "w is stored transposed, as (b, n, k)"), _choice("fmt", 2, MM_FORMAT, 0, "arithmetic"),
-            _int("glog", 3, 0, "group formats: a group has 16 << glog elements of k"), *_dyn("m", "n", "k"),
+            _int("m", 14, None, "rows of a"),
+            _int("n", 16, None, "columns of the result"),
+            _int("k", 16, None, "length of the dot products"),
+            _int("b", 8, 1, "planes (heads)"),
+            _flag("acc", "add to c instead of overwriting it"),
+            _flag("wt", "w is stored transposed, as (b, n, k)"),
+            _choice("fmt", 2, MM_FORMAT, 0, "arithmetic"),
+            _int("glog", 3, 0, "group formats: a group has 16 << glog elements of k"),
+            *_dyn("m", "n", "k"),
         ),
         "matrix product, exact in int32, or float32 in a fixed order",
         "i8:      c[b,m,n] (+)= sum_k a[b,m,k] * w[b,k,n]                         (int32, wrapping)\n"
         "i?group: for g ascending: c += (f32(sum_{k in g} a*w) * sa[m,g]) * sw[n,g] [+ (f32(sum_{k in g} a) * sa[m,g]) * zw[n,g]]\n"
         "float:   for k ascending: c = c + a[b,m,k] * w[b,k,n], product and sum each rounded to float32",
         Cost("mxu", 1, {"i8_mac": 1}),
+        example=Example("c=v1, a=v2, w=v3, m=8, n=16, k=32", "ldw<=0, lda<=0", note="8x32 int8 times 32x16 int8"),
     ),
     Instruction(
-        "vop", 0x60, Engine.VEC,
+        "vop",
+        0x60,
+        Engine.VEC,
         (
             _choice("f", 5, VOP, None, "operation"),
-            replace(_out("d", _FULL, (*INTS, *FLOATS), "destination"), when=(When("f", VOP.index("sel"), access=Access.RW),)),
-            _in("a", _FULL, (*INTS, *FLOATS), "first operand"), _opt("b", _FULL, (*INTS, *FLOATS), "second operand; absent: `imm`"),
-            *_PRC, Field("imm", 32, Kind.F32, 0, doc="float32 (or int32 in an integer word) used when `b` is absent"), *_DYN_PRC,
+            replace(
+                _out("d", _FULL, (*INTS, *FLOATS), "destination"), when=(When("f", VOP.index("sel"), access=Access.RW),)
+            ),
+            _in("a", _FULL, (*INTS, *FLOATS), "first operand"),
+            _opt("b", _FULL, (*INTS, *FLOATS), "second operand; absent: `imm`"),
+            *_PRC,
+            Field("imm", 32, Kind.F32, 0, doc="float32 (or int32 in an integer word) used when `b` is absent"),
+            *_DYN_PRC,
         ),
         "elementwise arithmetic; integer when every view is, else float32, rounded to the type of d",
         "y = b[p,r,c] or imm; d[p,r,c] = f(a[p,r,c], y)      mov: d = a; eq ne lt le: 1 or 0; sel: d = d if a != 0 else y",
         Cost("vec", 1, {"f32_add": 1}),
+        example=Example(
+            "f=mul, d=v1, a=v2, b=v3, rows=8, cols=32", "lda<=0", {"d": Dtype.F32, "a": Dtype.F32, "b": Dtype.F32}
+        ),
     ),
     Instruction(
-        "vred", 0x61, Engine.VEC,
+        "vred",
+        0x61,
+        Engine.VEC,
         (
             _choice("f", 4, VRED, None, "reduction"),
             replace(
                 _out("d", "planes rows 1", (Dtype.I32, *FLOATS), "one value per row (per column with `down`)"),
                 when=(When("down", 1, dims=("planes", "1", "cols")),),
             ),
-            _in("a", _FULL, (*INTS, *FLOATS), "operand"), _opt("sub", _FULL, FLOATS, "subtracted from every element first"),
-            *_REDUCED, _flag("down", "reduce over rows instead: d is (planes, 1, cols)"), *_DYN_PRC,
+            _in("a", _FULL, (*INTS, *FLOATS), "operand"),
+            _opt("sub", _FULL, FLOATS, "subtracted from every element first"),
+            *_REDUCED,
+            _flag("down", "reduce over rows instead: d is (planes, 1, cols)"),
+            *_DYN_PRC,
         ),
-        "reduce rows in the fixed order of the numeric contract", "x = a - sub; d[p,r,0] = f over c of x[p,r,c]",
+        "reduce rows in the fixed order of the numeric contract",
+        "x = a - sub; d[p,r,0] = f over c of x[p,r,c]",
         Cost("vec", 1, {"f32_add": 1}),
+        example=Example(
+            "f=max, d=v1, a=v2, rows=8, cols=32",
+            "lda<=0",
+            {"d": Dtype.F32, "a": Dtype.F32},
+            note="the largest of each row",
+        ),
     ),
     Instruction(
-        "vaff", 0x62, Engine.VEC,
+        "vaff",
+        0x62,
+        Engine.VEC,
         (
-            _out("d", _FULL, FLOATS, "destination"), _in("a", _FULL, (*INTS, *FLOATS), "operand"), _opt("sub", _FULL, FLOATS, "subtracted first"),
-            _opt("rs", _FULL, FLOATS, "first multiplier (row scale)"), _opt("cs", _FULL, FLOATS, "second multiplier (column scale)"),
-            _opt("bi", _FULL, FLOATS, "added then (bias, mask)"), _opt("res", _FULL, FLOATS, "added last (residual)"),
+            _out("d", _FULL, FLOATS, "destination"),
+            _in("a", _FULL, (*INTS, *FLOATS), "operand"),
+            _opt("sub", _FULL, FLOATS, "subtracted first"),
+            _opt("rs", _FULL, FLOATS, "first multiplier (row scale)"),
+            _opt("cs", _FULL, FLOATS, "second multiplier (column scale)"),
+            _opt("bi", _FULL, FLOATS, "added then (bias, mask)"),
+            _opt("res", _FULL, FLOATS, "added last (residual)"),
             _out("tap", "planes rows 1", FLOATS, "reduction of the stored values of each row", optional=True),
-            *_PRC, _choice("red", 3, TAP, 0, "what `tap` holds"), _choice("rnd", 2, ROUND, 0, "type of the value between the steps"), *_DYN_PRC,
+            *_PRC,
+            _choice("red", 3, TAP, 0, "what `tap` holds"),
+            _choice("rnd", 2, ROUND, 0, "type of the value between the steps"),
+            *_DYN_PRC,
         ),
         "affine: dequantize, bias, residual, normalise; with a row reduction on the way out",
         "t = f32(a); t = t - sub; t = rnd(t * rs); t = rnd(t * cs + bi); t = t + res; d = t; tap = red over c of d\n"
         "each step only if its view is present, each rounded to float32; rnd also rounds to its type where shown",
         Cost("vec", 1, {"f32_add": 2, "f32_mul": 2}),
+        example=Example(
+            "d=v1, a=v2, rs=v3, cs=v4, bi=v5, rows=8, cols=16",
+            "mxu<=0",
+            {"a": Dtype.I32},
+            note="dequantize: row scale, column scale, bias",
+        ),
     ),
     Instruction(
-        "vqd", 0x63, Engine.VEC,
+        "vqd",
+        0x63,
+        Engine.VEC,
         (
-            _out("d", _FULL, (Dtype.I8,), "quantized rows"), _out("s", "planes rows 1", FLOATS, "scale of each row, rounded to this view's type"),
-            _in("a", _FULL, FLOATS, "operand"), _opt("rs", _FULL, FLOATS, "first multiplier"), _opt("cs", _FULL, FLOATS, "second multiplier"),
-            _opt("am", "planes rows 1", FLOATS, "absmax of each row, when the producer has it already"), *_PRC, *_DYN_PRC,
+            _out("d", _FULL, (Dtype.I8,), "quantized rows"),
+            _out("s", "planes rows 1", FLOATS, "scale of each row, rounded to this view's type"),
+            _in("a", _FULL, FLOATS, "operand"),
+            _opt("rs", _FULL, FLOATS, "first multiplier"),
+            _opt("cs", _FULL, FLOATS, "second multiplier"),
+            _opt("am", "planes rows 1", FLOATS, "absmax of each row, when the producer has it already"),
+            *_PRC,
+            *_DYN_PRC,
         ),
         "dynamic symmetric int8 quantization of each row",
         "x = (a * rs) * cs; m = absmax over c; s = max(rnd(m / 127.5), 2**-23); d = clamp(rint(x * (1 / s)), -128, 127), NaN -> 0",
         Cost("vec", 2, {"f32_mul": 2}),
+        example=Example("d=v1, s=v2, a=v3, rows=8, cols=32", "lda<=0", note="int8 rows and their scales"),
     ),
     Instruction(
-        "act", 0x80, Engine.ACT,
+        "act",
+        0x80,
+        Engine.ACT,
         (
-            _choice("f", 4, ACT, None, "function"), _out("d", "1 rows cols", FLOATS, "destination"), _in("a", "1 rows cols", (*INTS, *FLOATS), "operand"),
+            _choice("f", 4, ACT, None, "function"),
+            _out("d", "1 rows cols", FLOATS, "destination"),
+            _in("a", "1 rows cols", (*INTS, *FLOATS), "operand"),
             _opt("bi", "1 rows cols", FLOATS, "added after the scale (subtracted with `neg`)"),
-            _out("sum", "1 rows 1", FLOATS, "sum of the results of each row, before rounding to the type of d", optional=True),
-            _int("rows", 14, None, "rows"), _int("cols", 18, None, "columns"), Field("scale", 32, Kind.F32, 0x3F800000, doc="float32 multiplier"),
-            _flag("neg", "subtract `bi`"), *_dyn("rows", "cols"),
+            _out(
+                "sum",
+                "1 rows 1",
+                FLOATS,
+                "sum of the results of each row, before rounding to the type of d",
+                optional=True,
+            ),
+            _int("rows", 14, None, "rows"),
+            _int("cols", 18, None, "columns"),
+            Field("scale", 32, Kind.F32, 0x3F800000, doc="float32 multiplier"),
+            _flag("neg", "subtract `bi`"),
+            *_dyn("rows", "cols"),
         ),
         "transcendental functions, all at the same cost, with a row sum on the way out",
         "t = a * scale; t = t + bi (or t - bi); y = f(t); d = y; sum = sum over c of y",
         Cost("act", 1, {"act": 1}),
+        example=Example("f=gelu_erf, d=v1, a=v2, rows=8, cols=32", "vec<=0", {"a": Dtype.F32}),
     ),
 )
 
@@ -531,20 +753,42 @@ ALSO_CALLED: Mapping[str, str] = {  # what other machines call these instruction
         "vaff": "madd fma fmadd mac axpy affine muladd mla scale bias layernorm norm dequantize dequant addmul",
         "mm": "gemm matmul dot mma mul_mat matrix conv linear bmm mvm mv",
         "vqd": "quantize quant quant8 qnt cvt convert",
-        "vred": "reduce red rowsum redsum", "vop f=mov": "copy", "vop f=sel": "select where cmov merge blend",
-        "vop f=lt": "cmp compare gt ge", "vop f=mul": "multiply", "vop f=add": "plus", "vop f=sub": "minus", "vop f=div": "divide",
-        "act f=gelu_erf": "gelu", "act f=silu": "swish", "act f=recip": "rcp reciprocal inv", "act f=exp": "expf softmax",
-        "act f=tanh": "tanhf", "act f=sigmoid": "logistic", "act": "activation lut",
-        "lda": "ld load dma dmain read mvin", "ldw": "ldweights loadw preload", "sto": "st store str sta dmaout write mvout save",
-        "gather": "embedding embed lookup index take", "sld": "lds lw sload ldr", "salu": "alu li addi scalar movi",
-        "fence": "barrier wait sync membar dmb", "loop": "for repeat rep do jnz bnz while", "halt": "stop exit ret return end hlt quit",
-        "vset": "setv view setview vld def", "vinc": "incv step stride", "nop": "noop pass",
+        "vred": "reduce red rowsum redsum",
+        "vop f=mov": "copy",
+        "vop f=sel": "select where cmov merge blend",
+        "vop f=lt": "cmp compare gt ge",
+        "vop f=mul": "multiply",
+        "vop f=add": "plus",
+        "vop f=sub": "minus",
+        "vop f=div": "divide",
+        "act f=gelu_erf": "gelu",
+        "act f=silu": "swish",
+        "act f=recip": "rcp reciprocal inv",
+        "act f=exp": "expf softmax",
+        "act f=tanh": "tanhf",
+        "act f=sigmoid": "logistic",
+        "act": "activation lut",
+        "lda": "ld load dma dmain read mvin",
+        "ldw": "ldweights loadw preload",
+        "sto": "st store str sta dmaout write mvout save",
+        "gather": "embedding embed lookup index take",
+        "sld": "lds lw sload ldr",
+        "salu": "alu li addi scalar movi",
+        "fence": "barrier wait sync membar dmb",
+        "loop": "for repeat rep do jnz bnz while",
+        "halt": "stop exit ret return end hlt quit",
+        "vset": "setv view setview vld def",
+        "vinc": "incv step stride",
+        "nop": "noop pass",
     }.items()
     for other in others.split()
-}  # fmt: skip
+}
 BY_OPCODE: dict[int, Instruction] = {row.opcode: row for row in _ROWS}
 
 assert not ALSO_CALLED.keys() & ISA.keys(), "what is an instruction itself needs no other name"
 assert len(BY_OPCODE) == len(ISA) == len(_ROWS), "two instructions share a name or an opcode"
-assert all(len({*f.choices}) == len(f.choices) <= 1 << f.bits for row in _ROWS for f in row.fields), "choices that text cannot tell apart"
+assert all(len({*f.choices}) == len(f.choices) <= 1 << f.bits for row in _ROWS for f in row.fields), (
+    "choices that text cannot tell apart"
+)
+assert not any(row.opcode in EXTENSION_OPCODES for row in _ROWS), "an opcode that is left to extensions"
 assert all(HEADER_BITS + sum(f.bits for f in row.fields) <= 8 * WORD_BYTES for row in _ROWS), "a word is too long"

@@ -2,8 +2,9 @@
 
     occupancy(word, chip) -> Occupancy(load, busy, last, latency, bytes)
 
-The ISA table names each word's formula and passes (`Cost`), the chip file has every size. The timing emulator puts these
-costs into an order, the compiler's cost model may use them as they are, and `runtime.profile.roofline` uses the geometry alone.
+The ISA table names each word's formula and passes (`Cost`), the chip file has every size. The timing emulator puts
+these costs into an order, the compiler's cost model may use them as they are, and `runtime.profile.roofline` uses the
+geometry alone.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,14 +20,17 @@ from isa.views import Extents, View
 VEC_LATENCY = 16  # cycles from the last element's entry to the result
 ACT_LATENCY = 24
 DMA_LATENCY = 8  # to set up and to complete a transfer, beside the DRAM's own latency
-FLOAT_SLOWDOWN = 4  # assumed: a float32 multiply-add takes the room of four int8 ones, so a float row enters every fourth cycle
+FLOAT_SLOWDOWN = (
+    4  # assumed: a float32 multiply-add takes the room of four int8 ones, so a float row enters every fourth cycle
+)
 SAVED_PASS = "am"  # an operand that spares a word its first pass: the row maxima that `vqd` would have to find
 BUS_PARTS = 6  # a share of the bus is 1, 1/2 or 1/3, so all are whole sixths
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Variants of the machine. `overlap` off: each fold of a GEMM loads R weight rows one by one, streams and drains before the next."""
+    """Variants of the machine. `overlap` off: each fold of a GEMM loads R weight rows one by one, streams and drains
+    before the next."""
 
     overlap: bool = True
 
@@ -38,8 +42,8 @@ class Occupancy(NamedTuple):
     """What a word asks of its engine, in cycles.
 
     `load` before its first row can stream (MXU weights), `busy` while it has the engine (for DMA words the bus decides,
-    from `bytes`), `last` from the first row to the start of the last tile, when the weight buffer is free for the next word,
-    `latency` after that until it completes; `blocking` if the engine is not free before then.
+    from `bytes`), `last` from the first row to the start of the last tile, when the weight buffer is free for the next
+    word, `latency` after that until it completes; `blocking` if the engine is not free before then.
     """
 
     load: int = 0
@@ -51,7 +55,8 @@ class Occupancy(NamedTuple):
 
 
 class Bus(NamedTuple):
-    """The DRAM port in whole numbers: n bytes are n * `per_byte` units of work; each of k transfers moves `shares[k]` in a cycle."""
+    """The DRAM port in whole numbers: n bytes are n * `per_byte` units of work; each of k transfers moves `shares[k]`
+    in a cycle."""
 
     per_byte: int
     shares: tuple[int, int, int, int]
@@ -96,8 +101,8 @@ def vector_cycles(planes: int, rows: int, cols: int, lanes: int, passes: int = 1
 def planes_at_once(b: int, k: int, n: int, mxu: Mxu) -> int:
     """Planes (heads) that one pass of the array takes.
 
-    Two with `split`, if each fits half of it: half of the rows (k <= R/2, the scores of attention), or half of the columns
-    (n <= C/2, attention times values). Each half has its own row input and accumulator output.
+    Two with `split`, if each fits half of it: half of the rows (k <= R/2, the scores of attention), or half of the
+    columns (n <= C/2, attention times values). Each half has its own row input and accumulator output.
     """
     return 2 if mxu.split and b > 1 and (2 * k <= mxu.rows or 2 * n <= mxu.cols) else 1
 
@@ -107,12 +112,19 @@ def matmul_passes(b: int, k: int, n: int, mxu: Mxu) -> int:
     return ceil_div(b, planes_at_once(b, k, n, mxu)) * ceil_div(k, mxu.rows) * ceil_div(n, mxu.cols)
 
 
-def matmul(b: int, m: int, n: int, k: int, mxu: Mxu, options: Options = DEFAULT, depth: int = 0, slowdown: int = 1) -> Occupancy:
+def drain_cycles(mxu: Mxu) -> int:
+    """From the last row's entry into the array to its last result: it crosses all rows and all columns."""
+    return mxu.rows + mxu.cols - 2
+
+
+def matmul(
+    b: int, m: int, n: int, k: int, mxu: Mxu, options: Options = DEFAULT, depth: int = 0, slowdown: int = 1
+) -> Occupancy:
     """A weight-stationary GEMM: tiles in the order plane, n, k; each streams m rows while the next one's weights load.
 
     `depth` limits the rows of a tile of k (quantization groups must not mix in a column), `slowdown` is cycles per row.
     """
-    drain = mxu.rows + mxu.cols - 2
+    drain = drain_cycles(mxu)
     step = min(mxu.rows, depth or mxu.rows)
     folds = ceil_div(k, step)
     across = ceil_div(n, mxu.cols)
@@ -126,9 +138,13 @@ def matmul(b: int, m: int, n: int, k: int, mxu: Mxu, options: Options = DEFAULT,
     loads = [_load(stacked * min(step, k - i * step), mxu) for i in range(folds)]
     single = [_load(min(step, k - i * step), mxu) for i in range(folds)] if odd else []
     stream = m * slowdown
-    total = sum(max(stream, load) for load in loads) * across * turns + sum(max(stream, load) for load in single) * across
+    total = (
+        sum(max(stream, load) for load in loads) * across * turns + sum(max(stream, load) for load in single) * across
+    )
     first = (loads if turns else single)[0]
-    last = total - max(stream, first)  # every tile but the first waits for its own weights; the last one's rows come at the end
+    last = total - max(
+        stream, first
+    )  # every tile but the first waits for its own weights; the last one's rows come at the end
     return Occupancy(first, last + stream, last, drain)
 
 
@@ -151,7 +167,11 @@ def _ctl(word: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occupancy:
 def _dma(word: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occupancy:
     gathered = "idx" in word.views
     extents = word.extents(word.inst.row.field("d"))
-    moved = sum(dram_bytes(v, extents, chip.dram.burst_bytes, not gathered) for v in word.views.values() if v.space is Space.DRAM)
+    moved = sum(
+        dram_bytes(v, extents, chip.dram.burst_bytes, not gathered)
+        for v in word.views.values()
+        if v.space is Space.DRAM
+    )
     return Occupancy(latency=DMA_LATENCY + chip.dram.latency_cycles, bytes=moved)
 
 

@@ -1,1 +1,2 @@
-"""What can be clock of a program without running it: bounds, types, races, what is never written or never read. Knows only `isa`."""
+"""What can be known of a program without running it: bounds, types, races, what is never written or never read. Knows
+only `isa`."""

@@ -1,8 +1,9 @@
 """One launch after the other: replay, check, and say what could not be proved.
 
-The replay of a launch is cut short twice: iterations of long loops that are proved by induction are left out (`lint.induction`), and after
-`limit_of` words it ends. What lies beyond is then not proved, which is a finding of its own. All replays of all launches together
-take `LAUNCHES` times as many words at most. So the cost is bounded, and nothing passes in silence.
+The replay of a launch is cut short twice: iterations of long loops that are proved by induction are left out
+(`lint.induction`), and after `limit_of` words it ends. What lies beyond is then not proved, which is a finding of its
+own. All replays of all launches together take `LAUNCHES` times as many words at most. So the cost is bounded, and
+nothing passes in silence.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from lint.shadow_memory import TooLarge
 
 MAX_WORDS, PER_WORD = 1 << 16, 64  # words replayed of a launch: so many, and so many for each word of the program
 LAUNCHES = 4  # of this length, together
-_TRIES = 3  # replays in which loops iteration out to be no repetition, before all loops are replayed in full
+_TRIES = 3  # replays in which loops turn out to be no repetition, before all loops are replayed in full
 
 
 def limit_of(image: Image) -> int:
@@ -28,7 +29,8 @@ def limit_of(image: Image) -> int:
 
 
 def check(image: Image, entry: str | None = None, values: Mapping[str, int] | None = None) -> list[Finding]:
-    """All errors for one entry or for every one; without `values`, at both ends of the range of the scalar arguments."""
+    """All errors for one entry or for every one; without `values`, at both ends of the range of the scalar
+    arguments."""
     return analyse(image, entry, values, False)
 
 
@@ -65,10 +67,13 @@ class _Prover:
     buffers: Buffers
     allowance: _Allowance
     whole: dict[int, str] = field(default_factory=dict)  # loops that are no repetition, by pc, with the reason
-    local: dict[tuple[object, ...], Finding] = field(default_factory=dict)  # faults of single words, in whatever iterations were replayed
+    local: dict[tuple[object, ...], Finding] = field(
+        default_factory=dict
+    )  # faults of single words, in whatever iterations were replayed
 
     def prove(self, shortcuts: bool) -> Launch:
-        """With as many iterations left out as can be; without, if anything is found then, so that every finding is of a iteration that exists."""
+        """With as many iterations left out as can be; without, if anything is found then, so that every finding is of
+        an iteration that exists."""
         for _ in range(_TRIES if shortcuts else 0):
             launch = self._replay_once(LoopSkipper(whole=dict(self.whole)))
             if launch is not None:
@@ -96,14 +101,18 @@ class _Prover:
         touches = group(sound_touches(self.image, words, self.buffers, findings))
         self.local |= findings.found
         try:
-            proof = check_hazards(self.image, self.point, words, touches, findings, skipper.found, stopped is None, self.buffers.problem)
+            proof = check_hazards(
+                self.image, self.point, words, touches, findings, skipper.found, stopped is None, self.buffers.problem
+            )
         except TooLarge as error:
             findings.add("unproved", self.point.pc, None, f"what this launch does is not proved: {error}")
             return Launch(findings.found)
         self.whole |= skipper.whole | proof.unsteady
         if proof.unsteady:
             return None
-        return Launch(findings.found, words, touches, proof if stopped is None else None, _left_out(skipper), len(words), stopped)
+        return Launch(
+            findings.found, words, touches, proof if stopped is None else None, _left_out(skipper), len(words), stopped
+        )
 
     def _with_unproved(self, launch: Launch) -> Launch:
         """The launch with what could not be proved among its findings."""
@@ -112,10 +121,19 @@ class _Prover:
         findings = Findings(self.image)
         findings.merge({**launch.found, **self.local})
         if not launch.stopped.running:
-            findings.add("unproved", launch.stopped.pc, None, "nothing is proved of this launch: the replay of the others took too long")
+            findings.add(
+                "unproved",
+                launch.stopped.pc,
+                None,
+                "nothing is proved of this launch: the replay of the others took too long",
+            )
             return Launch(findings.found)
         pc, iteration, iterations = max(launch.stopped.running, key=lambda loop: loop[2] - loop[1])
-        why = f"is replayed iteration by iteration because {self.whole[pc]}" if pc in self.whole else "holds loops that are too long or too deep"
+        why = (
+            f"is replayed iteration by iteration because {self.whole[pc]}"
+            if pc in self.whole
+            else "holds loops that are too long or too deep"
+        )
         message = f"not proved beyond {launch.length} words of a launch: those end in iteration {iteration} of {iterations} of this loop, which {why}"
         findings.add("unproved", pc, self.image.inst(pc), message)
         return Launch(findings.found)
@@ -126,7 +144,9 @@ def _left_out(skipper: LoopSkipper) -> int:
     return sum(cut.leave_out // cut.period * (cut.at - cut.before) for cut in skipper.found if cut.at)
 
 
-def analyse(image: Image, entry: str | None, values: Mapping[str, int] | None, dead_code: bool, shortcuts: bool = True) -> list[Finding]:
+def analyse(
+    image: Image, entry: str | None, values: Mapping[str, int] | None, dead_code: bool, shortcuts: bool = True
+) -> list[Finding]:
     """See `lint`. Without `shortcuts` every iteration of every loop is replayed."""
     findings, useless, allowance = Findings(image), DeadCode(image), _Allowance(LAUNCHES * limit_of(image))
     check_structure(image, findings)

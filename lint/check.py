@@ -1,15 +1,16 @@
-"""Static checks of a program: everything that can be clock about it without data.
+"""Static checks of a program: everything that can be known about it without data.
 
     for finding in lint(load_image("minilm.llmchip")):    print(finding)         check: errors only; lint: warnings too
 
-Replays the program (`isa.replay`; of long loops only as many iterations as prove the rest, `lint.induction`; no more than `lint.analyse` allows)
-and checks each word: kinds, bounds and alignment of its operands here, their agreement in `lint.type_rules`; memory never written and races between
-engines in `lint.races`; what can never matter (implied waits, unreachable words, dead stores) in `lint.dead_code`. Imports nothing of
-planner, scheduler and emulator, on purpose; `overlaps_itself` restates the emulator's rule, because it must predict that trap.
+Replays the program (`isa.replay`; of long loops only as many iterations as prove the rest, `lint.induction`; no more
+than `lint.analyse` allows) and checks each word: kinds, bounds and alignment of its operands here, their agreement in
+`lint.type_rules`; memory never written and races between engines in `lint.races`; what can never matter (implied waits,
+unreachable words, dead stores) in `lint.dead_code`. Imports nothing of planner, scheduler and emulator, on purpose;
+`overlaps_itself` restates the emulator's rule, because it must predict that trap.
 
-What is proved: every word keeps the rules of the table, and every pair of words that touch the same byte, one of them writing,
-is ordered by counts, fences or the order of one engine. So every execution that the chip may choose gives the bits of program
-order. For programs with scalar arguments it is proved at both ends of their ranges, not between.
+What is proved: every word keeps the rules of the table, and every pair of words that touch the same byte, one of them
+writing, is ordered by counts, fences or the order of one engine. So every execution that the chip may choose gives the
+bits of program order. For programs with scalar arguments it is proved at both ends of their ranges, not between.
 """
 
 from bisect import bisect_left, bisect_right
@@ -36,8 +37,9 @@ _PAGE, _MANY, _EVERYWHERE = 1 << 14, 1 << 12, -1
 class Finding:
     """Something wrong, or (severity warning) something that can never matter.
 
-    `kind` is stable. Errors: structure, kind, bounds, alignment, overlap, buffer, uninitialized, race, plan, output, unproved.
-    Warnings: wait, unreachable, dead. `other` is the pc of the conflicting instruction, `node` the graph node of this one.
+    `kind` is stable. Errors: structure, kind, bounds, alignment, overlap, buffer, uninitialized, race, plan, output,
+    unproved. Warnings: wait, unreachable, dead. `other` is the pc of the conflicting instruction, `node` the graph node
+    of this one.
     """
 
     kind: str
@@ -86,7 +88,9 @@ class Findings:
             return
         node = self.image.debug.node_at(pc, indices) if self.image else None
         text = format_inst(inst) if inst else ""
-        self.found[key] = Finding(kind, pc, text, message, other, severity, node.name if node else "", self._text(other))
+        self.found[key] = Finding(
+            kind, pc, text, message, other, severity, node.name if node else "", self._text(other)
+        )
 
     def merge(self, found: Mapping[tuple[object, ...], Finding]) -> None:
         for key, finding in found.items():
@@ -103,18 +107,31 @@ class Findings:
 
 
 def check_plan(image: Image, findings: Findings | None = None) -> list[Finding]:
-    """Live buffers of the memory plan may not overlap or leave their memory. At most MAX_FINDINGS overlaps are listed."""
+    """Live buffers of the memory plan may not overlap or leave their memory. At most MAX_FINDINGS overlaps are
+    listed."""
     findings = Findings(image) if findings is None else findings
     memories: dict[tuple[Space, Region | None], list[tuple[int, PlanRecord]]] = {}
     for number, record in enumerate(image.plan):
         limit = capacity(image, record.space, record.region)
         place = _place(record)
         if record.offset < 0 or record.bytes < 0 or record.offset + record.bytes > limit:
-            findings.add("plan", record.first * WORD_BYTES, None, f"buffer {place} does not fit: there are {limit:#x} bytes", operand=str(number))
+            findings.add(
+                "plan",
+                record.first * WORD_BYTES,
+                None,
+                f"buffer {place} does not fit: there are {limit:#x} bytes",
+                operand=str(number),
+            )
         if record.first > record.last:
-            findings.add("plan", record.first * WORD_BYTES, None, f"buffer {place} ends before it begins", operand=str(number))
-        memories.setdefault((record.space, record.region if record.space is Space.DRAM else None), []).append((number, record))
-    for (number, record), (_, other) in islice(chain.from_iterable(_overlaps(records) for records in memories.values()), MAX_FINDINGS):
+            findings.add(
+                "plan", record.first * WORD_BYTES, None, f"buffer {place} ends before it begins", operand=str(number)
+            )
+        memories.setdefault((record.space, record.region if record.space is Space.DRAM else None), []).append(
+            (number, record)
+        )
+    for (number, record), (_, other) in islice(
+        chain.from_iterable(_overlaps(records) for records in memories.values()), MAX_FINDINGS
+    ):
         message = f"buffers {_place(other)} and {_place(record)} overlap while both are live"
         findings.add("plan", record.first * WORD_BYTES, None, message, other.first * WORD_BYTES, str(number))
     return list(findings.found.values())
@@ -126,8 +143,8 @@ _Numbered = tuple[int, PlanRecord]
 def _overlaps(records: list[_Numbered]) -> Iterator[tuple[_Numbered, _Numbered]]:
     """Pairs of buffers of one memory that share bytes and words, the later one of the plan first.
 
-    A sweep over the words in n log n. What is alive lies apart, sorted by address, so that a buffer meets any of it only if it meets
-    a neighbour. One that does is reported and left out: at least one pair is found if there is any.
+    A sweep over the words in n log n. What is alive lies apart, sorted by address, so that a buffer meets any of it
+    only if it meets a neighbour. One that does is reported and left out: at least one pair is found if there is any.
     """
     alive: list[tuple[int, int, int, PlanRecord]] = []  # offset, end, number, record; by offset, apart from each other
     leaving: list[tuple[int, int, int]] = []  # last word, offset, number
@@ -142,7 +159,9 @@ def _overlaps(records: list[_Numbered]) -> Iterator[tuple[_Numbered, _Numbered]]
         end, clear = record.offset + record.bytes, True
         for neighbour in (at - 1, at):
             if 0 <= neighbour < len(alive) and alive[neighbour][0] < end and record.offset < alive[neighbour][1]:
-                first, second = sorted([(number, record), (alive[neighbour][2], alive[neighbour][3])], key=itemgetter(0))
+                first, second = sorted(
+                    [(number, record), (alive[neighbour][2], alive[neighbour][3])], key=itemgetter(0)
+                )
                 yield second, first
                 clear = False
         if clear:
@@ -161,7 +180,8 @@ def _place(record: PlanRecord) -> str:
 
 
 def check_structure(image: Image, findings: Findings) -> None:
-    """What a reader sees without running: illegal words, loop bodies, levels. Finds it in code that is never reached, too."""
+    """What a reader sees without running: illegal words, loop bodies, levels. Finds it in code that is never reached,
+    too."""
     loops: list[tuple[int, int]] = []  # end, level
     for pc in range(0, len(image.code), WORD_BYTES):
         loops = [loop for loop in loops if loop[0] > pc]
@@ -182,7 +202,9 @@ def check_structure(image: Image, findings: Findings) -> None:
             loops.append((end, named["level"]))
 
 
-def sound_touches(image: Image, words: list[Dispatch], buffers: "Buffers", findings: Findings) -> Iterator[tuple[int, Touch]]:
+def sound_touches(
+    image: Image, words: list[Dispatch], buffers: "Buffers", findings: Findings
+) -> Iterator[tuple[int, Touch]]:
     """Index of the word and operand, for each operand whose access is possible at all; the others become findings."""
     for index, word in enumerate(words):
         if word.empty:
@@ -206,7 +228,15 @@ def _is_sound(image: Image, touch: Touch, buffers: "Buffers", written: list[Touc
     faults = list(_faults(image, touch)) or list(_misplaced(touch, buffers, written))
     word = touch.word
     for kind, message in faults:
-        findings.add(kind, word.pc, word.inst, f"operand {touch.field.name} = {touch.view}: {message}{_iteration(touch)}", None, touch.field.name, word.indices)
+        findings.add(
+            kind,
+            word.pc,
+            word.inst,
+            f"operand {touch.field.name} = {touch.view}: {message}{_iteration(touch)}",
+            None,
+            touch.field.name,
+            word.indices,
+        )
     return not any(kind != "buffer" for kind, _ in faults)
 
 
@@ -237,7 +267,9 @@ class Buffers:
     def __init__(self, image: Image, entry: Entry) -> None:
         self.constants = image.constants
         self.described: set[tuple[Space, Region]] = set()
-        self.records: dict[tuple[Space, Region, int, int], list[_Lives]] = {}  # by page and length of life, so that few need a look
+        self.records: dict[
+            tuple[Space, Region, int, int], list[_Lives]
+        ] = {}  # by page and length of life, so that few need a look
         self.longest = 0  # class of the longest life
         for record in image.plan:
             region = record.region if record.space is Space.DRAM else Region.WEIGHTS
@@ -252,7 +284,9 @@ class Buffers:
         for tensor in self.constants if view.space is Space.DRAM else ():
             end = tensor.offset + tensor.nbytes
             if tensor.region is view.region and tensor.offset <= low < end < high:
-                return f"the table's bytes {low:#x} to {high:#x} go beyond constant {tensor.name}, which ends at {end:#x}"
+                return (
+                    f"the table's bytes {low:#x} to {high:#x} go beyond constant {tensor.name}, which ends at {end:#x}"
+                )
         return ""
 
     def _add(self, space: Space, region: Region, record: "_Lives") -> None:
@@ -286,7 +320,10 @@ def _faults(image: Image, touch: Touch) -> Iterator[tuple[str, str]]:
     if view.dtype not in field.dtypes:
         yield "kind", f"type {view.dtype.name.lower()} is not one of {', '.join(d.name.lower() for d in field.dtypes)}"
     if view.space not in field.spaces:
-        yield "kind", f"memory {view.space.name.lower()} is not one of {', '.join(s.name.lower() for s in field.spaces)}"
+        yield (
+            "kind",
+            f"memory {view.space.name.lower()} is not one of {', '.join(s.name.lower() for s in field.spaces)}",
+        )
     low, high = view.span(touch.extents)
     limit = capacity(image, view.space, view.region)
     if low < 0 or high > limit:

@@ -1,6 +1,8 @@
-"""What a program does for nothing: waits and fences that others imply, words that are never reached, stores that nobody reads. Warnings only.
+"""What a program does for nothing: waits and fences that others imply, words that are never reached, stores that nobody
+reads. Warnings only.
 
-Collected over all replays of a program (entries, ends of scalar ranges), because a word is useless only if it is so in all of them.
+Collected over all replays of a program (entries, ends of scalar ranges), because a word is useless only if it is so in
+all of them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +24,7 @@ _FENCES = 16  # of a program that are looked at: each costs a pass over the word
 
 
 class DeadCode:
-    """Feeds on replays; `report` iterations what was useless in every one of them into findings."""
+    """Feeds on replays; `report` turns what was useless in every one of them into findings."""
 
     def __init__(self, image: Image) -> None:
         self.image = image
@@ -88,18 +90,28 @@ class DeadCode:
 
 
 def _reads(
-    image: Image, entry: Entry, words: Sequence[Dispatch], touches: Touches, sweeps: Mapping[int, Sequence[OperandSweep]]
+    image: Image,
+    entry: Entry,
+    words: Sequence[Dispatch],
+    touches: Touches,
+    sweeps: Mapping[int, Sequence[OperandSweep]],
 ) -> Iterator[tuple[tuple[int, str], bool]]:
-    """Each operand that is written, and whether some byte of it is read before it is overwritten, or outlives the launch."""
+    """Each operand that is written, and whether some byte of it is read before it is overwritten, or outlives the
+    launch."""
     budget = Budget()
-    shadows = {memory: shadow_of(image, memory, touches.grains[memory], touches.ends[memory], budget) for memory in touches.written}
+    shadows = {
+        memory: shadow_of(image, memory, touches.grains[memory], touches.ends[memory], budget)
+        for memory in touches.written
+    }
     writes: list[tuple[int, str]] = []
     writers: dict[Memory, NDArray[np.int32]] = {}  # per granule the write that it holds, counted from 1
     for memory, shadow in shadows.items():
         budget.take(4 * shadow.cells)
         writers[memory] = np.zeros(shadow.cells, np.int32)
     swept = [sweep for found in sweeps.values() for sweep in found if sweep.writes]
-    alive = np.zeros(1 + len(swept) + sum(t.access is not Access.R for group in touches.by_word.values() for t in group), np.bool_)
+    alive = np.zeros(
+        1 + len(swept) + sum(t.access is not Access.R for group in touches.by_word.values() for t in group), np.bool_
+    )
     for index, word in enumerate(words):
         for sweep in sweeps.get(index, ()):  # the iterations of a loop that were left out
             if sweep.stride_per_period and sweep.memory in shadows:
@@ -109,13 +121,17 @@ def _reads(
         mine = [touch for touch in touches.by_word.get(index, ()) if memory_of(touch.view) in shadows]
         for touch in sorted(mine, key=lambda touch: touch.access is Access.W):  # a word reads before it writes
             memory = memory_of(touch.view)
-            _follow(word.pc, touch, [shadows[memory].cut(writers[memory], block) for block in blocks(touch)], writes, alive)
+            _follow(
+                word.pc, touch, [shadows[memory].cut(writers[memory], block) for block in blocks(touch)], writes, alive
+            )
     for memory, held in writers.items():
         alive[_survivors(entry, memory, held, shadows[memory].grain)] = True
     yield from zip(writes, alive[1:].tolist(), strict=False)
 
 
-def _follow(pc: int, touch: Touch, cells: Sequence[NDArray[np.int32]], writes: list[tuple[int, str]], alive: NDArray[np.bool_]) -> None:
+def _follow(
+    pc: int, touch: Touch, cells: Sequence[NDArray[np.int32]], writes: list[tuple[int, str]], alive: NDArray[np.bool_]
+) -> None:
     """One operand: the writes that it reads are of use, and what it writes is a new one."""
     if touch.access is not Access.W:
         for block in cells:
@@ -132,5 +148,7 @@ def _survivors(entry: Entry, memory: Memory, held: NDArray[np.int32], grain: int
         return held[:0]
     if REGIONS[memory[1]].read_later:
         return held
-    parts = [held[t.offset // grain : -(-(t.offset + t.nbytes) // grain)] for t in entry.outputs if t.region is memory[1]]
+    parts = [
+        held[t.offset // grain : -(-(t.offset + t.nbytes) // grain)] for t in entry.outputs if t.region is memory[1]
+    ]
     return np.concatenate([held[:0], *parts])

@@ -1,11 +1,15 @@
-"""Long loops without replaying every iteration: the first few, then the last two periods, if the iterations between are proved by induction.
+"""Long loops without replaying every iteration: the first few, then the last two periods, if the iterations between are
+proved by induction.
 
-Which loops: those whose body changes no scalar and sets each view before it moves it (`isa.replay` decides; nested loops are fine). Then
-every operand touches the same block one period later, moved by a constant number of bytes. Two things are to be proved, and neither is assumed:
+Which loops: those whose body changes no scalar and sets each view before it moves it (`isa.replay` decides; nested
+loops are fine). Then every operand touches the same block one period later, moved by a constant number of bytes. Two
+things are to be proved, and neither is assumed:
 
-- what the words know of each other repeats (`is_steady`): one period later, every count is either the same word from before the loop or
-  the corresponding word of the next period. What the next period then does is the same again, and so on up to the last.
-- the bytes that moving operands reach in the iterations left out are as good as those of the iterations replayed (`lint.sweeps`).
+- what the words know of each other repeats (`is_steady`): one period later, every count is either the same word from
+  before the loop or the corresponding word of the next period. What the next period then does is the same again, and so
+  on up to the last.
+- the bytes that moving operands reach in the iterations left out are as good as those of the iterations replayed
+  (`lint.sweeps`).
 
 Otherwise the loop is replayed iteration by iteration, up to a limit.
 """
@@ -17,14 +21,17 @@ from dataclasses import dataclass
 FIRST, LAST = 24, 2  # periods replayed at both ends: some to warm up, then as far back as counts reach
 MAX_PERIOD = 64
 _RECENT = 6  # a count reaches this many words back
-_COMPARED = 10  # periods: the words within reach of a count are at most so many periods old, and name words not much older
+_COMPARED = (
+    10  # periods: the words within reach of a count are at most so many periods old, and name words not much older
+)
 
 Known = list[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What the dispatcher remembers at the end of a iteration: words issued per engine, and those clock to be complete."""
+    """What the dispatcher remembers at the end of an iteration: words issued per engine, and those known to be
+    complete."""
 
     issued: Known
     dispatched: Known
@@ -38,7 +45,8 @@ def skipped(count: int, period: int) -> tuple[int, int] | None:
 
 
 def period_of(steps: Sequence[tuple[int, int]]) -> int:
-    """Turns after which all views are back, but for those that move on and on. `steps`: (div, mod) of views that move."""
+    """Turns after which all views are back, but for those that move on and on. `steps`: (div, mod) of views that
+    move."""
     period = 1
     for div, mod in steps:
         period = math.lcm(period, div * (mod or 1))
@@ -63,7 +71,11 @@ def is_steady(start: Known, a: Snapshot, b: Snapshot, clocks: Sequence[Sequence[
         return False
     for queue, words in enumerate(clocks):
         compared = range(max(start[queue], oldest[queue]), a.issued[queue])
-        followed = range(max(start[queue], a.issued[queue] - _RECENT - 1), b.issued[queue])  # what the next period will look up
-        if not all(corresponds(words[i], words[i + shift[queue]]) for i in compared) or not all(is_recent(words[i]) for i in followed):
+        followed = range(
+            max(start[queue], a.issued[queue] - _RECENT - 1), b.issued[queue]
+        )  # what the next period will look up
+        if not all(corresponds(words[i], words[i + shift[queue]]) for i in compared) or not all(
+            is_recent(words[i]) for i in followed
+        ):
             return False
     return True

@@ -1,4 +1,5 @@
-"""Which loops a replay shortens, and where: those in which all views are back after some iterations, or move on steadily (`lint.induction`)."""
+"""Which loops a replay shortens, and where: those in which all views are back after some iterations, or move on
+steadily (`lint.induction`)."""
 
 from dataclasses import dataclass, field
 
@@ -11,7 +12,8 @@ from lint.induction import MAX_PERIOD, period_of, skipped
 class SkippedLoop:
     """A loop that is shortened: after `first` iterations `leave_out` of `count` are skipped, a multiple of `period`.
 
-    `begin`, `earlier`, `before`, `at` are numbers of words: where it begins, the last two periods before the skip, the skip (0: not yet there).
+    `begin`, `earlier`, `before`, `at` are numbers of words: where it begins, the last two periods before the skip, the
+    skip (0: not yet there).
     """
 
     pc: int
@@ -25,7 +27,8 @@ class SkippedLoop:
     at: int = 0
 
     def skip(self, iteration: int, executed: int) -> int:
-        """Called before each iteration. Notes the last periods before the skip; then gives the iterations to leave out."""
+        """Called before each iteration. Notes the last periods before the skip; then gives the iterations to leave
+        out."""
         if iteration == self.first - 2 * self.period:
             self.earlier = executed
         elif iteration == self.first - self.period:
@@ -38,7 +41,8 @@ class SkippedLoop:
 
 @dataclass
 class LoopSkipper:
-    """Shortens loops, and notes by pc why others are not. Those in `whole` at the start are not tried; `all_whole`: none is."""
+    """Shortens loops, and notes by pc why others are not. Those in `whole` at the start are not tried; `all_whole`:
+    none is."""
 
     found: list[SkippedLoop] = field(default_factory=list)
     whole: dict[int, str] = field(default_factory=dict)

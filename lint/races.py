@@ -1,10 +1,36 @@
-"""Memory never written, and races between engines: exact, byte for byte, over the replay of a program.
+"""Races between engines, and memory never written: a happens-before race detector over the replay of a program, exact
+to the byte.
 
-Every word has a *clock* vector: how many words of each engine are certainly complete when it starts. It comes from
-dependence counts (n: all but the last n dispatched), fences, program order (compute engines run one word after the
-other; DMA queues start and complete in order but overlap), and from what the words clock to be complete clocks themselves.
-A shadow of each memory (`lint.shadow_memory`) holds, per engine, the last word that wrote and that read each byte. A word races with
-another if it touches such a byte and that word is not clock to be complete.
+**Program.** A launch dispatches words w1, w2, … in program order. A word of engine q waits in q's queue; `issued[q]`
+counts those dispatched so far. Word number n of queue q is written (q, n), n from 1. A compute engine runs one word
+after the other; the words of a DMA queue start and complete in their order, and may overlap.
+
+**Happens-before.** The *vector clock* C(w) of a word says, for each queue q, how many of q's first words are certainly
+complete when w starts:
+
+    count  q<=n on w      C(w)[q] >= issued[q] - n                       a count waits until at most n words of q are
+    outstanding
+    fence, halt, sld      the dispatcher itself waits; its clock D is below that of every later word
+    queue order           C(w) >= C(v) for v just before w in its queue; and C(w)[q] >= number of v if q computes
+    transitivity          C(w)[q] >= n  implies  C(w) >= C((q, n))       what a complete word had waited for is
+    complete, too
+
+`HappensBefore.dispatch` computes the least clocks that satisfy these rules. Clocks only grow along a queue, so one look
+at each of the few queues closes the transitivity.
+
+**State.** Of each byte in use a shadow (lint/shadow_memory.py) holds whether it is defined, and per queue the number of
+the last word that wrote and that read it. **Invariant:** after w the shadows are those of all words up to w, in program
+order.
+
+**What must hold** when w touches a byte: of every queue q, the last word that wrote it (and, if w writes, that read it)
+has a number <= C(w)[q]. Earlier words of q come for free: they complete in order. If it holds for all words, any two
+accesses of a byte of which one writes are ordered by happens-before; every execution that the hardware rules allow then
+gives each read the same bytes as program order does. If it fails, the rules allow an execution in which both are in
+flight: that is a finding, never a false one, since clocks are what the rules force and no more.
+
+**Not proved here:** that the chip keeps these rules; anything about data (which rows a gather fetches counts as all
+rows); iterations that are left out are proved by induction (lint/induction.py), and what the replay does not reach is
+said to be unproved (lint/analyse.py).
 """
 
 import math
@@ -30,7 +56,8 @@ _DMA = tuple(engine in DMA_ENGINES for engine in QUEUES)
 
 @dataclass(frozen=True, slots=True)
 class Touches:
-    """The operands of a replay by word, and per memory: the granule of its addresses, its last byte in use, and whether anything writes it."""
+    """The operands of a replay by word, and per memory: the granule of its addresses, its last byte in use, and whether
+    anything writes it."""
 
     by_word: Mapping[int, Sequence[Touch]]
     grains: Mapping[Memory, int]
@@ -40,12 +67,15 @@ class Touches:
 
 @dataclass
 class Proof:
-    """What the replay shows: the order of its words, and which loops turned out to be no repetition (by pc, with the reason)."""
+    """What the replay shows: the order of its words, and which loops turned out to be no repetition (by pc, with the
+    reason)."""
 
     order: "HappensBefore"
     unsteady: dict[int, str] = field(default_factory=dict)
     clock: list[Sequence[int]] = field(default_factory=list)  # of each word
-    sweeps: dict[int, list[OperandSweep]] = field(default_factory=dict)  # of the iterations left out, by the word before which they would stand
+    sweeps: dict[int, list[OperandSweep]] = field(
+        default_factory=dict
+    )  # of the iterations left out, by the word before which they would stand
 
 
 def group(touches: Iterable[tuple[int, Touch]]) -> Touches:
@@ -56,7 +86,9 @@ def group(touches: Iterable[tuple[int, Touch]]) -> Touches:
     for index, touch in touches:
         by_word[index].append(touch)
         memory = memory_of(touch.view)
-        grains[memory] = math.gcd(grains[memory], *(size for run in runs(touch) for size in (run[0], run[2], run[4], run[5])))
+        grains[memory] = math.gcd(
+            grains[memory], *(size for run in runs(touch) for size in (run[0], run[2], run[4], run[5]))
+        )
         ends[memory] = max(ends[memory], touch.view.span(touch.extents)[1])
         if touch.access is not Access.R:
             written.add(memory)
@@ -64,13 +96,20 @@ def group(touches: Iterable[tuple[int, Touch]]) -> Touches:
 
 
 def check_hazards(
-    image: Image, entry: Entry, words: Sequence[Dispatch], touches: Touches, findings: Findings, cuts: Sequence[SkippedLoop] = (), complete: bool = True,
+    image: Image,
+    entry: Entry,
+    words: Sequence[Dispatch],
+    touches: Touches,
+    findings: Findings,
+    cuts: Sequence[SkippedLoop] = (),
+    complete: bool = True,
     misplaced: Misplaced | None = None,
-) -> Proof:  # fmt: skip
-    """Add a finding for each race, read of memory never written, and (of a `complete` replay) output that is not written.
+) -> Proof:
+    """Add a finding for each race, read of memory never written, and (of a `complete` replay) output that is not
+    written.
 
-    `cuts` are loops of which `words` leaves out iterations. Nothing is proved if one iterations out not to be steady. Raises TooLarge.
-    `misplaced` says why bytes of a view may not be touched.
+    `cuts` are loops of which `words` leaves out iterations. Nothing is proved if one turns out not to be steady. Raises
+    TooLarge. `misplaced` says why bytes of a view may not be touched.
     """
     watch = _Watch(cuts, misplaced)
     budget, written = Budget(), touches.written
@@ -85,7 +124,11 @@ def check_hazards(
         clock = proof.order.dispatch(word)
         watch.numbers[index] = proof.order.engine, clock
         proof.clock.append(clock)
-        mine = [(touch, shadow) for touch in touches.by_word.get(index, ()) if (shadow := shadows.get(memory_of(touch.view))) is not None]
+        mine = [
+            (touch, shadow)
+            for touch in touches.by_word.get(index, ())
+            if (shadow := shadows.get(memory_of(touch.view))) is not None
+        ]
         for touch, shadow in mine:
             if not findings.full:
                 _check_touch(touch, shadow, proof.order, clock, findings)
@@ -110,12 +153,18 @@ class _Watch:
         self.cells = 0  # looked at so far
         self.numbers: dict[int, tuple[int, Sequence[int]]] = {}
 
-    def look(self, index: int, words: Sequence[Dispatch], touches: Touches, shadows: Mapping[Memory, Shadow], proof: Proof) -> None:
+    def look(
+        self, index: int, words: Sequence[Dispatch], touches: Touches, shadows: Mapping[Memory, Shadow], proof: Proof
+    ) -> None:
         """Remember a moment, and judge the loops that are cut here."""
         order = proof.order
         self.seen[index] = Snapshot(list(order.issued), list(order.dispatched))
         for cut in self.ending.get(index, ()):
-            sweeps, start, before = sweeps_of(cut, words, touches.by_word, self.numbers, proof.sweeps), self.seen[cut.begin], self.seen[cut.before]
+            sweeps, start, before = (
+                sweeps_of(cut, words, touches.by_word, self.numbers, proof.sweeps),
+                self.seen[cut.begin],
+                self.seen[cut.before],
+            )
             problem = "its iterations differ" if sweeps is None else "what its words wait for does not repeat"
             if sweeps is not None and is_steady(start.issued, before, self.seen[index], order.clocks):
                 self.cells += cost(sweeps, shadows)
@@ -126,12 +175,15 @@ class _Watch:
             leave_behind(sweeps, shadows, [b + b - a for a, b in zip(before.issued, order.issued, strict=True)])
             proof.sweeps.setdefault(index, []).extend(sweeps)
 
-
     def _stray(self, sweeps: Sequence[OperandSweep]) -> str:
         """An operand that does not stay inside one buffer in the iterations left out."""
         for sweep in sweeps:
             word = sweep.touch.word
-            if sweep.stride_per_period and self.misplaced and self.misplaced(sweep.touch.view, *sweep.left_out(), word.pc // WORD_BYTES):
+            if (
+                sweep.stride_per_period
+                and self.misplaced
+                and self.misplaced(sweep.touch.view, *sweep.left_out(), word.pc // WORD_BYTES)
+            ):
                 return f"operand {sweep.touch.field.name} at pc {word.pc:#06x} leaves its buffer in some iteration"
         return ""
 
@@ -149,7 +201,7 @@ class HappensBefore:
         self.issued = [0] * len(QUEUES)
         self.pcs: list[list[int]] = [[] for _ in QUEUES]
         self.clocks: list[list[list[int]]] = [[] for _ in QUEUES]  # per engine and word: its clock vector
-        self.dispatched = [0] * len(QUEUES)  # clock complete by the dispatcher itself
+        self.dispatched = [0] * len(QUEUES)  # known to be complete by the dispatcher itself
         self.engine, self.number = -1, 0
         self.implied: dict[tuple[int, int], bool] = {}  # (pc, queue): whether the other waits always imply this one
 
@@ -171,7 +223,7 @@ class HappensBefore:
             if not _DMA[self.engine]:
                 clock[self.engine] = self.issued[self.engine]
         self._note_implied(word.pc, waits, least, clock, mask)
-        clock = self._learn(clock, enumerate(least))
+        clock = self._joined(clock, enumerate(least))
         if self.engine < 0:
             self.dispatched = clock
         else:
@@ -181,8 +233,8 @@ class HappensBefore:
             self.clocks[self.engine].append(clock)
         return clock
 
-    def _learn(self, clock: list[int], least: Iterable[tuple[int, int]]) -> list[int]:
-        """Known after waiting until `least` words of the queues are complete: these, and what they clocks."""
+    def _joined(self, clock: list[int], least: Iterable[tuple[int, int]]) -> list[int]:
+        """Known after waiting until `least` words of the queues are complete: these, and what they knew."""
         for queue, count in least:
             if count > clock[queue]:
                 clock = _merge(clock, self.clocks[queue][count - 1])
@@ -192,24 +244,33 @@ class HappensBefore:
                 clock = _merge(clock, self.clocks[queue][count - 1])
         return clock
 
-    def _note_implied(self, pc: int, waits: Sequence[int | None], least: Sequence[int], clock: list[int], mask: int) -> None:
+    def _note_implied(
+        self, pc: int, waits: Sequence[int | None], least: Sequence[int], clock: list[int], mask: int
+    ) -> None:
         """Remember which counts of the word the others imply; in a loop only if they do so every time."""
         for queue, count in enumerate(waits):
             if count is not None and self.implied.get((pc, queue), True):
-                without = self._learn(list(clock), ((other, n) for other, n in enumerate(least) if other != queue))
+                without = self._joined(list(clock), ((other, n) for other, n in enumerate(least) if other != queue))
                 self.implied[pc, queue] = bool(mask >> queue & 1) or without[queue] >= least[queue]
 
 
 def needless_fences(words: Sequence[Dispatch], proof: Proof, most: int) -> set[int]:
-    """Fences, by pc, that may all be taken out, and every word still knows the same of the others. At most so many are looked at.
+    """Fences, by pc, that may all be taken out, and every word still knows the same of the others. At most so many are
+    looked at.
 
-    A fence right before a loop is not questioned: it makes the first iteration like the others, so that counts inside need only hold between iterations.
+    A fence right before a loop is not questioned: it makes the first iteration like the others, so that counts inside
+    need only hold between iterations.
     """
     found: set[int] = set()
-    fences = [word.pc for word, after in pairwise(words) if word.inst.mnemonic == "fence" and after.inst.mnemonic != "loop"]
+    fences = [
+        word.pc for word, after in pairwise(words) if word.inst.mnemonic == "fence" and after.inst.mnemonic != "loop"
+    ]
     for pc in list(dict.fromkeys(fences))[:most]:
         order = HappensBefore({*found, pc})
-        if all(order.dispatch(word) == clock or not word.inst.row.views for word, clock in zip(words, proof.clock, strict=True)):
+        if all(
+            order.dispatch(word) == clock or not word.inst.row.views
+            for word, clock in zip(words, proof.clock, strict=True)
+        ):
             found.add(pc)
     return found
 
@@ -238,7 +299,8 @@ def _check_touch(touch: Touch, shadow: Shadow, order: HappensBefore, clock: list
             if not cells.all():
                 message = f"operand {name} = {touch.view} reads bytes that were never written{_indices(word)}"
                 findings.add("uninitialized", word.pc, word.inst, message, None, name, word.indices)
-        # a word's own number is not recorded yet; of its own engine everything before counts like any other engine's words
+        # a word's own number is not recorded yet; of its own engine everything before counts like any other engine's
+        # words
         for queue, engine in enumerate(QUEUES):
             done, issued = clock[queue], order.issued[queue] - (queue == order.engine)
             if done >= issued:
@@ -255,9 +317,20 @@ def _check_outputs(entry: Entry, words: Sequence[Dispatch], shadows: dict[Memory
     for tensor in entry.outputs:
         shadow = shadows.get((Space.DRAM, tensor.region))
         first, end = tensor.offset, tensor.offset + tensor.nbytes
-        if first < end and (shadow is None or end > shadow.cells * shadow.grain or not shadow.defined[first // shadow.grain : -(-end // shadow.grain)].all()):
+        if first < end and (
+            shadow is None
+            or end > shadow.cells * shadow.grain
+            or not shadow.defined[first // shadow.grain : -(-end // shadow.grain)].all()
+        ):
             last = words[-1]
-            findings.add("output", last.pc, last.inst, f"output {tensor.name} is not completely written at the end", None, tensor.name)
+            findings.add(
+                "output",
+                last.pc,
+                last.inst,
+                f"output {tensor.name} is not completely written at the end",
+                None,
+                tensor.name,
+            )
 
 
 def _indices(word: Dispatch) -> str:

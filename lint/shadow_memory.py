@@ -1,6 +1,7 @@
-"""Shadow memories: what is clock of each byte, one cell per granule of all the addresses in use.
+"""Shadow memories: what is known of each byte, one cell per granule of all the addresses in use.
 
-The granule is the greatest common divisor of all addresses and run lengths, so that nothing is lost; cells exist up to the last byte touched.
+The granule is the greatest common divisor of all addresses and run lengths, so that nothing is lost; cells exist up to
+the last byte touched.
 """
 
 import math

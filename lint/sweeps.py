@@ -1,12 +1,15 @@
 """The operands of a long loop, followed through the iterations that a proof leaves out.
 
-One period of the loop later each operand touches the same block, moved by `stride_per_period` bytes. So the blocks of all iterations are one array with
-an axis more, and what must hold for each iteration is one question about it:
+One period of the loop later each operand touches the same block, moved by `stride_per_period` bytes. So the blocks of
+all iterations are one array with an axis more, and what must hold for each iteration is one question about it:
 
-- no two iterations touch the same byte if one of them writes it (`conflict`), so that iterations meet only words from before the loop, and themselves;
-- nothing from before the loop that may still be running has touched it, and what is read was written (`conflict_with_prefix`).
+- no two iterations touch the same byte if one of them writes it (`conflict`), so that iterations meet only words from
+  before the loop, and themselves;
+- nothing from before the loop that may still be running has touched it, and what is read was written
+  (`conflict_with_prefix`).
 
-The cost is that of the bytes touched, not of the iterations. `leave_behind` gives the shadows what the iterations would have left there.
+The cost is that of the bytes touched, not of the iterations. `leave_behind` gives the shadows what the iterations would
+have left there.
 """
 
 from collections import defaultdict
@@ -36,7 +39,8 @@ def is_lazy(touch: Touch) -> bool:
 class OperandSweep:
     """An operand as it stands in the last period before the cut, and where it goes from there.
 
-    Of a nested loop of which iterations were left out it is all the blocks of those: `start` bytes from the operand, repeated.
+    Of a nested loop of which iterations were left out it is all the blocks of those: `start` bytes from the operand,
+    repeated.
     """
 
     touch: Touch
@@ -45,7 +49,7 @@ class OperandSweep:
     before: int  # periods before this one
     behind: int  # periods behind this one
     engine: int
-    clock: Sequence[int]  # words clock to be complete, per engine
+    clock: Sequence[int]  # words known to be complete, per engine
     start: int = 0
     repeat: Dims = ()
 
@@ -80,29 +84,49 @@ class OperandSweep:
     def sweeps(self) -> Iterator[Block]:
         """The bytes of the iterations left out. Reads that overlap become one stretch."""
         low, high = self.left_out()
-        moved = [Block(block.first + self.stride_per_period, ((self.iterations, self.stride_per_period), *block.dims), block.width) for block in self.blocks()]
+        moved = [
+            Block(
+                block.first + self.stride_per_period,
+                ((self.iterations, self.stride_per_period), *block.dims),
+                block.width,
+            )
+            for block in self.blocks()
+        ]
         if not self.writes and sum(block.size for block in moved) > 2 * (high - low):
             moved = [Block(low, (), high - low)]
         yield from moved
 
     def nested(self) -> "OperandSweep":
         """The iterations left out as they stand in a period of the loop around."""
-        return replace(self, start=self.start + self.stride_per_period, repeat=((self.iterations, self.stride_per_period), *self.repeat))
+        return replace(
+            self,
+            start=self.start + self.stride_per_period,
+            repeat=((self.iterations, self.stride_per_period), *self.repeat),
+        )
 
 
 def sweeps_of(
-    cut: SkippedLoop, words: Sequence[Dispatch], by_word: Mapping[int, Sequence[Touch]], numbers: Mapping[int, tuple[int, Sequence[int]]],
+    cut: SkippedLoop,
+    words: Sequence[Dispatch],
+    by_word: Mapping[int, Sequence[Touch]],
+    numbers: Mapping[int, tuple[int, Sequence[int]]],
     inner: Mapping[int, Sequence[OperandSweep]],
-) -> list[OperandSweep] | None:  # fmt: skip
-    """The operands of the last period before the cut, those that nested loops left out too; None if it does not repeat the one before.
+) -> list[OperandSweep] | None:
+    """The operands of the last period before the cut, those that nested loops left out too; None if it does not repeat
+    the one before.
 
-    `numbers`: engine and clock vector of each word. `inner`: what nested loops left out, by the word before which it would stand.
+    `numbers`: engine and clock vector of each word. `inner`: what nested loops left out, by the word before which it
+    would stand.
     """
     length = cut.at - cut.before
     if cut.before - cut.earlier != length:
         return None
     found = list[OperandSweep]()
-    iterations, before, behind = cut.leave_out // cut.period, cut.first // cut.period - 1, -(-(cut.count - cut.first) // cut.period)
+    iterations, before, behind = (
+        cut.leave_out // cut.period,
+        cut.first // cut.period - 1,
+        -(-(cut.count - cut.first) // cut.period),
+    )
 
     def here(index: int) -> list[OperandSweep]:
         nested = [sweep.nested() for sweep in inner.get(index, ()) if sweep.stride_per_period]
@@ -116,19 +140,28 @@ def sweeps_of(
             stride_per_period = b.touch.view.base - a.touch.view.base
             if stride_per_period < 0 or not _alike(a, b):
                 return None
-            found.append(replace(b, stride_per_period=stride_per_period, iterations=iterations, before=before, behind=behind))
+            found.append(
+                replace(b, stride_per_period=stride_per_period, iterations=iterations, before=before, behind=behind)
+            )
     return found
 
 
 def _alike(a: OperandSweep, b: OperandSweep) -> bool:
     """Whether two operands differ in nothing but their place."""
     one, two = a.touch, b.touch
-    shapes = ((t.view.rs, t.view.ps, t.view.cs, t.view.dtype, t.extents, t.access, memory_of(t.view)) for t in (one, two))
-    return one.field is two.field and len(set(shapes)) == 1 and (a.start, a.repeat, a.engine) == (b.start, b.repeat, b.engine)
+    shapes = (
+        (t.view.rs, t.view.ps, t.view.cs, t.view.dtype, t.extents, t.access, memory_of(t.view)) for t in (one, two)
+    )
+    return (
+        one.field is two.field
+        and len(set(shapes)) == 1
+        and (a.start, a.repeat, a.engine) == (b.start, b.repeat, b.engine)
+    )
 
 
 def conflict(sweeps: Sequence[OperandSweep]) -> str:
-    """Why two iterations may touch the same byte, one of them writing, other than at one fixed place; "" if they cannot."""
+    """Why two iterations may touch the same byte, one of them writing, other than at one fixed place; "" if they
+    cannot."""
     by_memory: dict[Memory, list[OperandSweep]] = defaultdict(list)
     for sweep in sweeps:
         by_memory[sweep.memory].append(sweep)
@@ -140,17 +173,24 @@ def conflict(sweeps: Sequence[OperandSweep]) -> str:
             return "its operands are too many to be compared"
         for a in moving:
             for b in found:
-                if a.stride_per_period != b.stride_per_period and (a.writes or b.writes) and _meet(a.reach(), b.reach()):
+                if (
+                    a.stride_per_period != b.stride_per_period
+                    and (a.writes or b.writes)
+                    and _meet(a.reach(), b.reach())
+                ):
                     return f"{_name(a)} and {_name(b)} move differently through the same bytes"
         for stride_per_period in {sweep.stride_per_period for sweep in moving}:
-            problem = _self_conflict([sweep for sweep in moving if sweep.stride_per_period == stride_per_period], stride_per_period)
+            problem = _self_conflict(
+                [sweep for sweep in moving if sweep.stride_per_period == stride_per_period], stride_per_period
+            )
             if problem:
                 return problem
     return ""
 
 
 def _self_conflict(group: Sequence[OperandSweep], stride_per_period: int) -> str:
-    """Operands that move together: whether a block that one writes is touched by another, or by itself, some iterations earlier or later."""
+    """Operands that move together: whether a block that one writes is touched by another, or by itself, some iterations
+    earlier or later."""
     spans = [sweep.span() for sweep in group]
     if max(high for _, high in spans) - min(low for low, _ in spans) <= stride_per_period:
         return ""
@@ -160,12 +200,17 @@ def _self_conflict(group: Sequence[OperandSweep], stride_per_period: int) -> str
             for block, other in product(a.blocks(), b.blocks()):
                 problem = meet_later(block, other, stride_per_period, most)
                 if problem is not False:
-                    return f"{_name(a)} writes bytes that another iteration touches" if problem else f"{_name(a)} has too many rows to be compared"
+                    return (
+                        f"{_name(a)} writes bytes that another iteration touches"
+                        if problem
+                        else f"{_name(a)} has too many rows to be compared"
+                    )
     return ""
 
 
 def meet_later(a: Block, b: Block, stride_per_period: int, most: int) -> bool | None:
-    """Whether block `a`, some iterations away (not 0, at most `most`), touches a byte of block `b`. None: too much work."""
+    """Whether block `a`, some iterations away (not 0, at most `most`), touches a byte of block `b`. None: too much
+    work."""
     distance = np.array([b.first - a.first], np.int64)  # from a run of `a` to one of `b`
     for (count, stride), (other, other_stride) in zip_longest(reversed(a.dims), reversed(b.dims), fillvalue=(1, 0)):
         apart = stride != other_stride and count > 1 and other > 1
@@ -186,7 +231,8 @@ def cost(sweeps: Sequence[OperandSweep], shadows: Mapping[Memory, Shadow]) -> in
 
 
 def conflict_with_prefix(sweeps: Sequence[OperandSweep], shadows: Mapping[Memory, Shadow], cells: int = 0) -> str:
-    """Why the iterations left out may not do what the iterations replayed do, because of what was there before the loop; "" if they do.
+    """Why the iterations left out may not do what the iterations replayed do, because of what was there before the
+    loop; "" if they do.
 
     `cells` have been looked at so far: a proof that costs too much is none.
     """
@@ -212,7 +258,8 @@ def conflict_with_prefix(sweeps: Sequence[OperandSweep], shadows: Mapping[Memory
 
 
 def leave_behind(sweeps: Sequence[OperandSweep], shadows: Mapping[Memory, Shadow], issued: Sequence[int]) -> None:
-    """Mark what the iterations left out touch as touched by the last words of the next period: complete no later than these, so on the safe side."""
+    """Mark what the iterations left out touch as touched by the last words of the next period: complete no later than
+    these, so on the safe side."""
     for sweep in sweeps:
         shadow = shadows.get(sweep.memory)
         if not sweep.stride_per_period or shadow is None or sweep.engine < 0:

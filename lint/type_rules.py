@@ -1,7 +1,7 @@
 """Which types the operands of one word may have together, beyond what each may have alone.
 
-`type_error` gives the reason why a word with these views would trap, or "". One rule per mnemonic; words without a rule have
-nothing to agree on. Restates the emulator's traps on purpose (`emulator/`): a test holds the two equal.
+`type_error` gives the reason why a word with these views would trap, or "". One rule per mnemonic; words without a rule
+have nothing to agree on. Restates the emulator's traps on purpose (`emulator/`): a test holds the two equal.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -86,5 +86,12 @@ def _affine(operands: Operands, views: Views) -> Iterator[str]:
 
 
 _RULES: Final[Mapping[str, Callable[[Operands, Views], Iterator[str]]]] = {
-    "ldw": _copy, "lda": _copy, "sto": _store, "gather": _gather, "mm": _product, "vop": _elementwise, "vred": _reduction, "vaff": _affine,
-}  # fmt: skip
+    "ldw": _copy,
+    "lda": _copy,
+    "sto": _store,
+    "gather": _gather,
+    "mm": _product,
+    "vop": _elementwise,
+    "vred": _reduction,
+    "vaff": _affine,
+}

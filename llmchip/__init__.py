@@ -14,9 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from isa.chip import Chip, load_chip
-    from isa.errors import AssemblyError, ChipError, CompileError, Error, ImageError, InputError, InternalError, Trap, UnsupportedError
+    from isa.errors import (
+        AssemblyError,
+        ChipError,
+        CompileError,
+        Error,
+        ImageError,
+        InputError,
+        InternalError,
+        Trap,
+        UnsupportedError,
+    )
+    from isa.extension import Extension
     from runtime.api import compile, load
     from runtime.device.loaded import Loaded
+    from runtime.extension import extend
     from runtime.program import Program
     from runtime.pytorch.backend import backend, refresh
     from runtime.pytorch.constants import PackedWeights, packed_weights
@@ -26,15 +38,49 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "AssemblyError", "Chip", "ChipError", "CompileError", "Error", "Fallback", "ImageError", "InputError", "InternalError", "Loaded",
-    "PackedWeights", "Program", "Trap", "UnsupportedError", "Verification", "__version__", "backend", "compile", "fallbacks", "load", "load_chip",
-    "packed_weights", "refresh",
-]  # fmt: skip
+    "AssemblyError",
+    "Chip",
+    "ChipError",
+    "CompileError",
+    "Error",
+    "Extension",
+    "Fallback",
+    "ImageError",
+    "InputError",
+    "InternalError",
+    "Loaded",
+    "PackedWeights",
+    "Program",
+    "Trap",
+    "UnsupportedError",
+    "Verification",
+    "__version__",
+    "backend",
+    "compile",
+    "extend",
+    "fallbacks",
+    "load",
+    "load_chip",
+    "packed_weights",
+    "refresh",
+]
 
-_ERRORS = ("AssemblyError", "ChipError", "CompileError", "Error", "ImageError", "InputError", "InternalError", "Trap", "UnsupportedError")
+_ERRORS = (
+    "AssemblyError",
+    "ChipError",
+    "CompileError",
+    "Error",
+    "ImageError",
+    "InputError",
+    "InternalError",
+    "Trap",
+    "UnsupportedError",
+)
 _HOME = {
     **dict.fromkeys(_ERRORS, "isa.errors"),
     **dict.fromkeys(("Chip", "load_chip"), "isa.chip"),
+    "Extension": "isa.extension",
+    "extend": "runtime.extension",
     **dict.fromkeys(("compile", "load"), "runtime.api"),
     **dict.fromkeys(("backend", "refresh"), "runtime.pytorch.backend"),
     **dict.fromkeys(("Fallback", "fallbacks"), "runtime.pytorch.fallback"),

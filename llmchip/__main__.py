@@ -1,4 +1,5 @@
-"""`python -m llmchip` and `llmcc`: the command line, entered here so that a folder of the user's that hides one of our packages is named first."""
+"""`python -m llmchip` and `llmcc`: the command line, entered here so that a folder of the user's that hides one of our
+packages is named first."""
 
 import os
 import sys
@@ -13,7 +14,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # Python puts the current folder first: a torch.py beside a stranger's image would be imported in place of the real one.
+    # Python puts the current folder first: a torch.py beside a stranger's image would be imported in place of the real
+    # one.
     if sys.path[0] in ("", os.getcwd()) and Path.cwd() != Path(__file__).resolve().parents[1]:
         del sys.path[0]
     sys.exit(main())

@@ -29,15 +29,19 @@ def compile(
 ) -> "Program":
     """Compile a module for these example inputs (a tuple of positional or a dict of keyword arguments).
 
-    `model` may also be a torch.export.ExportedProgram, which has its own. `options` are those of `llmcc compile --option`.
+    `model` may also be a torch.export.ExportedProgram, which has its own. `options` are those of
+    `llmcc compile --option`.
     """
     from runtime.program import compile_model
 
     return compile_model(model, example_inputs, chip, options)
 
 
-def verify_image(image: "Image", compiled: "Compiled", inputs: Mapping[str, Any], expected: Any = None) -> "Verification":
-    """Run the image's own code and compare every node it names with the lowered graph, run by PyTorch. See runtime.verify.verify."""
+def verify_image(
+    image: "Image", compiled: "Compiled", inputs: Mapping[str, Any], expected: Any = None
+) -> "Verification":
+    """Run the image's own code and compare every node it names with the lowered graph, run by PyTorch. See
+    runtime.verify.verify."""
     from runtime.verify.verify import verify_image as run
 
     return run(image, compiled, inputs, expected)

@@ -74,7 +74,8 @@ class Program:
         write_image(replace(self.image, metadata={**self.image.metadata, **own, **(metadata or {})}), path)
 
     def verify(self, *args: Any, **kwargs: Any) -> Verification:
-        """Run these inputs on the chip and in PyTorch, and compare every node's bits; distance to the float model beside it."""
+        """Run these inputs on the chip and in PyTorch, and compare every node's bits; distance to the float model
+        beside it."""
         self._check_unchanged()
         arrays = bind(self.image.entry().inputs, self.captured.flatten(args, kwargs))
         return verify_image(self.image, self._compilation, arrays, self._float_outputs(args, kwargs))
@@ -107,12 +108,20 @@ class Program:
             with as_written():
                 return [leaf for leaf in pytree.tree_leaves(self._model(*args, **kwargs)) if isinstance(leaf, Tensor)]
         except (IndexError, RuntimeError) as error:
-            raise InputError(f"the model itself refuses these inputs: {error}", hint="a token id outside the vocabulary, for example") from error
+            raise InputError(
+                f"the model itself refuses these inputs: {error}", hint="a token id outside the vocabulary, for example"
+            ) from error
 
     def _metadata(self) -> dict[str, Any]:
-        options = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self.options).items()}
+        options = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in vars(self.options).items()
+        }
         versions = {"llmchip": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
-        return {"model": type(self._model).__name__ if self._model is not None else "", "options": options, "versions": versions}
+        return {
+            "model": type(self._model).__name__ if self._model is not None else "",
+            "options": options,
+            "versions": versions,
+        }
 
     def __repr__(self) -> str:
         inputs = ", ".join(f"{i.name}: {list(i.shape)}" for i in self.captured.inputs)
@@ -143,7 +152,9 @@ class Reference:
         inputs = self._captured.flatten(args, kwargs)
         for info, tensor in zip(self._captured.inputs, inputs, strict=True):
             if tuple(tensor.shape) != info.shape:
-                raise InputError(f"input '{info.name}' has shape {list(tensor.shape)}, the program was compiled for {list(info.shape)}")
+                raise InputError(
+                    f"input '{info.name}' has shape {list(tensor.shape)}, the program was compiled for {list(info.shape)}"
+                )
         with as_written():
             return self._captured.unflatten(self.graph_module(*inputs, *self.constants))
 
@@ -154,7 +165,10 @@ class Reference:
 
 
 def compile_model(
-    model: Any, example_inputs: Sequence[Any] | Mapping[str, Any] | None, chip: str | PathLike[str] | Chip, options: Mapping[str, Any]
+    model: Any,
+    example_inputs: Sequence[Any] | Mapping[str, Any] | None,
+    chip: str | PathLike[str] | Chip,
+    options: Mapping[str, Any],
 ) -> Program:
     """See runtime.api.compile."""
     selected = load_chip(chip)
@@ -176,7 +190,9 @@ def _capture(model: Any, example_inputs: Sequence[Any] | Mapping[str, Any] | Non
     if isinstance(model, ExportedProgram):
         return from_exported(model)
     if not isinstance(model, torch.nn.Module):
-        raise InputError(f"the model is a {type(model).__name__}", hint="pass a torch.nn.Module or a torch.export.ExportedProgram")
+        raise InputError(
+            f"the model is a {type(model).__name__}", hint="pass a torch.nn.Module or a torch.export.ExportedProgram"
+        )
     if example_inputs is None:
         raise InputError("example inputs are missing", hint="pass a tuple of positional or a dict of keyword arguments")
     if isinstance(example_inputs, Mapping):
@@ -184,5 +200,6 @@ def _capture(model: Any, example_inputs: Sequence[Any] | Mapping[str, Any] | Non
     if isinstance(example_inputs, (tuple, list)):
         return capture(model, tuple(example_inputs))
     raise InputError(
-        f"example inputs are a {type(example_inputs).__name__}", hint="pass a tuple of positional or a dict of keyword arguments"
+        f"example inputs are a {type(example_inputs).__name__}",
+        hint="pass a tuple of positional or a dict of keyword arguments",
     )

@@ -1,9 +1,9 @@
 """Fits the coefficients of erf and tanh that `isa/constants.py` stores.
 
 Near zero both are x + x*P(x*x). Further out tanh is 1 - 2/(1 + exp(2|x|)), which needs no fit, and erf is
-1 - exp(-x*x)*R(|x| - 2). A fit minimises the largest error in units of the result by Lawson's iteration: a weighted linear
-least squares fit whose weights grow where the error is large, in 60-digit arithmetic. Coefficients are then rounded
-to float32 one at a time, lowest first, and the rest refitted each time, so that rounding costs nothing.
+1 - exp(-x*x)*R(|x| - 2). A fit minimises the largest error in units of the result by Lawson's iteration: a weighted
+linear least squares fit whose weights grow where the error is large, in 60-digit arithmetic. Coefficients are then
+rounded to float32 one at a time, lowest first, and the rest refitted each time, so that rounding costs nothing.
 
     python tools/fit_functions.py            prints the tables of hex words
     python tools/fit_functions.py --check    fails unless isa/constants.py holds exactly these

@@ -1,4 +1,5 @@
-"""Worst error of every chip function over float32 inputs, against float64, in units in the last place of the exact result.
+"""Worst error of every chip function over float32 inputs, against float64, in units in the last place of the exact
+result.
 
     python tools/measure_functions.py [--stride N] [function ...]      stride 1 (default) visits all inputs
 
@@ -20,8 +21,14 @@ from compiler.reference.functions import ACTIVATIONS
 
 CHUNK = 1 << 17
 EXACT: dict[str, Callable[[Tensor], Tensor]] = {
-    "exp": torch.exp, "erf": torch.erf, "tanh": torch.tanh, "sqrt": torch.sqrt, "recip": lambda x: 1 / x,
-    "rsqrt": lambda x: 1 / torch.sqrt(x), "sigmoid": lambda x: 1 / (1 + torch.exp(-x)), "silu": lambda x: x / (1 + torch.exp(-x)),
+    "exp": torch.exp,
+    "erf": torch.erf,
+    "tanh": torch.tanh,
+    "sqrt": torch.sqrt,
+    "recip": lambda x: 1 / x,
+    "rsqrt": lambda x: 1 / torch.sqrt(x),
+    "sigmoid": lambda x: 1 / (1 + torch.exp(-x)),
+    "silu": lambda x: x / (1 + torch.exp(-x)),
     "gelu_erf": lambda x: x * 0.5 * torch.erfc(-x * math.sqrt(0.5)),
     "gelu_tanh": lambda x: x / (1 + torch.exp(-2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))),
 }
@@ -33,7 +40,11 @@ def measure(name: str, stride: int) -> str:
     low, high = INSIDE.get(name, (-math.inf, math.inf))
     worst, where, absolute, absolute_at = 0.0, 0.0, 0.0, 0.0
     for start in range(0 if name in HALF else -(1 << 31), 1 << 31, CHUNK * stride):
-        x = torch.arange(start, min(start + CHUNK * stride, 1 << 31), stride, dtype=torch.int64).to(torch.int32).view(torch.float32)
+        x = (
+            torch.arange(start, min(start + CHUNK * stride, 1 << 31), stride, dtype=torch.int64)
+            .to(torch.int32)
+            .view(torch.float32)
+        )
         exact = EXACT[name](x.to(torch.float64))
         got = ACTIVATIONS[name](x).to(torch.float64)
         usable = torch.isfinite(exact) & (exact.abs() < 3.4028234e38) & (x >= low) & (x <= high)

@@ -2,17 +2,22 @@
 
 Seeds faults into compiled programs and says who notices them. A mutant is
   caught by lint      `lint.analyse.check` has an error, without running anything;
-  caught by verify    a run in program order, or overlapped by one of six adversarial seeds, traps or differs from the unmutated
+  caught by verify    a run in program order, or overlapped by one of six adversarial seeds, traps or differs from the
+  unmutated
                       program in some bit of an output or tapped node, for one of the inputs;
-  harmless            proved: the symbols of all outputs are equal (tools/mutation/values.py: the same operations on the same operands
-                      in program order, for every input) and brute force over all pairs of words finds no race (tools/mutation/races.py),
-                      so every order that the chip may choose gives those same bits. A dropped wait that others imply is the usual case;
+  harmless            proved: the symbols of all outputs are equal (tools/mutation/values.py: the same operations on the
+  same operands
+                      in program order, for every input) and brute force over all pairs of words finds no race
+                      (tools/mutation/races.py), so every order that the chip may choose gives those same bits. A
+                      dropped wait that others imply is the usual case;
   survived            none of these. There should be none.
-Races and bounds faults (unordered conflicts by brute force; runs that differ only when overlapped; traps on memory) that are not harmless
-are the business of lint: "lint finds" is its share of them, "runs show" the share for which some run really differed.
+Races and bounds faults (unordered conflicts by brute force; runs that differ only when overlapped; traps on memory)
+that are not harmless are the business of lint: "lint finds" is its share of them, "runs show" the share for which some
+run really differed.
 
-A second table is the translation check's alone: faults in tile programs, and in the tile passes while they compile. Of those for which some run
-traps or differs in a bit ("differ") it must report 99 %; what it reports although no run differs ("by chance") has other expressions with equal bits.
+A second table is the translation check's alone: faults in tile programs, and in the tile passes while they compile. Of
+those for which some run traps or differs in a bit ("differ") it must report 99 %; what it reports although no run
+differs ("by chance") has other expressions with equal bits.
 """
 
 import json
@@ -40,13 +45,19 @@ def measure(models: Sequence[str], each: int, seed: int, thorough: bool = True) 
     for name in models:
         program = subject(name)
         random = Random(f"{seed} {name}")
-        verdicts += [program.judge(mutant, thorough=thorough) for kind in FAULTS for mutant in mutants(program.image, kind, random, each)]
+        verdicts += [
+            program.judge(mutant, thorough=thorough)
+            for kind in FAULTS
+            for mutant in mutants(program.image, kind, random, each)
+        ]
     return verdicts
 
 
 def table(verdicts: Sequence[Verdict]) -> str:
     rows = [COLUMNS, *(_row(kind, [v for v in verdicts if v.kind == kind]) for kind in FAULTS), _row("all", verdicts)]
-    return "\n".join("".join(cell.ljust(16) if i == 0 else cell.rjust(12) for i, cell in enumerate(row)) for row in rows)
+    return "\n".join(
+        "".join(cell.ljust(16) if i == 0 else cell.rjust(12) for i, cell in enumerate(row)) for row in rows
+    )
 
 
 def measure_tiles(models: Sequence[str], each: int, seed: int) -> Iterator[TileVerdict]:
@@ -54,7 +65,11 @@ def measure_tiles(models: Sequence[str], each: int, seed: int) -> Iterator[TileV
     for name in models:
         program = tile_subject(name)
         random = Random(f"{seed} {name}")
-        verdicts = (program.judge(mutant) for kind in TILE_FAULTS for mutant in tile_mutants(program.program, kind, random, each))
+        verdicts = (
+            program.judge(mutant)
+            for kind in TILE_FAULTS
+            for mutant in tile_mutants(program.program, kind, random, each)
+        )
         yield from (verdict for verdict in verdicts if verdict is not None)
         passes = (judge_pass(fault, name, lambda model=name: tile_subject(model, 1)) for fault in PASS_FAULTS)  # type: ignore[misc]
         yield from (verdict for verdict in passes if verdict is not None)
@@ -68,16 +83,25 @@ def tile_table(verdicts: Sequence[TileVerdict]) -> str:
         caught = f"{100 * _count(v.report for v in differ) / len(differ):.1f} %" if differ else "-"
         chance = _count(v.report and not v.differs for v in some)
         rows.append((kind, str(len(some)), str(len(differ)), caught, str(_count(v.missed for v in some)), str(chance)))
-    return "\n".join("".join(cell.ljust(18) if i == 0 else cell.rjust(12) for i, cell in enumerate(row)) for row in rows)
+    return "\n".join(
+        "".join(cell.ljust(18) if i == 0 else cell.rjust(12) for i, cell in enumerate(row)) for row in rows
+    )
 
 
 def _row(kind: str, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     duty = [v for v in verdicts if v.must_lint]
-    found, shown = (f"{100 * _count(flags) / len(duty):.1f} %" if duty else "-" for flags in ([v.lint for v in duty], [v.verify for v in duty]))
+    found, shown = (
+        f"{100 * _count(flags) / len(duty):.1f} %" if duty else "-"
+        for flags in ([v.lint for v in duty], [v.verify for v in duty])
+    )
     counts = (
-        len(verdicts), _count(v.lint for v in verdicts), _count(v.verify and not v.lint for v in verdicts),
-        _count(v.harmless and not v.lint and not v.verify for v in verdicts), _count(v.survived for v in verdicts), len(duty),
-    )  # fmt: skip
+        len(verdicts),
+        _count(v.lint for v in verdicts),
+        _count(v.verify and not v.lint for v in verdicts),
+        _count(v.harmless and not v.lint and not v.verify for v in verdicts),
+        _count(v.survived for v in verdicts),
+        len(duty),
+    )
     return kind, *map(str, counts), found, shown
 
 
@@ -103,12 +127,17 @@ def main(models: str, tile_models: str, each: int, seed: int, as_json: bool) -> 
     click.echo(table(verdicts))
     for verdict in verdicts:
         if verdict.survived or (verdict.must_lint and not verdict.lint):
-            click.echo(f"{'survived' if verdict.survived else 'missed by lint'}: {verdict.program}: {verdict.kind}: {verdict.what}")
+            click.echo(
+                f"{'survived' if verdict.survived else 'missed by lint'}: {verdict.program}: {verdict.kind}: {verdict.what}"
+            )
     click.echo("\n" + tile_table(tiles))
     for missed in (verdict for verdict in tiles if verdict.missed):
         click.echo(f"missed by the translation check: {missed.program}: {missed.kind}: {missed.what}")
     click.echo(f"{len(verdicts) + len(tiles)} mutants, {time.perf_counter() - start:.0f} s")
-    sys.exit(any(verdict.survived for verdict in verdicts) or _count(v.missed for v in tiles) > 0.01 * max(_count(v.differs for v in tiles), 1))
+    sys.exit(
+        any(verdict.survived for verdict in verdicts)
+        or _count(v.missed for v in tiles) > 0.01 * max(_count(v.differs for v in tiles), 1)
+    )
 
 
 if __name__ == "__main__":

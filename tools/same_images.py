@@ -1,8 +1,9 @@
-"""Do two commits compile to the same images? `python -m tools.same_images [OLD] [NEW]` (default: HEAD and the working tree).
+"""Do two commits compile to the same images? `python -m tools.same_images [OLD] [NEW]` (default: HEAD and the working
+tree).
 
-Each commit is checked out beside the other and compiles the same models for the same chips, by the public interface alone, in a process of
-its own. The image files are compared byte by byte, and the cycles of the timing mode. A move or a new name must print `same` in every row;
-a change that means to differ states the difference with this table.
+Each commit is checked out beside the other and compiles the same models for the same chips, by the public interface
+alone, in a process of its own. The image files are compared byte by byte, and the cycles of the timing mode. A move or
+a new name must print `same` in every row; a change that means to differ states the difference with this table.
 """
 
 import argparse
@@ -43,7 +44,11 @@ def _difference(before: Row | None, after: Row | None) -> str:
     if before is None or after is None:
         return "only in one of them"
     if "error" in before or "error" in after:
-        return f"{before.get('error', 'compiles')} -> {after.get('error', 'compiles')}" if before != after else f"same refusal: {after['error']}"
+        return (
+            f"{before.get('error', 'compiles')} -> {after.get('error', 'compiles')}"
+            if before != after
+            else f"same refusal: {after['error']}"
+        )
     if before == after:
         return f"same  {after['bytes']:>10,} bytes {after['cycles']:>12,} cycles"
     return f"DIFFER  {after['bytes'] - before['bytes']:+,} bytes, {after['cycles'] - before['cycles']:+,} cycles of {before['cycles']:,}"
@@ -51,10 +56,19 @@ def _difference(before: Row | None, after: Row | None) -> str:
 
 def _images(commit: str, only: str) -> dict[str, Row]:
     with _tree(commit) as tree, tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "PYTHONPATH": str(tree), "LLMCHIP_CACHE": "off", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(tree),
+            "LLMCHIP_CACHE": "off",
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+        }
         command = [sys.executable, str(Path(__file__).resolve()), CHILD, only]
         done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return {row.pop("name"): row for row in map(json.loads, filter(lambda line: line.startswith("{"), done.stdout.splitlines()))}
+    return {
+        row.pop("name"): row
+        for row in map(json.loads, filter(lambda line: line.startswith("{"), done.stdout.splitlines()))
+    }
 
 
 @contextmanager
@@ -72,7 +86,8 @@ def _tree(commit: str) -> Iterator[Path]:
 
 
 def compile_all(only: str) -> None:
-    """The child: one line of JSON for each model and chip. Imports nothing of the project but `llmchip`, so that any commit can run it."""
+    """The child: one line of JSON for each model and chip. Imports nothing of the project but `llmchip`, so that any
+    commit can run it."""
     import hashlib
 
     import torch
@@ -98,7 +113,16 @@ def compile_all(only: str) -> None:
 def _cases() -> Iterator[tuple[str, Any, Any, Any, dict[str, Any]]]:
     import torch
     from torch import nn
-    from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel, GPT2Config, GPT2Model, ViTConfig, ViTModel
+    from transformers import (
+        BertConfig,
+        BertModel,
+        DistilBertConfig,
+        DistilBertModel,
+        GPT2Config,
+        GPT2Model,
+        ViTConfig,
+        ViTModel,
+    )
 
     import llmchip
 
@@ -109,14 +133,22 @@ def _cases() -> Iterator[tuple[str, Any, Any, Any, dict[str, Any]]]:
 
     def bert(layers: int, size: int = 36, heads: int = 3, wide: int = 50, **more: Any) -> nn.Module:
         config = BertConfig(
-            vocab_size=97, hidden_size=size, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=wide,
-            max_position_embeddings=520, **more,
-        )  # fmt: skip
+            vocab_size=97,
+            hidden_size=size,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            intermediate_size=wide,
+            max_position_embeddings=520,
+            **more,
+        )
         return seeded(BertModel._from_config, config, attn_implementation="sdpa")
 
     def ids(batch: int, length: int) -> dict[str, torch.Tensor]:
         torch.manual_seed(1)
-        return {"input_ids": torch.randint(0, 97, (batch, length)), "attention_mask": torch.ones(batch, length, dtype=torch.int64)}
+        return {
+            "input_ids": torch.randint(0, 97, (batch, length)),
+            "attention_mask": torch.ones(batch, length, dtype=torch.int64),
+        }
 
     edge, server = llmchip.load_chip("edge"), llmchip.load_chip("server")
     mlp = seeded(lambda: nn.Sequential(nn.Linear(30, 50), nn.GELU(), nn.Linear(50, 30), nn.LayerNorm(30)))
@@ -131,16 +163,34 @@ def _cases() -> Iterator[tuple[str, Any, Any, Any, dict[str, Any]]]:
     yield "bert-3 eager relu", bert(3, hidden_act="relu"), ids(2, 24), edge, {"disable": ("search",)}
     yield "bert-base 2 layers 128", bert(2, 768, 12, 3072), ids(1, 128), edge, {}
     gpt = GPT2Config(vocab_size=97, n_embd=48, n_layer=3, n_head=4, n_positions=64, use_cache=False)
-    yield "gpt2", seeded(GPT2Model._from_config, gpt, attn_implementation="eager"), {"input_ids": ids(1, 20)["input_ids"]}, edge, {}
+    yield (
+        "gpt2",
+        seeded(GPT2Model._from_config, gpt, attn_implementation="eager"),
+        {"input_ids": ids(1, 20)["input_ids"]},
+        edge,
+        {},
+    )
     distil = DistilBertConfig(vocab_size=97, dim=64, n_layers=2, n_heads=4, hidden_dim=128, max_position_embeddings=64)
     yield "distilbert", seeded(DistilBertModel._from_config, distil, attn_implementation="sdpa"), ids(1, 20), edge, {}
-    vit = ViTConfig(hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96, image_size=32, patch_size=8)
-    yield "vit", seeded(ViTModel._from_config, vit, attn_implementation="sdpa"), {"pixel_values": torch.zeros(1, 3, 32, 32)}, edge, {}
+    vit = ViTConfig(
+        hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96, image_size=32, patch_size=8
+    )
+    yield (
+        "vit",
+        seeded(ViTModel._from_config, vit, attn_implementation="sdpa"),
+        {"pixel_values": torch.zeros(1, 3, 32, 32)},
+        edge,
+        {},
+    )
 
     class Odd(nn.Module):
         def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
             z = torch.cat([x, y], 1).transpose(1, 2)
-            return (z * 2 - z.mean(-1, keepdim=True)).tanh(), torch.where(x > 0, x, y.amax(-1, keepdim=True)), (x @ y.transpose(1, 2)).softmax(-1)
+            return (
+                (z * 2 - z.mean(-1, keepdim=True)).tanh(),
+                torch.where(x > 0, x, y.amax(-1, keepdim=True)),
+                (x @ y.transpose(1, 2)).softmax(-1),
+            )
 
     yield "odd", Odd(), (torch.zeros(2, 5, 33), torch.zeros(2, 5, 33)), edge, {}
 

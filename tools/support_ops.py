@@ -1,7 +1,8 @@
-"""`make support-ops`: PyTorch's own operator and module tests through torch.compile(backend="llmchip"), fallback on, against eager PyTorch.
+"""`make support-ops`: PyTorch's own operator and module tests through torch.compile(backend="llmchip"), fallback on,
+against eager PyTorch.
 
-Every sample must come back as eager PyTorch gives it (`tools.support.judge` says in what). Findings go into a file line by line, so that the
-table can be run in slices; a pair of operator and type that is run again replaces its line.
+Every sample must come back as eager PyTorch gives it (`tools.support.judge` says in what). Findings go into a file line
+by line, so that the table can be run in slices; a pair of operator and type that is run again replaces its line.
 
     python -m tools.support_ops                     every operator and module, all samples (hours)
     python -m tools.support_ops --samples 6         at most six samples of each, spread over all of them
@@ -37,7 +38,9 @@ Row = dict[str, Any]
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.support_ops", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--samples", type=int, default=0, help="at most so many of each operator and type (default: all)")
+    parser.add_argument(
+        "--samples", type=int, default=0, help="at most so many of each operator and type (default: all)"
+    )
     parser.add_argument("--only", default="", help="names that match this regular expression")
     parser.add_argument("--types", default=",".join(TYPES))
     parser.add_argument("--workers", type=int, default=2)
@@ -50,15 +53,20 @@ def main() -> int:
         return _child(given.types.split(","), given.samples)
     known = {row["name"] for row in _latest(given.json, [])} if given.resume else set()
     found = [name for name in names() if re.search(given.only, name) and name not in known]
-    print(f"{len(found)} operators and modules, {given.samples or 'all'} samples of each type, {given.workers} workers", flush=True)
+    print(
+        f"{len(found)} operators and modules, {given.samples or 'all'} samples of each type, {given.workers} workers",
+        flush=True,
+    )
     queue = iter(found)
     with ThreadPoolExecutor(given.workers) as pool:
         rows = [row for part in pool.map(lambda n: _watch(queue, given), range(given.workers)) for row in part]
     if given.table:
         given.table.write_text(_table(_latest(given.json, rows)), encoding="utf-8")
     count = _counted(rows)
-    print(f"{count['pairs']} pairs of operator and type, {count['samples']} samples: {count['raise pairs']} pairs raise, {count['wrong pairs']} are wrong "
-          f"({count['raise']} and {count['wrong']} samples); far from eager where products or functions take part: {count['far pairs']}")  # fmt: skip
+    print(
+        f"{count['pairs']} pairs of operator and type, {count['samples']} samples: {count['raise pairs']} pairs raise, {count['wrong pairs']} are wrong "
+        f"({count['raise']} and {count['wrong']} samples); far from eager where products or functions take part: {count['far pairs']}"
+    )
     return min(count["raise pairs"] + count["wrong pairs"], 1)
 
 
@@ -73,7 +81,16 @@ def _watch(queue: Iterator[str], given: argparse.Namespace) -> list[Row]:
 
 def _children(group: list[str], given: argparse.Namespace) -> Iterator[Row]:
     """What one child finds of these names; takes away those that it answered, and the one that killed it."""
-    command = [sys.executable, "-m", "tools.support_ops", "--child", "--types", given.types, "--samples", str(given.samples)]
+    command = [
+        sys.executable,
+        "-m",
+        "tools.support_ops",
+        "--child",
+        "--types",
+        given.types,
+        "--samples",
+        str(given.samples),
+    ]
     environment = {**os.environ, "LLMCHIP_CACHE": "off", "OMP_NUM_THREADS": "1"}
     environment.pop("LLMCHIP_STRICT", None)
     with tempfile.TemporaryFile("w+") as err, subprocess.Popen(
@@ -100,7 +117,9 @@ def _children(group: list[str], given: argparse.Namespace) -> Iterator[Row]:
             code = child.wait()
             err.seek(0)
             why = f"the process ended with {code} (-9: not done in {SECONDS} s): {err.read()[-300:]}"
-            yield _kept({"name": group.pop(0), "type": "", "samples": 0, "raise": [why], "wrong": [], "far": []}, given.json)
+            yield _kept(
+                {"name": group.pop(0), "type": "", "samples": 0, "raise": [why], "wrong": [], "far": []}, given.json
+            )
 
 
 def _kept(row: Row, path: Path | None) -> Row:
@@ -109,13 +128,18 @@ def _kept(row: Row, path: Path | None) -> Row:
             file.write(json.dumps(row) + "\n")
     for kind in FINDINGS:
         if row[kind]:
-            print(f"{kind:5} {row['name']} {row['type']} ({len(row[kind])} of {row['samples']}): {row[kind][0][:250]}", flush=True)
+            print(
+                f"{kind:5} {row['name']} {row['type']} ({len(row[kind])} of {row['samples']}): {row[kind][0][:250]}",
+                flush=True,
+            )
     return row
 
 
 def _latest(path: Path | None, rows: Sequence[Row]) -> list[Row]:
     """The last line of each pair in the file."""
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path and path.exists() else rows
+    lines = (
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path and path.exists() else rows
+    )
     return list({(row["name"], row["type"]): row for row in lines}.values())
 
 
@@ -142,7 +166,9 @@ def _table(rows: Sequence[Row]) -> str:
         for dtype in (*TYPES, ""):
             count = _counted([row for row in rows if row["name"].startswith(f"{kind} ") and row["type"] == dtype])
             if count["pairs"]:
-                figures = [count[key] for key in ("pairs", "samples", "chip pairs", "back pairs", "raise pairs", "wrong pairs")]
+                figures = [
+                    count[key] for key in ("pairs", "samples", "chip pairs", "back pairs", "raise pairs", "wrong pairs")
+                ]
                 lines.append(f"| {what} | {dtype or 'the process died'} | {' | '.join(map(str, figures))} |")
     return "\n".join([*lines, ""])
 

@@ -1,4 +1,5 @@
-"""Writes docs/cli.md from the command line's own help: `python tools/write_cli_doc.py`. A test says when the file is old."""
+"""Writes docs/cli.md from the command line's own help: `python tools/write_cli_doc.py`. A test says when the file is
+old."""
 
 import sys
 from collections.abc import Iterator
@@ -44,7 +45,9 @@ def _lines() -> Iterator[str]:
         yield f"- `{option.name}`: {option.metadata['help']}"
     yield ""
     for verb in ("", *VERBS):
-        context = click.Context(cli, info_name="llmcc", terminal_width=110, max_content_width=110, **cli.context_settings)
+        context = click.Context(
+            cli, info_name="llmcc", terminal_width=110, max_content_width=110, **cli.context_settings
+        )
         if verb:
             command = cli.get_command(context, verb)
             assert command is not None

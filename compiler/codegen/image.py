@@ -36,7 +36,13 @@ def region_sizes(tiled: Tiled, placement: Placement) -> dict[Region, int]:
 
 
 def build_image(
-    graph: fx.Graph, tiled: Tiled, placement: Placement, code: Code, chip: Chip, fill: Callable[[Store], None], metadata: Mapping[str, Any]
+    graph: fx.Graph,
+    tiled: Tiled,
+    placement: Placement,
+    code: Code,
+    chip: Chip,
+    fill: Callable[[Store], None],
+    metadata: Mapping[str, Any],
 ) -> Image:
     """Put everything into one image. `fill` hands over the packed constants, by their numbers in `tiled.constants`.
 
@@ -47,7 +53,9 @@ def build_image(
 
     def store(number: int, value: Tensor | NDArray[np.uint8]) -> None:
         tensor = tiled.constants[number]
-        data[tensor.region][tensor.offset : tensor.offset + tensor.bytes] = stored_bytes(value) if isinstance(value, Tensor) else value
+        data[tensor.region][tensor.offset : tensor.offset + tensor.bytes] = (
+            stored_bytes(value) if isinstance(value, Tensor) else value
+        )
 
     fill(store)
     for buffer, literal in tiled.literals.items():
@@ -73,9 +81,13 @@ def stored_bytes(value: Tensor) -> NDArray[np.uint8]:
     if value.dtype is torch.int64:
         narrow = value.to(torch.int32)
         if not torch.equal(narrow.to(torch.int64), value):
-            raise UnsupportedError("an integer constant does not fit in 32 bits", hint="the chip computes with 32-bit integers")
+            raise UnsupportedError(
+                "an integer constant does not fit in 32 bits", hint="the chip computes with 32-bit integers"
+            )
         value = narrow
-    found: NDArray[Any] = np.from_dlpack(value.detach().contiguous().reshape(-1).view(torch.uint8))  # not numpy(): it forbids to resize the weight
+    found: NDArray[Any] = np.from_dlpack(
+        value.detach().contiguous().reshape(-1).view(torch.uint8)
+    )  # not numpy(): it forbids to resize the weight
     return found
 
 
@@ -86,14 +98,23 @@ def _spec(tensor: Interface) -> TensorSpec:
 def _plan(placement: Placement, code: Code) -> tuple[PlanRecord, ...]:
     """Buffers that the planner placed, with their live ranges in words."""
     return tuple(
-        PlanRecord(b.name, b.space, placement.offsets[b], b.bytes, code.pc_of[first], code.pc_of[last], b.region if b.space is Space.DRAM else Region.SCRATCH)
+        PlanRecord(
+            b.name,
+            b.space,
+            placement.offsets[b],
+            b.bytes,
+            code.pc_of[first],
+            code.pc_of[last],
+            b.region if b.space is Space.DRAM else Region.SCRATCH,
+        )
         for b, (first, last) in placement.live.items()
         if b.fixed is None
     )
 
 
 def _debug(graph: fx.Graph, tiled: Tiled, code: Code) -> DebugMap:
-    """Names for everything: graph nodes first, then what spans mention beside them (inputs and constants being loaded)."""
+    """Names for everything: graph nodes first, then what spans mention beside them (inputs and constants being
+    loaded)."""
     records = [_node(node, tiled) for node in graph.nodes if node.op in ("call_function", "placeholder")]
     index = {record.name: i for i, record in enumerate(records)}
     for _, _, name in code.spans:

@@ -12,12 +12,15 @@ from isa.codec import NO_WAITS, Inst, encode
 from isa.spec import NO_WAIT, QUEUES, WORD_BYTES, Kind, Region, Space
 from isa.views import View
 
-REPLAYS = 3  # iterations after which a loop has shown every count that it can ask for: the first, the second, a steady one
+REPLAYS = (
+    3  # iterations after which a loop has shown every count that it can ask for: the first, the second, a steady one
+)
 
 
 @dataclass(frozen=True)
 class Code:
-    """The words of a program; (pc, tap) of every word that completes part of a node; (first pc, end pc, node) of its spans.
+    """The words of a program; (pc, tap) of every word that completes part of a node; (first pc, end pc, node) of its
+    spans.
 
     `pc_of` is the word index of each tile op; `loop` the first and end pc of the loop body.
     """
@@ -55,7 +58,10 @@ def generate(program: Program, placement: Placement, chip: Chip, region_sizes: M
             loop_word = len(words)
             words.append(Inst.make("loop", level=LEVEL, len=0, count=loop.count))  # the length is known at the end
         first = len(words)
-        views = [None if ref is None else (place_view(ref, placement), ref.buffer.step if program.in_loop(index) else 0) for ref in op.views]
+        views = [
+            None if ref is None else (place_view(ref, placement), ref.buffer.step if program.in_loop(index) else 0)
+            for ref in op.views
+        ]
         sets, numbers = registers.load(views)
         words += sets
         pc_of.append(len(words))
@@ -72,13 +78,18 @@ def generate(program: Program, placement: Placement, chip: Chip, region_sizes: M
     return Code(tuple(words), tuple(taps), tuple(spans), tuple(pc_of), inside)
 
 
-def dependence_counts(program: Program, placement: Placement, sizes: Mapping[tuple[Space, int], int]) -> list[tuple[int, ...]]:
+def dependence_counts(
+    program: Program, placement: Placement, sizes: Mapping[tuple[Space, int], int]
+) -> list[tuple[int, ...]]:
     """The counts of every op.
 
-    Counts inside a loop must hold in every iteration, so iterations are replayed and each word keeps the strictest count
-    that any of them asked for, until nothing changes. A stricter count is always safe.
+    Counts inside a loop must hold in every iteration, so iterations are replayed and each word keeps the strictest
+    count that any of them asked for, until nothing changes. A stricter count is always safe.
     """
-    touches = [(op.row.engine, [(place_view(ref, placement), extents, access) for _, ref, extents, access in op.accesses]) for op in program.ops]
+    touches = [
+        (op.row.engine, [(place_view(ref, placement), extents, access) for _, ref, extents, access in op.accesses])
+        for op in program.ops
+    ]
     order = list(range(len(program.ops)))
     loop = program.loop
     if loop is not None:
@@ -98,7 +109,10 @@ def dependence_counts(program: Program, placement: Placement, sizes: Mapping[tup
         if counts == before and not any(needless):
             return counts
         if counts == before:  # one of each word at a time: two waits may imply each other
-            counts = [tuple(NO_WAIT if q == min(n) else c for q, c in enumerate(count)) if n else count for count, n in zip(counts, needless, strict=True)]
+            counts = [
+                tuple(NO_WAIT if q == min(n) else c for q, c in enumerate(count)) if n else count
+                for count, n in zip(counts, needless, strict=True)
+            ]
 
 
 def place_view(ref: Ref, placement: Placement) -> View:

@@ -33,15 +33,23 @@ class Tracker:
     memories: dict[tuple[Space, int], NDArray[np.int32]] = field(default_factory=dict)
     issued: list[int] = field(default_factory=lambda: [0] * COUNT)
     completed: list[int] = field(default_factory=lambda: [NONE] * COUNT)  # by the last fence
-    known: list[list[list[int]]] = field(default_factory=lambda: [[] for _ in QUEUES])  # per engine and word: what had completed when it started
+    known: list[list[list[int]]] = field(
+        default_factory=lambda: [[] for _ in QUEUES]
+    )  # per engine and word: what had completed when it started
 
-    def wait_counts(self, engine: Engine, touches: Sequence[Touch], floor: Sequence[int] = (NO_WAIT,) * COUNT) -> tuple[int, ...]:
+    def wait_counts(
+        self, engine: Engine, touches: Sequence[Touch], floor: Sequence[int] = (NO_WAIT,) * COUNT
+    ) -> tuple[int, ...]:
         """The dependence counts of the next word, which executes on `engine` and touches these blocks.
 
         `floor` are counts that the word has anyway; the result is at least as strict.
         """
         mine = QUEUES.index(engine)
-        spots = [(self._memory(view), pages(view, extents), access) for view, extents, access in touches if _can_conflict(view)]
+        spots = [
+            (self._memory(view), pages(view, extents), access)
+            for view, extents, access in touches
+            if _can_conflict(view)
+        ]
         latest = [NONE] * COUNT
         for memory, span, access in spots:
             rows = COUNT if access is Access.R else 2 * COUNT
@@ -55,7 +63,9 @@ class Tracker:
                 self._learn(done, queue, self.issued[queue] - 1 - counts[queue])
         for queue, asked in enumerate(floor):  # a wait that the other waits imply is left out
             others = [NO_WAIT if q == queue else n for q, n in enumerate(counts)]
-            if asked == NO_WAIT != counts[queue] and all(a >= b for a, b in zip(self._after(free, others), latest, strict=True)):
+            if asked == NO_WAIT != counts[queue] and all(
+                a >= b for a, b in zip(self._after(free, others), latest, strict=True)
+            ):
                 counts, done = others, self._after(free, others)
         for memory, span, access in spots:
             if access is not Access.W:
@@ -98,7 +108,8 @@ class Tracker:
         return result
 
     def _learn(self, done: list[int], queue: int, word: int) -> None:
-        """Word `word` of `queue` has completed, and so has everything it had waited for, and all before it in its queue."""
+        """Word `word` of `queue` has completed, and so has everything it had waited for, and all before it in its
+        queue."""
         if word < 0:
             return
         done[queue] = max(done[queue], word)

@@ -1,8 +1,9 @@
 """Banks: what of a kernel may lie among the accumulators instead of in the scratchpad.
 
-VEC and ACT reach both memories; DMA queues and the array's operands only the scratchpad. The float32 rows between a product and its
-quantization are the widest values of a model, and they are touched by VEC and ACT alone: where the scratchpad is small they lie in ACC,
-which leaves it to weights and to what is quantized. The ISA table says what each operand may be; nothing is known here by name.
+VEC and ACT reach both memories; DMA queues and the array's operands only the scratchpad. The float32 rows between a
+product and its quantization are the widest values of a model, and they are touched by VEC and ACT alone: where the
+scratchpad is small they lie in ACC, which leaves it to weights and to what is quantized. The ISA table says what each
+operand may be; nothing is known here by name.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +37,12 @@ def moved(ops: Sequence[Op], keep: Iterable[Buffer]) -> list[Op]:
 def _rebound(op: Op, target: Mapping[Buffer, Buffer]) -> Op:
     if not any(ref is not None and ref.buffer in target for ref in op.views):
         return op
-    return replace(op, views=tuple(ref if ref is None else replace(ref, buffer=target.get(ref.buffer, ref.buffer)) for ref in op.views))
+    return replace(
+        op,
+        views=tuple(
+            ref if ref is None else replace(ref, buffer=target.get(ref.buffer, ref.buffer)) for ref in op.views
+        ),
+    )
 
 
 def reachable(value: fx.Node) -> bool:
@@ -45,7 +51,11 @@ def reachable(value: fx.Node) -> bool:
 
 
 def _needs_scratchpad(reader: fx.Node) -> bool:
-    return reader.op == "output" or role(reader) in (Role.MATMUL, Role.GATHER, Role.CAT)  # a cat may be stored part by part
+    return reader.op == "output" or role(reader) in (
+        Role.MATMUL,
+        Role.GATHER,
+        Role.CAT,
+    )  # a cat may be stored part by part
 
 
 def _readers(value: fx.Node) -> Iterable[fx.Node]:

@@ -72,13 +72,24 @@ def narrowed(imm: int, kind: Dtype) -> int:
     narrow = torch.bfloat16 if kind is Dtype.BF16 else torch.float16
     if math.isnan(torch.tensor([imm], dtype=torch.uint32).view(torch.float32).item()):
         return imm  # PyTorch's own casts give a NaN other bits in vectors than in single values
-    return int(torch.tensor([imm], dtype=torch.uint32).view(torch.float32).to(narrow).to(torch.float32).view(torch.int32)[0]) & 0xFFFFFFFF
+    return (
+        int(
+            torch.tensor([imm], dtype=torch.uint32)
+            .view(torch.float32)
+            .to(narrow)
+            .to(torch.float32)
+            .view(torch.int32)[0]
+        )
+        & 0xFFFFFFFF
+    )
 
 
 def number(value: Any, integer: bool) -> int:
     """The immediate bits of a Python scalar."""
     if integer and not -(1 << 31) <= int(value) < 1 << 31:
-        raise UnsupportedError(f"the integer constant {value} does not fit in 32 bits", hint="the chip computes with 32-bit integers")
+        raise UnsupportedError(
+            f"the integer constant {value} does not fit in 32 bits", hint="the chip computes with 32-bit integers"
+        )
     return int(value) & 0xFFFFFFFF if integer else bits(float(value))
 
 
@@ -93,7 +104,14 @@ def absolute(e: Emitter, node: fx.Node) -> None:
     assert isinstance(x, fx.Node)
     a = e.operand(x, len(shape(node)))
     minus = e.temp(a.shape, a.dtype, node.name + ".neg")
-    e.word("vop", node, a.shape, {"d": minus}, {"a": a}, {"f": VOP.index("mul"), "imm": SIGN_FLIP if a.dtype.is_float else 0xFFFFFFFF})
+    e.word(
+        "vop",
+        node,
+        a.shape,
+        {"d": minus},
+        {"a": a},
+        {"f": VOP.index("mul"), "imm": SIGN_FLIP if a.dtype.is_float else 0xFFFFFFFF},
+    )
     e.word("vop", node, a.shape, {"d": e.result(node)}, {"a": a, "b": minus}, {"f": VOP.index("max")})
     e.finish(node)
 
@@ -169,7 +187,8 @@ def logical_not(e: Emitter, node: fx.Node) -> None:
 
 @emits("cat")
 def cat(e: Emitter, node: fx.Node) -> None:
-    """Each part to its place, in the order of the result. Parts that come from DRAM are brought on chip some rows at a time."""
+    """Each part to its place, in the order of the result. Parts that come from DRAM are brought on chip some rows at a
+    time."""
     parts, along = node.args[0], axis(node)
     straight = e.direct_target(node)  # where the result goes past the scratchpad
     out, start = e.result(node) if straight is None else straight, 0
@@ -179,9 +198,16 @@ def cat(e: Emitter, node: fx.Node) -> None:
             continue
         source = e.operand(part, len(shape(node)), staged=False)
         size = source.shape[along]
-        target = replace(out, layout=_window(out.layout, along, start, size), logical=_window(out.logical, along, start, size))
-        for ranges in blocks(source.shape, min(PART, e.cut.n) if source.buffer.space is Space.DRAM else source.elements):
-            d, a = target.narrow(ranges), e.stage(part, source.narrow(ranges), once=e.cut.n < PART)  # of a value joined with itself, too
+        target = replace(
+            out, layout=_window(out.layout, along, start, size), logical=_window(out.logical, along, start, size)
+        )
+        for ranges in blocks(
+            source.shape, min(PART, e.cut.n) if source.buffer.space is Space.DRAM else source.elements
+        ):
+            d, a = (
+                target.narrow(ranges),
+                e.stage(part, source.narrow(ranges), once=e.cut.n < PART),
+            )  # of a value joined with itself, too
             if straight is None:
                 e.word("vop", node, d.layout.shape, {"d": d}, {"a": a}, {"f": VOP.index("mov")})
             else:

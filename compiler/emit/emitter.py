@@ -53,7 +53,8 @@ class TileSizes:
     """How a kernel is cut: rows per block, columns and depth of a weight tile, whether weights stay for all blocks.
 
     `wide`: what only VEC and ACT touch, above all float32 rows, lies in ACC instead of SRAM.
-    With `groups`, the dimension behind the row domain (output columns, heads) is cut into as many parts, too, as equal as can be.
+    With `groups`, the dimension behind the row domain (output columns, heads) is cut into as many parts, too, as equal
+    as can be.
     """
 
     rows: int
@@ -66,7 +67,8 @@ class TileSizes:
 
 @dataclass
 class Emitter:
-    """Emits one kernel. Buffers are single-assignment: every staged operand and every result of a block is a new one."""
+    """Emits one kernel. Buffers are single-assignment: every staged operand and every result of a block is a new
+    one."""
 
     kernel: Kernel
     storage: Storage
@@ -75,7 +77,9 @@ class Emitter:
     ops: list[Op] = field(default_factory=list)
     tiles: dict[fx.Node, Tile] = field(default_factory=dict)
     ranges: tuple[Range, ...] = ()
-    staged: dict[tuple[object, ...], tuple[Layout, int]] = field(default_factory=dict)  # with the last block that used it
+    staged: dict[tuple[object, ...], tuple[Layout, int]] = field(
+        default_factory=dict
+    )  # with the last block that used it
     block: int = 0
     group: int = 0
     marks: list[int] = field(default_factory=list)  # number of ops before each block
@@ -95,7 +99,8 @@ class Emitter:
         return dense(buffer, kind, sizes)
 
     def block_ranges(self, sizes: Sequence[int], lead: int = 0) -> tuple[Range, ...]:
-        """The part of a tensor of these sizes, whose first dimension is the reader's dimension `lead`, that the block covers."""
+        """The part of a tensor of these sizes, whose first dimension is the reader's dimension `lead`, that the block
+        covers."""
         ranges, axis = self.ranges[lead:], len(self.ranges) - lead
         if self.cut.groups > 1 and 0 <= axis < len(sizes):
             part = ceil_div(sizes[axis], self.cut.groups)
@@ -119,16 +124,28 @@ class Emitter:
         return tile
 
     def result_over(self, node: fx.Node, operand: fx.Node, layout: Layout) -> Tile:
-        """Where to write an elementwise result: over its operand, if that is a buffer of this block that nobody else reads."""
-        free = base(operand) is operand and len(operand.users) == 1 and operand in self.tiles and operand not in self.storage.layouts
-        if not free or node in self.storage.layouts or layout.dtype is not dtype(node) or layout is not self.tiles[operand].layout:
+        """Where to write an elementwise result: over its operand, if that is a buffer of this block that nobody else
+        reads."""
+        free = (
+            base(operand) is operand
+            and len(operand.users) == 1
+            and operand in self.tiles
+            and operand not in self.storage.layouts
+        )
+        if (
+            not free
+            or node in self.storage.layouts
+            or layout.dtype is not dtype(node)
+            or layout is not self.tiles[operand].layout
+        ):
             return self.result(node)
         tile = Tile(layout, self._logical(node), node.name)
         self.tiles[node] = tile
         return tile
 
     def direct_target(self, node: fx.Node) -> Tile | None:
-        """The block of `node` in DRAM, if its home is there and its kernel does not read it: what need not be gathered on chip first."""
+        """The block of `node` in DRAM, if its home is there and its kernel does not read it: what need not be gathered
+        on chip first."""
         home = self.storage.layouts.get(node)
         inside = any(base(n) is node for member in self.kernel.nodes for n in tensors(member))
         if home is None or home.buffer.space is not Space.DRAM or inside:
@@ -161,7 +178,8 @@ class Emitter:
     def operand(self, node: fx.Node, rank: int, grouped: bool = True, staged: bool = True) -> Layout:
         """The block of an operand, on chip, right-aligned to the `rank` dimensions of its reader.
 
-        `grouped=False` for the left side of a matmul, of which every group of columns reads all; `staged=False` to leave it where it is.
+        `grouped=False` for the left side of a matmul, of which every group of columns reads all; `staged=False` to
+        leave it where it is.
         """
         if is_empty(node):
             return dense(FLAT, dtype(node), shape(node))
@@ -182,15 +200,22 @@ class Emitter:
         return self.stage_layout(layout, base(node).name, many, once)
 
     def stage_layout(self, layout: Layout, name: str, many: bool = False, once: bool = False) -> Layout:
-        """Bring a layout on chip unless it is there. Repeated dimensions are loaded once; what `many` blocks read (weights) stays if the cut says so."""
+        """Bring a layout on chip unless it is there. Repeated dimensions are loaded once; what `many` blocks read
+        (weights) stays if the cut says so."""
         if layout.buffer.space is not Space.DRAM:
             return layout
         key = (layout.buffer.name, layout.offset, layout.shape, layout.strides)
         found, used = self.staged.get(key, (None, 0))
-        if found is not None and used >= self.block - self.cut.groups:  # what the blocks before did not need is forgotten
+        if (
+            found is not None and used >= self.block - self.cut.groups
+        ):  # what the blocks before did not need is forgotten
             self.staged[key] = (found, self.block)
             return found
-        thin = layout.seen(layout.offset, tuple(1 if s == 0 else n for n, s in zip(layout.shape, layout.strides, strict=True)), layout.strides)
+        thin = layout.seen(
+            layout.offset,
+            tuple(1 if s == 0 else n for n, s in zip(layout.shape, layout.strides, strict=True)),
+            layout.strides,
+        )
         local = self.temp(thin.shape, layout.dtype, name + ".in")
         constant = layout.buffer.region in IMAGE_REGIONS
         self.copy("ldw" if constant else "lda", local, thin, name)
@@ -260,7 +285,9 @@ class Emitter:
             layouts.append(layout.broadcast(sizes) if layout is not None else None)
         logical = [(t.logical.offset, t.logical.broadcast(sizes).strides) for _, t in tapped]
         names = {f.name for f in row.fields if f.kind is not Kind.VIEW}
-        for piece in pieces(sizes, layouts, logical, row_op=row_op, down=down, planes=has_planes, limits=limits_of(mnemonic)):
+        for piece in pieces(
+            sizes, layouts, logical, row_op=row_op, down=down, planes=has_planes, limits=limits_of(mnemonic)
+        ):
             extents = tuple((k, v) for k, v in piece.extents if k in names)
             taps = tuple(Tap(name, t.node, *where) for (name, t), where in zip(tapped, piece.logical, strict=True))
             self.ops.append(Op(mnemonic, piece.refs, (*extents, *(attrs or {}).items()), node.name, taps))
@@ -294,9 +321,18 @@ class Emitter:
         for target, local in moves:
             self.word("vop", node, local.shape, {"d": target}, {"a": local}, {"f": VOP.index("mov")})
 
-    def raw(self, mnemonic: str, node: fx.Node, views: Mapping[str, Ref], attrs: Mapping[str, int], taps: tuple[Tap, ...] = ()) -> None:
+    def raw(
+        self,
+        mnemonic: str,
+        node: fx.Node,
+        views: Mapping[str, Ref],
+        attrs: Mapping[str, int],
+        taps: tuple[Tap, ...] = (),
+    ) -> None:
         """Emit one word as given."""
-        self.ops.append(Op(mnemonic, tuple(views.get(f.name) for f in ISA[mnemonic].views), tuple(attrs.items()), node.name, taps))
+        self.ops.append(
+            Op(mnemonic, tuple(views.get(f.name) for f in ISA[mnemonic].views), tuple(attrs.items()), node.name, taps)
+        )
 
 
 Emit = Callable[[Emitter, fx.Node], None]

@@ -1,7 +1,8 @@
 """Fit: the cut of a kernel beside what is resident, by what its first two blocks need and cost.
 
-A usual cut of which two blocks fit is taken as it is. Otherwise the kernel is cut in the way in which it promises to take the least
-time: that of its busiest engine where blocks overlap, of the bus where at least loads run ahead, of all engines in turn where nothing does.
+A usual cut of which two blocks fit is taken as it is. Otherwise the kernel is cut in the way in which it promises to
+take the least time: that of its busiest engine where blocks overlap, of the bus where at least loads run ahead, of all
+engines in turn where nothing does.
 """
 
 from bisect import bisect_left
@@ -17,7 +18,15 @@ from torch import fx
 from compiler.emit import banks
 from compiler.emit.emitter import Emitter, TileSizes
 from compiler.emit.kernel import emit_kernel, part_blocks
-from compiler.emit.tile_sizes import Family, SearchPoint, both, kept_cuts, preferred_tilings, smallest_cuts, streamed_cuts
+from compiler.emit.tile_sizes import (
+    Family,
+    SearchPoint,
+    both,
+    kept_cuts,
+    preferred_tilings,
+    smallest_cuts,
+    streamed_cuts,
+)
 from compiler.tile.cost import cycles
 from compiler.tile.ir import Buffer, Op
 from compiler.tile.kernels import Kernel
@@ -73,7 +82,8 @@ class MemoryDemand:
 
 @dataclass(frozen=True)
 class _Measured:
-    """What the first two blocks show: needs with floats in the scratchpad and in ACC, cycles of each engine, and how many ops there are in all."""
+    """What the first two blocks show: needs with floats in the scratchpad and in ACC, cycles of each engine, and how
+    many ops there are in all."""
 
     narrow: MemoryDemand
     wide: MemoryDemand
@@ -97,12 +107,17 @@ class TileSizeChooser:
         self.known: dict[object, _Measured] = {}
         self.found: dict[object, Fit] = {}
 
-    def fit(self, kernel: Kernel, storage: Storage, room: Room, prefix: str, tuning: SearchPoint, part: Range | None) -> "Fit":
-        """The first usual cut of which two blocks fit in `room`, or else of all cuts that with which the kernel promises to take the least time.
+    def fit(
+        self, kernel: Kernel, storage: Storage, room: Room, prefix: str, tuning: SearchPoint, part: Range | None
+    ) -> "Fit":
+        """The first usual cut of which two blocks fit in `room`, or else of all cuts that with which the kernel
+        promises to take the least time.
 
         Raises CompileError when nothing fits.
         """
-        sample = _Sample(self.known, self.chip, kernel, storage, prefix, tuning, part, room.shared(tuning.share * tuning.room))
+        sample = _Sample(
+            self.known, self.chip, kernel, storage, prefix, tuning, part, room.shared(tuning.share * tuning.room)
+        )
         key = sample.alike, replace(tuning, overlap=0.0, in_turn=False), room  # these two say nothing of cuts
         if key not in self.found:
             cut = self._find(sample, room)
@@ -163,11 +178,19 @@ class _Sample:
 
     @cached_property
     def alike(self) -> object:
-        """What kernels have in common that need and cost the same: operations, how they are wired, and where the values live."""
+        """What kernels have in common that need and cost the same: operations, how they are wired, and where the values
+        live."""
         values = self.kernel.values()
         index = {value: number for number, value in enumerate(values)}
-        wires = tuple((index[base(operand)], views(operand)) for node in self.kernel.nodes for operand in node.all_input_nodes)
-        return signature(self.kernel), self.part, wires, tuple((form(value), len(value.users), self._place(value)) for value in values)
+        wires = tuple(
+            (index[base(operand)], views(operand)) for node in self.kernel.nodes for operand in node.all_input_nodes
+        )
+        return (
+            signature(self.kernel),
+            self.part,
+            wires,
+            tuple((form(value), len(value.users), self._place(value)) for value in values),
+        )
 
     def _place(self, value: fx.Node) -> object:
         """Where a value lives, whatever its buffer is called."""
@@ -175,7 +198,8 @@ class _Sample:
         return None if home is None else (home.buffer.space, home.buffer.region, home.strides, home.offset)
 
     def better(self, kind: Iterable[Family], best: _Choice | None, ordered: bool = True) -> _Choice | None:
-        """The best of `best` and the families of one kind. If they are `ordered`, from many rows to few, the first that is not better is the last."""
+        """The best of `best` and the families of one kind. If they are `ordered`, from many rows to few, the first that
+        is not better is the last."""
         own: _Choice | None = None
         for family in kind:
             if best is not None and self._least(family[0]) >= best[0]:
@@ -190,22 +214,32 @@ class _Sample:
         return own if best is None or (own is not None and own[0] < best[0]) else best
 
     def _first(self, family: Family) -> TileSizes | None:
-        """The first cut of a family that streams, or else the first that fits. Needs fall along a family, so that halving finds it."""
+        """The first cut of a family that streams, or else the first that fits. Needs fall along a family, so that
+        halving finds it."""
         for test in (MemoryDemand.streams, MemoryDemand.fits):
-            possible = [twin for cut in family for twin in self.passing(cut, test)] if len(family) < 3 else self._halved(family, test)
+            possible = (
+                [twin for cut in family for twin in self.passing(cut, test)]
+                if len(family) < 3
+                else self._halved(family, test)
+            )
             if possible:
                 return possible[0]
         return None
 
     def _halved(self, family: Family, test: Callable[[MemoryDemand, Room], bool]) -> list[TileSizes]:
-        """The first cut of a family that passes. The very first often does, and is the one with the fewest words to measure."""
+        """The first cut of a family that passes. The very first often does, and is the one with the fewest words to
+        measure."""
         if possible := self.passing(family[0], test):
             return possible
         at = bisect_left(family, True, lo=1, key=lambda cut: bool(self.passing(cut, test)))
         return self.passing(family[at], test) if at < len(family) else []
 
     def passing(self, cut: TileSizes, test: Callable[[MemoryDemand, Room], bool]) -> list[TileSizes]:
-        return [twin for twin in both(cut, self.tuning) if not self._hopeless(twin) and test(self.need(twin), self.room) and self.ops(twin) <= MOST_OPS]
+        return [
+            twin
+            for twin in both(cut, self.tuning)
+            if not self._hopeless(twin) and test(self.need(twin), self.room) and self.ops(twin) <= MOST_OPS
+        ]
 
     def _hopeless(self, cut: TileSizes) -> bool:
         """Whether weights or rows alone are larger than the memory: nothing has to be emitted to know it."""
@@ -216,7 +250,10 @@ class _Sample:
                 weights = max(weights, k * n if cut.keep else min(k, cut.k) * min(ceil_div(n, cut.groups), cut.n))
             elif op_name(node) == "dequantize" and node not in self.storage.layouts:
                 depth = len(self.kernel.domain)
-                widest = max(widest, min(cut.rows, self.rows) * ceil_div(prod(shape(node)[depth:]), cut.groups) * dtype(node).bits // 8)
+                widest = max(
+                    widest,
+                    min(cut.rows, self.rows) * ceil_div(prod(shape(node)[depth:]), cut.groups) * dtype(node).bits // 8,
+                )
         most = max(self.room.sram, self.room.acc) if cut.wide else self.room.sram
         return weights > self.room.sram or widest > most
 
@@ -273,7 +310,8 @@ class _Sample:
 
 
 def _needs(e: Emitter, layouts: set[Buffer]) -> tuple[MemoryDemand, MemoryDemand]:
-    """What the first block of an emitted kernel needs, with floats in the scratchpad, and with all that may lie in ACC there."""
+    """What the first block of an emitted kernel needs, with floats in the scratchpad, and with all that may lie in ACC
+    there."""
     ops = e.ops[: e.marks[1]] if len(e.marks) > 1 else e.ops
     lives = lives_of(ops, e.kept, layouts)
     held = sum(_bytes(life.buffer) for life in lives if life.buffer in e.kept)
@@ -281,14 +319,21 @@ def _needs(e: Emitter, layouts: set[Buffer]) -> tuple[MemoryDemand, MemoryDemand
     def need(moved: set[Buffer]) -> MemoryDemand:
         places = [(life, Space.ACC if life.buffer in moved else life.buffer.space) for life in lives]
         sram, acc = ([life for life, place in places if place is space] for space in (Space.SRAM, Space.ACC))
-        return MemoryDemand(held * e.cut.groups, peak_bytes(sram) - held, peak_bytes(sram, True) - held, peak_bytes(acc), peak_bytes(acc, True))
+        return MemoryDemand(
+            held * e.cut.groups,
+            peak_bytes(sram) - held,
+            peak_bytes(sram, True) - held,
+            peak_bytes(acc),
+            peak_bytes(acc, True),
+        )
 
     return need(set()), need(banks.movable(e.ops))
 
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """From which op to which a buffer is there. `early`: its first op if each load, and each product, has its place as soon as the one before it begins."""
+    """From which op to which a buffer is there. `early`: its first op if each load, and each product, has its place as
+    soon as the one before it begins."""
 
     buffer: Buffer
     first: int

@@ -10,12 +10,13 @@ from fractions import Fraction
 from itertools import accumulate
 
 from compiler.emit.emitter import Emitter
-from compiler.schedule.list_schedule import predecessors
+from compiler.tile.conflicts import predecessors
 from compiler.tile.ir import Op
 
 
 def interleave(emitters: Sequence[Emitter]) -> list[list[Op]]:
-    """The ops of every kernel; those of a run of head-cut projections and the kernel behind them merged into the run's last part."""
+    """The ops of every kernel; those of a run of head-cut projections and the kernel behind them merged into the run's
+    last part."""
     parts = [e.ops for e in emitters]
     index = 0
     while index < len(emitters):
@@ -31,7 +32,8 @@ def interleave(emitters: Sequence[Emitter]) -> list[list[Op]]:
 
 
 def _merge(producers: Sequence[Emitter], consumer: Emitter) -> list[Op] | None:
-    """Blocks in turns: a block of the consumer behind the groups that cover as much of the heads. None if that breaks an order."""
+    """Blocks in turns: a block of the consumer behind the groups that cover as much of the heads. None if that breaks
+    an order."""
     ops: list[Op] = []
     keys: list[tuple[Fraction, int, int]] = []
     for rank, e in enumerate((*producers, consumer)):
@@ -46,7 +48,8 @@ def _merge(producers: Sequence[Emitter], consumer: Emitter) -> list[Op] | None:
 
 
 def overlapped(parts: Sequence[Sequence[Op]], overlap: float, cycles: Callable[[Op], int]) -> list[Op]:
-    """The parts of a strip, each of which begins when the share `overlap` of the work of the one before is still to come."""
+    """The parts of a strip, each of which begins when the share `overlap` of the work of the one before is still to
+    come."""
     plain = [op for part in parts for op in part]
     if not overlap or len(parts) == 1:
         return plain

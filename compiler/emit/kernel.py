@@ -16,8 +16,11 @@ from isa.chip import Chip
 MODULES = (elementwise, matmul, rows)  # imported so that their emitters are registered
 
 
-def emit_kernel(kernel: Kernel, storage: Storage, cut: TileSizes, prefix: str, part: Range | None = None, only: int | None = None) -> Emitter:
-    """Emit every block of a kernel, or of a part of its first dimension; of these the `only` first ones, to measure them."""
+def emit_kernel(
+    kernel: Kernel, storage: Storage, cut: TileSizes, prefix: str, part: Range | None = None, only: int | None = None
+) -> Emitter:
+    """Emit every block of a kernel, or of a part of its first dimension; of these the `only` first ones, to measure
+    them."""
     e = Emitter(kernel, storage, cut, prefix)
     for ranges in islice(part_blocks(kernel, cut.rows, part), only):
         for e.group in range(cut.groups):
@@ -45,7 +48,8 @@ def part_blocks(kernel: Kernel, height: int, part: Range | None) -> Iterator[tup
 
 
 def is_column_separable(kernel: Kernel) -> bool:
-    """Whether every operation behind the kernel's matmul treats columns one by one, so that the output can be cut both ways."""
+    """Whether every operation behind the kernel's matmul treats columns one by one, so that the output can be cut both
+    ways."""
     names, sizes = [op_name(n) for n in kernel.nodes], {shape(n) for n in kernel.nodes}
     plain = all(role(n) in (Role.MATMUL, Role.DEQUANTIZE, Role.ELEMENTWISE) for n in kernel.nodes)
     if not plain or names[0] != "matmul_i8" or names.count("matmul_i8") > 1 or len(sizes) > 1:
@@ -56,7 +60,8 @@ def is_column_separable(kernel: Kernel) -> bool:
 
 
 def head_groups(kernel: Kernel, chip: Chip) -> int:
-    """Into how many groups of heads a projection can be cut so that each still fills the columns of the array; 1: not at all.
+    """Into how many groups of heads a projection can be cut so that each still fills the columns of the array; 1: not
+    at all.
 
     For linear → quantize per head: attention of the first heads can start while the others are still being projected.
     """

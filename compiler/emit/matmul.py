@@ -1,6 +1,6 @@
 """Matmul with its epilogue: stage weight tiles, accumulate, then dequantize, bias, mask and residual on the way out.
 
-    for each tile of n:  ldw w;  mm acc = a · wᵀ;  vaff y = ((acc * row) * col) + bias (+ residual)
+for each tile of n:  ldw w;  mm acc = a · wᵀ;  vaff y = ((acc * row) * col) + bias (+ residual)
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,9 @@ PLANES, ROWS = MM.field("b").largest, MM.field("m").largest  # of one word
 @emits("matmul_i8")
 def matmul(e: Emitter, node: fx.Node) -> None:
     """A matmul is emitted by its dequantize, tile by tile; one whose sums are wanted as they are, here."""
-    if all(user.op == "call_function" and op_name(user) == "dequantize" and user in e.kernel.members for user in node.users):
+    if all(
+        user.op == "call_function" and op_name(user) == "dequantize" and user in e.kernel.members for user in node.users
+    ):
         e.skipped.add(node)
     else:
         _integers(e, node)
@@ -58,7 +60,12 @@ def residual_user(e: Emitter, node: fx.Node) -> fx.Node | None:
     if len(users) != 1 or node in e.storage.layouts or users[0] not in e.kernel.members:
         return None
     user = users[0]
-    if op_name(user) != "add" or user.kwargs or not all(isinstance(a, fx.Node) for a in user.args[:2]) or user.args[0] is user.args[1]:
+    if (
+        op_name(user) != "add"
+        or user.kwargs
+        or not all(isinstance(a, fx.Node) for a in user.args[:2])
+        or user.args[0] is user.args[1]
+    ):
         return None
     same = all(shape(a) == shape(user) and dtype(a) == dtype(user) for a in user.args[:2])  # type: ignore[arg-type]
     return user if same and dtype(user).is_float else None
@@ -82,7 +89,9 @@ def emit(e: Emitter, node: fx.Node, target: fx.Node, residual: Layout | None) ->
     if product_node not in e.skipped:
         _from_sums(e, node, target, residual)
         return
-    col_node, bias_node = (node.args[i] if len(node.args) > i else node.kwargs.get(name) for i, name in ((2, "col"), (3, "bias")))
+    col_node, bias_node = (
+        node.args[i] if len(node.args) > i else node.kwargs.get(name) for i, name in ((2, "col"), (3, "bias"))
+    )
     rank = len(shape(node))
     a_node, b_node, transposed = product_node.args[0], product_node.args[1], bool(product_node.args[2])
     assert isinstance(a_node, fx.Node) and isinstance(b_node, fx.Node)
@@ -94,10 +103,18 @@ def emit(e: Emitter, node: fx.Node, target: fx.Node, residual: Layout | None) ->
     bias = e.operand(bias_node, rank) if isinstance(bias_node, fx.Node) else None
     sizes = e.block_shape(node)
     out, n = e.result(target), sizes[-1]
-    start = out.logical.offset % shape(node)[-1] if e.cut.groups > 1 else 0  # of this group's columns among those of the weights
+    start = (
+        out.logical.offset % shape(node)[-1] if e.cut.groups > 1 else 0
+    )  # of this group's columns among those of the weights
     tap = _row_max(e, node, target, sizes) if e.cut.n >= n else None
     for (low, high), acc in _products(e, product_node, a, b_node, weights, transposed, sizes, start):
-        ins = {"a": acc, "rs": row, "cs": _part(col, low, high), "bi": _part(bias, low, high), "res": _part(residual, low, high)}
+        ins = {
+            "a": acc,
+            "rs": row,
+            "cs": _part(col, low, high),
+            "bi": _part(bias, low, high),
+            "res": _part(residual, low, high),
+        }
         attrs = {"rnd": _ROUND[dtype(node)]}
         outs: dict[str, Tile | Layout] = {"d": out.columns(low, high)}
         if tap is not None:
@@ -111,7 +128,11 @@ def _from_sums(e: Emitter, node: fx.Node, target: fx.Node, residual: Layout | No
     rank, (sums, row_node) = len(shape(node)), node.args[:2]
     assert isinstance(sums, fx.Node) and isinstance(row_node, fx.Node)
     col, bias = (node.args[i] if len(node.args) > i else node.kwargs.get(name) for i, name in ((2, "col"), (3, "bias")))
-    ins: dict[str, Layout | None] = {"a": e.operand(sums, rank), "rs": e.operand(row_node, rank - 1).unsqueeze(), "res": residual}
+    ins: dict[str, Layout | None] = {
+        "a": e.operand(sums, rank),
+        "rs": e.operand(row_node, rank - 1).unsqueeze(),
+        "res": residual,
+    }
     ins |= {name: e.operand(v, rank) for name, v in (("cs", col), ("bi", bias)) if isinstance(v, fx.Node)}
     e.word("vaff", target, e.block_shape(node), {"d": e.result(target)}, ins, {"rnd": _ROUND[dtype(node)]})
     e.finish(target)
@@ -120,7 +141,12 @@ def _from_sums(e: Emitter, node: fx.Node, target: fx.Node, residual: Layout | No
 def _row_max(e: Emitter, node: fx.Node, target: fx.Node, sizes: Sequence[int]) -> Layout | None:
     """A buffer for the row maxima, if the softmax that wants them is the only reader."""
     users = list(target.users)
-    if len(users) != 1 or users[0] not in e.kernel.members or op_name(users[0]) != "softmax" or dtype(node) is not Dtype.F32:
+    if (
+        len(users) != 1
+        or users[0] not in e.kernel.members
+        or op_name(users[0]) != "softmax"
+        or dtype(node) is not Dtype.F32
+    ):
         return None
     if sizes[-1] > limits_of("vaff")[2]:
         return None
@@ -134,11 +160,19 @@ def _part(layout: Layout | None, low: int, high: int) -> Layout | None:
 
 
 def _products(
-    e: Emitter, node: fx.Node, a: Layout, b_node: fx.Node, weights: Layout, transposed: bool, sizes: tuple[int, ...], start: int
+    e: Emitter,
+    node: fx.Node,
+    a: Layout,
+    b_node: fx.Node,
+    weights: Layout,
+    transposed: bool,
+    sizes: tuple[int, ...],
+    start: int,
 ) -> Iterator[tuple[Range, Layout]]:
     """Emit the product tile by tile of its columns: each tile of the block, with its accumulator.
 
-    Where the depth is cut, too, a few tiles take turns: a sum that goes on where the last word has just left it would wait for that word.
+    Where the depth is cut, too, a few tiles take turns: a sum that goes on where the last word has just left it would
+    wait for that word.
     """
     n = sizes[-1]
     step = min(e.cut.n, n)
@@ -151,7 +185,14 @@ def _products(
 
 
 def _accumulate(
-    e: Emitter, node: fx.Node, a: Layout, b_node: fx.Node, weights: Layout, transposed: bool, rows: tuple[int, ...], tiles: Sequence[Range]
+    e: Emitter,
+    node: fx.Node,
+    a: Layout,
+    b_node: fx.Node,
+    weights: Layout,
+    transposed: bool,
+    rows: tuple[int, ...],
+    tiles: Sequence[Range],
 ) -> list[Layout]:
     """Emit the words of some tiles of the product, each of columns low .. high; returns their accumulators."""
     k = a.shape[-1]
@@ -160,13 +201,22 @@ def _accumulate(
     a = e.with_columns(a if a.shape[:-1] == rows else a.broadcast((*rows, k)), node)
     step = min(e.cut.k, k, MM.field("k").largest)
     sums = [e.temp((*rows, high - low), Dtype.I32, node.name + ".acc", Space.ACC) for low, high in tiles]
-    for (first, last), (acc, n_range) in product([(f, min(f + step, k)) for f in range(0, k, step)], zip(sums, tiles, strict=True)):
+    for (first, last), (acc, n_range) in product(
+        [(f, min(f + step, k)) for f in range(0, k, step)], zip(sums, tiles, strict=True)
+    ):
         w_rows, w_cols = (n_range, (first, last)) if transposed else ((first, last), n_range)
         w = e.with_columns(e.stage(b_node, _window(weights, w_rows, w_cols), many=len(weights.shape) == 2), node)
         if len(w.shape) > 2 and w.shape[:-2] != rows[:-1]:
             w = w.broadcast((*rows[:-1], *w.shape[-2:]))
         for refs, (b, m) in _mm_blocks(columns(a, first, last), w, acc, transposed):
-            attrs = {"m": m, "n": n_range[1] - n_range[0], "k": last - first, "b": b, "wt": int(transposed), "acc": int(first > 0)}
+            attrs = {
+                "m": m,
+                "n": n_range[1] - n_range[0],
+                "k": last - first,
+                "b": b,
+                "wt": int(transposed),
+                "acc": int(first > 0),
+            }
             e.raw("mm", node, dict(zip(("c", "a", "w"), refs, strict=True)), attrs)
     return sums
 
@@ -178,10 +228,14 @@ def _window(layout: Layout, rows: tuple[int, int], cols: tuple[int, int]) -> Lay
 
 def _mm_blocks(a: Layout, w: Layout, c: Layout, transposed: bool) -> list[tuple[tuple[Ref, Ref, Ref], tuple[int, int]]]:
     """(c, a, w) views and (planes, rows) of the words that multiply `a` by `w` into `c`."""
-    assert all(x.strides[-1] == 1 or x.shape[-1] == 1 for x in (a, w)), "rows of a product's operands are not contiguous"
+    assert all(x.strides[-1] == 1 or x.shape[-1] == 1 for x in (a, w)), (
+        "rows of a product's operands are not contiguous"
+    )
     batched = len(w.shape) > 2
     lead = range(len(a.shape) - 2)
-    dims: list[tuple[int, ...]] = [(a.shape[i], c.strides[i], a.strides[i], w.strides[i] if batched else 0) for i in lead]
+    dims: list[tuple[int, ...]] = [
+        (a.shape[i], c.strides[i], a.strides[i], w.strides[i] if batched else 0) for i in lead
+    ]
     rows: tuple[int, ...] = (a.shape[-2], c.strides[-2], a.strides[-2], 0)
     if not batched:
         dims = coalesce([*dims, rows])
@@ -194,7 +248,10 @@ def _mm_blocks(a: Layout, w: Layout, c: Layout, transposed: bool) -> list[tuple[
         for p0 in range(0, planes[0], PLANES):
             for r0 in range(0, rows[0], ROWS):
                 starts = [
-                    layout.offset + sum(i * d[1 + j] for i, d in zip(outer, dims, strict=True)) + p0 * planes[1 + j] + r0 * rows[1 + j]
+                    layout.offset
+                    + sum(i * d[1 + j] for i, d in zip(outer, dims, strict=True))
+                    + p0 * planes[1 + j]
+                    + r0 * rows[1 + j]
                     for j, layout in enumerate((c, a, w))
                 ]
                 strides = (rows[1], rows[2], w.strides[-2])

@@ -1,4 +1,5 @@
-"""Reside: a home for every value between kernels, SRAM where it fits and SCRATCH in DRAM where not, and the cut of every kernel."""
+"""Reside: a home for every value between kernels, SRAM where it fits and SCRATCH in DRAM where not, and the cut of
+every kernel."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -28,7 +29,8 @@ from isa.spec import Region, Space
 
 @dataclass(frozen=True)
 class Assignment:
-    """Homes of all values, the strips, and the cut of every kernel. No schedule of them can be faster than `least` cycles."""
+    """Homes of all values, the strips, and the cut of every kernel. No schedule of them can be faster than `least`
+    cycles."""
 
     storage: Storage
     strips: tuple[BatchTile, ...]
@@ -53,11 +55,17 @@ def reside(kernel_graph: KernelGraph, fitter: TileSizeChooser, tuning: SearchPoi
         for index, kernel in enumerate(kernel_graph.kernels):
             strip = next(s for s in strips if s.first <= index < s.end)
             own, part = part_storage(storage, strip, 0), next(strip.ranges(kernel))
-            room = Room(fitter.chip.sram.bytes - resident[Space.SRAM][index], fitter.chip.acc.bytes - resident[Space.ACC][index])
+            room = Room(
+                fitter.chip.sram.bytes - resident[Space.SRAM][index], fitter.chip.acc.bytes - resident[Space.ACC][index]
+            )
             try:
                 fit = fitter.fit(kernel, own, room, f"k{index}.", tuning, part)
             except CompileError:
-                on_chip = [n for n in kernel_graph.live if n not in kernel_graph.storage.layouts and storage.layouts[n].buffer.space is not Space.DRAM]
+                on_chip = [
+                    n
+                    for n in kernel_graph.live
+                    if n not in kernel_graph.storage.layouts and storage.layouts[n].buffer.space is not Space.DRAM
+                ]
                 inside = [n for n in on_chip if kernel_graph.live[n][0] <= index <= kernel_graph.live[n][1]]
                 if not inside:
                     raise
@@ -77,7 +85,11 @@ def _iterations(repeat: Repeat | None, index: int) -> int:
 
 
 def _homes(
-    kernel_graph: KernelGraph, chip: Chip, tuning: SearchPoint, strips: Sequence[BatchTile], spilled: Collection[fx.Node]
+    kernel_graph: KernelGraph,
+    chip: Chip,
+    tuning: SearchPoint,
+    strips: Sequence[BatchTile],
+    spilled: Collection[fx.Node],
 ) -> tuple[Storage, Resident]:
     """A home for every value, and the bytes of each memory that are taken by them while each kernel runs."""
     live, repeat = kernel_graph.live, kernel_graph.repeat
@@ -87,13 +99,20 @@ def _homes(
     inner = {node for strip in strips for node in strip.inner}
     resident = {space: [0] * (len(kernel_graph.kernels) + 1) for space in (Space.SRAM, Space.ACC)}
     part = 0.125 if inner else tuning.resident  # what waits for its part takes little room
-    limit = {Space.SRAM: int(chip.sram.bytes * tuning.share * part), Space.ACC: int(chip.acc.bytes * tuning.share * part)}
+    limit = {
+        Space.SRAM: int(chip.sram.bytes * tuning.share * part),
+        Space.ACC: int(chip.acc.bytes * tuning.share * part),
+    }
     order = (Space.ACC, Space.SRAM) if tuning.wide else (Space.SRAM, Space.ACC)
     for node in sorted(loose, key=lambda n: (n not in inner, size[n] * (live[n][1] - live[n][0] + 1))):
         first, last = live[node]
         sharing = _sharing(node, repeat)
         possible = [s for s in order if s is Space.SRAM or (node not in inner and all(map(reachable, sharing)))]
-        fitting = (s for s in possible if node in inner or all(n + size[node] <= limit[s] for n in resident[s][first : last + 1]))
+        fitting = (
+            s
+            for s in possible
+            if node in inner or all(n + size[node] <= limit[s] for n in resident[s][first : last + 1])
+        )
         space = Space.DRAM if node in spilled else next(fitting, Space.DRAM)
         _set_home(storage, node, space, size[node], sharing)
         for i in range(first, last + 1) if space is not Space.DRAM else ():
@@ -111,10 +130,11 @@ def _overwrite(
     resident: Resident,
     size: Mapping[fx.Node, int],
 ) -> None:
-    """Let a value live in the home of another of its kind that nobody needs meanwhile: the residual stream stays in one place.
+    """Let a value live in the home of another of its kind that nobody needs meanwhile: the residual stream stays in one
+    place.
 
-    It may begin in the kernel that reads the other for the last time, block by block, before it writes; and likewise end
-    in the kernel that writes the other's next value.
+    It may begin in the kernel that reads the other for the last time, block by block, before it writes; and likewise
+    end in the kernel that writes the other's next value.
     """
     if repeat is None:
         return
@@ -122,12 +142,29 @@ def _overwrite(
     for old, new in repeat.carried.items():
         home, own = storage.layouts[new], live[new]
         written = next(i for i, k in enumerate(kernels) if computing(new) in k.members)
-        last = max((i for i, k in enumerate(kernels) if i <= written and any(base(n) is old for m in k.nodes for n in m.all_input_nodes)), default=written)
+        last = max(
+            (
+                i
+                for i, k in enumerate(kernels)
+                if i <= written and any(base(n) is old for m in k.nodes for n in m.all_input_nodes)
+            ),
+            default=written,
+        )
         occupant = old  # whose value is in the home
         for value, (first, end) in live.items():
-            twin = storage.layouts[value].strides == home.strides and dtype(value) is dtype(new) and shape(value) == shape(new)
+            twin = (
+                storage.layouts[value].strides == home.strides
+                and dtype(value) is dtype(new)
+                and shape(value) == shape(new)
+            )
             inside = own[0] <= last <= first <= end <= written
-            if value in moved or value in (old, *repeat.carried.values()) or not twin or not inside or home.buffer.space is Space.DRAM:
+            if (
+                value in moved
+                or value in (old, *repeat.carried.values())
+                or not twin
+                or not inside
+                or home.buffer.space is Space.DRAM
+            ):
                 continue
             if home.buffer.space is Space.ACC and not all(map(reachable, _sharing(value, repeat))):
                 continue
@@ -142,16 +179,17 @@ def _overwrite(
                 last, occupant = end, value
 
 
-
-
 def _read_before_written(kernel: Kernel, read: fx.Node, written: fx.Node) -> bool:
-    """Whether every block of `kernel` has read its part of `read`, and no more, when it writes its part of `written`."""
+    """Whether every block of `kernel` has read its part of `read`, and no more, when it writes its part of
+    `written`."""
     order = {node: i for i, node in enumerate(kernel.nodes)}
     writer = computing(written)
     for node, how in reads_of(kernel.nodes, read):
         whole = how.operand is not read or how.home or not how.own_block(kernel.domain) or role(node) is Role.MATMUL
         together = node is writer and (not BY_TARGET[node.target].in_place or shape(node) != shape(read))
-        late = (node, *(user for user in node.users if user in order)) if role(node) is Role.DEQUANTIZE else (node,)  # it may wait for a residual
+        late = (
+            (node, *(user for user in node.users if user in order)) if role(node) is Role.DEQUANTIZE else (node,)
+        )  # it may wait for a residual
         if whole or together or any(order[n] > order[writer] for n in late):
             return False
     return shape(written)[: len(kernel.domain)] == kernel.domain

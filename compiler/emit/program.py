@@ -41,8 +41,11 @@ class Tiled:
 Emitted = dict[object, Emitter]  # kernels by all that their words depend on
 
 
-def tile(kernel_graph: KernelGraph, cuts: Assignment, chip: Chip, overlap: float = 0.0, known: Emitted | None = None) -> Tiled:
-    """The tile program of `kernel_graph`, cut like `cuts`. Each part of a strip begins when the share `overlap` of the one before is still to come.
+def tile(
+    kernel_graph: KernelGraph, cuts: Assignment, chip: Chip, overlap: float = 0.0, known: Emitted | None = None
+) -> Tiled:
+    """The tile program of `kernel_graph`, cut like `cuts`. Each part of a strip begins when the share `overlap` of the
+    one before is still to come.
 
     What is `known` of other cuts of the same kernel_graph is not emitted again, and what is emitted is added to it.
     """
@@ -59,18 +62,28 @@ def tile(kernel_graph: KernelGraph, cuts: Assignment, chip: Chip, overlap: float
             parts.append([op for merged in interleave(emitters) for op in merged])
         ops += overlapped(parts, overlap, lambda op: cycles(op, chip))
     starts[len(kernel_graph.kernels)] = len(ops)
-    ops += [op for name, source, target in kernel_graph.copies for op in _copy_out(name, source, target, cuts.storage, chip)]
+    ops += [
+        op for name, source, target in kernel_graph.copies for op in _copy_out(name, source, target, cuts.storage, chip)
+    ]
     placed = _place_literals(literals, kernel_graph.constants)
     ops = [_rebind(op, placed) for op in ops]
     repeat = kernel_graph.repeat
     loop = Loop(starts[repeat.start], starts[repeat.start + repeat.period], repeat.count) if repeat else None
     return Tiled(
-        Program(tuple(ops), loop), kernel_graph.instances, kernel_graph.inputs, kernel_graph.constants, kernel_graph.outputs,
-        {placed[b]: data for b, data in literals.items()}, kernel_graph.kernels, _materialized(ops, kernel_graph.instances),
-    )  # fmt: skip
+        Program(tuple(ops), loop),
+        kernel_graph.instances,
+        kernel_graph.inputs,
+        kernel_graph.constants,
+        kernel_graph.outputs,
+        {placed[b]: data for b, data in literals.items()},
+        kernel_graph.kernels,
+        _materialized(ops, kernel_graph.instances),
+    )
 
 
-def _emit_part(kernel_graph: KernelGraph, cuts: Assignment, strip: BatchTile, part: int, known: Emitted) -> list[Emitter]:
+def _emit_part(
+    kernel_graph: KernelGraph, cuts: Assignment, strip: BatchTile, part: int, known: Emitted
+) -> list[Emitter]:
     """The kernels of one part of a strip."""
     storage = part_storage(cuts.storage, strip, part)
     name = "" if strip.parts == 1 else f"{part}."
@@ -95,7 +108,9 @@ def _copy_out(name: str, node: fx.Node, target: Layout, storage: Storage, chip: 
     source = storage.resolve(node)
     e = Emitter(Kernel([], ()), storage, TileSizes(1), f"out.{name}.")
     sizes = source.shape if target.elements else (0,)  # without elements, nothing is copied
-    rows = max(1, chip.sram.bytes // 4 // max(1, target.elements // max(1, sizes[0] if sizes else 1) * target.dtype.bits // 8))
+    rows = max(
+        1, chip.sram.bytes // 4 // max(1, target.elements // max(1, sizes[0] if sizes else 1) * target.dtype.bits // 8)
+    )
     step = max(1, min(rows, sizes[0])) if sizes else 1
     for low in range(0, sizes[0] if sizes else 1, step):
         ranges = ((low, min(low + step, sizes[0])),) if sizes else ()

@@ -73,7 +73,13 @@ def softmax(e: Emitter, node: fx.Node) -> None:
         e.word("vred", node, sizes, {"d": top.unsqueeze()}, {"a": a}, {"f": VRED.index("max")}, row_op=True)
     if zero_masked:  # a row of -Inf only becomes exp(-Inf) = 0 with a sum of 1
         vector(e, "max", node, top, top, LOWEST)
-    alone = len(x.users) == 1 and x in e.tiles and x not in e.storage.layouts and a is e.tiles[x].layout and a.dtype is Dtype.F32
+    alone = (
+        len(x.users) == 1
+        and x in e.tiles
+        and x not in e.storage.layouts
+        and a is e.tiles[x].layout
+        and a.dtype is Dtype.F32
+    )
     exp = a if alone else e.temp(sizes, Dtype.F32, node.name + ".exp")
     total = e.temp(lead, Dtype.F32, node.name + ".sum")
     attrs = {"f": ACT.index("exp"), "neg": 1, "scale": ONE}
@@ -86,7 +92,12 @@ def softmax(e: Emitter, node: fx.Node) -> None:
     recip = e.temp(lead, Dtype.F32, node.name + ".recip")
     e.word("act", node, lead, {"d": recip}, {"a": total}, {"f": ACT.index("recip"), "scale": ONE})
     users = list(node.users)
-    if len(users) == 1 and node not in e.storage.layouts and users[0] in e.kernel.members and op_name(users[0]) == "quantize_rows":
+    if (
+        len(users) == 1
+        and node not in e.storage.layouts
+        and users[0] in e.kernel.members
+        and op_name(users[0]) == "quantize_rows"
+    ):
         e.notes[node] = {"exp": exp, "recip": recip.unsqueeze()}
         return
     e.word("vop", node, sizes, {"d": e.result(node)}, {"a": exp, "b": recip.unsqueeze()}, {"f": VOP.index("mul")})
@@ -105,8 +116,23 @@ def layer_norm(e: Emitter, node: fx.Node) -> None:
     e.word("vred", node, sizes, {"d": mean.unsqueeze()}, {"a": a}, {"f": VRED.index("sum")}, row_op=True)
     vector(e, "mul", node, mean, mean, inverse)
     scale = e.temp(lead, Dtype.F32, node.name + ".rstd")
-    e.word("vred", node, sizes, {"d": scale.unsqueeze()}, {"a": a, "sub": mean.unsqueeze()}, {"f": VRED.index("sumsq")}, row_op=True)
-    e.word("act", node, lead, {"d": scale}, {"a": scale, "bi": e.constant(bits(eps))}, {"f": ACT.index("rsqrt"), "scale": inverse})
+    e.word(
+        "vred",
+        node,
+        sizes,
+        {"d": scale.unsqueeze()},
+        {"a": a, "sub": mean.unsqueeze()},
+        {"f": VRED.index("sumsq")},
+        row_op=True,
+    )
+    e.word(
+        "act",
+        node,
+        lead,
+        {"d": scale},
+        {"a": scale, "bi": e.constant(bits(eps))},
+        {"f": ACT.index("rsqrt"), "scale": inverse},
+    )
     rank = len(shape(x))
     ins = {"a": a, "sub": mean.unsqueeze(), "rs": scale.unsqueeze()}
     ins |= {name: e.operand(v, rank) for name, v in (("cs", gamma), ("bi", beta)) if isinstance(v, fx.Node)}
@@ -137,9 +163,22 @@ def reduce(e: Emitter, node: fx.Node) -> None:
     for low in range(0, n, step):
         high = min(low + step, n)
         whole = inside or step == n
-        a = e.operand(x, len(shape(x))) if whole else e.stage(x, columns(e.storage.resolve(x).narrow(e.block_ranges(shape(x))), low, high))
+        a = (
+            e.operand(x, len(shape(x)))
+            if whole
+            else e.stage(x, columns(e.storage.resolve(x).narrow(e.block_ranges(shape(x))), low, high))
+        )
         d = out if whole else out.columns(low, high)
-        e.word("vred", node, a.shape, {"d": d}, {"a": a}, {"f": VRED.index(kind), "down": int(down)}, row_op=not down, down=down)
+        e.word(
+            "vred",
+            node,
+            a.shape,
+            {"d": d},
+            {"a": a},
+            {"f": VRED.index(kind), "down": int(down)},
+            row_op=not down,
+            down=down,
+        )
     e.finish(node)
 
 
@@ -151,7 +190,11 @@ def _fill(e: Emitter, node: fx.Node, value: int) -> None:
 
 
 def _insert(layout: Layout, axis: int) -> Layout:
-    return replace(layout, shape=(*layout.shape[:axis], 1, *layout.shape[axis:]), strides=(*layout.strides[:axis], 0, *layout.strides[axis:]))
+    return replace(
+        layout,
+        shape=(*layout.shape[:axis], 1, *layout.shape[axis:]),
+        strides=(*layout.strides[:axis], 0, *layout.strides[axis:]),
+    )
 
 
 @emits("embedding")
@@ -160,9 +203,15 @@ def embedding(e: Emitter, node: fx.Node) -> None:
     assert isinstance(table_node, fx.Node) and isinstance(ids_node, fx.Node)
     table = e.storage.resolve(table_node)
     if table.buffer.space is not Space.DRAM:
-        raise UnsupportedError("an embedding table that the program itself computes", node.name, "look rows up in a parameter")
+        raise UnsupportedError(
+            "an embedding table that the program itself computes", node.name, "look rows up in a parameter"
+        )
     if table.strides[-1] > 1 and table.shape[-1] > 1:
-        raise UnsupportedError("an embedding table whose rows do not lie in one piece", node.name, "give the table as it is looked up, not transposed")
+        raise UnsupportedError(
+            "an embedding table whose rows do not lie in one piece",
+            node.name,
+            "give the table as it is looked up, not transposed",
+        )
     ids = e.operand(ids_node, len(shape(ids_node)))
     outs, moves = e.results_with_columns(node, {"d": e.result(node)})
     out = outs["d"]
@@ -176,6 +225,12 @@ def embedding(e: Emitter, node: fx.Node) -> None:
         assert d is not None and idx is not None and a is not None
         a = replace(a, rs=table.strides[0])
         views = {"d": d, "a": a, "idx": replace(idx, cs=1)}
-        e.raw("gather", node, views, {"n": piece.rows, "cols": cols, "limit": shape(table_node)[0]}, tuple(e.tap("d", node.name, tap) for tap in piece.logical))
+        e.raw(
+            "gather",
+            node,
+            views,
+            {"n": piece.rows, "cols": cols, "limit": shape(table_node)[0]},
+            tuple(e.tap("d", node.name, tap) for tap in piece.logical),
+        )
     e.move(node, moves)
     e.finish(node)

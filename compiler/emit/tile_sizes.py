@@ -5,7 +5,8 @@
     streamed   many rows, and weights pass through the scratchpad once for each block of rows
     smallest   parts of a tile of the array: what is left when nothing else fits
 
-A cut belongs to a *family*: the same rows, ever smaller tiles of weights, so that less and less of the scratchpad is needed.
+A cut belongs to a *family*: the same rows, ever smaller tiles of weights, so that less and less of the scratchpad is
+needed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,13 +33,14 @@ Family = Sequence[TileSizes]
 class SearchPoint:
     """What the search over tilings varies.
 
-    `points` (head, query) pairs per block of attention, `rows` per block of other kernels, the share of the scratchpad that one word
-    loads (a `slice` of weights: small enough to start early and to find room, large enough to keep counts short), how far the parts of a strip
-    overlap in the order of the kernels (`overlap`), the `share` of the memories to plan with, and whether loads get memory in the order
-    of the kernels (`in_turn`).
+    `points` (head, query) pairs per block of attention, `rows` per block of other kernels, the share of the scratchpad
+    that one word loads (a `slice` of weights: small enough to start early and to find room, large enough to keep counts
+    short), how far the parts of a strip overlap in the order of the kernels (`overlap`), the `share` of the memories to
+    plan with, and whether loads get memory in the order of the kernels (`in_turn`).
 
-    Of that share, values between kernels get the part `resident`, and a kernel fills the part `room` of what they leave, so that loads of the
-    next one find some. With `wide`, ACC is the first choice for what may lie there instead of the second. `smallest` tiles take as little memory as can be.
+    Of that share, values between kernels get the part `resident`, and a kernel fills the part `room` of what they
+    leave, so that loads of the next one find some. With `wide`, ACC is the first choice for what may lie there instead
+    of the second. `smallest` tiles take as little memory as can be.
     """
 
     points: int = 512
@@ -52,13 +54,13 @@ class SearchPoint:
     wide: bool = False
     smallest: bool = False
 
-
     def slice_bytes(self, chip: Chip) -> int:
         return min(MOST_SLICE, int(chip.sram.bytes * self.slice))
 
 
 def block_rows(chip: Chip) -> int:
-    """Rows per block: as many as hide the load of the next weights, so that a full array is never slowed down by small blocks."""
+    """Rows per block: as many as hide the load of the next weights, so that a full array is never slowed down by small
+    blocks."""
     return max(MIN_ROWS, ceil_div(chip.mxu.rows, chip.mxu.weight_rows_per_cycle))
 
 
@@ -70,7 +72,11 @@ def preferred_tilings(kernel: Kernel, chip: Chip, tuning: SearchPoint, total: in
         yield [TileSizes(min(HEAD_ROWS, total), groups=groups)]
     if is_column_separable(kernel) and total > block_rows(chip):
         groups = ceil_div(shapes.n, slice_width(shapes.k, shapes.n, chip, tuning.slice_bytes(chip)))
-        yield from ([TileSizes(min(r, total), groups=groups, keep=keep)] for keep in (True, False) for r in (1024, 512, 256, 128))
+        yield from (
+            [TileSizes(min(r, total), groups=groups, keep=keep)]
+            for keep in (True, False)
+            for r in (1024, 512, 256, 128)
+        )
     yield shapes.kept(min(_most_rows(kernel, shapes, tuning), total))
 
 
@@ -84,14 +90,22 @@ def kept_cuts(kernel: Kernel, chip: Chip, tuning: SearchPoint, total: int) -> It
 def streamed_cuts(kernel: Kernel, chip: Chip, tuning: SearchPoint, total: int) -> Iterator[Family]:
     """All rows, then fewer and fewer, with weights that are loaded for each block of them."""
     shapes = _Shapes.of(kernel, chip, tuning.slice_bytes(chip))
-    return (family for rows in _halves(total) if shapes.k for family in shapes.streamed(rows, chip, tuning.slice_bytes(chip)))
+    return (
+        family
+        for rows in _halves(total)
+        if shapes.k
+        for family in shapes.streamed(rows, chip, tuning.slice_bytes(chip))
+    )
 
 
 def smallest_cuts(kernel: Kernel, chip: Chip, tuning: SearchPoint, total: int) -> Iterator[Family]:
-    """Fewer and fewer rows, with parts of one tile of the array; at last a row with 16 by 16 weights, or with as little at a time as can be."""
+    """Fewer and fewer rows, with parts of one tile of the array; at last a row with 16 by 16 weights, or with as little
+    at a time as can be."""
     shapes = _Shapes.of(kernel, chip, tuning.slice_bytes(chip))
     for rows in _halves(total):
-        tiles = dict.fromkeys((min(chip.mxu.cols, shapes.n, size), min(chip.mxu.rows, shapes.k, size)) for size in (64, 16) if shapes.k)
+        tiles = dict.fromkeys(
+            (min(chip.mxu.cols, shapes.n, size), min(chip.mxu.rows, shapes.k, size)) for size in (64, 16) if shapes.k
+        )
         yield [TileSizes(rows, n, k, keep=False) for n, k in tiles] or shapes.kept(rows)
 
 
@@ -101,7 +115,8 @@ def both(cut: TileSizes, tuning: SearchPoint) -> tuple[TileSizes, TileSizes]:
 
 
 def slice_width(k: int, n: int, chip: Chip, size: int) -> int:
-    """Columns of weights that one word loads: about `size` bytes, whole columns of the array, slices of nearly equal size."""
+    """Columns of weights that one word loads: about `size` bytes, whole columns of the array, slices of nearly equal
+    size."""
     slices = max(ceil_div(k * n, max(size, 1)), 1)
     return ceil_div(ceil_div(n, slices), chip.mxu.cols) * chip.mxu.cols
 
@@ -125,7 +140,8 @@ def _halves(most: int) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class _Shapes:
-    """The widest and deepest matmul of a kernel, 0 if it has none, and the widths that tiles of its weights may have."""
+    """The widest and deepest matmul of a kernel, 0 if it has none, and the widths that tiles of its weights may
+    have."""
 
     n: int
     k: int
@@ -136,8 +152,12 @@ class _Shapes:
     def of(kernel: Kernel, chip: Chip, size: int) -> "_Shapes":
         matmuls = [n for n in kernel.nodes if op_name(n) == "matmul_i8"]
         if not matmuls:
-            roles = {role(n) for n in kernel.nodes}  # columns of a map are reduced, and elements joined, independently of each other
-            narrow = (1024, 256, 64, 16) if Role.DOWN in roles else (1 << 14, 1 << 12, 1 << 10) if Role.CAT in roles else ()
+            roles = {
+                role(n) for n in kernel.nodes
+            }  # columns of a map are reduced, and elements joined, independently of each other
+            narrow = (
+                (1024, 256, 64, 16) if Role.DOWN in roles else (1 << 14, 1 << 12, 1 << 10) if Role.CAT in roles else ()
+            )
             return _Shapes(0, 0, False, (1 << 30, *narrow))
         n, k = max(shape(m)[-1] for m in matmuls), max(shape(m.args[0])[-1] for m in matmuls)  # type: ignore[arg-type]
         widest = min(slice_width(k, n, chip, size), n)
@@ -148,7 +168,8 @@ class _Shapes:
         return [TileSizes(rows, width) for width in self.widths]
 
     def streamed(self, rows: int, chip: Chip, size: int) -> Iterator[Family]:
-        """Tiles of weights from `size` bytes down to one tile of the array: those of the whole depth, and those of parts of it."""
+        """Tiles of weights from `size` bytes down to one tile of the array: those of the whole depth, and those of
+        parts of it."""
         least = chip.mxu.rows * chip.mxu.cols
         sizes = [max(size >> i, least) for i in range(max(size // least, 1).bit_length())]
         tiles = dict.fromkeys(_tile(self.n, self.k, chip, bound) for bound in sizes)
@@ -158,7 +179,8 @@ class _Shapes:
 
 
 def _tile(n: int, k: int, chip: Chip, size: int) -> tuple[int, int]:
-    """Columns and depth of a tile of weights of about `size` bytes: all of the depth if one column of array tiles allows it."""
+    """Columns and depth of a tile of weights of about `size` bytes: all of the depth if one column of array tiles
+    allows it."""
     rows, cols = chip.mxu.rows, chip.mxu.cols
     if k * min(cols, n) <= size:
         slices = ceil_div(n, max(size // max(k, 1) // cols, 1) * cols)

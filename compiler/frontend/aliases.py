@@ -1,11 +1,12 @@
 """What in-place writes reach, settled before PyTorch turns the graph into one of values.
 
-Functionalization trusts schemas, and leaves composite operators whole. Where such an operator gives its operand or a view of it, of which
-its schema says nothing (type_as, einsum, broadcast_tensors, dropout in eval mode, ...), a later write would be lost. So in graphs that
-write, every operator is asked on meta tensors: what gives its operand is replaced by it, what gives a view is decomposed into views.
+Functionalization trusts schemas, and leaves composite operators whole. Where such an operator gives its operand or a
+view of it, of which its schema says nothing (type_as, einsum, broadcast_tensors, dropout in eval mode, ...), a later
+write would be lost. So in graphs that write, every operator is asked on meta tensors: what gives its operand is
+replaced by it, what gives a view is decomposed into views.
 
-Nor is it right where elements share memory: it adds up what is written to an expanded tensor, and clears what `unfold` does not cover
-(torch 2.13). Such writes are refused.
+Nor is it right where elements share memory: it adds up what is written to an expanded tensor, and clears what `unfold`
+does not cover (torch 2.13). Such writes are refused.
 """
 
 import operator
@@ -23,11 +24,16 @@ Table = dict[torch._ops.OpOverload, Callable[..., Any]]
 
 
 def settle_aliases(gm: fx.GraphModule) -> Table:
-    """Operators to decompose, so that writes reach what they do in eager PyTorch. Replaces what gives its operand. Only where the graph writes.
+    """Operators to decompose, so that writes reach what they do in eager PyTorch. Replaces what gives its operand. Only
+    where the graph writes.
 
     Raises UnsupportedError where a write goes to elements that share memory, or through what PyTorch does not follow.
     """
-    writes = [node for node in gm.graph.nodes if (schema := _schema(node)) is not None and schema.is_mutable and schema.name != "aten::detach_"]
+    writes = [
+        node
+        for node in gm.graph.nodes
+        if (schema := _schema(node)) is not None and schema.is_mutable and schema.name != "aten::detach_"
+    ]
     for node in writes:
         _check_write(node)
     table: Table = {}
@@ -44,8 +50,8 @@ def settle_aliases(gm: fx.GraphModule) -> Table:
 
 
 def _says_nothing(node: fx.Node) -> bool:
-    """Whether the schema takes tensors, and has results that share no memory with them. Where no tensor is taken there is nothing to share: such
-    an operator may draw random numbers, and is never called."""
+    """Whether the schema takes tensors, and has results that share no memory with them. Where no tensor is taken there
+    is nothing to share: such an operator may draw random numbers, and is never called."""
     schema = _schema(node)
     if schema is None or schema.is_mutable or any(result.alias_info for result in schema.returns):
         return False
@@ -58,9 +64,12 @@ _UNTRACKED = frozenset({"unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes
 
 @cache
 def _composite(op: torch._ops.OpOverload) -> Callable[..., Any]:
-    """PyTorch's own decomposition of a composite operator; the same object each time, since tables of them are remembered."""
+    """PyTorch's own decomposition of a composite operator; the same object each time, since tables of them are
+    remembered."""
     if not op._can_decompose():
-        raise UnsupportedError(f"{op} gives a view, and its schema does not say so", hint="use a view that PyTorch follows")
+        raise UnsupportedError(
+            f"{op} gives a view, and its schema does not say so", hint="use a view that PyTorch follows"
+        )
     return partial(op._op_dk, torch._C.DispatchKey.CompositeImplicitAutograd)
 
 
@@ -69,7 +78,8 @@ def _schema(node: fx.Node) -> Any:
 
 
 def _asked(node: fx.Node) -> tuple[fx.Node | None, bool]:
-    """The operand that the operator gives as it is, if it does; and whether any of its results shares memory with an operand."""
+    """The operand that the operator gives as it is, if it does; and whether any of its results shares memory with an
+    operand."""
     meta: dict[fx.Node, Tensor] = {}
 
     def value(operand: fx.Node) -> Any:
@@ -84,7 +94,10 @@ def _asked(node: fx.Node) -> tuple[fx.Node | None, bool]:
             results = [leaf for leaf in pytree.tree_leaves(node.target(*args, **kwargs)) if isinstance(leaf, Tensor)]  # type: ignore[operator]
     except Exception:  # no meta kernel, or sizes that depend on data: such operators compute, they do not pass on
         return None, False
-    if len(results) == 1 and (same := next((operand for operand, given in meta.items() if given is results[0]), None)) is not None:
+    if (
+        len(results) == 1
+        and (same := next((operand for operand, given in meta.items() if given is results[0]), None)) is not None
+    ):
         return same, True
     places = {given.untyped_storage()._cdata for given in meta.values()}
     return None, any(result.untyped_storage()._cdata in places for result in results)
@@ -105,12 +118,20 @@ def _check_written(node: fx.Node, written: Any) -> None:
             base = base.args[0]
             continue
         schema = _schema(base)
-        if base.target is torch.ops.aten.unfold.default or (isinstance(val := base.meta.get("val"), Tensor) and overlaps(val.shape, val.stride())):
+        if base.target is torch.ops.aten.unfold.default or (
+            isinstance(val := base.meta.get("val"), Tensor) and overlaps(val.shape, val.stride())
+        ):
             what = f"{node.target} writes to a view of which elements share memory, or do not cover what it views"
             raise UnsupportedError(what, base.name, "write to a copy of it")
         if schema is not None and schema.name.split("::")[-1] in _UNTRACKED:
-            raise UnsupportedError(f"{node.target} writes through {base.target}, which PyTorch does not follow", base.name, "use a view that it follows")
-        passes_on = schema is not None and (any(result.alias_info for result in schema.returns) or (_says_nothing(base) and _asked(base)[1]))
+            raise UnsupportedError(
+                f"{node.target} writes through {base.target}, which PyTorch does not follow",
+                base.name,
+                "use a view that it follows",
+            )
+        passes_on = schema is not None and (
+            any(result.alias_info for result in schema.returns) or (_says_nothing(base) and _asked(base)[1])
+        )
         base = base.args[0] if passes_on and base.args else None
         base = base[0] if isinstance(base, list | tuple) and base else base
 

@@ -61,10 +61,11 @@ class Leaf:
 class Captured:
     """A model as a graph, its weights beside it, and how to call it.
 
-    `gm` has the user's tensors as placeholders (in the order of `inputs`), then the weights (in the order of `weights`).
-    `arguments` maps each argument's name to its value, a pytree with a `Leaf` for every tensor; `result` is the
-    model's result with a `Leaf` for every tensor. `changed` names placeholders that the model changes in place, with the number of
-    the output that is their new value. `signature` is forward's, where it is known: the program is called as the model is.
+    `gm` has the user's tensors as placeholders (in the order of `inputs`), then the weights (in the order of
+    `weights`). `arguments` maps each argument's name to its value, a pytree with a `Leaf` for every tensor; `result` is
+    the model's result with a `Leaf` for every tensor. `changed` names placeholders that the model changes in place,
+    with the number of the output that is their new value. `signature` is forward's, where it is known: the program is
+    called as the model is.
     """
 
     gm: fx.GraphModule
@@ -85,8 +86,14 @@ class Captured:
             _bind(name, template, given.pop(name) if name in given else self._left_out(name, template), tensors)
         for name, value in given.items():
             default = self._default(name)
-            if not (value is None or value is default or (type(value) is type(default) and not isinstance(value, Tensor) and value == default)):
-                raise InputError(f"unknown input '{name}'", hint=f"the model was compiled with {', '.join(self.arguments)}")
+            if not (
+                value is None
+                or value is default
+                or (type(value) is type(default) and not isinstance(value, Tensor) and value == default)
+            ):
+                raise InputError(
+                    f"unknown input '{name}'", hint=f"the model was compiled with {', '.join(self.arguments)}"
+                )
         return tuple(tensors[index] for index in range(len(self.inputs)))
 
     def _named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,12 +101,19 @@ class Captured:
         if self.signature is None:
             names = list(self.arguments)
             if len(args) > len(names):
-                raise InputError(f"{len(args)} positional arguments for {len(names)} inputs", hint=f"the inputs are {', '.join(names)}")
+                raise InputError(
+                    f"{len(args)} positional arguments for {len(names)} inputs",
+                    hint=f"the inputs are {', '.join(names)}",
+                )
             _once(names[: len(args)], kwargs)
             return {**dict(zip(names, args, strict=False)), **kwargs}
         kinds = [p.kind for p in self.signature.parameters.values()]
-        taken = {n: v for n, v in kwargs.items() if n in self.signature.parameters or inspect.Parameter.VAR_KEYWORD in kinds}
-        by_position = [n for n, p in self.signature.parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        taken = {
+            n: v for n, v in kwargs.items() if n in self.signature.parameters or inspect.Parameter.VAR_KEYWORD in kinds
+        }
+        by_position = [
+            n for n, p in self.signature.parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        ]
         _once(by_position[: len(args)], kwargs)
         try:
             bound = named_arguments(self.signature.bind_partial(*args, **taken))
@@ -117,7 +131,9 @@ class Captured:
         if parameter is None or parameter.kind is parameter.VAR_POSITIONAL:
             return template  # a tensor in it is missing; any other value is what the model was compiled with
         if any(isinstance(leaf, Leaf) for leaf in pytree.tree_leaves(template)) or parameter.default is parameter.empty:
-            raise InputError(f"input '{name}' is missing", hint=f"the model was compiled with {', '.join(self.arguments)}")
+            raise InputError(
+                f"input '{name}' is missing", hint=f"the model was compiled with {', '.join(self.arguments)}"
+            )
         return parameter.default
 
     def unflatten(self, outputs: Sequence[Any]) -> Any:
@@ -153,7 +169,9 @@ def _bind(name: str, template: Any, value: Any, tensors: dict[int, Tensor]) -> N
         elif isinstance(got, Tensor):
             tensors[want.index] = got
         else:
-            raise InputError(f"input '{name}' is missing" if isinstance(got, Leaf) else f"input '{name}' is not a tensor")
+            raise InputError(
+                f"input '{name}' is missing" if isinstance(got, Leaf) else f"input '{name}' is not a tensor"
+            )
 
 
 def _shown(value: Any) -> str:
@@ -183,14 +201,18 @@ def _plain(signature: inspect.Signature) -> inspect.Signature:
 
 
 def _exported(module: torch.nn.Module) -> bool:
-    """Whether this is `ExportedProgram.module()`: its mode was decided when it was exported, and its flag says nothing."""
+    """Whether this is `ExportedProgram.module()`: its mode was decided when it was exported, and its flag says
+    nothing."""
     return isinstance(module, fx.GraphModule) and any(type(child).__name__ == "GuardsFn" for child in module.children())
 
 
 @contextmanager
 def _left_as_it_was(module: torch.nn.Module) -> Iterator[None]:
     """Attributes that forward sets (`self.last = y`) are fake tensors after a trace: these get back what they had."""
-    before = [(m.__dict__, dict(m.__dict__), {n: copy.copy(v) for n, v in m.__dict__.items() if type(v) in (dict, list)}) for m in module.modules()]
+    before = [
+        (m.__dict__, dict(m.__dict__), {n: copy.copy(v) for n, v in m.__dict__.items() if type(v) in (dict, list)})
+        for m in module.modules()
+    ]
     try:
         yield
     finally:
@@ -225,20 +247,28 @@ def export(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, 
     except Exception as error:
         _check_positions(module, (args, kwargs), error)
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CompileError(f"torch.export cannot capture this model: {first}", type(module).__name__, "see the chained exception") from error
+        raise CompileError(
+            f"torch.export cannot capture this model: {first}", type(module).__name__, "see the chained exception"
+        ) from error
 
 
 def _check_positions(module: torch.nn.Module, given: Any, error: Exception) -> None:
     """The commonest reason why a transformer cannot be traced, in its user's words."""
     limit = getattr(getattr(module, "config", None), "max_position_embeddings", None)
-    ids = [leaf for leaf in pytree.tree_leaves(given) if isinstance(leaf, Tensor) and leaf.dim() == 2 and not leaf.is_floating_point()]
+    ids = [
+        leaf
+        for leaf in pytree.tree_leaves(given)
+        if isinstance(leaf, Tensor) and leaf.dim() == 2 and not leaf.is_floating_point()
+    ]
     longest = max((leaf.shape[1] for leaf in ids), default=0)
     if isinstance(limit, int) and 0 < limit < longest:
         what = f"the sequence has {longest} tokens, the model has {limit} positions"
         raise InputError(what, type(module).__name__, f"give at most {limit} tokens") from error
 
 
-def from_exported(program: ExportedProgram, signature: inspect.Signature | None = None, changing: bool = False) -> Captured:
+def from_exported(
+    program: ExportedProgram, signature: inspect.Signature | None = None, changing: bool = False
+) -> Captured:
     """The captured form of an exported program (a .pt2 file, for example); `signature` is the model's own.
 
     Only with `changing` may it change its inputs: the caller then sees to it that they get their new values.
@@ -262,24 +292,33 @@ def from_exported(program: ExportedProgram, signature: inspect.Signature | None 
 
 
 def _settle_numbers(gm: fx.GraphModule) -> None:
-    """What `vmap` leaves of a number, a copy of it of another type, becomes a tensor of that type without dimensions."""
+    """What `vmap` leaves of a number, a copy of it of another type, becomes a tensor of that type without
+    dimensions."""
     for node in gm.graph.find_nodes(op="call_function", target=torch.ops.aten._to_copy.default):
         if not isinstance(node.args[0], fx.Node):
-            node.target, node.args, node.kwargs = torch.ops.aten.full.default, ([], node.args[0]), {"dtype": node.kwargs.get("dtype")}
+            node.target, node.args, node.kwargs = (
+                torch.ops.aten.full.default,
+                ([], node.args[0]),
+                {"dtype": node.kwargs.get("dtype")},
+            )
 
 
 _METADATA = torch.ops.aten._assert_tensor_metadata.default
 
 
 def _settle_checks(gm: fx.GraphModule) -> None:
-    """Drop checks of types and sizes, which are fixed here (what export writes down of types in an autocast region is what they were
-    before the casts); and keep a bare assertion, which PyTorch would drop, by giving it the message that it has in eager mode."""
+    """Drop checks of types and sizes, which are fixed here (what export writes down of types in an autocast region is
+    what they were before the casts); and keep a bare assertion, which PyTorch would drop, by giving it the message that
+    it has in eager mode."""
     for module in gm.modules():
         if isinstance(module, fx.GraphModule):
             for node in module.graph.find_nodes(op="call_function", target=_METADATA):
                 module.graph.erase_node(node)
             for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten._assert_async.default):
-                node.target, node.args = torch.ops.aten._assert_async.msg, (node.args[0], "Expected Tensor with single nonzero value, but got zero")
+                node.target, node.args = (
+                    torch.ops.aten._assert_async.msg,
+                    (node.args[0], "Expected Tensor with single nonzero value, but got zero"),
+                )
             module.recompile()
 
 
@@ -293,7 +332,9 @@ def _changed(program: ExportedProgram, changing: bool) -> tuple[tuple[str, int],
     for number, spec in enumerate(tensors):
         if spec.kind in _CHANGES:
             if not changing or spec.kind is not OutputKind.USER_INPUT_MUTATION:
-                raise UnsupportedError(f"the model changes '{spec.target}' in place", hint="state on the device is not supported yet")
+                raise UnsupportedError(
+                    f"the model changes '{spec.target}' in place", hint="state on the device is not supported yet"
+                )
             found.append((str(spec.target), number))
         elif spec.kind is not OutputKind.USER_OUTPUT:
             raise UnsupportedError(f"the model gives a result of kind {spec.kind.name}", str(spec.target or ""))
@@ -386,7 +427,10 @@ def call_signature(program: ExportedProgram) -> inspect.Signature | None:
     kind = inspect.Parameter
     try:
         return inspect.Signature(
-            [*(kind(name, kind.POSITIONAL_OR_KEYWORD) for name in positional_names(program)), *(kind(name, kind.KEYWORD_ONLY) for name in kwargs)]
+            [
+                *(kind(name, kind.POSITIONAL_OR_KEYWORD) for name in positional_names(program)),
+                *(kind(name, kind.KEYWORD_ONLY) for name in kwargs),
+            ]
         )
     except ValueError:
         return None

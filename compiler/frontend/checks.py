@@ -30,11 +30,15 @@ def check_tensor(what: str, tensor: Tensor) -> None:
     check_layout(what, tensor)
     if tensor.dtype not in ACCEPTED:
         name = str(tensor.dtype).removeprefix("torch.")
-        raise UnsupportedError(f"{what} is {name}, which the chip does not have", hint=_ADVICE.get(tensor.dtype, "use a float or integer type"))
+        raise UnsupportedError(
+            f"{what} is {name}, which the chip does not have",
+            hint=_ADVICE.get(tensor.dtype, "use a float or integer type"),
+        )
 
 
 def check_finite(name: str, tensor: Tensor, quantized: bool) -> None:
-    """Refuse a weight that holds NaN, which only a broken checkpoint does, or, if it is to be quantized, Inf: its row would have no scale.
+    """Refuse a weight that holds NaN, which only a broken checkpoint does, or, if it is to be quantized, Inf: its row
+    would have no scale.
 
     An infinite weight that is not quantized (a mask) is as good as any other number.
     """

@@ -1,8 +1,9 @@
 """What PyTorch does anew at every capture though nothing has changed: most of the time that a small graph takes.
 
-`run_decompositions` looks for all composite operators, some 600, and gives each of them kernels that leave it whole, which it takes away
-afterwards. Here the search and the kernels are remembered, while a capture of ours runs and for nobody else. The names are private to
-PyTorch: where one is missing, nothing is remembered, and a capture takes a third of a second longer.
+`run_decompositions` looks for all composite operators, some 600, and gives each of them kernels that leave it whole,
+which it takes away afterwards. Here the search and the kernels are remembered, while a capture of ours runs and for
+nobody else. The names are private to PyTorch: where one is missing, nothing is remembered, and a capture takes a third
+of a second longer.
 """
 
 import threading
@@ -26,7 +27,8 @@ _made: dict[frozenset[tuple[Any, Any]], dict[Any, tuple[Kernels, Any]]] = {}
 
 @contextmanager
 def remembered() -> Iterator[None]:
-    """Captures in here take what earlier ones have found. One at a time: PyTorch's own override changes the operators for all threads."""
+    """Captures in here take what earlier ones have found. One at a time: PyTorch's own override changes the operators
+    for all threads."""
     with _lock:
         yield from _remembered()
 
@@ -47,7 +49,10 @@ def _remembered() -> Iterator[None]:
 
 def _search(plain: Callable[[], set[Any]]) -> set[Any]:
     """All composite operators; looked for again when somebody has registered one."""
-    registered = frozenset(torch._C._dispatch_get_registrations_for_dispatch_key("CompositeImplicitAutograd")), len(torch.ops._dir)
+    registered = (
+        frozenset(torch._C._dispatch_get_registrations_for_dispatch_key("CompositeImplicitAutograd")),
+        len(torch.ops._dir),
+    )
     if registered not in _found:
         _found.clear()
         _found[registered] = plain()
@@ -56,7 +61,8 @@ def _search(plain: Callable[[], set[Any]]) -> set[Any]:
 
 @contextmanager
 def _override(plain: Callable[[Mapping[Any, Any]], Any], table: Mapping[Any, Any]) -> Iterator[None]:
-    """PyTorch's context in which the operators of a table stay whole; from the second time on by what it did the first time."""
+    """PyTorch's context in which the operators of a table stay whole; from the second time on by what it did the first
+    time."""
     key = frozenset(table.items())
     if key not in _made:
         if len(_made) >= MOST:

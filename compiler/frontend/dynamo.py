@@ -34,9 +34,10 @@ class DynamoCapture:
     """The captured graph, and which of the call's arguments are what.
 
     `inputs` and `weights` are positions among the arguments of Dynamo's function: of `captured.inputs`, and of the
-    first of `captured.weights`. The remaining weights are constants of the code, in `captured.tensors`. `changed` are arguments that
-    the frame changes in place, each with the number of the result that is its new value; they count as inputs. With `places`, all
-    these positions are among `pick(arguments, places)` instead; `replay` is the frame called with these.
+    first of `captured.weights`. The remaining weights are constants of the code, in `captured.tensors`. `changed` are
+    arguments that the frame changes in place, each with the number of the result that is its new value; they count as
+    inputs. With `places`, all these positions are among `pick(arguments, places)` instead; `replay` is the frame called
+    with these.
     """
 
     captured: Captured
@@ -104,8 +105,8 @@ _ENTERS = ("_grad_increment_nesting", "_jvp_increment_nesting", "_enter_dual_lev
 
 
 def _check_transforms(gm: fx.GraphModule) -> None:
-    """Refuse what torch.func does inside the frame, but for a single vmap, before it is traced: a trace that fails between enter and exit would
-    leave a level entered."""
+    """Refuse what torch.func does inside the frame, but for a single vmap, before it is traced: a trace that fails
+    between enter and exit would leave a level entered."""
     depth = 0
     for node in gm.graph.nodes:
         name = getattr(node.target, "__name__", "")
@@ -113,7 +114,11 @@ def _check_transforms(gm: fx.GraphModule) -> None:
         nested = depth > 1 or (depth and isinstance(node.target, torch._ops.HigherOrderOperator))
         if name in _ENTERS or nested:
             what = "a transform of a transform" if nested else "a derivative by torch.func"
-            raise UnsupportedError(f"the chip cannot do {what} inside the compiled function", node.name, "compile the function that it is taken of")
+            raise UnsupportedError(
+                f"the chip cannot do {what} inside the compiled function",
+                node.name,
+                "compile the function that it is taken of",
+            )
     for _, inner in gm.named_children():
         if isinstance(inner, fx.GraphModule):
             _check_transforms(inner)
@@ -121,7 +126,9 @@ def _check_transforms(gm: fx.GraphModule) -> None:
 
 def _places(examples: Sequence[Any]) -> tuple[Place, ...]:
     """All tensors (and numbers) among the arguments. A torchao weight is two: int8 numbers and their scales."""
-    return tuple((p, field) for p, example in enumerate(examples) for field in (FIELDS if is_quantized(example) else ("",)))
+    return tuple(
+        (p, field) for p, example in enumerate(examples) for field in (FIELDS if is_quantized(example) else ("",))
+    )
 
 
 def pick(arguments: Sequence[Any], places: Sequence[Place]) -> list[Any]:
@@ -165,7 +172,9 @@ class _Interpreter(fx.Interpreter):
         named = {**dict(zip(("input", "weight", "bias"), args, strict=False)), **kwargs}
         weight = named["weight"]
         if target is not torch.nn.functional.linear or not isinstance(weight, _Quantized):
-            raise UnsupportedError(f"{getattr(target, '__name__', target)} of a torchao weight", hint="the chip computes linears with it")
+            raise UnsupportedError(
+                f"{getattr(target, '__name__', target)} of a torchao weight", hint="the chip computes linears with it"
+            )
         return quantized_linear(named["input"], weight.q, weight.s, named.get("bias"))
 
 

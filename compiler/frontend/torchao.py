@@ -1,7 +1,7 @@
 """Models that torchao has quantized already: their linears become the chip's operations on the very same integers.
 
-torchao's `Int8DynamicActivationInt8WeightConfig` is the arithmetic of docs/numerics.md, so a model quantized by it gives its own
-eager bits on the chip. Other configurations are refused by name.
+torchao's `Int8DynamicActivationInt8WeightConfig` is the arithmetic of docs/numerics.md, so a model quantized by it
+gives its own eager bits on the chip. Other configurations are refused by name.
 """
 
 import copy
@@ -40,7 +40,8 @@ def is_quantized(tensor: object) -> bool:
 
 
 def adopt(module: nn.Module) -> nn.Module:
-    """`module`, or a copy that shares its tensors, with every linear that torchao quantized replaced. Raises UnsupportedError."""
+    """`module`, or a copy that shares its tensors, with every linear that torchao quantized replaced. Raises
+    UnsupportedError."""
     found = {name: m for name, m in module.named_modules() if isinstance(m, nn.Linear) and is_quantized(m.weight)}
     if not found:
         return module
@@ -68,9 +69,15 @@ def check_quantized(name: str, weight: Tensor) -> None:
     """Refuse a weight that torchao computes with in another way than the chip."""
     kwargs, q, s = (getattr(weight, field, None) for field in ("act_quant_kwargs", *FIELDS))
     row = type(getattr(kwargs, "granularity", None)).__name__ == "PerRow"
-    symmetric = getattr(getattr(kwargs, "mapping_type", None), "name", "") == "SYMMETRIC" and not getattr(kwargs, "reduce_range", False)
+    symmetric = getattr(getattr(kwargs, "mapping_type", None), "name", "") == "SYMMETRIC" and not getattr(
+        kwargs, "reduce_range", False
+    )
     ours = isinstance(q, Tensor) and isinstance(s, Tensor) and q.dtype is torch.int8 and s.numel() == q.shape[0]
-    if not (ours and row and symmetric) or getattr(weight, "act_quant_scale", None) is not None or _has_zero_point(weight):
+    if (
+        not (ours and row and symmetric)
+        or getattr(weight, "act_quant_scale", None) is not None
+        or _has_zero_point(weight)
+    ):
         raise UnsupportedError(
             f"weight '{name}' is a torchao {type(weight).__name__} in a configuration that the chip does not compute",
             hint="quantize with Int8DynamicActivationInt8WeightConfig(), or compile the float model",

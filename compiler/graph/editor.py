@@ -37,7 +37,11 @@ class Editor:
         """A new call before `at`, on behalf of `at`: same source line and origins."""
         with self.graph.inserting_before(at):
             node = new_node(self.graph, "call_function", target, args, kwargs, short_name(target))
-        node.meta = {"source": at.meta.get("source", UNKNOWN), "origins": at.meta.get("origins", ()), "passes": (self.name,)}
+        node.meta = {
+            "source": at.meta.get("source", UNKNOWN),
+            "origins": at.meta.get("origins", ()),
+            "passes": (self.name,),
+        }
         node.meta["val"] = evaluate_fake(self.mode, node)
         node.meta["depends"] = _depends(node)
         return node
@@ -149,8 +153,9 @@ def fake_mode(graph: fx.Graph) -> FakeTensorMode:
 def evaluate_fake(mode: FakeTensorMode, node: fx.Node) -> Any:
     """Shape and type of a node's result, from those of its operands.
 
-    Calls of one operation on operands of equal form have results of equal form, so PyTorch is asked once for each: identical
-    layers cost a look-up. What it said is kept with the mode, as are the fake tensors themselves; nothing ever writes to those.
+    Calls of one operation on operands of equal form have results of equal form, so PyTorch is asked once for each:
+    identical layers cost a look-up. What it said is kept with the mode, as are the fake tensors themselves; nothing
+    ever writes to those.
     """
     known: dict[Hashable, Any] = vars(mode).setdefault("_llmchip_forms", {})
     key = (node.target, _form(node.args), _form(node.kwargs))

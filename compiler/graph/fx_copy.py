@@ -21,9 +21,11 @@ def graph_module(graph: fx.Graph, name: str, root: torch.nn.Module | None = None
     return _LazyGraphModule(root or torch.nn.Module(), graph, name)
 
 
-def new_node(graph: fx.Graph, op: str, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str) -> fx.Node:
-    """A node at the insertion point. Operands are set afterwards: `create_node` looks through them for symbols, which takes longer
-    than all else it does."""
+def new_node(
+    graph: fx.Graph, op: str, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str
+) -> fx.Node:
+    """A node at the insertion point. Operands are set afterwards: `create_node` looks through them for symbols, which
+    takes longer than all else it does."""
     node = graph.create_node(op, target, name=name)
     node.args = args
     if kwargs:
@@ -32,7 +34,8 @@ def new_node(graph: fx.Graph, op: str, target: Any, args: tuple[Any, ...], kwarg
 
 
 def copy_node(graph: fx.Graph, node: fx.Node, remap: Mapping[fx.Node, fx.Node], name: str | None = None) -> fx.Node:
-    """`node` at the end of another graph, its operands replaced. The metadata dictionary is copied, what it holds is shared."""
+    """`node` at the end of another graph, its operands replaced. The metadata dictionary is copied, what it holds is
+    shared."""
     args, kwargs = fx.map_arg((node.args, node.kwargs), remap.__getitem__)
     new = new_node(graph, node.op, node.target, args, kwargs, name or node.name)
     new.type = node.type

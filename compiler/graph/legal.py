@@ -38,11 +38,14 @@ def _missing_type(nodes: list[fx.Node]) -> str | None:
 
 
 def _typed(node: fx.Node, op: ChipOp) -> str | None:
-    """Why the chip cannot do this elementwise operation on operands of these types: it computes in one type, which it has."""
+    """Why the chip cannot do this elementwise operation on operands of these types: it computes in one type, which it
+    has."""
     if op.domain is Domain.CAST:
         floats = [dtype.is_floating_point for dtype in (dtype_of(node.args[0]), dtype_of(node))]  # type: ignore[arg-type]
         to_bool = dtype_of(node) is torch.bool
-        return "converts a float to an integer, which the chip cannot" if floats == [True, False] and not to_bool else None
+        return (
+            "converts a float to an integer, which the chip cannot" if floats == [True, False] and not to_bool else None
+        )
     result, operands = dtype_of(node), list(node.args)
     if op.domain is Domain.CHOICE:
         if dtype_of(operands.pop(0)) is not torch.bool:  # type: ignore[arg-type]

@@ -118,7 +118,12 @@ def verify(gm: fx.GraphModule, legal: Legal | None = None) -> None:
         if not node.meta.keys() >= _ANNOTATIONS:
             missing = min(_ANNOTATIONS - node.meta.keys())
             raise InternalError(f"node {node.name} has no '{missing}'")
-        if legal is not None and node.op in ("call_function", "placeholder") and "depends" in node.meta and not is_static(node):
+        if (
+            legal is not None
+            and node.op in ("call_function", "placeholder")
+            and "depends" in node.meta
+            and not is_static(node)
+        ):
             reason = legal(node)
             if reason:
                 raise unsupported(node, reason)
@@ -151,7 +156,6 @@ def _line(node: fx.Node) -> str:
     name = getattr(node.target, "__name__", str(node.target))
     name = str(node.target).removesuffix(".default") if "torch._ops" in str(type(node.target)) else name
     return f"{head} = {name}({', '.join(operands)})"
-
 
 
 def _type(value: Any) -> str:

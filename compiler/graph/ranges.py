@@ -1,7 +1,7 @@
 """Ranges of integers: where a 64-bit result certainly fits in the 32 bits in which the chip keeps it.
 
-Every value that the chip holds is known to fit: inputs and constants are checked when they are bound. So a range is only
-narrower where an operation says so.
+Every value that the chip holds is known to fit: inputs and constants are checked when they are bound. So a range is
+only narrower where an operation says so.
 """
 
 from typing import Any
@@ -46,7 +46,9 @@ def _result(node: fx.Node, depth: int) -> Interval:
     """The range of what `node` computes, before it has to fit."""
     if is_static(node):
         value = evaluate(node) if node.meta["val"].numel() <= SMALL else None
-        return _type_range(dtype_of(node)) if value is None or not value.numel() else (int(value.min()), int(value.max()))
+        return (
+            _type_range(dtype_of(node)) if value is None or not value.numel() else (int(value.min()), int(value.max()))
+        )
     rule = _RULES.get(node.target)
     operands = node.args if rule is not _same else node.args[:1]
     if rule is None or not all(isinstance(arg, (int, float, bool)) or _is_integer(arg) for arg in operands):
@@ -56,7 +58,11 @@ def _result(node: fx.Node, depth: int) -> Interval:
 
 
 def _is_integer(value: Any) -> bool:
-    return isinstance(value, fx.Node) and isinstance(value.meta["val"], torch.Tensor) and not dtype_of(value).is_floating_point
+    return (
+        isinstance(value, fx.Node)
+        and isinstance(value.meta["val"], torch.Tensor)
+        and not dtype_of(value).is_floating_point
+    )
 
 
 def _same(a: Interval) -> Interval:
@@ -86,7 +92,9 @@ def _either(_condition: Interval, a: Interval, b: Interval) -> Interval:
 
 _VIEWS = (aten.reshape, aten.view, aten.permute, aten.expand, aten.clone)
 _RULES: dict[Any, Any] = {
-    **dict.fromkeys((*(view.default for view in _VIEWS), aten.slice.Tensor, aten.select.int, aten._to_copy.default), _same),
+    **dict.fromkeys(
+        (*(view.default for view in _VIEWS), aten.slice.Tensor, aten.select.int, aten._to_copy.default), _same
+    ),
     aten.add.Tensor: _add,
     aten.sub.Tensor: lambda a, b: _add(a, _neg(b)),
     aten.mul.Tensor: _mul,

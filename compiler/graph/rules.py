@@ -6,6 +6,8 @@ from typing import Any
 from torch import fx
 
 from compiler.graph.editor import Editor, strongest
+from compiler.graph.legal import frozen
+from compiler.ops.table import BY_TARGET
 
 Rule = Callable[[Editor, fx.Node], fx.Node | None]
 
@@ -17,7 +19,7 @@ def apply_rules(gm: fx.GraphModule, name: str, rules: Mapping[Any, Rule], skip_s
     """
     editor = Editor(gm, name)
     for node in list(gm.graph.nodes):
-        rule = rules.get(node.target) if node.op == "call_function" else None
+        rule = rules.get(node.target) if node.op == "call_function" and not _of_extension(node) else None
         if rule is None or (skip_static and node.meta["depends"] < 2):
             if node.op == "call_function":
                 node.meta["depends"] = strongest(node, node.meta["depends"])
@@ -26,6 +28,12 @@ def apply_rules(gm: fx.GraphModule, name: str, rules: Mapping[Any, Rule], skip_s
         if new is not None:
             editor.replace(node, new)
     return editor.finish()
+
+
+def _of_extension(node: fx.Node) -> bool:
+    """An operation that an extension computes as it stands is not rewritten into others."""
+    op = BY_TARGET.get(node.target)
+    return op is not None and op.extension != "" and frozen(node) is None
 
 
 def arguments(node: fx.Node) -> dict[str, Any]:

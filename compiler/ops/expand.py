@@ -63,7 +63,9 @@ def _trace(node: fx.Node) -> fx.GraphModule:
 
     values = [n.meta["val"] for n in _tensors(node)]
     with torch.no_grad():
-        return make_fx(body, tracing_mode="fake")(*(torch.empty_strided(v.shape, v.stride(), dtype=v.dtype) for v in values))
+        return make_fx(body, tracing_mode="fake")(
+            *(torch.empty_strided(v.shape, v.stride(), dtype=v.dtype) for v in values)
+        )
 
 
 def _inline(graph: fx.Graph, node: fx.Node, body: fx.GraphModule, operands: list[fx.Node]) -> Any:
@@ -78,5 +80,8 @@ def _inline(graph: fx.Graph, node: fx.Node, body: fx.GraphModule, operands: list
             return tuple(remap[n] for n in result) if isinstance(result, (tuple, list)) else remap[result]
         else:
             copy = remap[inner] = graph.node_copy(inner, lambda old: remap[old])
-            copy.meta = {**{key: node.meta[key] for key in ("source", "origins", "passes") if key in node.meta}, "val": inner.meta.get("val")}
+            copy.meta = {
+                **{key: node.meta[key] for key in ("source", "origins", "passes") if key in node.meta},
+                "val": inner.meta.get("val"),
+            }
     raise AssertionError("a traced body has an output")

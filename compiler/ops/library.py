@@ -1,9 +1,10 @@
 """The chip's own operators as PyTorch custom operators, namespace `llmchip`: one record each.
 
-The implementation of each is the reference of docs/numerics.md (`compiler.reference`), so a lowered graph run eagerly by PyTorch *is* the
-result that the emulator must equal. The fake gives shapes and types.
+The implementation of each is the reference of docs/numerics.md (`compiler.reference`), so a lowered graph run eagerly
+by PyTorch *is* the result that the emulator must equal. The fake gives shapes and types.
 
-`attention` is different: the float operation as the model wrote it, which only lives between the passes that recognise and quantize it.
+`attention` is different: the float operation as the model wrote it, which only lives between the passes that recognise
+and quantize it.
 """
 
 import functools
@@ -40,10 +41,14 @@ def _define(schema: str, implementation: Function, fake: Function) -> Any:
     return getattr(torch.ops.llmchip, name).default
 
 
-def _operator(schema: str, meaning: Function, fake: Function, role: Role, **facts: Any) -> ChipOp:
+def define_operator(
+    schema: str, meaning: Function, fake: Function, role: Role, limit: Limit = Limit.OWN, **facts: Any
+) -> ChipOp:
+    """An operator of the chip's own: registered with PyTorch, and its record. `meaning` is its reference, `fake` gives
+    shape and type."""
     implementation = _dense(meaning)
     target = _define(schema, implementation, fake)
-    return ChipOp(schema.partition("(")[0], (target,), role, limit=Limit.OWN, implementation=implementation, **facts)
+    return ChipOp(schema.partition("(")[0], (target,), role, limit=limit, implementation=implementation, **facts)
 
 
 def _same(x: Tensor, *_args: object, **_options: object) -> Tensor:
@@ -75,27 +80,47 @@ def _fake_reduce(x: Tensor, kind: str, dim: int, keepdim: bool) -> Tensor:
 
 
 OPERATORS = (
-    _operator(
-        "quantize_rows(Tensor x, Tensor? col=None) -> (Tensor, Tensor)", reference.quantize_rows, _fake_quantize_rows,
-        Role.ROWS, affine=Affine.AFTER,
+    define_operator(
+        "quantize_rows(Tensor x, Tensor? col=None) -> (Tensor, Tensor)",
+        reference.quantize_rows,
+        _fake_quantize_rows,
+        Role.ROWS,
+        affine=Affine.AFTER,
     ),
-    _operator("matmul_i8(Tensor a, Tensor b, bool transpose_b) -> Tensor", reference.matmul_i8, _fake_matmul_i8, Role.MATMUL),
-    _operator(
+    define_operator(
+        "matmul_i8(Tensor a, Tensor b, bool transpose_b) -> Tensor", reference.matmul_i8, _fake_matmul_i8, Role.MATMUL
+    ),
+    define_operator(
         "dequantize(Tensor c, Tensor row, Tensor? col=None, Tensor? bias=None, ScalarType dtype=float) -> Tensor",
-        reference.dequantize, _fake_dequantize, Role.DEQUANTIZE, affine=Affine.MADE | Affine.BEFORE,
+        reference.dequantize,
+        _fake_dequantize,
+        Role.DEQUANTIZE,
+        affine=Affine.MADE | Affine.BEFORE,
     ),
-    _operator("softmax(Tensor x, bool zero_masked_rows) -> Tensor", reference.softmax, _fake_softmax, Role.ROWS),
-    _operator(
-        "layer_norm(Tensor x, Tensor? weight=None, Tensor? bias=None, float eps=1e-5) -> Tensor", reference.layer_norm, _same,
-        Role.ROWS, affine=Affine.MADE | Affine.BEFORE, in_place=True,
+    define_operator("softmax(Tensor x, bool zero_masked_rows) -> Tensor", reference.softmax, _fake_softmax, Role.ROWS),
+    define_operator(
+        "layer_norm(Tensor x, Tensor? weight=None, Tensor? bias=None, float eps=1e-5) -> Tensor",
+        reference.layer_norm,
+        _same,
+        Role.ROWS,
+        affine=Affine.MADE | Affine.BEFORE,
+        in_place=True,
     ),
-    _operator("activation(Tensor x, str kind) -> Tensor", reference.activation, _same, Role.ELEMENTWISE, affine=Affine.AFTER),
-    _operator("reduce(Tensor x, str kind, int dim, bool keepdim) -> Tensor", reference.reduce, _fake_reduce, Role.DOWN),
-    _operator("clamp(Tensor x, float? min=None, float? max=None) -> Tensor", reference.clamp, _same, Role.ELEMENTWISE),
-)  # fmt: skip
+    define_operator(
+        "activation(Tensor x, str kind) -> Tensor", reference.activation, _same, Role.ELEMENTWISE, affine=Affine.AFTER
+    ),
+    define_operator(
+        "reduce(Tensor x, str kind, int dim, bool keepdim) -> Tensor", reference.reduce, _fake_reduce, Role.DOWN
+    ),
+    define_operator(
+        "clamp(Tensor x, float? min=None, float? max=None) -> Tensor", reference.clamp, _same, Role.ELEMENTWISE
+    ),
+)
 
 
-def _float_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, zero_masked_rows: bool) -> Tensor:
+def _float_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, zero_masked_rows: bool
+) -> Tensor:
     """softmax(q @ k^T * scale + mask) @ v in float32, as the float model computes it."""
     scores = torch.matmul(q.to(torch.float32), k.to(torch.float32).transpose(-1, -2)) * scale
     if mask is not None:
@@ -106,7 +131,9 @@ def _float_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale
     return torch.matmul(weights, v.to(torch.float32)).to(q.dtype)
 
 
-def _fake_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, zero_masked_rows: bool) -> Tensor:
+def _fake_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, zero_masked_rows: bool
+) -> Tensor:
     batch = torch.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v, mask) if x is not None))  # type: ignore[no-untyped-call]
     return q.new_empty((*batch, q.shape[-2], v.shape[-1]))
 
@@ -116,4 +143,6 @@ attention = _define(
     _dense(_float_attention), _fake_attention,
 )  # fmt: skip
 
-quantize_rows, matmul_i8, dequantize, softmax, layer_norm, activation, reduce, clamp = (op.targets[0] for op in OPERATORS)
+quantize_rows, matmul_i8, dequantize, softmax, layer_norm, activation, reduce, clamp = (
+    op.targets[0] for op in OPERATORS
+)

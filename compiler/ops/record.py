@@ -1,4 +1,5 @@
-"""What an operation of a frozen graph is, for every pass that has to know: one frozen record for each, in `compiler.ops.table`."""
+"""What an operation of a frozen graph is, for every pass that has to know: one frozen record for each, in
+`compiler.ops.table`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,9 +53,10 @@ class Limit(Enum):
 class ChipOp:
     """One operation that may remain in a frozen graph.
 
-    `name` is the base name of its overloads (`add` of aten.add.Tensor), `targets` are those that may remain. An operation of the chip's
-    own has an `implementation`, the reference of docs/numerics.md; of the others eager PyTorch is the reference. `in_place`: it has read
-    an element when it writes it, so that the result may take the operand's place.
+    `name` is the base name of its overloads (`add` of aten.add.Tensor), `targets` are those that may remain. An
+    operation of the chip's own has an `implementation`, the reference of docs/numerics.md; of the others eager PyTorch
+    is the reference. `in_place`: it has read an element when it writes it, so that the result may take the operand's
+    place.
     """
 
     name: str
@@ -66,6 +68,7 @@ class ChipOp:
     in_place: bool = False
     moves: bool = False  # a view that may be a copy of its operand, too
     implementation: Callable[..., Any] | None = None
+    extension: str = ""  # that brought it, see compiler/extensions.py
 
     @property
     def emitted(self) -> bool:

@@ -1,11 +1,12 @@
-"""Every operation that may remain in a frozen graph, written once. What is legal, its role, what it costs and more are read here.
+"""Every operation that may remain in a frozen graph, written once. What is legal, its role, what it costs and more are
+read here.
 
-A new elementwise operation of PyTorch is one row, one emitter (`@emits` in compiler/emit/) and one rule of the translation check
-(compiler/translation/operators.py); a new operator of the chip's own is a record in `compiler.ops.library`. A test holds the three together.
+A new elementwise operation of PyTorch is one row, one emitter (`@emits` in compiler/emit/) and one rule of the
+translation check (compiler/translation/operators.py); a new operator of the chip's own is a record in
+`compiler.ops.library`. A test holds the three together.
 """
 
 import operator
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,10 +18,13 @@ aten = torch.ops.aten
 
 
 def _rows(names: str, kinds: str, domain: Domain, **facts: Any) -> tuple[ChipOp, ...]:
-    return tuple(ChipOp(name, tuple(getattr(getattr(aten, name), kind) for kind in kinds.split()), domain=domain, **facts) for name in names.split())
+    return tuple(
+        ChipOp(name, tuple(getattr(getattr(aten, name), kind) for kind in kinds.split()), domain=domain, **facts)
+        for name in names.split()
+    )
 
 
-OPS: Mapping[str, ChipOp] = {
+OPS: dict[str, ChipOp] = {
     op.name: op
     for op in (
         *OPERATORS,
@@ -42,4 +46,4 @@ OPS: Mapping[str, ChipOp] = {
         ChipOp("getitem", (operator.getitem,), Role.VIEW),
     )
 }
-BY_TARGET: Mapping[Any, ChipOp] = {target: op for op in OPS.values() for target in op.targets}
+BY_TARGET: dict[Any, ChipOp] = {target: op for op in OPS.values() for target in op.targets}

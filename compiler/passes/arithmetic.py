@@ -1,11 +1,12 @@
-"""Canonical arithmetic: numbers as numbers, every operand in the type in which PyTorch computes, no operand broadcast by hand.
+"""Canonical arithmetic: numbers as numbers, every operand in the type in which PyTorch computes, no operand broadcast
+by hand.
 
     before   %e = expand(%m, [2, 12, 7, 7]); %y = add(%x, %e, alpha=1); %z = div(%i64, %f32)
     after    %y = add(%x, %m); %c = _to_copy(%i64, dtype=float32); %z = div(%c, %f32)
 
-The type is always PyTorch's answer (`torch.result_type`, or the fake result), and numbers become that type in PyTorch, too:
-an int8 tensor is compared with 200 as with -56. What is left is arithmetic on one type, which the chip does as PyTorch does
-(`compiler.graph.legal` sees to it).
+The type is always PyTorch's answer (`torch.result_type`, or the fake result), and numbers become that type in PyTorch,
+too: an int8 tensor is compared with 200 as with -56. What is left is arithmetic on one type, which the chip does as
+PyTorch does (`compiler.graph.legal` sees to it).
 """
 
 import math
@@ -36,7 +37,8 @@ def _as(editor: Editor, at: fx.Node, x: fx.Node, dtype: torch.dtype) -> fx.Node:
 def convert(number: Any, dtype: torch.dtype) -> Any:
     """A number as `dtype` holds it: integers wrap and floats become infinite, as operands of PyTorch's arithmetic do.
 
-    What merely rounds stays as the model wrote it, since its type may be float32 or narrower, depending on the operation.
+    What merely rounds stays as the model wrote it, since its type may be float32 or narrower, depending on the
+    operation.
     """
     kind = torch.float64 if isinstance(number, float) else None
     held = torch.tensor(number, dtype=kind).to(torch.float32 if dtype.is_floating_point else dtype).item()
@@ -74,7 +76,11 @@ def _arithmetic(editor: Editor, node: fx.Node) -> fx.Node | None:
             return None  # PyTorch rounds the product with alpha or not, depending on an element's place in memory
         b = _scaled(editor, node, b, values["alpha"], dtype)
     wide = torch.float32 if half and target in _PRODUCTS else dtype
-    if wide is not dtype:  # of a number, or one element of another type, as a factor PyTorch rounds the first to the half type and takes the second as it is
+    if (
+        wide is not dtype
+        # of a number, or one element of another type, as a factor PyTorch rounds the first to the half type and takes the
+        # second as it is
+    ):
         a = _as(editor, node, a, dtype) if isinstance(a, fx.Node) else _held(a, dtype)
         if isinstance(b, fx.Node) and dtype_of(b) is not dtype and b.meta["val"].numel() == 1:
             return _rounded_once(editor, node, target, a, b)
@@ -93,7 +99,11 @@ def _arithmetic(editor: Editor, node: fx.Node) -> fx.Node | None:
 def _scaled(editor: Editor, node: fx.Node, b: Any, alpha: Any, dtype: torch.dtype) -> Any:
     """b * alpha in `dtype`."""
     alpha = convert(alpha, dtype)
-    return editor.emit(node, aten.mul.Tensor, _as(editor, node, b, dtype), alpha) if isinstance(b, fx.Node) else convert(convert(b, dtype) * alpha, dtype)
+    return (
+        editor.emit(node, aten.mul.Tensor, _as(editor, node, b, dtype), alpha)
+        if isinstance(b, fx.Node)
+        else convert(convert(b, dtype) * alpha, dtype)
+    )
 
 
 def _rounded_once(editor: Editor, node: fx.Node, target: Any, a: Any, b: Any) -> fx.Node:
@@ -121,7 +131,10 @@ def _is_identity(target: Any, number: float, dtype: torch.dtype) -> bool:
 def _unless_same(editor: Editor, node: fx.Node, target: Any, *args: Any) -> fx.Node | None:
     """`target(*args)`, or None if that is what `node` is already."""
     same = node.target is target and not node.kwargs and len(args) == len(node.args)
-    if same and all(new is old or (not isinstance(new, fx.Node) and repr(new) == repr(old)) for new, old in zip(args, node.args, strict=True)):
+    if same and all(
+        new is old or (not isinstance(new, fx.Node) and repr(new) == repr(old))
+        for new, old in zip(args, node.args, strict=True)
+    ):
         return None
     return editor.emit(node, target, *args)
 
@@ -133,7 +146,9 @@ def _compare(editor: Editor, node: fx.Node) -> fx.Node | None:
     a, b = _operand(editor, node, a, common), _operand(editor, node, _known(editor, b), common)
     scalar, tensor = _COMPARE[node.target]
     if not isinstance(b, fx.Node) and common is torch.int64 and convert(b, torch.int32) != b:
-        truth = bool(scalar(torch.zeros(1, dtype=torch.int64), b))  # the chip keeps these in 32 bits: all lie on one side
+        truth = bool(
+            scalar(torch.zeros(1, dtype=torch.int64), b)
+        )  # the chip keeps these in 32 bits: all lie on one side
         return editor.broadcast(node, editor.emit(node, aten.full.default, [], truth), shape_of(node))
     return _unless_same(editor, node, tensor if isinstance(b, fx.Node) else scalar, a, b)
 
@@ -162,7 +177,8 @@ def _bitwise(target: Any) -> Rule:
 
 
 def _truths(target: Any) -> Rule:
-    """logical_and, or, xor: operands become their common type first, in which one that is 0-d may wrap or round to zero."""
+    """logical_and, or, xor: operands become their common type first, in which one that is 0-d may wrap or round to
+    zero."""
 
     def rule(editor: Editor, node: fx.Node) -> fx.Node | None:
         common = common_type(*node.args)
@@ -202,7 +218,8 @@ def _relu(editor: Editor, node: fx.Node) -> fx.Node | None:
 
 
 def bounded(editor: Editor, at: fx.Node, x: fx.Node, low: Any, high: Any) -> fx.Node:
-    """x between the bounds, which are numbers of its type: what clamp does with integers, zero keeps the sign that it has."""
+    """x between the bounds, which are numbers of its type: what clamp does with integers, zero keeps the sign that it
+    has."""
     for target, limit in ((aten.lt.Scalar, low), (aten.gt.Scalar, high)):
         if limit is not None:
             x = editor.emit(at, aten.where.ScalarSelf, editor.emit(at, target, x, limit), limit, x)
@@ -210,7 +227,8 @@ def bounded(editor: Editor, at: fx.Node, x: fx.Node, low: Any, high: Any) -> fx.
 
 
 def _larger(editor: Editor, node: fx.Node) -> fx.Node | None:
-    """maximum, minimum: a choice. Of two zeros it is the second; floats in no order have a NaN among them, and so has their sum."""
+    """maximum, minimum: a choice. Of two zeros it is the second; floats in no order have a NaN among them, and so has
+    their sum."""
     beats, misses, of_truths = _EXTREMES[node.target]
     dtype = dtype_of(node)
     if dtype is torch.bool:
@@ -218,14 +236,18 @@ def _larger(editor: Editor, node: fx.Node) -> fx.Node | None:
     a, b = (_operand(editor, node, value, dtype) for value in node.args)
     other = b
     if dtype.is_floating_point:
-        other = editor.emit(node, aten.where.self, editor.emit(node, misses, a, b), b, editor.emit(node, aten.add.Tensor, a, b))
+        other = editor.emit(
+            node, aten.where.self, editor.emit(node, misses, a, b), b, editor.emit(node, aten.add.Tensor, a, b)
+        )
     return editor.emit(node, aten.where.self, editor.emit(node, beats, a, b), a, other)
 
 
 def _where(editor: Editor, node: fx.Node) -> fx.Node | None:
     """where: known 0-d operands become numbers, tensors get the result's type."""
     values = arguments(node)
-    return _choose(editor, node, values["condition"], *(_picked(editor, node, values[name]) for name in ("self", "other")))
+    return _choose(
+        editor, node, values["condition"], *(_picked(editor, node, values[name]) for name in ("self", "other"))
+    )
 
 
 def _masked_fill(editor: Editor, node: fx.Node) -> fx.Node | None:
@@ -275,7 +297,8 @@ def _choose(editor: Editor, node: fx.Node, condition: Any, a: Any, b: Any) -> fx
 def _unexpanded(editor: Editor, node: fx.Node) -> fx.Node:
     """The same operation on operands before they were expanded: elementwise operations broadcast by themselves.
 
-    Where the result is then too small, it is expanded instead, so that less is computed and the next operation can profit.
+    Where the result is then too small, it is expanded instead, so that less is computed and the next operation can
+    profit.
     """
     sources = {n: n.args[0] for n in node.all_input_nodes if n.target is aten.expand.default}
     if not sources:
@@ -301,7 +324,11 @@ def _keep(editor: Editor, node: fx.Node) -> None:
     """Nothing to change but the operands."""
 
 
-EXACT, ROUNDING, TINY = 2.0**-60, 2.0**-23, 2.0**-149  # an integer beyond 24 bits would round twice on its way through float64
+EXACT, ROUNDING, TINY = (
+    2.0**-60,
+    2.0**-23,
+    2.0**-149,
+)  # an integer beyond 24 bits would round twice on its way through float64
 VIEWS = (aten.expand.default, aten.reshape.default)
 _PRODUCTS = (aten.mul.Tensor, aten.div.Tensor)
 _LOGIC = {aten.add.Tensor: aten.bitwise_or.Tensor, aten.mul.Tensor: aten.bitwise_and.Tensor}
@@ -334,16 +361,30 @@ _BITS = {
     for overload in packet.overloads()
     if overload in ("Tensor", "Scalar", "Scalar_Tensor")
 }
-_TRUTHS = {getattr(aten, f"logical_{name}").default: getattr(aten, f"bitwise_{name}").Tensor for name in ("and", "or", "xor")}
+_TRUTHS = {
+    getattr(aten, f"logical_{name}").default: getattr(aten, f"bitwise_{name}").Tensor for name in ("and", "or", "xor")
+}
 RULES: dict[Any, Rule] = {
-    **dict.fromkeys((aten._to_copy.default, aten.to.dtype, aten.to.dtype_layout, aten.type_as.default), elementwise(_cast)),
+    **dict.fromkeys(
+        (aten._to_copy.default, aten.to.dtype, aten.to.dtype_layout, aten.type_as.default), elementwise(_cast)
+    ),
     **dict.fromkeys(_ARITHMETIC, elementwise(_arithmetic)),
     **dict.fromkeys(_COMPARE, elementwise(_compare)),
     **dict.fromkeys((aten.rsub.Scalar, aten.rsub.Tensor), _rsub),
     **{target: elementwise(_bitwise(chosen)) for target, chosen in _BITS.items()},
     **{target: elementwise(_truths(chosen)) for target, chosen in _TRUTHS.items()},
     **dict.fromkeys((aten.bitwise_not.default, aten.logical_not.default), elementwise(_not)),
-    **dict.fromkeys((aten.neg.default, aten.abs.default, aten.tanh.default, aten.exp.default, aten.clamp.default, aten.clamp_min.default), elementwise(_keep)),
+    **dict.fromkeys(
+        (
+            aten.neg.default,
+            aten.abs.default,
+            aten.tanh.default,
+            aten.exp.default,
+            aten.clamp.default,
+            aten.clamp_min.default,
+        ),
+        elementwise(_keep),
+    ),
     aten.relu.default: elementwise(_relu),
     **dict.fromkeys(_EXTREMES, _larger),
     **dict.fromkeys(_WHERE.values(), elementwise(_where)),

@@ -1,7 +1,7 @@
 """CanonicalMatmul: every matrix product becomes `linear` (weights on the right) or `matmul` (two activations).
 
-    before   %y = addmm(%bias, %x, %w)            after    %t = permute(%w, [1, 0]); %y = linear(%x, %t, %bias)
-    before   %y = bmm(%q, %k)                     after    %y = matmul(%q, %k)
+before   %y = addmm(%bias, %x, %w)            after    %t = permute(%w, [1, 0]); %y = linear(%x, %t, %bias)
+before   %y = bmm(%q, %k)                     after    %y = matmul(%q, %k)
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,9 @@ from compiler.graph.rules import Rule, apply_rules, arguments
 class CanonicalMatmul:
     name: ClassVar[str] = "canonical-matmul"
     changes_bits: ClassVar[bool] = True
-    gone: ClassVar[frozenset[Any]] = frozenset({aten.mm.default, aten.bmm.default, aten.addmm.default, aten.mv.default, aten.dot.default})
+    gone: ClassVar[frozenset[Any]] = frozenset(
+        {aten.mm.default, aten.bmm.default, aten.addmm.default, aten.mv.default, aten.dot.default}
+    )
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
         return apply_rules(gm, self.name, RULES, skip_static=True)
@@ -26,11 +28,18 @@ class CanonicalMatmul:
 
 def product(editor: Editor, at: fx.Node, a: fx.Node, b: fx.Node, bias: fx.Node | None = None) -> fx.Node:
     """a @ b (+ bias): a linear where b is a weight matrix."""
-    if is_static(b) and len(shape_of(b)) == 2 and len(shape_of(a)) >= 2 and (bias is None or _is_row(bias, shape_of(b)[1])):
+    if (
+        is_static(b)
+        and len(shape_of(b)) == 2
+        and len(shape_of(a)) >= 2
+        and (bias is None or _is_row(bias, shape_of(b)[1]))
+    ):
         weight = editor.permute(at, b, [1, 0])
         return editor.emit(at, aten.linear.default, a, weight, *([] if bias is None else [bias]))
     out = editor.emit(at, aten.matmul.default, *_with_rows(editor, at, a, b))
-    out = editor.reshape(at, out, (*_batch(a, b), *shape_of(a)[-2:-1][: len(shape_of(a)) - 1], *shape_of(b)[-1:][: len(shape_of(b)) - 1]))
+    out = editor.reshape(
+        at, out, (*_batch(a, b), *shape_of(a)[-2:-1][: len(shape_of(a)) - 1], *shape_of(b)[-1:][: len(shape_of(b)) - 1])
+    )
     return out if bias is None else editor.emit(at, aten.add.Tensor, out, bias)
 
 
@@ -80,7 +89,10 @@ def _linear(editor: Editor, node: fx.Node) -> fx.Node | None:
 
 
 RULES: Mapping[Any, Rule] = {
-    **dict.fromkeys((aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default, aten.vdot.default, aten.matmul.default), _matmul),
+    **dict.fromkeys(
+        (aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default, aten.vdot.default, aten.matmul.default),
+        _matmul,
+    ),
     **dict.fromkeys((aten.addmm.default, aten.baddbmm.default), _addmm),
     aten.linear.default: _linear,
 }

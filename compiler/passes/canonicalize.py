@@ -20,7 +20,9 @@ RULES: dict[Any, Rule] = {**views.RULES, **arithmetic.RULES}
 class Canonicalize:
     name: ClassVar[str] = "canonicalize"
     changes_bits: ClassVar[bool] = False
-    gone: ClassVar[frozenset[Any]] = frozenset({aten.view.default, aten.transpose.int, aten.t.default, aten.clone.default, aten.unsqueeze.default})
+    gone: ClassVar[frozenset[Any]] = frozenset(
+        {aten.view.default, aten.transpose.int, aten.t.default, aten.clone.default, aten.unsqueeze.default}
+    )
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
         return apply_rules(gm, self.name, RULES)

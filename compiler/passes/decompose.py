@@ -58,12 +58,16 @@ def _inline(editor: Editor, node: fx.Node) -> None:
 
     def call(*values: Tensor) -> Any:
         given = iter(values)
-        args, kwargs = pytree.tree_unflatten([next(given) if isinstance(leaf, fx.Node) else leaf for leaf in leaves], spec)
+        args, kwargs = pytree.tree_unflatten(
+            [next(given) if isinstance(leaf, fx.Node) else leaf for leaf in leaves], spec
+        )
         return target(*args, **kwargs)
 
     try:
         with torch.no_grad(), editor.mode:
-            body = make_fx(torch.func.functionalize(call), decomposition_table=_table())(*(n.meta["val"] for n in tensors))
+            body = make_fx(torch.func.functionalize(call), decomposition_table=_table())(
+                *(n.meta["val"] for n in tensors)
+            )
     except Exception:  # no decomposition for these operands: the legality check names the operation
         return
     if all(_is_usable(inner, target) for inner in body.graph.nodes):
@@ -75,7 +79,12 @@ def _is_usable(inner: fx.Node, target: Any) -> bool:
     if inner.op != "call_function":
         return inner.op != "get_attr"
     schema = getattr(inner.target, "_schema", None)
-    return schema is not None and not schema.is_mutable and inner.target is not target and getattr(inner.target, "namespace", "") == "aten"
+    return (
+        schema is not None
+        and not schema.is_mutable
+        and inner.target is not target
+        and getattr(inner.target, "namespace", "") == "aten"
+    )
 
 
 def _copy(editor: Editor, node: fx.Node, body: fx.GraphModule, operands: list[fx.Node]) -> None:

@@ -1,7 +1,7 @@
 """Fold what is empty: a tensor without elements is a constant, and so is what is computed of nothing else.
 
-    before   %s = sum(%z, [0])                                  where %z is an input of shape [0, 3]
-    after    %f = full([0, 3], 0); %s = sum(%f, [0])            which is computed when packing, by PyTorch
+before   %s = sum(%z, [0])                                  where %z is an input of shape [0, 3]
+after    %f = full([0, 3], 0); %s = sum(%f, [0])            which is computed when packing, by PyTorch
 """
 
 from dataclasses import dataclass

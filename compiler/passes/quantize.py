@@ -1,8 +1,9 @@
-"""Quantize every matrix product to int8, as NUMERICS.md says: rows of activations at run time, rows of weights when packing.
+"""Quantize every matrix product to int8, as NUMERICS.md says: rows of activations at run time, rows of weights when
+packing.
 
-    before   %y = linear(%x, %w, %b)
-    after    %qx, %sx = llmchip.quantize_rows(%x); %qw, %sw = llmchip.quantize_rows(%w)
-             %c = llmchip.matmul_i8(%qx, %qw, True); %y = llmchip.dequantize(%c, %sx, %sw, %b)
+before   %y = linear(%x, %w, %b)
+after    %qx, %sx = llmchip.quantize_rows(%x); %qw, %sw = llmchip.quantize_rows(%w)
+         %c = llmchip.matmul_i8(%qx, %qw, True); %y = llmchip.dequantize(%c, %sx, %sw, %b)
 """
 
 import operator
@@ -24,10 +25,17 @@ from isa.spec import MAX_K
 class Quantize:
     name: ClassVar[str] = "quantize"
     changes_bits: ClassVar[bool] = True
-    gone: ClassVar[frozenset[Any]] = frozenset({aten.linear.default, aten.matmul.default, aten._int_mm.default, ops.attention})
+    gone: ClassVar[frozenset[Any]] = frozenset(
+        {aten.linear.default, aten.matmul.default, aten._int_mm.default, ops.attention}
+    )
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
-        rules = {aten.linear.default: _linear, ops.attention: _attention, aten.matmul.default: _matmul, aten._int_mm.default: _int_mm}
+        rules = {
+            aten.linear.default: _linear,
+            ops.attention: _attention,
+            aten.matmul.default: _matmul,
+            aten._int_mm.default: _int_mm,
+        }
         return apply_rules(gm, self.name, rules, skip_static=True)
 
 
@@ -76,7 +84,9 @@ def dequantize(
 def _check_operands(node: fx.Node, a: fx.Node, b: fx.Node) -> None:
     length, kinds = shape_of(a)[-1], [str(dtype_of(x)).removeprefix("torch.") for x in (a, b)]
     if not (dtype_of(a).is_floating_point and dtype_of(b).is_floating_point):
-        raise unsupported(node, f"multiplies {kinds[0]} by {kinds[1]}: both must be floats (input.float() makes one of an integer)")
+        raise unsupported(
+            node, f"multiplies {kinds[0]} by {kinds[1]}: both must be floats (input.float() makes one of an integer)"
+        )
     if length > MAX_K:
         raise unsupported(node, f"sums {length} products; an int32 holds at most {MAX_K}")
 

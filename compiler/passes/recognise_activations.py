@@ -1,8 +1,8 @@
 """Recognise activation functions that a model spells out.
 
-    before   %a = pow(%x, 3.0); %b = mul(%a, 0.044715); %c = add(%x, %b); %d = mul(%c, 0.7978845608028654)
-             %e = tanh(%d); %f = add(%e, 1.0); %g = mul(%x, 0.5); %y = mul(%g, %f)
-    after    %y = gelu(%x, approximate="tanh")
+before   %a = pow(%x, 3.0); %b = mul(%a, 0.044715); %c = add(%x, %b); %d = mul(%c, 0.7978845608028654)
+         %e = tanh(%d); %f = add(%e, 1.0); %g = mul(%x, 0.5); %y = mul(%g, %f)
+after    %y = gelu(%x, approximate="tanh")
 """
 
 import math
@@ -22,9 +22,14 @@ _CUBE_FORMS: tuple[Pattern, ...] = (
     (aten.mul.Tensor, (aten.mul.Tensor, X, X), X),
 )
 _INNER: tuple[Pattern, ...] = tuple(
-    (aten.mul.Tensor, (aten.add.Tensor, X, (aten.mul.Tensor, cube, 0.044715)), math.sqrt(2 / math.pi)) for cube in _CUBE_FORMS
+    (aten.mul.Tensor, (aten.add.Tensor, X, (aten.mul.Tensor, cube, 0.044715)), math.sqrt(2 / math.pi))
+    for cube in _CUBE_FORMS
 ) + (
-    (aten.mul.Tensor, (aten.mul.Tensor, X, 0.7978845608), (aten.add.Tensor, (aten.mul.Tensor, (aten.mul.Tensor, X, 0.044715), X), 1)),
+    (
+        aten.mul.Tensor,
+        (aten.mul.Tensor, X, 0.7978845608),
+        (aten.add.Tensor, (aten.mul.Tensor, (aten.mul.Tensor, X, 0.044715), X), 1),
+    ),
 )
 _GATES: tuple[tuple[Pattern, str], ...] = (
     *(((aten.add.Tensor, (aten.tanh.default, inner), 1), "tanh") for inner in _INNER),
@@ -68,7 +73,12 @@ def match(pattern: Pattern, value: Any, found: dict[str, fx.Node]) -> bool:
         return isinstance(value, fx.Node) and found.setdefault(X, value) is value
     if not isinstance(pattern, tuple):
         return isinstance(value, (int, float)) and math.isclose(value, pattern, rel_tol=1e-6)
-    if not isinstance(value, fx.Node) or value.target is not pattern[0] or len(value.args) != len(pattern) - 1 or value.kwargs:
+    if (
+        not isinstance(value, fx.Node)
+        or value.target is not pattern[0]
+        or len(value.args) != len(pattern) - 1
+        or value.kwargs
+    ):
         return False
     orders = [pattern[1:], pattern[:0:-1]] if pattern[0] in (aten.add.Tensor, aten.mul.Tensor) else [pattern[1:]]
     for operands in orders:

@@ -83,7 +83,11 @@ def _eager(editor: Editor, node: fx.Node) -> fx.Node | None:
     """matmul(softmax(...), v) where nobody else reads what is in between."""
     weights, v = node.args
     weights = _before(weights, aten._to_copy.default)
-    if not isinstance(weights, fx.Node) or weights.target not in (aten.softmax.int, aten._softmax.default) or not _is_last(weights):
+    if (
+        not isinstance(weights, fx.Node)
+        or weights.target not in (aten.softmax.int, aten._softmax.default)
+        or not _is_last(weights)
+    ):
         return None
     scores = _scores(editor, node, weights.args[0])
     if scores is None or len(shape_of(scores.q)) < 3 or len(shape_of(scores.k)) < 3 or len(shape_of(v)) < 3:

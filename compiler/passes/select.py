@@ -113,7 +113,11 @@ def reduction(editor: Editor, node: fx.Node, x: fx.Node, kind: str, dims: list[i
     exact = kind in ("max", "min")
     x = editor.cast(node, x, dtype if exact else torch.float32)
     source = x.args[0] if x.target is aten.expand.default else None
-    if isinstance(source, fx.Node) and all(shape_of(source)[d] == shape_of(x)[d] for d in dims) and len(shape_of(source)) == len(shape_of(x)):
+    if (
+        isinstance(source, fx.Node)
+        and all(shape_of(source)[d] == shape_of(x)[d] for d in dims)
+        and len(shape_of(source)) == len(shape_of(x))
+    ):
         x = source
     rank = len(shape_of(x))
     kept = [d for d in range(rank) if d not in dims]
@@ -134,7 +138,11 @@ def reduction(editor: Editor, node: fx.Node, x: fx.Node, kind: str, dims: list[i
 
 
 EXACT = 1 << 24  # integers up to here are float32 numbers
-DIGITS = ((0x7FF, 1.0), (0x3FF800, 2.0**-11), (-(1 << 22), 2.0**-22))  # of an int32: which bits, and what makes them a small integer
+DIGITS = (
+    (0x7FF, 1.0),
+    (0x3FF800, 2.0**-11),
+    (-(1 << 22), 2.0**-22),
+)  # of an int32: which bits, and what makes them a small integer
 SHIFT = 1.5 * 2.0**23  # added and taken off again: rounds a smaller number to an integer
 
 
@@ -164,7 +172,9 @@ def _float_sum(editor: Editor, at: fx.Node, x: fx.Node) -> fx.Node | None:
 
     low, high = interval(source) or INT32
     count = math.prod(shape_of(source)) // max(1, math.prod(shape_of(x)))
-    if dtype_of(x) is not torch.int64 and (dtype_of(x) is torch.bool or max(abs(low), abs(high)) * count > torch.iinfo(dtype_of(x)).max):
+    if dtype_of(x) is not torch.int64 and (
+        dtype_of(x) is torch.bool or max(abs(low), abs(high)) * count > torch.iinfo(dtype_of(x)).max
+    ):
         return None  # it wraps in a narrower type, which no sum of floats does
     if max(abs(low), abs(high)) * count <= EXACT:
         return editor.cast(at, total(source), dtype)
@@ -179,7 +189,8 @@ def _float_sum(editor: Editor, at: fx.Node, x: fx.Node) -> fx.Node | None:
 
 
 def _joined(editor: Editor, at: fx.Node, sums: list[fx.Node]) -> fx.Node:
-    """low + middle * 2**11 + high * 2**22 of integers below 2**24, rounded once: carries go up first, so that all but the last sum is exact."""
+    """low + middle * 2**11 + high * 2**22 of integers below 2**24, rounded once: carries go up first, so that all but
+    the last sum is exact."""
 
     def carry(x: fx.Node) -> tuple[fx.Node, fx.Node]:
         """(x - c * 2**11, c), c the integer next to x / 2**11."""
@@ -216,7 +227,12 @@ def _variance(editor: Editor, node: fx.Node) -> fx.Node | None:
     total = editor.emit(node, ops.reduce, rows, "sum", -1, True)
     distance = editor.emit(node, aten.sub.Tensor, rows, editor.emit(node, aten.mul.Tensor, total, float32(1.0 / count)))
     squares = editor.emit(node, ops.reduce, distance, "sumsq", -1, False)
-    out = editor.emit(node, aten.mul.Tensor, squares, float32(1.0 / max(count - correction, 0)) if count > correction else float("inf"))
+    out = editor.emit(
+        node,
+        aten.mul.Tensor,
+        squares,
+        float32(1.0 / max(count - correction, 0)) if count > correction else float("inf"),
+    )
     if node.target is aten.std.correction:
         out = editor.emit(node, ops.activation, out, "sqrt")
     return editor.reshape(node, editor.cast(node, out, dtype_of(node)), shape_of(node))
@@ -256,7 +272,8 @@ def _clamp(editor: Editor, node: fx.Node) -> fx.Node | None:
 
 
 def _pow(editor: Editor, node: fx.Node) -> fx.Node | None:
-    """Powers 2 and 3 are products, 0.5 and -0.5 are roots, all in the type of the result: an integer has become a float before."""
+    """Powers 2 and 3 are products, 0.5 and -0.5 are roots, all in the type of the result: an integer has become a float
+    before."""
     x, exponent = node.args[0], node.args[1]
     if not isinstance(x, fx.Node) or exponent not in (1, 2, 3, 0.5, -0.5) or not dtype_of(node).is_floating_point:
         return None
@@ -274,7 +291,9 @@ def _refuse_train(editor: Editor, node: fx.Node) -> None:
     raise unsupported(node, "drops out (call model.eval())")
 
 
-_SIMPLE = {"reciprocal": "recip"} | {name: name for name in ("exp", "erf", "sqrt", "rsqrt", "tanh", "relu", "sigmoid", "silu")}
+_SIMPLE = {"reciprocal": "recip"} | {
+    name: name for name in ("exp", "erf", "sqrt", "rsqrt", "tanh", "relu", "sigmoid", "silu")
+}
 RULES: dict[Any, Rule] = {
     **{getattr(aten, name).default: _activation(kind) for name, kind in _SIMPLE.items()},
     aten.gelu.default: _gelu,
@@ -288,7 +307,9 @@ RULES: dict[Any, Rule] = {
     aten.amax.default: _reduction("max"),
     aten.amin.default: _reduction("min"),
     **dict.fromkeys((aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim), _norm),
-    **dict.fromkeys((aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default, aten.hardtanh.default), _clamp),
+    **dict.fromkeys(
+        (aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default, aten.hardtanh.default), _clamp
+    ),
     aten.pow.Tensor_Scalar: _pow,
     **dict.fromkeys((aten.var.correction, aten.std.correction), _variance),
     aten.dropout.default: _refuse_train,

@@ -1,7 +1,7 @@
 """Split the graph: what depends only on weights is computed when an image is packed, the rest by the chip.
 
-    before   one graph of (inputs, weights)
-    after    main(inputs, constants) for the chip, pack(weights) -> constants for the host
+before   one graph of (inputs, weights)
+after    main(inputs, constants) for the chip, pack(weights) -> constants for the host
 """
 
 from collections.abc import Sequence
@@ -51,12 +51,16 @@ def _pack(graph: fx.Graph, border: Sequence[fx.Node]) -> fx.Graph:
     needed = _ancestors(border)
     for node in graph.nodes:
         if (node.op == "placeholder" and node.meta.get("weight")) or (node in needed and is_static(node)):
-            remap[node] = copy_node(out, node, remap, node.name if node.op == "placeholder" else short_name(node.target))
+            remap[node] = copy_node(
+                out, node, remap, node.name if node.op == "placeholder" else short_name(node.target)
+            )
     results = []
     for node in border:
         value = remap[node]
         if not node.meta["val"].is_contiguous():
-            value = new_node(out, "call_function", aten.clone.default, (value,), {"memory_format": torch.contiguous_format}, "clone")
+            value = new_node(
+                out, "call_function", aten.clone.default, (value,), {"memory_format": torch.contiguous_format}, "clone"
+            )
             value.meta = dict(remap[node].meta)
         results.append(value)
     out.output(tuple(results))
@@ -110,7 +114,8 @@ def _own(graph: fx.Graph, node: fx.Node) -> fx.Node:
 
 
 def _origin(node: fx.Node) -> tuple[str, str, bool]:
-    """The weight that a constant is made of, `_q` or `_s` for its quantized values or scales, and True; else an operation's name."""
+    """The weight that a constant is made of, `_q` or `_s` for its quantized values or scales, and True; else an
+    operation's name."""
     base, suffix = node, ""
     source: Any = node.args[0] if node.args else None
     if isinstance(source, fx.Node) and str(source.target) == "llmchip.quantize_rows.default":
@@ -129,7 +134,8 @@ def constant_name(base: str, suffix: str, weight: bool) -> str:
 
 
 def _is_view(node: fx.Node) -> bool:
-    """Whether a reshape moves nothing. Asked of meta tensors: fake ones of torch 2.13 view (2, 1, 2) of strides (1, 1, 2) as (4,), real ones do not."""
+    """Whether a reshape moves nothing. Asked of meta tensors: fake ones of torch 2.13 view (2, 1, 2) of strides (1, 1,
+    2) as (4,), real ones do not."""
     value: torch.Tensor = node.args[0].meta["val"]  # type: ignore[union-attr]
     try:
         torch.empty_strided(value.shape, value.stride(), device="meta").view(node.args[1])  # type: ignore[arg-type]
@@ -158,7 +164,9 @@ def layout(graph: fx.Graph) -> None:
 
 def _contiguous(graph: fx.Graph, mode: Any, node: Any, at: fx.Node) -> fx.Node:
     with graph.inserting_before(at):
-        copy = graph.create_node("call_function", aten.clone.default, (node,), {"memory_format": torch.contiguous_format}, name="copy")
+        copy = graph.create_node(
+            "call_function", aten.clone.default, (node,), {"memory_format": torch.contiguous_format}, name="copy"
+        )
     copy.meta = dict(node.meta)
     copy.meta["val"] = evaluate_fake(mode, copy)
     return copy

@@ -1,7 +1,7 @@
 """Canonical views: permute, reshape, expand, slice and select, every size written out.
 
-    before   %t = transpose(%x, 1, 2); %y = clone(%t); %z = view(%y, [2, 7, -1]); %w = unsqueeze(%m, 1)
-    after    %t = permute(%x, [0, 2, 1, 3]); %z = reshape(%t, [2, 7, 384]); %w = reshape(%m, [2, 1, 7])
+before   %t = transpose(%x, 1, 2); %y = clone(%t); %z = view(%y, [2, 7, -1]); %w = unsqueeze(%m, 1)
+after    %t = permute(%x, [0, 2, 1, 3]); %z = reshape(%t, [2, 7, 384]); %w = reshape(%m, [2, 1, 7])
 """
 
 import math
@@ -121,7 +121,12 @@ def _index(editor: Editor, node: fx.Node) -> fx.Node | None:
 
 def _full_axis(index: Tensor | None, size: int, rank: int) -> int | None:
     """The result axis along which `index` counts 0..size-1; -1 for a single zero; None for anything else."""
-    if index is None or index.dtype is torch.bool or index.numel() != size or not torch.equal(index.reshape(-1), torch.arange(size)):
+    if (
+        index is None
+        or index.dtype is torch.bool
+        or index.numel() != size
+        or not torch.equal(index.reshape(-1), torch.arange(size))
+    ):
         return None
     axes = [axis + rank - index.dim() for axis, extent in enumerate(index.shape) if extent != 1]
     return axes[0] if len(axes) == 1 else (-1 if not axes else None)
@@ -171,15 +176,34 @@ def _cat(editor: Editor, node: fx.Node) -> fx.Node:
 
 RULES: dict[Any, Rule] = {
     aten.cat.default: _cat,
-    **dict.fromkeys((aten.clone.default, aten.alias.default, aten.detach.default, aten.contiguous.default, aten.lift_fresh_copy.default), _drop),
+    **dict.fromkeys(
+        (
+            aten.clone.default,
+            aten.alias.default,
+            aten.detach.default,
+            aten.contiguous.default,
+            aten.lift_fresh_copy.default,
+        ),
+        _drop,
+    ),
     **dict.fromkeys((aten.dropout.default, aten.feature_dropout.default), _dropout),
-    **dict.fromkeys((aten.transpose.int, aten.t.default, aten.swapaxes.default, aten.mT.default, aten.adjoint.default), _transpose),
+    **dict.fromkeys(
+        (aten.transpose.int, aten.t.default, aten.swapaxes.default, aten.mT.default, aten.adjoint.default), _transpose
+    ),
     aten.numpy_T.default: _reverse_dims,
     aten.permute.default: _permute,
     **dict.fromkeys(
         (
-            aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.unsqueeze.default, aten.squeeze.default,
-            aten.squeeze.dim, aten.squeeze.dims, aten.flatten.using_ints, aten.unflatten.int, aten.view_as.default,
+            aten.view.default,
+            aten.reshape.default,
+            aten._unsafe_view.default,
+            aten.unsqueeze.default,
+            aten.squeeze.default,
+            aten.squeeze.dim,
+            aten.squeeze.dims,
+            aten.flatten.using_ints,
+            aten.unflatten.int,
+            aten.view_as.default,
         ),
         _reshape,
     ),
@@ -190,4 +214,4 @@ RULES: dict[Any, Rule] = {
     aten.embedding.default: _embedding,
     aten.stack.default: _stack,
     **dict.fromkeys((aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int), _pieces),
-}  # fmt: skip
+}

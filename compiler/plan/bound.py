@@ -35,7 +35,9 @@ def no_fit(problem: Problem, bound: int, why: str) -> CompileError:
     """The error that says what did not fit: where memory is fullest, and which blocks fill it."""
     live, time = _peak(problem)
     blocks = sorted((b for b in problem.blocks if b.lower <= time < b.upper), key=lambda b: (-b.size, b.name))
-    shown = ", ".join(f"{b.name} {b.size} B" for b in blocks[:8]) + (f" and {len(blocks) - 8} more" if len(blocks) > 8 else "")
+    shown = ", ".join(f"{b.name} {b.size} B" for b in blocks[:8]) + (
+        f" and {len(blocks) - 8} more" if len(blocks) > 8 else ""
+    )
     return CompileError(
         f"{len(problem.blocks)} blocks do not fit in {problem.capacity} B: {why}; the lower bound is {bound} B, "
         f"most are alive at instruction {time}: {live} B in {len(blocks)} blocks ({shown})",

@@ -1,4 +1,5 @@
-"""The independent checker of memory plans: every pair of blocks that live together, nothing clever, no code shared with the solver."""
+"""The independent checker of memory plans: every pair of blocks that live together, nothing clever, no code shared with
+the solver."""
 
 from compiler.plan.problem import Block, Plan, Problem
 from isa.errors import CompileError

@@ -1,19 +1,31 @@
 """Hill climbing over the order of first fit. Written for numba, runs without it (see `jit`).
 
-First fit puts each box at the lowest free offset; only the order matters. A box that sticks out above the target is put before, or changes
-places with, an earlier one that lives at the same time, and what follows in the order is placed again. The new order stays unless more bytes
-stick out than before. Orders near a good one are good: this finds plans at 95 % of the capacity, where a systematic search does not end.
+First fit puts each box at the lowest free offset; only the order matters. A box that sticks out above the target is put
+before, or changes places with, an earlier one that lives at the same time, and what follows in the order is placed
+again. The new order stays unless more bytes stick out than before. Orders near a good one are good: this finds plans at
+95 % of the capacity, where a systematic search does not end.
 
-`order` holds the boxes that may move; `position` is a box's place in it, -1 for fixed ones, which come before all. The neighbours of box i
-are near[first[i]:first[i + 1]].
+`order` holds the boxes that may move; `position` is a box's place in it, -1 for fixed ones, which come before all. The
+neighbours of box i are near[first[i]:first[i + 1]].
 """
 
 from compiler.plan.jit import Vector, compiled, vector
 
 
 @compiled("int64(int64, V, V, V, V, V, V, V, V)")
-def lowest(i: int, position: Vector, size: Vector, align: Vector, near: Vector, first: Vector, offsets: Vector, lows: Vector, highs: Vector) -> int:
-    """The lowest offset of box i that is free among its neighbours earlier in the order. `lows` and `highs` are scratch."""
+def lowest(
+    i: int,
+    position: Vector,
+    size: Vector,
+    align: Vector,
+    near: Vector,
+    first: Vector,
+    offsets: Vector,
+    lows: Vector,
+    highs: Vector,
+) -> int:
+    """The lowest offset of box i that is free among its neighbours earlier in the order. `lows` and `highs` are
+    scratch."""
     count = 0
     for q in range(first[i], first[i + 1]):
         k = near[q]
@@ -52,7 +64,9 @@ def following(state: int) -> int:
 
 
 @compiled("int64(V, V, V, V, V, V, int64, int64)")
-def climb(order: Vector, size: Vector, align: Vector, near: Vector, first: Vector, best: Vector, target: int, visits: int) -> int:  # noqa: C901  (one long loop is what numba compiles well)
+def climb(  # noqa: C901 - one loop, for numba
+    order: Vector, size: Vector, align: Vector, near: Vector, first: Vector, best: Vector, target: int, visits: int
+) -> int:
     """Try other orders until nothing sticks out above `target`, or so many neighbours have been looked at.
 
     `best` holds the offsets of fixed boxes, and ends as the lowest placement found. Returns its height.

@@ -28,7 +28,8 @@ def splits(ids: Vector, lower: Vector, upper: Vector) -> int:
 
 @compiled("int64(V, V, V, V, V)")
 def cuts(ids: Vector, lower: Vector, upper: Vector, starts: Vector, order: Vector) -> int:
-    """Where, in `ids` sorted by start, groups begin, into `starts`, and the smallest groups first, into `order`; returns how many."""
+    """Where, in `ids` sorted by start, groups begin, into `starts`, and the smallest groups first, into `order`;
+    returns how many."""
     groups = 1
     end = upper[ids[0]]
     for a in range(1, len(ids)):
@@ -97,9 +98,18 @@ def fits(ids: Vector, capacity: int, lower: Vector, upper: Vector, size: Vector,
 
 @compiled("int64(V, int64, int64, V, V, V, V, V, V, V, V)")
 def candidates(
-    ids: Vector, last: int, last_rank: int, lower: Vector, upper: Vector, size: Vector, align: Vector, fixed: Vector, rank: Vector,
-    floor: Vector, found: Vector,
-) -> int:  # fmt: skip
+    ids: Vector,
+    last: int,
+    last_rank: int,
+    lower: Vector,
+    upper: Vector,
+    size: Vector,
+    align: Vector,
+    fixed: Vector,
+    rank: Vector,
+    floor: Vector,
+    found: Vector,
+) -> int:
     """Which positions of `ids` may come next, in the order to try them, into `found`; returns how many."""
     ceiling = floor[ids[0]] + size[ids[0]]
     for i in ids:
@@ -113,7 +123,13 @@ def candidates(
             continue
         twin = False
         for k in ids:
-            if lower[k] == lower[i] and upper[k] == upper[i] and size[k] == size[i] and align[k] == align[i] and rank[k] < rank[i]:
+            if (
+                lower[k] == lower[i]
+                and upper[k] == upper[i]
+                and size[k] == size[i]
+                and align[k] == align[i]
+                and rank[k] < rank[i]
+            ):
                 twin = twin or (fixed[i] < 0 and fixed[k] < 0)
         if not twin:
             keys[n] = floor[i] * len(rank) + rank[i]
@@ -192,7 +208,9 @@ def descend(  # noqa: C901  (one loop with its own stack: numba cannot cache rec
                 result = 0
             else:
                 kinds[top] = BRANCH
-                ends[top] = candidates(ids, last, last_rank, lower, upper, size, align, fixed, rank, floor, children[top])
+                ends[top] = candidates(
+                    ids, last, last_rank, lower, upper, size, align, fixed, rank, floor, children[top]
+                )
                 for a in range(m):
                     saved[top][a] = floor[ids[a]]
         elif kinds[top] == BRANCH and result == 0:

@@ -1,4 +1,5 @@
-"""Fast placements: first fit in several orders, then hill climbing from the best. Near linear in the pairs of blocks that live together."""
+"""Fast placements: first fit in several orders, then hill climbing from the best. Near linear in the pairs of blocks
+that live together."""
 
 from bisect import insort
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ TRIES = 5000  # of other orders, if each looked at all neighbours
 
 
 def best_placement(part: Part, target: int, visits: int | None = None) -> list[int]:
-    """The lowest placement found; stops early at a height of `target` units. Climbing ends after so many `visits` (VISITS)."""
+    """The lowest placement found; stops early at a height of `target` units. Climbing ends after so many `visits`
+    (VISITS)."""
     if _pairs(part) > MAX_PAIRS:
         return _sweep(part)
     from compiler.plan.climb import climb  # numba compiles it once per installation
@@ -26,7 +28,9 @@ def best_placement(part: Part, target: int, visits: int | None = None) -> list[i
     def tried(order: list[int], visits: int) -> tuple[int, list[int]]:
         """The height and the offsets of first fit in this order, or in one near it."""
         offsets = frozen(part.fixed)
-        height = climb(frozen([i for i in order if part.fixed[i] < 0]), size, align, flat, first, offsets, target, visits)
+        height = climb(
+            frozen([i for i in order if part.fixed[i] < 0]), size, align, flat, first, offsets, target, visits
+        )
         return int(height), [int(offset) for offset in offsets]
 
     best: tuple[int, list[int], list[int]] | None = None
@@ -42,7 +46,8 @@ def best_placement(part: Part, target: int, visits: int | None = None) -> list[i
 
 
 def section_totals(part: Part) -> list[int]:
-    """For each box the most that lives at once during its live range, counted at its ends and where blocks begin inside."""
+    """For each box the most that lives at once during its live range, counted at its ends and where blocks begin
+    inside."""
     change = [0] * (max(part.upper) + 1)
     for low, high, size in zip(part.lower, part.upper, part.size, strict=True):
         change[low] += size
@@ -66,7 +71,9 @@ def _orders(part: Part) -> list[list[int]]:
     boxes = range(len(part))
     return [
         sorted(boxes, key=lambda i: (part.lower[i], -span[i])),
-        sorted(boxes, key=lambda i: (-part.size[i], -part.upper[i])),  # of one size in order of time: no order needs less for them
+        sorted(
+            boxes, key=lambda i: (-part.size[i], -part.upper[i])
+        ),  # of one size in order of time: no order needs less for them
         sorted(boxes, key=lambda i: (-part.size[i], part.lower[i])),
         sorted(boxes, key=lambda i: (-part.size[i], -span[i])),
         sorted(boxes, key=lambda i: -part.size[i] * span[i]),
@@ -76,7 +83,8 @@ def _orders(part: Part) -> list[list[int]]:
 
 
 def _sweep(part: Part) -> list[int]:
-    """First fit in order of time against the blocks alive now, kept sorted by offset: for crowds without neighbour lists."""
+    """First fit in order of time against the blocks alive now, kept sorted by offset: for crowds without neighbour
+    lists."""
     offsets = list(part.fixed)
     fixed = [(part.fixed[i], i) for i in range(len(part)) if part.fixed[i] >= 0]
     alive: list[tuple[int, int]] = []
@@ -86,7 +94,9 @@ def _sweep(part: Part) -> list[int]:
             alive.remove(heappop(leaving)[1])
         if part.fixed[i] >= 0:
             continue
-        later = [entry for entry in fixed if part.lower[entry[1]] < part.upper[i] and part.lower[i] < part.upper[entry[1]]]
+        later = [
+            entry for entry in fixed if part.lower[entry[1]] < part.upper[i] and part.lower[i] < part.upper[entry[1]]
+        ]
         offsets[i] = _lowest_gap(part, i, sorted(alive + later) if later else alive)
         insort(alive, (offsets[i], i))
         heappush(leaving, (part.upper[i], (offsets[i], i)))

@@ -18,7 +18,9 @@ Vector = Any  # a list of int, or an int64 array when compiled
 if numba is not None:
 
     def compiled(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        decorate: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(signature.replace("V", "int64[::1]"), cache=True)
+        decorate: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(
+            signature.replace("V", "int64[::1]"), cache=True
+        )
         return decorate
 
     @compiled("V(int64)")

@@ -14,7 +14,8 @@ from compiler.plan.problem import Block, Problem
 class Part:
     """Blocks that are connected in time. Times are section numbers, sizes and offsets are in units of `unit` bytes.
 
-    `span[i]` is how many instructions box i lives; `members[i]` names the blocks of the problem that share box i; `fixed[i]` is -1 if the box may go anywhere.
+    `span[i]` is how many instructions box i lives; `members[i]` names the blocks of the problem that share box i;
+    `fixed[i]` is -1 if the box may go anywhere.
     """
 
     unit: int
@@ -115,7 +116,8 @@ def _part(problem: Problem, boxes: list[Box]) -> Part:
 
 
 def _unit(unit: int, aligns: set[int]) -> int:
-    """The largest unit that loses no lowest plan: its offsets are sums of sizes, rounded up where an alignment does not divide them."""
+    """The largest unit that loses no lowest plan: its offsets are sums of sizes, rounded up where an alignment does not
+    divide them."""
     while smaller := next((math.gcd(unit, align) for align in aligns if unit % align and align % unit), 0):
         unit = smaller
     return unit

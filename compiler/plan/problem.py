@@ -30,9 +30,13 @@ class Block:
 
     def __post_init__(self) -> None:
         if not (0 <= self.lower < self.upper and self.size > 0 and self.align > 0):
-            raise CompileError(f"{self} needs a live range that is not empty, a positive size and alignment", "memory plan")
+            raise CompileError(
+                f"{self} needs a live range that is not empty, a positive size and alignment", "memory plan"
+            )
         if self.fixed is not None and (self.fixed < 0 or self.fixed % self.align):
-            raise CompileError(f"{self} is fixed at {self.fixed}, which is not a multiple of {self.align}", "memory plan")
+            raise CompileError(
+                f"{self} is fixed at {self.fixed}, which is not a multiple of {self.align}", "memory plan"
+            )
 
     def __str__(self) -> str:
         return f"{self.name} [{self.lower}, {self.upper}) {self.size} B"
@@ -96,7 +100,9 @@ def write_csv(problem: Problem, path: Path) -> None:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(("id", "lower", "upper", "size", "align", "fixed", "may_alias"))
         for b in problem.blocks:
-            out.writerow((b.name, b.lower, b.upper, b.size, b.align, "" if b.fixed is None else b.fixed, b.may_alias or ""))
+            out.writerow(
+                (b.name, b.lower, b.upper, b.size, b.align, "" if b.fixed is None else b.fixed, b.may_alias or "")
+            )
 
 
 def _block(row: Mapping[str, str]) -> Block:

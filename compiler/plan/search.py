@@ -14,7 +14,9 @@ from random import Random
 from compiler.plan.heuristics import section_totals
 from compiler.plan.parts import Part
 
-MAX_BOXES = 1500  # a node costs more steps than this and memory grows with its square: larger parts are left to heuristics
+MAX_BOXES = (
+    1500  # a node costs more steps than this and memory grows with its square: larger parts are left to heuristics
+)
 FIRST_LIMIT, GROWTH = 2000, 4
 
 
@@ -28,7 +30,8 @@ class Answer:
 
 
 def search(part: Part, capacity: int, deadline: float, most: int | None = None) -> Answer:
-    """Look for a placement within `capacity` units until `deadline` (of time.monotonic), visiting about `most` nodes."""
+    """Look for a placement within `capacity` units until `deadline` (of time.monotonic), visiting about `most`
+    nodes."""
     if len(part) > MAX_BOXES:
         return Answer(None, proved=False)
     nodes = 0

@@ -1,8 +1,10 @@
 """The memory planner: `plan(problem)` gives offsets and a certificate, or an error that says what did not fit.
 
-1. The lower bound (most bytes alive) refuses what cannot fit. 2. First fit in several orders, and climbing from the best
-of them, usually reaches it, which proves itself optimal. 3. Otherwise the exact search of `search` tries to reach it, then heights between it and the best
-known. Parts that are separate in time are planned separately, none lower than the highest of them needs.
+1. The lower bound (most bytes alive) refuses what cannot fit. 2. First fit in several orders, and climbing from the
+  best
+of them, usually reaches it, which proves itself optimal. 3. Otherwise the exact search of `search` tries to reach it,
+then heights between it and the best known. Parts that are separate in time are planned separately, none lower than the
+highest of them needs.
 """
 
 import time
@@ -35,13 +37,16 @@ class _Draft:
                 yield name, at * self.part.unit
 
 
-def plan(problem: Problem, seconds: float = 10.0, fit: bool = False, nodes: int | None = None, visits: int | None = None) -> Plan:
-    """Place every block as low as possible within about `seconds`; with `fit` stop at the first plan within the capacity.
+def plan(
+    problem: Problem, seconds: float = 10.0, fit: bool = False, nodes: int | None = None, visits: int | None = None
+) -> Plan:
+    """Place every block as low as possible within about `seconds`; with `fit` stop at the first plan within the
+    capacity.
 
-    With `nodes` each search ends after so many nodes instead, whatever the clock says, and with `visits` climbing after so many neighbours
-    have been looked at. Raises CompileError if nothing within the
-    capacity exists or was found. Which plan comes out depends on the clock only if the time runs out. If it does, a larger
-    `seconds` may find a lower one.
+    With `nodes` each search ends after so many nodes instead, whatever the clock says, and with `visits` climbing after
+    so many neighbours have been looked at. Raises CompileError if nothing within the
+    capacity exists or was found. Which plan comes out depends on the clock only if the time runs out. If it does, a
+    larger `seconds` may find a lower one.
     """
     deadline = time.monotonic() + (seconds if nodes is None else 1e9)
     bound = lower_bound(problem)
@@ -64,7 +69,9 @@ def plan(problem: Problem, seconds: float = 10.0, fit: bool = False, nodes: int 
         spent = f" in {seconds:g} s" if nodes is None else ""
         raise no_fit(problem, bound, "no plan exists" if bound > problem.capacity else f"none was found{spent}")
     offsets = {name: at for draft in best for name, at in draft.named()}
-    return Plan({block.name: offsets[block.name] for block in problem.blocks}, _height(best), bound, _height(best) == bound)
+    return Plan(
+        {block.name: offsets[block.name] for block in problem.blocks}, _height(best), bound, _height(best) == bound
+    )
 
 
 def _draft(parts: tuple[Part, ...], goal: int, visits: int | None) -> list[_Draft]:
@@ -76,7 +83,8 @@ def _height(drafts: list[_Draft]) -> int:
 
 
 def _lower(drafts: list[_Draft], goal: int, capacity: int, deadline: float, nodes: int | None) -> None:
-    """Search for lower placements of the parts that stick out above `goal`, which rises to what is proved to be needed."""
+    """Search for lower placements of the parts that stick out above `goal`, which rises to what is proved to be
+    needed."""
     for draft in sorted(drafts, key=lambda d: len(d.part)):
         _lower_part(draft, goal, capacity, deadline, nodes)
         goal = max(goal, draft.bound)

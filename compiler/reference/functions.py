@@ -1,7 +1,7 @@
 """What the chip's operations mean, in stock PyTorch operations that give the same bits on every CPU.
 
-Only operations that docs/numerics.md lists as reproducible are used: no torch.exp, sum, softmax, addcmul or `alpha`, no float32 sqrt.
-Functions are pure, tensor in, tensor out, without data-dependent Python, so they trace with fake tensors.
+Only operations that docs/numerics.md lists as reproducible are used: no torch.exp, sum, softmax, addcmul or `alpha`, no
+float32 sqrt. Functions are pure, tensor in, tensor out, without data-dependent Python, so they trace with fake tensors.
 The elementwise functions take and return float32; `activation` widens and rounds for the other types.
 """
 
@@ -90,7 +90,9 @@ def recip(x: Tensor) -> Tensor:
 
 
 def sqrt(x: Tensor) -> Tensor:
-    return torch.sqrt(x.to(torch.float64)).to(torch.float32)  # float32 sqrt is not correctly rounded in torch's vector code
+    return torch.sqrt(x.to(torch.float64)).to(
+        torch.float32
+    )  # float32 sqrt is not correctly rounded in torch's vector code
 
 
 def rsqrt(x: Tensor) -> Tensor:

@@ -2,8 +2,9 @@
 
     before | 0 | 1 | 2 | 3 | 4 … n-2 | n-1 | after        windows of one period; where a period begins does not matter
 
-Windows from 1 on are the same operations on the same shapes, from the same source lines, connected in the same way: to their own
-values, to those of the window before, to weights of their own, and to values and weights that all of them share.
+Windows from 1 on are the same operations on the same shapes, from the same source lines, connected in the same way: to
+their own values, to those of the window before, to weights of their own, and to values and weights that all of them
+share.
 """
 
 from collections import Counter
@@ -87,8 +88,8 @@ def form(value: Any) -> Hashable:
 
 
 def _longest(prints: Sequence[int]) -> tuple[int, int, int]:
-    """Start, period and count of the repetition that covers most. An operation that a layer has once returns after one period,
-    so the commonest distances between equal neighbours are the periods to try: the search is linear."""
+    """Start, period and count of the repetition that covers most. An operation that a layer has once returns after one
+    period, so the commonest distances between equal neighbours are the periods to try: the search is linear."""
     seen: dict[int, int] = {}
     distances: Counter[int] = Counter()
     for place, number in enumerate(prints):
@@ -125,7 +126,9 @@ def _checked(windows: Sequence[Sequence[fx.Node]]) -> Layers | None:
         return None  # a weight that two windows read, or one window in the place of two
     for number in range(1, len(windows) - 1):
         inside, after = set(windows[number]), set(windows[number + 1])
-        if any(not node.users.keys() <= inside | after for node in inside) or any(not node.users.keys() <= inside for node in own[number]):
+        if any(not node.users.keys() <= inside | after for node in inside) or any(
+            not node.users.keys() <= inside for node in own[number]
+        ):
             return None
     return Layers(tuple((*window, *mine) for window, mine in zip(windows, own, strict=True)))
 
@@ -138,7 +141,8 @@ def _operands(window: Sequence[fx.Node]) -> list[fx.Node]:
 
 
 def _relative(place: tuple[int, int] | None, window: int) -> tuple[int, int]:
-    """A value as a window sees it: how many windows ago, and where in it. What is in no window, or too far away, is like nothing else."""
+    """A value as a window sees it: how many windows ago, and where in it. What is in no window, or too far away, is
+    like nothing else."""
     return (window - place[0], place[1]) if place is not None and 0 <= window - place[0] <= 1 else (-1, window)
 
 

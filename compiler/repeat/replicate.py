@@ -1,10 +1,12 @@
 """Stamp: from the lowered graphs of a few layers to those of all.
 
-    lowered   before | 1 | 2 | 3 |           last | after     block 3 relates to block 2 exactly as block 2 relates to block 1,
-    stamped   before | 1 | 2 | 3 | 4 … n-2 | last | after     so every layer between is block 3 again, with weights of its own
+    lowered   before | 1 | 2 | 3 |           last | after     block 3 relates to block 2 exactly as block 2 relates to
+    block 1,
+    stamped   before | 1 | 2 | 3 | 4 … n-2 | last | after     so every layer between is block 3 again, with weights of
+    its own
 
-What a lowered node belongs to is told by the first of its origins: the captured node at whose place it stands. Wherever something
-is not as it must be, there is no answer (None), and all layers are lowered one by one.
+What a lowered node belongs to is told by the first of its origins: the captured node at whose place it stands. Wherever
+something is not as it must be, there is no answer (None), and all layers are lowered one by one.
 """
 
 import re
@@ -40,7 +42,9 @@ class _Windows:
 
     def __init__(self, layers: Layers) -> None:
         kept = [*enumerate(layers.windows[:KEPT]), (LAST, layers.windows[-1])]
-        self.place = {node.name: (number, place) for number, window in kept if number for place, node in enumerate(window)}
+        self.place = {
+            node.name: (number, place) for number, window in kept if number for place, node in enumerate(window)
+        }
         self.names = [[node.name for node in window] for window in layers.windows]
         self.dropped = layers.dropped
 
@@ -56,17 +60,27 @@ class _Windows:
         return self.names[number + by][place]
 
     def origins(self, node: fx.Node, own: int | None) -> tuple[str, ...]:
-        """The origins of a node that stays. A node of all layers, such as a mask, has those of the dropped layers too."""
+        """The origins of a node that stays. A node of all layers, such as a mask, has those of the dropped layers
+        too."""
         result: list[str] = []
-        chunks = [(number, list(names)) for number, names in groupby(node.meta["origins"], lambda name: self.place.get(name, (None,))[0])]
+        chunks = [
+            (number, list(names))
+            for number, names in groupby(node.meta["origins"], lambda name: self.place.get(name, (None,))[0])
+        ]
         for index, (number, names) in enumerate(chunks):
             near = number is None or (own is not None and own in (number, number - 1))
             if own is not None and not near:
                 raise NotUniform
-            result += [self.names[TEMPLATE + 1][self.place[name][1]] for name in names] if own == TEMPLATE and number == LAST else names
+            result += (
+                [self.names[TEMPLATE + 1][self.place[name][1]] for name in names]
+                if own == TEMPLATE and number == LAST
+                else names
+            )
             if own is None and number == TEMPLATE:
                 before = chunks[index - 1] if index else (None, [])
-                if before[0] != TEMPLATE - 1 or [self.place[n][1] for n in before[1]] != [self.place[n][1] for n in names]:
+                if before[0] != TEMPLATE - 1 or [self.place[n][1] for n in before[1]] != [
+                    self.place[n][1] for n in names
+                ]:
                     raise NotUniform
                 result += [self.moved(name, number - TEMPLATE) for number in self.dropped for name in names]
         return tuple(result)
@@ -85,7 +99,9 @@ class _Graph:
         self.remap: dict[fx.Node, fx.Node] = {}
         self.stamped: dict[int, list[fx.Node]] = {number: [] for number in (TEMPLATE, *windows.dropped)}
         self._find_blocks()
-        self.place = {node: (number, place) for number, block in self.blocks.items() for place, node in enumerate(block)}
+        self.place = {
+            node: (number, place) for number, block in self.blocks.items() for place, node in enumerate(block)
+        }
         for theirs, ours in zip(self.blocks[TEMPLATE - 1], self.blocks[TEMPLATE], strict=True):
             if self._key(theirs, TEMPLATE - 1) != self._key(ours, TEMPLATE):
                 raise NotUniform
@@ -102,7 +118,10 @@ class _Graph:
         runs = [(number, list(nodes)) for number, nodes in groupby(self.nodes, self.windows.of)]
         for index, (number, run) in enumerate(runs):
             if number in self.blocks:
-                before, after = runs[index - 1] if index else (None, []), runs[index + 1] if index + 1 < len(runs) else (None, [])
+                before, after = (
+                    runs[index - 1] if index else (None, []),
+                    runs[index + 1] if index + 1 < len(runs) else (None, []),
+                )
                 if after[0] != number + 1 or (number > 1 and (before[0] != number - 1 or len(before[1]) != len(run))):
                     raise NotUniform
                 if number == TEMPLATE:
@@ -114,13 +133,27 @@ class _Graph:
         places = [self.windows.place.get(name) for name in node.meta["origins"]]
         if any(place is not None and not 0 <= place[0] - window <= 1 for place in places):
             raise NotUniform
-        origins = tuple(name if place is None else (place[0] - window, place[1]) for name, place in zip(node.meta["origins"], places, strict=True))
+        origins = tuple(
+            name if place is None else (place[0] - window, place[1])
+            for name, place in zip(node.meta["origins"], places, strict=True)
+        )
         packed: Any = node.meta.get("packed_from", ("", "", False))
         base = self.windows.place.get(packed[0]) if packed[2] else None
         base = packed[0] if base is None else (base[0] - window, base[1])
-        operands = _describe((node.args, node.kwargs) if node.op != "placeholder" else (), lambda n: self._operand(n, window))
+        operands = _describe(
+            (node.args, node.kwargs) if node.op != "placeholder" else (), lambda n: self._operand(n, window)
+        )
         meta = tuple(node.meta.get(name) for name in ("source", "passes", "weight"))
-        return node.op, node.op == "placeholder" or node.target, operands, form(node.meta["val"]), meta, origins, base, packed[1:]
+        return (
+            node.op,
+            node.op == "placeholder" or node.target,
+            operands,
+            form(node.meta["val"]),
+            meta,
+            origins,
+            base,
+            packed[1:],
+        )
 
     def _operand(self, node: fx.Node, window: int) -> Hashable:
         """An operand seen from a window: how many windows before, and where there; or the node itself."""
@@ -155,7 +188,8 @@ class _Graph:
         return self.weights[self.windows.moved(node.name, by)] if node.name in self.weights else self.remap[node]
 
     def value(self, node: fx.Node, reader: fx.Node) -> fx.Node:
-        """What a node is for a reader that stays. What the last window reads of the one before it is in another place now."""
+        """What a node is for a reader that stays. What the last window reads of the one before it is in another place
+        now."""
         if node in self.place and reader not in self.place:
             if self.windows.of(reader) != LAST or self.place[node][0] != TEMPLATE or node.op == "placeholder":
                 raise NotUniform
@@ -197,7 +231,9 @@ def _stamped(halves: SplitGraphs, captured: fx.Graph, windows: _Windows) -> Spli
     output: Any = old_main.output_node()
     main.graph.output(tuple(main.value(node, output) for node in output.args[0]))
     given: Any = old_pack.output_node().args[0]
-    packed = dict(zip((node for node in old_main.find_nodes(op="placeholder") if node.meta.get("weight")), given, strict=True))
+    packed = dict(
+        zip((node for node in old_main.find_nodes(op="placeholder") if node.meta.get("weight")), given, strict=True)
+    )
     pack.graph.output(tuple(_result(pack, packed[old], by) for old, by in main.placeholders if old in packed))
     names = tuple(node.name for node in main.graph.find_nodes(op="placeholder") if node.meta.get("weight"))
     return SplitGraphs(graph_module(main.graph, "Main"), graph_module(pack.graph, "Pack"), names)

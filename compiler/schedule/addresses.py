@@ -22,7 +22,8 @@ DRAM_LIMIT = 1 << 36  # what a view's base can address
 
 @dataclass(frozen=True)
 class Placement:
-    """Byte offset and live range (first and last op index) of every buffer; the height and lower bound of each memory."""
+    """Byte offset and live range (first and last op index) of every buffer; the height and lower bound of each
+    memory."""
 
     offsets: Mapping[Buffer, int]
     live: Mapping[Buffer, tuple[int, int]]
@@ -36,8 +37,8 @@ class Placement:
 def place(program: Program, chip: Chip, times: Times | None = None) -> Placement:
     """Plan each memory and check the plan. Raises CompileError when a memory is too small.
 
-    `times` (of a schedule) are the predicted start and finish of each op, so that no word overwrites what is still being read. With them, a
-    plan that is not found quickly counts as none: other orders can replace this one.
+    `times` (of a schedule) are the predicted start and finish of each op, so that no word overwrites what is still
+    being read. With them, a plan that is not found quickly counts as none: other orders can replace this one.
     """
     live = program.live
     offsets = {b: b.fixed for b in live if b.fixed is not None}
@@ -57,13 +58,21 @@ def place(program: Program, chip: Chip, times: Times | None = None) -> Placement
 
 
 NODES = 6000  # of the exact search, where heuristics find no plan
-LAST_WORK = 40_000_000  # boxes that it may look at where there is no other order to try: a node of it looks at all that are left
+# boxes that it may look at where there is no other order to try: a node of it looks at all that are left
+LAST_WORK = 40_000_000
 LOWER = 3_000_000  # neighbours that climbing may look at to lower a plan that fits
 SLACKS = (96, 48, 24, 12, 6, 0)  # ops
 
 
-def _plan(buffers: Mapping[str, Buffer], live: Mapping[Buffer, tuple[int, int]], capacity: int, program: Program, times: Times | None) -> Plan:
-    """Plan a memory so that bytes rest before they are used again: a word that overwrites bytes just read has to wait for their reader.
+def _plan(
+    buffers: Mapping[str, Buffer],
+    live: Mapping[Buffer, tuple[int, int]],
+    capacity: int,
+    program: Program,
+    times: Times | None,
+) -> Plan:
+    """Plan a memory so that bytes rest before they are used again: a word that overwrites bytes just read has to wait
+    for their reader.
 
     A schedule says how long that is. Without one, live ranges begin as many ops earlier as there is room for.
     Raises CompileError when the buffers do not fit even without rest.
@@ -84,18 +93,23 @@ def _plan(buffers: Mapping[str, Buffer], live: Mapping[Buffer, tuple[int, int]],
 
 
 def _rested(buffers: Collection[Buffer], program: Program, times: Times) -> dict[Buffer, int]:
-    """For each buffer the index of the op from which on its bytes may be used again: all that take memory from there on start later.
+    """For each buffer the index of the op from which on its bytes may be used again: all that take memory from there on
+    start later.
 
     Starts need not rise with the order, so the last op that takes memory too early decides.
     """
     takers = sorted({program.live[b][0] for b in buffers})
-    least = list(accumulate((times[i][0] for i in reversed(takers)), min))[::-1]  # the earliest start from each taker on
+    least = list(accumulate((times[i][0] for i in reversed(takers)), min))[
+        ::-1
+    ]  # the earliest start from each taker on
     left = dict.fromkeys(buffers, 0)  # when the last word has left it
     for op, (_, finish) in zip(program.ops, times, strict=True):
         for ref in op.views:
             if ref is not None and ref.buffer in left:
                 left[ref.buffer] = max(left[ref.buffer], finish)
-    return {b: max(program.live[b][1], takers[at - 1] if (at := bisect_left(least, left[b])) else 0) + 1 for b in buffers}
+    return {
+        b: max(program.live[b][1], takers[at - 1] if (at := bisect_left(least, left[b])) else 0) + 1 for b in buffers
+    }
 
 
 def _solve(blocks: Sequence[Block], capacity: int, work: int) -> Plan:

@@ -2,9 +2,10 @@
 
     for each size in SEARCH_SPACE, one after the other:  cut → emit → schedule → keep if the predicted cycles are fewer
 
-The list scheduler simulates engines, bus and memories, so its prediction is the cost model. `make bench-chip` compares it with the
-timing mode. Everything is counted in ops and plans, never in seconds, and ends: where no plan is found the best tiling is made anew for less
-memory, and at last everything lives in DRAM, and small tiles follow each other in the order of the kernels.
+The list scheduler simulates engines, bus and memories, so its prediction is the cost model. `make bench-chip` compares
+it with the timing mode. Everything is counted in ops and plans, never in seconds, and ends: where no plan is found the
+best tiling is made anew for less memory, and at last everything lives in DRAM, and small tiles follow each other in the
+order of the kernels.
 """
 
 from collections import Counter
@@ -31,7 +32,11 @@ MARGIN = 0.998  # a prediction that is better by less than the cost model's erro
 MAX_OPS, ENOUGH_TIGHT = 50_000, 20_000  # ops in all candidates, after which no more are made
 TIGHT = 0.75  # of the scratchpad: a schedule that fills more is worth looking for tilings that share it otherwise
 Values = tuple[float, ...]
-SHARED: dict[str, Values] = {"resident": (0.8, 0.65), "room": (0.6, 0.35), "wide": (True,)}  # tried first where the scratchpad is tight
+SHARED: dict[str, Values] = {
+    "resident": (0.8, 0.65),
+    "room": (0.6, 0.35),
+    "wide": (True,),
+}  # tried first where the scratchpad is tight
 SEARCH_SPACE: dict[str, Values] = {  # what to try, one after the other, as long as it makes the program faster
     "points": (256, 128),
     "overlap": (0.25, 0.5),
@@ -117,7 +122,8 @@ class Search:
     def candidates(self, strips: bool = True, known: Made | None = None, shared: bool = True) -> list[Candidate]:
         """Tilings that differ, the best first, then by promised cycles: one size after the other is varied while that makes the program faster.
 
-        Those that are `known` are among them, and not made again. Where the scratchpad is tight, other ways to share it come first if `shared`.
+        Those that are `known` are among them, and not made again. Where the scratchpad is tight, other ways to share it
+        come first if `shared`.
         """
         known = {} if known is None else known
         tuning = SearchPoint(rows=block_rows(self.chip))
@@ -127,7 +133,9 @@ class Search:
         tight = shared and _peak(best.schedule.program) > TIGHT * self.chip.sram.bytes
         for name, values in {**(SHARED if tight else {}), **SEARCH_SPACE}.items():
             for value in values:
-                if sum(len(candidate.tiled.program.ops) for candidate in known.values()) > (ENOUGH_TIGHT if tight and len(known) > 1 else MAX_OPS):
+                if sum(len(candidate.tiled.program.ops) for candidate in known.values()) > (
+                    ENOUGH_TIGHT if tight and len(known) > 1 else MAX_OPS
+                ):
                     break
                 changed: Any = {name: value}
                 tuning = replace(best.tuning, **changed)
@@ -166,7 +174,8 @@ class Search:
     def _orders(self, candidates: Sequence[Candidate], tried: set[tuple[object, int]]) -> Iterator[TileState]:
         """Orders of the ops to try: schedules, the fastest first, those that use ever less memory among them. Without schedules, the order of the kernels.
 
-        Where two of one fill, that share the scratchpad alike, have found no plan, others like them are not tried; nor is what was `tried` before.
+        Where two of one fill, that share the scratchpad alike, have found no plan, others like them are not tried; nor
+        is what was `tried` before.
         """
         min_gain = [MARGIN] + [1.0] * len(candidates)
         waiting = [(c.cycles * min_gain[number], 0, number, c.scheduled) for number, c in enumerate(candidates) if c.scheduled is not None]

@@ -1,22 +1,25 @@
 """Schedule: reorder a tile program so that the engines work at the same time.
 
-List scheduling: engines, bus and memories are simulated with the durations of the timing rules; among the words whose inputs
-exist, the one that can start first goes next (the earlier one on a tie). Loads therefore run ahead as far as memory
-allows, which is what double buffering and weight prefetch are. A word that needs new memory waits until enough has been left.
+List scheduling: engines, bus and memories are simulated with the durations of the timing rules; among the words whose
+inputs exist, the one that can start first goes next (the earlier one on a tie). Loads therefore run ahead as far as
+memory allows, which is what double buffering and weight prefetch are. A word that needs new memory waits until enough
+has been left.
 """
 
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compiler.tile.ir import Buffer, Op, Program, span
+from compiler.tile.conflicts import predecessors
+from compiler.tile.ir import Buffer, Op, Program
 from isa.chip import Chip
-from isa.spec import DMA_ENGINES, GIVEN_REGIONS, Access, Engine, Space
+from isa.spec import DMA_ENGINES, Engine, Space
+from isa.timing import drain_cycles
 
 WINDOW = 160  # how many ops beyond the oldest waiting one may be considered
 ALIGN = 64
@@ -24,7 +27,6 @@ FILLS = (0.98, 0.95, 0.92, 0.86, 0.8)  # shares of a memory that words may fill:
 NEVER = 1 << 60
 
 Cycles = Callable[[Op], int]
-_Touch = tuple[int, int, int]  # op, first byte, one past the last
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,14 @@ class Schedule:
     cycles: int
 
 
-def schedule(program: Program, chip: Chip, cycles: Cycles, fill: float = FILLS[0], in_turn: bool = False, window: int = WINDOW) -> Schedule:
+def schedule(
+    program: Program, chip: Chip, cycles: Cycles, fill: float = FILLS[0], in_turn: bool = False, window: int = WINDOW
+) -> Schedule:
     """The same ops in an order that keeps the engines busy. Bits cannot change: every conflict keeps its order.
 
-    What stands before, in and after the loop is scheduled by itself. Words may fill the share `fill` of each memory. With `in_turn`, a
-    load waits while an older one waits for memory, so that large blocks are not kept out by many small ones.
+    What stands before, in and after the loop is scheduled by itself. Words may fill the share `fill` of each memory.
+    With `in_turn`, a load waits while an older one waits for memory, so that large blocks are not kept out by many
+    small ones.
     """
     loop, count = program.loop, len(program.ops)
     borders = (0, count) if loop is None else (0, loop.first, loop.end, count)
@@ -61,43 +66,25 @@ def schedule(program: Program, chip: Chip, cycles: Cycles, fill: float = FILLS[0
     return Schedule(Program(tuple(ops), loop), tuple(times), total)
 
 
-def _scheduler(program: Program, first: int, end: int, chip: Chip, cycles: Cycles, fill: float, in_turn: bool, window: int) -> "_Scheduler":
+def _scheduler(
+    program: Program, first: int, end: int, chip: Chip, cycles: Cycles, fill: float, in_turn: bool, window: int
+) -> "_Scheduler":
     """For ops first .. end of `program`. Buffers alive beyond these ops count as alive throughout."""
-    crossing = frozenset(buffer for buffer, (a, b) in program.live.items() if a < end and b >= first and (a < first or b >= end))
+    crossing = frozenset(
+        buffer for buffer, (a, b) in program.live.items() if a < end and b >= first and (a < first or b >= end)
+    )
     part = Program(program.ops[first:end])
     sizes = ((Space.SRAM, chip.sram.bytes), (Space.ACC, chip.acc.bytes))
     memories = tuple(_Memory(part, space, int(size * fill), crossing) for space, size in sizes)
     return _Scheduler(part, chip, [cycles(op) for op in part.ops], window, memories, in_turn)
 
 
-def predecessors(ops: Sequence[Op]) -> list[list[int]]:
-    """For each op the earlier ops it must follow: those that touch the same bytes, one of the two writing."""
-    wrote: dict[Buffer, list[_Touch]] = {}
-    read: dict[Buffer, list[_Touch]] = {}
-    result: list[list[int]] = []
-    for index, op in enumerate(ops):
-        before: set[int] = set()
-        mine = []
-        for _, ref, extents, access in op.accesses:
-            buffer = ref.buffer
-            if buffer.space is Space.DRAM and buffer.region in GIVEN_REGIONS:
-                continue
-            low, high = span(ref, extents)
-            before.update(other for other, a, b in wrote.get(buffer, ()) if a < high and low < b)
-            if access is not Access.R:
-                before.update(other for other, a, b in read.get(buffer, ()) if a < high and low < b)
-            mine.append((read if access is Access.R else wrote, buffer, (index, low, high)))
-        for touches, buffer, touch in mine:
-            touches.setdefault(buffer, []).append(touch)
-        result.append(sorted(before))
-    return result
-
-
 class _Memory:
     """One memory, seen in two ways.
 
-    In the original order, `alive` bytes at each op: words issued early add to the ops they skip, so that what is left can always
-    be finished in that order. In time: what is taken, and when each buffer that nobody needs any more becomes free.
+    In the original order, `alive` bytes at each op: words issued early add to the ops they skip, so that what is left
+    can always be finished in that order. In time: what is taken, and when each buffer that nobody needs any more
+    becomes free.
     """
 
     def __init__(self, program: Program, space: Space, capacity: int, resident: frozenset[Buffer]) -> None:
@@ -108,7 +95,9 @@ class _Memory:
             if buffer.space is space and buffer not in resident:
                 self.alive[first : last + 1] += _bytes(buffer)
                 self.first[buffer] = first
-        self.touched = [tuple({r.buffer: 0 for r in op.views if r is not None and r.buffer in self.first}) for op in program.ops]
+        self.touched = [
+            tuple({r.buffer: 0 for r in op.views if r is not None and r.buffer in self.first}) for op in program.ops
+        ]
         self.readers: dict[Buffer, list[int]] = {}
         for index, buffers in enumerate(self.touched):
             for buffer in buffers:
@@ -130,7 +119,8 @@ class _Memory:
     def available(self, index: int) -> int:
         """When there is room for what op `index` is the first to touch; NEVER if that is not known yet.
 
-        Not before the last op that took memory: then the order of the ops is the order in which they take it, as the plan needs it.
+        Not before the last op that took memory: then the order of the ops is the order in which they take it, as the
+        plan needs it.
         """
         size = self.size[index]
         if not size:
@@ -224,7 +214,8 @@ class _Scheduler:
         return result
 
     def _pick(self, ready: list[int], oldest: int) -> int:
-        """The ready op that can start first and fits in memory; if all wait for memory the oldest, for which there always is some."""
+        """The ready op that can start first and fits in memory; if all wait for memory the oldest, for which there
+        always is some."""
         engines, inputs = self.engines, self.inputs
         free = {engine: self._engine_free(engine) for engine in {engines[i] for i in ready}}
         best, found, turn = NEVER, oldest, self._turn(ready, free) if self.in_turn else NEVER
@@ -270,7 +261,7 @@ class _Scheduler:
         if len(queue) == queue.maxlen:
             self.dispatched = max(self.dispatched, queue[0])
         end = start + self.cycles[index]
-        latency = self.chip.mxu.rows + self.chip.mxu.cols if engine is Engine.MXU else 0
+        latency = drain_cycles(self.chip.mxu) if engine is Engine.MXU else 0
         if engine in DMA_ENGINES:
             self.bus_free_at, latency = end, self.chip.dram.latency_cycles
         self.free_at[engine] = end

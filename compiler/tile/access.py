@@ -1,9 +1,11 @@
 """Access: which elements of a value an operand is, through its views, and which of them a block of its reader reads.
 
-    y [64, 2048]     y[:, :1] read by a multiplication of [64, 2048], rows 8..16      → rows 8..16 of y, and no block of its columns
+    y [64, 2048]     y[:, :1] read by a multiplication of [64, 2048], rows 8..16      → rows 8..16 of y, and no block of
+    its columns
     k [2, 5, 5]      a [5, 5] expanded to it, read by an addition of [2, 5, 5]        → all of a, whatever the block
 
-Fusing, cutting by columns, parts of a batch, and values that take each other's place in memory all depend on the answer, and ask here.
+Fusing, cutting by columns, parts of a batch, and values that take each other's place in memory all depend on the
+answer, and ask here.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +27,8 @@ _NOWHERE = Buffer("nowhere", Space.DRAM, 0)
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One operand of a node: its dimension i is the node's row dimension i + `lead`, for i < `follows`; all of the others is read.
+    """One operand of a node: its dimension i is the node's row dimension i + `lead`, for i < `follows`; all of the
+    others is read.
 
     `home`: read where it lives between kernels, not from the block that its own kernel has just computed.
     """
@@ -36,7 +39,8 @@ class Read:
     home: bool = False
 
     def own_block(self, domain: Sequence[int]) -> bool:
-        """Whether a block of the node, cut along leading sizes `domain`, reads exactly this block of the value behind the operand."""
+        """Whether a block of the node, cut along leading sizes `domain`, reads exactly this block of the value behind
+        the operand."""
         return (self.lead == 0 or not domain) and self.follows >= len(domain) and keeps(self.operand, domain)
 
 
@@ -68,7 +72,8 @@ def _read(node: fx.Node, position: int, operand: fx.Node) -> Read:
 
 
 def keeps(node: fx.Node, domain: Sequence[int]) -> bool:
-    """Whether `node` at an index of the leading sizes `domain` is made of the elements of its base at the same index."""
+    """Whether `node` at an index of the leading sizes `domain` is made of the elements of its base at the same
+    index."""
     origin, depth, sizes = base(node), len(domain), tuple(domain)
     if shape(origin)[:depth] != sizes or shape(node)[:depth] != sizes:
         return False
@@ -99,7 +104,8 @@ def reads_of(nodes: Sequence[fx.Node], origin: fx.Node) -> Iterator[tuple[fx.Nod
 
 
 def follow(layout: Layout, node: fx.Node) -> Layout:
-    """The layout of `node`, when that of its base is `layout`. Raises RuntimeError where a view on the way has no strides."""
+    """The layout of `node`, when that of its base is `layout`. Raises RuntimeError where a view on the way has no
+    strides."""
     chain, origin = [], base(node)
     while node is not origin:
         chain.append(node)
@@ -137,4 +143,6 @@ def _apply_view(layout: Layout, node: fx.Node) -> Layout:
             out = meta.view(shape(node))
         case _:
             out = node.target(meta, *node.args[1:], **node.kwargs)  # type: ignore[operator]
-    return replace(layout, shape=tuple(out.shape), strides=tuple(out.stride()), offset=layout.offset + int(out.storage_offset()))
+    return replace(
+        layout, shape=tuple(out.shape), strides=tuple(out.stride()), offset=layout.offset + int(out.storage_offset())
+    )

@@ -2,8 +2,9 @@
 
     for each layer:  for each sample:  query key value attention output up down
 
-A strip is a run of kernels that share their first dimension; no value that one of them hands to another mixes different indices of
-it. TileSizes into parts along it, what lives between the kernels is as small as one part, and parts overlap where memory allows.
+A strip is a run of kernels that share their first dimension; no value that one of them hands to another mixes different
+indices of it. TileSizes into parts along it, what lives between the kernels is as small as one part, and parts overlap
+where memory allows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -26,7 +27,8 @@ PART = 3  # a part's values may take one in so many bytes of the scratchpad: two
 
 @dataclass(frozen=True)
 class BatchTile:
-    """Kernels first .. end, executed for `parts` parts of their first dimension in turn. `inner` are the values between them."""
+    """Kernels first .. end, executed for `parts` parts of their first dimension in turn. `inner` are the values between
+    them."""
 
     first: int
     end: int
@@ -58,8 +60,15 @@ def find_strips(kernel_graph: KernelGraph, chip: Chip, share: float) -> list[Bat
 def _run_end(kernel_graph: KernelGraph, first: int, stop: int) -> int:
     """The longest run of kernels from `first` on that can be executed part by part."""
     domain, end = kernel_graph.kernels[first].domain, first
-    made = {computing(base(old)) for old in kernel_graph.repeat.carried} if kernel_graph.repeat else set()  # their layouts are written in the loop
-    while domain and end < stop and kernel_graph.kernels[end].domain[:1] == domain[:1] and _separable(kernel_graph.kernels[end], made, domain[0]):
+    made = (
+        {computing(base(old)) for old in kernel_graph.repeat.carried} if kernel_graph.repeat else set()
+    )  # their layouts are written in the loop
+    while (
+        domain
+        and end < stop
+        and kernel_graph.kernels[end].domain[:1] == domain[:1]
+        and _separable(kernel_graph.kernels[end], made, domain[0])
+    ):
         made |= kernel_graph.kernels[end].members
         end += 1
     return end
@@ -67,13 +76,20 @@ def _run_end(kernel_graph: KernelGraph, first: int, stop: int) -> int:
 
 def _separable(kernel: Kernel, made: Set[fx.Node], size: int) -> bool:
     """Whether `kernel` reads what the operations `made` make only at its own index of the first dimension."""
-    outside = (read for node in kernel.nodes for read in reads(node) if computing(base(read.operand)) in made - kernel.members)
+    outside = (
+        read for node in kernel.nodes for read in reads(node) if computing(base(read.operand)) in made - kernel.members
+    )
     return all(stored_order(base(read.operand))[:1] == (0,) and read.own_block((size,)) for read in outside)
 
 
 def _parts(kernel_graph: KernelGraph, first: int, end: int, room: float) -> BatchTile:
-    """As few parts as make the values between the kernels fit in `room` bytes; one if they do, or if there is nothing to cut."""
-    live = {n: r for n, r in kernel_graph.live.items() if first <= r[0] and r[1] < end and n not in kernel_graph.storage.layouts}
+    """As few parts as make the values between the kernels fit in `room` bytes; one if they do, or if there is nothing
+    to cut."""
+    live = {
+        n: r
+        for n, r in kernel_graph.live.items()
+        if first <= r[0] and r[1] < end and n not in kernel_graph.storage.layouts
+    }
     alive = max((sum(size_of(n) for n, (a, b) in live.items() if a <= i <= b) for i in range(first, end)), default=0)
     kernels = kernel_graph.kernels[first:end]
     if alive <= room or not kernels[0].domain:
@@ -96,7 +112,9 @@ def part_storage(storage: Storage, strip: BatchTile, part: int) -> Storage:
     for node in strip.inner:
         home = layouts[node]
         start = part * (shape(node)[0] // strip.parts)
-        layouts[node] = replace(home, buffer=replace(home.buffer, name=f"{home.buffer.name}.{part}"), offset=-start * home.strides[0])
+        layouts[node] = replace(
+            home, buffer=replace(home.buffer, name=f"{home.buffer.name}.{part}"), offset=-start * home.strides[0]
+        )
     return Storage(layouts)
 
 

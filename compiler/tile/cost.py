@@ -3,7 +3,7 @@
 from compiler.tile.ir import Op
 from isa.chip import Chip
 from isa.spec import Region, Space
-from isa.timing import ceil_div, dram_bytes, matmul, vector_cycles
+from isa.timing import ACT_LATENCY, VEC_LATENCY, ceil_div, dram_bytes, matmul, vector_cycles
 from isa.views import View
 
 
@@ -20,11 +20,14 @@ def _mxu(op: Op, chip: Chip) -> int:
 def _vec(op: Op, chip: Chip) -> int:
     o = op.operands
     given = op.mnemonic == "vqd" and op.views[-1] is not None
-    return vector_cycles(o["planes"], o["rows"], o["cols"], chip.vec.lanes, 1 if given else op.row.cost.passes) + 16
+    return (
+        vector_cycles(o["planes"], o["rows"], o["cols"], chip.vec.lanes, 1 if given else op.row.cost.passes)
+        + VEC_LATENCY
+    )
 
 
 def _act(op: Op, chip: Chip) -> int:
-    return vector_cycles(1, op.operands["rows"], op.operands["cols"], chip.act.lanes) + 24
+    return vector_cycles(1, op.operands["rows"], op.operands["cols"], chip.act.lanes) + ACT_LATENCY
 
 
 def _dma(op: Op, chip: Chip) -> int:

@@ -102,7 +102,9 @@ class Op:
     def accesses(self) -> tuple[tuple[str, Ref, Extents, Access], ...]:
         """Every memory operand: name, view, extents, how it is touched."""
         given = [(field, ref) for field, ref in zip(self.row.views, self.views, strict=True) if ref is not None]
-        return tuple((field.name, ref, extents_of(field, self.operands), access_of(field, self.operands)) for field, ref in given)
+        return tuple(
+            (field.name, ref, extents_of(field, self.operands), access_of(field, self.operands)) for field, ref in given
+        )
 
     def __str__(self) -> str:
         parts = [f"{f.name}={ref}" for f, ref in zip(self.row.views, self.views, strict=True) if ref is not None]
@@ -210,7 +212,9 @@ def verify(program: Program) -> None:
             _, _, extents, _ = next(accesses)
             low, high = span(ref, extents)
             if low < 0 or high > ref.buffer.bytes:
-                raise ValueError(f"{field.name} touches bytes {low}..{high} of %{ref.buffer.name} ({ref.buffer.bytes} bytes) in: {op}")
+                raise ValueError(
+                    f"{field.name} touches bytes {low}..{high} of %{ref.buffer.name} ({ref.buffer.bytes} bytes) in: {op}"
+                )
         for field in op.row.fields:
             if field.kind is not Kind.VIEW and not 0 <= op.operands[field.name] < 1 << field.bits:
                 raise ValueError(f"{field.name}={op.operands[field.name]} does not fit in {field.bits} bits in: {op}")

@@ -1,6 +1,7 @@
 """KernelGraph: what of the tile program follows from the graph alone, whatever the chip and the tile sizes.
 
-    placeholders → IN, WEIGHTS, CONST      outputs → OUT      kernels in order, identical layers found      live ranges of values
+placeholders → IN, WEIGHTS, CONST      outputs → OUT      kernels in order, identical layers found      live ranges of
+values
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,10 +47,11 @@ Copy = tuple[str, fx.Node, Layout]
 
 @dataclass(frozen=True)
 class KernelGraph:
-    """Kernels in execution order (one copy of a repeated body), layouts of everything in DRAM, live ranges in kernel indices.
+    """Kernels in execution order (one copy of a repeated body), layouts of everything in DRAM, live ranges in kernel
+    indices.
 
-    `copies` are outputs that are copied to their place at the end. `instances` names, for a node that the loop computes, the nodes
-    of all iterations.
+    `copies` are outputs that are copied to their place at the end. `instances` names, for a node that the loop
+    computes, the nodes of all iterations.
     """
 
     kernels: tuple[Kernel, ...]
@@ -86,7 +88,8 @@ def kernel_graph(
 ) -> KernelGraph:
     """The `kernels` of the frozen `graph` (default: as `group` makes them) with what they read and give.
 
-    The first placeholders are the inputs named `inputs`, the others packed constants. With `rolled`, identical layers become one loop.
+    The first placeholders are the inputs named `inputs`, the others packed constants. With `rolled`, identical layers
+    become one loop.
     """
     every = group(graph) if kernels is None else kernels
     storage = Storage()
@@ -109,7 +112,8 @@ def _same_orders(repeat: Repeat) -> bool:
 
 
 def _move_constants(repeat: Repeat, storage: Storage) -> bool:
-    """Let the constants of the first iteration move with the loop. False if those of the others are not at a constant stride."""
+    """Let the constants of the first iteration move with the loop. False if those of the others are not at a constant
+    stride."""
     moved = {}
     for first, every in repeat.constants.items():
         places = [storage.layouts[node].buffer for node in every]
@@ -122,7 +126,9 @@ def _move_constants(repeat: Repeat, storage: Storage) -> bool:
     return True
 
 
-def _place_placeholders(graph: fx.Graph, storage: Storage, inputs: Sequence[str]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def _place_placeholders(
+    graph: fx.Graph, storage: Storage, inputs: Sequence[str]
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     offsets = {Region.IN: 0, Region.WEIGHTS: 0, Region.CONST: 0}
     found: tuple[list[Tensor], list[Tensor]] = ([], [])
     for i, node in enumerate(n for n in graph.nodes if n.op == "placeholder"):
@@ -155,15 +161,22 @@ def _output_nodes(graph: fx.Graph) -> list[fx.Node]:
 def _place_outputs(
     nodes: Sequence[fx.Node], names: Sequence[str], storage: Storage, repeat: Repeat | None
 ) -> tuple[tuple[Tensor, ...], list[Copy]]:
-    """Give each output its place. A value that is computed in row-major order is written straight there; others are copied."""
+    """Give each output its place. A value that is computed in row-major order is written straight there; others are
+    copied."""
     offset, tensors, copies = 0, [], []
     for node, name in zip(nodes, names, strict=True):
         tensor = Tensor(name, shape(node), _user_dtype(node), dtype(node), Region.OUT, offset, node.name)
         offset += -(-tensor.bytes // ALIGN) * ALIGN
         target = dense(_buffer(tensor), tensor.storage, tensor.shape)
         tensors.append(tensor)
-        plain = base(node) is node and computing(node).op == "call_function" and stored_order(node) == tuple(range(len(shape(node))))
-        shared = repeat is not None and (repeat.home_of(node) is not node or node in repeat.instances or node in repeat.carried.values())
+        plain = (
+            base(node) is node
+            and computing(node).op == "call_function"
+            and stored_order(node) == tuple(range(len(shape(node))))
+        )
+        shared = repeat is not None and (
+            repeat.home_of(node) is not node or node in repeat.instances or node in repeat.carried.values()
+        )
         if plain and not shared and node not in storage.layouts:
             storage.layouts[node] = target
         elif not is_empty(node):

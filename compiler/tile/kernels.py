@@ -38,7 +38,11 @@ class Kernel:
     def values(self) -> list[fx.Node]:
         """Every value that it makes (the parts of tuples too) or reads."""
         parts = (user for node in self.nodes for user in node.users if user.target is getitem)
-        return list(dict.fromkeys([*self.nodes, *parts, *(base(operand) for node in self.nodes for operand in node.all_input_nodes)]))
+        return list(
+            dict.fromkeys(
+                [*self.nodes, *parts, *(base(operand) for node in self.nodes for operand in node.all_input_nodes)]
+            )
+        )
 
     def __str__(self) -> str:
         steps = " → ".join(f"{op_name(n)}({n.name})" for n in self.nodes)
@@ -46,7 +50,8 @@ class Kernel:
 
 
 def fuse(graph: fx.Graph, enabled: bool = True) -> list[Kernel]:
-    """Partition every computing node of `graph` into kernels. With `enabled=False`, one operation each (matmuls keep their dequantize)."""
+    """Partition every computing node of `graph` into kernels. With `enabled=False`, one operation each (matmuls keep
+    their dequantize)."""
     return _Fuser(enabled).run(graph)
 
 
@@ -86,7 +91,11 @@ class _Fuser:
             joins = latest >= 0 and self._fits(self.kernels[latest], node, waiting)
             domain = self.kernels[latest].domain if joins else _natural_domain(node)
             elsewhere = _read_elsewhere((*waiting, node), domain)
-            stray = [n for n in waiting if not _cuttable(n, domain) or n in elsewhere or (role(node) is Role.CAT and _is_large(n, domain))]
+            stray = [
+                n
+                for n in waiting
+                if not _cuttable(n, domain) or n in elsewhere or (role(node) is Role.CAT and _is_large(n, domain))
+            ]
             if not stray:
                 break
             for n in stray:
@@ -127,7 +136,9 @@ class _Fuser:
 
     def _inputs_fit(self, kernel: Kernel, node: fx.Node) -> bool:
         """Values of the kernel itself must be read at the same block, through views that keep the domain."""
-        return all(_from_block(read, kernel.domain) for read in reads(node) if computing(base(read.operand)) in kernel.members)
+        return all(
+            _from_block(read, kernel.domain) for read in reads(node) if computing(base(read.operand)) in kernel.members
+        )
 
 
 def _is_row_scale(node: fx.Node) -> bool:
@@ -148,7 +159,8 @@ def _cuttable(node: fx.Node, domain: tuple[int, ...]) -> bool:
 
 
 def _is_large(node: fx.Node, domain: tuple[int, ...]) -> bool:
-    """Whether a block has so much of a value that a small scratchpad should not have to hold it for a `cat`, which can take it from DRAM."""
+    """Whether a block has so much of a value that a small scratchpad should not have to hold it for a `cat`, which can
+    take it from DRAM."""
     return prod(shape(node)[len(domain) :]) > MOST_JOINED
 
 
@@ -158,13 +170,16 @@ def _read_elsewhere(group: Iterable[fx.Node], domain: tuple[int, ...]) -> set[fx
 
 
 def _from_block(read: Read, domain: tuple[int, ...]) -> bool:
-    """Whether an operand can be read from the block that its own kernel has just computed, which is stored in logical order."""
+    """Whether an operand can be read from the block that its own kernel has just computed, which is stored in logical
+    order."""
     return not read.home and straight(read.operand) and read.own_block(domain)
 
 
 def _producers(node: fx.Node) -> Iterable[fx.Node]:
     """Computing nodes that `node` reads, through views."""
-    return dict.fromkeys(computing(base(n)) for n in tensors(node) if computing(base(n)).op == "call_function" and not is_empty(base(n)))
+    return dict.fromkeys(
+        computing(base(n)) for n in tensors(node) if computing(base(n)).op == "call_function" and not is_empty(base(n))
+    )
 
 
 def _users(node: fx.Node) -> int:

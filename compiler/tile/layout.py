@@ -39,7 +39,8 @@ class Layout:
     offset: int = 0
 
     def seen(self, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> "Layout":
-        """Another view of the buffer. Layouts are made by the million while cuts are measured, and dataclasses.replace takes four times as long."""
+        """Another view of the buffer. Layouts are made by the million while cuts are measured, and dataclasses.replace
+        takes four times as long."""
         return Layout(self.buffer, self.dtype, shape, strides, offset)
 
     def narrow(self, ranges: Sequence[Range]) -> "Layout":
@@ -58,7 +59,9 @@ class Layout:
 
     def widen(self, ranges: Sequence[Range], shape: Sequence[int]) -> "Layout":
         """The layout of `shape` whose part within `ranges` this one is: where the elements outside of it would lie."""
-        offset = self.offset - sum(low * s for (low, _), s, n in zip(ranges, self.strides, shape, strict=False) if n != 1)
+        offset = self.offset - sum(
+            low * s for (low, _), s, n in zip(ranges, self.strides, shape, strict=False) if n != 1
+        )
         return self.seen(offset, tuple(shape), self.strides)
 
     def broadcast(self, shape: Sequence[int]) -> "Layout":
@@ -102,7 +105,8 @@ def dense(buffer: Buffer, dtype: Dtype, shape: Sequence[int], order: Sequence[in
 
 
 def blocks(domain: Sequence[int], rows: int) -> Iterator[tuple[Range, ...]]:
-    """TileSizes a domain into boxes of at most `rows` points: single steps of the outer dimensions, runs of one, all of the inner.
+    """TileSizes a domain into boxes of at most `rows` points: single steps of the outer dimensions, runs of one, all of
+    the inner.
 
     >>> list(blocks((2, 3), 2))
     [((0, 1), (0, 2)), ((0, 1), (2, 3)), ((1, 2), (0, 2)), ((1, 2), (2, 3))]
@@ -172,10 +176,19 @@ def pieces(
         block.insert(0, outer.pop() if fits else unit)
     if row_op or down:
         _check_whole(block, limits, down)
-    cuts = [[(low, min(low + limit, dim[0])) for low in range(0, dim[0], limit)] for dim, limit in zip(block, limits, strict=True)]
+    cuts = [
+        [(low, min(low + limit, dim[0])) for low in range(0, dim[0], limit)]
+        for dim, limit in zip(block, limits, strict=True)
+    ]
     for index in product(*(range(dim[0]) for dim in outer)):
         for ranges in product(*cuts):
-            yield _piece(layouts, walks, [*zip(index, outer, strict=True), *((r[0], d) for r, d in zip(ranges, block, strict=True))], block, ranges)
+            yield _piece(
+                layouts,
+                walks,
+                [*zip(index, outer, strict=True), *((r[0], d) for r, d in zip(ranges, block, strict=True))],
+                block,
+                ranges,
+            )
 
 
 def _check_whole(block: Sequence[tuple[int, ...]], limits: Limits, down: bool) -> None:
@@ -202,10 +215,14 @@ def _piece(
             continue
         (ps, rs, cs), cols = strides[k], ranges[2][1] - ranges[2][0]
         assert cs in (0, 1) or cols == 1, f"column stride {cs} cannot be addressed"
-        refs.append(Ref(layout.buffer, starts[k] * layout.dtype.bits // 8, layout.dtype, rs=rs, ps=ps, cs=cs if cols > 1 else 1))
+        refs.append(
+            Ref(layout.buffer, starts[k] * layout.dtype.bits // 8, layout.dtype, rs=rs, ps=ps, cs=cs if cols > 1 else 1)
+        )
         k += 1
     sizes = [high - low for low, high in ranges]
-    return Piece(sizes[0], sizes[1], sizes[2], tuple(refs), tuple((starts[i], *strides[i]) for i in range(k, len(walks))))
+    return Piece(
+        sizes[0], sizes[1], sizes[2], tuple(refs), tuple((starts[i], *strides[i]) for i in range(k, len(walks)))
+    )
 
 
 def coalesce(dims: Sequence[tuple[int, ...]], limit: int = 1 << 62) -> list[tuple[int, ...]]:
@@ -214,7 +231,11 @@ def coalesce(dims: Sequence[tuple[int, ...]], limit: int = 1 << 62) -> list[tupl
     for dim in dims:
         if dim[0] == 1:
             continue
-        if out and out[-1][0] * dim[0] <= limit and all(a == b * dim[0] for a, b in zip(out[-1][1:], dim[1:], strict=True)):
+        if (
+            out
+            and out[-1][0] * dim[0] <= limit
+            and all(a == b * dim[0] for a, b in zip(out[-1][1:], dim[1:], strict=True))
+        ):
             out[-1] = (out[-1][0] * dim[0], *dim[1:])
         else:
             out.append(dim)

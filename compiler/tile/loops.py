@@ -3,8 +3,8 @@
     k0 | q k v attention out up down | q k v attention out up down | … | q k v attention out up down'
          body, repeated `count` times, weights at a constant stride                    what follows
 
-Iterations must be the same operations on the same shapes, connected in the same way: to their own values, to the values of
-the iteration before (*carried*, which keep one home), to values from before the loop, and to constants of their own.
+Iterations must be the same operations on the same shapes, connected in the same way: to their own values, to the values
+of the iteration before (*carried*, which keep one home), to values from before the loop, and to constants of their own.
 """
 
 from collections.abc import Sequence
@@ -56,7 +56,11 @@ class Repeat:
 def hoist(kernels: Sequence[Kernel]) -> list[Kernel]:
     """Kernels that depend on inputs alone (masks) first, so that they do not stand in the middle of the first layer."""
     made = {node for kernel in kernels for node in kernel.nodes}
-    free = [k for k in kernels if not any(m in made and m not in k.members for node in k.nodes for m in map(_maker, node.all_input_nodes))]
+    free = [
+        k
+        for k in kernels
+        if not any(m in made and m not in k.members for node in k.nodes for m in map(_maker, node.all_input_nodes))
+    ]
     first = [k for k in free if k is not kernels[0]]
     moved = set(map(id, first))
     return [*kernels[:1], *first, *(k for k in kernels[1:] if id(k) not in moved)]
@@ -79,7 +83,10 @@ def find_loop(kernels: Sequence[Kernel]) -> Repeat | None:
 
 
 def signature(kernel: Kernel) -> tuple[Any, ...]:
-    return (kernel.domain, tuple((node.target, _plain(node.args), _plain(node.kwargs), form(node)) for node in kernel.nodes))
+    return (
+        kernel.domain,
+        tuple((node.target, _plain(node.args), _plain(node.kwargs), form(node)) for node in kernel.nodes),
+    )
 
 
 def form(node: fx.Node) -> tuple[Any, ...]:
@@ -123,7 +130,9 @@ def _candidates(prints: Sequence[int]) -> list[tuple[int, int, int]]:
 
 def _match(kernels: Sequence[Kernel], start: int, period: int, count: int) -> Repeat | None:
     """Check the connections of every iteration; None if one differs."""
-    bodies = [[node for k in kernels[start + i * period : start + (i + 1) * period] for node in k.nodes] for i in range(count)]
+    bodies = [
+        [node for k in kernels[start + i * period : start + (i + 1) * period] for node in k.nodes] for i in range(count)
+    ]
     repeat = Repeat(start, period, count)
     for body in bodies:
         for own, other in zip(bodies[0], body, strict=True):
@@ -166,7 +175,13 @@ def _same(repeat: Repeat, i: int, x: fx.Node, y: fx.Node) -> bool:
         plain = x.target is y.target and _plain(x.args) == _plain(y.args) and form(x) == form(y)
         return plain and all(_same(repeat, i, a, b) for a, b in zip(_operands(x), _operands(y), strict=True))
     inside = repeat.canonical.get(y, y)
-    if inside in repeat.instances and repeat.instances[inside][i - 1] is y and x.op == "call_function" and base(x) is x and form(x) == form(y):
+    if (
+        inside in repeat.instances
+        and repeat.instances[inside][i - 1] is y
+        and x.op == "call_function"
+        and base(x) is x
+        and form(x) == form(y)
+    ):
         return repeat.carried.setdefault(x, inside) is inside
     return False
 
@@ -196,6 +211,10 @@ def _carried_in_place(repeat: Repeat, kernels: Sequence[Kernel]) -> bool:
         written = place[computing(new)]
         for reader in _readers(old):
             index = next((j for j, k in enumerate(kernels) if reader in k.members), None)
-            if index is None or index >= repeat.start + repeat.period or (index >= repeat.start and place[reader] >= written):
+            if (
+                index is None
+                or index >= repeat.start + repeat.period
+                or (index >= repeat.start and place[reader] >= written)
+            ):
                 return False
     return len(set(repeat.carried.values())) == len(repeat.carried)

@@ -72,7 +72,9 @@ def _make_copy(graph: fx.Graph, node: fx.Node, storage: Storage, scratch: Buffer
     operand = source(node)
     if op_name(operand) != "clone":
         with graph.inserting_before(node):
-            clone = graph.call_function(torch.ops.aten.clone.default, (operand,), {"memory_format": torch.contiguous_format})
+            clone = graph.call_function(
+                torch.ops.aten.clone.default, (operand,), {"memory_format": torch.contiguous_format}
+            )
         clone.meta = {**operand.meta, "origins": node.meta.get("origins", ()), "val": operand.meta["val"].contiguous()}
         node.replace_input_with(operand, clone)
         operand = clone
@@ -81,7 +83,10 @@ def _make_copy(graph: fx.Graph, node: fx.Node, storage: Storage, scratch: Buffer
 
 
 def live_ranges(
-    kernels: Sequence[Sequence[fx.Node]], outputs: Iterable[fx.Node], owner: Mapping[fx.Node, int], repeat: Repeat | None
+    kernels: Sequence[Sequence[fx.Node]],
+    outputs: Iterable[fx.Node],
+    owner: Mapping[fx.Node, int],
+    repeat: Repeat | None,
 ) -> dict[fx.Node, tuple[int, int]]:
     """First and last kernel index of every value that another kernel (or the caller) reads.
 
@@ -93,7 +98,9 @@ def live_ranges(
     def touch(value: fx.Node, index: int) -> None:
         origin = base(value)
         producer = computing(repeat.canonical.get(origin, origin) if repeat else origin)
-        if producer not in owner or (owner[producer] == index and base(value) not in (repeat.canonical if repeat else ())):
+        if producer not in owner or (
+            owner[producer] == index and base(value) not in (repeat.canonical if repeat else ())
+        ):
             return
         home = repeat.home_of(origin) if repeat else origin
         first, last = ranges.get(home, (owner[producer], owner[producer]))

@@ -58,7 +58,8 @@ def collapsed(array: Symbols) -> Symbols:
 
 
 def repeated(array: Symbols, shape: Sequence[int]) -> Symbols:
-    """The array broadcast to a shape, without numpy's mark against writing, of which PyTorch would warn; nobody writes to it."""
+    """The array broadcast to a shape, without numpy's mark against writing, of which PyTorch would warn; nobody writes
+    to it."""
     array = aligned(array, len(shape))
     steps = tuple(0 if n == 1 else step for n, step in zip(array.shape, array.strides, strict=True))
     return as_strided(array, tuple(shape), steps)
@@ -69,7 +70,13 @@ def aligned(array: Symbols, rank: int) -> Symbols:
     return array.reshape((1,) * (rank - array.ndim) + array.shape) if array.ndim < rank else array
 
 
-def blockwise(shape: Sequence[int], whole: int, outs: Sequence[Symbols], work: Callable[..., tuple[Symbols, ...]], *operands: Symbols) -> None:
+def blockwise(
+    shape: Sequence[int],
+    whole: int,
+    outs: Sequence[Symbols],
+    work: Callable[..., tuple[Symbols, ...]],
+    *operands: Symbols,
+) -> None:
     """Fill `outs` with what `work` makes of the blocks of all `operands`."""
     if not shape:
         shape, outs = (1,), [out.reshape(1) for out in outs]

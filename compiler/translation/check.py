@@ -1,10 +1,13 @@
-"""The replay: every word of a tile program over memories of symbols, compared with the graph wherever a word says what it completes.
+"""The replay: every word of a tile program over memories of symbols, compared with the graph wherever a word says what
+it completes.
 
-    state      per buffer one symbol per element, 0 where nobody has written
-    compared   the block of each tapped operand with the elements of the node that it claims to hold; every output, in full
-    proved     in this order of the words, at these sizes, every output element is the expression that the graph says, of the same elements
-    not        that words overlap safely (lint), that buffers lie apart (the planner's own check), that a word does what docs/isa.md says
-               (the emulator's tests), and nothing of how the graph came about: it is the reference
+state      per buffer one symbol per element, 0 where nobody has written
+compared   the block of each tapped operand with the elements of the node that it claims to hold; every output, in full
+proved     in this order of the words, at these sizes, every output element is the expression that the graph says, of
+the same elements
+not        that words overlap safely (lint), that buffers lie apart (the planner's own check), that a word does what
+docs/isa.md says
+           (the emulator's tests), and nothing of how the graph came about: it is the reference
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -69,8 +72,14 @@ class _Replay:
             self.iterations = Iterations(graph, self.count, interface.instances, interface.constants)
             self.memory = Memory((*interface.inputs, *interface.constants), interface.outputs, interface.literals)
         except (Wrong, KeyError, IndexError) as error:
-            raise TranslationError(f"the tile program is not the graph's: {error}", "translation check", OURS) from error
-        readers = [self.iterations.name(tap.node, turn) if inside else tap.node for op, turn, inside in self._order() for tap in op.taps]
+            raise TranslationError(
+                f"the tile program is not the graph's: {error}", "translation check", OURS
+            ) from error
+        readers = [
+            self.iterations.name(tap.node, turn) if inside else tap.node
+            for op, turn, inside in self._order()
+            for tap in op.taps
+        ]
         self.graph = Graph(graph, self.iterations, [*readers, *(output.node for output in interface.outputs)])
 
     def _order(self) -> Iterator[tuple[Op, int, bool]]:
@@ -94,14 +103,19 @@ class _Replay:
                 self._execute(op, turn if inside else None)
             except Wrong as error:
                 where = f" in iteration {turn}" if inside else ""
-                raise TranslationError(f"the tile program does not compute the graph: {error}", f"'{op}'{where}", OURS) from error
+                raise TranslationError(
+                    f"the tile program does not compute the graph: {error}", f"'{op}'{where}", OURS
+                ) from error
             self.memory.forget(leaving.get(number, ()))
         for output in self.interface.outputs:
             self._compare_output(output)
 
     def _leaving(self) -> dict[int, list[Buffer]]:
-        """By number in the replay the buffers that no later word touches, outputs apart: their symbols are many and nobody looks at them again."""
-        last = {ref.buffer: number for number, (op, _, _) in enumerate(self._order()) for ref in op.views if ref is not None}
+        """By number in the replay the buffers that no later word touches, outputs apart: their symbols are many and
+        nobody looks at them again."""
+        last = {
+            ref.buffer: number for number, (op, _, _) in enumerate(self._order()) for ref in op.views if ref is not None
+        }
         found: dict[int, list[Buffer]] = {}
         for buffer, number in last.items():
             if buffer.space is not Space.DRAM:
@@ -190,7 +204,11 @@ class _Replay:
         formula = self.memory.formula(w, extents)
         if formula is None:
             block = self.memory.read(w, extents).symbols
-            full = (block.shape[0], block.shape[1] if axis == -1 else extents[1], extents[2] if axis == -1 else block.shape[2])
+            full = (
+                block.shape[0],
+                block.shape[1] if axis == -1 else extents[1],
+                extents[2] if axis == -1 else block.shape[2],
+            )
             return s.dot_columns(np.broadcast_to(block, full), first, axis)
         other = (formula.steps[0], formula.steps[1], 0) if axis == -1 else (formula.steps[0], 0, formula.steps[2])
         start = type(formula)(formula.name, formula.start, other).indices(extents).squeeze(axis)
@@ -214,9 +232,14 @@ class _Replay:
                 reads[name] = value
         word = Word(op.operands, {name: ref.dtype for name, ref, _, access in accesses})
         shape = next(extents for name, _, extents, _ in accesses if name == "a")
-        targets = [(name, self.memory.target(ref, extents), self._expected(op, turn, name, extents), extents) for name, ref, extents in writes]
+        targets = [
+            (name, self.memory.target(ref, extents), self._expected(op, turn, name, extents), extents)
+            for name, ref, extents in writes
+        ]
         for box in boxes(shape, rule.whole(op.operands)):
-            results = rule.work(word, {name: Value(part(v.symbols, box), v.kind) for name, v in reads.items()}, block_shape(shape, box))
+            results = rule.work(
+                word, {name: Value(part(v.symbols, box), v.kind) for name, v in reads.items()}, block_shape(shape, box)
+            )
             for name, target, expected, _ in targets:
                 block = part(target, box)
                 block[...] = results[name]
@@ -238,11 +261,15 @@ class _Replay:
         for tap in op.taps:
             if tap.operand == name:
                 flat = self._flat(tap, turn)
-                last = tap.offset + sum((n - 1) * step for n, step in zip(extents, (tap.ps, tap.rs, tap.cs), strict=True))
+                last = tap.offset + sum(
+                    (n - 1) * step for n, step in zip(extents, (tap.ps, tap.rs, tap.cs), strict=True)
+                )
                 if tap.offset < 0 or last >= flat.size:
                     raise Wrong(f"claims element {last} of {tap.node}, which has {flat.size}")
                 size = flat.itemsize
-                found = np.ndarray(extents, flat.dtype, flat, size * tap.offset, (size * tap.ps, size * tap.rs, size * tap.cs))
+                found = np.ndarray(
+                    extents, flat.dtype, flat, size * tap.offset, (size * tap.ps, size * tap.rs, size * tap.cs)
+                )
         return found
 
     def _flat(self, tap: Tap, turn: int | None) -> Symbols:
@@ -259,18 +286,28 @@ class _Replay:
         try:
             expected = self._flat(Tap("d", output.node, 0, 0, 0, 1), None)
         except Wrong as error:
-            raise TranslationError(f"the tile program does not compute the graph: {error}", f"output {output.node}", OURS) from error
+            raise TranslationError(
+                f"the tile program does not compute the graph: {error}", f"output {output.node}", OURS
+            ) from error
         written = self.memory.output(output)
         if written is not None and written.shape == expected.shape and (written == expected).all():
             return
         if not expected.size:
             return
         wrong = 0 if written is None or written.shape != expected.shape else int(np.argmax(written != expected))
-        holds = "was never written" if written is None or written.shape != expected.shape else f"holds {self._whose(written[wrong])}"
+        holds = (
+            "was never written"
+            if written is None or written.shape != expected.shape
+            else f"holds {self._whose(written[wrong])}"
+        )
         where = list(map(int, np.unravel_index(wrong, output.shape)))
-        raise TranslationError(f"the tile program does not compute the graph: element {where} {holds}", f"output {output.node}", OURS)
+        raise TranslationError(
+            f"the tile program does not compute the graph: element {where} {holds}", f"output {output.node}", OURS
+        )
 
-    def _explain(self, op: Op, turn: int | None, name: str, target: Symbols, expected: Symbols, reads: Mapping[str, Value]) -> None:
+    def _explain(
+        self, op: Op, turn: int | None, name: str, target: Symbols, expected: Symbols, reads: Mapping[str, Value]
+    ) -> None:
         """Say which element is wrong, and what every operand holds at its place."""
         place = tuple(map(int, np.argwhere(target != expected)[0]))
         tap = next(tap for tap in op.taps if tap.operand == name)
@@ -283,7 +320,9 @@ class _Replay:
             at = tuple(min(i, n - 1) for i, n in zip(place, block.shape, strict=True))
             operands.append(f"{operand} is {self._whose(block[at])}")
         takes = ", ".join(argument.name for argument in node.all_input_nodes)
-        raise Wrong(f"element {where} of {node.name} (of {takes}) is {self._whose(target[place])}; " + ", ".join(operands))
+        raise Wrong(
+            f"element {where} of {node.name} (of {takes}) is {self._whose(target[place])}; " + ", ".join(operands)
+        )
 
     def _whose(self, symbol: s.Symbol) -> str:
         """Which element of which known value has this symbol."""
@@ -302,5 +341,9 @@ class _Replay:
             first, step = int(s.number("first", tensor.node)), int(s.number("step", tensor.node))
             index = (raw - first) * pow(step, -1, 1 << s.BITS) % (1 << s.BITS)
             if index < max(1, int(np.prod(tensor.shape))):
-                return f"{tensor.node}{list(map(int, np.unravel_index(index, tensor.shape)))}" if tensor.shape else tensor.node
+                return (
+                    f"{tensor.node}{list(map(int, np.unravel_index(index, tensor.shape)))}"
+                    if tensor.shape
+                    else tensor.node
+                )
         return None

@@ -1,4 +1,5 @@
-"""The graph side: the symbols of every node, computed when they are first asked for and dropped when nobody will ask again."""
+"""The graph side: the symbols of every node, computed when they are first asked for and dropped when nobody will ask
+again."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -16,7 +17,8 @@ from compiler.translation.views import is_view, view_given, view_symbols
 
 
 class Graph:
-    """Values of a frozen graph, of which iterations may be left out. `readers` are nodes that will be asked for, once for each time."""
+    """Values of a frozen graph, of which iterations may be left out. `readers` are nodes that will be asked for, once
+    for each time."""
 
     def __init__(self, graph: fx.Graph, iterations: Iterations, readers: Iterable[str]) -> None:
         self.nodes = {node.name: node for node in graph.nodes}
@@ -89,7 +91,11 @@ class Graph:
             if current in self._values or current.op != "call_function":
                 waiting.pop()
                 continue
-            missing = [source for source in self._sources(current) if source.op == "call_function" and source not in self._values]
+            missing = [
+                source
+                for source in self._sources(current)
+                if source.op == "call_function" and source not in self._values
+            ]
             if missing:
                 waiting += missing
                 continue

@@ -1,19 +1,24 @@
 """The loop of a program and the layers of the graph that it stands for.
 
-The loop is checked in two turns: the first iteration, and the last one as if it followed the first. That shows all of them:
+The loop is checked in two turns: the first iteration, and the last one as if it followed the first. That shows all of
+them:
 
-- State: every word of the body writes the same places in every iteration (what a word writes never moves), so after any iteration
-  those places hold values of that iteration, and all other places what they held before the loop.
-- The second turn starts from such a state. It reads, of what the body writes, values of the iteration before it (here the first),
-  at the same places as any later iteration does. What is proved of it holds for iterations 1 to N-1 if these are alike.
-- Alike in the graph: `Iterations` verifies that node by node the iterations 1 to N-1 have the same operators and arguments, and operands
-  that are the counterparts of each other: own values, values of the iteration before, values from before the loop, constants of their own.
-- Alike in memory: constants move by a fixed number of bytes per iteration. Their places form an arithmetic progression (verified here),
-  and the replay finds the right ones in the first and in the last iteration; two equal lines through two points.
-- What stands behind the loop sees the state after the second turn, which is the last iteration's; `Iterations` verifies that nothing outside
-  reads a value of an earlier one.
+- State: every word of the body writes the same places in every iteration (what a word writes never moves), so after any
+  iteration those places hold values of that iteration, and all other places what they held before the loop.
+- The second turn starts from such a state. It reads, of what the body writes, values of the iteration before it (here
+  the first), at the same places as any later iteration does. What is proved of it holds for iterations 1 to N-1 if
+  these are alike.
+- Alike in the graph: `Iterations` verifies that node by node the iterations 1 to N-1 have the same operators and
+  arguments, and operands that are the counterparts of each other: own values, values of the iteration before, values
+  from before the loop, constants of their own.
+- Alike in memory: constants move by a fixed number of bytes per iteration. Their places form an arithmetic progression
+  (verified here), and the replay finds the right ones in the first and in the last iteration; two equal lines through
+  two points.
+- What stands behind the loop sees the state after the second turn, which is the last iteration's; `Iterations` verifies
+  that nothing outside reads a value of an earlier one.
 
-The pairing of nodes is the compiler's claim, but nothing depends on its truth: any pairing for which the above holds is a proof.
+The pairing of nodes is the compiler's claim, but nothing depends on its truth: any pairing for which the above holds is
+a proof.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,11 +33,15 @@ from compiler.translation.views import is_view
 class Iterations:
     """Which node belongs to which iteration. Raises Wrong when the iterations are not alike."""
 
-    def __init__(self, graph: fx.Graph, count: int, instances: Mapping[str, tuple[str, ...]], constants: Iterable[Placed]) -> None:
+    def __init__(
+        self, graph: fx.Graph, count: int, instances: Mapping[str, tuple[str, ...]], constants: Iterable[Placed]
+    ) -> None:
         self.count = count
         self.instances = instances if count else {}
         by_name = {node.name: node for node in graph.nodes}
-        self.groups: dict[str, list[fx.Node]] = {name: [by_name[other] for other in names] for name, names in self.instances.items()}
+        self.groups: dict[str, list[fx.Node]] = {
+            name: [by_name[other] for other in names] for name, names in self.instances.items()
+        }
         self.place = {node: (name, i) for name, nodes in self.groups.items() for i, node in enumerate(nodes)}
         if self.place:
             self._verify(graph, {tensor.node: tensor for tensor in constants})
@@ -70,7 +79,9 @@ class Iterations:
         first = self._form(nodes[1], 1)
         for iteration in range(2, self.count):
             if self._form(nodes[iteration], iteration) != first:
-                raise Wrong(f"{nodes[iteration].name} is not to iteration {iteration} what {nodes[1].name} is to iteration 1")
+                raise Wrong(
+                    f"{nodes[iteration].name} is not to iteration {iteration} what {nodes[1].name} is to iteration 1"
+                )
 
     def _form(self, node: fx.Node, iteration: int) -> Any:
         """What a node does, with every operand named by its relation to the iteration."""
@@ -99,7 +110,9 @@ class Iterations:
             operand = waiting.pop()
             if operand in self.place:
                 if operand.op != "placeholder" and self.place[operand][1] != self.count - 1:
-                    raise Wrong(f"{node.name}, outside the loop, reads {operand.name} of iteration {self.place[operand][1]}")
+                    raise Wrong(
+                        f"{node.name}, outside the loop, reads {operand.name} of iteration {self.place[operand][1]}"
+                    )
             elif operand.op == "call_function" and is_view(operand):
                 waiting += operand.all_input_nodes
 
@@ -108,5 +121,9 @@ def _progression(places: list[Placed]) -> None:
     """Constants of one kind, one for each iteration, at a constant distance."""
     first, step = places[0], places[1].offset - places[0].offset
     for i, place in enumerate(places):
-        if place.offset != first.offset + i * step or (place.region, place.storage, place.shape) != (first.region, first.storage, first.shape):
+        if place.offset != first.offset + i * step or (place.region, place.storage, place.shape) != (
+            first.region,
+            first.storage,
+            first.shape,
+        ):
             raise Wrong(f"{place.node} is not where iteration {i} looks for it")

@@ -1,7 +1,7 @@
 """Memory as the replay sees it: for every buffer the symbol of each of its elements.
 
-Constants and inputs are looked up by their address, as the chip will do it, and are not unfolded: a block of them is a formula, and stays
-one when a word has loaded it, until somebody looks at single elements.
+Constants and inputs are looked up by their address, as the chip will do it, and are not unfolded: a block of them is a
+formula, and stays one when a word has loaded it, until somebody looks at single elements.
 """
 
 from bisect import bisect_right
@@ -94,12 +94,15 @@ class _Run:
                 scaled.append(step * col_step)
         if at < self.at or rows >= self.rows or cols >= self.cols:
             return None
-        return Formula(self.formula.name, self.formula.start + row * row_step + col * col_step, (scaled[0], scaled[1], scaled[2]))
+        return Formula(
+            self.formula.name, self.formula.start + row * row_step + col * col_step, (scaled[0], scaled[1], scaled[2])
+        )
 
 
 @dataclass
 class Cells:
-    """One buffer, seen as elements of one type. `runs` are formulas that have not been unfolded; `sums` says how long the sums in a view of it are so far."""
+    """One buffer, seen as elements of one type. `runs` are formulas that have not been unfolded; `sums` says how long
+    the sums in a view of it are so far."""
 
     buffer: Buffer
     kind: Dtype
@@ -198,8 +201,14 @@ class Memory:
         start, odd = divmod(address - tensor.offset, max(size, 1))
         last = start + sum((count - 1) * step for count, step in zip(extents, steps, strict=True))
         if odd or tensor.storage is not ref.dtype or (last + 1) * size > tensor.bytes:
-            raise Wrong(f"reads {ref} as elements {start}..{last} of {tensor.node}: {tensor.storage.name.lower()}{list(tensor.shape)}")
-        return Formula(tensor.node, start, (steps[0] if extents[0] > 1 else 0, steps[1] if extents[1] > 1 else 0, steps[2] if extents[2] > 1 else 0))
+            raise Wrong(
+                f"reads {ref} as elements {start}..{last} of {tensor.node}: {tensor.storage.name.lower()}{list(tensor.shape)}"
+            )
+        return Formula(
+            tensor.node,
+            start,
+            (steps[0] if extents[0] > 1 else 0, steps[1] if extents[1] > 1 else 0, steps[2] if extents[2] > 1 else 0),
+        )
 
     def read(self, ref: Ref, extents: Extents) -> Value:
         """The symbols of a block, repeated dimensions held once."""
@@ -230,7 +239,8 @@ class Memory:
         return block
 
     def load(self, ref: Ref, extents: Extents, formula: Formula) -> bool:
-        """Keep a formula in a buffer as it is. False if it must be unfolded: it is small, or the buffer holds other things."""
+        """Keep a formula in a buffer as it is. False if it must be unfolded: it is small, or the buffer holds other
+        things."""
         planes, rows, cols = extents
         ps, rs, cs = formula.steps
         if planes * rows * cols < SMALL or _is_given(ref.buffer) or ref.buffer.step or (cols > 1 and ref.cs != 1):
@@ -294,7 +304,12 @@ class Memory:
     def output(self, tensor: Placed) -> Symbols | None:
         """What has been written to an output, flat; None if nothing was."""
         for buffer, kinds in self._cells.items():
-            if buffer.space is Space.DRAM and buffer.region is Region.OUT and buffer.fixed == tensor.offset and tensor.storage in kinds:
+            if (
+                buffer.space is Space.DRAM
+                and buffer.region is Region.OUT
+                and buffer.fixed == tensor.offset
+                and tensor.storage in kinds
+            ):
                 return kinds[tensor.storage].unfolded()
         return None
 

@@ -1,10 +1,11 @@
-"""What each operator of a frozen graph computes, in symbols: one rule per operator, after docs/numerics.md and compiler/reference.
+"""What each operator of a frozen graph computes, in symbols: one rule per operator, after docs/numerics.md and
+compiler/reference.
 
 Views are none of them: PyTorch itself applies those to the symbols.
 """
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,8 @@ F32 = Dtype.F32
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A constant or input, or a view of one, that nobody has unfolded: element numbers of `name`, as strides of a tensor without data."""
+    """A constant or input, or a view of one, that nobody has unfolded: element numbers of `name`, as strides of a
+    tensor without data."""
 
     name: str
     view: Tensor
@@ -90,7 +92,8 @@ class Call:
         return Value(self.value(x), kind_of(x.meta["val"]))
 
     def fill(self, work: Callable[..., Symbols], *operands: Any, shape: tuple[int, ...] | None = None) -> Symbols:
-        """A result of the node's shape, every block of which `work` computes; operands are nodes, arrays or Python numbers' symbols."""
+        """A result of the node's shape, every block of which `work` computes; operands are nodes, arrays or Python
+        numbers' symbols."""
         out = np.empty(self.shape if shape is None else shape, s.Symbol)
         values = [operand if isinstance(operand, Value) else self.operand(operand) for operand in operands]
 
@@ -103,10 +106,12 @@ class Call:
 
 # ---- arithmetic
 
+
 def _operands(call: Call, narrows: bool) -> tuple[list[Any], bool, Dtype]:
     """The two operands as values, whether they are computed with as integers, and the type in which PyTorch computes.
 
-    A number beside a bfloat16 or float16 tensor is rounded to that type before it is added or compared (`narrows`), not before a product.
+    A number beside a bfloat16 or float16 tensor is rounded to that type before it is added or compared (`narrows`), not
+    before a product.
     """
     args: list[Any] = [arg.meta["val"] if isinstance(arg, fx.Node) else arg for arg in call.node.args[:2]]
     common = torch.result_type(*args)
@@ -126,11 +131,17 @@ def _operands(call: Call, narrows: bool) -> tuple[list[Any], bool, Dtype]:
 def _is_one(call: Call) -> bool:
     """Whether a float is multiplied by the number 1."""
     factor: Any = call.node.args[1]
-    return call.kind in FLOATS and not isinstance(factor, fx.Node) and factor == 1 and isinstance(call.node.args[0], fx.Node)
+    return (
+        call.kind in FLOATS
+        and not isinstance(factor, fx.Node)
+        and factor == 1
+        and isinstance(call.node.args[0], fx.Node)
+    )
 
 
 def _promoted(value: Value, kind: Dtype) -> Value:
-    """An operand in the type in which PyTorch computes, where that changes its value. Small integers fit in every float."""
+    """An operand in the type in which PyTorch computes, where that changes its value. Small integers fit in every
+    float."""
     if kind in (Dtype.BF16, Dtype.F16) and value.kind in (Dtype.F32, Dtype.I32, Dtype.BF16, Dtype.F16):
         return known(value, kind)
     return value
@@ -219,7 +230,9 @@ def _where(call: Call) -> Symbols:
         return Value(s.immediate(True, int(x)), Dtype.I32)
 
     condition, x, y = call.node.args[:3]
-    return call.fill(lambda c, x, y: s.select(c.symbols, rounded(x, kind), rounded(y, kind)), condition, value(x), value(y))
+    return call.fill(
+        lambda c, x, y: s.select(c.symbols, rounded(x, kind), rounded(y, kind)), condition, value(x), value(y)
+    )
 
 
 def _cast(call: Call) -> Symbols:
@@ -241,6 +254,7 @@ def _cat(call: Call) -> Symbols:
 
 # ---- functions and rows
 
+
 def _activation(call: Call) -> Symbols:
     name, kind = call.argument(1, "kind"), call.kind
     return call.fill(lambda x: rounded(Value(s.function(name, x.float), F32), kind), call.node.args[0])
@@ -260,7 +274,14 @@ def _clamp(call: Call) -> Symbols:
     return call.fill(work, call.node.args[0])
 
 
-def _rows(call: Call, shape: tuple[int, ...], outs: list[Symbols], work: Callable[..., tuple[Symbols, ...]], *operands: Value, whole: int = 1) -> None:
+def _rows(
+    call: Call,
+    shape: tuple[int, ...],
+    outs: list[Symbols],
+    work: Callable[..., tuple[Symbols, ...]],
+    *operands: Value,
+    whole: int = 1,
+) -> None:
     """Work that needs whole rows; the first operand has the full shape."""
 
     def block(*arrays: Symbols) -> tuple[Symbols, ...]:
@@ -275,11 +296,18 @@ def _row(x: Symbols, length: int) -> Symbols:
 
 def _reduce(call: Call) -> Symbols:
     x = call.operand(call.node.args[0])  # type: ignore[arg-type]
-    name, dim, keep, kind = call.argument(1, "kind"), call.argument(2, "dim"), call.argument(3, "keepdim", False), call.kind
+    name, dim, keep, kind = (
+        call.argument(1, "kind"),
+        call.argument(2, "dim"),
+        call.argument(3, "keepdim", False),
+        call.kind,
+    )
     shape = call.node.args[0].meta["val"].shape  # type: ignore[union-attr]
     down = dim % len(shape) == len(shape) - 2 and len(shape) > 1
     if 0 in shape:
-        return np.full(call.shape, s.immediate(False, {"max": 0xFF800000, "min": 0x7F800000}.get(name, 0)), s.Symbol)  # of nothing
+        return np.full(
+            call.shape, s.immediate(False, {"max": 0xFF800000, "min": 0x7F800000}.get(name, 0)), s.Symbol
+        )  # of nothing
     out = np.empty([1 if i == dim % len(shape) else n for i, n in enumerate(shape)], s.Symbol)
 
     def work(x: Value) -> tuple[Symbols, ...]:
@@ -352,6 +380,7 @@ def _quantize_rows(call: Call) -> tuple[Symbols, Symbols]:
 
 # ---- products
 
+
 def _matmul_i8(call: Call) -> Symbols:
     a, b, transposed = call.node.args[:3]
     assert isinstance(a, fx.Node) and isinstance(b, fx.Node)
@@ -371,7 +400,11 @@ def _matmul_i8(call: Call) -> Symbols:
 def _dequantize(call: Call) -> Symbols:
     """A row scale for each row of c; rounded to the result's type after it and at the end."""
     c, row = call.operand(call.node.args[0]), call.operand(call.node.args[1])  # type: ignore[arg-type]
-    given = {name: call.operand(v) for place, name in ((2, "col"), (3, "bias")) if (v := call.argument(place, name)) is not None}
+    given = {
+        name: call.operand(v)
+        for place, name in ((2, "col"), (3, "bias"))
+        if (v := call.argument(place, name)) is not None
+    }
     kind = call.kind
 
     def work(c: Value, row: Value, *more: Value) -> Symbols:
@@ -399,13 +432,25 @@ def _embedding(call: Call) -> Symbols:
 
 Compute = Callable[[Call], Any]
 
-RULES: Mapping[str, Compute] = {
-    "quantize_rows": _quantize_rows, "matmul_i8": _matmul_i8, "dequantize": _dequantize, "softmax": _softmax, "layer_norm": _layer_norm,
-    "activation": _activation, "reduce": _reduce, "clamp": _clamp, "embedding": _embedding, "cat": _cat,
-    "neg": _neg, "abs": _abs, "where": _where, "_to_copy": _cast,
+RULES: dict[str, Compute] = {
+    "quantize_rows": _quantize_rows,
+    "matmul_i8": _matmul_i8,
+    "dequantize": _dequantize,
+    "softmax": _softmax,
+    "layer_norm": _layer_norm,
+    "activation": _activation,
+    "reduce": _reduce,
+    "clamp": _clamp,
+    "embedding": _embedding,
+    "cat": _cat,
+    "neg": _neg,
+    "abs": _abs,
+    "where": _where,
+    "_to_copy": _cast,
     "logical_not": _compared_with_zero("eq"),
     **{name: _arithmetic(name) for name in ("add", "sub", "mul", "div")},
     **{f"bitwise_{name}": _arithmetic(name) for name in ("and", "or", "xor")},
     **{name: _comparison(name) for name in ("eq", "ne", "lt", "le")},
-    "gt": _comparison("lt", swap=True), "ge": _comparison("le", swap=True),
-}  # fmt: skip
+    "gt": _comparison("lt", swap=True),
+    "ge": _comparison("le", swap=True),
+}

@@ -2,14 +2,15 @@
 
     add(x[3], mul(y[3], 0.5))   →   stir(stir(y[3] + imm(0.5), "mul") + x[3], "add")
 
-Both sides of the check, graph and program, are written in terms of the operations on this page and of nothing else, so equal
-expressions have equal symbols however the program was fused and cut. Equal symbols mean equal expressions but for a collision of
-32-bit hashes: as long as no one builds a program to fool the hash, a single wrong element goes unnoticed once in some 2**32 times, and
-a wrong block of them never. (64 bits cost twice the time: no vector unit of 256 bits multiplies them, and a cache holds half as many.)
+Both sides of the check, graph and program, are written in terms of the operations on this page and of nothing else, so
+equal expressions have equal symbols however the program was fused and cut. Equal symbols mean equal expressions but for
+a collision of 32-bit hashes: as long as no one builds a program to fool the hash, a single wrong element goes unnoticed
+once in some 2**32 times, and a wrong block of them never. (64 bits cost twice the time: no vector unit of 256 bits
+multiplies them, and a cache holds half as many.)
 
-What is normalised, because the two sides may say it differently: widening is nothing (a bfloat16 value is a float32 value), rounding to
-the type that a value has is nothing, a product with 1 is nothing, the operands of commutative operations may change places.
-Nothing else: (a + b) + c is not a + (b + c).
+What is normalised, because the two sides may say it differently: widening is nothing (a bfloat16 value is a float32
+value), rounding to the type that a value has is nothing, a product with 1 is nothing, the operands of commutative
+operations may change places. Nothing else: (a + b) + c is not a + (b + c).
 """
 
 from dataclasses import dataclass
@@ -42,7 +43,8 @@ def stir(x: Any, *key: object) -> Symbols:
     return x  # type: ignore[no-any-return]
 
 
-# ---- given values: element i of a constant or input is stir(first + i * step), which makes sums over its rows closed formulas
+# ---- given values: element i of a constant or input is stir(first + i * step), which makes sums over its rows closed
+# formulas
 
 _GIVEN: Final = "given"
 _UNDO: Final = Symbol(pow(int(number(_GIVEN)), -1, 1 << BITS))
@@ -136,7 +138,11 @@ class Value:
 
 def rounded(value: Value, kind: Dtype) -> Symbols:
     """As it is stored in an element of type `kind`."""
-    if kind is value.kind or (kind is Dtype.F32 and value.kind in FLOATS) or (kind is Dtype.I32 and value.kind is Dtype.I8):
+    if (
+        kind is value.kind
+        or (kind is Dtype.F32 and value.kind in FLOATS)
+        or (kind is Dtype.I32 and value.kind is Dtype.I8)
+    ):
         return value.symbols
     if kind in FLOATS:
         return value.float if kind is Dtype.F32 else stir(value.float + number("rounded"), "rounded", kind)
@@ -149,6 +155,7 @@ def known(value: Value, kind: Dtype) -> Value:
 
 
 # ---- rows
+
 
 @cache
 def _table(name: str, length: int) -> Symbols:
@@ -189,7 +196,9 @@ def _sums(length: int) -> tuple[Symbols, Symbols]:
     numbers = weights("right", length)
     zero = np.zeros(1, Symbol)
     places = np.arange(length, dtype=Symbol)
-    return np.concatenate([zero, np.cumsum(numbers, dtype=Symbol)]), np.concatenate([zero, np.cumsum(numbers * places, dtype=Symbol)])
+    return np.concatenate([zero, np.cumsum(numbers, dtype=Symbol)]), np.concatenate(
+        [zero, np.cumsum(numbers * places, dtype=Symbol)]
+    )
 
 
 def dot_given(name: str, start: Symbols, step: int, first: int, count: int) -> Symbols:
@@ -204,10 +213,17 @@ def dot_given(name: str, start: Symbols, step: int, first: int, count: int) -> S
 
 def looked_up(row: Symbols, name: str, start: Symbols, step: int, limit: int) -> Symbols:
     """Element `row` of a table's column: start, start + step, … of a given value."""
-    column: Symbols = raw_given(name, start) + Symbol(step % 2**BITS) * number("row step") + Symbol(limit) * number("limit")
+    column: Symbols = (
+        raw_given(name, start) + Symbol(step % 2**BITS) * number("row step") + Symbol(limit) * number("limit")
+    )
     return stir(row * _SECOND + column, "looked up")
 
 
 def looked_up_in(row: Symbols, table: Symbols, limit: int) -> Symbols:
     """Element `row` of each column of a computed table, whose last two dimensions are rows and columns."""
-    return stir(row * _SECOND + summed(table.swapaxes(-1, -2), weights("looked up", table.shape[-2])) + Symbol(limit) * number("limit"), "looked up")
+    return stir(
+        row * _SECOND
+        + summed(table.swapaxes(-1, -2), weights("looked up", table.shape[-2]))
+        + Symbol(limit) * number("limit"),
+        "looked up",
+    )

@@ -17,7 +17,12 @@ _COPIES = (_aten.clone.default, _aten.alias.default)
 
 def is_view(node: fx.Node) -> bool:
     """Whether a node only moves elements. A getitem takes one of several results."""
-    return node.target is getitem or node.target in _SHAPES or node.target in _COPIES or bool(getattr(node.target, "is_view", False))
+    return (
+        node.target is getitem
+        or node.target in _SHAPES
+        or node.target in _COPIES
+        or bool(getattr(node.target, "is_view", False))
+    )
 
 
 def view_given(given: Given, node: fx.Node) -> Given | None:

@@ -1,6 +1,7 @@
 """What each instruction writes, in symbols: one rule per mnemonic, after docs/isa.md.
 
-A rule is given the blocks that the word reads, repeated dimensions held once, and returns the blocks that it writes as they are stored.
+A rule is given the blocks that the word reads, repeated dimensions held once, and returns the blocks that it writes as
+they are stored.
 """
 
 from collections.abc import Callable, Mapping
@@ -122,7 +123,7 @@ class Rule:
     whole: Callable[[Mapping[str, int]], int] = lambda _: 1
 
 
-RULES: Mapping[str, Rule] = {
+RULES: dict[str, Rule] = {
     "vop": Rule(_vop, lambda _: 0),
     "vred": Rule(_vred, lambda operands: 2 if operands["down"] else 1),
     "vaff": Rule(_vaff),

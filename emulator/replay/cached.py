@@ -1,4 +1,5 @@
-"""Compiled code on disk, valid for exactly these sources: numba's own cache would miss a change in a module that is called."""
+"""Compiled code on disk, valid for exactly these sources: numba's own cache would miss a change in a module that is
+called."""
 
 import hashlib
 import os
@@ -14,7 +15,11 @@ from numba.core import caching
 def folder() -> Path:
     """Where compiled code is kept; the same folder as the compile cache's (runtime/pytorch/cache.py)."""
     given = os.environ.get("LLMCHIP_CACHE", "")
-    base = Path(given) if given.lower() not in ("", "0", "off") else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llmchip"
+    base = (
+        Path(given)
+        if given.lower() not in ("", "0", "off")
+        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llmchip"
+    )
     return base / "kernels"
 
 
@@ -22,7 +27,11 @@ def folder() -> Path:
 def _sources() -> str:
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in [*sorted(here.glob("*.py")), here.parents[1] / "isa" / "functions.py", here.parents[1] / "isa" / "spec.py"]:
+    for path in [
+        *sorted(here.glob("*.py")),
+        here.parents[1] / "isa" / "constants.py",
+        here.parents[1] / "isa" / "spec.py",
+    ]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

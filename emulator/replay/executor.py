@@ -70,7 +70,19 @@ def run(steps: Steps, spaces: Sequence[Workspace]) -> None:
 
 
 def _one(steps: Steps, space: Workspace, part: int, parts: int, barrier: NDArray[np.int64]) -> None:
-    _run(steps, space.row, space.other, space.sums, space.start, space.tile, space.left, space.packed, part, parts, barrier)
+    _run(
+        steps,
+        space.row,
+        space.other,
+        space.sums,
+        space.start,
+        space.tile,
+        space.left,
+        space.packed,
+        part,
+        parts,
+        barrier,
+    )
 
 
 SPINS: Final = 4000  # before a waiting thread gives way: longer than most steps differ between threads
@@ -103,9 +115,20 @@ def _execute(step, row, other, sums, start, tile, left, packed, part, parts):
 
 
 def _steps(
-    steps: Any, row: Any, other: Any, sums: Any, start: Any, tile: Any, left: Any, packed: Any, part: Any, parts: Any, barrier: Any
+    steps: Any,
+    row: Any,
+    other: Any,
+    sums: Any,
+    start: Any,
+    tile: Any,
+    left: Any,
+    packed: Any,
+    part: Any,
+    parts: Any,
+    barrier: Any,
 ) -> None:
-    """Every thread goes through all steps. Small ones are done by the first thread alone; the others meet it before and after."""
+    """Every thread goes through all steps. Small ones are done by the first thread alone; the others meet it before and
+    after."""
     turn = 0
     alone = True  # whether what was done since the last meeting was done by the first thread
     for number in range(steps.shape[0]):
@@ -127,7 +150,8 @@ def _pack(target: int, source: int, ks: int, ns: int, k: int, n: int, panels: in
 
 # Explicit types: the compiled code is found on disk without asking what the arguments are.
 _run: Final[Any] = compiled(
-    _steps, "void(int64[:,::1], float32[::1], float32[::1], float32[::1], int32[::1], int32[::1], int8[::1], uint8[::1], int64, int64, int64[::1])"
+    _steps,
+    "void(int64[:,::1], float32[::1], float32[::1], float32[::1], int32[::1], int32[::1], int8[::1], uint8[::1], int64, int64, int64[::1])",
 )
 _pack_all: Final[Any] = compiled(_pack, "void(int64, int64, int64, int64, int64, int64, int64)")
 

@@ -1,7 +1,7 @@
 """The int8 matrix word by dot products of four bytes. Weights are packed once if they are constant, else for each word.
 
-Packed: (panels of 32 columns, k/4, 32, 4) unsigned bytes w + 128; what was added is taken off by starting row m at -128 * sum_k a[m,k].
-Everything is exact modulo 2**32, like the word itself.
+Packed: (panels of 32 columns, k/4, 32, 4) unsigned bytes w + 128; what was added is taken off by starting row m at -128
+* sum_k a[m,k]. Everything is exact modulo 2**32, like the word itself.
 """
 
 import numpy as np
@@ -113,7 +113,8 @@ def multiply(a, lda, w, k, n, c, ldc, rows, adds, start, tile, first, last):
 
 @jit
 def run_matmul(step, start, tile, rows8, packed, part, parts):
-    """Slots c, a, w (row stride per n, column stride per k), then the packed weights, or 0. step[1:4] = planes, m, n; step[5] = k; step[6] = acc.
+    """Slots c, a, w (row stride per n, column stride per k), then the packed weights, or 0. step[1:4] = planes, m, n;
+    step[5] = k; step[6] = acc.
 
     Of `parts` threads, each with its own memory, number `part` does its share of the panels.
     """

@@ -1,11 +1,13 @@
 """What numba cannot say itself: raw addresses, bits of a float, and a block of int8 dot products.
 
-`dot_block(rows)` emits register blocks in LLVM's own language: rows x 32 int32 accumulators that stay in registers while k
-goes by in steps of four bytes. Each step adds four products of unsigned by signed bytes to each int32 without saturating, so the
-sum is exact modulo 2**32, whatever the order. `KERNEL` says with which instructions, by what the processor has:
+`dot_block(rows)` emits register blocks in LLVM's own language: rows x 32 int32 accumulators that stay in registers
+while k goes by in steps of four bytes. Each step adds four products of unsigned by signed bytes to each int32 without
+saturating, so the sum is exact modulo 2**32, whatever the order. `KERNEL` says with which instructions, by what the
+processor has:
 
     AVX-512 VNNI   vpdpbusd: four products and three sums at once
-    AVX2           vpmaddwd on the even and on the odd bytes, widened to int16: two products and their sum, at most 2 * 255 * 128
+    AVX2           vpmaddwd on the even and on the odd bytes, widened to int16: two products and their sum, at most 2 *
+    255 * 128
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +26,8 @@ _I16, _I32, _I64, _BYTE, _FLOAT = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 
 @dataclass(frozen=True)
 class Kernel:
-    """How dot products are computed: int32 lanes of a vector, and rows of one register block (its sums have to stay in registers)."""
+    """How dot products are computed: int32 lanes of a vector, and rows of one register block (its sums have to stay in
+    registers)."""
 
     name: str
     features: tuple[str, ...]
@@ -79,11 +82,14 @@ def pointer(typingctx: Any, address: Any) -> Any:
 def dot_block(rows: int) -> Callable[..., None]:
     """(a, lda, w, quads, c, ldc, start, accumulate): c[rows, 32] = start + a @ w, addresses and strides in bytes.
 
-    a holds signed bytes, four of k side by side; w is packed as (k/4, 32, 4) unsigned bytes; start is one int32 per row.
+    a holds signed bytes, four of k side by side; w is packed as (k/4, 32, 4) unsigned bytes; start is one int32 per
+    row.
     """
 
     @intrinsic
-    def block(typingctx: Any, a: Any, lda: Any, w: Any, quads: Any, c: Any, ldc: Any, start: Any, accumulate: Any) -> Any:
+    def block(
+        typingctx: Any, a: Any, lda: Any, w: Any, quads: Any, c: Any, ldc: Any, start: Any, accumulate: Any
+    ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             assert KERNEL is not None, "compiled on a processor without a kernel"
             for first in range(0, rows, KERNEL.rows):
@@ -96,7 +102,17 @@ def dot_block(rows: int) -> Callable[..., None]:
 
 
 def _emit_block(
-    b: Any, kernel: Kernel, rows: range, a: Any, lda: Any, w: Any, quads: Any, c: Any, ldc: Any, start: Any, accumulate: Any
+    b: Any,
+    kernel: Kernel,
+    rows: range,
+    a: Any,
+    lda: Any,
+    w: Any,
+    quads: Any,
+    c: Any,
+    ldc: Any,
+    start: Any,
+    accumulate: Any,
 ) -> None:
     """One register block: these rows by 32 columns."""
     vector, parts = ir.VectorType(_I32, kernel.lanes), range(COLUMNS // kernel.lanes)
@@ -134,8 +150,13 @@ def _emit_block(
 
 def _vnni(b: Any, vector: Any, sums: Any, weights: Any, quads: Any) -> list[list[Any]]:
     """sums[row][part] + weights[part] . quads[row], four products at once."""
-    dot = b.module.declare_intrinsic("llvm.x86.avx512.vpdpbusd.512", (), ir.FunctionType(vector, (vector, vector, vector)))
-    return [[b.call(dot, (old, w, quad)) for old, w in zip(row, weights, strict=True)] for row, quad in zip(sums, quads, strict=True)]
+    dot = b.module.declare_intrinsic(
+        "llvm.x86.avx512.vpdpbusd.512", (), ir.FunctionType(vector, (vector, vector, vector))
+    )
+    return [
+        [b.call(dot, (old, w, quad)) for old, w in zip(row, weights, strict=True)]
+        for row, quad in zip(sums, quads, strict=True)
+    ]
 
 
 def _widened(b: Any, vector: Any, sums: Any, weights: Any, quads: Any) -> list[list[Any]]:

@@ -1,7 +1,7 @@
 """The chip's functions for one float32, without branches, so that LLVM turns a loop over them into vector code.
 
-Every step is one rounded operation (no fast-math, nothing is contracted), in the order of docs/numerics.md: the same bits as
-emulator/functions.py, which a test proves on all kinds of values.
+Every step is one rounded operation (no fast-math, nothing is contracted), in the order of docs/numerics.md: the same
+bits as emulator/functions.py, which a test proves on all kinds of values.
 """
 
 import math

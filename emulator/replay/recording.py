@@ -1,15 +1,16 @@
 """Execution plans: a launch that was interpreted once, recorded, so that later launches decode and check nothing.
 
-A program's control flow, views and extents depend on its words and on the scalars that it loads, never on tensors. So the words
-that the first launch executed, with the blocks of memory that they named, are the words of every launch with the same scalars;
-and so is what was proved on the way: ranges, alignment, and that no byte is read before it is written (of a table, whose rows data
-choose: that all of it was written; else there is no plan). Kept for each word is what is left to do: a row of a table for the compiled
-kernels (emulator/replay, if numba is installed), or the handler's call.
+A program's control flow, views and extents depend on its words and on the scalars that it loads, never on tensors. So
+the words that the first launch executed, with the blocks of memory that they named, are the words of every launch with
+the same scalars; and so is what was proved on the way: ranges, alignment, and that no byte is read before it is written
+(of a table, whose rows data choose: that all of it was written; else there is no plan). Kept for each word is what is
+left to do: a row of a table for the compiled kernels (emulator/replay, if numba is installed), or the handler's call.
 
     loop, vset x 9, ldw, mm, vaff …     interpreted, checked and recorded          first launch
     [table of 2000 steps] gather …      the same bits, without Python in between   later launches
 
-What depends on data is checked again: rows of a table that `gather` fetches, and scalars that `sld` loads, before anything else.
+What depends on data is checked again: rows of a table that `gather` fetches, and scalars that `sld` loads, before
+anything else.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -67,7 +68,12 @@ class Recording:
     @property
     def usable(self) -> bool:
         """Not if a scalar was loaded from what the program itself wrote."""
-        written = {view.region for item in self.words for name, view in item.call.views.items() if _writes_dram(item.word, name, view)}
+        written = {
+            view.region
+            for item in self.words
+            for name, view in item.call.views.items()
+            if _writes_dram(item.word, name, view)
+        }
         return not self.unusable and not any(view.region in written for view, _ in self.reads)
 
 
@@ -100,11 +106,13 @@ class Trace:
     runs: list[Run] | None = None
 
     def fits(self) -> bool:
-        return all(int(self.memory.source(view, (1, 1, 1), True)[0, 0, 0]) == value for view, value in self.recording.reads)
+        return all(
+            int(self.memory.source(view, (1, 1, 1), True)[0, 0, 0]) == value for view, value in self.recording.reads
+        )
 
-    def translate(self, compiled: bool) -> list[Run]:
+    def translate(self, how: "Compile") -> list[Run]:
         if self.runs is None:
-            self.runs = list((compiler() if compiled else interpreted)(self.memory, self.recording.words))
+            self.runs = list(how(self.memory, self.recording.words))
             self.recording.words.clear()
         return self.runs
 
@@ -113,10 +121,11 @@ Key = tuple[bytes, int, tuple[int, ...]]  # the program, where it starts, the sc
 
 
 class TraceCache:
-    """The launches of one machine so far. With `compiled`, compiled kernels are used where they can be had."""
+    """The launches of one machine so far. `how` makes of recorded words what is run of them: compiled kernels, or their
+    handlers."""
 
-    def __init__(self, memory: Memory, compiled: bool = True) -> None:
-        self._memory, self._compiled = memory, compiled
+    def __init__(self, memory: Memory, how: "Callable[[], Compile]") -> None:
+        self._memory, self._how = memory, how
         self._plans: dict[Key, list[Trace]] = {}
         self._latest: Trace | None = None  # whose shadows the memory has
 
@@ -144,7 +153,7 @@ class TraceCache:
             self._latest = None
             self._memory.restore(plan.shadows)
             self._latest = plan
-        for run in plan.translate(self._compiled):
+        for run in plan.translate(self._how()):
             yield run.at
             run(core)
 
@@ -154,7 +163,8 @@ Compile = Callable[[Memory, Sequence[Recorded]], Iterator[Run]]
 
 @dataclass(slots=True)
 class Handled:
-    """A word that its handler executes, with the blocks of the recorded launch, or bound anew where these are copies."""
+    """A word that its handler executes, with the blocks of the recorded launch, or bound anew where these are
+    copies."""
 
     at: int
     word: Word
@@ -175,7 +185,8 @@ def handled(memory: Memory, item: Recorded) -> Handled:
 
 
 def aliases(memory: Memory, item: Recorded) -> bool:
-    """Whether all blocks are the memory itself: none was unpacked, or copied because a destination lies over part of it."""
+    """Whether all blocks are the memory itself: none was unpacked, or copied because a destination lies over part of
+    it."""
     return all(_is_memory(memory, item.call, name, block) for name, block in item.call.blocks.items())
 
 
@@ -190,12 +201,3 @@ def interpreted(memory: Memory, words: Sequence[Recorded]) -> Iterator[Run]:
     """Without compiled kernels: the handlers, one after the other."""
     for item in words:
         yield handled(memory, item)
-
-
-def compiler() -> Compile:
-    """The compiled kernels where numba and the processor allow."""
-    try:
-        from emulator.replay import translate
-    except ImportError:
-        return interpreted
-    return translate.runs

@@ -1,8 +1,9 @@
 """Row words: one kernel for everything that goes along rows of float32, and one for copies.
 
-A step is a table row of integers (`Column`): extents, operands (address and strides in bytes), and a chain of micro-operations
-that a buffer of one row (or a stretch of it) goes through: load, add an operand, apply a function, reduce, store. The buffer
-stays in the first-level cache, every micro-operation is one loop that LLVM vectorises, and each rounds on its own.
+A step is a table row of integers (`Column`): extents, operands (address and strides in bytes), and a chain of
+micro-operations that a buffer of one row (or a stretch of it) goes through: load, add an operand, apply a function,
+reduce, store. The buffer stays in the first-level cache, every micro-operation is one loop that LLVM vectorises, and
+each rounds on its own.
 """
 
 from enum import IntEnum
@@ -45,7 +46,9 @@ class Micro(IntEnum):
     ABSMAX = 14
 
 
-LOAD, ADD, SUB, MUL, DIV, MAX, MIN, ROUND, FUNCTION, STORE, SUM, SUMSQ, LARGEST, SMALLEST, ABSMAX = (int(m) for m in Micro)
+LOAD, ADD, SUB, MUL, DIV, MAX, MIN, ROUND, FUNCTION, STORE, SUM, SUMSQ, LARGEST, SMALLEST, ABSMAX = (
+    int(m) for m in Micro
+)
 I8, I32, F32, BF16, F16 = (int(d) for d in (Dtype.I8, Dtype.I32, Dtype.F32, Dtype.BF16, Dtype.F16))
 ZERO, ONE = lanes.ZERO, lanes.ONE
 NAN: Final = np.float32(np.nan)
@@ -208,7 +211,9 @@ def _mapped(function: Any) -> Any:
     return along
 
 
-_exp, _gelu_erf, _gelu_tanh, _silu, _sigmoid, _tanh, _rsqrt, _recip, _sqrt, _erf, _relu = (_mapped(lanes.BY_NAME[f]) for f in ACT)
+_exp, _gelu_erf, _gelu_tanh, _silu, _sigmoid, _tanh, _rsqrt, _recip, _sqrt, _erf, _relu = (
+    _mapped(lanes.BY_NAME[f]) for f in ACT
+)
 
 
 @jit

@@ -1,8 +1,8 @@
 """Recorded words as steps of the compiled kernels. A word that no kernel takes stays with its handler.
 
-Weights are the bulk of the bytes: where a matrix word reads what a copy brought from read-only memory, it is given the packed
-weights (kept from launch to launch) and the copy is left out if nothing else reads it. SRAM does not survive a launch, so no
-program can tell.
+Weights are the bulk of the bytes: where a matrix word reads what a copy brought from read-only memory, it is given the
+packed weights (kept from launch to launch) and the copy is left out if nothing else reads it. SRAM does not survive a
+launch, so no program can tell.
 """
 
 import time
@@ -31,8 +31,21 @@ SHARED: Final = 1 << 13  # elements of work that are worth the meeting of two th
 PIECE: Final = 1 << 13
 RETRY: Final = 32  # launches
 _ONE: Final = 0x3F800000
-_ARITHMETIC: Final = {"add": Micro.ADD, "sub": Micro.SUB, "mul": Micro.MUL, "div": Micro.DIV, "max": Micro.MAX, "min": Micro.MIN}
-_REDUCTIONS: Final = {"sum": Micro.SUM, "sumsq": Micro.SUMSQ, "max": Micro.LARGEST, "min": Micro.SMALLEST, "absmax": Micro.ABSMAX}
+_ARITHMETIC: Final = {
+    "add": Micro.ADD,
+    "sub": Micro.SUB,
+    "mul": Micro.MUL,
+    "div": Micro.DIV,
+    "max": Micro.MAX,
+    "min": Micro.MIN,
+}
+_REDUCTIONS: Final = {
+    "sum": Micro.SUM,
+    "sumsq": Micro.SUMSQ,
+    "max": Micro.LARGEST,
+    "min": Micro.SMALLEST,
+    "absmax": Micro.ABSMAX,
+}
 _TYPES: Final = {"bf16": Dtype.BF16, "f16": Dtype.F16}
 
 
@@ -40,8 +53,8 @@ _TYPES: Final = {"bf16": Dtype.BF16, "f16": Dtype.F16}
 class Compiled:
     """Consecutive words as one table.
 
-    Threads meet at every step, which pays on processors that are free and costs dearly on busy ones. So both ways are timed, and the
-    quicker one is taken; now and then the other gets another chance. The bits are the same.
+    Threads meet at every step, which pays on processors that are free and costs dearly on busy ones. So both ways are
+    timed, and the quicker one is taken; now and then the other gets another chance. The bits are the same.
     """
 
     at: int
@@ -106,7 +119,10 @@ class _Chain:
             return extents
         width = cols // pieces
         steps = [1 if kind is Kind.COPY else stride for _, _, _, stride, _ in self.slots]
-        self.slots = [(at, 0, width * step, stride, dtype) for (at, _, _, stride, dtype), step in zip(self.slots, steps, strict=True)]
+        self.slots = [
+            (at, 0, width * step, stride, dtype)
+            for (at, _, _, stride, dtype), step in zip(self.slots, steps, strict=True)
+        ]
         return 1, pieces, width
 
 
@@ -135,7 +151,14 @@ class _Translator:
     def __init__(self, memory: Memory) -> None:
         self.memory, self.constants, self.origins = memory, Constants(), WeightTracker(memory)
         self.panels: list[Bytes] = []
-        self.by_name = {"vaff": self.vaff, "vop": self.vop, "act": self.act, "vred": self.vred, "vqd": self.vqd, "mm": self.mm}
+        self.by_name = {
+            "vaff": self.vaff,
+            "vop": self.vop,
+            "act": self.act,
+            "vred": self.vred,
+            "vqd": self.vqd,
+            "mm": self.mm,
+        }
         self.by_name |= dict.fromkeys(("ldw", "lda", "sto"), self.copy)
 
     def step(self, item: Recorded) -> Row | None:
@@ -258,7 +281,9 @@ def runs(memory: Memory, words: Sequence[Recorded]) -> Iterator[Run]:
         row = translator.step(item)
         rows.append(row)
         direct = row is not None and row[0] == Kind.MATMUL and row[executor.PACKED] != 0
-        translator.origins.executed(number, item, row is not None and row[0] == Kind.COPY, frozenset({"w"}) if direct else frozenset())
+        translator.origins.executed(
+            number, item, row is not None and row[0] == Kind.COPY, frozenset({"w"}) if direct else frozenset()
+        )
     left_out = translator.origins.unread()
     groups: list[tuple[int, list[Row]] | Run] = []
     for number, (item, row) in enumerate(zip(words, rows, strict=True)):
@@ -280,4 +305,3 @@ def runs(memory: Memory, words: Sequence[Recorded]) -> Iterator[Run]:
             yield Compiled(group[0], table, spaces, kept)
         else:
             yield group
-

@@ -56,9 +56,15 @@ class WeightTracker:
         """Take note of what word `number` read (but for operands that are `bypassed`) and wrote."""
         call = item.call
         named = [(operand, operand.field.name) for operand in item.word.views if operand.field.name not in bypassed]
-        operands = [(operand.access, call.views[name], call.extents[name]) for operand, name in named if call.views[name].space is Space.SRAM]
+        operands = [
+            (operand.access, call.views[name], call.extents[name])
+            for operand, name in named
+            if call.views[name].space is Space.SRAM
+        ]
         for copied in self._live:  # a word reads all its sources before it writes
-            copied.read |= any(access is not Access.W and copied.meets(*view.span(extents)) for access, view, extents in operands)
+            copied.read |= any(
+                access is not Access.W and copied.meets(*view.span(extents)) for access, view, extents in operands
+            )
         for access, view, extents in operands:
             low, high = view.span(extents)
             for copied in self._live if access is not Access.R else ():
@@ -70,7 +76,8 @@ class WeightTracker:
 
     @staticmethod
     def _write(copied: _Copied, low: int, high: int, dense: bool) -> None:
-        """Gaps of a block that is not dense keep what they had, so those bytes may be read yet; but the copy is no longer whole."""
+        """Gaps of a block that is not dense keep what they had, so those bytes may be read yet; but the copy is no
+        longer whole."""
         if dense:
             copied.overwritten(low, high)
         else:
@@ -92,11 +99,17 @@ class WeightTracker:
 
 def _dense(view: View, extents: Extents) -> bool:
     planes, rows, cols = extents
-    return (cols == 1 or view.cs == 1) and (rows == 1 or view.rs == cols) and (planes == 1 or view.ps == rows * cols) and view.dtype is not Dtype.I4
+    return (
+        (cols == 1 or view.cs == 1)
+        and (rows == 1 or view.rs == cols)
+        and (planes == 1 or view.ps == rows * cols)
+        and view.dtype is not Dtype.I4
+    )
 
 
 def packed(piece: Piece, source: int, ps: int, ks: int, ns: int, k: int, n: int, planes: int) -> tuple[Bytes, int]:
-    """Weights of a piece, packed for the kernel and kept with it, and bytes from plane to plane. As many as the weights, padded to whole panels."""
+    """Weights of a piece, packed for the kernel and kept with it, and bytes from plane to plane. As many as the
+    weights, padded to whole panels."""
     size, count = packed_bytes(k, n), planes if ps else 1
     key = ("panels", source, ps, ks, ns, k, n, count)
     fill = partial(_fill, piece.data.ctypes.data + source, size, ps, ks, ns, k, n, count)

@@ -8,7 +8,8 @@ _COLUMN = {QUEUES.index(engine): 2 + i for i, engine in enumerate(DMA_ENGINES)}
 
 
 class Bus:
-    """Transfers on the bus or about to be. `finished` are the (queue, cycle) that the last `advance` brought to an end."""
+    """Transfers on the bus or about to be. `finished` are the (queue, cycle) that the last `advance` brought to an
+    end."""
 
     def __init__(self, chip: Chip) -> None:
         self.rates = bus(chip)

@@ -1,7 +1,8 @@
 """What a run costs in energy: operations and bytes of every word, times the chip file's figures, plus static power.
 
-Bytes are those that the engines move: an operand broadcast by a stride of 0 is read once, a second pass reads again, the MXU reads its
-left operand once per tile of n and its accumulators once per fold of k. DRAM bytes are whole bursts, as on the bus.
+Bytes are those that the engines move: an operand broadcast by a stride of 0 is read once, a second pass reads again,
+the MXU reads its left operand once per tile of n and its accumulators once per fold of k. DRAM bytes are whole bursts,
+as on the bus.
 """
 
 from collections.abc import Mapping
@@ -34,7 +35,9 @@ class Activity:
 
     def totals(self) -> dict[str, float]:
         """Joules by component, static power included."""
-        return {name: float(self.joules[:, i].sum()) for i, name in enumerate(COMPONENTS[:-1])} | {"static": self.static_joules}
+        return {name: float(self.joules[:, i].sum()) for i, name in enumerate(COMPONENTS[:-1])} | {
+            "static": self.static_joules
+        }
 
 
 def activity(timeline: Timeline) -> Activity:
@@ -59,7 +62,9 @@ def _word(word: Dispatch, moved: int, chip: Chip) -> tuple[int, list[float]]:
     parts = dict.fromkeys(COMPONENTS[:-1], 0.0)
     elements = _elements(word.operands) if not word.empty else 0
     if cost.formula in _PART:
-        parts[_PART[cost.formula]] = elements * sum(count * getattr(energy, _operation(name, word)) for name, count in cost.ops.items())
+        parts[_PART[cost.formula]] = elements * sum(
+            count * getattr(energy, _operation(name, word)) for name, count in cost.ops.items()
+        )
     price = {"sram": energy.sram_byte, "acc": energy.acc_byte}
     for space, count in _traffic(word, chip):
         parts[_MEMORY[space]] += count * price[_MEMORY[space]]
@@ -69,7 +74,8 @@ def _word(word: Dispatch, moved: int, chip: Chip) -> tuple[int, list[float]]:
 
 
 def _operation(name: str, word: Dispatch) -> str:
-    """The chip file's figure for an operation of the table: that of a product where the word multiplies, of integers where its operands are."""
+    """The chip file's figure for an operation of the table: that of a product where the word multiplies, of integers
+    where its operands are."""
     if word.inst.mnemonic == "vop" and VOP[word.operands["f"]] == "mul":
         name = name.replace("_add", "_mul")
     integer = name.startswith("f32_") and all(view.dtype in INTS for view in word.views.values())

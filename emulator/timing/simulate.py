@@ -2,9 +2,9 @@
 
     timeline = simulate(image)      timeline.cycles      timeline.start[i], timeline.end[i]
 
-Words only wait for earlier words, so all times follow from one another, in any order of evaluation, except on the bus: there a
-later word can slow an earlier one down. So everything that is determined is settled first; whatever is then still open waits
-for a transfer that has not ended, and it is safe to move the bus to its next event.
+Words only wait for earlier words, so all times follow from one another, in any order of evaluation, except on the bus:
+there a later word can slow an earlier one down. So everything that is determined is settled first; whatever is then
+still open waits for a transfer that has not ended, and it is safe to move the bus to its next event.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,9 +28,14 @@ _PLAIN = Occupancy(busy=1)
 
 
 def simulate(
-    image: Image, chip: Chip | None = None, options: Options = DEFAULT, entry: str | None = None, values: Mapping[str, int] | None = None
+    image: Image,
+    chip: Chip | None = None,
+    options: Options = DEFAULT,
+    entry: str | None = None,
+    values: Mapping[str, int] | None = None,
 ) -> Timeline:
-    """The timeline of one launch. `values` gives scalar arguments, which otherwise take their maximum. Raises ReplayError."""
+    """The timeline of one launch. `values` gives scalar arguments, which otherwise take their maximum. Raises
+    ReplayError."""
     return simulate_words(list(trace(image, entry, values, control=True)), chip or image.chip, options)
 
 
@@ -42,7 +47,9 @@ def simulate_words(words: Sequence[Dispatch], chip: Chip, options: Options = DEF
         for queue, at in run.bus.finished:
             run.left_bus(queue, at)
         run.settle()
-    assert run.next == len(words) and all(len(e) == len(p) for e, p in zip(run.ends, run.placed, strict=True)), "a word never ran"
+    assert run.next == len(words) and all(len(e) == len(p) for e, p in zip(run.ends, run.placed, strict=True)), (
+        "a word never ran"
+    )
     return run.timeline(words, options)
 
 
@@ -69,7 +76,10 @@ def _plan(words: Sequence[Dispatch], chip: Chip, options: Options) -> _Plan:
                 key = (key, *((v.space, v.dtype, v.rs, v.ps, v.cs) for v in word.views.values()))
             known = costs.get(key)
             if known is None:
-                known = costs[key] = word.operands, occupancy(word, chip, options)  # the operands are kept, so that their id stays theirs
+                known = costs[key] = (
+                    word.operands,
+                    occupancy(word, chip, options),
+                )  # the operands are kept, so that their id stays theirs
             cost = known[1]
         needs = [(q, issued[q] - n) for q, n in enumerate(inst.deps) if n != NO_WAIT and issued[q] > n]
         if mask := row.drained(word.operands):
@@ -83,7 +93,8 @@ def _plan(words: Sequence[Dispatch], chip: Chip, options: Options) -> _Plan:
 
 
 class _Run:
-    """Times found so far. `placed` has the dispatched words of each queue, `ends` the completions known, `heads` the next word to start."""
+    """Times found so far. `placed` has the dispatched words of each queue, `ends` the completions known, `heads` the
+    next word to start."""
 
     def __init__(self, plan: _Plan, chip: Chip) -> None:
         count = len(plan.engine)
@@ -95,7 +106,9 @@ class _Run:
         self.load_free = [0] * len(QUEUES)
         self.work_free = [0] * len(QUEUES)
         self.next = self.clock = 0
-        self.dispatch, self.ready, self.start, self.work_start, self.work_end, self.end = ([0] * count for _ in range(6))
+        self.dispatch, self.ready, self.start, self.work_start, self.work_end, self.end = (
+            [0] * count for _ in range(6)
+        )
 
     def settle(self) -> None:
         """Find every time that does not depend on the bus's future."""
@@ -200,12 +213,24 @@ class _Run:
             previous[placed[1:]] = placed[:-1]
             room[placed[depth:]] = placed[: max(len(placed) - depth, 0)]
         dispatch, ready, start, work_start, work_end, end = (
-            np.array(t, np.int64) for t in (self.dispatch, self.ready, self.start, self.work_start, self.work_end, self.end)
+            np.array(t, np.int64)
+            for t in (self.dispatch, self.ready, self.start, self.work_start, self.work_end, self.end)
         )
         return Timeline(
-            words=words, chip=self.chip, options=options, engine=np.array(self.plan.engine, np.int8),
-            dispatch=dispatch, ready=ready, start=start, work_start=work_start, work_end=work_end, end=end,
+            words=words,
+            chip=self.chip,
+            options=options,
+            engine=np.array(self.plan.engine, np.int8),
+            dispatch=dispatch,
+            ready=ready,
+            start=start,
+            work_start=work_start,
+            work_end=work_end,
+            end=end,
             bytes=np.array([cost.bytes for cost in self.plan.cost], np.int64),
-            waits=[tuple(self.placed[q][n - 1] for q, n in needs) for needs in self.plan.needs], room=room, previous=previous,
-            bus=np.array(self.bus.history, np.int64).reshape(-1, 5), cycles=max([self.clock, *self.end]),
-        )  # fmt: skip
+            waits=[tuple(self.placed[q][n - 1] for q, n in needs) for needs in self.plan.needs],
+            room=room,
+            previous=previous,
+            bus=np.array(self.bus.history, np.int64).reshape(-1, 5),
+            cycles=max([self.clock, *self.end]),
+        )

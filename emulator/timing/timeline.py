@@ -20,9 +20,9 @@ ENGINES = (*QUEUES, Engine.CTL)
 class Timeline:
     """One entry per dispatched word, in program order; times in cycles.
 
-    dispatch ≤ ready ≤ start ≤ work_start ≤ work_end ≤ end. `ready`: dispatched, and its counts hold. `start`: at the head of
-    its queue too. Between `work_start` and `work_end` it has its engine (MXU rows stream, DMA words are on the bus), at `end`
-    dependence counts see it complete. For CTL words `ready` is when dispatch got to the word.
+    dispatch ≤ ready ≤ start ≤ work_start ≤ work_end ≤ end. `ready`: dispatched, and its counts hold. `start`: at the
+    head of its queue too. Between `work_start` and `work_end` it has its engine (MXU rows stream, DMA words are on the
+    bus), at `end` dependence counts see it complete. For CTL words `ready` is when dispatch got to the word.
     """
 
     words: Sequence[Dispatch]

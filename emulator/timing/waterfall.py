@@ -1,9 +1,10 @@
 """Where the time goes: every cycle of a run belongs to exactly one cause, so the parts add up to the total.
 
-One resource is looked at, the one that limits the program. Cycles in which it works are `compute`. In every other cycle it stands
-idle until its next word begins; why that word did not begin earlier is found by walking back from it, from each event to the one that
-allowed it: the end of the word it waited for, the word before it on its engine, room in a queue, the word dispatched before it.
-These steps touch each other without gaps, so they cover the idle time, and each names a cause.
+One resource is looked at, the one that limits the program. Cycles in which it works are `compute`. In every other cycle
+it stands idle until its next word begins; why that word did not begin earlier is found by walking back from it, from
+each event to the one that allowed it: the end of the word it waited for, the word before it on its engine, room in a
+queue, the word dispatched before it. These steps touch each other without gaps, so they cover the idle time, and each
+names a cause.
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ _LATENCY = {Engine.MXU: FILL_DRAIN, Engine.VEC: DEPENDENCE, Engine.ACT: DEPENDEN
 
 
 class Share(NamedTuple):
-    """`cycles` are charged to `cause` and to `word`: the one that worked, or that through which the resource's next word had to wait."""
+    """`cycles` are charged to `cause` and to `word`: the one that worked, or that through which the resource's next
+    word had to wait."""
 
     word: int
     cause: str
@@ -38,7 +40,8 @@ class Link(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """The resource stands idle from `low` to `high`, when `word` begins. `links` lead back from it, the latest first."""
+    """The resource stands idle from `low` to `high`, when `word` begins. `links` lead back from it, the latest
+    first."""
 
     word: int
     low: int
@@ -105,7 +108,8 @@ def _from_the_end(timeline: Timeline) -> tuple[int, Iterator[_Step]]:
     return word, _completed(timeline, word)
 
 
-# Each function yields the steps back from one kind of event of a word, down to cycle 0. They call each other in turn through
+# Each function yields the steps back from one kind of event of a word, down to cycle 0. They call each other in turn
+# through
 # `_follow`, which is a loop, so that a long chain needs no deep recursion.
 
 
@@ -170,7 +174,9 @@ def _back_from_start(t: Timeline, word: int) -> _Back:
 
 def _back_from_executed(t: Timeline, word: int) -> _Back:
     """From the end of a control word; what is longer than a cycle waits for DRAM."""
-    return [_Step(int(t.end[word]) - 1, DISPATCH, word), _Step(int(t.start[word]), DRAM, word)], _Event("dispatch", word)
+    return [_Step(int(t.end[word]) - 1, DISPATCH, word), _Step(int(t.start[word]), DRAM, word)], _Event(
+        "dispatch", word
+    )
 
 
 def _back_from_dispatch(t: Timeline, word: int) -> _Back:

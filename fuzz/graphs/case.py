@@ -9,8 +9,9 @@
     v3 = v2 * v2[..., :1]                        # exact
     return v3, x0
 
-x is an input, w a weight, v the value of a line. The comment says what a step does to the bits (see `Effect`). Every line can be left out
-or changed on its own, which is how a finding is made small; `python_of` prints the whole as a program that needs nothing from here.
+x is an input, w a weight, v the value of a line. The comment says what a step does to the bits (see `Effect`). Every
+line can be left out or changed on its own, which is how a finding is made small; `python_of` prints the whole as a
+program that needs nothing from here.
 """
 
 import inspect
@@ -32,7 +33,8 @@ from isa.errors import InputError
 
 
 class Effect(StrEnum):
-    """What a step does, beyond what its operands already are, to the promise that the chip's bits are eager PyTorch's."""
+    """What a step does, beyond what its operands already are, to the promise that the chip's bits are eager
+    PyTorch's."""
 
     EXACT = "exact"  # nothing: eager is the definition
     ZERO = "zero"  # the sign of zero is ours: max, min, relu
@@ -82,7 +84,10 @@ class Case:
 
     def __str__(self) -> str:
         head = [f"chip {self.chip}", f"seed {self.seed}", " ".join(("check", *self.checks))]
-        return "\n".join([*head, *map(str, self.leaves), *map(str, self.steps), f"return {', '.join(self.outputs)}"]) + "\n"
+        return (
+            "\n".join([*head, *map(str, self.leaves), *map(str, self.steps), f"return {', '.join(self.outputs)}"])
+            + "\n"
+        )
 
     @property
     def inputs(self) -> tuple[Leaf, ...]:
@@ -131,14 +136,22 @@ def needed(case: Case) -> Case:
         if step.name in wanted:
             wanted |= set(step.operands)
     leaves = tuple(leaf for leaf in case.leaves if leaf.name in wanted)
-    return Case(case.chip, case.seed, case.checks, leaves, tuple(step for step in case.steps if step.name in wanted), case.outputs)
+    return Case(
+        case.chip,
+        case.seed,
+        case.checks,
+        leaves,
+        tuple(step for step in case.steps if step.name in wanted),
+        case.outputs,
+    )
 
 
 # ---- values
 
 
 def data(name: str, dtype: str, shape: tuple[int, ...], fill: str, seed: int) -> torch.Tensor:
-    """The values of a leaf: normal, small (integers), index:N, mask, or special (NaN, infinities, ends of types, zeros of both signs)."""
+    """The values of a leaf: normal, small (integers), index:N, mask, or special (NaN, infinities, ends of types, zeros
+    of both signs)."""
     kind, _, limit = fill.partition(":")
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
     of = getattr(torch, dtype)
@@ -150,7 +163,9 @@ def data(name: str, dtype: str, shape: tuple[int, ...], fill: str, seed: int) ->
         return torch.where(torch.rand(shape, generator=generator) < 0.7, 0.0, torch.finfo(of).min).to(of)
     if kind == "special":
         ends = torch.finfo(of) if of.is_floating_point else torch.iinfo(torch.int8 if of is torch.int8 else torch.int32)
-        odd = [ends.min, ends.max, 0, 1, -1] + ([float("nan"), float("inf"), -float("inf"), -0.0, 0.5] if of.is_floating_point else [2, -2])
+        odd = [ends.min, ends.max, 0, 1, -1] + (
+            [float("nan"), float("inf"), -float("inf"), -0.0, 0.5] if of.is_floating_point else [2, -2]
+        )
         return torch.tensor(odd, dtype=of)[torch.randint(0, len(odd), shape, generator=generator)]
     if not of.is_floating_point:
         return torch.randint(-5, 6, shape, generator=generator).to(of)
@@ -196,7 +211,11 @@ def source(case: Case) -> str:
     for leaf in case.weights:
         value = f"data({leaf.name!r}, {leaf.dtype!r}, {leaf.shape!r}, {leaf.fill!r}, {case.seed})"
         floating = getattr(torch, leaf.dtype).is_floating_point
-        lines.append(f"        self.{leaf.name} = torch.nn.Parameter({value})" if floating else f"        self.register_buffer({leaf.name!r}, {value})")
+        lines.append(
+            f"        self.{leaf.name} = torch.nn.Parameter({value})"
+            if floating
+            else f"        self.register_buffer({leaf.name!r}, {value})"
+        )
     lines += ["", f"    def forward({', '.join(['self', *(leaf.name for leaf in case.inputs)])}):"]
     lines += [f"        {step.name} = {inside(step.text)}" for step in case.steps]
     lines.append(f"        return ({', '.join(map(inside, case.outputs))},)")
@@ -225,13 +244,34 @@ def chip_of(case: Case) -> Chip:
 
 def python_of(case: Case) -> str:
     """A program that shows the case, to paste and run."""
-    given = ", ".join(f"data({leaf.name!r}, {leaf.dtype!r}, {leaf.shape!r}, {leaf.fill!r}, {case.seed})" for leaf in case.inputs)
-    chip = repr(case.chip) if case.chip in chip_names() else re.sub(r"\b(Chip|Mxu|Lanes|Sram|Acc|Dram|Queues|Energy)\(", r"chips.\1(", repr(chip_of(case)))
-    head = ["import zlib", "", "import torch", "from torch.nn import functional as F", "", "import llmchip", "import isa.chip as chips"]
+    given = ", ".join(
+        f"data({leaf.name!r}, {leaf.dtype!r}, {leaf.shape!r}, {leaf.fill!r}, {case.seed})" for leaf in case.inputs
+    )
+    chip = (
+        repr(case.chip)
+        if case.chip in chip_names()
+        else re.sub(r"\b(Chip|Mxu|Lanes|Sram|Acc|Dram|Queues|Energy)\(", r"chips.\1(", repr(chip_of(case)))
+    )
+    head = [
+        "import zlib",
+        "",
+        "import torch",
+        "from torch.nn import functional as F",
+        "",
+        "import llmchip",
+        "import isa.chip as chips",
+    ]
     helpers = [inspect.getsource(function) for function in (data, limit_of)]
-    body = [source(case), f"inputs = ({given},)", "model = Model().eval()", f"program = llmchip.compile(model, inputs, chip={chip})"]
+    body = [
+        source(case),
+        f"inputs = ({given},)",
+        "model = Model().eval()",
+        f"program = llmchip.compile(model, inputs, chip={chip})",
+    ]
     body += ["with torch.no_grad():", "    eager = model(*inputs)"]
     body += ["for got, want, near in zip(program(*inputs), program.reference(*inputs), eager):"]
     body += ["    differ = [int((got != other).sum()) for other in (want, near)]"]
-    body += ["    print(got.dtype, list(got.shape), f'elements that differ from the reference: {differ[0]}, from eager: {differ[1]}')"]
+    body += [
+        "    print(got.dtype, list(got.shape), f'elements that differ from the reference: {differ[0]}, from eager: {differ[1]}')"
+    ]
     return "\n".join([*head, "", "", *helpers, "", *body]) + "\n"

@@ -1,4 +1,5 @@
-"""What is checked of a case: compile, run, and compare with the reference, with eager PyTorch and with torch.compile."""
+"""What is checked of a case: compile, run, and compare with the reference, with eager PyTorch and with
+torch.compile."""
 
 import gc
 import os
@@ -29,13 +30,16 @@ def prepare() -> None:
     os.environ["LLMCHIP_STRICT"] = "1"
     os.environ["LLMCHIP_CACHE"] = "off"
     warnings.simplefilter("ignore")  # PyTorch's, of what the graphs compute
-    run("chip edge\nseed 1\ncheck expanded verify lint adversarial jit\nx1 = float32[2, 8] normal\nw2 = float32[4, 8] weight\n"
-        "v3 = F.linear(x1, w2) # product\nreturn v3\n")  # fmt: skip
+    run(
+        "chip edge\nseed 1\ncheck expanded verify lint adversarial jit\nx1 = float32[2, 8] normal\nw2 = float32[4, 8] weight\n"
+        "v3 = F.linear(x1, w2) # product\nreturn v3\n"
+    )
     gc.freeze()  # what is imported stays: no collection needs to look at it
 
 
 def run(text: str) -> None:
-    """Raises an Error where the compiler refuses the case in time, Broken or anything else where a promise does not hold."""
+    """Raises an Error where the compiler refuses the case in time, Broken or anything else where a promise does not
+    hold."""
     case = parse(text)
     leaves = values_of(case)
     inputs = [leaves[leaf.name] for leaf in case.inputs]
@@ -110,7 +114,8 @@ def _check_bits(case: Case, program: Program, inputs: list[Tensor]) -> list[Tens
 
 
 def _reference(program: Program, inputs: list[Tensor]) -> list[Tensor]:
-    """The frozen graph as it is, run by PyTorch: `program.reference` does the same, but each chip operator is traced first."""
+    """The frozen graph as it is, run by PyTorch: `program.reference` does the same, but each chip operator is traced
+    first."""
     captured, lowered = program.captured, program.compiled.lowered
     values = LazyReference(lowered.main, (*captured.flatten(tuple(inputs)), *lowered.pack_weights())).outputs()
     return list(captured.unflatten(values))
@@ -125,7 +130,11 @@ def _verdict(program: Program, report: Any) -> str:
     if report.first_divergence is None:
         return plain(report.findings[0])
     name = report.first_divergence["node"]
-    targets = {node.name: str(node.target) for node in program.reference_graph.nodes} if hasattr(program, "reference_graph") else {}
+    targets = (
+        {node.name: str(node.target) for node in program.reference_graph.nodes}
+        if hasattr(program, "reference_graph")
+        else {}
+    )
     return targets.get(name, re.sub(r"_?\d+", "", name))
 
 
@@ -171,8 +180,11 @@ def same(a: Tensor, b: Tensor, zero: bool = False) -> bool:
     return bool((bits | (a.isnan() & b.isnan()) | ((a == 0) & (b == 0) if zero else False)).all())
 
 
-def _check_compiled(case: Case, inputs: list[Tensor], eager: dict[str, Tensor], results: list[Tensor] | None, fallback: bool) -> None:
-    """torch.compile gives what the ahead-of-time program gives; with fallback it never raises, whatever the chip refuses."""
+def _check_compiled(
+    case: Case, inputs: list[Tensor], eager: dict[str, Tensor], results: list[Tensor] | None, fallback: bool
+) -> None:
+    """torch.compile gives what the ahead-of-time program gives; with fallback it never raises, whatever the chip
+    refuses."""
     torch._dynamo.reset()
     strict = os.environ.pop("LLMCHIP_STRICT", None) if fallback and results is None else None
     try:

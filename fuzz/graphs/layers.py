@@ -67,7 +67,10 @@ def _projected(m: Maker, batch: int, rows: int, heads: int, own: int, width: int
         whole = m.must(f"F.linear({x}, {m.weight((sum(counts) * width, size))})", M)
         ends = [0, heads * width, (heads + own) * width, sum(counts) * width]
         flat = [m.must(f"{whole}[..., {a}:{b}]", E) for a, b in pairwise(ends)]
-    split = [m.must(f"{f}.reshape({batch}, {rows}, {n}, {width}).transpose(1, 2)", E) for f, n in zip(flat, counts, strict=True)]
+    split = [
+        m.must(f"{f}.reshape({batch}, {rows}, {n}, {width}).transpose(1, 2)", E)
+        for f, n in zip(flat, counts, strict=True)
+    ]
     return split[0], split[1], split[2]
 
 
@@ -102,14 +105,18 @@ def _repeated(m: Maker, x: str, q: str) -> str:
     if m.rng.random() < 0.5:
         return m.must(f"{x}.repeat_interleave({times}, -3)", E)
     wide = ", ".join(map(str, (*batch, own, times, rows, width)))
-    return m.must(f"{x}.unsqueeze(-3).expand({wide}).reshape({', '.join(map(str, (*batch, own * times, rows, width)))})", E)
+    return m.must(
+        f"{x}.unsqueeze(-3).expand({wide}).reshape({', '.join(map(str, (*batch, own * times, rows, width)))})", E
+    )
 
 
 def _eager(m: Maker, q: str, k: str, v: str) -> str:
     scores = m.must(f"torch.matmul({q}, {k}.transpose(-1, -2))", M)
     kind = m.rng.random()
     if kind < 0.7:
-        scores = m.must(m.rng.choice((f"{scores} * {1 / math.sqrt(m.shape(q)[-1])}", f"{scores} / {math.sqrt(m.shape(q)[-1])}")), E)
+        scores = m.must(
+            m.rng.choice((f"{scores} * {1 / math.sqrt(m.shape(q)[-1])}", f"{scores} / {math.sqrt(m.shape(q)[-1])}")), E
+        )
     if (mask := _mask(m, q, k, boolean=False)) is not None:
         scores = m.must(f"{scores} + {mask}", E)
     elif m.rng.random() < 0.2:

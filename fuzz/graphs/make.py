@@ -35,7 +35,8 @@ def make(rng: random.Random) -> Case:
 
 
 def _outputs(m: Maker) -> list[str]:
-    """One value that takes many steps; or the last, dead ends, some others, now and then one twice or an input; and one whose bits must be eager's."""
+    """One value that takes many steps; or the last, dead ends, some others, now and then one twice or an input; and one
+    whose bits must be eager's."""
     steps = [step.name for step in m.steps]
     if not steps:
         return list(m.meta)[:1]
@@ -64,6 +65,8 @@ def _chip(rng: random.Random) -> str:
     if kind < 0.55:
         return "server"
     sides = (8, 16, 32, 64, 128, 256)
-    sram = rng.choice((1 << 16, 1 << 17, 1 << 18, 1 << 19, 1 << 20, 1 << 21, 1 << 23, rng.randrange(1 << 16, 1 << 20, 64)))
+    sram = rng.choice(
+        (1 << 16, 1 << 17, 1 << 18, 1 << 19, 1 << 20, 1 << 21, 1 << 23, rng.randrange(1 << 16, 1 << 20, 64))
+    )
     acc = rng.choice((1 << 14, 1 << 15, 1 << 16, 1 << 18, 1 << 20))
     return f"sram={sram} acc={acc} rows={rng.choice(sides)} cols={rng.choice(sides)} lanes={rng.choice((1, 8, 64, 128, 256))}"

@@ -1,6 +1,7 @@
 """What a random graph is made with: the values so far, sizes that meet, and budgets that keep a case short.
 
-Shapes and types come from PyTorch's meta tensors: a step that PyTorch refuses is not taken, so the table of operators need not know every rule.
+Shapes and types come from PyTorch's meta tensors: a step that PyTorch refuses is not taken, so the table of operators
+need not know every rule.
 """
 
 import math
@@ -20,7 +21,12 @@ NUMBERS = (*FLOATS, "int32", "int8")
 ANY = (*FLOATS, *INTS, *BOOL)
 
 MAX_RANK = 6
-MAX_ELEMENTS = {1 << 10: 45, 1 << 12: 42, 1 << 14: 10, 1 << 17: 3}  # of a value, and how often: a program of few words shows most faults as well
+MAX_ELEMENTS = {
+    1 << 10: 45,
+    1 << 12: 42,
+    1 << 14: 10,
+    1 << 17: 3,
+}  # of a value, and how often: a program of few words shows most faults as well
 TOTAL_ELEMENTS = 1 << 20  # of all values
 TOTAL_MACS = 1 << 27
 _SMALL = (1, 2, 3, 4, 5, 7, 8, 12, 16)
@@ -40,7 +46,9 @@ class Maker:
         self.rows: dict[str, int] = {}  # integer values that are all in a table of so many rows
         self.elements = self.macs = 0
         self.main = rng.choices(FLOATS, (8, 1, 1))[0]
-        self.sizes = [rng.choice(pool) for pool in (_SMALL, _SMALL, _SMALL, _MIDDLE, rng.choices((_MIDDLE, _LARGE), (3, 2))[0])]
+        self.sizes = [
+            rng.choice(pool) for pool in (_SMALL, _SMALL, _SMALL, _MIDDLE, rng.choices((_MIDDLE, _LARGE), (3, 2))[0])
+        ]
         (self.most,) = rng.choices(list(MAX_ELEMENTS), list(MAX_ELEMENTS.values()))
         self._number = 0
 
@@ -79,7 +87,9 @@ class Maker:
         leaf = Leaf(self._name(letter), dtype, shape, fill)
         self.leaves.append(leaf)
         self.meta[leaf.name] = torch.empty(shape, dtype=getattr(torch, dtype), device="meta")
-        if fill != "mask":  # added to scores and nothing else: who computes with the least number there is gets infinities
+        if (
+            fill != "mask"
+        ):  # added to scores and nothing else: who computes with the least number there is gets infinities
             self.values.append(leaf.name)
         if fill.startswith("index:"):
             self.rows[leaf.name] = int(fill.partition(":")[2])
@@ -100,12 +110,18 @@ class Maker:
     def new_shape(self, ranks: Collection[int] = (0, 1, 2, 2, 2, 3, 3, 3, 4, 5, 6)) -> tuple[int, ...]:
         while True:
             shape = [self.rng.choice(self.sizes) for _ in range(self.rng.choice(list(ranks)))]
-            if math.prod(shape) <= max(self.most // 2, 1 << 10):  # torch.Size counts in 64 bits, and six large ones are more
+            if math.prod(shape) <= max(
+                self.most // 2, 1 << 10
+            ):  # torch.Size counts in 64 bits, and six large ones are more
                 return tuple(shape)
 
     def pick(self, types: Collection[str], rank: int = 0) -> str:
         """A value, rather a late one; a new input where there is none."""
-        found = [name for name in self.values if not name.startswith("w") and self.type(name) in types and self.meta[name].dim() >= rank]
+        found = [
+            name
+            for name in self.values
+            if not name.startswith("w") and self.type(name) in types and self.meta[name].dim() >= rank
+        ]
         if not found or (len(found) < 3 and self.rng.random() < 0.3):
             dtype = self.main if self.main in types else self.rng.choice(list(types))
             return self.input(dtype, self.new_shape(ranks=[r for r in (0, 1, 2, 2, 3, 3, 4, 5, 6) if r >= rank]))
@@ -125,7 +141,11 @@ class Maker:
 
     def broadcastable(self, name: str, types: Collection[str]) -> list[str]:
         """Other values that broadcast with this one."""
-        return [other for other in self.values if other != name and self.type(other) in types and _meets(self.shape(name), self.shape(other))]
+        return [
+            other
+            for other in self.values
+            if other != name and self.type(other) in types and _meets(self.shape(name), self.shape(other))
+        ]
 
     def broadcast_shape(self, name: str) -> tuple[int, ...]:
         """Trailing dimensions of a value, some of them 1."""
@@ -143,7 +163,9 @@ class Maker:
     # ---- the case
 
     def case(self, chip: str, checks: tuple[str, ...], outputs: Collection[str]) -> Case:
-        return needed(Case(chip, self.rng.randrange(1 << 16), checks, tuple(self.leaves), tuple(self.steps), tuple(outputs)))
+        return needed(
+            Case(chip, self.rng.randrange(1 << 16), checks, tuple(self.leaves), tuple(self.steps), tuple(outputs))
+        )
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
@@ -152,7 +174,10 @@ class Maker:
         try:
             yield
         except NotMade:
-            for name in [*(leaf.name for leaf in self.leaves[before[0] :]), *(step.name for step in self.steps[before[1] :])]:
+            for name in [
+                *(leaf.name for leaf in self.leaves[before[0] :]),
+                *(step.name for step in self.steps[before[1] :]),
+            ]:
                 del self.meta[name]
                 self.values = [value for value in self.values if value != name]
                 self.rows.pop(name, None)

@@ -1,4 +1,5 @@
-"""The table of operators: name, how often, types of the operand, effect on the bits, and the expression or what builds it.
+"""The table of operators: name, how often, types of the operand, effect on the bits, and the expression or what builds
+it.
 
 A builder gets the maker and an operand, and returns an expression, or None where it does not apply.
 """
@@ -45,7 +46,9 @@ def binary(template: str, types: tuple[str, ...] = (), numbers: tuple[str, ...] 
 
 def partner(m: Maker, x: str, types: tuple[str, ...] = ()) -> str | None:
     own = m.type(x)
-    types = types or ((own,) if m.rng.random() < 0.85 else tuple(kind for kind in NUMBERS if (kind in FLOATS) == (own in FLOATS)))
+    types = types or (
+        (own,) if m.rng.random() < 0.85 else tuple(kind for kind in NUMBERS if (kind in FLOATS) == (own in FLOATS))
+    )
     others = m.broadcastable(x, types)
     kind = m.rng.random()
     if kind < 0.35 and own in types:
@@ -94,8 +97,14 @@ def own_view(m: Maker, x: str, types: tuple[str, ...]) -> str | None:
 
 def where(m: Maker, x: str) -> str | None:
     conditions = m.broadcastable(x, BOOL)
-    condition = m.rng.choice(conditions) if conditions and m.rng.random() < 0.7 else m.input("bool", m.broadcast_shape(x))
-    other = m.rng.choice(("0.0", "-1.0", "float('-inf')")) if m.type(x) in FLOATS and m.rng.random() < 0.4 else partner(m, x)
+    condition = (
+        m.rng.choice(conditions) if conditions and m.rng.random() < 0.7 else m.input("bool", m.broadcast_shape(x))
+    )
+    other = (
+        m.rng.choice(("0.0", "-1.0", "float('-inf')"))
+        if m.type(x) in FLOATS and m.rng.random() < 0.4
+        else partner(m, x)
+    )
     return None if other is None else f"torch.where({condition}, {x}, {other})"
 
 
@@ -146,7 +155,11 @@ def rms_norm(m: Maker, x: str) -> str | None:
 
 
 def clamp(m: Maker, x: str) -> str | None:
-    bounds = ("-1, 1", "min=-1", "max=2", "-3, 0") if m.type(x) not in FLOATS else ("-1.0, 1.0", "min=-0.5", "max=0.75", "-2, 2", "0.0, 1.0")
+    bounds = (
+        ("-1, 1", "min=-1", "max=2", "-3, 0")
+        if m.type(x) not in FLOATS
+        else ("-1.0, 1.0", "min=-0.5", "max=0.75", "-2, 2", "0.0, 1.0")
+    )
     return f"{x}.clamp({m.rng.choice(bounds)})"
 
 
@@ -170,7 +183,11 @@ def matmul(m: Maker, x: str) -> str | None:
     """x with another value, its own transpose, a weight or a new input."""
     shape = m.shape(x)
     others = [other for other in m.broadcastable(x, (m.type(x),)) if len(m.shape(other)) > 1]
-    fitting = [other for other in m.values if m.type(other) == m.type(x) and len(m.shape(other)) > 1 and m.shape(other)[-2] == shape[-1]]
+    fitting = [
+        other
+        for other in m.values
+        if m.type(other) == m.type(x) and len(m.shape(other)) > 1 and m.shape(other)[-2] == shape[-1]
+    ]
     kind, columns = m.rng.random(), m.rng.choice(m.sizes)
     if kind < 0.25:
         other = f"{x}.transpose(-1, -2)"
@@ -274,7 +291,11 @@ def piece(m: Maker, x: str) -> str | None:
 
 def cat(m: Maker, x: str) -> str | None:
     dim, shape = m.rng.randrange(len(m.shape(x))), m.shape(x)
-    same = [n for n in m.values if m.type(n) == m.type(x) and len(m.shape(n)) == len(shape) and _but(m.shape(n), dim) == _but(shape, dim)]
+    same = [
+        n
+        for n in m.values
+        if m.type(n) == m.type(x) and len(m.shape(n)) == len(shape) and _but(m.shape(n), dim) == _but(shape, dim)
+    ]
     others = [m.rng.choice(same) for _ in range(m.rng.choice((1, 1, 2)))]
     start, stop = m.part(x, dim)
     if m.rng.random() < 0.3:
@@ -322,8 +343,10 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("where", 2, ANY, E, where),
     Operator("masked_fill", 1, NUMBERS, E, masked_fill),
     # comparisons and logic
-    *(Operator(name, 0.5, ANY, J, binary(text, numbers=("0", "1")))
-      for name, text in (("lt", "{x} < {y}"), ("ge", "{x} >= {y}"), ("eq", "{x} == {y}"), ("ne", "{x} != {y}"))),
+    *(
+        Operator(name, 0.5, ANY, J, binary(text, numbers=("0", "1")))
+        for name, text in (("lt", "{x} < {y}"), ("ge", "{x} >= {y}"), ("eq", "{x} == {y}"), ("ne", "{x} != {y}"))
+    ),
     Operator("and", 1, BOOL, E, binary("{x} & {y}", BOOL)),
     Operator("or", 1, BOOL, E, binary("{x} | {y}", BOOL)),
     Operator("xor", 0.7, BOOL, E, binary("{x} ^ {y}", BOOL)),
@@ -345,8 +368,15 @@ OPERATORS: tuple[Operator, ...] = (
     *(
         Operator(text, 0.5, FLOATS, F, text)
         for text in (
-            "torch.tanh({x})", "torch.sigmoid({x})", "F.gelu({x})", "F.gelu({x}, approximate='tanh')", "F.silu({x})", "torch.exp({x})", "torch.erf({x})",
-            "torch.rsqrt({x} * {x} + 0.5)", "torch.sqrt({x}.abs())",
+            "torch.tanh({x})",
+            "torch.sigmoid({x})",
+            "F.gelu({x})",
+            "F.gelu({x}, approximate='tanh')",
+            "F.silu({x})",
+            "torch.exp({x})",
+            "torch.erf({x})",
+            "torch.rsqrt({x} * {x} + 0.5)",
+            "torch.sqrt({x}.abs())",
         )
     ),
     Operator("softmax", 1.5, FLOATS, F, along("torch.softmax({x}, {d})")),
@@ -377,4 +407,4 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("cat", 1.5, ANY, E, cat, 1),
     Operator("stack", 1, ANY, E, stack),
     Operator("rotate half", 0.5, FLOATS, E, rotate_half, 1),
-)  # fmt: skip
+)

@@ -110,7 +110,13 @@ def _smaller_sizes(case: Case) -> Iterator[Case]:
         for smaller in sorted({1, 2, 3, size // 4, size // 2, size - 1} - {0, size}):
             if smaller < size:
                 for multiples in (True, False):
-                    yield _try_parse(text[:head] + re.sub(r"(?<![\w.])\d+(?![\w.])", _scaled(size, smaller, multiples), text[head:])) or case
+                    yield (
+                        _try_parse(
+                            text[:head]
+                            + re.sub(r"(?<![\w.])\d+(?![\w.])", _scaled(size, smaller, multiples), text[head:])
+                        )
+                        or case
+                    )
 
 
 def _scaled(size: int, smaller: int, multiples: bool) -> Callable[[re.Match[str]], str]:
@@ -141,7 +147,9 @@ def _valid(case: Case) -> bool:
 
 def _values(case: Case) -> dict[str, torch.Tensor]:
     """Shapes and types by name."""
-    found = {leaf.name: torch.empty(leaf.shape, dtype=getattr(torch, leaf.dtype), device="meta") for leaf in case.leaves}
+    found = {
+        leaf.name: torch.empty(leaf.shape, dtype=getattr(torch, leaf.dtype), device="meta") for leaf in case.leaves
+    }
     for step in case.steps:
         found[step.name] = evaluate(step.text, found)
     for name in case.outputs:

@@ -14,7 +14,9 @@ FLOOR = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 CHAOS = 0.1  # a value that noise changes more than this says nothing
 WILD = 1e15  # a value beyond this, or infinite or NaN: products and functions then overflow, each in its own way
 TINY = 2e-3  # a product of computed values below this is made of few steps of the smallest scale, 2**-23
-WIDE = 500.0  # a float16 row with a greater sum of magnitudes: its int8 product may pass 65504 before the column scale (docs/numerics.md, 7)
+# a float16 row with a greater sum of magnitudes: its int8 product may pass 65504 before the column scale
+# (docs/numerics.md, 7)
+WIDE = 500.0
 
 
 class Trust(IntEnum):
@@ -25,8 +27,8 @@ class Trust(IntEnum):
 
 
 def trust_of(case: Case, eager: Mapping[str, Tensor] | None = None) -> dict[str, Trust]:
-    """By value, from the effect of each step. Special values, and those that are seen to be wild, end in LOOSE where a function or
-    product sees them."""
+    """By value, from the effect of each step. Special values, and those that are seen to be wild, end in LOOSE where a
+    function or product sees them."""
     found = {leaf.name: Trust.EXACT for leaf in case.leaves}
     wild = {leaf.name for leaf in case.leaves if leaf.fill == "special"}
     for step in case.steps:
@@ -47,13 +49,18 @@ def _sees_wild(step: Step, eager: Mapping[str, Tensor]) -> bool:
     first = eager[step.operands[0]]
     if step.effect is Effect.PRODUCT and _vanishes([eager[name] for name in step.operands]):
         return True
-    if step.effect is Effect.PRODUCT and first.dtype is torch.float16 and bool((first.float().abs().sum(-1) > WIDE).any()):
+    if (
+        step.effect is Effect.PRODUCT
+        and first.dtype is torch.float16
+        and bool((first.float().abs().sum(-1) > WIDE).any())
+    ):
         return True
     return any(eager[name].is_floating_point() and not bool((eager[name].abs() < WILD).all()) for name in step.operands)
 
 
 def _vanishes(operands: Sequence[Tensor]) -> bool:
-    """Whether products of computed values are near the smallest scale: that of the second is folded into the first (docs/numerics.md)."""
+    """Whether products of computed values are near the smallest scale: that of the second is folded into the first
+    (docs/numerics.md)."""
     size = 1.0
     for x in operands[:2]:
         size *= float(x.float().abs().nan_to_num(0.0).max()) if x.numel() else 1.0
@@ -61,7 +68,11 @@ def _vanishes(operands: Sequence[Tensor]) -> bool:
 
 
 def _after(effect: Effect, worst: Trust) -> Trust:
-    if worst is Trust.LOOSE or (effect is Effect.POLE and worst is Trust.ZERO) or (effect is Effect.JUMP and worst is Trust.NEAR):
+    if (
+        worst is Trust.LOOSE
+        or (effect is Effect.POLE and worst is Trust.ZERO)
+        or (effect is Effect.JUMP and worst is Trust.NEAR)
+    ):
         return Trust.LOOSE
     if effect in (Effect.FUNCTION, Effect.PRODUCT):
         return Trust.NEAR
@@ -69,7 +80,8 @@ def _after(effect: Effect, worst: Trust) -> Trust:
 
 
 def bounds(case: Case, names: list[str], eager: dict[str, Tensor]) -> dict[str, float]:
-    """How far each of these values may be from eager's, by what noise does to it; values that noise makes into another are left out."""
+    """How far each of these values may be from eager's, by what noise does to it; values that noise makes into another
+    are left out."""
     found: dict[str, float] = {}
     for noisy in _noisy(case):
         for name in names:
@@ -104,8 +116,15 @@ def _noisy(case: Case) -> Iterator[dict[str, Tensor]]:
         for step in case.steps:
             if step.effect is Effect.PRODUCT:
                 given = {name: _int8(values[name]) for name in step.operands}
-                values[step.name] = _shaken(evaluate(step.text, given), generator, 2e-3, [values[name] for name in step.operands if values[name].dim() == 1])
-            elif step.effect is Effect.FUNCTION:  # the operands, too: a norm of what is nearly constant shows nothing but errors
+                values[step.name] = _shaken(
+                    evaluate(step.text, given),
+                    generator,
+                    2e-3,
+                    [values[name] for name in step.operands if values[name].dim() == 1],
+                )
+            elif (
+                step.effect is Effect.FUNCTION
+            ):  # the operands, too: a norm of what is nearly constant shows nothing but errors
                 given = {name: _shaken(values[name], generator, 1e-7) for name in step.operands}
                 values[step.name] = _shaken(evaluate(step.text, given), generator, 1e-6)
             else:
@@ -114,7 +133,8 @@ def _noisy(case: Case) -> Iterator[dict[str, Tensor]]:
 
 
 def _int8(x: Tensor) -> Tensor:
-    """Rounded to 8 bits by rows and by columns, as docs/numerics.md scales them: coarser than any product rounds its operands."""
+    """Rounded to 8 bits by rows and by columns, as docs/numerics.md scales them: coarser than any product rounds its
+    operands."""
     if not x.is_floating_point() or not x.dim() or float(x.abs().max()) > 1e4:
         return x
     for dim in (-1, -2)[: x.dim()]:
@@ -124,8 +144,8 @@ def _int8(x: Tensor) -> Tensor:
 
 
 def _shaken(x: Tensor, generator: torch.Generator, size: float, biases: Sequence[Tensor] | None = None) -> Tensor:
-    """With noise relative to the largest of each row, and a rounding of half types that may go the other way. That of a product is
-    relative to the largest of all, or of its bias: a bias may cancel all of the product but its error."""
+    """With noise relative to the largest of each row, and a rounding of half types that may go the other way. That of a
+    product is relative to the largest of all, or of its bias: a bias may cancel all of the product but its error."""
     if not x.is_floating_point() or not x.dim():
         return x
     size = max(size, torch.finfo(x.dtype).eps / 2)

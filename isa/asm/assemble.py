@@ -1,7 +1,7 @@
 """Assembly text to images. `assemble(disassemble(image))` gives the very bytes of the image file.
 
-A program needs nothing but its instructions; directives give the rest of an image (`isa.asm.directives`, docs/assembly.md).
-Operands and directive values may be expressions in `.equ` constants, labels, buffers and tensors.
+A program needs nothing but its instructions; directives give the rest of an image (`isa.asm.directives`,
+docs/assembly.md). Operands and directive values may be expressions in `.equ` constants, labels, buffers and tensors.
 """
 
 import re
@@ -29,18 +29,29 @@ from isa.image.image import DebugMap, Entry, Image, PlanRecord, check_image
 from isa.shown import shown
 from isa.spec import WORD_BYTES, Region
 
-_LENGTH = re.compile(r"\blen[ \t]*=[ \t]*([A-Za-z_][\w.]*)[ \t]*(?=,|$)")  # the one operand that may be a label: a loop's length, up to that label
+_LENGTH = re.compile(
+    r"\blen[ \t]*=[ \t]*([A-Za-z_][\w.]*)[ \t]*(?=,|$)"
+)  # the one operand that may be a label: a loop's length, up to that label
 _INCLUDES = 16
 _WIDTH = 160  # of an excerpt in an error
 
 
 def assemble_file(path: str | PathLike[str], chip: Chip | str | None = None) -> Image:
-    """The image of an assembly file. With `chip`, a text for another chip is refused. Included files are looked for beside it. Raises AssemblyError."""
-    return assemble(_read(Path(path), "name a text file, for example one made by 'llmcc disasm'"), str(path), Path(path).parent, chip)
+    """The image of an assembly file. With `chip`, a text for another chip is refused. Included files are looked for
+    beside it. Raises AssemblyError."""
+    return assemble(
+        _read(Path(path), "name a text file, for example one made by 'llmcc disasm'"),
+        str(path),
+        Path(path).parent,
+        chip,
+    )
 
 
-def assemble(text: str, name: str = "<text>", folder: str | PathLike[str] = ".", chip: Chip | str | None = None) -> Image:
-    """The image of an assembly text. `name` stands in errors, `folder` is where included files are. Raises AssemblyError."""
+def assemble(
+    text: str, name: str = "<text>", folder: str | PathLike[str] = ".", chip: Chip | str | None = None
+) -> Image:
+    """The image of an assembly text. `name` stands in errors, `folder` is where included files are. Raises
+    AssemblyError."""
     builder = _Builder(_Source(text, name), Parts(Path(folder), Path(folder)))
     try:
         builder.parts.count_text(text)
@@ -61,7 +72,9 @@ def _read(path: Path, hint: str) -> str:
 
 @lru_cache
 def _parser() -> Lark:
-    return Lark((resources.files("isa.asm") / "asm.lark").read_text(encoding="utf-8"), parser="lalr", maybe_placeholders=True)
+    return Lark(
+        (resources.files("isa.asm") / "asm.lark").read_text(encoding="utf-8"), parser="lalr", maybe_placeholders=True
+    )
 
 
 @dataclass(frozen=True)
@@ -100,7 +113,9 @@ class _Source:
     def fail_syntax(self, error: UnexpectedInput) -> NoReturn:
         where = error.line if error.line > 0 else self.text.count("\n") + 1, max(error.column, 1)
         if isinstance(error, UnexpectedToken):
-            found, width = ("end of line", 1) if error.token.type in ("_NL", "$END") else (f"'{error.token}'", len(error.token))
+            found, width = (
+                ("end of line", 1) if error.token.type in ("_NL", "$END") else (f"'{error.token}'", len(error.token))
+            )
             expected = sorted(error.accepts or error.expected)
         else:
             assert isinstance(error, UnexpectedCharacters)
@@ -110,10 +125,26 @@ class _Source:
 
 
 _READABLE = {
-    "_NL": "end of line", "NAME": "a name", "OPERANDS": "operands name=value", "MARKS": "counts like 'ldw<=0'", "AT": "'@'", "COMMA": "','",
-    "LABEL": "a label", "DIRECTIVE": "a directive", "STRING": "a string", "VALUE": "a value", "KEY": "key=value", "EQUAL": "'='",
-    "LSQB": "'['", "RSQB": "']'", "LBRACE": "'{'", "RBRACE": "'}'", "COLON": "':'", "__ANON_0": "','", "$END": "the end",
-}  # fmt: skip
+    "_NL": "end of line",
+    "NAME": "a name",
+    "OPERANDS": "operands name=value",
+    "MARKS": "counts like 'ldw<=0'",
+    "AT": "'@'",
+    "COMMA": "','",
+    "LABEL": "a label",
+    "DIRECTIVE": "a directive",
+    "STRING": "a string",
+    "VALUE": "a value",
+    "KEY": "key=value",
+    "EQUAL": "'='",
+    "LSQB": "'['",
+    "RSQB": "']'",
+    "LBRACE": "'{'",
+    "RBRACE": "'}'",
+    "COLON": "':'",
+    "__ANON_0": "','",
+    "$END": "the end",
+}
 
 
 @dataclass(frozen=True)
@@ -129,12 +160,15 @@ class _Later:
 
 @dataclass
 class _Builder:
-    """Collects statements; `finish` makes the image. Methods named like grammar rules take the children of that rule."""
+    """Collects statements; `finish` makes the image. Methods named like grammar rules take the children of that
+    rule."""
 
     source: _Source
     parts: Parts
     later: list[_Later] = field(default_factory=list)
-    places: list[tuple[_Source, int, str]] = field(default_factory=list)  # of each word: text, line, mnemonic or directive
+    places: list[tuple[_Source, int, str]] = field(
+        default_factory=list
+    )  # of each word: text, line, mnemonic or directive
     depth: int = 0
 
     def read(self) -> None:
@@ -191,7 +225,9 @@ class _Builder:
         handler = DIRECTIVES.get(token[1:])
         try:
             if handler is None:
-                raise TextError(f"unknown directive '{token}'", "", guess(token, [f".{d}" for d in (*DIRECTIVES, "include")]))
+                raise TextError(
+                    f"unknown directive '{token}'", "", guess(token, [f".{d}" for d in (*DIRECTIVES, "include")])
+                )
             values = [self._value(a) for a in arguments if a is not None and not _is_pair(a)]
             pairs = [a for a in arguments if _is_pair(a)]
             # one constant after the other, so that each may use those before it
@@ -200,7 +236,11 @@ class _Builder:
             self.parts.note_place(token, self.source.fail_at)
         except TextError as error:
             self.source.fail_at(token, error)
-        except (ChipError, ValueError, RecursionError) as error:  # ValueError: a string or number that JSON does not know
+        except (
+            ChipError,
+            ValueError,
+            RecursionError,
+        ) as error:  # ValueError: a string or number that JSON does not know
             self.source.fail_at(token, TextError(str(error)))
 
     def _value(self, node: Any) -> Any:
@@ -210,7 +250,10 @@ class _Builder:
         if len(arguments) != 1 or not isinstance(arguments[0], Token) or arguments[0].type != "STRING":
             self.source.fail_at(token, TextError(".include takes the name of a file", "", 'write .include "common.s"'))
         if self.depth >= _INCLUDES:
-            self.source.fail_at(token, TextError(f"files include each other more than {_INCLUDES} deep", "", "does a file include itself?"))
+            self.source.fail_at(
+                token,
+                TextError(f"files include each other more than {_INCLUDES} deep", "", "does a file include itself?"),
+            )
         try:
             name = read_string(arguments[0])
             path = self.parts.folder / name
@@ -238,18 +281,35 @@ class _Builder:
         for word in self.later:
             parts.words[word.index] = self._postponed(word)
         data = {region: bytes(parts.data.get(region, b"")) for region in Region}
-        plan = (*parts.records["plan"], *(PlanRecord(b.name, b.space, b.offset, b.bytes, 0, max(len(parts.words) - 1, 0)) for b in parts.buffers))
+        plan = (
+            *parts.records["plan"],
+            *(PlanRecord(b.name, b.space, b.offset, b.bytes, 0, max(len(parts.words) - 1, 0)) for b in parts.buffers),
+        )
         if chip is not None and parts.chip is not None and load_chip(chip) != parts.chip:
-            raise AssemblyError(f"the text is for chip '{parts.chip.name}', not for '{load_chip(chip).name}'", self.source.name, "change its .chip line")
+            raise AssemblyError(
+                f"the text is for chip '{parts.chip.name}', not for '{load_chip(chip).name}'",
+                self.source.name,
+                "change its .chip line",
+            )
         image = Image(
-            b"".join(parts.words), data[Region.WEIGHTS], data[Region.CONST], tuple(parts.sizes), self._entries(), tuple(parts.records["state"]),
-            tuple(parts.records["constant"]), plan, self._debug(),
-            parts.metadata, parts.chip or load_chip(chip or DEFAULT_CHIP),
-        )  # fmt: skip
+            b"".join(parts.words),
+            data[Region.WEIGHTS],
+            data[Region.CONST],
+            tuple(parts.sizes),
+            self._entries(),
+            tuple(parts.records["state"]),
+            tuple(parts.records["constant"]),
+            plan,
+            self._debug(),
+            parts.metadata,
+            parts.chip or load_chip(chip or DEFAULT_CHIP),
+        )
         try:
             check_image(image)
         except ImageError as error:
-            raise AssemblyError(error.what, self.source.name, "the directives of this text do not fit each other") from error
+            raise AssemblyError(
+                error.what, self.source.name, "the directives of this text do not fit each other"
+            ) from error
         return image
 
     def _debug(self) -> DebugMap:
@@ -266,7 +326,10 @@ class _Builder:
         if length and length[1] in self.parts.labels:
             text = f"{text[: length.start(1)]}{self.parts.labels[length[1]] - word.index - 1}{text[length.end(1) :]}"
         elif length and length[1] not in self.parts.names:
-            word.source.fail_at(word.operands, TextError(f"label '{length[1]}' is not defined", length[1], guess(length[1], self.parts.labels)))
+            word.source.fail_at(
+                word.operands,
+                TextError(f"label '{length[1]}' is not defined", length[1], guess(length[1], self.parts.labels)),
+            )
         try:
             return self._word(str(word.mnemonic), text, str(word.marks or ""))
         except TextError as error:
@@ -287,7 +350,9 @@ class _Builder:
                 record = parse_record(Entry, pairs)
             except TextError as error:
                 entry.fail(error)
-            entries.append(msgspec.structs.replace(record, **{name: tuple(found) for name, found in entry.tensors.items()}))
+            entries.append(
+                msgspec.structs.replace(record, **{name: tuple(found) for name, found in entry.tensors.items()})
+            )
         return tuple(entries)
 
 

@@ -13,7 +13,11 @@ _MOST_FILLED = 1 << 26  # bytes that one directive may fill
 def contents(source: Mapping[str, Any], dtype: str, count: int, read: Callable[[str], bytes]) -> bytes:
     """Initial data from exactly one of values=[...], fill=x, file="..."."""
     if len(source) != 1 or not set(source) <= {"values", "file", "fill"}:
-        raise TextError("the data are given by one of values=[...], fill=x and file=\"...\"", "", f"this has {', '.join(source) or 'none'}")
+        raise TextError(
+            'the data are given by one of values=[...], fill=x and file="..."',
+            "",
+            f"this has {', '.join(source) or 'none'}",
+        )
     if "file" in source:
         return read(str(source["file"]))
     kind = USER_TYPES[dtype]

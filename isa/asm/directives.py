@@ -1,17 +1,18 @@
 """The directives of assembly text: what they add to the image under construction.
 
-    .equ M=64, A=v1                                       constants and register aliases, for expressions
-    .chip "edge"                                          a stock chip, a TOML file, or all its keys
-    .entry name=main, pc=main                             then .input, .output, .scalar of that entry
-    .input name=a, shape=[M, 128], dtype=int8             without region: placed by the assembler; `a` is then its offset
-    .const name=w, shape=[4], dtype=float32, values=[1, 0.5, 2, 4]      initial data with a name (also file=, fill=)
-    .data weights dtype=int8, values=[1, 2, 3]            ... without one, appended to a region
-    .buffer name=tile, space=sram, bytes=M*128            on-chip memory, placed by the assembler; `tile` is its address
-    .region weights bytes=0x10000, file="p.weights.bin"   size of a region, and where its bytes are
-    .hex const "00ff12"                                   ... or its bytes, appended
-    .include "common.s"                                   another text
-    .lines off                                            no debug map; else the lines of the text are it, if there is no .node
-    .state .constant .plan .node .tap .span .meta         records as the disassembler writes them; see isa.image.records
+.equ M=64, A=v1                                       constants and register aliases, for expressions
+.chip "edge"                                          a stock chip, a TOML file, or all its keys
+.entry name=main, pc=main                             then .input, .output, .scalar of that entry
+.input name=a, shape=[M, 128], dtype=int8             without region: placed by the assembler; `a` is then its offset
+.const name=w, shape=[4], dtype=float32, values=[1, 0.5, 2, 4]      initial data with a name (also file=, fill=)
+.data weights dtype=int8, values=[1, 2, 3]            ... without one, appended to a region
+.buffer name=tile, space=sram, bytes=M*128            on-chip memory, placed by the assembler; `tile` is its address
+.region weights bytes=0x10000, file="p.weights.bin"   size of a region, and where its bytes are
+.hex const "00ff12"                                   ... or its bytes, appended
+.include "common.s"                                   another text
+.lines off                                            no debug map; else the lines of the text are it, if there is no
+.node
+.state .constant .plan .node .tap .span .meta         records as the disassembler writes them; see isa.image.records
 """
 
 import json
@@ -69,7 +70,8 @@ class NewEntry:
 
 @dataclass
 class Parts:
-    """The image under construction. Files are looked for in `folder`, that of the text at hand, and must lie below `root`, that of the first."""
+    """The image under construction. Files are looked for in `folder`, that of the text at hand, and must lie below
+    `root`, that of the first."""
 
     folder: Path
     root: Path
@@ -104,13 +106,19 @@ class Parts:
         try:
             return below(self.root, str(self.folder.absolute().relative_to(self.root.absolute()) / name))
         except OSError as error:
-            raise TextError(f"cannot use '{name}': {error.strerror}", "", "name a file in the folder of the assembly text, or below it") from None
+            raise TextError(
+                f"cannot use '{name}': {error.strerror}",
+                "",
+                "name a file in the folder of the assembly text, or below it",
+            ) from None
 
     def file(self, name: str) -> bytes:
         try:
             return read_regular(self.path(name), MOST_DATA - self.data_bytes)
         except OSError as error:
-            raise TextError(f"cannot read '{self.folder / name}': {error.strerror}", "", "paths are relative to the assembly text") from None
+            raise TextError(
+                f"cannot read '{self.folder / name}': {error.strerror}", "", "paths are relative to the assembly text"
+            ) from None
 
     @property
     def data_bytes(self) -> int:
@@ -120,7 +128,11 @@ class Parts:
         """Refuse texts that include more and more, however small each is."""
         self.text_bytes += max(len(text), _LEAST_TEXT)
         if self.text_bytes > TEXT_BYTES:
-            raise TextError(f"the text and what it includes have more than {TEXT_BYTES} bytes", "", "does it include the same file again and again?")
+            raise TextError(
+                f"the text and what it includes have more than {TEXT_BYTES} bytes",
+                "",
+                "does it include the same file again and again?",
+            )
 
     def note_place(self, token: Token, failure: Failure) -> None:
         """Remember where the newest entry stands in the text, for errors that show later."""
@@ -132,7 +144,8 @@ Handler = Callable[[Parts, str, list[Any], Pairs], None]
 
 
 def read_string(text: str) -> str:
-    """A string in quotation marks; half a surrogate pair, which no file can hold, is refused. ValueError for what is no string of JSON."""
+    """A string in quotation marks; half a surrogate pair, which no file can hold, is refused. ValueError for what is no
+    string of JSON."""
     found = str(json.loads(text))
     if any("\ud800" <= c <= "\udfff" for c in found):
         raise TextError("the string has half a surrogate pair", text, "write both halves, or the character itself")
@@ -145,7 +158,11 @@ def read_value(node: Any, names: Mapping[str, Any]) -> Any:
         return read_string(node) if node.type == "STRING" else _scalar(str(node), names)
     if node.data == "array":
         return [read_value(child, names) for child in node.children if child is not None]
-    return {read_string(member.children[0]): read_value(member.children[1], names) for member in node.children if member is not None}
+    return {
+        read_string(member.children[0]): read_value(member.children[1], names)
+        for member in node.children
+        if member is not None
+    }
 
 
 def _scalar(text: str, names: Mapping[str, Any]) -> Any:
@@ -173,7 +190,10 @@ def _number(text: str) -> int | float:
 
 def _known(parts: Parts, pairs: Pairs) -> Pairs:
     """Bare names become what they are defined as, except where a word is wanted."""
-    return {key: str(value) if key in _WORDS and isinstance(value, str) else _replace(value, parts.names) for key, value in pairs.items()}
+    return {
+        key: str(value) if key in _WORDS and isinstance(value, str) else _replace(value, parts.names)
+        for key, value in pairs.items()
+    }
 
 
 def _replace(value: Any, names: Mapping[str, Any]) -> Any:
@@ -245,7 +265,9 @@ def _entry(parts: Parts, token: str, values: list[Any], pairs: Pairs) -> None:
 
 def _isa(parts: Parts, token: str, values: list[Any], pairs: Pairs) -> None:
     if values != [ISA_VERSION]:
-        raise TextError(f"this text is for ISA version {values[0] if values else '?'}; this llmchip has version {ISA_VERSION}")
+        raise TextError(
+            f"this text is for ISA version {values[0] if values else '?'}; this llmchip has version {ISA_VERSION}"
+        )
 
 
 def _chip(parts: Parts, token: str, values: list[Any], pairs: Pairs) -> None:
@@ -269,17 +291,27 @@ def _word(parts: Parts, token: str, values: list[Any], pairs: Pairs) -> None:
 def _region_named(values: list[Any]) -> Region:
     names = [r.name.lower() for r in Region]
     if not values or values[0] not in names:
-        raise TextError(f"'{values[0] if values else ''}' is no region", "", guess(str(values[0]) if values else "", names))
+        raise TextError(
+            f"'{values[0] if values else ''}' is no region", "", guess(str(values[0]) if values else "", names)
+        )
     return Region(names.index(values[0]))
 
 
 def _append(parts: Parts, region: Region, data: bytes, align: int = 1) -> int:
     """Put bytes behind the initial data of a region; gives their offset."""
     if region not in IMAGE_REGIONS:
-        raise TextError(f"region {region.name.lower()} has no initial data", "", f"only {', '.join(r.name.lower() for r in IMAGE_REGIONS)} have")
+        raise TextError(
+            f"region {region.name.lower()} has no initial data",
+            "",
+            f"only {', '.join(r.name.lower() for r in IMAGE_REGIONS)} have",
+        )
     held = parts.data.setdefault(region, bytearray())
     if parts.data_bytes + len(data) > MOST_DATA:
-        raise TextError(f"the initial data have more than {MOST_DATA} bytes", "", "a program of this size is made with 'llmcc compile'")
+        raise TextError(
+            f"the initial data have more than {MOST_DATA} bytes",
+            "",
+            "a program of this size is made with 'llmcc compile'",
+        )
     held.extend(bytes(-len(held) % align))
     offset = len(held)
     held.extend(data)
@@ -290,7 +322,11 @@ def _region(parts: Parts, token: str, values: list[Any], pairs: Pairs) -> None:
     known = _known(parts, pairs)
     region, size, file = _region_named(values), known.pop("bytes", 0), known.pop("file", None)
     if known or not isinstance(size, int) or size < 0:
-        raise TextError('.region takes a name, bytes=N and file="..."', "", 'for example: .region weights bytes=4096, file="weights.bin"')
+        raise TextError(
+            '.region takes a name, bytes=N and file="..."',
+            "",
+            'for example: .region weights bytes=4096, file="weights.bin"',
+        )
     parts.sizes[region] = max(parts.sizes[region], size)
     if file is not None:
         _append(parts, region, parts.file(str(file)))
@@ -327,10 +363,17 @@ def _data(parts: Parts, token: str, values: list[Any], pairs: Pairs) -> None:
 
 def _buffer(parts: Parts, token: str, values: list[Any], pairs: Pairs) -> None:
     known = _known(parts, pairs)
-    name, space, size, align = str(known.pop("name", "")), str(known.pop("space", "sram")), known.pop("bytes", None), known.pop("align", ALIGN)
+    name, space, size, align = (
+        str(known.pop("name", "")),
+        str(known.pop("space", "sram")),
+        known.pop("bytes", None),
+        known.pop("align", ALIGN),
+    )
     spaces = {"sram": Space.SRAM, "acc": Space.ACC}
     if known or not name or not isinstance(size, int) or size < 1 or not isinstance(align, int) or align < 1:
-        raise TextError(".buffer takes name, bytes, space and align", "", "for example: .buffer name=tile, space=sram, bytes=64*128")
+        raise TextError(
+            ".buffer takes name, bytes, space and align", "", "for example: .buffer name=tile, space=sram, bytes=64*128"
+        )
     if space not in spaces:
         raise TextError(f"a buffer cannot be in '{space}'", space, guess(space, spaces))
     end = max((b.offset + b.bytes for b in parts.buffers if b.space is spaces[space]), default=0)
@@ -344,7 +387,9 @@ def _equ(parts: Parts, token: str, values: list[Any], pairs: Pairs) -> None:
     for name, value in pairs.items():
         found = _replace(value, parts.names)
         if isinstance(found, bool) or not (isinstance(found, (int, float)) or _is_register(found)):
-            raise TextError(f"{name}={found} is neither a number nor a register", str(found), guess(str(found), parts.names))
+            raise TextError(
+                f"{name}={found} is neither a number nor a register", str(found), guess(str(found), parts.names)
+            )
         parts.define(name, found)
 
 
@@ -363,7 +408,20 @@ def _lines(parts: Parts, token: str, values: list[Any], pairs: Pairs) -> None:
 
 
 DIRECTIVES: dict[str, Handler] = {
-    "isa": _isa, "chip": _chip, "region": _region, "hex": _hex, "entry": _entry, "word": _word, "meta": _meta, "equ": _equ, "buffer": _buffer, "lines": _lines,
-    "const": _const, "data": _data, "input": _of_entry("inputs", TensorSpec, Region.IN), "output": _of_entry("outputs", TensorSpec, Region.OUT),
-    "scalar": _of_entry("scalars", Scalar, Region.PARAMS), **{name: _record(name, kind) for name, kind in _RECORDS.items()},
-}  # fmt: skip
+    "isa": _isa,
+    "chip": _chip,
+    "region": _region,
+    "hex": _hex,
+    "entry": _entry,
+    "word": _word,
+    "meta": _meta,
+    "equ": _equ,
+    "buffer": _buffer,
+    "lines": _lines,
+    "const": _const,
+    "data": _data,
+    "input": _of_entry("inputs", TensorSpec, Region.IN),
+    "output": _of_entry("outputs", TensorSpec, Region.OUT),
+    "scalar": _of_entry("scalars", Scalar, Region.PARAMS),
+    **{name: _record(name, kind) for name, kind in _RECORDS.items()},
+}

@@ -41,7 +41,11 @@ def write_listing(image: Image, path: str | os.PathLike[str]) -> tuple[Path, ...
 
 
 def data_files(image: Image, stem: str) -> dict[str, Data]:
-    return {f"{stem}.{region.name.lower()}.bin": image.data(region) for region in IMAGE_REGIONS if len(image.data(region)) >= INLINE_BYTES}
+    return {
+        f"{stem}.{region.name.lower()}.bin": image.data(region)
+        for region in IMAGE_REGIONS
+        if len(image.data(region)) >= INLINE_BYTES
+    }
 
 
 def listing(image: Image, stem: str = "program") -> Iterator[str]:
@@ -70,7 +74,8 @@ def listing(image: Image, stem: str = "program") -> Iterator[str]:
 
 
 def disassemble_code(image: Image, first: int = 0, end: int | None = None) -> Iterator[str]:
-    """The instructions at first <= pc < end, loops indented, with addresses, views, nodes and source lines as comments."""
+    """The instructions at first <= pc < end, loops indented, with addresses, views, nodes and source lines as
+    comments."""
     nodes, shown = image.debug.nodes, ""
     stop = len(image.code) if end is None else end
     for line in lines(image):

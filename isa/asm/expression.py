@@ -15,7 +15,9 @@ from typing import Any
 Number = int | float
 _LIMIT = 1 << 128
 _DEPTH = 50
-_TOKEN = re.compile(r"\s*(0[xX][0-9a-fA-F]+|0[bB][01]+|\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|[A-Za-z_][\w.]*|<<|>>|//|[-+*/%&|^~(),])")
+_TOKEN = re.compile(
+    r"\s*(0[xX][0-9a-fA-F]+|0[bB][01]+|\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|[A-Za-z_][\w.]*|<<|>>|//|[-+*/%&|^~(),])"
+)
 
 
 class ExpressionError(ValueError):
@@ -65,14 +67,23 @@ def _float_bits(value: Number) -> int:
 
 
 _LEVELS: tuple[dict[str, Callable[[Any, Any], Number]], ...] = (
-    {"|": operator.or_}, {"^": operator.xor}, {"&": operator.and_}, {"<<": _shift(operator.lshift), ">>": _shift(operator.rshift)},
-    {"+": operator.add, "-": operator.sub}, {"*": operator.mul, "/": _divide, "//": operator.floordiv, "%": operator.mod},
-)  # fmt: skip
+    {"|": operator.or_},
+    {"^": operator.xor},
+    {"&": operator.and_},
+    {"<<": _shift(operator.lshift), ">>": _shift(operator.rshift)},
+    {"+": operator.add, "-": operator.sub},
+    {"*": operator.mul, "/": _divide, "//": operator.floordiv, "%": operator.mod},
+)
 _UNARY: dict[str, Callable[[Any], Number]] = {"-": operator.neg, "+": operator.pos, "~": operator.invert}
 FUNCTIONS: dict[str, Callable[..., Number]] = {
-    "min": min, "max": max, "ceildiv": lambda a, b: -(-a // b), "align": lambda a, b: -(-a // b) * b, "sqrt": math.sqrt, "bits": _float_bits,
+    "min": min,
+    "max": max,
+    "ceildiv": lambda a, b: -(-a // b),
+    "align": lambda a, b: -(-a // b) * b,
+    "sqrt": math.sqrt,
+    "bits": _float_bits,
     "log2": lambda a: int(a).bit_length() - 1,
-}  # fmt: skip
+}
 
 
 class _Parser:

@@ -1,7 +1,7 @@
 """Colours for assembly text, from the ISA table: a Pygments lexer, and the TextMate grammar that editors read.
 
-    pygmentize -l llmchip program.s                        (found through the entry point in pyproject.toml)
-    python -m isa.asm.lexer                                    writes editors/llmchip.tmLanguage.json
+pygmentize -l llmchip program.s                        (found through the entry point in pyproject.toml)
+python -m isa.asm.lexer                                    writes editors/llmchip.tmLanguage.json
 """
 
 import json
@@ -24,7 +24,9 @@ KNOWN_DIRECTIVES = tuple(sorted((*DIRECTIVES, "include")))
 _CHOICES = {choice for row in ISA.values() for field in row.fields for choice in field.choices}
 _PLACES = {member.name.lower() for kind in (Space, Region, Dtype) for member in kind}
 CONSTANTS = tuple(sorted(_CHOICES | _PLACES))
-_REGISTER = rf"(?:v(?:{'|'.join(map(str, range(VIEWS - 1, -1, -1)))})|s(?:{'|'.join(map(str, range(SCALARS - 1, -1, -1)))}))\b"
+_REGISTER = (
+    rf"(?:v(?:{'|'.join(map(str, range(VIEWS - 1, -1, -1)))})|s(?:{'|'.join(map(str, range(SCALARS - 1, -1, -1)))}))\b"
+)
 _NUMBER = r"[-+]?(?:0[xX][0-9a-fA-F]+|0[bB][01]+|\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|inf\b)"
 _STRING = r'"(?:[^"\\\n]|\\.)*"'
 _OPERATORS = r"<=|<<|>>|//|[-+*/%&|^~=@]"

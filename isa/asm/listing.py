@@ -1,4 +1,5 @@
-"""The program read from top to bottom, one `Line` per word: what every way of showing it (text, JSON, HTML, diff) is made from.
+"""The program read from top to bottom, one `Line` per word: what every way of showing it (text, JSON, HTML, diff) is
+made from.
 
     for line in lines(image):    line.pc, line.inst, line.depth, line.node, line.operands, line.comment
 
@@ -40,7 +41,8 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One word. `inst` is None for bits that are no instruction; `fault` then says why. `depth` counts the loops around it."""
+    """One word. `inst` is None for bits that are no instruction; `fault` then says why. `depth` counts the loops around
+    it."""
 
     pc: int
     raw: bytes
@@ -97,7 +99,8 @@ def place(view: View) -> str:
 
 
 def nodes_by_word(image: Image) -> list[tuple[int, ...]]:
-    """For each word the nodes of its span; longer spans first, so that the inner one wins. Empty without a debug map."""
+    """For each word the nodes of its span; longer spans first, so that the inner one wins. Empty without a debug
+    map."""
     if not image.debug.spans:
         return []
     found: list[tuple[int, ...]] = [()] * image.words
@@ -109,7 +112,8 @@ def nodes_by_word(image: Image) -> list[tuple[int, ...]]:
 
 
 def node_title(node: DebugNode, more: int = 0) -> str:
-    """One line about a node: name, operation, the user's line. Of a line of assembly, which says no more than the word: its label."""
+    """One line about a node: name, operation, the user's line. Of a line of assembly, which says no more than the word:
+    its label."""
     if node.status == BY_LINE:
         return on_one_line("".join(node.origins))
     where = f" {source_place(node)}" if node.line else ""
@@ -129,13 +133,19 @@ def source_place(node: DebugNode) -> str:
 
 
 class Symbols:
-    """Names of addresses: buffers of the memory plan while they live, tensors of the DRAM regions. Asked in program order."""
+    """Names of addresses: buffers of the memory plan while they live, tensors of the DRAM regions. Asked in program
+    order."""
 
     def __init__(self, image: Image) -> None:
         self._waiting = sorted(image.plan, key=attrgetter("first"), reverse=True)
         self._live: list[PlanRecord] = []
-        tensors = [t for entry in image.entries for t in (*entry.inputs, *entry.outputs)] + [*image.states, *image.constants]
-        self._tensors: dict[Region, list[TensorSpec]] = {r: sorted((t for t in tensors if t.region is r), key=attrgetter("offset")) for r in Region}
+        tensors = [t for entry in image.entries for t in (*entry.inputs, *entry.outputs)] + [
+            *image.states,
+            *image.constants,
+        ]
+        self._tensors: dict[Region, list[TensorSpec]] = {
+            r: sorted((t for t in tensors if t.region is r), key=attrgetter("offset")) for r in Region
+        }
         self._offsets = {region: [t.offset for t in found] for region, found in self._tensors.items()}
 
     def at(self, word: int, view: View) -> str:
@@ -188,7 +198,13 @@ class ViewTracker:
         return Operand(field.name, view, view.span(extents)[1] if known else 0, shape, self.symbols.at(word, view))
 
     def notes(self, inst: Inst) -> tuple[str, ...]:
-        used = sorted({value for field, value in zip(inst.row.fields, inst.operands, strict=True) if field.access is not None and value})
+        used = sorted(
+            {
+                value
+                for field, value in zip(inst.row.fields, inst.operands, strict=True)
+                if field.access is not None and value
+            }
+        )
         moves = [f"v{register} moves by {self.moves[register]}" for register in used if register in self.moves]
         if inst.mnemonic in _NAMED:
             symbol = self.symbols.tensor(view_of(inst.named())) if inst.named()["space"] == Space.DRAM else ""
@@ -200,7 +216,11 @@ class ViewTracker:
         self.moves.pop(named["v"], None)
 
     def increment(self, named: Mapping[str, int]) -> None:
-        index = f"i{named['level']}" + (f"//{named['div']}" if named["div"] != 1 else "") + (f"%{named['mod']}" if named["mod"] else "")
+        index = (
+            f"i{named['level']}"
+            + (f"//{named['div']}" if named["div"] != 1 else "")
+            + (f"%{named['mod']}" if named["mod"] else "")
+        )
         self._move(named["v"], f"{named['inc']:#x}*{index}" if named["mod"] != 1 else "0")
 
     def add(self, named: Mapping[str, int]) -> None:

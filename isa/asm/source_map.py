@@ -1,7 +1,8 @@
 """Where the words of a hand-written program stand in its text, as a debug map: one node per source line.
 
-So everything that knows the graph of a compiled program (`disasm --source`, the HTML page, lint, profile, the debugger) knows the lines of
-a written one. A node is called `gemm.s:61`; its `origins` hold the label that it stands under, which may be named in its place.
+So everything that knows the graph of a compiled program (`disasm --source`, the HTML page, lint, profile, the debugger)
+knows the lines of a written one. A node is called `gemm.s:61`; its `origins` hold the label that it stands under, which
+may be named in its place.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,8 @@ class Place:
 
 
 def source_map(places: Sequence[Place], mnemonics: Sequence[str], labels: Mapping[str, int]) -> DebugMap:
-    """The debug map of words that come from `places`, one for each word. `labels` gives the index of the word behind each label."""
+    """The debug map of words that come from `places`, one for each word. `labels` gives the index of the word behind
+    each label."""
     short = _short({place.file for place in places})
     under, nodes, spans = _labels(labels, len(places)), list[DebugNode](), list[Span]()
     numbers: dict[Place, int] = {}
@@ -33,7 +35,16 @@ def source_map(places: Sequence[Place], mnemonics: Sequence[str], labels: Mappin
             numbers[place] = len(nodes)
             origins = (under[index],) if under[index] else ()
             name = f"{short[place.file]}:{place.line}"
-            node = DebugNode(name, mnemonics[index], file=place.file, line=place.line, code=place.text, origins=origins, status=BY_LINE, reason=_NO_VALUE)
+            node = DebugNode(
+                name,
+                mnemonics[index],
+                file=place.file,
+                line=place.line,
+                code=place.text,
+                origins=origins,
+                status=BY_LINE,
+                reason=_NO_VALUE,
+            )
             nodes.append(node)
         number = numbers[place]
         if spans and spans[-1].nodes == (number,):

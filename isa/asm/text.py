@@ -1,4 +1,5 @@
-"""One instruction or record as text, and back. No grammar here: `isa.asm.assemble` finds the pieces, this gives them meaning.
+"""One instruction or record as text, and back. No grammar here: `isa.asm.assemble` finds the pieces, this gives them
+meaning.
 
 vop f=mul, d=v3, a=v1, rows=128, cols=768, imm=0.125 @ mxu<=0, vec<=2
 """
@@ -17,7 +18,21 @@ from msgspec import NODEFAULT, Struct
 from isa.asm.expression import ExpressionError, evaluate
 from isa.codec import NO_WAITS, IllegalWord, Inst, encode
 from isa.image.records import PlanRecord, Scalar, Span, Tap, TensorSpec
-from isa.spec import ALSO_CALLED, ISA, MAX_COUNT, NO_WAIT, QUEUES, SCALARS, VIEWS, Dtype, Field, Instruction, Kind, Region, Space
+from isa.spec import (
+    ALSO_CALLED,
+    ISA,
+    MAX_COUNT,
+    NO_WAIT,
+    QUEUES,
+    SCALARS,
+    VIEWS,
+    Dtype,
+    Field,
+    Instruction,
+    Kind,
+    Region,
+    Space,
+)
 
 HEX_FIELDS = frozenset({"base", "inc", "imm", "off"})  # addresses and bit patterns read better in hexadecimal
 _HEX_KEYS: dict[type[Struct], frozenset[str]] = {
@@ -30,7 +45,8 @@ _QUEUE_NAMES = tuple(queue.value for queue in QUEUES)
 
 
 class TextError(ValueError):
-    """Text that means nothing. `at` is the piece at fault, `hint` the remedy, `name` a name that is not defined (yet)."""
+    """Text that means nothing. `at` is the piece at fault, `hint` the remedy, `name` a name that is not defined
+    (yet)."""
 
     def __init__(self, what: str, at: str = "", hint: str = "", name: str = "") -> None:
         super().__init__(what)
@@ -40,8 +56,14 @@ class TextError(ValueError):
 @lru_cache(1 << 14)
 def format_inst(inst: Inst) -> str:
     """The instruction in its fixed order; operands that equal their default are left out."""
-    parts = [_format_operand(field, value) for field, value in zip(inst.row.fields, inst.operands, strict=True) if value != field.default]
-    marks = [f"{name}<={count}" for name, count in zip(_QUEUE_NAMES, inst.deps, strict=True) if count != NO_WAIT] + ["dbg"] * inst.dbg
+    parts = [
+        _format_operand(field, value)
+        for field, value in zip(inst.row.fields, inst.operands, strict=True)
+        if value != field.default
+    ]
+    marks = [f"{name}<={count}" for name, count in zip(_QUEUE_NAMES, inst.deps, strict=True) if count != NO_WAIT] + [
+        "dbg"
+    ] * inst.dbg
     return f"{inst.mnemonic} {', '.join(parts)}".rstrip() + (f" @ {', '.join(marks)}" if marks else "")
 
 
@@ -80,7 +102,8 @@ def guess(name: str, names: Iterable[str]) -> str:
 
 
 def guess_instruction(name: str) -> str:
-    """The hint for an unknown mnemonic: what other machines call so, then a function of one (`exp`: act f=exp), then the nearest spelling."""
+    """The hint for an unknown mnemonic: what other machines call so, then a function of one (`exp`: act f=exp), then
+    the nearest spelling."""
     plain = name.lower().replace(".", "_")
     if plain in ISA:
         return f"did you mean '{plain}'?"
@@ -88,19 +111,30 @@ def guess_instruction(name: str) -> str:
     meant = next((ALSO_CALLED[stem] for stem in stems if stem in ALSO_CALLED), "")
     if meant:
         return f"did you mean '{meant}'?"
-    called = [f"{row.mnemonic} f={stem}" for stem in stems[:2] for row in ISA.values() for f in row.fields if f.name == "f" and stem in f.choices]
-    engine = [text for text in called if not text.startswith("salu")]  # scalar arithmetic is for addresses; rarely meant
+    called = [
+        f"{row.mnemonic} f={stem}"
+        for stem in stems[:2]
+        for row in ISA.values()
+        for f in row.fields
+        if f.name == "f" and stem in f.choices
+    ]
+    engine = [
+        text for text in called if not text.startswith("salu")
+    ]  # scalar arithmetic is for addresses; rarely meant
     if called:
         return f"did you mean '{(engine or called)[0]}'?"
     return guess(plain, ISA)
 
 
 def format_float(bits: int) -> str:
-    """The shortest literal that gives these float32 bits; hexadecimal for NaN and subnormals (and so for small integers)."""
+    """The shortest literal that gives these float32 bits; hexadecimal for NaN and subnormals (and so for small
+    integers)."""
     value: float = struct.unpack("<f", bits.to_bytes(4, "little"))[0]
     if math.isnan(value) or 0 < abs(value) < 2**-126:
         return f"{bits:#010x}"
-    text = next(t for t in (f"{value:.{digits}g}" for digits in range(1, 10)) if math.isinf(value) or _rounds_to(t, bits))
+    text = next(
+        t for t in (f"{value:.{digits}g}" for digits in range(1, 10)) if math.isinf(value) or _rounds_to(t, bits)
+    )
     return text if any(c in text for c in ".einf") else f"{text}.0"
 
 
@@ -129,7 +163,10 @@ def format_record(record: Struct, keep: bool = False) -> str:
     defaults = (NODEFAULT,) * (len(fields) - len(kind.__struct_defaults__)) + kind.__struct_defaults__
     shown = [name for name, default in zip(fields, defaults, strict=True) if keep or getattr(record, name) != default]
     hexadecimal = _HEX_KEYS.get(kind, frozenset())
-    return ", ".join(f"{name}={_format_value(value, name in hexadecimal)}" for name, value in ((n, getattr(record, n)) for n in shown))
+    return ", ".join(
+        f"{name}={_format_value(value, name in hexadecimal)}"
+        for name, value in ((n, getattr(record, n)) for n in shown)
+    )
 
 
 def parse_record(kind: type[Struct], pairs: dict[str, Any]) -> Any:
@@ -184,7 +221,9 @@ def _operands(row: Instruction, text: str, names: Mapping[str, Any]) -> dict[str
         name, equals, value = (part.strip() for part in piece.partition("="))
         field = next((f for f in row.fields if f.name == name), None)
         if field is None:
-            raise TextError(f"{row.mnemonic} has no operand '{name}'", piece.strip(), guess(name, [f.name for f in row.fields]))
+            raise TextError(
+                f"{row.mnemonic} has no operand '{name}'", piece.strip(), guess(name, [f.name for f in row.fields])
+            )
         if name in given:
             raise TextError(f"{row.mnemonic}: operand {name} is given twice", piece.strip(), "remove one")
         if not equals and field.kind is not Kind.FLAG:
@@ -194,7 +233,8 @@ def _operands(row: Instruction, text: str, names: Mapping[str, Any]) -> dict[str
 
 
 def _value(row: Instruction, field: Field, text: str, piece: str, names: Mapping[str, Any]) -> int:
-    """The bits of one operand: a literal of its kind, else an expression. Raises TextError for the wrong kind or range."""
+    """The bits of one operand: a literal of its kind, else an expression. Raises TextError for the wrong kind or
+    range."""
     try:
         value = _PARSE[field.kind](field, text)
     except (ValueError, OverflowError) as error:
@@ -209,13 +249,19 @@ def _shown(text: str, value: int) -> str:
     return "" if text.isalnum() and not text[0].isalpha() else f": it is {value}"
 
 
-def _expression(row: Instruction, field: Field, text: str, piece: str, names: Mapping[str, Any], cause: Exception) -> int:
+def _expression(
+    row: Instruction, field: Field, text: str, piece: str, names: Mapping[str, Any], cause: Exception
+) -> int:
     """The operand as an alias of a register or as arithmetic; `cause` is what was wrong with it as a literal."""
     alias = names.get(text)
     if isinstance(alias, str) and field.kind in (Kind.VIEW, Kind.SCALAR):
         return _value(row, field, alias, piece, {})
     if not _is_arithmetic(field, text):
-        raise TextError(f"{row.mnemonic}: {field.name}={text} is not {_EXPECTED[field.kind]}", piece, _value_hint(field, text, cause)) from None
+        raise TextError(
+            f"{row.mnemonic}: {field.name}={text} is not {_EXPECTED[field.kind]}",
+            piece,
+            _value_hint(field, text, cause),
+        ) from None
     try:
         number = evaluate(text, names)
         if field.kind is Kind.F32:
@@ -225,9 +271,15 @@ def _expression(row: Instruction, field: Field, text: str, piece: str, names: Ma
         what = f"{row.mnemonic}: {field.name}={text} is not {_EXPECTED[field.kind]}: {error}"
         raise TextError(what, piece, hint, error.name) from None
     except (ValueError, OverflowError) as error:
-        raise TextError(f"{row.mnemonic}: {field.name}={text} is not {_EXPECTED[field.kind]}", piece, str(error)) from None
+        raise TextError(
+            f"{row.mnemonic}: {field.name}={text} is not {_EXPECTED[field.kind]}", piece, str(error)
+        ) from None
     if not isinstance(number, int):
-        raise TextError(f"{row.mnemonic}: {field.name}={text} is {number}, not an integer", piece, "// divides integers and rounds down")
+        raise TextError(
+            f"{row.mnemonic}: {field.name}={text} is {number}, not an integer",
+            piece,
+            "// divides integers and rounds down",
+        )
     return number
 
 
@@ -279,7 +331,9 @@ def _marks(text: str) -> tuple[tuple[int, ...], int]:
         elif not waits or name not in _QUEUE_NAMES:
             raise TextError(f"unknown queue '{name}'", piece, guess(name, _QUEUE_NAMES))
         elif not count.isdecimal() or len(count) > 9 or int(count) > MAX_COUNT:
-            raise TextError(f"{piece}: a dependence count is 0 to {MAX_COUNT}", piece, "leave it out to wait for nothing")
+            raise TextError(
+                f"{piece}: a dependence count is 0 to {MAX_COUNT}", piece, "leave it out to wait for nothing"
+            )
         else:
             counts[_QUEUE_NAMES.index(name)] = int(count)
     return tuple(counts), dbg

@@ -1,4 +1,5 @@
-"""The ISA reference, generated from the table: `python -m isa.doc.manual` writes docs/isa.md, `describe` serves `llmcc isa`.
+"""The ISA reference, generated from the table: `python -m isa.doc.manual` writes docs/isa.md, `describe` serves
+`llmcc isa`.
 
 Nothing is said here that the table says: this module lays it out.
 """
@@ -46,9 +47,13 @@ _BIT_WIDTH = 3
 _READS = {Access.R: "reads", Access.W: "writes", Access.RW: "reads and writes"}
 _ENGINES = {
     Engine.CTL: "executed by the dispatcher itself, one word per cycle",
-    Engine.LDW: "DMA, DRAM to SRAM, weights", Engine.LDA: "DMA, DRAM to SRAM, activations", Engine.STO: "DMA, SRAM to DRAM",
-    Engine.MXU: "matrix products", Engine.VEC: "vectors, float32", Engine.ACT: "transcendental functions",
-}  # fmt: skip
+    Engine.LDW: "DMA, DRAM to SRAM, weights",
+    Engine.LDA: "DMA, DRAM to SRAM, activations",
+    Engine.STO: "DMA, SRAM to DRAM",
+    Engine.MXU: "matrix products",
+    Engine.VEC: "vectors, float32",
+    Engine.ACT: "transcendental functions",
+}
 _TIMING = {
     "ctl": "dispatched in one cycle; a scalar from DRAM keeps dispatch waiting for it",
     "dma": "bytes in whole bursts over the shared bandwidth; completes after set-up and the latency of DRAM",
@@ -82,9 +87,19 @@ def diagram(row: Instruction) -> str:
     cells.append((used, 8 * WORD_BYTES - used, "0"))
     drawn = []
     for low in range(8 * WORD_BYTES - _ROW_BITS, -1, -_ROW_BITS):
-        pieces = [(max(start, low), min(start + bits, low + _ROW_BITS), name) for start, bits, name in cells if start < low + _ROW_BITS and start + bits > low]
+        pieces = [
+            (max(start, low), min(start + bits, low + _ROW_BITS), name)
+            for start, bits, name in cells
+            if start < low + _ROW_BITS and start + bits > low
+        ]
         drawn.append(_ruler(pieces, low))
-        drawn.append("|" + "|".join(_fit(name, (end - start) * _BIT_WIDTH - 1) for start, end, name in reversed(pieces) if end > start) + "|")
+        drawn.append(
+            "|"
+            + "|".join(
+                _fit(name, (end - start) * _BIT_WIDTH - 1) for start, end, name in reversed(pieces) if end > start
+            )
+            + "|"
+        )
     return "\n".join([*drawn, "+" + "-" * (_ROW_BITS * _BIT_WIDTH - 1) + "+"])
 
 
@@ -123,8 +138,18 @@ def _document() -> Iterator[str]:
     for engine in Engine:
         names = ", ".join(f"[{row.mnemonic}](#{row.mnemonic})" for row in ISA.values() if row.engine is engine)
         yield f"| {engine.value} | {_ENGINES[engine]} | {names} |"
-    yield "\n## Memory\n\nSpaces: " + ", ".join(s.name.lower() for s in Space) + ". DRAM regions: " + ", ".join(r.name.lower() for r in Region) + "."
-    yield "Element types: " + ", ".join(f"{d.name.lower()} ({d.bits} bits)" for d in Dtype) + ". i4 packs two elements in a byte, the even one in the low half."
+    yield (
+        "\n## Memory\n\nSpaces: "
+        + ", ".join(s.name.lower() for s in Space)
+        + ". DRAM regions: "
+        + ", ".join(r.name.lower() for r in Region)
+        + "."
+    )
+    yield (
+        "Element types: "
+        + ", ".join(f"{d.name.lower()} ({d.bits} bits)" for d in Dtype)
+        + ". i4 packs two elements in a byte, the even one in the low half."
+    )
     yield "A view register says where a block of memory lies: element (p, r, c) is at base + (p·ps + r·rs + c·cs) elements. v0 is the absent operand."
     yield "A stride of 0 repeats: that is how rows, columns and single values are broadcast.\n"
     yield "## Header\n\nEvery word begins with the same bits; its operands follow.\n"
@@ -133,7 +158,15 @@ def _document() -> Iterator[str]:
     yield f"outstanding; {NO_WAIT}: no wait. In assembly: `@ ldw<=0, vec<=2`. Words of mxu, vec and act run one after the other on their engine; words of"
     yield f"the DMA queues start and complete in order but overlap. The queues, in order: {', '.join(q.value for q in QUEUES)}.\n"
     yield "## Choices\n\n| operand | values |\n|---|---|"
-    for name, choices in (("vop f", VOP), ("vred f", VRED), ("act f", ACT), ("salu f", SALU), ("vaff red", TAP), ("vaff rnd", ROUND), ("mm fmt", MM_FORMAT)):
+    for name, choices in (
+        ("vop f", VOP),
+        ("vred f", VRED),
+        ("act f", ACT),
+        ("salu f", SALU),
+        ("vaff red", TAP),
+        ("vaff rnd", ROUND),
+        ("mm fmt", MM_FORMAT),
+    ):
         yield f"| {name} | {', '.join(choices)} |"
     yield "\n## Instructions\n"
     yield "The drawings show the highest bit first; the examples are complete programs that the tests assemble and run.\n"
@@ -178,7 +211,11 @@ def _for_terminal(row: Instruction) -> Iterator[str]:
 def _touched(row: Instruction) -> Iterator[str]:
     """What the word reads and writes in memory."""
     for access, verb in _READS.items():
-        names = [f"{f.name} ({' × '.join(f.dims)})" + (" if present" if f.default is not None else "") for f in row.views if f.access is access]
+        names = [
+            f"{f.name} ({' × '.join(f.dims)})" + (" if present" if f.default is not None else "")
+            for f in row.views
+            if f.access is access
+        ]
         if names:
             yield f"{verb} {', '.join(names)}"
     for field in row.views:
@@ -206,7 +243,13 @@ def _kind(field: Field) -> str:
     kind: str = field.kind.value
     if not field.default:
         return kind
-    default = field.choices[field.default] if field.choices else f"{field.default:#x}" if field.default > 255 else field.default
+    default = (
+        field.choices[field.default]
+        if field.choices
+        else f"{field.default:#x}"
+        if field.default > 255
+        else field.default
+    )
     return f"{kind}, default {default}"
 
 
@@ -214,7 +257,9 @@ def _meaning(row: Instruction | None, field: Field) -> str:
     parts = [field.doc] if field.doc else []
     if field.access is not None:
         parts.append(f"{_READS[field.access]} {' × '.join(field.dims)}")
-        parts.append(f"{'/'.join(d.name.lower() for d in field.dtypes)} in {'/'.join(s.name.lower() for s in field.spaces)}")
+        parts.append(
+            f"{'/'.join(d.name.lower() for d in field.dtypes)} in {'/'.join(s.name.lower() for s in field.spaces)}"
+        )
     if field.choices:
         parts.append(" ".join(field.choices))
     for when in field.when:
@@ -226,7 +271,11 @@ def _meaning(row: Instruction | None, field: Field) -> str:
 
 def _setting(row: Instruction, when: When) -> str:
     field = row.field(when.field)
-    return field.name if field.kind is Kind.FLAG else f"{field.name}={field.choices[when.value] if field.choices else when.value}"
+    return (
+        field.name
+        if field.kind is Kind.FLAG
+        else f"{field.name}={field.choices[when.value] if field.choices else when.value}"
+    )
 
 
 def main(path: Path = PATH) -> None:

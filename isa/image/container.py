@@ -21,7 +21,9 @@ MAGIC = b"LLMCHIP\x1a"
 FORMAT_VERSION = 1
 ALIGN = 64  # of every section, so that numpy can use it in place
 MAX_SECTIONS = 64
-_HEADER = struct.Struct("<8sIIIIQ32s32s32s")  # magic, format, ISA version, sections, 0, file size, ISA table, chip, section table
+_HEADER = struct.Struct(
+    "<8sIIIIQ32s32s32s"
+)  # magic, format, ISA version, sections, 0, file size, ISA table, chip, section table
 _DIGEST = 32
 HEADER_BYTES = _HEADER.size + _DIGEST
 _ROW = struct.Struct("<24sQQ32s")  # name, offset, size, sha256
@@ -58,13 +60,18 @@ class Section:
 
 @lru_cache
 def table_hash() -> bytes:
-    """sha256 of everything in the ISA table that changes what a word means to hardware: not its prose, costs or defaults."""
+    """sha256 of everything in the ISA table that changes what a word means to hardware: not its prose, costs or
+    defaults."""
 
     def describe(field: object) -> list[object]:
         names = ("name", "bits", "kind", "choices", "access", "dims", "dtypes", "spaces", "when")
         return [repr(getattr(field, name)) for name in names]
 
-    rows = [[row.mnemonic, row.opcode, row.engine.value, [describe(f) for f in row.fields]] for row in ISA.values()]
+    rows = [
+        [row.mnemonic, row.opcode, row.engine.value, [describe(f) for f in row.fields]]
+        for row in ISA.values()
+        if not row.extension
+    ]
     return hashlib.sha256(msgspec.json.encode([[describe(f) for f in HEADER], rows])).digest()
 
 
@@ -76,7 +83,17 @@ def pack(sections: Mapping[str, Data], chip_digest: bytes) -> Iterator[Data]:
         rows.append(_ROW.pack(name.encode(), offset, len(data), hashlib.sha256(data).digest()))
         offset = _aligned(offset + len(data))
     table = b"".join(rows)
-    head = _HEADER.pack(MAGIC, FORMAT_VERSION, ISA_VERSION, len(sections), 0, offset, table_hash(), chip_digest, hashlib.sha256(table).digest())
+    head = _HEADER.pack(
+        MAGIC,
+        FORMAT_VERSION,
+        ISA_VERSION,
+        len(sections),
+        0,
+        offset,
+        table_hash(),
+        chip_digest,
+        hashlib.sha256(table).digest(),
+    )
     yield head + hashlib.sha256(head).digest() + table
     yield bytes(first - HEADER_BYTES - len(table))
     for data in sections.values():
@@ -101,7 +118,11 @@ def unpack(data: memoryview, where: str) -> tuple[Header, dict[str, memoryview]]
 def read_header(data: Data, where: str) -> Header:
     """The header, its checksum verified, of a file for this version of the ISA."""
     if bytes(data[: len(MAGIC)]) != MAGIC:
-        raise ImageError("this is not an llmchip image (header: wrong magic bytes)", where, "images are made by 'llmcc compile' or 'llmcc asm'")
+        raise ImageError(
+            "this is not an llmchip image (header: wrong magic bytes)",
+            where,
+            "images are made by 'llmcc compile' or 'llmcc asm'",
+        )
     if len(data) < HEADER_BYTES:
         raise ImageError(f"the image is truncated in its header: {len(data)} bytes of {HEADER_BYTES}", where, DAMAGED)
     head = bytes(data[: _HEADER.size])
@@ -109,11 +130,23 @@ def read_header(data: Data, where: str) -> Header:
     if hashlib.sha256(head).digest() != bytes(data[_HEADER.size : HEADER_BYTES]):
         raise ImageError("header: checksum mismatch", where, DAMAGED)
     if version != FORMAT_VERSION or zero:
-        raise ImageError(f"header: image format {version}; this llmchip reads format {FORMAT_VERSION}", where, "compile the model again")
+        raise ImageError(
+            f"header: image format {version}; this llmchip reads format {FORMAT_VERSION}",
+            where,
+            "compile the model again",
+        )
     if isa_version != ISA_VERSION:
-        raise ImageError(f"header: made for ISA version {isa_version}; this llmchip has version {ISA_VERSION}", where, "compile the model again")
+        raise ImageError(
+            f"header: made for ISA version {isa_version}; this llmchip has version {ISA_VERSION}",
+            where,
+            "compile the model again",
+        )
     if isa_hash != table_hash():
-        raise ImageError(f"header: made with another ISA table (hash {isa_hash.hex()[:12]}, here {table_hash().hex()[:12]})", where, "compile the model again")
+        raise ImageError(
+            f"header: made with another ISA table (hash {isa_hash.hex()[:12]}, here {table_hash().hex()[:12]})",
+            where,
+            "compile the model again",
+        )
     return Header(isa_version, isa_hash, chip_digest, sections, size, table_digest)
 
 
@@ -127,7 +160,9 @@ def _section_table(data: memoryview, header: Header, where: str) -> Sequence[Sec
     for raw_name, offset, size, digest in _ROW.iter_unpack(data[HEADER_BYTES:end]):
         name = raw_name.rstrip(b"\0").decode("ascii", "replace")
         if offset < end or offset % ALIGN or offset + size > len(data):
-            raise ImageError(f"section table: section {name} [{offset}, {offset + size}) leaves the file", where, DAMAGED)
+            raise ImageError(
+                f"section table: section {name} [{offset}, {offset + size}) leaves the file", where, DAMAGED
+            )
         table.append(Section(name, offset, size, digest))
     return table
 

@@ -19,6 +19,7 @@ from msgspec import Struct
 from isa.chip import ADDRESS_LIMIT, Chip, chip_hash, load_chip, read_toml, to_toml
 from isa.codec import Inst, decode
 from isa.errors import ChipError, ImageError
+from isa.extension import KEY, require, used_by
 from isa.files import open_regular, write_atomic
 from isa.image.container import DAMAGED, MAGIC, Data, pack, unpack
 from isa.image.records import DebugMap, DebugNode, Entry, PlanRecord, Scalar, Span, Step, Tap, TensorSpec, pick
@@ -49,8 +50,9 @@ class Image:
     """A program, its data, and what is known about both.
 
     `sizes` gives the bytes of each DRAM region, in the order of `Region`; regions with initial data are at least as
-    large as it. `states` are tensors of STATE, kept between launches; `constants` are the packed constants in WEIGHTS and
-    CONST, so that new weights can be packed into the same program. `metadata` is free JSON: model, options, weight hash.
+    large as it. `states` are tensors of STATE, kept between launches; `constants` are the packed constants in WEIGHTS
+    and CONST, so that new weights can be packed into the same program. `metadata` is free JSON: model, options, weight
+    hash.
     """
 
     code: bytes
@@ -96,7 +98,9 @@ class Image:
         """The named entry point, or the first."""
         found = self.entries[0] if name is None else next((e for e in self.entries if e.name == name), None)
         if found is None:
-            raise ImageError(f"the image has no entry point '{name}'", "", f"it has: {', '.join(e.name for e in self.entries)}")
+            raise ImageError(
+                f"the image has no entry point '{name}'", "", f"it has: {', '.join(e.name for e in self.entries)}"
+            )
         return found
 
     @cached_property
@@ -122,7 +126,11 @@ def write_image(image: Image, path: str | os.PathLike[str]) -> None:
     try:
         write_atomic(path, _chunks(image))
     except OSError as error:
-        raise ImageError(f"cannot write the image: {error.strerror or error}", str(path), "choose a folder that exists and can be written") from error
+        raise ImageError(
+            f"cannot write the image: {error.strerror or error}",
+            str(path),
+            "choose a folder that exists and can be written",
+        ) from error
 
 
 def image_bytes(image: Image) -> bytes:
@@ -140,7 +148,9 @@ def load_image(path: str | os.PathLike[str], chip: Chip | str | None = None) -> 
         with open_regular(path) as file:
             data = file.read()
     except OSError as error:
-        raise ImageError(f"cannot read the image: {error.strerror or error}", where, "name an image file, made by 'llmcc compile'") from error
+        raise ImageError(
+            f"cannot read the image: {error.strerror or error}", where, "name an image file, made by 'llmcc compile'"
+        ) from error
     return read_image(data, where, chip)
 
 
@@ -149,7 +159,9 @@ def read_image(data: Data, where: str = "image", chip: Chip | str | None = None)
     header, sections = unpack(memoryview(data), where)
     missing = [name for name in _SECTIONS if name not in sections]
     if missing or len(sections) != len(_SECTIONS):
-        raise ImageError(f"section table: sections are {', '.join(sections)}; expected {', '.join(_SECTIONS)}", where, DAMAGED)
+        raise ImageError(
+            f"section table: sections are {', '.join(sections)}; expected {', '.join(_SECTIONS)}", where, DAMAGED
+        )
     layout = _json(sections, "layout", _Layout, where)
     try:
         own_chip = read_toml(str(sections["chip"], "utf-8"), "section chip")
@@ -159,11 +171,21 @@ def read_image(data: Data, where: str = "image", chip: Chip | str | None = None)
         raise ImageError("section chip: does not agree with the header", where, DAMAGED)
     if chip is not None:
         _check_chip(own_chip, load_chip(chip), where)
+    metadata = _json(sections, "metadata", Strings, where)
+    require(metadata.get(KEY), where)
     image = Image(
-        bytes(sections["code"]), sections["weights"], sections["const"], layout.sizes, layout.entries, layout.states, layout.constants,
-        _json(sections, "plan", tuple[PlanRecord, ...], where), _json(sections, "debug", DebugMap, where),
-        _json(sections, "metadata", Strings, where), own_chip,
-    )  # fmt: skip
+        bytes(sections["code"]),
+        sections["weights"],
+        sections["const"],
+        layout.sizes,
+        layout.entries,
+        layout.states,
+        layout.constants,
+        _json(sections, "plan", tuple[PlanRecord, ...], where),
+        _json(sections, "debug", DebugMap, where),
+        metadata,
+        own_chip,
+    )
     check_image(image, where)
     return image
 
@@ -171,7 +193,11 @@ def read_image(data: Data, where: str = "image", chip: Chip | str | None = None)
 def check_image(image: Image, where: str = "image") -> None:
     """Raise ImageError, naming the section, unless the parts of the image fit each other."""
     for section, problem in _problems(image):
-        raise ImageError(f"section {section}: {problem}", where, "the program that wrote this image is at fault; compile the model again")
+        raise ImageError(
+            f"section {section}: {problem}",
+            where,
+            "the program that wrote this image is at fault; compile the model again",
+        )
 
 
 _SECTIONS = ("code", "weights", "const", "layout", "plan", "debug", "metadata", "chip")
@@ -180,7 +206,9 @@ _SECTIONS = ("code", "weights", "const", "layout", "plan", "debug", "metadata", 
 def _chunks(image: Image) -> Iterator[Data]:
     check_image(image)
     layout = _Layout(image.sizes, image.entries, image.states, image.constants)
-    small = {"layout": layout, "plan": image.plan, "debug": image.debug, "metadata": image.metadata}
+    extensions = used_by(bytes(image.code[::WORD_BYTES]))
+    metadata = {**image.metadata, KEY: extensions} if extensions else image.metadata
+    small = {"layout": layout, "plan": image.plan, "debug": image.debug, "metadata": metadata}
     sections: Mapping[str, Data] = {
         "code": image.code, "weights": image.weights, "const": image.const,
         **{name: _canonical(value, name) for name, value in small.items()}, "chip": to_toml(image.chip).encode(),
@@ -193,14 +221,20 @@ def _canonical(value: object, section: str) -> bytes:
     try:
         return msgspec.json.encode(value, order="deterministic")
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise ImageError(f"section {section}: not JSON: {error}", "", "use only dictionaries, lists, strings, numbers, booleans and None") from error
+        raise ImageError(
+            f"section {section}: not JSON: {error}",
+            "",
+            "use only dictionaries, lists, strings, numbers, booleans and None",
+        ) from error
 
 
 def _json(sections: Mapping[str, memoryview], name: str, kind: type[T], where: str) -> T:
     try:
         return msgspec.json.decode(sections[name], type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ImageError(f"section {name}: {error}", where, "the image was made by another version of llmchip") from error
+        raise ImageError(
+            f"section {name}: {error}", where, "the image was made by another version of llmchip"
+        ) from error
 
 
 def _check_chip(own: Chip, expected: Chip, where: str) -> None:
@@ -231,7 +265,9 @@ def _problems(image: Image) -> Iterator[tuple[str, str]]:
     for tap in image.debug.taps:
         if not all(0 <= number < ADDRESS_LIMIT for number in (tap.offset, tap.ps, tap.rs, tap.cs)):
             yield "debug", f"{tap} has a stride or offset that no block has"
-        if not all(0 <= s.level < LOOP_LEVELS and abs(s.inc) < ADDRESS_LIMIT and s.div > 0 and s.mod >= 0 for s in tap.steps):
+        if not all(
+            0 <= s.level < LOOP_LEVELS and abs(s.inc) < ADDRESS_LIMIT and s.div > 0 and s.mod >= 0 for s in tap.steps
+        ):
             yield "debug", f"{tap} has a step that no loop takes"
     for node in image.debug.nodes:
         if any(extent < 0 for extent in node.shape) or math.prod(node.shape) > ADDRESS_LIMIT:

@@ -33,7 +33,8 @@ class TensorSpec(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Scalar(Struct, frozen=True, forbid_unknown_fields=True):
-    """An integer argument of a launch (a length, a position): int32 at `offset` of PARAMS, where the program loads it."""
+    """An integer argument of a launch (a length, a position): int32 at `offset` of PARAMS, where the program loads
+    it."""
 
     name: str
     offset: int
@@ -67,7 +68,8 @@ BY_LINE = "line"  # the status of a line of a hand-written program (`isa.asm.sou
 
 
 class DebugNode(Struct, frozen=True, forbid_unknown_fields=True):
-    """A node of the frozen graph. `status` is materialized, fused, view, folded or constant; `reason` says why not materialized.
+    """A node of the frozen graph. `status` is materialized, fused, view, folded or constant; `reason` says why not
+    materialized.
 
     Of a hand-written program a node is a line of its text (status `line`), under the label `origins`.
     """
@@ -104,7 +106,8 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True):
 class Tap(Struct, frozen=True, forbid_unknown_fields=True):
     """After the word at `pc`, the block written through view operand `operand` is part of a node's value.
 
-    Element (p, r, c) of the block is flat[offset + p*ps + r*rs + c*cs] of node `nodes[i[level]]` (level -1: `nodes[0]`).
+    Element (p, r, c) of the block is flat[offset + p*ps + r*rs + c*cs] of node `nodes[i[level]]` (level -1:
+    `nodes[0]`).
     """
 
     pc: int
@@ -135,7 +138,8 @@ class DebugMap(Struct, frozen=True, forbid_unknown_fields=True):
     spans: tuple[Span, ...] = ()
 
     def node_at(self, pc: int, indices: Mapping[int, int] | Sequence[int] = ()) -> DebugNode | None:
-        """The node that the word at `pc` works for; of nested spans the shortest. `indices` are the loop indices by level."""
+        """The node that the word at `pc` works for; of nested spans the shortest. `indices` are the loop indices by
+        level."""
         covering = [span for span in self.spans if span.first <= pc < span.end]
         if not covering:
             return None

@@ -12,7 +12,9 @@ from runtime.cli.common import common_options, examples, reply, say
 
 @click.command(name="asm", epilog=examples("llmcc asm program.s -o program.llmchip"))
 @click.argument("source", metavar="P.s", shell_complete=completion.files)
-@click.option("-o", "output", metavar="FILE", required=True, type=click.Path(dir_okay=False), help="The image file to write.")
+@click.option(
+    "-o", "output", metavar="FILE", required=True, type=click.Path(dir_okay=False), help="The image file to write."
+)
 @common_options
 def command(source: str, output: str, as_json: bool, traceback: bool) -> int:
     """Assemble text to an image file. Of the text of an untouched image it makes the very bytes of that image."""

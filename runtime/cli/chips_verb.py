@@ -6,6 +6,7 @@ import msgspec
 from isa.chip import Chip, chip_names, load_chip, to_toml
 from runtime.cli import completion
 from runtime.cli.common import common_options, examples, reply, say_lines, size
+from runtime.cli.tables import Column, show
 
 
 @click.command(name="chips", epilog=examples("llmcc chips", "llmcc chips edge > mine.toml"))
@@ -18,10 +19,23 @@ def command(name: str | None, as_json: bool, traceback: bool) -> int:
         reply(msgspec.to_builtins(chip), as_json, lambda: say_lines(to_toml(chip)))
         return 0
     chips = [load_chip(stock) for stock in chip_names()]
-    reply([msgspec.to_builtins(chip) for chip in chips], as_json, lambda: click.echo("\n".join(map(_line, chips))))
+    reply([msgspec.to_builtins(chip) for chip in chips], as_json, lambda: show(COLUMNS, [_row(chip) for chip in chips]))
     return 0
 
 
-def _line(chip: Chip) -> str:
-    array = f"{chip.mxu.rows}x{chip.mxu.cols} at {chip.clock_hz / 1e9:g} GHz, SRAM {size(chip.sram.bytes)}, {chip.dram.bytes_per_second / 1e9:g} GB/s"
-    return f"{click.style(chip.name.ljust(8), bold=True)} {array}: {chip.description}"
+COLUMNS = (
+    Column("chip", style="bold"), Column("array", right=True), Column("clock", right=True), Column("SRAM", right=True),
+    Column("DRAM", right=True), Column("description", spare=1),
+)  # fmt: skip
+
+
+def _row(chip: Chip) -> tuple[str, ...]:
+    array, clock = f"{chip.mxu.rows}x{chip.mxu.cols}", f"{chip.clock_hz / 1e9:g} GHz"
+    return (
+        chip.name,
+        array,
+        clock,
+        size(chip.sram.bytes),
+        f"{chip.dram.bytes_per_second / 1e9:g} GB/s",
+        chip.description,
+    )

@@ -58,32 +58,80 @@ def _pairs(_ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
     return found
 
 
+def _extend(_ctx: click.Context, _param: click.Parameter, sources: tuple[str, ...]) -> None:
+    if sources:
+        from runtime.extension import extend
+
+        for source in sources:
+            extend(source)
+
+
 common_options = _group(
+    click.option(
+        "--extension", metavar="FILE", multiple=True, is_eager=True, expose_value=False, callback=_extend,
+        help="Instructions of your own: a Python file, which is run (repeatable).",
+    ),
     click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; everything else on stderr."),
     click.option("--traceback", is_flag=True, help="On failure, show the Python traceback too."),
-)
+)  # fmt: skip
 
 model_options = _group(
-    click.option("--chip", metavar="NAME|FILE.toml", shell_complete=completion.chips, help="Chip to compile for. [default: edge]"),
-    click.option("--seq", type=click.IntRange(1, _MOST_SIZE), help="Sequence length. [default: the longest text, or 128]"),
-    click.option("--batch", type=click.IntRange(1, _MOST_SIZE), help="Batch size. [default: the number of texts, or 1]"),
-    click.option("--seed", type=click.IntRange(0, _MOST_SEED), default=0, show_default=True, help="Seed of everything that is drawn."),
-    click.option("--option", metavar="KEY=VALUE", multiple=True, callback=_pairs, help="A compiler option (repeatable)."),
-    click.option("--class", "class_name", metavar="NAME", help="Transformers class of a folder. [default: config.architectures]"),
-    click.option("--random-weights", metavar="SEED", type=click.IntRange(0, _MOST_SEED), help="Make up the weights of a folder from this seed."),
     click.option(
-        "--task", type=click.Choice(["auto", "model", "embed"]), default="auto", show_default=True,
+        "--chip", metavar="NAME|FILE.toml", shell_complete=completion.chips, help="Chip to compile for. [default: edge]"
+    ),
+    click.option(
+        "--seq", type=click.IntRange(1, _MOST_SIZE), help="Sequence length. [default: the longest text, or 128]"
+    ),
+    click.option(
+        "--batch", type=click.IntRange(1, _MOST_SIZE), help="Batch size. [default: the number of texts, or 1]"
+    ),
+    click.option(
+        "--seed",
+        type=click.IntRange(0, _MOST_SEED),
+        default=0,
+        show_default=True,
+        help="Seed of everything that is drawn.",
+    ),
+    click.option(
+        "--option", metavar="KEY=VALUE", multiple=True, callback=_pairs, help="A compiler option (repeatable)."
+    ),
+    click.option(
+        "--class", "class_name", metavar="NAME", help="Transformers class of a folder. [default: config.architectures]"
+    ),
+    click.option(
+        "--random-weights",
+        metavar="SEED",
+        type=click.IntRange(0, _MOST_SEED),
+        help="Make up the weights of a folder from this seed.",
+    ),
+    click.option(
+        "--task",
+        type=click.Choice(["auto", "model", "embed"]),
+        default="auto",
+        show_default=True,
         help="embed adds mean pooling and normalisation; auto does so for sentence-embedding folders.",
     ),
     click.option(
-        "--max-memory", metavar="BYTES", type=click.IntRange(0), help="What a program may declare. [default: the machine's memory, at most the chip's 64 GiB]"
+        "--max-memory",
+        metavar="BYTES",
+        type=click.IntRange(0),
+        help="What a program may declare. [default: the machine's memory, at most the chip's 64 GiB]",
     ),
-    click.option("--trust", is_flag=True, help="Load a .pt2 with all that is pickled in it: that runs code of whoever made it."),
-)  # fmt: skip
+    click.option(
+        "--trust", is_flag=True, help="Load a .pt2 with all that is pickled in it: that runs code of whoever made it."
+    ),
+)
 
 input_options = _group(
     click.option("--text", "texts", metavar="TEXT", multiple=True, help="A text to tokenize (repeatable)."),
-    click.option("--input", "inputs", metavar="NAME=FILE.npy", multiple=True, callback=_pairs, help="An input tensor (repeatable)."),
+    click.option(
+        "--input",
+        "inputs",
+        metavar="NAME=FILE.npy",
+        multiple=True,
+        callback=_pairs,
+        help="An input tensor (repeatable).",
+    ),
 )
 
 
@@ -117,7 +165,11 @@ class Given:
         said = {"--seq": self.seq, "--batch": self.batch, "--option": self.option or None, **more}
         for flag, value in said.items():
             if value is not None:
-                raise InputError(f"{flag} does not go with an image", path, "it was decided when the image was compiled; compile again")
+                raise InputError(
+                    f"{flag} does not go with an image",
+                    path,
+                    "it was decided when the image was compiled; compile again",
+                )
 
 
 def reply(document: Any, as_json: bool, text: Callable[[], None]) -> None:
@@ -137,7 +189,8 @@ def _plain(value: Any) -> Any:
 
 
 def stdout() -> "Console":
-    """rich's console; wide and plain when the output is not a terminal. Strings are data: no markup, nothing but text. Styles: `styled`."""
+    """rich's console; wide and plain when the output is not a terminal. Strings are data: no markup, nothing but text.
+    Styles: `styled`."""
     from rich.console import Console
     from rich.text import Text
 
@@ -199,7 +252,9 @@ class Stages:
 
         with self._lock:
             columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
-            self._shown = Progress(*columns, console=Console(file=getattr(sys.stderr, "raw", sys.stderr)), transient=True)
+            self._shown = Progress(
+                *columns, console=Console(file=getattr(sys.stderr, "raw", sys.stderr)), transient=True
+            )
             self._shown.add_task(self._text(), total=None)
             self._shown.start()
 

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runtime.cli import completion
-from runtime.cli.common import Given, common_options, examples, input_options, model_options, need, note, reply, size, stages, stdout
+from runtime.cli.common import (
+    Given,
+    common_options,
+    examples,
+    input_options,
+    model_options,
+    need,
+    note,
+    reply,
+    size,
+    stages,
+    stdout,
+)
 from runtime.cli.tables import Column, show
 
 if TYPE_CHECKING:
@@ -44,7 +56,10 @@ def command(model: str | None, output: str | None, as_json: bool, traceback: boo
 
     MODEL is a bundled name (minilm), a Hugging Face folder, a .pt2 file, or package.module:factory.
     """
-    switches = {name: rest.pop(name) for name in ("print_after", "dump_dir", "stop_after", "time_passes", "list_passes", "dry_run")}
+    switches = {
+        name: rest.pop(name)
+        for name in ("print_after", "dump_dir", "stop_after", "time_passes", "list_passes", "dry_run")
+    }
     given = Given(**rest)
     if switches["list_passes"]:
         return _list_passes(given, as_json)
@@ -54,7 +69,12 @@ def command(model: str | None, output: str | None, as_json: bool, traceback: boo
     if writes and output is None:
         raise click.UsageError("give the image file with -o FILE (or --dry-run)", click.get_current_context())
     if output is not None:
-        need(Path(output).resolve().parent.is_dir(), "the folder of the image file does not exist", output, "make it first")
+        need(
+            Path(output).resolve().parent.is_dir(),
+            "the folder of the image file does not exist",
+            output,
+            "make it first",
+        )
     _check_passes(given, [*switches["print_after"], *filter(None, [switches["stop_after"]])])
     return _compile(model, output if writes else None, given, switches, as_json)
 
@@ -76,20 +96,29 @@ def _compile(model: str, output: str | None, given: Given, switches: Mapping[str
             timings = compile_until(session.captured, session.options, load_chip(session.options.chip), watch)
             reply({"stopped_after": switches["stop_after"], "seconds": timings}, as_json, lambda: note(f"stopped after {switches['stop_after']}"))
             return 0
-        image, heights, compiled = _image(session, printing, cached=not (switches["time_passes"] or any(printing.values())))
+        image, heights, compiled = _image(
+            session, printing, cached=not (switches["time_passes"] or any(printing.values()))
+        )
         if output is not None:
             from isa.image.image import write_image
 
             stage("write the image")
             write_image(image, output)
     document = {
-        "file": output, "bytes": Path(output).stat().st_size if output else None, "model": model, "chip": image.chip.name,
-        "words": image.words, "nodes": len(image.debug.nodes), "weights_sha256": image.metadata["weights_sha256"],
+        "file": output,
+        "bytes": Path(output).stat().st_size if output else None,
+        "model": model,
+        "chip": image.chip.name,
+        "words": image.words,
+        "nodes": len(image.debug.nodes),
+        "weights_sha256": image.metadata["weights_sha256"],
         "inputs": {spec.name: list(spec.shape) for spec in image.entry().inputs},
         "outputs": {spec.name: list(spec.shape) for spec in image.entry().outputs},
-        "memory": _memory(image, heights), "seconds": {**stage.seconds, "total": time.perf_counter() - start},
-        "cached": compiled is None, "passes": {} if compiled is None else _passes(compiled),
-    }  # fmt: skip
+        "memory": _memory(image, heights),
+        "seconds": {**stage.seconds, "total": time.perf_counter() - start},
+        "cached": compiled is None,
+        "passes": {} if compiled is None else _passes(compiled),
+    }
     if switches["dry_run"]:
         with stages("estimate") as stage:
             stage("time the program")
@@ -98,8 +127,11 @@ def _compile(model: str, output: str | None, given: Given, switches: Mapping[str
     return 0
 
 
-def _image(session: "Session", printing: Mapping[str, Any], cached: bool) -> "tuple[Image, Mapping[str, Any], Compiled | None]":
-    """The image, bytes and lower bound of each memory's plan, and what the compiler made unless the image was in the cache.
+def _image(
+    session: "Session", printing: Mapping[str, Any], cached: bool
+) -> "tuple[Image, Mapping[str, Any], Compiled | None]":
+    """The image, bytes and lower bound of each memory's plan, and what the compiler made unless the image was in the
+    cache.
 
     Who wants to see passes at work wants them to work.
     """
@@ -130,7 +162,11 @@ def _memory(image: Any, heights: Mapping[str, Any]) -> dict[str, Any]:
         name: {"bytes": height, "lower_bound": bound} | ({"capacity": capacity[name]} if name in capacity else {})
         for name, (height, bound) in heights.items()
     }
-    return planned | {region.name.lower(): {"bytes": image.size(region)} for region in Region if image.size(region) and region is not Region.SCRATCH}
+    return planned | {
+        region.name.lower(): {"bytes": image.size(region)}
+        for region in Region
+        if image.size(region) and region is not Region.SCRATCH
+    }
 
 
 def _estimate(image: Any) -> dict[str, Any]:
@@ -141,17 +177,30 @@ def _estimate(image: Any) -> dict[str, Any]:
     timeline = simulate(image)
     busy = {engine.value: timeline.busy(engine) for engine in ENGINES}
     return {
-        "cycles": timeline.cycles, "milliseconds": 1e3 * timeline.seconds, "busy_cycles": busy, "bus_cycles": timeline.bus_busy(),
-        "dispatched_words": len(timeline.words), "dram_bytes": int(timeline.bytes.sum()),
-    }  # fmt: skip
+        "cycles": timeline.cycles,
+        "milliseconds": 1e3 * timeline.seconds,
+        "busy_cycles": busy,
+        "bus_cycles": timeline.bus_busy(),
+        "dispatched_words": len(timeline.words),
+        "dram_bytes": int(timeline.bytes.sum()),
+    }
 
 
 def _print(document: dict[str, Any], switches: Mapping[str, Any]) -> None:
     console = stdout()
-    head = f"{document['file']}: {size(document['bytes'])}" if document["file"] else f"{document['model']}: nothing written"
-    console.print(f"{head}, {document['words']} words for chip {document['chip']}, {document['seconds']['total']:.1f} s", soft_wrap=True)
+    head = (
+        f"{document['file']}: {size(document['bytes'])}"
+        if document["file"]
+        else f"{document['model']}: nothing written"
+    )
+    console.print(
+        f"{head}, {document['words']} words for chip {document['chip']}, {document['seconds']['total']:.1f} s",
+        soft_wrap=True,
+    )
     for way in ("inputs", "outputs"):
-        console.print(f"  {way:8} " + ", ".join(f"{name}{shape}" for name, shape in document[way].items()), soft_wrap=True)
+        console.print(
+            f"  {way:8} " + ", ".join(f"{name}{shape}" for name, shape in document[way].items()), soft_wrap=True
+        )
     for name, entry in document["memory"].items():
         share = f" of {size(entry['capacity'])}" if "capacity" in entry else ""
         bound = f", lower bound {size(entry['lower_bound'])}" if entry.get("lower_bound") else ""
@@ -165,9 +214,13 @@ def _print(document: dict[str, Any], switches: Mapping[str, Any]) -> None:
 def _print_estimate(console: Any, estimate: dict[str, Any]) -> None:
     cycles = max(estimate["cycles"], 1)
     moved = size(estimate["dram_bytes"])
-    console.print(f"  time     {estimate['milliseconds']:.3f} ms, {estimate['cycles']} cycles on this chip, {moved} to and from DRAM")
+    console.print(
+        f"  time     {estimate['milliseconds']:.3f} ms, {estimate['cycles']} cycles on this chip, {moved} to and from DRAM"
+    )
     shares = {**estimate["busy_cycles"], "bus": estimate["bus_cycles"]}
-    console.print("           busy: " + ", ".join(f"{name} {100 * busy / cycles:.0f} %" for name, busy in shares.items()))
+    console.print(
+        "           busy: " + ", ".join(f"{name} {100 * busy / cycles:.0f} %" for name, busy in shares.items())
+    )
 
 
 def _print_times(console: Any, seconds: Mapping[str, float]) -> None:
@@ -202,8 +255,16 @@ def _list_passes(given: Given, as_json: bool) -> int:
     steps = _steps(given)
 
     def text() -> None:
-        columns = [Column("pass"), Column("level", spare=1), Column("may change bits", spare=2), Column("does", prose=True)]
-        show(columns, [(step["pass"], step["level"], "yes" if step["may_change_bits"] else "no", step["does"]) for step in steps])
+        columns = [
+            Column("pass"),
+            Column("level", spare=1),
+            Column("may change bits", spare=2),
+            Column("does", prose=True),
+        ]
+        show(
+            columns,
+            [(step["pass"], step["level"], "yes" if step["may_change_bits"] else "no", step["does"]) for step in steps],
+        )
 
     reply(steps, as_json, text)
     return 0

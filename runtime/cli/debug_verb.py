@@ -11,7 +11,19 @@ from isa.errors import InputError
 from isa.files import read_text
 from isa.image.image import Image
 from runtime.cli import completion
-from runtime.cli.common import Given, common_options, examples, input_options, limit_options, model_options, need, note, reply, say, stages
+from runtime.cli.common import (
+    Given,
+    common_options,
+    examples,
+    input_options,
+    limit_options,
+    model_options,
+    need,
+    note,
+    reply,
+    say,
+    stages,
+)
 from runtime.cli.tensors import read_inputs
 from runtime.device.arrays import Array
 from runtime.device.drawing import draw_inputs
@@ -37,20 +49,34 @@ if TYPE_CHECKING:
     ),
 )
 @click.argument("model", metavar="FILE|MODEL", shell_complete=completion.models)
-@click.option("--script", metavar="FILE", type=click.Path(), help="Read the commands from this file instead of the terminal.")
-@click.option("--model", "override", metavar="MODEL", help="The model that 'compare' runs in PyTorch, not the recorded one; needed if that brings code.")
+@click.option(
+    "--script", metavar="FILE", type=click.Path(), help="Read the commands from this file instead of the terminal."
+)
+@click.option(
+    "--model",
+    "override",
+    metavar="MODEL",
+    help="The model that 'compare' runs in PyTorch, not the recorded one; needed if that brings code.",
+)
 @limit_options
 @model_options
 @input_options
 @common_options
 def command(
-    model: str, script: str | None, override: str | None, max_instructions: int, as_json: bool, traceback: bool, **rest: Any
-) -> int:  # fmt: skip
+    model: str,
+    script: str | None,
+    override: str | None,
+    max_instructions: int,
+    as_json: bool,
+    traceback: bool,
+    **rest: Any,
+) -> int:
     """Step through an image (or assembly text, or a model, which is compiled first), word by word.
 
     Breakpoints on words, nodes, source lines and memory writes; tensors of any node so far; comparison of any node with
-    PyTorch; and all of it backwards. 'help' lists the commands. Without inputs they are drawn from --seed. Commands come
-    from the terminal, --script or a pipe. Exit code 1 if a command failed, the program trapped or a comparison found a difference.
+    PyTorch; and all of it backwards. 'help' lists the commands. Without inputs they are drawn from --seed. Commands
+    come from the terminal, --script or a pipe. Exit code 1 if a command failed, the program trapped or a comparison
+    found a difference.
     """
     from runtime.debug.commands import Shell
     from runtime.debug.session import Session
@@ -63,8 +89,14 @@ def command(
         session = Session(image, arrays, reference, max_instructions=max_instructions)
     shell = Shell(session)
     if as_json:
-        document = [{"command": line, "lines": list(shell.execute(line))} for line in _until_done(shell, lines or _stdin())]
-        reply({"file": model, "commands": document, "failed": shell.failed, "words": session.stepper.time}, True, lambda: None)
+        document = [
+            {"command": line, "lines": list(shell.execute(line))} for line in _until_done(shell, lines or _stdin())
+        ]
+        reply(
+            {"file": model, "commands": document, "failed": shell.failed, "words": session.stepper.time},
+            True,
+            lambda: None,
+        )
         return 1 if shell.failed else 0
     from runtime.debug import terminal
 
@@ -88,7 +120,9 @@ def _read_script(path: str) -> list[str]:
     try:
         return read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the script: {error.strerror if isinstance(error, OSError) else error}", path) from error
+        raise InputError(
+            f"cannot read the script: {error.strerror if isinstance(error, OSError) else error}", path
+        ) from error
 
 
 def _stdin() -> Iterator[str]:
@@ -126,7 +160,9 @@ def _compiled(argument: str, given: Given) -> Opened:
     return compiled.image(metadata=session.metadata()), session.arrays(), reference
 
 
-def _reference(image: Image, path: str, override: str | None, given: Given) -> "Callable[[Mapping[str, Array]], Reference]":
+def _reference(
+    image: Image, path: str, override: str | None, given: Given
+) -> "Callable[[Mapping[str, Array]], Reference]":
     """PyTorch's side of an image: the recorded model, or --model, captured and lowered again."""
     from compiler.lower import lower
     from runtime.debug.reference import of_lowered
@@ -135,7 +171,12 @@ def _reference(image: Image, path: str, override: str | None, given: Given) -> "
     lowered = lower(session.captured, session.options)
     own = [(spec.name, spec.shape) for spec in image.entry().inputs]
     fresh = [(info.name, info.shape) for info in lowered.inputs]
-    need(own == fresh, f"the image takes {own}, the model {fresh}", path, "give the model that it was compiled from with --model")
+    need(
+        own == fresh,
+        f"the image takes {own}, the model {fresh}",
+        path,
+        "give the model that it was compiled from with --model",
+    )
     return of_lowered(lowered)
 
 
@@ -164,8 +205,18 @@ def _inputs(image: Image, path: str, given: Given) -> Mapping[str, Array]:
         from runtime.cli.session import image_tokenizer
 
         shapes = {spec.name: spec.shape for spec in specs}
-        need(len(shapes.get("input_ids", ())) == 2, "the image takes no token ids", path, f"its inputs are {', '.join(shapes)}")
+        need(
+            len(shapes.get("input_ids", ())) == 2,
+            "the image takes no token ids",
+            path,
+            f"its inputs are {', '.join(shapes)}",
+        )
         batch, seq = shapes["input_ids"]
-        need(len(given.texts) <= batch, f"{len(given.texts)} texts, but the image takes {batch} at a time", path, "debug them one by one")
+        need(
+            len(given.texts) <= batch,
+            f"{len(given.texts)} texts, but the image takes {batch} at a time",
+            path,
+            "debug them one by one",
+        )
         return tokenize(image_tokenizer(image, path), given.texts, seq, seq, batch).inputs(tuple(shapes))
     return draw_inputs(image, given.seed)

@@ -1,6 +1,6 @@
 """The demo behind `make demo`: a real sentence model on the emulated chip. Every figure it prints comes from this run.
 
-    python -m runtime.cli.demo
+python -m runtime.cli.demo
 """
 
 import sys
@@ -52,13 +52,22 @@ def main() -> int:
     print_similarity(TEXTS, answer(TEXTS, outputs, ())["similarity"])
     console.print()
     verdict = "bold green" if result.bit_exact else "bold red"
-    said = f"{'bit-exact' if result.bit_exact else 'NOT bit-exact'}: {result.nodes} nodes, {_bits(result)} differing bits"
+    said = (
+        f"{'bit-exact' if result.bit_exact else 'NOT bit-exact'}: {result.nodes} nodes, {_bits(result)} differing bits"
+    )
     console.print(styled((said, verdict)), end="")
     console.print(f"   the binary's results against the same graph in PyTorch, {result.outputs} outputs included")
     if result.float:
-        console.print(f"distance to the float model, another figure: cosine {result.float['cosine']:.4f} (worst output)")
+        console.print(
+            f"distance to the float model, another figure: cosine {result.float['cosine']:.4f} (worst output)"
+        )
         console.print()
-    console.print(styled(("a piece of the program", "bold"), ": a linear layer, GELU and the next quantization, with the model's lines"))
+    console.print(
+        styled(
+            ("a piece of the program", "bold"),
+            ": a linear layer, GELU and the next quantization, with the model's lines",
+        )
+    )
     for line in excerpt(image):
         console.print(line[:WIDTH], style="cyan" if line.lstrip().startswith(";") else None, soft_wrap=True)
     console.print()

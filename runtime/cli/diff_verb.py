@@ -17,7 +17,9 @@ _STYLE = {"=": "", "|": "33", "-": "31", "+": "32"}
 _NARROW, _WIDE = 60, 110
 
 
-@click.command(name="diff", epilog=examples("llmcc diff before.llmchip after.llmchip", "llmcc diff gemm.s faster.s --json"))
+@click.command(
+    name="diff", epilog=examples("llmcc diff before.llmchip after.llmchip", "llmcc diff gemm.s faster.s --json")
+)
 @click.argument("a", metavar="A", shell_complete=completion.files)
 @click.argument("b", metavar="B", shell_complete=completion.files)
 @click.option("--all", "everything", is_flag=True, help="Show the nodes that are the same, too.")

@@ -32,26 +32,58 @@ _FLUSHED = 64  # lines shown at once before output is buffered
     "-o", "output", metavar="PATH", type=click.Path(dir_okay=False),
     help="Write everything as text, data sections of 4 KiB or more beside it.",
 )  # fmt: skip
-@click.option("--html", metavar="FILE", type=click.Path(dir_okay=False), help="Write one self-contained page instead: model source, graph, assembly, memory.")
-@click.option("--source", is_flag=True, help="Interleave the model's source lines, the graph's nodes and where they come from.")
-@click.option("--engine", "engines", multiple=True, type=click.Choice([e.value for e in Engine]), help="Only words of this engine (repeatable).")
-@click.option("--node", "nodes", metavar="PATTERN", multiple=True, help="Only words of these nodes; * and ? match (repeatable).")
+@click.option(
+    "--html",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Write one self-contained page instead: model source, graph, assembly, memory.",
+)
+@click.option(
+    "--source", is_flag=True, help="Interleave the model's source lines, the graph's nodes and where they come from."
+)
+@click.option(
+    "--engine",
+    "engines",
+    multiple=True,
+    type=click.Choice([e.value for e in Engine]),
+    help="Only words of this engine (repeatable).",
+)
+@click.option(
+    "--node", "nodes", metavar="PATTERN", multiple=True, help="Only words of these nodes; * and ? match (repeatable)."
+)
 @click.option("--pc", "pcs", metavar="A:B", default=":", help="Only words at A <= pc < B.")
-@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True, help="auto: on a terminal, unless NO_COLOR is set.")
+@click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="auto: on a terminal, unless NO_COLOR is set.",
+)
 @common_options
 def command(
-    file: str, output: str | None, html: str | None, source: bool, engines: tuple[str, ...], nodes: tuple[str, ...], pcs: str, color: str,
-    as_json: bool, traceback: bool,
-) -> int:  # fmt: skip
+    file: str,
+    output: str | None,
+    html: str | None,
+    source: bool,
+    engines: tuple[str, ...],
+    nodes: tuple[str, ...],
+    pcs: str,
+    color: str,
+    as_json: bool,
+    traceback: bool,
+) -> int:
     """Print an image's code: address, raw word, instruction, and what its operands are in memory.
 
-    FILE is an image or assembly text. With -o, the whole image is written as text that assembles to the very same bytes.
+    FILE is an image or assembly text. With -o, the whole image is written as text that assembles to the very same
+    bytes.
     """
     chosen = Filter(engines, nodes, *parse_range(pcs))
     if output is not None and html is not None:
         raise click.UsageError("-o and --html are two different files of the image", click.get_current_context())
     if (output is not None or html is not None) and (source or chosen != Filter()):
-        raise click.UsageError("-o and --html write the whole image; they do not go with --source and filters", click.get_current_context())
+        raise click.UsageError(
+            "-o and --html write the whole image; they do not go with --source and filters", click.get_current_context()
+        )
     image = open_program(file)
     chosen.check(image)
     if html is not None:

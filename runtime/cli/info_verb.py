@@ -1,7 +1,9 @@
 """`llmcc info`: what an image holds."""
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import click
@@ -17,12 +19,20 @@ from runtime.cli.tables import UNCUT, Column, show
 from runtime.device.program_file import is_assembly, open_program
 from runtime.models.recorded import record_of
 
+NARROW = 64  # characters beside the titles
 
-@click.command(name="info", epilog=examples("llmcc info minilm.llmchip", "llmcc info minilm.llmchip --json", "llmcc info examples/asm/softmax.s"))
+
+@click.command(
+    name="info",
+    epilog=examples(
+        "llmcc info minilm.llmchip", "llmcc info minilm.llmchip --json", "llmcc info examples/asm/softmax.s"
+    ),
+)
 @click.argument("file", shell_complete=completion.files)
 @common_options
 def command(file: str, as_json: bool, traceback: bool) -> int:
-    """Show an image's sections, inputs, outputs, chip, model, options, hashes and versions. Of assembly text, those of its image."""
+    """Show an image's sections, inputs, outputs, chip, model, options, hashes and versions. Of assembly text, those of
+    its image."""
     need(Path(file).exists(), "the file does not exist", file, "name an image made by 'llmcc compile'")
     data = image_bytes(open_program(file)) if is_assembly(file) else read_regular(file)
     image = read_image(data, file)
@@ -35,7 +45,12 @@ def _document(file: str, data: bytes, image: Image) -> dict[str, Any]:
     header = read_header(data, file)
     _, sections = unpack(memoryview(data), file)
     entries = [
-        {"name": entry.name, "pc": entry.pc, "inputs": [_tensor(spec) for spec in entry.inputs], "outputs": [_tensor(spec) for spec in entry.outputs]}
+        {
+            "name": entry.name,
+            "pc": entry.pc,
+            "inputs": [_tensor(spec) for spec in entry.inputs],
+            "outputs": [_tensor(spec) for spec in entry.outputs],
+        }
         for entry in image.entries
     ]
     record = record_of(image, file)
@@ -64,7 +79,9 @@ def _print(document: dict[str, Any]) -> None:
     rows.append(("file", f"{document['file']}, {size(document['bytes'])}"))
     rows.append(("model", str(document["model"] or "not recorded")))
     recipe = document["recipe"] or {}
-    rows.append(("", ", ".join(f"{key} {value}" for key, value in recipe.items() if value is not None and key != "argument")))
+    rows.append(
+        ("", ", ".join(f"{key} {value}" for key, value in recipe.items() if value is not None and key != "argument"))
+    )
     rows.append(("chip", document["chip"]))
     for entry in document["entries"]:
         rows.append(("entry", f"{entry['name']} at {entry['pc']:#06x}, {document['words']} words in all"))
@@ -78,6 +95,10 @@ def _print(document: dict[str, Any]) -> None:
     for name, value in document["hashes"].items():
         rows.append((f"{name} hash", str(value or "not recorded")))
     rows.append(("versions", ", ".join(f"{key} {value}" for key, value in document["versions"].items())))
-    show([Column("", style="cyan"), Column("")], rows, width=UNCUT)
+    show([Column("", style="cyan"), Column("")], [part for row in rows for part in _folded(*row)], width=UNCUT)
 
 
+def _folded(title: str, text: str) -> Iterator[tuple[str, str]]:
+    """A row, its list continued below where it is longer than a narrow terminal. Names are never cut."""
+    for number, line in enumerate(wrap(text, NARROW, break_long_words=False, break_on_hyphens=False) or [""]):
+        yield (title if number == 0 else ""), line

@@ -31,11 +31,17 @@ def _row(row: Instruction) -> dict[str, Any]:
 def _full(row: Instruction) -> dict[str, Any]:
     operands = [
         {
-            "name": field.name, "bits": field.bits, "kind": field.kind.value, "default": field.default, "choices": list(field.choices),
-            "access": field.access.value if field.access else None, "extents": list(field.dims) if field.access else [],
-            "types": [dtype.name.lower() for dtype in field.dtypes], "memories": [space.name.lower() for space in field.spaces],
+            "name": field.name,
+            "bits": field.bits,
+            "kind": field.kind.value,
+            "default": field.default,
+            "choices": list(field.choices),
+            "access": field.access.value if field.access else None,
+            "extents": list(field.dims) if field.access else [],
+            "types": [dtype.name.lower() for dtype in field.dtypes],
+            "memories": [space.name.lower() for space in field.spaces],
             "doc": field.doc,
         }
         for field in row.fields
-    ]  # fmt: skip
+    ]
     return {**_row(row), "pseudocode": row.pseudocode, "operands": operands}

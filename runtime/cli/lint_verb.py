@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 def command(model: str, as_json: bool, traceback: bool, **rest: Any) -> int:
     """Prove a program free of faults that need no data to be seen, or show them.
 
-    Errors: structure, kind, bounds, alignment, overlap, buffer, uninitialized, race, plan, output, unproved. Warnings: wait, unreachable, dead.
-    Each names the instruction, its node, the instruction that it conflicts with, and why. FILE is an image or assembly text; a MODEL is
-    compiled first. What is too long to be proved is an error, too (docs/proofs.md has the bounds). Exit code 1 if there is an error; warnings
-    alone give 0.
+    Errors: structure, kind, bounds, alignment, overlap, buffer, uninitialized, race, plan, output, unproved. Warnings:
+    wait, unreachable, dead. Each names the instruction, its node, the instruction that it conflicts with, and why. FILE
+    is an image or assembly text; a MODEL is compiled first. What is too long to be proved is an error, too
+    (docs/proofs.md has the bounds). Exit code 1 if there is an error; warnings alone give 0.
     """
     from lint.analyse import lint
     from lint.check import MAX_FINDINGS
@@ -42,9 +42,15 @@ def command(model: str, as_json: bool, traceback: bool, **rest: Any) -> int:
         found = lint(image)
     errors = sum(finding.severity == "error" for finding in found)
     document = {
-        "program": model, "chip": image.chip.name, "words": image.words, "errors": errors, "warnings": len(found) - errors,
-        "complete": len(found) < MAX_FINDINGS, "findings": [asdict(finding) for finding in found], "seconds": stage.seconds,
-    }  # fmt: skip
+        "program": model,
+        "chip": image.chip.name,
+        "words": image.words,
+        "errors": errors,
+        "warnings": len(found) - errors,
+        "complete": len(found) < MAX_FINDINGS,
+        "findings": [asdict(finding) for finding in found],
+        "seconds": stage.seconds,
+    }
     reply(document, as_json, lambda: _print(found, document))
     return 1 if errors else 0
 
@@ -54,7 +60,9 @@ def _print(found: "list[Finding]", document: dict[str, Any]) -> None:
     for finding in found:
         colour = "red" if finding.severity == "error" else "yellow"
         node = f" of {finding.node}" if finding.node else ""
-        head = styled((finding.severity, f"bold {colour}"), f": {finding.kind} at {finding.pc:#06x}{node}: {finding.message}")
+        head = styled(
+            (finding.severity, f"bold {colour}"), f": {finding.kind} at {finding.pc:#06x}{node}: {finding.message}"
+        )
         console.print(head, soft_wrap=True)
         if finding.instruction:
             console.print(f"    {finding.pc:#06x}  {finding.instruction}", soft_wrap=True)
@@ -65,4 +73,9 @@ def _print(found: "list[Finding]", document: dict[str, Any]) -> None:
     if found:
         console.print(f"{document['errors']} errors, {document['warnings']} warnings ({kinds}{more})")
     else:
-        console.print(styled(("no finding", "bold green"), f": {document['words']} words, every pair of accesses that conflict is ordered"))
+        console.print(
+            styled(
+                ("no finding", "bold green"),
+                f": {document['words']} words, every pair of accesses that conflict is ordered",
+            )
+        )

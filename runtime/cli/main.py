@@ -1,6 +1,8 @@
-"""Entry point of `llmcc`: finds the verb, imports only its module, and turns every failure into one line and an exit code.
+"""Entry point of `llmcc`: finds the verb, imports only its module, and turns every failure into one line and an exit
+code.
 
-Exit codes: 0 ok, 1 the answer is no (mismatch, finding, trap), 2 unusable arguments, input, model or file, 130 interrupted.
+Exit codes: 0 ok, 1 the answer is no (mismatch, finding, trap), 2 unusable arguments, input, model or file, 130
+interrupted.
 """
 
 import contextlib
@@ -51,7 +53,9 @@ class _Verbs(click.Group):
         command: click.Command = importlib.import_module(f"runtime.cli.{cmd_name}_verb").command
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -80,9 +84,11 @@ def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
     cls=_Verbs,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog='\b\nStart with:\n  llmcc run minilm --text "a cat sits" --text "a kitten rests"\n  llmcc compile minilm -o minilm.llmchip\n'
-    "Shell completion:\n  eval \"$(_LLMCC_COMPLETE=bash_source llmcc)\"   (or zsh_source, fish_source)",
+    'Shell completion:\n  eval "$(_LLMCC_COMPLETE=bash_source llmcc)"   (or zsh_source, fish_source)',
 )
-@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version and exit.")
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version and exit."
+)
 def cli() -> None:
     """Compile Hugging Face models for the llmchip accelerator and run them on its emulator, bit for bit."""
 
@@ -99,13 +105,18 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 class _Plain:
-    """A stream that nothing but text and colours passes, whoever writes to it: the last net, see isa.shown. `raw` is the stream itself."""
+    """A stream that nothing but text and colours passes, whoever writes to it: the last net, see isa.shown. `raw` is
+    the stream itself."""
 
     def __init__(self, stream: TextIO) -> None:
         self.raw = stream
 
     def write(self, text: str) -> int:
-        self.raw.write(shown_styled(text).encode(self.raw.encoding or "utf-8", "backslashreplace").decode(self.raw.encoding or "utf-8"))
+        self.raw.write(
+            shown_styled(text)
+            .encode(self.raw.encoding or "utf-8", "backslashreplace")
+            .decode(self.raw.encoding or "utf-8")
+        )
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -137,7 +148,9 @@ def _main(arguments: list[str]) -> int:
             return INTERRUPTED
         if traceback:
             sys.excepthook(type(error), error, error.__traceback__)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:  # what we say does not fit
+        if (
+            isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None
+        ):  # what we say does not fit
             _leave_stdout()
             as_json = False
         _fail(_document(error), as_json)
@@ -160,12 +173,21 @@ def _document(error: Exception) -> dict[str, str]:
     if isinstance(error, Error):
         return {"kind": error.kind, "what": error.what, "where": error.where, "hint": error.hint}
     if isinstance(error, OSError):
-        place = "standard output" if error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF) and error.filename is None else error.filename
+        place = (
+            "standard output"
+            if error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF) and error.filename is None
+            else error.filename
+        )
         return {"kind": "file", "what": error.strerror or str(error), "where": str(place or ""), "hint": ""}
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # PyTorch's own
         return {"kind": "memory", "what": "not enough memory", "where": "", "hint": "try a smaller --batch or --seq"}
     text = " ".join(str(error).split())[:300]
-    return {"kind": "internal", "what": f"{type(error).__name__}: {text}", "where": "", "hint": "this is a bug in llmchip; --traceback shows where"}
+    return {
+        "kind": "internal",
+        "what": f"{type(error).__name__}: {text}",
+        "where": "",
+        "hint": "this is a bug in llmchip; --traceback shows where",
+    }
 
 
 def _fail(error: dict[str, str], as_json: bool) -> None:
@@ -175,14 +197,20 @@ def _fail(error: dict[str, str], as_json: bool) -> None:
             click.echo(json.dumps({"error": error}, indent=2))
             return
         place = f"{error['where']}: " if error["where"] and error["kind"] != "usage" else ""
-        click.echo(click.style("error: ", fg="red", bold=True) + _one_line(place + error["what"], error["kind"]), err=True)
+        click.echo(
+            click.style("error: ", fg="red", bold=True) + _one_line(place + error["what"], error["kind"]), err=True
+        )
         if error["hint"]:
             click.echo(click.style("hint: ", fg="cyan") + shown(error["hint"]), err=True)
 
 
 def _one_line(text: str, kind: str) -> str:
     """An error is one line, whatever names are in it; the assembler shows the place in the text below."""
-    return shown_lines(text) if kind == AssemblyError.kind else shown(" ".join(text.split("\n")) if kind == "usage" else text)
+    return (
+        shown_lines(text)
+        if kind == AssemblyError.kind
+        else shown(" ".join(text.split("\n")) if kind == "usage" else text)
+    )
 
 
 def run() -> Any:

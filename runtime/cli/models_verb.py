@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from runtime.cli.common import common_options, examples, reply
+from runtime.cli.tables import Column, show
 from runtime.models.models import BUNDLED
 
 
@@ -24,7 +25,18 @@ def command(as_json: bool, traceback: bool) -> int:
 
 
 def _print(models: list[dict[str, Any]]) -> None:
-    for model in models:
-        click.echo(f"{click.style(model['name'].ljust(8), bold=True)} {model['description']}")
-        click.echo(f"         {model['folder']}" if model["installed"] else f"         not installed: {model['install']}")
-    click.echo("\nA MODEL may also be a Hugging Face folder, a .pt2 file (torch.export.save), or package.module:factory.")
+    rows = [
+        (m["name"], m["description"], m["folder"] if m["installed"] else f"not installed: {m['install']}")
+        for m in models
+    ]
+    show(
+        [
+            Column("model", style="bold"),
+            Column("description", prose=True),
+            Column("folder", prose=True, by_end=True, spare=1),
+        ],
+        rows,
+    )
+    click.echo(
+        "\nA MODEL may also be a Hugging Face folder, a .pt2 file (torch.export.save),\nor package.module:factory."
+    )

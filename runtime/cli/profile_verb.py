@@ -22,10 +22,16 @@ if TYPE_CHECKING:
 
 # Of a narrow terminal the busy times of single engines go first, then the line of code.
 _FIGURES = (
-    Column("cycles", right=True), Column("share", right=True), Column("mxu", right=True, spare=5), Column("vec", right=True, spare=6),
-    Column("act", right=True, spare=7), Column("MACs", right=True, spare=3), Column("DRAM", right=True, spare=2), Column("µJ", right=True, spare=1),
+    Column("cycles", right=True),
+    Column("share", right=True),
+    Column("mxu", right=True, spare=5),
+    Column("vec", right=True, spare=6),
+    Column("act", right=True, spare=7),
+    Column("MACs", right=True, spare=3),
+    Column("DRAM", right=True, spare=2),
+    Column("µJ", right=True, spare=1),
     Column("", spare=4, prose=True),
-)  # fmt: skip
+)
 _TABLES = {"layers": "layer", "nodes": "node", "lines": "source line"}
 
 
@@ -39,20 +45,45 @@ _TABLES = {"layers": "layer", "nodes": "node", "lines": "source line"}
     ),
 )
 @click.argument("model", metavar="MODEL|FILE", shell_complete=completion.models)
-@click.option("--model", "origin", metavar="MODEL", help="For a FILE: the model it was compiled from, to know its speed of light and layers.")
-@click.option("--top", metavar="N", type=click.IntRange(0), default=10, show_default=True, help="Rows of each table, the most costly; 0: no tables.")
+@click.option(
+    "--model",
+    "origin",
+    metavar="MODEL",
+    help="For a FILE: the model it was compiled from, to know its speed of light and layers.",
+)
+@click.option(
+    "--top",
+    metavar="N",
+    type=click.IntRange(0),
+    default=10,
+    show_default=True,
+    help="Rows of each table, the most costly; 0: no tables.",
+)
 @click.option("--trace", metavar="FILE", type=click.Path(dir_okay=False), help="Write a trace for ui.perfetto.dev.")
-@click.option("--html", metavar="FILE", type=click.Path(dir_okay=False), help="Write one self-contained page: timeline, roofline, waterfall, memory map.")
+@click.option(
+    "--html",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Write one self-contained page: timeline, roofline, waterfall, memory map.",
+)
 @model_options
 @common_options
 def command(
-    model: str, origin: str | None, top: int, trace: str | None, html: str | None, as_json: bool, traceback: bool, **rest: Any
-) -> int:  # fmt: skip
+    model: str,
+    origin: str | None,
+    top: int,
+    trace: str | None,
+    html: str | None,
+    as_json: bool,
+    traceback: bool,
+    **rest: Any,
+) -> int:
     """Run a program in timing mode and say where its cycles and its energy go.
 
-    A MODEL is compiled first; a FILE is an image or assembly text. The parts of the waterfall add up to the total exactly, and so do the tables by layer,
-    node and source line. The limit is that of the model's operations on this chip, whatever the program; for a FILE alone, that of its own words.
-    Rules and words are explained in docs/timing.md.
+    A MODEL is compiled first; a FILE is an image or assembly text. The parts of the waterfall add up to the total
+    exactly, and so do the tables by layer, node and source line. The limit is that of the model's operations on this
+    chip, whatever the program; for a FILE alone, that of its own words. Rules and words are explained in
+    docs/timing.md.
     """
     for path in filter(None, (trace, html)):
         need(Path(path).resolve().parent.is_dir(), "the folder does not exist", path, "make it first")
@@ -74,10 +105,16 @@ def _profile(image: Image, compiled: "Compilation | None", path: str) -> "Profil
     try:
         return profile(image, compiled)
     except ReplayError as error:
-        raise InputError(f"the program cannot be timed: {error.what}", f"{path}, pc {error.pc:#06x}", "llmcc lint says what is wrong with it") from error
+        raise InputError(
+            f"the program cannot be timed: {error.what}",
+            f"{path}, pc {error.pc:#06x}",
+            "llmcc lint says what is wrong with it",
+        ) from error
 
 
-def _write(report: "Profile", document: Mapping[str, Any], trace: str | None, html: str | None, stage: Any) -> list[str]:
+def _write(
+    report: "Profile", document: Mapping[str, Any], trace: str | None, html: str | None, stage: Any
+) -> list[str]:
     """The files that were asked for."""
     if trace is not None:
         from runtime.profile.perfetto import write_trace
@@ -109,7 +146,11 @@ def _print(document: Mapping[str, Any], top: int) -> None:
 def _head(console: "Console", d: Mapping[str, Any]) -> None:
     speed = f", {d['seconds'] * 1e6:,.1f} µs a launch, {d['launches_per_second']:,.1f} launches/s on chip {d['chip']}"
     console.print(styled((f"{d['cycles']:,} cycles", "bold"), speed))
-    whose = "of the model's operations" if d["limit_source"] == "graph" else "of the program's own words (--model MODEL takes the model's)"
+    whose = (
+        "of the model's operations"
+        if d["limit_source"] == "graph"
+        else "of the program's own words (--model MODEL takes the model's)"
+    )
     limit = f"limit {d['limit_cycles']:,} cycles ({d['limit_resource']}), {whose}: reached "
     console.print(styled(limit, (f"{d['of_limit']:.3f}", "bold")), soft_wrap=True)
     console.print(
@@ -124,13 +165,19 @@ def _head(console: "Console", d: Mapping[str, Any]) -> None:
 
 def _resources(console: "Console", d: Mapping[str, Any]) -> None:
     limits = d["limits"]
-    parts = [f"{name} {share:.1%}" + (f" (limit {limits[name]:,})" if name in limits else "") for name, share in d["utilisation"].items()]
+    parts = [
+        f"{name} {share:.1%}" + (f" (limit {limits[name]:,})" if name in limits else "")
+        for name, share in d["utilisation"].items()
+    ]
     console.print("busy: " + ", ".join(parts), soft_wrap=True)
 
 
 def _waterfall(console: "Console", d: Mapping[str, Any]) -> None:
     total = d["cycles"]
-    rows = [(name, f"{count:,}", f"{count / total:.1%}", "█" * round(40 * count / total)) for name, count in _parts(d).items()]
+    rows = [
+        (name, f"{count:,}", f"{count / total:.1%}", "█" * round(40 * count / total))
+        for name, count in _parts(d).items()
+    ]
     columns = [Column("waterfall"), Column("cycles", right=True), Column("share", right=True), Column("", spare=1)]
     show(columns, [*rows, ("total", f"{total:,}", "100.0%", "")], ["", *[""] * (len(rows) - 1), "bold"])
 
@@ -149,7 +196,9 @@ def _table(console: "Console", title: str, rows: Sequence[Mapping[str, Any]], to
     for row in sorted(rows, key=lambda row: -row["cycles"])[:top]:
         busy = [f"{row['busy'].get(name, 0):,}" for name in ("mxu", "vec", "act")]
         figures = f"{row['macs']:,}", size(row["dram_bytes"]), f"{row['energy_joules'] * 1e6:,.1f}"
-        shown.append((_short(row["name"]), f"{row['cycles']:,}", f"{row['cycles'] / total:.1%}", *busy, *figures, _about(row)))
+        shown.append(
+            (_short(row["name"]), f"{row['cycles']:,}", f"{row['cycles'] / total:.1%}", *busy, *figures, _about(row))
+        )
     styles = [""] * len(shown)
     if len(rows) > top:
         rest = sum(row["cycles"] for row in sorted(rows, key=lambda row: -row["cycles"])[top:])

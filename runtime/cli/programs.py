@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from runtime.pytorch.compilation import Compilation
 
 
-def open_any(argument: str, given: Given, stage: Stages, model: str | None = None) -> "tuple[Image, Compilation | None]":
-    """The image, and what the compiler knows of it: nothing for a file, unless `model` is the model that it was compiled from."""
+def open_any(
+    argument: str, given: Given, stage: Stages, model: str | None = None
+) -> "tuple[Image, Compilation | None]":
+    """The image, and what the compiler knows of it: nothing for a file, unless `model` is the model that it was
+    compiled from."""
     if is_assembly(argument) or kind_of(argument) == "image":
         given.check_for_image(argument)
         stage("load the program")
@@ -42,7 +45,13 @@ def _compiled(image: Image, path: str, model: str, given: Given, stage: Stages) 
     session = open_model(recipe.argument, given, stage, recipe, record_of(image, path).options)
     stage("compile")
     compiled = session.compile(image.chip)
-    theirs, ours = ([(spec.name, tuple(spec.shape)) for spec in specs] for specs in (image.entry().inputs, compiled.lowered.inputs))
+    theirs, ours = (
+        [(spec.name, tuple(spec.shape)) for spec in specs] for specs in (image.entry().inputs, compiled.lowered.inputs)
+    )
     if theirs != ours:
-        raise InputError(f"the inputs of '{model}' are {ours}, those of the program {theirs}", path, "name the model that it was compiled from")
+        raise InputError(
+            f"the inputs of '{model}' are {ours}, those of the program {theirs}",
+            path,
+            "name the model that it was compiled from",
+        )
     return compiled

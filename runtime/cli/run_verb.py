@@ -46,13 +46,34 @@ from runtime.models.tokenize import answer, tokenize
 @click.argument("model", metavar="MODEL|FILE", shell_complete=completion.models)
 @model_options
 @input_options
-@click.option("--interpret", is_flag=True, help="Execute word by word, without an execution plan (slower, the same bits).")
-@click.option("--adversarial", type=int, metavar="SEED", help="Let the engines overlap in a random order that the dependence counts allow.")
+@click.option(
+    "--interpret", is_flag=True, help="Execute word by word, without an execution plan (slower, the same bits)."
+)
+@click.option(
+    "--adversarial",
+    type=int,
+    metavar="SEED",
+    help="Let the engines overlap in a random order that the dependence counts allow.",
+)
 @limit_options
-@click.option("--output", "outputs", metavar="NAME=FILE.npy", multiple=True, callback=lambda c, p, v: _outputs(c, p, v), help="Write an output (repeatable).")
+@click.option(
+    "--output",
+    "outputs",
+    metavar="NAME=FILE.npy",
+    multiple=True,
+    callback=lambda c, p, v: _outputs(c, p, v),
+    help="Write an output (repeatable).",
+)
 @common_options
 def command(
-    model: str, outputs: dict[str, str], interpret: bool, adversarial: int | None, max_instructions: int, as_json: bool, traceback: bool, **rest: Any
+    model: str,
+    outputs: dict[str, str],
+    interpret: bool,
+    adversarial: int | None,
+    max_instructions: int,
+    as_json: bool,
+    traceback: bool,
+    **rest: Any,
 ) -> int:
     """Run a model, an image made by 'llmcc compile', or assembly text (P.s) on the emulated chip.
 
@@ -63,13 +84,25 @@ def command(
     is_program = is_assembly(model) or kind_of(model) == "image"  # says so if there is no such file
     with stages("run") as stage:
         runner = _run_image if is_program else _run_model
-        image, results = runner(model, given, outputs, {"interpret": interpret, "adversarial": adversarial, "max_instructions": max_instructions}, stage)
+        image, results = runner(
+            model,
+            given,
+            outputs,
+            {"interpret": interpret, "adversarial": adversarial, "max_instructions": max_instructions},
+            stage,
+        )
         planned = plan_outputs(outputs, tuple(spec.name for spec in image.entry().outputs))
         write_outputs(planned, results)
     document: dict[str, Any] = {
-        "model": model, "chip": image.chip.name, "words": image.words, "seconds": stage.seconds,
-        "outputs": {name: describe(array) | ({"file": planned[name]} if name in planned else {}) for name, array in results.items()},
-    }  # fmt: skip
+        "model": model,
+        "chip": image.chip.name,
+        "words": image.words,
+        "seconds": stage.seconds,
+        "outputs": {
+            name: describe(array) | ({"file": planned[name]} if name in planned else {})
+            for name, array in results.items()
+        },
+    }
     if given.texts:
         document |= answer(given.texts, results, record_of(image, model).labels or ())
     reply(document, as_json, lambda: _print(document))
@@ -82,7 +115,9 @@ def _outputs(context: click.Context, param: click.Parameter, values: tuple[str, 
     return _pairs(context, param, values)
 
 
-def _run_model(model: str, given: Given, outputs: dict[str, str], mode: Mapping[str, Any], stage: Stages) -> tuple[Image, dict[str, Array]]:
+def _run_model(
+    model: str, given: Given, outputs: dict[str, str], mode: Mapping[str, Any], stage: Stages
+) -> tuple[Image, dict[str, Array]]:
     from runtime.cli.session import open_model
 
     session = open_model(model, given, stage)
@@ -93,7 +128,9 @@ def _run_model(model: str, given: Given, outputs: dict[str, str], mode: Mapping[
     return image, {name: array[: len(given.texts)] for name, array in results.items()} if given.texts else results
 
 
-def _run_image(path: str, given: Given, outputs: dict[str, str], mode: Mapping[str, Any], stage: Stages) -> tuple[Image, dict[str, Array]]:
+def _run_image(
+    path: str, given: Given, outputs: dict[str, str], mode: Mapping[str, Any], stage: Stages
+) -> tuple[Image, dict[str, Array]]:
     stage("load the image")
     image = open_program(path, given.chip)
     check_memory(image, path, given.max_memory)
@@ -114,7 +151,9 @@ def _run_texts(device: Executable, path: str, texts: Sequence[str], stage: Stage
     image = device.image
     shapes = {spec.name: spec.shape for spec in image.entry().inputs}
     if "input_ids" not in shapes or len(shapes["input_ids"]) != 2:
-        raise InputError("the image takes no token ids", path, f"its inputs are {', '.join(shapes)}; give them with --input")
+        raise InputError(
+            "the image takes no token ids", path, f"its inputs are {', '.join(shapes)}; give them with --input"
+        )
     tokenizer, (batch, seq) = image_tokenizer(image, path), shapes["input_ids"]
     results: dict[str, list[Array]] = {}
     for first in range(0, len(texts), batch):
@@ -147,7 +186,11 @@ def _print(document: dict[str, Any]) -> None:
 
 def print_similarity(texts: Sequence[str], table: Sequence[Sequence[float]]) -> None:
     stdout().print(styled(("cosine similarity", "italic")))
-    columns = [Column("#", right=True, style="dim"), Column("text", prose=True), *(Column(str(n + 1), right=True) for n in range(len(texts)))]
+    columns = [
+        Column("#", right=True, style="dim"),
+        Column("text", prose=True),
+        *(Column(str(n + 1), right=True) for n in range(len(texts))),
+    ]
     rows: list[list[Cell]] = []
     for number, (text, row) in enumerate(zip(texts, table, strict=True)):
         cells = [(f"{value:.3f}", _color(value) if other != number else "dim") for other, value in enumerate(row)]
@@ -160,11 +203,18 @@ def _color(value: float) -> str:
 
 
 def _print_labels(results: Sequence[dict[str, Any]]) -> None:
-    columns = [Column("text", prose=True), Column("label", style="bold green"), *(Column(name, right=True) for name in results[0]["probabilities"])]
+    columns = [
+        Column("text", prose=True),
+        Column("label", style="bold green"),
+        *(Column(name, right=True) for name in results[0]["probabilities"]),
+    ]
     show(columns, [[r["text"], r["label"], *(f"{p:.3f}" for p in r["probabilities"].values())] for r in results])
 
 
 def _print_outputs(outputs: dict[str, Any]) -> None:
     columns = [Column("output"), Column("shape"), Column("type"), Column("first values", prose=True)]
-    rows = [(name, str(o["shape"]), o["dtype"], ", ".join(f"{value:.5g}" for value in o["first"])) for name, o in outputs.items()]
+    rows = [
+        (name, str(o["shape"]), o["dtype"], ", ".join(f"{value:.5g}" for value in o["first"]))
+        for name, o in outputs.items()
+    ]
     show(columns, rows)

@@ -1,4 +1,5 @@
-"""From arguments to a compiled model with inputs: what compile, run and verify do first. Imports torch inside functions only."""
+"""From arguments to a compiled model with inputs: what compile, run and verify do first. Imports torch inside functions
+only."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -54,7 +55,9 @@ class Session:
         built: Any = self.built.model
         model: Any = built.module(check_guards=False) if exported else built
         args, kwargs = (), self.inputs
-        if exported and self.captured.signature is not None:  # positional arguments of an exported program have no other way in
+        if (
+            exported and self.captured.signature is not None
+        ):  # positional arguments of an exported program have no other way in
             bound = self.captured.signature.bind(**self.inputs)
             args, kwargs = bound.args, bound.kwargs
         with torch.no_grad():
@@ -67,7 +70,8 @@ class Session:
         return Compilation(self.captured, self.options)
 
     def compile(self, chip: Chip | None = None) -> "Compilation":
-        """The model for this chip (default: the options'). The graph is lowered when it is asked for, the image is in the cache or made."""
+        """The model for this chip (default: the options'). The graph is lowered when it is asked for, the image is in
+        the cache or made."""
         from runtime.pytorch.compilation import Compilation
 
         return self.compilation if chip is None else Compilation(self.captured, self.options, chip)
@@ -93,18 +97,26 @@ class Session:
 
             versions["transformers"] = transformers.__version__
         return {
-            "model": self.built.recipe.argument, "recipe": self.built.recipe.as_dict(), "options": options, "weights_sha256": self.weights_sha256(),
+            "model": self.built.recipe.argument,
+            "recipe": self.built.recipe.as_dict(),
+            "options": options,
+            "weights_sha256": self.weights_sha256(),
             "tokenizer": read_tokenizer(folder_of(self.built.tokenizer)) if self.built.tokenizer else "",
-            "labels": list(self.built.labels), "versions": versions,
-        }  # fmt: skip
+            "labels": list(self.built.labels),
+            "versions": versions,
+        }
 
 
-def open_model(argument: str, given: Given, stage: Stages, recipe: Recipe | None = None, record: Mapping[str, Any] | None = None) -> Session:
+def open_model(
+    argument: str, given: Given, stage: Stages, recipe: Recipe | None = None, record: Mapping[str, Any] | None = None
+) -> Session:
     """Build and capture a model. `recipe` and `record` (options) are those of an image that is verified."""
     options = make_options(given, record)
     stage("load the model")
     example = given_inputs(argument, given)
-    wanted = recipe or Recipe(argument, given.class_name, given.random_weights, given.task, given.seq, given.batch, given.seed)
+    wanted = recipe or Recipe(
+        argument, given.class_name, given.random_weights, given.task, given.seq, given.batch, given.seed
+    )
     built = build(wanted, example, texts=bool(given.texts), means=Means(given.trust, allowed(given.max_memory)))
     inputs = example if example is not None else draw(built.example, given.seed, built.limits)
     check_limits(inputs, built.limits)
@@ -115,7 +127,9 @@ def open_model(argument: str, given: Given, stage: Stages, recipe: Recipe | None
 def make_options(given: Given, record: Mapping[str, Any] | None = None) -> "Options":
     from compiler.options import Options
 
-    known = {key: value for key, value in (record or {}).items() if key in Options.__dataclass_fields__ and key != "chip"}  # the image has its own
+    known = {
+        key: value for key, value in (record or {}).items() if key in Options.__dataclass_fields__ and key != "chip"
+    }  # the image has its own
     base = Options.from_strings(known) if known else Options()
     return Options.from_strings(given.option or {}, replace(base, chip=given.chip or base.chip))
 
@@ -133,7 +147,11 @@ def capture_model(built: Built) -> "Captured":
         raise
     except Exception as error:  # whatever a graph that no export made raises in PyTorch's own passes
         what = " ".join(str(error).split())[:200]
-        raise ModelError(f"the exported program cannot be used: {type(error).__name__}: {what}", built.recipe.argument, "is it of this PyTorch?") from error
+        raise ModelError(
+            f"the exported program cannot be used: {type(error).__name__}: {what}",
+            built.recipe.argument,
+            "is it of this PyTorch?",
+        ) from error
 
 
 def given_inputs(argument: str, given: Given) -> "dict[str, Tensor] | None":
@@ -156,7 +174,9 @@ def _signed(name: str, array: Array) -> Array:
     if array.dtype.kind != "u" or array.dtype == np.uint8:
         return array
     if array.size and int(array.max()) > _MOST_INT:
-        raise InputError(f"input '{name}' holds {int(array.max())}, more than {_MOST_INT}", hint="the chip keeps integers in 32 bits")
+        raise InputError(
+            f"input '{name}' holds {int(array.max())}, more than {_MOST_INT}", hint="the chip keeps integers in 32 bits"
+        )
     return array.astype(np.int64)
 
 
@@ -167,7 +187,9 @@ def text_inputs(argument: str, given: Given) -> tuple[str, ...]:
 
 def tokenize_for(argument: str, given: Given) -> Tokens:
     if kind_of(argument) != "folder":
-        raise ModelError("only a Hugging Face folder has a tokenizer", argument, "give tensors with --input NAME=FILE.npy")
+        raise ModelError(
+            "only a Hugging Face folder has a tokenizer", argument, "give tensors with --input NAME=FILE.npy"
+        )
     folder = folder_of(argument)
     try:
         limit = int(read_config(folder).get("max_position_embeddings") or 0)
@@ -187,7 +209,9 @@ def check_limits(inputs: "Mapping[str, Tensor]", limits: Mapping[str, int]) -> N
         low, high = int(tensor.min()), int(tensor.max())
         if low < 0 or high >= limit:
             bad = low if low < 0 else high
-            raise InputError(f"input '{name}' holds {bad}, outside 0 to {limit - 1}", hint="are the ids from this model's tokenizer?")
+            raise InputError(
+                f"input '{name}' holds {bad}, outside 0 to {limit - 1}", hint="are the ids from this model's tokenizer?"
+            )
 
 
 def image_tokenizer(image: Image, path: str) -> str:

@@ -1,7 +1,7 @@
 """Tables that are read in any terminal: numbers are never cut, and a pipe gets no padding.
 
-Where a row does not fit the width, columns of less interest are left out, and then the one column of prose is cut with an ellipsis.
-A pipe has no width: everything is there.
+Where a row does not fit the width, columns of less interest are left out, and then the one column of prose is cut with
+an ellipsis. A pipe has no width: everything is there.
 """
 
 import sys
@@ -18,7 +18,8 @@ _MARK = "…"
 
 @dataclass(frozen=True)
 class Column:
-    """`right`: numbers. `spare`: left out for want of room, the highest first; 0 never. `prose`: may be cut, the last such column first.
+    """`right`: numbers. `spare`: left out for want of room, the highest first; 0 never. `prose`: may be cut, the last
+    such column first.
 
     `by_end`: what is cut is told apart by its end, as names with a common beginning are.
     """
@@ -35,7 +36,9 @@ Cell = str | tuple[str, str]  # text, or text with a style
 UNCUT = 1 << 20  # a width that everything fits
 
 
-def show(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], styles: Sequence[str] = (), width: int | None = None) -> None:
+def show(
+    columns: Sequence[Column], rows: Sequence[Sequence[Cell]], styles: Sequence[str] = (), width: int | None = None
+) -> None:
     """Print a table. `styles` are of whole rows; `width` is the terminal's unless it is given."""
     console = stdout()
     if width is None:
@@ -43,15 +46,22 @@ def show(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], styles: Sequ
     texts = [[shown(cell if isinstance(cell, str) else cell[0]) for cell in row] for row in rows]
     kept, widths = fit(columns, texts, width)
     if any(column.title for column in columns):
-        console.print(styled(*_line(columns, [(column.title, "bold") for column in columns], kept, widths)), soft_wrap=True)
+        console.print(
+            styled(*_line(columns, [(column.title, "bold") for column in columns], kept, widths)), soft_wrap=True
+        )
     for number, row in enumerate(rows):
-        cells = [(text, (styles[number] if number < len(styles) else "") or _style(cell)) for text, cell in zip(texts[number], row, strict=True)]
+        cells = [
+            (text, (styles[number] if number < len(styles) else "") or _style(cell))
+            for text, cell in zip(texts[number], row, strict=True)
+        ]
         console.print(styled(*_line(columns, cells, kept, widths)), soft_wrap=True)
 
 
 def fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> tuple[list[int], list[int]]:
     """Which columns are shown, and how wide each is."""
-    widths = [max([len(column.title), *(len(row[i]) for row in rows if i < len(row))]) for i, column in enumerate(columns)]
+    widths = [
+        max([len(column.title), *(len(row[i]) for row in rows if i < len(row))]) for i, column in enumerate(columns)
+    ]
     kept = list(range(len(columns)))
     while (over := _total(kept, widths) - width) > 0:
         roomy = [i for i in kept if columns[i].prose and widths[i] - over >= LEAST]
@@ -75,7 +85,9 @@ def _style(cell: Cell) -> str:
     return "" if isinstance(cell, str) else cell[1]
 
 
-def _line(columns: Sequence[Column], row: Sequence[tuple[str, str]], kept: Sequence[int], widths: Sequence[int]) -> list[tuple[str, str]]:
+def _line(
+    columns: Sequence[Column], row: Sequence[tuple[str, str]], kept: Sequence[int], widths: Sequence[int]
+) -> list[tuple[str, str]]:
     """The pieces of a line with their styles, blanks at its end left out. Rows may be shorter than the table."""
     shown = [i for i in kept if i < len(row)]
     while shown and not row[shown[-1]][0].strip():

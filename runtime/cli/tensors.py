@@ -38,7 +38,9 @@ def _read(path: str) -> Array:
     except FileNotFoundError as error:
         raise InputError("the file does not exist", path, "write it with numpy.save") from error
     except OSError as error:
-        raise InputError(f"cannot read the array: {error.strerror or error}", path, "write it with numpy.save") from error
+        raise InputError(
+            f"cannot read the array: {error.strerror or error}", path, "write it with numpy.save"
+        ) from error
     except Exception as error:  # numpy evaluates the header as a Python literal, and says whatever that raises
         what = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"cannot read the array: {what}", path, "write it with numpy.save") from error
@@ -50,7 +52,8 @@ def _read(path: str) -> Array:
 
 
 def read_array(file: BinaryIO) -> Array:
-    """The array of a .npy file, in this machine's byte order. Nothing is allocated that the file does not hold; ValueError and others."""
+    """The array of a .npy file, in this machine's byte order. Nothing is allocated that the file does not hold;
+    ValueError and others."""
     magic = file.read(2)
     if magic == b"PK":
         raise ValueError("this is an archive of several arrays; give one .npy file per input")
@@ -76,7 +79,10 @@ def plan_outputs(given: Mapping[str, str], names: tuple[str, ...]) -> dict[str, 
     planned = {}
     for name, path in given.items():
         if not name and len(names) != 1:
-            raise InputError(f"'{path}' does not say which output it is for", hint=f"write --output NAME=FILE.npy, NAME one of {', '.join(names)}")
+            raise InputError(
+                f"'{path}' does not say which output it is for",
+                hint=f"write --output NAME=FILE.npy, NAME one of {', '.join(names)}",
+            )
         if name and name not in names:
             raise InputError(f"there is no output '{name}'", hint=f"the outputs are {', '.join(names)}")
         if not Path(path).resolve().parent.is_dir():

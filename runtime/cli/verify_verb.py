@@ -48,21 +48,46 @@ _CHANGES = 8  # words that differ from the compiler's; more are only counted: a 
     ),
 )
 @click.argument("model", metavar="MODEL|FILE", shell_complete=completion.models)
-@click.option("--model", "override", metavar="MODEL", help="For a FILE: the model to compare with, in place of the recorded one; needed if that brings code.")
-@click.option("--bisect", is_flag=True, help="Where bits differ, find the first wrong instruction and write a folder that reproduces it.")
-@click.option("--repro", metavar="FOLDER", default="repro", show_default=True, type=click.Path(path_type=Path), help="The folder of --bisect.")
+@click.option(
+    "--model",
+    "override",
+    metavar="MODEL",
+    help="For a FILE: the model to compare with, in place of the recorded one; needed if that brings code.",
+)
+@click.option(
+    "--bisect",
+    is_flag=True,
+    help="Where bits differ, find the first wrong instruction and write a folder that reproduces it.",
+)
+@click.option(
+    "--repro",
+    metavar="FOLDER",
+    default="repro",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="The folder of --bisect.",
+)
 @click.option("--verbose", is_flag=True, help="List the nodes that are not compared, each with its reason.")
 @limit_options
 @model_options
 @input_options
 @common_options
 def command(
-    model: str, override: str | None, bisect: bool, repro: Path, verbose: bool, max_instructions: int, as_json: bool, traceback: bool, **rest: Any
+    model: str,
+    override: str | None,
+    bisect: bool,
+    repro: Path,
+    verbose: bool,
+    max_instructions: int,
+    as_json: bool,
+    traceback: bool,
+    **rest: Any,
 ) -> int:
     """Compare every output and every node with PyTorch's frozen graph, bit for bit.
 
-    A MODEL is compiled first. Of a FILE (image or assembly text) the own code is run, against the model that it records. Without inputs, they are
-    drawn from --seed. The distance to the float model is shown beside the verdict; it is another figure. Exit code 1 if a bit differs.
+    A MODEL is compiled first. Of a FILE (image or assembly text) the own code is run, against the model that it
+    records. Without inputs, they are drawn from --seed. The distance to the float model is shown beside the verdict; it
+    is another figure. Exit code 1 if a bit differs.
     """
     given = Given(**rest)
     found: dict[str, Any] | None = None
@@ -110,8 +135,11 @@ def _verify_file(path: str, override: str | None, given: Given, stage: Stages, m
     return _compare(session, image, compiled, stage, max_instructions), image, session, compiled
 
 
-def _bisect(session: "Session", image: Image, compiled: "Compilation", folder: Path, stage: Stages) -> dict[str, Any] | None:
-    """The first wrong instruction and its folder; None when no instruction wrote the value, so that there is none to show."""
+def _bisect(
+    session: "Session", image: Image, compiled: "Compilation", folder: Path, stage: Stages
+) -> dict[str, Any] | None:
+    """The first wrong instruction and its folder; None when no instruction wrote the value, so that there is none to
+    show."""
     from runtime.debug.bisect import bisect
     from runtime.debug.repro import write_repro
 
@@ -126,9 +154,10 @@ def recipe_of(image: Image, path: str, override: str | None, given: Given) -> Re
     argument = override or (recorded.argument if recorded else "")
     if not argument and not image.metadata:
         raise ModelError(
-            "a hand-written program has no model to be compared with", path,
+            "a hand-written program has no model to be compared with",
+            path,
             "name a model with the same inputs and outputs with --model MODEL; 'llmcc lint' proves its order, 'llmcc run' gives outputs to compare with numpy",
-        )  # fmt: skip
+        )
     if not argument:
         raise ModelError("the image does not say which model it was compiled from", path, "give it with --model MODEL")
     try:
@@ -152,12 +181,15 @@ def _check_weights(image: Image, session: "Session", path: str, argument: str) -
     recorded, found = record_of(image, path).weights_sha256, session.weights_sha256()
     if recorded and recorded != found:
         raise ModelError(
-            f"the weights of '{argument}' are not those of the image: sha256 {found[:16]}…, the image records {recorded[:16]}…", path,
+            f"the weights of '{argument}' are not those of the image: sha256 {found[:16]}…, the image records {recorded[:16]}…",
+            path,
             "the model has changed since; compile it again, or name the right one with --model",
-        )  # fmt: skip
+        )
 
 
-def _compare(session: "Session", image: Image, compiled: Any, stage: Stages, max_instructions: int | None = None) -> "Verification":
+def _compare(
+    session: "Session", image: Image, compiled: Any, stage: Stages, max_instructions: int | None = None
+) -> "Verification":
     from runtime.verify.verify import verify_image
 
     stage("run the float model")
@@ -170,21 +202,34 @@ def _print(document: dict[str, Any], verbose: bool) -> None:
     console = stdout()
     bits = document["mismatched_elements"]
     if document["bit_exact"]:
-        console.print(styled(("bit-exact", "bold green"), f": {document['nodes']} nodes, {document['outputs']} outputs, 0 differing bits"))
+        console.print(
+            styled(
+                ("bit-exact", "bold green"),
+                f": {document['nodes']} nodes, {document['outputs']} outputs, 0 differing bits",
+            )
+        )
     else:
         differing = f"{document['mismatched_nodes']} nodes and outputs differ in {bits} elements"
-        console.print(styled(("not bit-exact", "bold red"), f": {differing if bits else 'the bits depend on the timing of the chip'}"))
+        console.print(
+            styled(
+                ("not bit-exact", "bold red"), f": {differing if bits else 'the bits depend on the timing of the chip'}"
+            )
+        )
         for finding in document["findings"]:
             console.print(f"  the program is at fault: {finding}", soft_wrap=True)
         first = document["first_divergence"] or {}
         for key in ("node", "source", "pc", "index", "expected", "actual") if first else ():
             value = first.get(key)
-            console.print(f"  {key:9}", f"{value:#06x}" if key == "pc" and isinstance(value, int) else str(value), soft_wrap=True)
+            console.print(
+                f"  {key:9}", f"{value:#06x}" if key == "pc" and isinstance(value, int) else str(value), soft_wrap=True
+            )
     if "bisection" in document and not document["bit_exact"]:
         _print_bisection(document["bisection"])
     distance = document["float"]
     if distance and distance["cosine"] is not None:
-        console.print(f"distance to the float model: cosine {distance['cosine']:.5f}, largest difference {distance['max_abs']:.4g}")
+        console.print(
+            f"distance to the float model: cosine {distance['cosine']:.5f}, largest difference {distance['max_abs']:.4g}"
+        )
     kinds: dict[str, list[str]] = {}
     for entry in document["skipped"]:
         kind, _, reason = entry["reason"].partition(": ")
@@ -192,7 +237,9 @@ def _print(document: dict[str, Any], verbose: bool) -> None:
     others = sorted(kinds.items(), key=lambda item: -len(item[1]))
     counts = f"; not compared: {', '.join(f'{len(nodes)} {kind}' for kind, nodes in others)}" if others else ""
     listed = "" if verbose or not others else " (--verbose lists them)"
-    console.print(f"compared {document['nodes']} of {document['graph_nodes']} graph nodes{counts}{listed}", soft_wrap=True)
+    console.print(
+        f"compared {document['nodes']} of {document['graph_nodes']} graph nodes{counts}{listed}", soft_wrap=True
+    )
     for kind, nodes in others if verbose else ():
         console.print(f"{len(nodes):5} {kind}: " + ", ".join(nodes), style="dim", soft_wrap=True)
 
@@ -202,8 +249,12 @@ def _print_bisection(found: Mapping[str, Any] | None) -> None:
     if found is None:
         console.print("bisection: no instruction writes the missing value, so there is none to show")
         return
-    console.print(styled(("first wrong instruction", "bold"), f" at {found['pc']:#06x}: {found['instruction']}"), soft_wrap=True)
-    console.print(f"  {found['operand']} = {found['block']}, {found['differing']} elements differ; loop indices {found['indices']}")
+    console.print(
+        styled(("first wrong instruction", "bold"), f" at {found['pc']:#06x}: {found['instruction']}"), soft_wrap=True
+    )
+    console.print(
+        f"  {found['operand']} = {found['block']}, {found['differing']} elements differ; loop indices {found['indices']}"
+    )
     if found["inputs_verified"]:
         console.print("  everything that goes into it is verified, so it is the culprit")
     else:

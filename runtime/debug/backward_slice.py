@@ -1,4 +1,5 @@
-"""Which words a wrong value depends on: a backward walk over executed words, down to verified values and the host's data."""
+"""Which words a wrong value depends on: a backward walk over executed words, down to verified values and the host's
+data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """A word that was executed: what `Effect` says, without the memory; `makers` are the control words that set its views."""
+    """A word that was executed: what `Effect` says, without the memory; `makers` are the control words that set its
+    views."""
 
     time: int
     pc: int

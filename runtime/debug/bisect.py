@@ -1,9 +1,9 @@
 """Where bits differ from PyTorch: the first instruction whose result is wrong, and what could have made it so.
 
 The program is executed word by word beside the reference. At the first word whose result differs, the words that its
-wrong value depends on are traced back until values that have been verified, or the host's data: the *cone*. When nothing
-but verified values goes into the word, it is the culprit itself. Words of the cone that the compiler would not have
-emitted, and packed data it would not have packed, are named.
+wrong value depends on are traced back until values that have been verified, or the host's data: the *cone*. When
+nothing but verified values goes into the word, it is the culprit itself. Words of the cone that the compiler would not
+have emitted, and packed data it would not have packed, are named.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,14 +55,24 @@ class Bisection:
     def as_dict(self) -> dict[str, Any]:
         pick = tuple(self.index)
         return {
-            "pc": self.word.pc, "instruction": format_inst(self.word.inst), "time": self.word.time, "indices": list(self.word.indices),
-            "operand": self.block.name, "block": str(self.block.view), "extents": list(self.block.extents), "node": self.node.name,
+            "pc": self.word.pc,
+            "instruction": format_inst(self.word.inst),
+            "time": self.word.time,
+            "indices": list(self.word.indices),
+            "operand": self.block.name,
+            "block": str(self.block.view),
+            "extents": list(self.block.extents),
+            "node": self.node.name,
             "source": f"{self.node.file}:{self.node.line}: {self.node.code}" if self.node.line else "",
-            "differing": self.differing, "index": self.index, "expected": values(self.expected, self.block.view.dtype)[pick].item(),
-            "actual": values(self.actual, self.block.view.dtype)[pick].item(), "inputs_verified": len(self.cone.words) == 1,
+            "differing": self.differing,
+            "index": self.index,
+            "expected": values(self.expected, self.block.view.dtype)[pick].item(),
+            "actual": values(self.actual, self.block.view.dtype)[pick].item(),
+            "inputs_verified": len(self.cone.words) == 1,
             "suspects": [{"pc": w.pc, "instruction": format_inst(w.inst)} for w in self.cone.words],
-            "changed": [{"pc": pc, "instruction": text} for pc, text in self.changed], "stale_data": list(self.stale),
-        }  # fmt: skip
+            "changed": [{"pc": pc, "instruction": text} for pc, text in self.changed],
+            "stale_data": list(self.stale),
+        }
 
 
 def values(bits: Array, dtype: Dtype) -> Array:
@@ -91,7 +101,9 @@ class _FirstWrong(Comparer):
         self.operand = tap.operand
         super()._compare(tap, *arguments)
 
-    def _mark(self, state: Any, pc: int, unequal: Any, offset: int, strides: Any, expected: Array, actual: Array, dtype: Dtype) -> None:
+    def _mark(
+        self, state: Any, pc: int, unequal: Any, offset: int, strides: Any, expected: Array, actual: Array, dtype: Dtype
+    ) -> None:
         if self.wrong is None:
             self.wrong = self.operand, state.node, expected.copy(), actual.copy()
         super()._mark(state, pc, unequal, offset, strides, expected, actual, dtype)
@@ -143,7 +155,7 @@ def _define(effect: Effect, makers: dict[int, tuple[int, ...]]) -> None:
     row = effect.inst.row
     for field, value in zip(row.fields, effect.inst.operands, strict=True):
         if row.engine is Engine.CTL and field.kind is Kind.VIEW and field.access is None:
-            makers[value] = ((effect.pc,) if effect.inst.mnemonic == "vset" else (*makers.get(value, ()), effect.pc))
+            makers[value] = (effect.pc,) if effect.inst.mnemonic == "vset" else (*makers.get(value, ()), effect.pc)
 
 
 def _executed(effect: Effect, makers: Mapping[int, tuple[int, ...]], taps: set[tuple[int, str]]) -> Executed:
@@ -151,7 +163,15 @@ def _executed(effect: Effect, makers: Mapping[int, tuple[int, ...]], taps: set[t
     used = sorted({pc for block in (*effect.reads, *effect.writes) for pc in makers.get(named[block.name], ())})
     verified = frozenset(block.name for block in effect.writes if (effect.pc, block.name) in taps)
     return Executed(
-        effect.time, effect.pc, effect.indices, effect.inst, effect.call.operands, effect.reads, effect.writes, verified, tuple(used)
+        effect.time,
+        effect.pc,
+        effect.indices,
+        effect.inst,
+        effect.call.operands,
+        effect.reads,
+        effect.writes,
+        verified,
+        tuple(used),
     )
 
 
@@ -199,5 +219,3 @@ def _stale(image: Image, fresh: Image, cone: BackwardSlice) -> list[str]:
             if not np.array_equal(ours, theirs):
                 found.append(f"{block.view} differs from what the model's weights pack to")
     return found
-
-

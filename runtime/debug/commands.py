@@ -1,7 +1,7 @@
 """The debugger's commands: one function each, from words to lines. The table at the end is the help text, too.
 
-    shell = Shell(session)
-    for line in shell.execute("break activation"): print(line)
+shell = Shell(session)
+for line in shell.execute("break activation"): print(line)
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -195,7 +195,9 @@ def _info(shell: Shell, words: list[str]) -> Lines:
         "registers": show.registers, "loops": show.loops, "breakpoints": show.points, "engines": show.engines,
     }  # fmt: skip
     if not words:
-        return [line for title, part in parts.items() for line in (f"{title}:", *(f"  {text}" for text in part(session)))]
+        return [
+            line for title, part in parts.items() for line in (f"{title}:", *(f"  {text}" for text in part(session)))
+        ]
     name = one(words, "info [registers|loops|breakpoints|engines]")
     chosen = [part for title, part in parts.items() if title.startswith(name)]
     if not chosen:
@@ -235,7 +237,9 @@ def _compare(shell: Shell, words: list[str]) -> Lines:
 
 def _nodes(shell: Shell, words: list[str]) -> Lines:
     wanted = words[0] if words else ""
-    found = [(n, node) for n, node in enumerate(shell.session.nodes.debug.nodes) if wanted in node.name or wanted in node.op]
+    found = [
+        (n, node) for n, node in enumerate(shell.session.nodes.debug.nodes) if wanted in node.name or wanted in node.op
+    ]
     if not found:
         raise InputError(f"no node has '{wanted}' in its name" if wanted else "the image has no debug map")
     for number, node in found:
@@ -277,24 +281,52 @@ COMMANDS = (
     Command("goto", "TIME", "jump to the moment after TIME words", "goto 1200", _goto),
     Command("restart", "", "go back to the start; breakpoints stay", "restart", _restart),
     Command(
-        "break", "[PC|NODE|FILE:LINE|op MNEMONIC|write PLACE]",
-        "stop before a word, at a node's or line's first word, behind a write", "break write sram[0..0x40]", _break, ("b",),
+        "break",
+        "[PC|NODE|FILE:LINE|op MNEMONIC|write PLACE]",
+        "stop before a word, at a node's or line's first word, behind a write",
+        "break write sram[0..0x40]",
+        _break,
+        ("b",),
     ),
     Command("watch", "PLACE [SHAPE]", "stop when bytes change", "watch dram.out[0]:f32 2x8", _watch, ("w",)),
     Command("delete", "NUMBER", "forget a breakpoint or watch", "delete 1", _delete, ("d",)),
     Command(
-        "print", "[vN|sN|PLACE [SHAPE]|NODE[INDEX]]",
-        "show a view, a scalar, memory, a node's value, or what the last word wrote", "print sram[0x100]:f32 4x8", _print, ("p", "x"),
+        "print",
+        "[vN|sN|PLACE [SHAPE]|NODE[INDEX]]",
+        "show a view, a scalar, memory, a node's value, or what the last word wrote",
+        "print sram[0x100]:f32 4x8",
+        _print,
+        ("p", "x"),
     ),
-    Command("compare", "[NODE]", "compare a node with PyTorch's value, bit for bit", "compare activation", _compare, ("cmp",)),
-    Command("info", "[registers|loops|breakpoints|engines]", "the machine's state", "info registers", _info, ("i",)),
-    Command("backtrace", "", "the loops that are running, innermost first, with their indices", "backtrace", _backtrace, ("bt",)),
     Command(
-        "disassemble", "[PC|NODE] [N]",
-        "N words on either side of the next word, of a pc or of a node", "disassemble activation 8", _disassemble, ("dis", "l"),
+        "compare",
+        "[NODE]",
+        "compare a node with PyTorch's value, bit for bit",
+        "compare activation",
+        _compare,
+        ("cmp",),
+    ),
+    Command("info", "[registers|loops|breakpoints|engines]", "the machine's state", "info registers", _info, ("i",)),
+    Command(
+        "backtrace",
+        "",
+        "the loops that are running, innermost first, with their indices",
+        "backtrace",
+        _backtrace,
+        ("bt",),
+    ),
+    Command(
+        "disassemble",
+        "[PC|NODE] [N]",
+        "N words on either side of the next word, of a pc or of a node",
+        "disassemble activation 8",
+        _disassemble,
+        ("dis", "l"),
     ),
     Command("where", "", "the next word, its operands and its node", "where", _where_am_i),
     Command("nodes", "[TEXT]", "list the nodes with TEXT in their name or operator", "nodes layer_norm", _nodes),
-    Command("help", "[COMMAND|MNEMONIC]", "this list, one command, or one instruction", "help break", _help, ("h", "?")),
+    Command(
+        "help", "[COMMAND|MNEMONIC]", "this list, one command, or one instruction", "help break", _help, ("h", "?")
+    ),
     Command("quit", "", "leave", "quit", _quit, ("q", "exit")),
-)  # fmt: skip
+)

@@ -1,8 +1,9 @@
 """Checkpoints of a running machine, so that time can go backwards.
 
 Each interval of execution keeps the old content of every page that was written in it (copy on write), and the control
-state at its start. Going back restores the pages of the newest intervals, then runs forward to the wanted moment, which is
-exact because the machine is deterministic. When the pages exceed a budget, neighbours are merged, so memory stays bounded.
+state at its start. Going back restores the pages of the newest intervals, then runs forward to the wanted moment, which
+is exact because the machine is deterministic. When the pages exceed a budget, neighbours are merged, so memory stays
+bounded.
 """
 
 import copy
@@ -42,7 +43,9 @@ class Control:
         core.views = list(_copied(self.views))
 
 
-def _copied(registers: "list[ViewRegister | None] | tuple[ViewRegister | None, ...]") -> tuple[ViewRegister | None, ...]:
+def _copied(
+    registers: "list[ViewRegister | None] | tuple[ViewRegister | None, ...]",
+) -> tuple[ViewRegister | None, ...]:
     return tuple(register and ViewRegister(register.view, copy.copy(register.steps)) for register in registers)
 
 
@@ -81,7 +84,11 @@ class History:
         for page in range(max(low, 0) // PAGE, -(-min(high, store.size) // PAGE)):
             if (store.name, page) not in pages and store.pieces is None:
                 where = slice(page * PAGE, (page + 1) * PAGE)
-                saved = pages[store.name, page] = store, store.data[where].copy(), None if store.written is None else store.written[where].copy()
+                saved = pages[store.name, page] = (
+                    store,
+                    store.data[where].copy(),
+                    None if store.written is None else store.written[where].copy(),
+                )
                 self.bytes += _size(saved)
 
     def rewind(self, time: int) -> int:

@@ -1,8 +1,10 @@
-"""Graph nodes as the debugger sees them: which word works for which, where it starts, and its value put together from taps."""
+"""Graph nodes as the debugger sees them: which word works for which, where it starts, and its value put together from
+taps."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -40,7 +42,9 @@ class Nodes:
         self.taps: dict[int, list[Tap]] = {}
         for tap in debug.taps:
             self.taps.setdefault(tap.pc, []).append(tap)
-        self.lines = frozenset(span.first for span in debug.spans if debug.nodes[span.nodes[0]].status == BY_LINE)  # first words of lines
+        self.lines = frozenset(
+            span.first for span in debug.spans if debug.nodes[span.nodes[0]].status == BY_LINE
+        )  # first words of lines
         self._span: list[int] = [-1] * words  # of each word, its innermost span
         for number in sorted(range(len(debug.spans)), key=lambda n: debug.spans[n].first - debug.spans[n].end):
             span = debug.spans[number]
@@ -56,7 +60,9 @@ class Nodes:
 
     def labelled(self, label: str) -> int | None:
         """The first node under a label of a hand-written program."""
-        return next((n for n, node in enumerate(self.debug.nodes) if node.status == BY_LINE and label in node.origins), None)
+        return next(
+            (n for n, node in enumerate(self.debug.nodes) if node.status == BY_LINE and label in node.origins), None
+        )
 
     def at(self, pc: int, indices: Sequence[int]) -> int | None:
         """The node that a word works for in these loop iterations."""
@@ -76,7 +82,9 @@ class Nodes:
         found = [n for n, node in enumerate(self.debug.nodes) if node.line == line and _same_file(node.file, file)]
         if not found:
             lines = sorted({node.line for node in self.debug.nodes if _same_file(node.file, file)})
-            raise InputError(f"no word comes from {file}:{line}", hint=_lines(lines) if lines else "no node comes from that file")
+            raise InputError(
+                f"no word comes from {file}:{line}", hint=_lines(lines) if lines else "no node comes from that file"
+            )
         return found
 
     def explain(self, number: int) -> str:
@@ -139,9 +147,13 @@ class Collector:
         size = math.prod(self.node.shape)
         if dtype not in self.values:
             try:
-                self.values[dtype] = Value(dtype, np.zeros(size, STORAGE.get(dtype, np.dtype(np.int8))), np.zeros(size, np.bool_))
+                self.values[dtype] = Value(
+                    dtype, np.zeros(size, STORAGE.get(dtype, np.dtype(np.int8))), np.zeros(size, np.bool_)
+                )
             except MemoryError:
-                raise InputError(f"node {self.node.name} with {size} elements does not fit this computer's memory") from None
+                raise InputError(
+                    f"node {self.node.name} with {size} elements does not fit this computer's memory"
+                ) from None
         value, offset = self.values[dtype], offset_of(tap, indices)
         strides = tap.ps, tap.rs, tap.cs
         reach = offset + sum(stride * (extent - 1) for stride, extent in zip(strides, block.shape, strict=True))
@@ -161,3 +173,18 @@ def offset_of(tap: Tap, indices: Sequence[int]) -> int:
 
 def strided(flat: Array, offset: int, strides: Extents, extents: tuple[int, ...]) -> Array:
     return as_strided(flat[offset:], extents, tuple(s * flat.itemsize for s in strides))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A node beside its reference, over the elements that the chip has written so far."""
+
+    node: str
+    compared: int
+    elements: int
+    differing: int
+    first: dict[str, Any] | None
+
+    @property
+    def equal(self) -> bool:
+        return not self.differing and self.compared > 0

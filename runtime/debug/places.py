@@ -9,7 +9,9 @@ from isa.views import Extents, View
 from runtime.debug.points import Range
 from runtime.debug.session import Session
 
-_BLOCK = re.compile(r"(?P<place>[a-z]+(?:\.[a-z]+)?)\[(?P<low>\w+)(?:\.\.(?P<high>\w+))?\]?\)?(?::(?P<dtype>\w+))?$", re.IGNORECASE)
+_BLOCK = re.compile(
+    r"(?P<place>[a-z]+(?:\.[a-z]+)?)\[(?P<low>\w+)(?:\.\.(?P<high>\w+))?\]?\)?(?::(?P<dtype>\w+))?$", re.IGNORECASE
+)
 _SHAPE = re.compile(r"\d+(x\d+)*$")
 _REGISTER = re.compile(r"([vs])(\d+)$")
 
@@ -73,14 +75,22 @@ def block(session: Session, words: list[str]) -> Block:
         known = session.extents_of(found[1])
         view = known[0] if known else session.view(found[1])
         if known is None and extents is None:
-            raise InputError(f"neither the next word nor the last uses {name}, so its extents are not known", hint=f"say them: print {name} 4x8")
+            raise InputError(
+                f"neither the next word nor the last uses {name}, so its extents are not known",
+                hint=f"say them: print {name} 4x8",
+            )
         return Block(view, extents or (known[1] if known else (1, 1, 1)))
     where, dtype = _place(name)
     if where.high > where.low:
         size = dtype.bits
-        return Block(View(where.space, where.region, dtype, where.low), extents or (1, 1, (where.high - where.low) * 8 // size))
+        return Block(
+            View(where.space, where.region, dtype, where.low), extents or (1, 1, (where.high - where.low) * 8 // size)
+        )
     planes, rows, cols = extents or (1, 1, 1)
-    return Block(View(where.space, where.region, dtype, where.low, cols if rows > 1 else 0, rows * cols if planes > 1 else 0), (planes, rows, cols))
+    return Block(
+        View(where.space, where.region, dtype, where.low, cols if rows > 1 else 0, rows * cols if planes > 1 else 0),
+        (planes, rows, cols),
+    )
 
 
 def span(session: Session, words: list[str]) -> Range:
@@ -136,7 +146,9 @@ def slices(text: str) -> tuple[slice | int, ...]:
 def one(words: list[str], usage: str) -> str:
     """The only argument of a command."""
     if len(words) != 1:
-        raise InputError("one argument is wanted" if not words else f"'{words[1]}' is one argument too many", hint=usage)
+        raise InputError(
+            "one argument is wanted" if not words else f"'{words[1]}' is one argument too many", hint=usage
+        )
     return words[0]
 
 
@@ -156,7 +168,9 @@ def where(session: Session, text: str) -> tuple[int | None, list[int], str]:
     if text[:1].isdigit():
         pc = integer(text, "pc")
         if pc % WORD_BYTES or not 0 <= pc < len(session.stepper.code):
-            raise InputError(f"{text} is not the address of a word", hint=f"a multiple of 16 below {len(session.stepper.code):#x}")
+            raise InputError(
+                f"{text} is not the address of a word", hint=f"a multiple of 16 below {len(session.stepper.code):#x}"
+            )
         return pc, [], f"pc {pc:#06x}"
     file, colon, line = text.rpartition(":")
     if colon:

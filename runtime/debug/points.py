@@ -47,8 +47,12 @@ def any_element_in(view: View, extents: Extents, low: int, high: int) -> bool:
 
 def element_bits(view: View, extents: Extents) -> NDArray[np.int64]:
     """The address in bits of every element."""
-    planes, rows, cols = (np.arange(n if s else 1, dtype=np.int64) for n, s in zip(extents, (view.ps, view.rs, view.cs), strict=True))
-    return view.base * 8 + view.dtype.bits * (planes[:, None, None] * view.ps + rows[:, None] * view.rs + cols * view.cs)
+    planes, rows, cols = (
+        np.arange(n if s else 1, dtype=np.int64) for n, s in zip(extents, (view.ps, view.rs, view.cs), strict=True)
+    )
+    return view.base * 8 + view.dtype.bits * (
+        planes[:, None, None] * view.ps + rows[:, None] * view.rs + cols * view.cs
+    )
 
 
 @dataclass
@@ -95,7 +99,9 @@ class Points:
 
     def before(self, pc: int, mnemonic: str, node: int | None) -> Point | None:
         """The point that stops in front of a word. `node` if the word is the first ever to work for it."""
-        return next((p for p in self.points if p.pc == pc or node in p.nodes or (mnemonic and p.mnemonic == mnemonic)), None)
+        return next(
+            (p for p in self.points if p.pc == pc or node in p.nodes or (mnemonic and p.mnemonic == mnemonic)), None
+        )
 
     def after(self, effect: Effect, memory: Memory) -> tuple[Point, str] | None:
         """The point that stops behind a word, and what happened."""

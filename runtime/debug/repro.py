@@ -47,7 +47,9 @@ class _Builder:
         self.inputs: list[TensorSpec] = []
         self.data: dict[str, Array] = {}
         self.end = 0  # bytes of IN in use
-        self.stage = _aligned(self.original.chip.sram.bytes)  # behind the chip's own SRAM; the cut image's chip is larger
+        self.stage = _aligned(
+            self.original.chip.sram.bytes
+        )  # behind the chip's own SRAM; the cut image's chip is larger
         self.staged = 0
 
     def word(self, mnemonic: str, **operands: int) -> None:
@@ -56,7 +58,15 @@ class _Builder:
     def view(self, number: int, view: View) -> None:
         self.words.append(
             Inst.make(
-                "vset", v=number, space=int(view.space), region=int(view.region), dtype=int(view.dtype), base=view.base, rs=view.rs, ps=view.ps, cs=view.cs
+                "vset",
+                v=number,
+                space=int(view.space),
+                region=int(view.region),
+                dtype=int(view.dtype),
+                base=view.base,
+                rs=view.rs,
+                ps=view.ps,
+                cs=view.cs,
             )
         )
 
@@ -83,7 +93,9 @@ class _Builder:
     def inject(self, name: str, block: Block, stored: Array) -> None:
         """Put a verified block where the program has it at this moment."""
         if block.view.dtype is Dtype.I4:
-            raise InputError("a 4-bit block would have to be cut out of its bytes", hint="not supported; use llmcc debug")
+            raise InputError(
+                "a 4-bit block would have to be cut out of its bytes", hint="not supported; use llmcc debug"
+            )
         _, rows, cols = block.extents
         offset = self.add_input(name, stored, block.view.dtype, block.extents)
         dense = View(Space.DRAM, Region.IN, block.view.dtype, offset, cols, rows * cols)
@@ -103,7 +115,9 @@ class _Builder:
             if is_host(block):
                 low, high = view.span(block.extents)
                 raw = self.found.stepper.memory.data(view.space, view.region)[low:high].view(np.int8).copy()
-                view = replace(view, region=Region.IN, base=self.add_input(f"host{number}_{name}", raw, Dtype.I8, raw.shape))
+                view = replace(
+                    view, region=Region.IN, base=self.add_input(f"host{number}_{name}", raw, Dtype.I8, raw.shape)
+                )
             self.view(register, view)
             changes[name] = register
         if "dyn_s" in operands:
@@ -128,15 +142,25 @@ class _Builder:
         output = TensorSpec("value", block.extents, dtype.user, dtype, Region.OUT, offset)
         sizes[Region.WEIGHTS] = sizes[Region.CONST] = 0
         sizes[Region.IN], sizes[Region.OUT] = self.end, offset + output.nbytes
-        chip = msgspec.structs.replace(original.chip, name="repro", sram=msgspec.structs.replace(original.chip.sram, bytes=self.stage + self.staged + ALIGN))
+        chip = msgspec.structs.replace(
+            original.chip,
+            name="repro",
+            sram=msgspec.structs.replace(original.chip.sram, bytes=self.stage + self.staged + ALIGN),
+        )
         return Image(
-            b"".join(map(encode, self.words)), sizes=tuple(sizes), entries=(Entry("main", 0, tuple(self.inputs), (output,)),), chip=chip,
-            debug=self._debug(pc, (planes, rows, cols)), metadata={"repro": self.found.as_dict()},
-        )  # fmt: skip
+            b"".join(map(encode, self.words)),
+            sizes=tuple(sizes),
+            entries=(Entry("main", 0, tuple(self.inputs), (output,)),),
+            chip=chip,
+            debug=self._debug(pc, (planes, rows, cols)),
+            metadata={"repro": self.found.as_dict()},
+        )
 
     def _debug(self, pc: int, shape: Extents) -> DebugMap:
         node = self.found.node
-        record = DebugNode(node.name, node.op, shape, node.dtype, node.file, node.line, node.code, node.origins, node.passes)
+        record = DebugNode(
+            node.name, node.op, shape, node.dtype, node.file, node.line, node.code, node.origins, node.passes
+        )
         tap = Tap(pc, self.found.block.name, (0,), ps=shape[1] * shape[2], rs=shape[2])
         return DebugMap((record,), (tap,), (Span(pc, pc + WORD_BYTES, (0,)),))
 
@@ -152,7 +176,11 @@ def cut(found: Bisection) -> tuple[Image, dict[str, Array]]:
             pc = builder.execute(event, number)
         else:
             stepper.seek(time + 1)
-            builder.inject(f"live{number}_{event.block.name}", event.block, stepper.memory.load(event.block.view, event.block.extents))
+            builder.inject(
+                f"live{number}_{event.block.name}",
+                event.block,
+                stepper.memory.load(event.block.view, event.block.extents),
+            )
     return builder.finish(pc), builder.data
 
 
@@ -162,7 +190,12 @@ def write_repro(found: Bisection, folder: Path) -> dict[str, Any]:
     dtype = found.block.view.dtype
     result = Executable(image)(inputs)["value"]
     bits = result.view(found.actual.dtype) if dtype.is_float else result
-    report = {**found.as_dict(), "reproduced": bool(np.array_equal(bits, found.actual)), "words": image.words, "folder": str(folder)}
+    report = {
+        **found.as_dict(),
+        "reproduced": bool(np.array_equal(bits, found.actual)),
+        "words": image.words,
+        "folder": str(folder),
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_image(image, folder / "repro.llmchip")
@@ -171,7 +204,7 @@ def write_repro(found: Bisection, folder: Path) -> dict[str, Any]:
         for name, block in (("expected", found.expected), ("actual", found.actual)):
             write_atomic(folder / f"{name}.npy", [_npy(block)])
         write_atomic(folder / "report.json", [json.dumps(report, indent=2).encode()])
-        root = str(Path(__file__).resolve().parents[1])
+        root = str(Path(__file__).resolve().parents[2])
         write_atomic(folder / "run.py", [_SCRIPT.format(root=root, float=dtype in (Dtype.F32, Dtype.F16)).encode()])
     except OSError as error:
         raise InputError(f"cannot write the repro folder: {error.strerror or error}", str(folder)) from error

@@ -1,31 +1,37 @@
-"""A debugging session: one launch, its breakpoints, and what may be asked about it. Knows no terminal and prints nothing.
+"""A debugging session: one launch, its breakpoints, and what may be asked about it. Knows no terminal and prints
+nothing.
 
-    session = Session(image, inputs)
-    session.points.add("activation", session.stepper.memory, nodes=[session.nodes.number("activation")])
-    stop = session.run()         Stop(reason="breakpoint", ...)
-    session.collect(7).value     node 7 as far as it is written
+session = Session(image, inputs)
+session.points.add("activation", session.stepper.memory, nodes=[session.nodes.number("activation")])
+stop = session.run()         Stop(reason="breakpoint", ...)
+session.collect(7).value     node 7 as far as it is written
 """
 
 from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 from emulator.memory import Fault
 from isa.errors import InputError, Trap
 from isa.image.image import Image
-from isa.image.records import pick
+from isa.image.records import DebugNode, pick
 from isa.spec import WORD_BYTES, Engine
 from isa.views import Extents, View
 from runtime.debug.history import BUDGET
-from runtime.debug.nodes import Collector, Nodes
+from runtime.debug.nodes import Collector, Comparison, Nodes, Value
 from runtime.debug.points import Points
 from runtime.debug.stepper import Effect, Stepper
 from runtime.device.arrays import Array
 from runtime.device.executable import Executable
 
 ENGINES = tuple(Engine)
-Reference = Callable[[str], Array]  # the PyTorch value of a node, by name
+
+
+class Reference(Protocol):
+    """PyTorch's values, see runtime/debug/reference.py."""
+
+    def compare(self, node: DebugNode, value: Value) -> Comparison: ...
 
 
 @dataclass(frozen=True)
@@ -34,21 +40,6 @@ class Stop:
 
     reason: str
     text: str = ""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A node beside its reference, over the elements that the chip has written so far."""
-
-    node: str
-    compared: int
-    elements: int
-    differing: int
-    first: dict[str, Any] | None
-
-    @property
-    def equal(self) -> bool:
-        return not self.differing and self.compared > 0
 
 
 class Session:
@@ -101,7 +92,11 @@ class Session:
 
     def until(self, pc: int | None = None, node: int | None = None) -> Stop:
         """To a word, or to the first word of a node."""
-        return self._forward(lambda _: Stop("until") if self.stepper.pc == pc or (node is not None and self._arriving() == node) else None)
+        return self._forward(
+            lambda _: (
+                Stop("until") if self.stepper.pc == pc or (node is not None and self._arriving() == node) else None
+            )
+        )
 
     def finish(self, node: int) -> Stop:
         """Until every element of a node is written."""
@@ -185,7 +180,8 @@ class Session:
         return self.interrupted  # set by a signal handler, meanwhile
 
     def _one(self) -> Effect:
-        """One word, noting what is first reached and written: facts about the launch that going back does not change."""
+        """One word, noting what is first reached and written: facts about the launch that going back does not
+        change."""
         stepper = self.stepper
         if stepper.time == len(self.trail):
             node = self.nodes.at(stepper.pc, stepper.indices)
@@ -200,7 +196,8 @@ class Session:
         return effect
 
     def _arriving(self) -> int | None:
-        """The node whose first word comes next: of a graph once in a launch, of a hand-written program (a line) in every turn of a loop."""
+        """The node whose first word comes next: of a graph once in a launch, of a hand-written program (a line) in
+        every turn of a loop."""
         node = self.nodes.at(self.stepper.pc, self.stepper.indices) if self.stepper.exit is None else None
         if self.stepper.pc in self.nodes.lines:
             return node
@@ -259,7 +256,10 @@ class Session:
         """A node's value as far as it is written. Raises InputError when there is none, with the reason."""
         self._check_tapped(number)
         if self._tapped.get(number, self.stepper.time) >= self.stepper.time:
-            raise InputError(f"nothing of node {self.nodes.debug.nodes[number].name} is written yet", hint="'finish NODE' runs until it is")
+            raise InputError(
+                f"nothing of node {self.nodes.debug.nodes[number].name} is written yet",
+                hint="'finish NODE' runs until it is",
+            )
         return self._collected(number)
 
     def _check_tapped(self, number: int) -> None:
@@ -284,13 +284,13 @@ class Session:
         collector = self.collect(number)
         if self._reference is None:
             if self._make_reference is None:
-                raise InputError("there is no model to compare with", hint="start with 'llmcc debug FILE --model MODEL'")
+                raise InputError(
+                    "there is no model to compare with", hint="start with 'llmcc debug FILE --model MODEL'"
+                )
             self._reference = self._make_reference(self.inputs)
-        from runtime.debug.reference import compare
-
         value = collector.value
         assert value is not None
-        return compare(collector.node, value, self._reference(collector.node.name))
+        return self._reference.compare(collector.node, value)
 
     def engine_counts(self) -> dict[Engine, tuple[int, int | None]]:
         """Of each engine, how many words it has executed, and the pc of the last."""

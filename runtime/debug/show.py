@@ -9,8 +9,8 @@ from isa.asm.text import format_inst
 from isa.codec import IllegalWord, decode
 from isa.spec import NO_WAIT, QUEUES, WORD_BYTES, Dtype
 from isa.views import Extents, View
-from runtime.debug.nodes import Collector
-from runtime.debug.session import Comparison, Session
+from runtime.debug.nodes import Collector, Comparison
+from runtime.debug.session import Session
 from runtime.device.arrays import Array
 
 Lines = Iterable[str]
@@ -36,7 +36,9 @@ def location(session: Session) -> Lines:
     node = session.nodes.at(stepper.pc, stepper.indices)
     if node is not None:
         place = session.nodes.place(node)
-        yield f"node {session.nodes.debug.nodes[node].name}" + (f"  {place}: {session.nodes.debug.nodes[node].code.strip()}" if place else "")
+        yield f"node {session.nodes.debug.nodes[node].name}" + (
+            f"  {place}: {session.nodes.debug.nodes[node].code.strip()}" if place else ""
+        )
     loops = ", ".join(f"i{loop.level}={stepper.core.indices[loop.level]}" for loop in stepper.core.loops)
     word = instruction(stepper.code[stepper.pc : stepper.pc + WORD_BYTES])
     yield f"=> {stepper.pc:#06x}  {word}" + (f"  ({loops})" if loops else "")
@@ -53,7 +55,9 @@ def around(session: Session, pc: int, count: int) -> Lines:
     """Words before and behind a pc; the next one and breakpoints are marked."""
     stepper, marked = session.stepper, {p.pc for p in session.points.points if p.pc is not None}
     shown = ""
-    for here in range(max(0, pc - count * WORD_BYTES), min(len(stepper.code), pc + (count + 1) * WORD_BYTES), WORD_BYTES):
+    for here in range(
+        max(0, pc - count * WORD_BYTES), min(len(stepper.code), pc + (count + 1) * WORD_BYTES), WORD_BYTES
+    ):
         name = session.nodes.name_at(here, stepper.indices)
         if name and name != shown:
             yield f"   ; {name}"
@@ -68,7 +72,9 @@ def registers(session: Session) -> Lines:
         if register is not None:
             view = core.view(number)
             strides = f" ps={view.ps} rs={view.rs}" + ("" if view.cs else " cs=0")
-            moves = "".join(f" + {s.inc:#x}*(i{s.level}//{s.div}{f'%{s.mod}' if s.mod else ''})" for s in register.steps)
+            moves = "".join(
+                f" + {s.inc:#x}*(i{s.level}//{s.div}{f'%{s.mod}' if s.mod else ''})" for s in register.steps
+            )
             yield f"v{number:<3} {view}{strides}{f'  base {register.view.base:#x}{moves}' if moves else ''}"
     scalars = [f"s{number}={value}" for number, value in enumerate(core.scalars) if value]
     yield "scalars: " + (", ".join(scalars) or "all 0")
@@ -125,7 +131,11 @@ def node(collector: Collector, index: tuple[slice | int, ...] | None) -> Lines:
     value, record = collector.value, collector.node
     assert value is not None
     values = readable(value.flat, value.dtype).reshape(record.shape)
-    part = "" if value.written == value.seen.size else f", {value.written} of {value.seen.size} elements written so far (others 0)"
+    part = (
+        ""
+        if value.written == value.seen.size
+        else f", {value.written} of {value.seen.size} elements written so far (others 0)"
+    )
     yield f"{record.name} ({record.op}) {list(record.shape)} {record.dtype}, stored as {value.dtype.name.lower()}{part}"
     yield from array(values if index is None else values[index]).splitlines()
 

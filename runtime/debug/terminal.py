@@ -35,7 +35,9 @@ def run_terminal(shell: Shell, write: Write) -> None:
     """Commands from a person: history, completion, Ctrl-C stops what runs, an empty line repeats the last command."""
     from prompt_toolkit import PromptSession
 
-    prompt: PromptSession[str] = PromptSession(history=_history(), completer=completer(shell), complete_while_typing=False)
+    prompt: PromptSession[str] = PromptSession(
+        history=_history(), completer=completer(shell), complete_while_typing=False
+    )
     last = ""
     while not shell.done:
         try:
@@ -80,7 +82,11 @@ def words_for(shell: Shell, before: list[str]) -> list[str]:
     found = list(shell.session.nodes.numbers) if command in _TAKES_NODE else []
     if command in _TAKES_PLACE:
         found += [f"v{number}" for number in range(1, VIEWS)] + _memories()
-    extra = {"help": commands + sorted(ISA), "info": ["registers", "loops", "breakpoints", "engines"], "break": ["write", "op"]}
+    extra = {
+        "help": commands + sorted(ISA),
+        "info": ["registers", "loops", "breakpoints", "engines"],
+        "break": ["write", "op"],
+    }
     return found + extra.get(command, [])
 
 
@@ -97,7 +103,11 @@ def completer(shell: Shell) -> "Completer":
             typed = document.text_before_cursor
             before = typed.split()
             current = "" if not before or typed[-1:].isspace() else before.pop()
-            yield from (Completion(word, -len(current)) for word in words_for(shell, before) if word.startswith(current) and word.isprintable())
+            yield from (
+                Completion(word, -len(current))
+                for word in words_for(shell, before)
+                if word.startswith(current) and word.isprintable()
+            )
 
     return Words()
 

@@ -46,11 +46,15 @@ def to_storage(spec: TensorSpec, value: Array) -> Array:
     if array.dtype == host == target:
         return array
     if not _accepted(array.dtype, host, spec):
-        raise InputError(f"input '{spec.name}' is {array.dtype.name}, the program takes {spec.dtype}", hint=f"convert it to {host.name}")
+        raise InputError(
+            f"input '{spec.name}' is {array.dtype.name}, the program takes {spec.dtype}",
+            hint=f"convert it to {host.name}",
+        )
     limits = np.iinfo(target)
     if array.size and (int(array.min()) < limits.min or int(array.max()) > limits.max):
         raise InputError(
-            f"input '{spec.name}' holds a value outside {limits.min} to {limits.max}", hint="the chip keeps integers in 32 bits"
+            f"input '{spec.name}' holds a value outside {limits.min} to {limits.max}",
+            hint="the chip keeps integers in 32 bits",
         )
     return array.astype(target)
 

@@ -12,7 +12,8 @@ from runtime.device.arrays import Array, host_dtype
 
 
 def draw_inputs(image: Image, seed: int) -> dict[str, Array]:
-    """Inputs that fit an image, without its model: ids that are in every table, masks padded on the right, normal floats."""
+    """Inputs that fit an image, without its model: ids that are in every table, masks padded on the right, normal
+    floats."""
     rng = np.random.default_rng(seed)
     drawn: dict[str, Array] = {}
     limit = min(_tables(image), default=2)

@@ -26,9 +26,10 @@ _PASSING = (Region.IN, Region.OUT, Region.SCRATCH)
 class Executable:
     """An image with the memories of a chip; calls from several threads take turns. Weights are shared with the image.
 
-    With `interpret` every launch goes word by word, without an execution plan: the same bits, slower. `adversarial` is a seed:
-    the engines overlap in a random order that the program's dependence counts allow; a program without races gives the same bits.
-    `max_instructions` ends a launch that does more (OverBudget); None: programs that we made ourselves end.
+    With `interpret` every launch goes word by word, without an execution plan: the same bits, slower. `adversarial` is
+    a seed: the engines overlap in a random order that the program's dependence counts allow; a program without races
+    gives the same bits. `max_instructions` ends a launch that does more (OverBudget); None: programs that we made
+    ourselves end.
     """
 
     def __init__(
@@ -39,14 +40,17 @@ class Executable:
         constants: Mapping[Region, Pieces] | None = None,
         max_instructions: int | None = None,
     ) -> None:
-        """`constants` take the place of the image's own data; inputs and results then lie where other programs' do, which take turns."""
+        """`constants` take the place of the image's own data; inputs and results then lie where other programs' do,
+        which take turns."""
         self.image = image
         self._interpret = interpret
         self._adversarial = adversarial
         self.max_instructions = max_instructions
         self._code = bytes(image.code)
         self._bank = bank(image.chip.sram.bytes, image.chip.acc.bytes)
-        self._regions = {region: np.zeros(image.size(region), np.uint8) for region in Region if region not in IMAGE_REGIONS}
+        self._regions = {
+            region: np.zeros(image.size(region), np.uint8) for region in Region if region not in IMAGE_REGIONS
+        }
         if constants is not None:
             self._regions |= {region: self._bank.region(region, image.size(region)) for region in _PASSING}
         self._constants = constants or {region: _pieces(image, region) for region in IMAGE_REGIONS}
@@ -58,11 +62,17 @@ class Executable:
         """Held while nothing is launched."""
         return self._lock
 
-    def __call__(self, inputs: Mapping[str, Array], entry: str | None = None, scalars: Mapping[str, int] | None = None) -> dict[str, Array]:
+    def __call__(
+        self, inputs: Mapping[str, Array], entry: str | None = None, scalars: Mapping[str, int] | None = None
+    ) -> dict[str, Array]:
         return self.run(inputs, entry, scalars)
 
     def run(
-        self, inputs: Mapping[str, Array], entry: str | None = None, scalars: Mapping[str, int] | None = None, probe: Probe | None = None
+        self,
+        inputs: Mapping[str, Array],
+        entry: str | None = None,
+        scalars: Mapping[str, int] | None = None,
+        probe: Probe | None = None,
     ) -> dict[str, Array]:
         """Launch an entry point. Raises InputError for inputs that do not fit, and Trap."""
         point = self.image.entry(entry)
@@ -77,7 +87,8 @@ class Executable:
     def prepare(
         self, inputs: Mapping[str, Array], entry: str | None = None, scalars: Mapping[str, int] | None = None
     ) -> tuple[Entry, Memory]:
-        """Everything before a launch, for who executes the words himself (the debugger): the entry point and fresh memories."""
+        """Everything before a launch, for who executes the words himself (the debugger): the entry point and fresh
+        memories."""
         point = self.image.entry(entry)
         stored = bind(point, inputs)
         for spec in point.inputs:
@@ -100,17 +111,39 @@ class Executable:
         for scalar in entry.scalars:
             value = int(given[scalar.name])
             if not scalar.minimum <= value <= scalar.maximum:
-                raise InputError(f"scalar '{scalar.name}' is {value}", hint=f"it must be between {scalar.minimum} and {scalar.maximum}")
-            params[scalar.offset : scalar.offset + 4] = np.frombuffer(value.to_bytes(4, "little", signed=True), np.uint8)
+                raise InputError(
+                    f"scalar '{scalar.name}' is {value}",
+                    hint=f"it must be between {scalar.minimum} and {scalar.maximum}",
+                )
+            params[scalar.offset : scalar.offset + 4] = np.frombuffer(
+                value.to_bytes(4, "little", signed=True), np.uint8
+            )
 
     def _launch(self, entry: Entry, inputs: Mapping[str, Array], probe: Probe | None) -> None:
-        machine, nested = self._machine, self._bank.lock.depth > 1  # nested: a probe of another launch on this thread has called us
+        machine, nested = (
+            self._machine,
+            self._bank.lock.depth > 1,
+        )  # nested: a probe of another launch on this thread has called us
         if machine is None or nested:
             chip = self.image.chip
-            machine = Machine(chip.sram.bytes, chip.acc.bytes, self._memories(), GIVEN_REGIONS, self._interpret, bank=None if nested else self._bank)
+            machine = Machine(
+                chip.sram.bytes,
+                chip.acc.bytes,
+                self._memories(),
+                GIVEN_REGIONS,
+                self._interpret,
+                bank=None if nested else self._bank,
+            )
             self._machine = self._machine if nested else machine
         try:
-            code = machine.run(self._code, entry.pc, probe=probe, node_of=self._node_of, adversarial=self._adversarial, budget=self.max_instructions)
+            code = machine.run(
+                self._code,
+                entry.pc,
+                probe=probe,
+                node_of=self._node_of,
+                adversarial=self._adversarial,
+                budget=self.max_instructions,
+            )
         except Trap as trap:
             raise _explained(trap, self.image, inputs) from trap.__cause__
         if code:
@@ -166,7 +199,14 @@ def _explained(trap: Trap, image: Image, inputs: Mapping[str, Array]) -> Trap:
         found += [(name, index) for index in wrong[:1]]
     if not found:
         return trap
-    words = " or ".join(f"input '{name}' holds {int(inputs[name][tuple(index)])} at {index.tolist()}" for name, index in found)
-    better = Trap(f"{words}: the table has {limit} rows, so it must be between 0 and {limit - 1}", trap.pc, trap.instruction, trap.node)
+    words = " or ".join(
+        f"input '{name}' holds {int(inputs[name][tuple(index)])} at {index.tolist()}" for name, index in found
+    )
+    better = Trap(
+        f"{words}: the table has {limit} rows, so it must be between 0 and {limit - 1}",
+        trap.pc,
+        trap.instruction,
+        trap.node,
+    )
     better.hint = "check that the tokenizer belongs to this model"
     return better

@@ -41,7 +41,9 @@ class Loaded:
         """
         names = [spec.name for spec in self.inputs]
         if len(given) > len(names):
-            raise InputError(f"{len(given)} inputs are given", hint=f"the program takes {len(names)}: {_signature(self.inputs)}")
+            raise InputError(
+                f"{len(given)} inputs are given", hint=f"the program takes {len(names)}: {_signature(self.inputs)}"
+            )
         placed = dict(zip(names, given, strict=False))
         if twice := placed.keys() & arrays.keys():
             raise InputError(f"input '{min(twice)}' is given twice", hint="by place and by name")
@@ -61,5 +63,7 @@ def load(path: str | PathLike[str], chip: Chip | str | None = None, max_instruct
     A launch of more than `max_instructions` ends with OverBudget (None: without a limit).
     """
     if max_instructions is not None and (not isinstance(max_instructions, int) or max_instructions < 1):
-        raise InputError(f"max_instructions is {max_instructions!r}", hint="a number of at least 1, or None for no limit")
+        raise InputError(
+            f"max_instructions is {max_instructions!r}", hint="a number of at least 1, or None for no limit"
+        )
     return Loaded(load_image(path, chip), max_instructions)

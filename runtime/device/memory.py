@@ -32,4 +32,8 @@ def declared(image: Image) -> int:
 def check_memory(image: Image, path: str, given: int | None = None) -> None:
     """Raise ImageError for an image that declares more than is allowed."""
     if declared(image) > allowed(given):
-        raise ImageError(f"the program declares {declared(image)} bytes of memory, more than {allowed(given)}", path, "--max-memory BYTES allows more")
+        raise ImageError(
+            f"the program declares {declared(image)} bytes of memory, more than {allowed(given)}",
+            path,
+            "--max-memory BYTES allows more",
+        )

@@ -12,14 +12,39 @@ from runtime.profile.buffer_lifetimes import Life, lives
 from runtime.profile.profile import Profile
 
 COLOURS = {
-    "dispatch waits": "#8a9097", "ldw": "#1f7a4d", "lda": "#3a9d6b", "sto": "#7a8f1f", "mxu weights": "#d98a6f", "mxu": "#b3401f",
-    "vec": "#2864c7", "act": "#8a3fb5",
-    "compute": "#3b7d3b", "limit": "#9aa1a8", "excess": "#6f9f3f", "waiting_dram": "#1f7a4d", "waiting_mxu": "#b3401f", "waiting_vec": "#2864c7",
-    "waiting_act": "#8a3fb5", "dependence": "#b58900", "dispatch": "#8a9097", "fill_drain": "#d98a6f",
-}  # fmt: skip
+    "dispatch waits": "#8a9097",
+    "ldw": "#1f7a4d",
+    "lda": "#3a9d6b",
+    "sto": "#7a8f1f",
+    "mxu weights": "#d98a6f",
+    "mxu": "#b3401f",
+    "vec": "#2864c7",
+    "act": "#8a3fb5",
+    "compute": "#3b7d3b",
+    "limit": "#9aa1a8",
+    "excess": "#6f9f3f",
+    "waiting_dram": "#1f7a4d",
+    "waiting_mxu": "#b3401f",
+    "waiting_vec": "#2864c7",
+    "waiting_act": "#8a3fb5",
+    "dependence": "#b58900",
+    "dispatch": "#8a9097",
+    "fill_drain": "#d98a6f",
+}
 MAX_SPANS, MAX_BUFFERS = 30_000, 4_000  # what a browser draws without effort
 _BINS = 600
-_PALETTE = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#76b7b2", "#edc948", "#b07aa1", "#9c755f", "#86bcb6", "#d37295")
+_PALETTE = (
+    "#4e79a7",
+    "#f28e2b",
+    "#59a14f",
+    "#e15759",
+    "#76b7b2",
+    "#edc948",
+    "#b07aa1",
+    "#9c755f",
+    "#86bcb6",
+    "#d37295",
+)
 Span = tuple[int, int, str]  # from, to, what
 
 
@@ -33,22 +58,42 @@ def timeline(report: Profile) -> go.Figure:
     figure = go.Figure()
     for name, track in tracks.items():
         x = [at for low, high, _ in track for at in (low, high, None)]
-        text = [what for low, high, label in track for what in 2 * (f"{label}<br>{low:,} to {high:,}: {high - low:,} cycles",) + ("",)]
+        text = [
+            what
+            for low, high, label in track
+            for what in 2 * (f"{label}<br>{low:,} to {high:,}: {high - low:,} cycles",) + ("",)
+        ]
         line = {"color": COLOURS[name], "width": 20, "simplify": False}  # plotly would drop the short ones
-        figure.add_scatter(x=x, y=[name] * len(x), mode="lines", line=line, text=text, hoverinfo="text", name=name, connectgaps=False)
+        figure.add_scatter(
+            x=x, y=[name] * len(x), mode="lines", line=line, text=text, hoverinfo="text", name=name, connectgaps=False
+        )
     low, rates = _bandwidth(report.timeline)
-    figure.add_scatter(x=low, y=rates, yaxis="y2", name="DRAM GB/s", line={"color": COLOURS["ldw"], "width": 1, "shape": "hv"}, fill="tozeroy")
+    figure.add_scatter(
+        x=low,
+        y=rates,
+        yaxis="y2",
+        name="DRAM GB/s",
+        line={"color": COLOURS["ldw"], "width": 1, "shape": "hv"},
+        fill="tozeroy",
+    )
     figure.update_layout(
-        xaxis={"title": "cycles", "anchor": "y2"}, yaxis={"domain": [0.27, 1], "categoryorder": "array", "categoryarray": list(tracks)[::-1]},
-        yaxis2={"domain": [0, 0.22], "title": "GB/s", "anchor": "x", "rangemode": "tozero"}, showlegend=False, hovermode="closest", dragmode="zoom", height=430,
-    )  # fmt: skip
+        xaxis={"title": "cycles", "anchor": "y2"},
+        yaxis={"domain": [0.27, 1], "categoryorder": "array", "categoryarray": list(tracks)[::-1]},
+        yaxis2={"domain": [0, 0.22], "title": "GB/s", "anchor": "x", "rangemode": "tozero"},
+        showlegend=False,
+        hovermode="closest",
+        dragmode="zoom",
+        height=430,
+    )
     return figure
 
 
 def _tracks(report: Profile) -> dict[str, list[Span]]:
     t = report.timeline
     names = {i: engine.value for i, engine in enumerate(ENGINES)} | {CTL: "dispatch waits"}
-    tracks: dict[str, list[Span]] = {name: [] for name in ("dispatch waits", "ldw", "lda", "sto", "mxu weights", "mxu", "vec", "act")}
+    tracks: dict[str, list[Span]] = {
+        name: [] for name in ("dispatch waits", "ldw", "lda", "sto", "mxu weights", "mxu", "vec", "act")
+    }
     columns = (t.engine, t.ready, t.start, t.work_start, t.work_end, report.node)
     for word, engine, ready, start, begin, stop, node in zip(t.words, *(c.tolist() for c in columns), strict=True):
         name = report.image.debug.nodes[node].name if node >= 0 else ""
@@ -85,22 +130,37 @@ def _bandwidth(t: Timeline) -> tuple[list[int], list[float]]:
     starts = t.bus[:, 0] if len(t.bus) else np.zeros(0)
     done = np.concatenate([[0], np.cumsum(ends - starts)])
     points = np.stack([starts, ends], 1).ravel()
-    work = np.interp(edges, points.astype(float), np.repeat(done, 2)[1:-1].astype(float)) if len(points) else np.zeros_like(edges)
+    work = (
+        np.interp(edges, points.astype(float), np.repeat(done, 2)[1:-1].astype(float))
+        if len(points)
+        else np.zeros_like(edges)
+    )
     rates = np.diff(work) / np.diff(edges) * t.chip.dram.bytes_per_second / 1e9
     return [round(at) for at in edges[:-1].tolist()], [round(rate, 2) for rate in rates.tolist()]
 
 
 def waterfall(document: Mapping[str, Any]) -> go.Figure:
     """From the limit to the total: what is between, cause by cause."""
-    parts = {"limit": document["limit_cycles"], "excess": document["excess_cycles"]} | {k: v for k, v in document["waterfall"].items() if k != "compute"}
+    parts = {"limit": document["limit_cycles"], "excess": document["excess_cycles"]} | {
+        k: v for k, v in document["waterfall"].items() if k != "compute"
+    }
     ends = np.cumsum(list(parts.values())).tolist()
     figure = go.Figure()
     figure.add_bar(
-        orientation="h", y=[*parts, "total"], x=[*parts.values(), document["cycles"]], base=[*(e - v for e, v in zip(ends, parts.values(), strict=True)), 0],
-        marker_color=[*(COLOURS[name] for name in parts), "#4a5560"], hoverinfo="text",
-        hovertext=[f"{n}: {v:,} cycles, {v / document['cycles']:.2%}" for n, v in [*parts.items(), ("total", document["cycles"])]],
-        text=[f"{v:,}" for v in [*parts.values(), document["cycles"]]], textposition="auto", cliponaxis=False,
-    )  # fmt: skip
+        orientation="h",
+        y=[*parts, "total"],
+        x=[*parts.values(), document["cycles"]],
+        base=[*(e - v for e, v in zip(ends, parts.values(), strict=True)), 0],
+        marker_color=[*(COLOURS[name] for name in parts), "#4a5560"],
+        hoverinfo="text",
+        hovertext=[
+            f"{n}: {v:,} cycles, {v / document['cycles']:.2%}"
+            for n, v in [*parts.items(), ("total", document["cycles"])]
+        ],
+        text=[f"{v:,}" for v in [*parts.values(), document["cycles"]]],
+        textposition="auto",
+        cliponaxis=False,
+    )
     figure.update_layout(yaxis={"autorange": "reversed"}, xaxis={"title": "cycles"}, showlegend=False, height=340)
     return figure
 
@@ -112,17 +172,33 @@ def roofline(report: Profile, document: Mapping[str, Any]) -> go.Figure:
     ridge = peak / rate
     figure = go.Figure()
     whole = [{**document, "name": "whole run"}]
-    groups = {"source lines": (document["lines"], "#2864c7", 7), "layers": (document["layers"], "#b3401f", 9), "whole run": (whole, "#000", 13)}
+    groups = {
+        "source lines": (document["lines"], "#2864c7", 7),
+        "layers": (document["layers"], "#b3401f", 9),
+        "whole run": (whole, "#000", 13),
+    }
     xs = [ridge]
     for name, (rows, colour, size) in groups.items():
         rows = [row for row in rows if row["macs"] and row["dram_bytes"]]
         x = [row["macs"] / row["dram_bytes"] for row in rows]
         y = [row["macs"] * chip.clock_hz / max(_time(row, peak, rate, chip.clock_hz), 1) for row in rows]
-        text = [f"{row['name'].rpartition('/')[2]}<br>{a:,.1f} MACs/byte, {b / 1e12:.3f} TMAC/s" for row, a, b in zip(rows, x, y, strict=True)]
-        figure.add_scatter(x=x, y=y, mode="markers", name=name, text=text, hoverinfo="text", marker={"color": colour, "size": size})
+        text = [
+            f"{row['name'].rpartition('/')[2]}<br>{a:,.1f} MACs/byte, {b / 1e12:.3f} TMAC/s"
+            for row, a, b in zip(rows, x, y, strict=True)
+        ]
+        figure.add_scatter(
+            x=x, y=y, mode="markers", name=name, text=text, hoverinfo="text", marker={"color": colour, "size": size}
+        )
         xs += x
     low, high, grey = min(xs) / 4, max(xs) * 4, {"color": "#6b737b"}
-    figure.add_scatter(x=[low, ridge, high], y=[low * rate, peak, peak], mode="lines", name="limit of the chip", line=grey, hoverinfo="skip")
+    figure.add_scatter(
+        x=[low, ridge, high],
+        y=[low * rate, peak, peak],
+        mode="lines",
+        name="limit of the chip",
+        line=grey,
+        hoverinfo="skip",
+    )
     axes = {"xaxis": {"type": "log", "title": "MACs per DRAM byte"}, "yaxis": {"type": "log", "title": "MACs/s"}}
     figure.update_layout(**axes, legend={"orientation": "h", "y": -0.25}, height=340)
     return figure
@@ -136,15 +212,22 @@ def _time(row: Mapping[str, Any], peak: int, rate: int, clock: int) -> float:
 
 def memory(report: Profile, space: Space, capacity: int) -> go.Figure:
     """Address by time: each live buffer a rectangle. Of very many, those that hold most for longest."""
-    found = sorted(lives(report.image, report.timeline, space), key=lambda life: -life.record.bytes * (life.high - life.low))[:MAX_BUFFERS]
+    found = sorted(
+        lives(report.image, report.timeline, space), key=lambda life: -life.record.bytes * (life.high - life.low)
+    )[:MAX_BUFFERS]
     numbers = {name: i for i, name in enumerate(sorted({life.record.name for life in found}))}
     colours = [_PALETTE[numbers[life.record.name] % len(_PALETTE)] for life in found]
     figure = go.Figure()
     figure.add_bar(
-        x=[(life.low + life.high) / 2 for life in found], width=[max(life.high - life.low, 1) for life in found],
-        y=[life.record.bytes for life in found], base=[life.record.offset for life in found],
-        marker={"color": colours, "line": {"width": 0}}, hovertext=[_life(life) for life in found], hoverinfo="text", showlegend=False,
-    )  # fmt: skip
+        x=[(life.low + life.high) / 2 for life in found],
+        width=[max(life.high - life.low, 1) for life in found],
+        y=[life.record.bytes for life in found],
+        base=[life.record.offset for life in found],
+        marker={"color": colours, "line": {"width": 0}},
+        hovertext=[_life(life) for life in found],
+        hoverinfo="text",
+        showlegend=False,
+    )
     top = max((life.record.offset + life.record.bytes for life in found), default=0)
     axes = {"xaxis": {"title": "cycles", "range": [0, report.cycles]}, "yaxis": {"title": "address"}}
     title = {"text": f"{space.name}: {top:,} of {capacity:,} bytes used", "font": {"size": 13}}
@@ -160,17 +243,32 @@ def _life(life: Life) -> str:
 def energy(document: Mapping[str, Any]) -> go.Figure:
     """Joules by component."""
     parts = {name: value * 1e6 for name, value in document["energy_joules"].items()}
-    return _bars(parts, [f"{value:,.1f} µJ" for value in parts.values()], ["#4e79a7"] * len(parts), {"title": "µJ a launch"})
+    return _bars(
+        parts, [f"{value:,.1f} µJ" for value in parts.values()], ["#4e79a7"] * len(parts), {"title": "µJ a launch"}
+    )
 
 
 def utilisation(document: Mapping[str, Any]) -> go.Figure:
     """Share of the run in which each resource works."""
     parts = document["utilisation"]
-    return _bars(parts, [f"{v:.1%}" for v in parts.values()], [COLOURS.get(name, "#4a5560") for name in parts], {"tickformat": ".0%", "range": [0, 1]})
+    return _bars(
+        parts,
+        [f"{v:.1%}" for v in parts.values()],
+        [COLOURS.get(name, "#4a5560") for name in parts],
+        {"tickformat": ".0%", "range": [0, 1]},
+    )
 
 
 def _bars(parts: Mapping[str, float], text: list[str], colours: list[str], axis: Mapping[str, Any]) -> go.Figure:
     figure = go.Figure()
-    figure.add_bar(orientation="h", y=list(parts), x=list(parts.values()), text=text, hoverinfo="skip", marker_color=colours, cliponaxis=False)
+    figure.add_bar(
+        orientation="h",
+        y=list(parts),
+        x=list(parts.values()),
+        text=text,
+        hoverinfo="skip",
+        marker_color=colours,
+        cliponaxis=False,
+    )
     figure.update_layout(yaxis={"autorange": "reversed"}, xaxis=axis, height=300)
     return figure

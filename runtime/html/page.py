@@ -1,7 +1,8 @@
 """One HTML file that shows a program: model source, graph and assembly side by side, and the memories over time.
 
-The file is complete: data, style and script are inside, and its own policy forbids it to load anything. `report.js` draws
-what `report_data` says; rows outside the window are only made when they are scrolled to, so long programs open at once.
+The file is complete: data, style and script are inside, and its own policy forbids it to load anything. `report.js`
+draws what `report_data` says; rows outside the window are only made when they are scrolled to, so long programs open at
+once.
 """
 
 import re
@@ -27,7 +28,12 @@ ENGINES = tuple(engine.value for engine in Engine)
 def page(image: Image, title: str) -> str:
     """The whole file."""
     data = msgspec.json.encode(report_data(image, title)).decode()
-    parts = {"TITLE": escape(title), "STYLE": _part("report.css"), "SCRIPT": _part("report.js"), "DATA": inside_script(data)}
+    parts = {
+        "TITLE": escape(title),
+        "STYLE": _part("report.css"),
+        "SCRIPT": _part("report.js"),
+        "DATA": inside_script(data),
+    }
     return re.sub(r"\{\{([A-Z]+)\}\}", lambda match: parts[match[1]], _part("report.html"))
 
 
@@ -38,7 +44,9 @@ def _part(name: str) -> str:
 
 def inside_script(data: str) -> str:
     """JSON in which nothing can end the script element or begin a comment of it."""
-    return data.replace("<", "\\u003c").replace(">", "\\u003e").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return (
+        data.replace("<", "\\u003c").replace(">", "\\u003e").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    )
 
 
 def report_data(image: Image, title: str) -> dict[str, Any]:
@@ -50,12 +58,19 @@ def report_data(image: Image, title: str) -> dict[str, Any]:
     listing = list(lines(image))
     code = [_word(line) for line in listing]
     return {
-        "title": title, "isa": ISA_VERSION, "chip": image.chip.name, "words": image.words, "wordBytes": WORD_BYTES, "engines": ENGINES,
+        "title": title,
+        "isa": ISA_VERSION,
+        "chip": image.chip.name,
+        "words": image.words,
+        "wordBytes": WORD_BYTES,
+        "engines": ENGINES,
         "memories": {"SRAM": image.chip.sram.bytes, "ACC": image.chip.acc.bytes},
         "files": [{"name": _short(file), "lines": _source(file, nodes)} for file in files],
-        "nodes": [_node(node, files, numbers, fused, homes) for node in nodes], "code": code,
-        "loops": _loops(listing), "plan": [_buffer(record, numbers, code) for record in image.plan if record.space is not Space.DRAM],
-    }  # fmt: skip
+        "nodes": [_node(node, files, numbers, fused, homes) for node in nodes],
+        "code": code,
+        "loops": _loops(listing),
+        "plan": [_buffer(record, numbers, code) for record in image.plan if record.space is not Space.DRAM],
+    }
 
 
 def _word(line: Line) -> list[Any]:
@@ -76,7 +91,12 @@ def _loops(listing: Sequence[Line]) -> list[list[Any]]:
 
 def _homes(nodes: Sequence[DebugNode]) -> dict[str, str]:
     """For nodes that have no words of their own, the node whose words compute them."""
-    found = {part: node.name for node in nodes if node.reason.startswith(_PARTS) for part in node.reason[len(_PARTS) :].split(", ")}
+    found = {
+        part: node.name
+        for node in nodes
+        if node.reason.startswith(_PARTS)
+        for part in node.reason[len(_PARTS) :].split(", ")
+    }
     for node in nodes:
         target = next((node.reason[len(prefix) :] for prefix in _OTHERS if node.reason.startswith(prefix)), "")
         if target:
@@ -85,18 +105,32 @@ def _homes(nodes: Sequence[DebugNode]) -> dict[str, str]:
 
 
 def _node(
-    node: DebugNode, files: Sequence[str], numbers: dict[str, int], fused: dict[str, tuple[str, ...]], homes: dict[str, str]
+    node: DebugNode,
+    files: Sequence[str],
+    numbers: dict[str, int],
+    fused: dict[str, tuple[str, ...]],
+    homes: dict[str, str],
 ) -> dict[str, Any]:
     return {
-        "name": node.name, "op": operation(node), "type": f"{node.dtype}[{', '.join(map(str, node.shape))}]" if node.dtype else "", "status": node.status,
-        "reason": node.reason, "file": files.index(node.file) if node.line else -1, "line": node.line, "place": source_place(node),
-        "code": " ".join(node.code.split()), "origins": node.origins, "passes": node.passes, "fused": fused.get(node.name, ()),
+        "name": node.name,
+        "op": operation(node),
+        "type": f"{node.dtype}[{', '.join(map(str, node.shape))}]" if node.dtype else "",
+        "status": node.status,
+        "reason": node.reason,
+        "file": files.index(node.file) if node.line else -1,
+        "line": node.line,
+        "place": source_place(node),
+        "code": " ".join(node.code.split()),
+        "origins": node.origins,
+        "passes": node.passes,
+        "fused": fused.get(node.name, ()),
         "in": numbers.get(homes.get(node.name, ""), -1),
-    }  # fmt: skip
+    }
 
 
 def _buffer(record: PlanRecord, numbers: dict[str, int], code: list[list[Any]]) -> list[Any]:
-    """Name, memory, place, time, and the node that the buffer belongs to: the one in its name, else the one that first uses it."""
+    """Name, memory, place, time, and the node that the buffer belongs to: the one in its name, else the one that first
+    uses it."""
     pieces = record.name.split(".")
     names = (".".join(pieces[first:end]) for first in (0, 1) for end in range(len(pieces), first, -1))
     owner = next((numbers[name] for name in names if name in numbers), -1)

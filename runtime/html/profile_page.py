@@ -26,21 +26,35 @@ def page(report: Profile, document: Mapping[str, Any]) -> str:
 
         from runtime.html import figures
     except ModuleNotFoundError as error:
-        raise InputError("the page needs the plotting library plotly", hint="pip install 'plotly>=6,<7', or llmchip[html]") from error
+        raise InputError(
+            "the page needs the plotting library plotly", hint="pip install 'plotly>=6,<7', or llmchip[html]"
+        ) from error
     chip = report.timeline.chip
     plots = {
-        "timeline": figures.timeline(report), "waterfall": figures.waterfall(document), "roofline": figures.roofline(report, document),
-        "utilisation": figures.utilisation(document), "energy": figures.energy(document),
-        "sram": figures.memory(report, Space.SRAM, chip.sram.bytes), "acc": figures.memory(report, Space.ACC, chip.acc.bytes),
-    }  # fmt: skip
+        "timeline": figures.timeline(report),
+        "waterfall": figures.waterfall(document),
+        "roofline": figures.roofline(report, document),
+        "utilisation": figures.utilisation(document),
+        "energy": figures.energy(document),
+        "sram": figures.memory(report, Space.SRAM, chip.sram.bytes),
+        "acc": figures.memory(report, Space.ACC, chip.acc.bytes),
+    }
     for plot in plots.values():
-        plot.update_layout(template="none", margin={"l": 90, "r": 20, "t": 30, "b": 40}, font={"size": 11}, modebar={"bgcolor": "rgba(0,0,0,0)"})
+        plot.update_layout(
+            template="none",
+            margin={"l": 90, "r": 20, "t": 30, "b": 40},
+            font={"size": 11},
+            modebar={"bgcolor": "rgba(0,0,0,0)"},
+        )
         plot.update_yaxes(automargin=True)
     data = "{" + ",".join(f'"{name}":{plot.to_json()}' for name, plot in plots.items()) + "}"
     parts = {
-        "TITLE": escape(f"{document['program']} on chip {document['chip']}"), "FACTS": "".join(_facts(document)), "TABLES": "".join(_tables(document)),
-        "PLOTLY": get_plotlyjs().replace("</script", "<\\/script"), "DATA": inside_script(data),
-    }  # fmt: skip
+        "TITLE": escape(f"{document['program']} on chip {document['chip']}"),
+        "FACTS": "".join(_facts(document)),
+        "TABLES": "".join(_tables(document)),
+        "PLOTLY": get_plotlyjs().replace("</script", "<\\/script"),
+        "DATA": inside_script(data),
+    }
     text = (resources.files("runtime.html") / "profile.html").read_text(encoding="utf-8")
     return re.sub(r"\{\{([A-Z]+)\}\}", lambda match: parts[match[1]], text)
 
@@ -48,12 +62,19 @@ def page(report: Profile, document: Mapping[str, Any]) -> str:
 def _facts(d: Mapping[str, Any]) -> Iterator[str]:
     whose = "the model's operations" if d["limit_source"] == "graph" else "the program's words"
     facts = {
-        "cycles": f"{d['cycles']:,}", "latency": f"{d['seconds'] * 1e6:,.1f} µs", "throughput": f"{d['launches_per_second']:,.1f}/s",
-        f"limit ({d['limit_resource']}, {whose})": f"{d['limit_cycles']:,}", "reached": f"{d['of_limit']:.3f}", "MACs": f"{d['macs']:,}",
-        "DRAM bytes": f"{d['dram_bytes']:,}", "bandwidth": f"{d['bandwidth_bytes_per_second'] / 1e9:.1f} GB/s",
-        "intensity": f"{d['arithmetic_intensity']:.1f} MACs/byte", "energy": f"{d['total_joules'] * 1e3:.3f} mJ", "power": f"{d['watts']:.2f} W",
+        "cycles": f"{d['cycles']:,}",
+        "latency": f"{d['seconds'] * 1e6:,.1f} µs",
+        "throughput": f"{d['launches_per_second']:,.1f}/s",
+        f"limit ({d['limit_resource']}, {whose})": f"{d['limit_cycles']:,}",
+        "reached": f"{d['of_limit']:.3f}",
+        "MACs": f"{d['macs']:,}",
+        "DRAM bytes": f"{d['dram_bytes']:,}",
+        "bandwidth": f"{d['bandwidth_bytes_per_second'] / 1e9:.1f} GB/s",
+        "intensity": f"{d['arithmetic_intensity']:.1f} MACs/byte",
+        "energy": f"{d['total_joules'] * 1e3:.3f} mJ",
+        "power": f"{d['watts']:.2f} W",
         "words executed": f"{d['instructions']:,} of {d['program_words']:,}",
-    }  # fmt: skip
+    }
     for name, value in facts.items():
         yield f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
 
@@ -69,7 +90,12 @@ def _tables(document: Mapping[str, Any]) -> Iterator[str]:
 
 def _cells(row: Mapping[str, Any], total: int) -> list[str]:
     busy = [f"{row['busy'].get(name, 0):,}" for name in ("mxu", "vec", "act")]
-    figures = f"{row['macs']:,}", f"{row['dram_bytes']:,}", f"{row['energy_joules'] * 1e6:,.1f}", f"{row['instructions']:,}"
+    figures = (
+        f"{row['macs']:,}",
+        f"{row['dram_bytes']:,}",
+        f"{row['energy_joules'] * 1e6:,.1f}",
+        f"{row['instructions']:,}",
+    )
     about = " ".join(str(row.get("code") or row.get("op") or "").split())
     name = row["name"].rpartition("site-packages/")[2] or "(none)"
     return [name, f"{row['cycles']:,}", f"{row['cycles'] / total:.1%}", *busy, *figures, about[:100]]

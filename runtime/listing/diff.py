@@ -1,9 +1,11 @@
 """Two programs side by side: their nodes aligned, then the words of each node, and the counts of words per engine.
 
-    comparison = compare(old, new)    comparison.engines["mxu"] == (12, 10)    [part for part in comparison.parts if part.changed]
+    comparison = compare(old, new)    comparison.engines["mxu"] == (12, 10)    [part for part in comparison.parts if
+    part.changed]
 
-Words are compared by their text; addresses in memory count, `pc` does not. Cycles come from a timing run of each program:
-the total, and for engines and nodes the cycles in which an engine works for them (those of different engines overlap).
+Words are compared by their text; addresses in memory count, `pc` does not. Cycles come from a timing run of each
+program: the total, and for engines and nodes the cycles in which an engine works for them (those of different engines
+overlap).
 """
 
 import difflib
@@ -114,7 +116,11 @@ def _times(image: Image) -> _Times | None:
     words = [0] * (image.words + 1)
     for word, start, end in zip(timeline.words, timeline.work_start.tolist(), timeline.work_end.tolist(), strict=True):
         words[word.pc // WORD_BYTES] += end - start
-    return _Times(timeline.cycles, {e.value: timeline.busy(e) for e in Engine}, {i * WORD_BYTES: busy for i, busy in enumerate(words)})
+    return _Times(
+        timeline.cycles,
+        {e.value: timeline.busy(e) for e in Engine},
+        {i * WORD_BYTES: busy for i, busy in enumerate(words)},
+    )
 
 
 def _busy(stretch: _Stretch | None, times: _Times | None) -> int:
@@ -136,7 +142,8 @@ def _stretches(image: Image) -> list[_Stretch]:
 
 
 def _work(image: Image, line: Line) -> tuple[str, str]:
-    """What a word works for: a node and its operator; in a hand-written program, whose lines move when one is inserted, a label."""
+    """What a word works for: a node and its operator; in a hand-written program, whose lines move when one is inserted,
+    a label."""
     node = image.debug.nodes[line.nodes[0]] if line.nodes else None
     if node is None or node.status == BY_LINE:
         return "".join(node.origins) if node else "", ""
@@ -146,7 +153,9 @@ def _work(image: Image, line: Line) -> tuple[str, str]:
 def _align(a: Sequence[Hashable], b: Sequence[Hashable]) -> list[tuple[int | None, int | None]]:
     """Pairs of indices, in order, each index once; None where there is no partner."""
     pairs: list[tuple[int | None, int | None]] = []
-    for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(None, a, b, autojunk=max(len(a), len(b)) > _ENOUGH).get_opcodes():
+    for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(
+        None, a, b, autojunk=max(len(a), len(b)) > _ENOUGH
+    ).get_opcodes():
         if tag == "equal":
             pairs += zip(range(i1, i2), range(j1, j2), strict=True)
         else:
@@ -157,7 +166,9 @@ def _align(a: Sequence[Hashable], b: Sequence[Hashable]) -> list[tuple[int | Non
 def _rows(a: _Stretch | None, b: _Stretch | None) -> tuple[Row, ...]:
     left, right = (a.words if a else ()), (b.words if b else ())
     rows: list[Row] = []
-    matcher = difflib.SequenceMatcher(None, [w.text for w in left], [w.text for w in right], autojunk=max(len(left), len(right)) > _ENOUGH)
+    matcher = difflib.SequenceMatcher(
+        None, [w.text for w in left], [w.text for w in right], autojunk=max(len(left), len(right)) > _ENOUGH
+    )
     for tag, i1, i2, j1, j2 in matcher.get_opcodes():
         if tag == "equal":
             rows += [Row(x, y) for x, y in zip(left[i1:i2], right[j1:j2], strict=True)]
@@ -185,7 +196,13 @@ def _engines(left: list[_Stretch], right: list[_Stretch]) -> dict[str, tuple[int
 
 def _part(part: Part) -> dict[str, Any]:
     rows = [_row(row) for row in part.rows] if part.changed else []
-    return {"node": part.node, "words": list(part.counts), "busy": list(part.busy), "changed": part.changed, "rows": rows}
+    return {
+        "node": part.node,
+        "words": list(part.counts),
+        "busy": list(part.busy),
+        "changed": part.changed,
+        "rows": rows,
+    }
 
 
 def _row(row: Row) -> dict[str, Any]:

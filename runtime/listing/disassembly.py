@@ -1,8 +1,10 @@
 """What `llmcc disasm` shows: the lines of a program that a filter lets through, as text or as JSON.
 
-    0x00c0  7800600c 00080000 00000e42 71ffff22  gather d=v7, a=v8, idx=v9, n=128, ...    ; d=sram[0x30400:0x60400] f32 128x384 <hidden>, ...
+    0x00c0  7800600c 00080000 00000e42 71ffff22  gather d=v7, a=v8, idx=v9, n=128, ...    ; d=sram[0x30400:0x60400] f32
+    128x384 <hidden>, ...
 
-Text is made line by line and shown line by line; the raw word is one number, most significant digit first, as `.word` takes it.
+Text is made line by line and shown line by line; the raw word is one number, most significant digit first, as `.word`
+takes it.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,7 +31,17 @@ def plain(style: str, text: str) -> str:
     return text
 
 
-_ANSI = {"address": "2", "raw": "2", "mnemonic": "1", "comment": "2;32", "symbol": "33", "node": "36", "source": "1;35", "fault": "31", "label": "1;33"}
+_ANSI = {
+    "address": "2",
+    "raw": "2",
+    "mnemonic": "1",
+    "comment": "2;32",
+    "symbol": "33",
+    "node": "36",
+    "source": "1;35",
+    "fault": "31",
+    "label": "1;33",
+}
 
 
 def ansi(style: str, text: str) -> str:
@@ -39,7 +51,8 @@ def ansi(style: str, text: str) -> str:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which words to show; empty fields let everything through. `nodes` are patterns for node names and their origins."""
+    """Which words to show; empty fields let everything through. `nodes` are patterns for node names and their
+    origins."""
 
     engines: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
@@ -58,7 +71,11 @@ class Filter:
         """Raise InputError for a pattern that matches no node at all."""
         for pattern in self.nodes:
             if not any(Filter(nodes=(pattern,))._matches(node) for node in image.debug.nodes):
-                raise InputError(f"no node is called '{pattern}'", "", guess(pattern.strip("*?"), sorted({n.name for n in image.debug.nodes})[:_GUESSED]))
+                raise InputError(
+                    f"no node is called '{pattern}'",
+                    "",
+                    guess(pattern.strip("*?"), sorted({n.name for n in image.debug.nodes})[:_GUESSED]),
+                )
 
 
 def parse_range(text: str) -> tuple[int, int | None]:
@@ -68,7 +85,9 @@ def parse_range(text: str) -> tuple[int, int | None]:
         low = int(first, 0) if first else 0
         high = (int(end, 0) if end else None) if colon else low + 1
     except ValueError:
-        raise InputError(f"'{text}' is no range of addresses", "", "write --pc 0x40:0x80, the second address excluded") from None
+        raise InputError(
+            f"'{text}' is no range of addresses", "", "write --pc 0x40:0x80, the second address excluded"
+        ) from None
     return low, high
 
 
@@ -92,7 +111,9 @@ class Listing:
 
     def text(self, title: str, *, source: bool = False, paint: Paint = plain) -> Iterator[str]:
         """The lines of a terminal or file."""
-        yield on_one_line(f"{title}: llmchip image, ISA version {ISA_VERSION}, chip {self.image.chip.name}, {self.image.words} words")
+        yield on_one_line(
+            f"{title}: llmchip image, ISA version {ISA_VERSION}, chip {self.image.chip.name}, {self.image.words} words"
+        )
         shown: tuple[int, ...] = ()
         heading, titled = ("", 0), ""
         for line in self.lines():
@@ -105,7 +126,10 @@ class Listing:
                 node = self.image.debug.nodes[line.nodes[0]]
                 indent = INDENT * line.depth
                 if source:
-                    yield from (f"{indent}{text}" if text else "" for text in self._source(node, heading, len(line.nodes) - 1, paint))
+                    yield from (
+                        f"{indent}{text}" if text else ""
+                        for text in self._source(node, heading, len(line.nodes) - 1, paint)
+                    )
                     heading = node.file, node.line
                 elif (title := node_title(node, len(line.nodes) - 1)) != titled:
                     titled = title
@@ -136,10 +160,14 @@ class Listing:
             used.update(line.nodes)
             code.append(_word(line, image))
         return {
-            "file": file, "isa": ISA_VERSION, "chip": image.chip.name, "words": image.words,
+            "file": file,
+            "isa": ISA_VERSION,
+            "chip": image.chip.name,
+            "words": image.words,
             "entries": [{"name": entry.name, "pc": entry.pc} for entry in image.entries],
-            "nodes": {image.debug.nodes[n].name: _node(image.debug.nodes[n], self.fused) for n in sorted(used)}, "code": code,
-        }  # fmt: skip
+            "nodes": {image.debug.nodes[n].name: _node(image.debug.nodes[n], self.fused) for n in sorted(used)},
+            "code": code,
+        }
 
 
 def fused_into(image: Image) -> dict[str, tuple[str, ...]]:
@@ -169,28 +197,55 @@ def _text(line: Line, paint: Paint) -> str:
 
 
 def _word(line: Line, image: Image) -> dict[str, Any]:
-    word: dict[str, Any] = {"pc": line.pc, "raw": line.hex, "text": line.text, "depth": line.depth, "nodes": [image.debug.nodes[n].name for n in line.nodes]}
+    word: dict[str, Any] = {
+        "pc": line.pc,
+        "raw": line.hex,
+        "text": line.text,
+        "depth": line.depth,
+        "nodes": [image.debug.nodes[n].name for n in line.nodes],
+    }
     if line.inst is None:
         return word | {"fault": line.fault}
     row = line.inst.row
     operands: dict[str, Any] = {}
     for spec, value in zip(row.fields, line.inst.operands, strict=True):
-        operands[spec.name] = spec.choices[value] if spec.choices else format_float(value) if spec.kind is Kind.F32 else value
+        operands[spec.name] = (
+            spec.choices[value] if spec.choices else format_float(value) if spec.kind is Kind.F32 else value
+        )
     views = [
         {
-            "operand": o.name, "memory": place(o.view), "first": o.view.base, "end": o.end or None, "dtype": o.view.dtype.name.lower(),
-            "shape": o.shape, "strides": [o.view.ps, o.view.rs, o.view.cs], "symbol": o.symbol or None,
+            "operand": o.name,
+            "memory": place(o.view),
+            "first": o.view.base,
+            "end": o.end or None,
+            "dtype": o.view.dtype.name.lower(),
+            "shape": o.shape,
+            "strides": [o.view.ps, o.view.rs, o.view.cs],
+            "symbol": o.symbol or None,
         }
         for o in line.operands
-    ]  # fmt: skip
+    ]
     waits = {queue.value: count for queue, count in zip(QUEUES, line.inst.deps, strict=True) if count != NO_WAIT}
     return word | {
-        "mnemonic": row.mnemonic, "engine": row.engine.value, "operands": operands, "waits": waits, "views": views, "notes": list(line.notes),
-    }  # fmt: skip
+        "mnemonic": row.mnemonic,
+        "engine": row.engine.value,
+        "operands": operands,
+        "waits": waits,
+        "views": views,
+        "notes": list(line.notes),
+    }
 
 
 def _node(node: DebugNode, fused: dict[str, tuple[str, ...]]) -> dict[str, Any]:
     return {
-        "op": operation(node), "shape": list(node.shape), "dtype": node.dtype, "status": node.status, "file": node.file, "line": node.line, "code": node.code,
-        "origins": list(node.origins), "passes": list(node.passes), "fused_from": list(fused.get(node.name, ())),
-    }  # fmt: skip
+        "op": operation(node),
+        "shape": list(node.shape),
+        "dtype": node.dtype,
+        "status": node.status,
+        "file": node.file,
+        "line": node.line,
+        "code": node.code,
+        "origins": list(node.origins),
+        "passes": list(node.passes),
+        "fused_from": list(fused.get(node.name, ())),
+    }

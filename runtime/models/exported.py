@@ -1,9 +1,9 @@
 """Exported programs (.pt2) read without running anything of theirs.
 
-`torch.export.load` is made for files that are trusted: it unpickles weights, constants and sample inputs, loads compiled libraries, gives size
-expressions to sympy (which evaluates them), writes names into Python source, and resolves operators by any dotted path (`torch.os.system`).
-`load_exported` looks first, with PyTorch's own reader, so that both see the same archive: what is not in the lists below is refused unless the
-user says `--trust`.
+`torch.export.load` is made for files that are trusted: it unpickles weights, constants and sample inputs, loads
+compiled libraries, gives size expressions to sympy (which evaluates them), writes names into Python source, and
+resolves operators by any dotted path (`torch.os.system`). `load_exported` looks first, with PyTorch's own reader, so
+that both see the same archive: what is not in the lists below is refused unless the user says `--trust`.
 """
 
 import ast
@@ -36,21 +36,73 @@ _OPERATORS = re.compile(
 _NAME = re.compile(r"[\w.@]*")
 _SYMBOL = re.compile(r"[a-z_]{1,4}\d+")
 _TREES = frozenset({"builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict", None})
-_FUNCTIONS = frozenset({
-    "Symbol", "Integer", "Float", "Rational", "Add", "Mul", "Max", "Min", "FloorDiv", "ModularIndexing", "Where", "PythonMod", "Mod", "CleanDiv",
-    "CeilToInt", "FloorToInt", "CeilDiv", "TruncToInt", "TruncToFloat", "RoundToInt", "IntTrueDiv", "FloatTrueDiv", "ToFloat", "Eq", "Ne", "Ge", "Gt",
-    "Le", "Lt", "And", "Or", "Not", "true", "false",
-})  # fmt: skip
+_FUNCTIONS = frozenset(
+    {
+        "Symbol",
+        "Integer",
+        "Float",
+        "Rational",
+        "Add",
+        "Mul",
+        "Max",
+        "Min",
+        "FloorDiv",
+        "ModularIndexing",
+        "Where",
+        "PythonMod",
+        "Mod",
+        "CleanDiv",
+        "CeilToInt",
+        "FloorToInt",
+        "CeilDiv",
+        "TruncToInt",
+        "TruncToFloat",
+        "RoundToInt",
+        "IntTrueDiv",
+        "FloatTrueDiv",
+        "ToFloat",
+        "Eq",
+        "Ne",
+        "Ge",
+        "Gt",
+        "Le",
+        "Lt",
+        "And",
+        "Or",
+        "Not",
+        "true",
+        "false",
+    }
+)
 _ARITHMETIC = (
-    ast.Expression, ast.Load, ast.keyword, ast.BinOp, ast.UnaryOp, ast.Compare, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod,
-    ast.USub, ast.UAdd, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE,
-)  # fmt: skip  (no power: 9**9**9 has no end)
+    ast.Expression,
+    ast.Load,
+    ast.keyword,
+    ast.BinOp,
+    ast.UnaryOp,
+    ast.Compare,
+    ast.Add,
+    ast.Sub,
+    ast.Mult,
+    ast.Div,
+    ast.FloorDiv,
+    ast.Mod,
+    ast.USub,
+    ast.UAdd,
+    ast.Eq,
+    ast.NotEq,
+    ast.Lt,
+    ast.LtE,
+    ast.Gt,
+    ast.GtE,
+)  # no power: 9**9**9 has no end
 _EXPRESSION_CHARACTERS = 1000
 _DEPTH = 100
 
 
 def load_exported(path: str, trust: bool = False, memory: int | None = None) -> "ExportedProgram":
-    """The program of a .pt2 file. Without `trust` nothing of it is run, and its tensors take at most `memory` bytes. Raises ModelError."""
+    """The program of a .pt2 file. Without `trust` nothing of it is run, and its tensors take at most `memory` bytes.
+    Raises ModelError."""
     import torch
 
     try:
@@ -68,7 +120,9 @@ def load_exported(path: str, trust: bool = False, memory: int | None = None) -> 
         raise
     except Exception as error:  # whatever a foreign file makes the loader raise
         text = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ModelError(f"cannot load the exported program: {text}", path, "write it with torch.export.save") from error
+        raise ModelError(
+            f"cannot load the exported program: {text}", path, "write it with torch.export.save"
+        ) from error
     finally:
         logging.disable(quiet)
 
@@ -93,16 +147,26 @@ def _check(data: bytes, path: str, memory: int | None) -> None:
         reader: Any = PT2ArchiveReader(io.BytesIO(data))
         names = reader.get_file_names()
     except RuntimeError as error:
-        raise ModelError("this is not an archive of torch.export.save", path, "write it with torch.export.save") from error
+        raise ModelError(
+            "this is not an archive of torch.export.save", path, "write it with torch.export.save"
+        ) from error
     with reader:
         sizes = (reader.archive_file.get_record_size(name) for name in names)
         if sum(sizes) > len(data):
-            raise ModelError("the archive is compressed, which torch.export.save does not do", path, "write it with torch.export.save")
+            raise ModelError(
+                "the archive is compressed, which torch.export.save does not do",
+                path,
+                "write it with torch.export.save",
+            )
         other = next((name for name in names if not _FILES.fullmatch(name)), None)
         if other is not None:
             raise _refuse(f"holds '{other}'", path)
         if _MODEL not in names or "data/sample_inputs/model.pt" not in names:
-            raise ModelError(f"the archive has no {_MODEL}, or no sample inputs", path, "write it with torch.export.save of this PyTorch")
+            raise ModelError(
+                f"the archive has no {_MODEL}, or no sample inputs",
+                path,
+                "write it with torch.export.save of this PyTorch",
+            )
         for kind in ("weights", "constants"):
             _check_payloads(_json(reader, f"data/{kind}/model_{kind}_config.json", path), path, memory)
         for key, value in _walk(_json(reader, _MODEL, path)):
@@ -128,7 +192,11 @@ def _check_payloads(config: Any, path: str, memory: int | None) -> None:
 
 def _bound(count: int, path: str, memory: int | None) -> None:
     if memory is not None and count > memory:
-        raise ModelError(f"its tensors have {count} elements, more than the {memory} bytes of --max-memory", path, "raise --max-memory")
+        raise ModelError(
+            f"its tensors have {count} elements, more than the {memory} bytes of --max-memory",
+            path,
+            "raise --max-memory",
+        )
 
 
 def _check_samples(data: bytes, path: str, memory: int | None) -> None:
@@ -184,7 +252,9 @@ def _is_tree(value: Any) -> bool:
 
 def _plain_tree(node: Any) -> bool:
     context = json.loads(node["context"]) if node["context"] is not None else None
-    keys = context is None or (isinstance(context, list) and all(isinstance(key, str | int) and _is_name(key) for key in context))
+    keys = context is None or (
+        isinstance(context, list) and all(isinstance(key, str | int) and _is_name(key) for key in context)
+    )
     return node["type"] in _TREES and keys and all(map(_plain_tree, node["children_spec"]))
 
 
@@ -204,7 +274,9 @@ def _plain_expression(node: ast.AST) -> bool:
     if isinstance(node, ast.Name):
         return node.id in _FUNCTIONS or _SYMBOL.fullmatch(node.id) is not None
     if isinstance(node, ast.Constant):
-        return isinstance(node.value, int | float) or (isinstance(node.value, str) and _SYMBOL.fullmatch(node.value) is not None)
+        return isinstance(node.value, int | float) or (
+            isinstance(node.value, str) and _SYMBOL.fullmatch(node.value) is not None
+        )
     return isinstance(node, _ARITHMETIC)
 
 
@@ -214,7 +286,16 @@ def _is_nothing(value: Any) -> bool:
 
 # What may stand under these keys of the model's JSON, wherever they are.
 _CHECKS: Mapping[str, Callable[[Any], bool]] = {
-    "target": _is_operator, "as_operator": _is_operator, "in_spec": _is_tree, "out_spec": _is_tree, "expr_str": _is_expression,
-    "as_custom_obj": _is_nothing, "custom_obj_values": _is_nothing, "treespec_namedtuple_fields": _is_nothing,
-    **dict.fromkeys(("name", "as_name", "parameter_name", "buffer_name", "tensor_constant_name", "fqn", "forward_arg_names"), _is_name),
-}  # fmt: skip
+    "target": _is_operator,
+    "as_operator": _is_operator,
+    "in_spec": _is_tree,
+    "out_spec": _is_tree,
+    "expr_str": _is_expression,
+    "as_custom_obj": _is_nothing,
+    "custom_obj_values": _is_nothing,
+    "treespec_namedtuple_fields": _is_nothing,
+    **dict.fromkeys(
+        ("name", "as_name", "parameter_name", "buffer_name", "tensor_constant_name", "fqn", "forward_arg_names"),
+        _is_name,
+    ),
+}

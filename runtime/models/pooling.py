@@ -12,7 +12,9 @@ class SentenceEmbedding(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> dict[str, Tensor]:
         extra = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         result = self.model(input_ids=input_ids, attention_mask=attention_mask, **extra)
         mask = attention_mask.unsqueeze(-1).to(result.last_hidden_state.dtype)

@@ -1,6 +1,8 @@
-"""What an image says of its model. It is shown; it is acted on only where that runs no code: a bundled name, or a folder of config.json and safetensors.
+"""What an image says of its model. It is shown; it is acted on only where that runs no code: a bundled name, or a
+folder of config.json and safetensors.
 
-Everything else (module:factory, .pt2, folders that bring code or pickles) is used only when the user names it on the command line.
+Everything else (module:factory, .pt2, folders that bring code or pickles) is used only when the user names it on the
+command line.
 """
 
 from pathlib import Path
@@ -44,7 +46,9 @@ def recorded_recipe(image: Image, path: str) -> Recipe | None:
     if not record:
         return None
     try:
-        recipe = msgspec.convert({name: value for name, value in record.items() if name in Recipe.__dataclass_fields__}, Recipe)
+        recipe = msgspec.convert(
+            {name: value for name, value in record.items() if name in Recipe.__dataclass_fields__}, Recipe
+        )
     except msgspec.ValidationError as error:
         raise ImageError(f"section metadata: recipe: {error}", path, _AT_FAULT) from error
     if not all(0 <= (number or 0) < _MOST for number in (recipe.random_weights, recipe.seed)):
@@ -52,7 +56,9 @@ def recorded_recipe(image: Image, path: str) -> Recipe | None:
     return recipe
 
 
-def check_recorded(argument: str, path: str, remedy: str = "if you trust that model, name it on the command line with --model MODEL") -> None:
+def check_recorded(
+    argument: str, path: str, remedy: str = "if you trust that model, name it on the command line with --model MODEL"
+) -> None:
     """Raise ModelError unless what is recorded can be used without running anything that comes with it."""
     if argument in BUNDLED:
         return
@@ -61,4 +67,6 @@ def check_recorded(argument: str, path: str, remedy: str = "if you trust that mo
     except ModelError as error:
         reason = error.what
     if reason:
-        raise ModelError(f"the image records the model '{argument}', which is not loaded on its word: {reason}", path, remedy)
+        raise ModelError(
+            f"the image records the model '{argument}', which is not loaded on its word: {reason}", path, remedy
+        )

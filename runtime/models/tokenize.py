@@ -27,11 +27,17 @@ class Tokens:
 
     def inputs(self, names: Sequence[str] | None = None) -> dict[str, Ids]:
         """As keyword arguments; those that the model takes, if `names` says which."""
-        every = {"input_ids": self.input_ids, "attention_mask": self.attention_mask, "token_type_ids": self.token_type_ids}
+        every = {
+            "input_ids": self.input_ids,
+            "attention_mask": self.attention_mask,
+            "token_type_ids": self.token_type_ids,
+        }
         return {name: array for name, array in every.items() if names is None or name in names}
 
 
-def tokenize(tokenizer_json: str, texts: Sequence[str], seq: int | None = None, limit: int = 0, batch: int | None = None) -> Tokens:
+def tokenize(
+    tokenizer_json: str, texts: Sequence[str], seq: int | None = None, limit: int = 0, batch: int | None = None
+) -> Tokens:
     """Tokenize by the text of a tokenizer.json and pad on the right to `seq` (default: the longest text).
 
     With a `batch` larger than the number of texts, the first text fills up the rest. Nothing is ever cut off:
@@ -45,7 +51,9 @@ def tokenize(tokenizer_json: str, texts: Sequence[str], seq: int | None = None, 
     for text, item in zip(texts, encoded, strict=True):
         if len(item.ids) > room:
             longer = f"shorten it, or compile for a longer --seq (up to {limit})" if limit > length else "shorten it"
-            raise InputError(f"the text has {len(item.ids)} tokens, more than the {room} that fit", _short(text), longer)
+            raise InputError(
+                f"the text has {len(item.ids)} tokens, more than the {room} that fit", _short(text), longer
+            )
     check_tokens(max(len(encoded), batch or 0), length)
     encoded += [encoded[0]] * ((batch or 0) - len(encoded))
     pad = _pad_id(tokenizer)
@@ -59,14 +67,18 @@ def tokenize(tokenizer_json: str, texts: Sequence[str], seq: int | None = None, 
 def check_tokens(batch: int, seq: int) -> None:
     """Raise InputError for a batch that no chip has room for, before it is made."""
     if batch * seq > MOST_TOKENS:
-        raise InputError(f"{batch} texts of {seq} tokens are more than {MOST_TOKENS} tokens", hint="a smaller --batch or --seq")
+        raise InputError(
+            f"{batch} texts of {seq} tokens are more than {MOST_TOKENS} tokens", hint="a smaller --batch or --seq"
+        )
 
 
 def read_tokenizer(folder: Path) -> str:
     """The text of a folder's tokenizer.json: images hold it, so that they run anywhere."""
     path = folder / "tokenizer.json"
     if not path.is_file():
-        raise InputError("the folder has no tokenizer.json", str(folder), "give token ids with --input input_ids=FILE.npy")
+        raise InputError(
+            "the folder has no tokenizer.json", str(folder), "give token ids with --input input_ids=FILE.npy"
+        )
     try:
         return read_text(path, _TOKENIZER_BYTES)
     except (OSError, UnicodeDecodeError) as error:
@@ -81,7 +93,9 @@ def _tokenizer(text: str) -> Any:
     try:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # the library raises bare Exceptions
-        raise InputError(f"cannot read the tokenizer: {' '.join(str(error).split())[:200]}", "tokenizer.json") from error
+        raise InputError(
+            f"cannot read the tokenizer: {' '.join(str(error).split())[:200]}", "tokenizer.json"
+        ) from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
@@ -110,7 +124,11 @@ def classification(texts: Sequence[str], logits: Floats, labels: Sequence[str]) 
     """Each text's most probable label, and the probabilities of all."""
     names = [labels[i] if i < len(labels) else f"LABEL_{i}" for i in range(logits.shape[-1])]
     return [
-        {"text": text, "label": names[int(row.argmax())], "probabilities": dict(zip(names, map(float, row), strict=True))}
+        {
+            "text": text,
+            "label": names[int(row.argmax())],
+            "probabilities": dict(zip(names, map(float, row), strict=True)),
+        }
         for text, row in zip(texts, probabilities(logits), strict=True)
     ]
 

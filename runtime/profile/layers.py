@@ -1,7 +1,7 @@
 """Which layer of the model a node belongs to, told by the names of the weights that it reads.
 
-A weight `encoder_layer_3_output_dense_weight_q` belongs to `encoder_layer_3`, one without a number to its first word (`pooler`).
-A node belongs where its weights belong; without any, where the latest of its operands does.
+A weight `encoder_layer_3_output_dense_weight_q` belongs to `encoder_layer_3`, one without a number to its first word
+(`pooler`). A node belongs where its weights belong; without any, where the latest of its operands does.
 """
 
 import re

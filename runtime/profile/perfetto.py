@@ -1,6 +1,7 @@
 """A timing run as a trace for Perfetto (ui.perfetto.dev) or chrome://tracing.
 
-One track per resource that does one thing at a time; counters for DRAM bandwidth and SRAM in use; arrows for the waits that held a word up.
+One track per resource that does one thing at a time; counters for DRAM bandwidth and SRAM in use; arrows for the waits
+that held a word up.
 """
 
 import json
@@ -28,7 +29,14 @@ _WEIGHTS = len(_TRACKS)  # the track of weight loads that nothing hides
 
 def write_trace(report: Profile, path: str | PathLike[str]) -> None:
     """Write the trace as a JSON file."""
-    write_atomic(path, [json.dumps({"displayTimeUnit": "ns", "traceEvents": list(trace_events(report))}, separators=(",", ":")).encode()])
+    write_atomic(
+        path,
+        [
+            json.dumps(
+                {"displayTimeUnit": "ns", "traceEvents": list(trace_events(report))}, separators=(",", ":")
+            ).encode()
+        ],
+    )
 
 
 def trace_events(report: Profile) -> Iterator[Event]:
@@ -48,13 +56,26 @@ def trace_events(report: Profile) -> Iterator[Event]:
 def _slices(report: Profile, micro: float) -> Iterator[Event]:
     t = report.timeline
     columns = (t.engine, t.dispatch, t.ready, t.start, t.work_start, t.work_end, t.end, t.bytes, report.node)
-    for word, engine, dispatch, ready, start, begin, stop, end, moved, node in zip(t.words, *(c.tolist() for c in columns), strict=True):
+    for word, engine, dispatch, ready, start, begin, stop, end, moved, node in zip(
+        t.words, *(c.tolist() for c in columns), strict=True
+    ):
         named = report.image.debug.nodes[node].name if node >= 0 else ""
         label = f"{named} {word.inst.mnemonic}".strip()
-        args = {"pc": f"{word.pc:#06x}", "indices": list(word.indices), "dispatch": dispatch, "ready": ready, "start": start, "end": end}
+        args = {
+            "pc": f"{word.pc:#06x}",
+            "indices": list(word.indices),
+            "dispatch": dispatch,
+            "ready": ready,
+            "start": start,
+            "end": end,
+        }
         if moved:
             args["bytes"] = moved
-        spans = [(engine, ready, begin, f"{label} waits", "stall")] if engine == CTL else [(engine, begin, stop, label, "work")]
+        spans = (
+            [(engine, ready, begin, f"{label} waits", "stall")]
+            if engine == CTL
+            else [(engine, begin, stop, label, "work")]
+        )
         if ENGINES[engine] is Engine.MXU:
             spans.append((_WEIGHTS, start, begin, label, "load"))
         for tid, low, high, name, kind in spans:
@@ -70,7 +91,13 @@ def _flows(t: Timeline, micro: float) -> Iterator[Event]:
             if t.end[other] == t.ready[index] and t.work_end[other] > t.work_start[other]:
                 common = {"pid": _PID, "name": "wait", "cat": "dependence", "id": index}
                 yield {"ph": "s", "tid": int(t.engine[other]), "ts": (int(t.work_end[other]) - 1) * micro, **common}
-                yield {"ph": "f", "bp": "e", "tid": int(t.engine[index]), "ts": int(t.work_start[index]) * micro, **common}
+                yield {
+                    "ph": "f",
+                    "bp": "e",
+                    "tid": int(t.engine[index]),
+                    "ts": int(t.work_start[index]) * micro,
+                    **common,
+                }
                 break
 
 
@@ -81,7 +108,9 @@ def _bandwidth(t: Timeline, micro: float) -> Iterator[Event]:
         if low > last:
             yield _counter("DRAM GB/s", last * micro, dict.fromkeys(("ldw", "lda", "sto"), 0.0))
         sharing = sum(word >= 0 for word in words)
-        shares = {name: rate / sharing if word >= 0 else 0.0 for name, word in zip(("ldw", "lda", "sto"), words, strict=True)}
+        shares = {
+            name: rate / sharing if word >= 0 else 0.0 for name, word in zip(("ldw", "lda", "sto"), words, strict=True)
+        }
         yield _counter("DRAM GB/s", low * micro, shares)
         last = high
     yield _counter("DRAM GB/s", last * micro, dict.fromkeys(("ldw", "lda", "sto"), 0.0))

@@ -2,8 +2,9 @@
 
     report = profile(image, compiled)     report.as_dict()["waterfall"]     write_trace(report, "run.json")
 
-Everything comes from one timing run of the binary. With `compiled` the speed of light is that of the model's operations (runtime.profile.roofline);
-an image alone does not know them, so its own words give the figure instead, and `limit_source` says so.
+Everything comes from one timing run of the binary. With `compiled` the speed of light is that of the model's operations
+(runtime.profile.roofline); an image alone does not know them, so its own words give the figure instead, and
+`limit_source` says so.
 """
 
 from collections import defaultdict
@@ -33,7 +34,8 @@ NO_NODE = DebugNode("(control)", "control")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a table: a node, a layer or a source line. `cycles` are its share of the total; those of all rows add up to it."""
+    """One line of a table: a node, a layer or a source line. `cycles` are its share of the total; those of all rows add
+    up to it."""
 
     name: str
     cycles: int
@@ -46,7 +48,10 @@ class Row:
     detail: Mapping[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in ("name", "cycles", "waterfall", "busy", "macs", "dram_bytes", "instructions")}
+        own = {
+            name: getattr(self, name)
+            for name in ("name", "cycles", "waterfall", "busy", "macs", "dram_bytes", "instructions")
+        }
         return {**own, "energy_joules": self.joules, **self.detail}
 
 
@@ -77,10 +82,13 @@ class Profile:
 
     @cached_property
     def utilisation(self) -> dict[str, float]:
-        """Share of the time in which each engine works; `dram` is the bus, `macs` the useful share of the array's multipliers."""
+        """Share of the time in which each engine works; `dram` is the bus, `macs` the useful share of the array's
+        multipliers."""
         t, mxu = self.timeline, self.timeline.chip.mxu
         used = {engine.value: t.busy(engine) for engine in QUEUES} | {"dram": t.bus_busy()}
-        return {name: count / t.cycles for name, count in used.items()} | {"macs": self.macs / (mxu.rows * mxu.cols * t.cycles)}
+        return {name: count / t.cycles for name, count in used.items()} | {
+            "macs": self.macs / (mxu.rows * mxu.cols * t.cycles)
+        }
 
     @property
     def macs(self) -> int:
@@ -105,43 +113,78 @@ class Profile:
         return self._table([self.layers.get(self._node(i).name, "") for i in self.node.tolist()], lambda _: {})
 
     def stalls(self, count: int = 10) -> list[dict[str, Any]]:
-        """The longest times that the limiting resource stood idle, and the chain of waits behind each, the latest first."""
-        longest = sorted(gaps(self.timeline, self.limit.resource), key=lambda gap: (gap.low - gap.high, gap.low))[:count]
+        """The longest times that the limiting resource stood idle, and the chain of waits behind each, the latest
+        first."""
+        longest = sorted(gaps(self.timeline, self.limit.resource), key=lambda gap: (gap.low - gap.high, gap.low))[
+            :count
+        ]
         return [
             {
-                "from": gap.low, "to": gap.high, "cycles": gap.high - gap.low, "before": self._describe(gap.word),
-                "chain": [{"cause": link.cause, "cycles": link.high - link.low, **self._describe(link.word)} for link in gap.links],
+                "from": gap.low,
+                "to": gap.high,
+                "cycles": gap.high - gap.low,
+                "before": self._describe(gap.word),
+                "chain": [
+                    {"cause": link.cause, "cycles": link.high - link.low, **self._describe(link.word)}
+                    for link in gap.links
+                ],
             }
             for gap in longest
-        ]  # fmt: skip
+        ]
 
     def _describe(self, word: int) -> dict[str, Any]:
         here = self.timeline.words[word]
-        return {"pc": here.pc, "word": here.inst.mnemonic, "node": self._node(int(self.node[word])).name, "indices": here.indices}
+        return {
+            "pc": here.pc,
+            "word": here.inst.mnemonic,
+            "node": self._node(int(self.node[word])).name,
+            "indices": here.indices,
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """All figures, ready for JSON."""
         t, energy = self.timeline, self.activity.totals()
         joules = sum(energy.values())
         return {
-            "chip": t.chip.name, "cycles": t.cycles, "seconds": t.seconds, "launches_per_second": 1 / t.seconds,
-            "limit_cycles": self.limit.cycles, "limit_resource": self.limit.resource, "limit_source": self.limit_source,
-            "limits": dict(self.limit.by_resource), "of_limit": self.limit.cycles / t.cycles,
-            "utilisation": self.utilisation, "waterfall": self.waterfall, "excess_cycles": self.waterfall["compute"] - self.limit.cycles,
-            "energy_joules": energy, "total_joules": joules, "watts": joules / t.seconds,
-            "instructions": len(t.words), "program_words": self.image.words, "macs": self.macs, "dram_bytes": self.dram_bytes,
-            "bandwidth_bytes_per_second": self.dram_bytes / t.seconds, "arithmetic_intensity": self.macs / max(self.dram_bytes, 1),
-            "layers": [row.as_dict() for row in self.layer_rows], "nodes": [row.as_dict() for row in self.nodes],
+            "chip": t.chip.name,
+            "cycles": t.cycles,
+            "seconds": t.seconds,
+            "launches_per_second": 1 / t.seconds,
+            "limit_cycles": self.limit.cycles,
+            "limit_resource": self.limit.resource,
+            "limit_source": self.limit_source,
+            "limits": dict(self.limit.by_resource),
+            "of_limit": self.limit.cycles / t.cycles,
+            "utilisation": self.utilisation,
+            "waterfall": self.waterfall,
+            "excess_cycles": self.waterfall["compute"] - self.limit.cycles,
+            "energy_joules": energy,
+            "total_joules": joules,
+            "watts": joules / t.seconds,
+            "instructions": len(t.words),
+            "program_words": self.image.words,
+            "macs": self.macs,
+            "dram_bytes": self.dram_bytes,
+            "bandwidth_bytes_per_second": self.dram_bytes / t.seconds,
+            "arithmetic_intensity": self.macs / max(self.dram_bytes, 1),
+            "layers": [row.as_dict() for row in self.layer_rows],
+            "nodes": [row.as_dict() for row in self.nodes],
             "lines": [row.as_dict() for row in self.lines],
             "stalls": self.stalls(),
-        }  # fmt: skip
+        }
 
     def _node(self, index: int) -> DebugNode:
         return self.image.debug.nodes[index] if index >= 0 else NO_NODE
 
     def _node_detail(self, index: int) -> dict[str, Any]:
         node = self._node(index)
-        return {"op": node.op, "shape": node.shape, "file": node.file, "line": node.line, "layer": self.layers.get(node.name, "")}
+        return {
+            "op": node.op,
+            "shape": node.shape,
+            "file": node.file,
+            "line": node.line,
+            "layer": self.layers.get(node.name, ""),
+        }
 
     def _line_detail(self, index: int) -> dict[str, Any]:
         node = self._node(index)
@@ -162,11 +205,18 @@ class Profile:
         joules = np.bincount(which, self.activity.joules.sum(1), len(number)).tolist()
         return [
             Row(
-                name, sum(causes[i].values()), dict(causes[i]), {e: counts[i] for e, counts in busy.items() if counts[i]},
-                macs[i], moved[i], joules[i], ones[i], detail(first[name]),
+                name,
+                sum(causes[i].values()),
+                dict(causes[i]),
+                {e: counts[i] for e, counts in busy.items() if counts[i]},
+                macs[i],
+                moved[i],
+                joules[i],
+                ones[i],
+                detail(first[name]),
             )
             for name, i in number.items()
-        ]  # fmt: skip
+        ]
 
 
 def profile(
@@ -177,18 +227,29 @@ def profile(
     values: Mapping[str, int] | None = None,
     options: Options = DEFAULT,
 ) -> Profile:
-    """Run an image's program in timing mode. `values` gives scalar arguments, which otherwise take their maximum. Raises ReplayError."""
+    """Run an image's program in timing mode. `values` gives scalar arguments, which otherwise take their maximum.
+    Raises ReplayError."""
     timeline = simulate(image, None, options, entry, values)
     done = activity(timeline)
     graph = compiled.lowered.main.graph if compiled is not None else None
     limit = speed_of_light(graph, image.chip) if graph is not None else own_limit(timeline)
     source = "graph" if graph is not None else "program"
     layers = layers_of(graph) if graph is not None else {}
-    return Profile(image, timeline, done, limit, source, waterfall(timeline, limit.resource), node_of_words(image, timeline), layers)
+    return Profile(
+        image,
+        timeline,
+        done,
+        limit,
+        source,
+        waterfall(timeline, limit.resource),
+        node_of_words(image, timeline),
+        layers,
+    )
 
 
 def own_limit(timeline: Timeline) -> Limit:
-    """The limit of a program's own words: what its engines must do if nothing ever waits. Knows nothing of better programs."""
+    """The limit of a program's own words: what its engines must do if nothing ever waits. Knows nothing of better
+    programs."""
     chip = timeline.chip
     mms = [w.operands for w in timeline.words if w.engine is Engine.MXU]
     mxu = sum(matmul_passes(o["b"], o["k"], o["n"], chip.mxu) * o["m"] for o in mms)
@@ -226,9 +287,13 @@ def _sums(which: NDArray[np.int64], values: NDArray[np.int64], count: int) -> li
 def summary(report: Profile) -> Iterable[str]:
     """A few lines for the terminal."""
     d = report.as_dict()
-    limit = f"{d['of_limit']:.2f} of the limit ({d['limit_cycles']:,}, {d['limit_resource']}, from the {d['limit_source']})"
+    limit = (
+        f"{d['of_limit']:.2f} of the limit ({d['limit_cycles']:,}, {d['limit_resource']}, from the {d['limit_source']})"
+    )
     yield f"{d['cycles']:,} cycles, {d['seconds'] * 1e6:,.1f} µs, {limit}"
-    yield "waterfall    " + "  ".join(f"{name} {count / d['cycles']:.1%}" for name, count in d["waterfall"].items() if count)
+    yield "waterfall    " + "  ".join(
+        f"{name} {count / d['cycles']:.1%}" for name, count in d["waterfall"].items() if count
+    )
     yield "utilisation  " + "  ".join(f"{name} {share:.1%}" for name, share in d["utilisation"].items())
     yield "energy (µJ)  " + "  ".join(f"{name} {d['energy_joules'][name] * 1e6:,.0f}" for name in COMPONENTS)
     rate = d["bandwidth_bytes_per_second"] / 1e9

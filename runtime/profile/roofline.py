@@ -1,12 +1,13 @@
-"""The speed of light: cycles that no program for a model can beat, from the shapes of its operations and the chip alone.
+"""The speed of light: cycles that no program for a model can beat, from the shapes of its operations and the chip
+alone.
 
     limit = speed_of_light(compiled.lowered.main.graph, chip)      limit.cycles      limit.by_resource["dram"]
 
-Each engine must at least do its share: the MXU pass every row of every GEMM through every tile of weights, VEC and ACT stream over the
-elements they alone can process, DRAM deliver each byte once. The largest share is the limit; a perfect schedule hides all others.
-Nothing here looks at a program. What a memory too small for a product must read again is counted, see `reread_bytes`.
-Where the instruction set leaves a choice the cheapest is taken: a reduction rides on the word that
-produces its operand, an addition on the word that produces or consumes it.
+Each engine must at least do its share: the MXU pass every row of every GEMM through every tile of weights, VEC and ACT
+stream over the elements they alone can process, DRAM deliver each byte once. The largest share is the limit; a perfect
+schedule hides all others. Nothing here looks at a program. What a memory too small for a product must read again is
+counted, see `reread_bytes`. Where the instruction set leaves a choice the cheapest is taken: a reduction rides on the
+word that produces its operand, an addition on the word that produces or consumes it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -87,18 +88,28 @@ def limit(operations: Iterable[Operation], chip: Chip) -> Limit:
         vec += _cycles(op.vec, chip.vec.lanes)
         act += _cycles(op.act, chip.act.lanes)
         count += op.dram_bytes
-    return Limit({"mxu": mxu, "vec": ceil(vec), "act": ceil(act), "dram": ceil_div(count * chip.clock_hz, chip.dram.bytes_per_second)})
+    return Limit(
+        {
+            "mxu": mxu,
+            "vec": ceil(vec),
+            "act": ceil(act),
+            "dram": ceil_div(count * chip.clock_hz, chip.dram.bytes_per_second),
+        }
+    )
 
 
 def reread_bytes(gemm: Gemm, memory: int) -> int:
-    """Bytes that a product must move beyond one look at its weights, if `memory` bytes are all there is on chip and it is finished before the next begins.
+    """Bytes that a product must move beyond one look at its weights, if `memory` bytes are all there is on chip and it
+    is finished before the next begins.
 
-    After Hong & Kung (1981) and Irony, Toledo & Tiskin (2004). Cut the run into phases that move as many bytes as memory has. A phase sees at
-    most T = 2 * memory bytes of operands. A sum that it touches
-    - lives on at its beginning or end, or comes in or goes out: at most T / 2 of them, 4 bytes each. By Loomis and Whitney
-      sqrt(A * B * sums) products add to these; A + B <= T, so at most T * sqrt(T / 8);
-    - or begins and ends inside. Then all of its row and its column is there: (rows + columns) * k <= T, so at most T * T / 4k products.
-    Every phase but the last moves `memory` bytes. With several planes (attention) operands need never have been in DRAM: nothing is counted.
+    After Hong & Kung (1981) and Irony, Toledo & Tiskin (2004). Cut the run into phases that move as many bytes as
+    memory has. A phase sees at most T = 2 * memory bytes of operands. A sum that it touches
+    - lives on at its beginning or end, or comes in or goes out: at most T / 2 of them, 4 bytes each. By Loomis and
+      Whitney sqrt(A * B * sums) products add to these; A + B <= T, so at most T * sqrt(T / 8);
+    - or begins and ends inside. Then all of its row and its column is there: (rows + columns) * k <= T, so at most T *
+      T / 4k products.
+    Every phase but the last moves `memory` bytes. With several planes (attention) operands need never have been in
+    DRAM: nothing is counted.
     """
     if gemm.b > 1:
         return 0
@@ -134,7 +145,8 @@ def _bytes(node: fx.Node) -> int:
 
 
 def _loaded(node: fx.Node) -> int:
-    """Bytes of an input or constant that must come in: looked-up rows of a table, parts of what is only read in parts."""
+    """Bytes of an input or constant that must come in: looked-up rows of a table, parts of what is only read in
+    parts."""
     count = 0
     for user in node.users:
         if user.op == "output":
@@ -207,7 +219,8 @@ def _quantize(node: fx.Node) -> Operation:
 
 
 def _softmax(node: fx.Node) -> Operation:
-    """exp with its sum on ACT; the maximum comes with the producer, the division goes with the consumer, where they can."""
+    """exp with its sum on ACT; the maximum comes with the producer, the division goes with the consumer, where they
+    can."""
     x = _operand(node)
     passes = (not _tappable(x)) + (not all(_affine(user) & (Affine.AFTER | Affine.STEP) for user in _consumers(node)))
     return Operation(node.name, vec=_rows(x, passes), act=_rows(x))
@@ -251,19 +264,29 @@ def _elementwise(node: fx.Node) -> Operation:
 
 
 def _share(node: fx.Node) -> Fraction:
-    """Passes of an elementwise operation: none if a neighbour's word has a step for it, a fifth in a chain of its like."""
+    """Passes of an elementwise operation: none if a neighbour's word has a step for it, a fifth in a chain of its
+    like."""
     if Affine.STEP not in BY_TARGET[node.target].affine:
         return Fraction(1)
-    before, after = [_affine(_producer(operand)) for operand in tensors(node)], [_affine(user) for user in _consumers(node)]
+    before, after = (
+        [_affine(_producer(operand)) for operand in tensors(node)],
+        [_affine(user) for user in _consumers(node)],
+    )
     if any(Affine.BEFORE in other for other in before) or any(Affine.AFTER in other for other in after):
         return Fraction(0)
     return Fraction(1, STEPS) if any(Affine.STEP in other for other in (*before, *after)) else Fraction(1)
 
 
 _RULES: dict[str, Callable[[fx.Node], Operation]] = {  # of operations whose record says Limit.OWN
-    "matmul_i8": _matmul, "dequantize": _dequantize, "quantize_rows": _quantize, "softmax": _softmax, "layer_norm": _layer_norm,
-    "activation": _activation, "reduce": _reduce, "clamp": _clamp,
-}  # fmt: skip
+    "matmul_i8": _matmul,
+    "dequantize": _dequantize,
+    "quantize_rows": _quantize,
+    "softmax": _softmax,
+    "layer_norm": _layer_norm,
+    "activation": _activation,
+    "reduce": _reduce,
+    "clamp": _clamp,
+}
 
 
 def _rule(node: fx.Node) -> Callable[[fx.Node], Operation]:

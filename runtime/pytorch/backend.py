@@ -2,8 +2,8 @@
 
     torch.compile(model, backend="llmchip", options={"chip": "server", "fallback": False})
 
-Nothing is compiled when Dynamo asks: each combination of shapes is compiled when it is first called. So sizes are concrete,
-and errors reach the caller as they are, not wrapped in Dynamo's own.
+Nothing is compiled when Dynamo asks: each combination of shapes is compiled when it is first called. So sizes are
+concrete, and errors reach the caller as they are, not wrapped in Dynamo's own.
 """
 
 import operator
@@ -26,8 +26,13 @@ from runtime.pytorch.weights import refresh
 
 __all__ = ["backend", "refresh"]
 
+
 def backend(
-    gm: fx.GraphModule, example_inputs: Sequence[Any], *, options: Mapping[str, Any] | None = None, mode: str | None = None
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    *,
+    options: Mapping[str, Any] | None = None,
+    mode: str | None = None,
 ) -> "Frame":
     """Called by Dynamo with a graph of torch operations, the weights among its inputs."""
     return Frame(gm, roles(gm, example_inputs), options or {}, mode)
@@ -42,10 +47,14 @@ class Frame:
         self._given, self._mode = dict(options), mode
         self._settings: tuple[Options, Chip] | None = None
         self._runners: dict[tuple[Any, ...], Runner] = {}
-        self._inputs = tuple(position for position, role in enumerate(known) if role.kind == "input" and position not in self._floats)
+        self._inputs = tuple(
+            position for position, role in enumerate(known) if role.kind == "input" and position not in self._floats
+        )
 
     def __call__(self, *args: Any) -> tuple[Any, ...]:
-        values = [arg.item() if index in self._floats else arg for index, arg in enumerate(args)] if self._floats else args
+        values = (
+            [arg.item() if index in self._floats else arg for index, arg in enumerate(args)] if self._floats else args
+        )
         key = _key(values, self._inputs)
         runner = self._runners.get(key)
         if runner is None:
@@ -72,7 +81,9 @@ class Frame:
         """Options and mode as the user gave them."""
         if self._settings is None:
             if self._mode is not None:
-                raise CompileError(f"there is no mode '{self._mode}'", hint="use options={...}; 'llmcc compile --help' lists them")
+                raise CompileError(
+                    f"there is no mode '{self._mode}'", hint="use options={...}; 'llmcc compile --help' lists them"
+                )
             given = self._given.get("chip", "edge")
             chip = load_chip(given)
             named = {**self._given, "chip": given if isinstance(given, str) else chip.name}
@@ -80,7 +91,8 @@ class Frame:
         return self._settings
 
     def _check(self, values: Sequence[Any]) -> None:
-        """Refuse what cannot even be captured, and a train mode, whose results are random and whose point are gradients."""
+        """Refuse what cannot even be captured, and a train mode, whose results are random and whose point are
+        gradients."""
         for node in self._gm.graph.nodes:
             if _trains(node):
                 raise CompileError("the model is in train mode", f"{node.name}", "call model.eval() first")
@@ -90,7 +102,8 @@ class Frame:
 
 
 def _key(values: Sequence[Any], inputs: Sequence[int]) -> tuple[Any, ...]:
-    """Equal for arguments that one program serves: the same shapes and types of tensors, strides of `inputs`, the same numbers."""
+    """Equal for arguments that one program serves: the same shapes and types of tensors, strides of `inputs`, the same
+    numbers."""
     strides = tuple([values[position].stride() for position in inputs])
     try:
         return tuple(map(Tensor.size, values)), tuple(map(_DTYPE, values)), strides
@@ -109,7 +122,8 @@ _DTYPE = operator.attrgetter("dtype")
 
 
 def _numbers_for_tensors(gm: fx.GraphModule, known: Sequence[Role]) -> tuple[fx.GraphModule, frozenset[int]]:
-    """With dynamic=True Dynamo passes Python floats as 0-d float64 tensors and calls item(). Give the graph the numbers instead.
+    """With dynamic=True Dynamo passes Python floats as 0-d float64 tensors and calls item(). Give the graph the numbers
+    instead.
 
     Returns a copy of the graph, and the positions of these arguments.
     """
@@ -117,12 +131,20 @@ def _numbers_for_tensors(gm: fx.GraphModule, known: Sequence[Role]) -> tuple[fx.
     remap: dict[fx.Node, fx.Node] = {}
     graph.output(graph.graph_copy(gm.graph, remap))
     for old, new in remap.items():
-        new.meta = {key: value for key, value in old.meta.items() if key != "grapharg"}  # that one holds the example's memory
+        new.meta = {
+            key: value for key, value in old.meta.items() if key != "grapharg"
+        }  # that one holds the example's memory
     found = set()
     for index, node in enumerate(graph.find_nodes(op="placeholder")):
         value = node.meta.get("example_value")
         only_items = bool(node.users) and all(user.op == "call_method" and user.target == "item" for user in node.users)
-        if isinstance(value, Tensor) and value.dtype is torch.float64 and not value.shape and only_items and known[index].kind != "param":
+        if (
+            isinstance(value, Tensor)
+            and value.dtype is torch.float64
+            and not value.shape
+            and only_items
+            and known[index].kind != "param"
+        ):
             found.add(index)
             for user in list(node.users):
                 user.replace_all_uses_with(node)
@@ -144,5 +166,9 @@ def _trains(node: fx.Node) -> bool:
     if node.op != "call_function" or node.target not in _TRAINED:
         return False
     position, name = _TRAINED[node.target]
-    training = node.args[position] if len(node.args) > position else node.kwargs.get(name, name == "training" and position == 2)
+    training = (
+        node.args[position]
+        if len(node.args) > position
+        else node.kwargs.get(name, name == "training" and position == 2)
+    )
     return bool(training)

@@ -1,10 +1,11 @@
 """Compiled images on disk, so that the same model is compiled once: for llmcc, the API and torch.compile alike.
 
-    <cache>/images/<key>.llmchip     key = hash of graph, weights, chip, options and versions (the compiler's own sources included)
+    <cache>/images/<key>.llmchip     key = hash of graph, weights, chip, options and versions (the compiler's own
+    sources included)
 
-Any number of processes may use the folder at once: a file appears by one atomic rename, carries its own checksums and its key, and is
-only ever removed as a whole. The least recently used images go when the folder outgrows its bound. Only what took a while to compile
-is kept. A folder that cannot be used costs one warning.
+Any number of processes may use the folder at once: a file appears by one atomic rename, carries its own checksums and
+its key, and is only ever removed as a whole. The least recently used images go when the folder outgrows its bound. Only
+what took a while to compile is kept. A folder that cannot be used costs one warning.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from isa import extension
 from isa.chip import Chip, chip_hash
 from isa.errors import Error, ImageError
 from isa.image.image import Image, load_image, write_image
@@ -33,7 +35,9 @@ WORTH_KEEPING: Final = 0.5  # seconds of work; less is sooner done again than lo
 ABANDONED: Final = 3600.0  # seconds since a temporary file was last written to
 OFF: Final = ("off", "0")
 SUFFIX: Final = ".llmchip"
-KEY: Final = "cache key"  # in the metadata of an image in the cache: one that was copied over another is not served for it
+KEY: Final = (
+    "cache key"  # in the metadata of an image in the cache: one that was copied over another is not served for it
+)
 _SIZE: Final = re.compile(r"(\d+)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
 
@@ -88,7 +92,9 @@ def _warn(text: str) -> None:
 def _unusable(where: Path | None, error: OSError) -> None:
     name = str(where)
     shown = name if len(name) <= 100 else f"{name[:60]}... ({len(name)} characters)"
-    _warn(f"llmchip cannot use its cache {shown}: {error.strerror or error}; nothing is kept (LLMCHIP_CACHE names another folder, or is 'off')")
+    _warn(
+        f"llmchip cannot use its cache {shown}: {error.strerror or error}; nothing is kept (LLMCHIP_CACHE names another folder, or is 'off')"
+    )
 
 
 def clear() -> list[Entry]:
@@ -100,12 +106,13 @@ def clear() -> list[Entry]:
 
 
 def key_of(captured: "Captured", options: "Options", chip: Chip, weights: str) -> str | None:
-    """Equal for what compiles to the same image; `weights` is their hash. None if the graph holds something that cannot be written down."""
+    """Equal for what compiles to the same image; `weights` is their hash. None if the graph holds something that cannot
+    be written down."""
     lines = list(_graph_lines(captured))
     if folder() is None or None in lines:
         return None
     settings = {name: value for name, value in vars(options).items() if name != "chip"}
-    parts = (*lines, repr(sorted(settings.items())), chip_hash(chip), _versions(), weights)
+    parts = (*lines, repr(sorted(settings.items())), chip_hash(chip), _versions(), extension.digests(), weights)
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
 
 
@@ -128,7 +135,7 @@ def _versions() -> str:
     import torch
 
     digest = hashlib.sha256()
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     for package in ("compiler", "isa"):
         for path in sorted((root / package).rglob("*.py")):
             digest.update(path.read_bytes())

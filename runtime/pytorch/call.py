@@ -57,7 +57,9 @@ def _check_changed(found: DynamoCapture, observed: Observed) -> None:
 
 def _check_followed(how: Plan, found: DynamoCapture, observed: Observed) -> None:
     """Refuse gradients through what the chip's results cannot stand for."""
-    if how.tracked and (found.changed or any(isinstance(source, Made) and source.view is not None for source in how.results)):
+    if how.tracked and (
+        found.changed or any(isinstance(source, Made) and source.view is not None for source in how.results)
+    ):
         raise _unfollowed()
     if how.tracked and observed.draws:
         raise UnsupportedError("gradients of random operations, which would draw again", hint="use torch.no_grad()")
@@ -65,19 +67,24 @@ def _check_followed(how: Plan, found: DynamoCapture, observed: Observed) -> None
 
 def _check_drawn(graph: fx.Graph, observed: Observed) -> None:
     """Refuse a graph in which fewer numbers are drawn than in the frame, whose later ones would be others."""
-    if sum(node.op == "call_function" and draws(node.target, node.args, node.kwargs) for node in graph.nodes) < observed.draws:
+    if (
+        sum(node.op == "call_function" and draws(node.target, node.args, node.kwargs) for node in graph.nodes)
+        < observed.draws
+    ):
         raise UnsupportedError("random numbers that nothing reads, which the capture leaves out")
 
 
 def _keep(gm: fx.GraphModule, found: DynamoCapture, observed: Observed, known: Sequence[Role]) -> Keep:
-    """What a backward pass needs: everything, where what was observed are parts of arguments, or a function of the user's keeps what it likes."""
+    """What a backward pass needs: everything, where what was observed are parts of arguments, or a function of the
+    user's keeps what it likes."""
     if found.places or any(isinstance(node.target, HigherOrderOperator) for node in gm.graph.nodes):
         return Keep(frozenset(range(len(known))), frozenset())
     return Keep.of(observed, known)
 
 
 def _only_used(captured: Captured, found: DynamoCapture) -> tuple[Captured, list["int | Tensor"]]:
-    """The graph without placeholders that nothing reads, and where the tensors for the others are: arguments or constants of the code."""
+    """The graph without placeholders that nothing reads, and where the tensors for the others are: arguments or
+    constants of the code."""
     sources: list[int | Tensor] = [*found.inputs, *found.weights]
     sources += [captured.tensors[weight.name] for weight in captured.weights[len(found.weights) :]]
     holders = captured.gm.graph.find_nodes(op="placeholder")
@@ -89,16 +96,24 @@ def _only_used(captured: Captured, found: DynamoCapture) -> tuple[Captured, list
     count = len(captured.inputs)
     inputs = tuple(info for info, is_used in zip(captured.inputs, used[:count], strict=True) if is_used)
     weights = tuple(weight for weight, is_used in zip(captured.weights, used[count:], strict=True) if is_used)
-    return replace(captured, inputs=inputs, weights=weights), [source for source, is_used in zip(sources, used, strict=True) if is_used]
+    return replace(captured, inputs=inputs, weights=weights), [
+        source for source, is_used in zip(sources, used, strict=True) if is_used
+    ]
 
 
 class Call:
     """One compiled frame. `run` is what every call goes through, so it does only what this frame needs."""
 
     def __init__(
-        self, gm: fx.GraphModule, found: DynamoCapture, program: Runs, sources: Sequence["int | Tensor"], how: Plan, setting: Setting,
+        self,
+        gm: fx.GraphModule,
+        found: DynamoCapture,
+        program: Runs,
+        sources: Sequence["int | Tensor"],
+        how: Plan,
+        setting: Setting,
         backward: Backward | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._gm, self._program, self._how, self._setting, self._backward = gm, program, how, setting, backward
         self._places, self._changed = found.places, found.changed
         self._select = _selecting([source for source in sources if isinstance(source, int)])
@@ -116,7 +131,9 @@ class Call:
             computed = self._computed(flat)
             for position, number in self._changed:
                 flat[position].copy_(computed[number])
-        computed = tuple(map(Tensor.detach, computed))  # no views made here without gradients, which the caller could not change in place
+        computed = tuple(
+            map(Tensor.detach, computed)
+        )  # no views made here without gradients, which the caller could not change in place
         if self._backward is not None:
             computed = self._backward.follow(computed, args)
         return computed if self._how.simple else self._how.assemble(computed, flat)
@@ -145,7 +162,9 @@ _SHARED = "an argument is changed in place whose memory another argument shows, 
 
 
 def _unfollowed() -> UnsupportedError:
-    return UnsupportedError("gradients of arguments that are changed, or of results that share memory", hint="use torch.no_grad()")
+    return UnsupportedError(
+        "gradients of arguments that are changed, or of results that share memory", hint="use torch.no_grad()"
+    )
 
 
 def _selecting(positions: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
@@ -159,7 +178,8 @@ def _carry_tangents(args: Sequence[Any]) -> bool:
 
 
 def _overlap(args: Sequence[Any], changed: Sequence[int]) -> bool:
-    """Whether an argument that is changed in place may share memory with another one, which would have to change with it."""
+    """Whether an argument that is changed in place may share memory with another one, which would have to change with
+    it."""
     spans = [span(arg) if isinstance(arg, Tensor) else (0, 0) for arg in args]
     return any(
         spans[position][0] < end and start < spans[position][1] and meet(args[position], args[other])

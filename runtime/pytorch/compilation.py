@@ -1,7 +1,7 @@
 """A captured model on its way to an image: what llmcc, the API and torch.compile share.
 
-Graph passes, program and image are each made when first asked for. The image comes from the cache where it is there, and then
-there is no program: who only compares or measures an image needs the graph alone.
+Graph passes, program and image are each made when first asked for. The image comes from the cache where it is there,
+and then there is no program: who only compares or measures an image needs the graph alone.
 """
 
 import time
@@ -59,10 +59,13 @@ class Compilation:
         return compiled
 
     def image(self, tensors: Mapping[str, Tensor] | None = None, metadata: Mapping[str, Any] | None = None) -> Image:
-        """The image with these weights (by name; default: those that were captured). The metadata are the caller's own."""
+        """The image with these weights (by name; default: those that were captured). The metadata are the caller's
+        own."""
         return replace(self.stored(self.key(tensors), tensors), metadata=dict(metadata or {}))
 
-    def stored(self, key: str | None, tensors: Mapping[str, Tensor] | None = None, packed: Packed | None = None) -> Image:
+    def stored(
+        self, key: str | None, tensors: Mapping[str, Tensor] | None = None, packed: Packed | None = None
+    ) -> Image:
         """The image as the cache has it, or would have it under this key; None keeps it out of the cache.
 
         `packed` may give constants, by number, that are packed already.
@@ -71,7 +74,10 @@ class Compilation:
         if image is None:
             compiled, start = self.compiled, time.perf_counter()
             recipes = self.lowered.packing.recipes
-            facts = {HEIGHTS: compiled.placement.heights, RECIPES: [(recipe.text, recipe.weights) for recipe in recipes]}
+            facts = {
+                HEIGHTS: compiled.placement.heights,
+                RECIPES: [(recipe.text, recipe.weights) for recipe in recipes],
+            }
             image = compiled.image(tensors, facts, packed(recipes) if packed else None)
             cache.keep(key, image, self._spent + time.perf_counter() - start)
         return image
@@ -84,7 +90,8 @@ class Compilation:
         return cache.key_of(self.captured, self.options, self.chip, digest)
 
     def forget(self) -> Packing | None:
-        """Free what the compiler made (it is made again when it is asked for), but for what packs weights, if that is there."""
+        """Free what the compiler made (it is made again when it is asked for), but for what packs weights, if that is
+        there."""
         lowered: Lowered | None = self.__dict__.pop("lowered", None)
         self.__dict__.pop("compiled", None)
         return lowered.packing if lowered else None

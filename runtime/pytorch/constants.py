@@ -4,9 +4,9 @@
     shape 2 ─┼─ block (recipe, weights) ── piece of the chip's memory, and what kernels made of it
     model 2 ─┘
 
-A block belongs to tensors by identity. They have one content at a time, so when it has changed the block is packed again in place,
-for all programs that have it; so it is for other tensors that have come to be where those were (marks tell them apart).
-Blocks are held by programs (runtime/pytorch/weights.py) and go with the last of them.
+A block belongs to tensors by identity. They have one content at a time, so when it has changed the block is packed
+again in place, for all programs that have it; so it is for other tensors that have come to be where those were (marks
+tell them apart). Blocks are held by programs (runtime/pytorch/weights.py) and go with the last of them.
 """
 
 from collections.abc import Sequence
@@ -55,7 +55,8 @@ def _key(recipe: Recipe, weights: Sequence[Tensor]) -> _Key:
 
 
 def find(recipe: Recipe, weights: Sequence[Tensor]) -> Block | None:
-    """The block of these very tensors (`weights` are all of the program's), packed of what they hold now or held before."""
+    """The block of these very tensors (`weights` are all of the program's), packed of what they hold now or held
+    before."""
     return _blocks.get(_key(recipe, weights))
 
 
@@ -101,5 +102,3 @@ def packed_weights() -> PackedWeights:
     """How many packed constants there are now, and how many bytes they take up."""
     blocks = {id(block): block for block in list(_blocks.values())}
     return PackedWeights(len(blocks), sum(block.piece.nbytes for block in blocks.values()))
-
-

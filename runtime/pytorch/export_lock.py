@@ -1,4 +1,5 @@
-"""torch.export changes globals of PyTorch while it traces, which breaks modules that other threads are running meanwhile.
+"""torch.export changes globals of PyTorch while it traces, which breaks modules that other threads are running
+meanwhile.
 
 `alone` keeps these changes to the thread that traces: the patches on nn.Module (`__call__`, `__getattr__`) and the flag
 "is exporting". It also holds Dynamo's own lock, so that no other thread traces at the same time.

@@ -3,9 +3,10 @@
     for found in llmchip.fallbacks():
         print(found.line, found.operator, found.reason, found.count)
 
-A *refusal* is the compiler's considered answer: the chip has no such operator, type or size. A *fault* is ours: an error inside the
-compiler, a trap. Both cost a piece of the graph, which runs in PyTorch. `options={"fallback": False}` makes both errors. With
-LLMCHIP_STRICT=1 (our own tests) faults are errors always, and refusals unless the caller asks for `fallback` in so many words.
+A *refusal* is the compiler's considered answer: the chip has no such operator, type or size. A *fault* is ours: an
+error inside the compiler, a trap. Both cost a piece of the graph, which runs in PyTorch. `options={"fallback": False}`
+makes both errors. With LLMCHIP_STRICT=1 (our own tests) faults are errors always, and refusals unless the caller asks
+for `fallback` in so many words.
 """
 
 import inspect
@@ -31,16 +32,18 @@ from runtime.version import __version__
 STRICT = "LLMCHIP_STRICT"
 WHOLE = "the whole graph"
 PIECES = "the graph in smaller pieces"
-_FOREIGN = tuple(str(folder) + os.sep for folder in (Path(__file__).resolve().parent, Path(torch.__file__).resolve().parent))
+_FOREIGN = tuple(
+    str(folder) + os.sep for folder in (Path(__file__).resolve().parents[1], Path(torch.__file__).resolve().parent)
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
     """Something that runs in PyTorch: `operator` at `line` of the model (file:line: code), and why.
 
-    `count` is how many pieces of compiled graphs it has cost. Where the graph was only cut into smaller pieces, which may all run on the
-    chip, `operator` says so. `fault` says that the reason is a fault of llmchip, and `report` names a
-    file with the graph and the traceback to send with it.
+    `count` is how many pieces of compiled graphs it has cost. Where the graph was only cut into smaller pieces, which
+    may all run on the chip, `operator` says so. `fault` says that the reason is a fault of llmchip, and `report` names
+    a file with the graph and the traceback to send with it.
     """
 
     line: str
@@ -116,14 +119,16 @@ class Teller:
         self._told: set[tuple[str, str, str]] = set()
 
     def tell(self, error: Exception, node: fx.Node | None = None, graph: fx.Graph | None = None) -> None:
-        """`node` is what runs in PyTorch because of `error` (None: the whole graph); `graph` goes into the report of a fault."""
+        """`node` is what runs in PyTorch because of `error` (None: the whole graph); `graph` goes into the report of a
+        fault."""
         operator = WHOLE if node is None else operation(node)
         where = error.where if isinstance(error, Error) and not isinstance(error, Trap) else ""
         source = UNKNOWN if node is None else node.meta.get("source", UNKNOWN)
         self._record(error, where if source is UNKNOWN else str(source), operator, graph)
 
     def tell_cut(self, error: Exception, graph: fx.Graph) -> None:
-        """A graph has been cut because of `error`. Only of a fault that was not met again: what a refusal costs is told operation by operation."""
+        """A graph has been cut because of `error`. Only of a fault that was not met again: what a refusal costs is told
+        operation by operation."""
         if is_fault(error) and not any(reason == as_error(error).what for _, _, reason in self._told):
             self._record(error, "", PIECES, graph)
 
@@ -132,7 +137,11 @@ class Teller:
         key = (line, operator, reason)
         with _lock:
             old = _records.get(key)
-            found = replace(old, count=old.count + 1) if old else Fallback(line, operator, reason, 1, fault, _report(error, graph) if fault else "")
+            found = (
+                replace(old, count=old.count + 1)
+                if old
+                else Fallback(line, operator, reason, 1, fault, _report(error, graph) if fault else "")
+            )
             _records[key] = found
         if key not in self._told:
             self._told.add(key)
@@ -158,7 +167,9 @@ def _users_level() -> int:
 def _report(error: Exception, graph: fx.Graph | None) -> str:
     """A file that says all that there is to say about a fault; an empty string where no file can be written."""
     try:
-        with tempfile.NamedTemporaryFile("w", prefix="llmchip-fault-", suffix=".txt", delete=False, encoding="utf-8") as file:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="llmchip-fault-", suffix=".txt", delete=False, encoding="utf-8"
+        ) as file:
             file.write(f"llmchip {__version__}, torch {torch.__version__}\n\n")
             file.write(f"{_printed(graph)}\n")
             file.write("".join(traceback.format_exception(error)))

@@ -1,7 +1,8 @@
-"""What a frame does, seen before it is compiled: its results' memory and strides, what it draws, and keeps for a backward pass.
+"""What a frame does, seen before it is compiled: its results' memory and strides, what it draws, and keeps for a
+backward pass.
 
-Dynamo's graph is run once on fake tensors, and in PyTorch where strides are not row-major. What the arguments of the first call
-share is of no matter (see `apart`): later calls come with others.
+Dynamo's graph is run once on fake tensors, and in PyTorch where strides are not row-major. What the arguments of the
+first call share is of no matter (see `apart`): later calls come with others.
 """
 
 import copy
@@ -20,16 +21,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from isa.errors import UnsupportedError
 from runtime.pytorch.strides import row_major
 
-SMALL = 1 << 16  # bytes; operators that do not say what they write (native_batch_norm) write statistics, which are small
+SMALL = (
+    1 << 16
+)  # bytes; operators that do not say what they write (native_batch_norm) write statistics, which are small
 
 
 @dataclass(frozen=True)
 class Observed:
     """A frame's arguments and results, after it ran.
 
-    `saved` are the arguments of which autograd keeps the elements themselves, `needed` all that decide what it keeps. `strided` are
-    arguments whose memory is taken without regard to their elements, `placed` those where it is counted from the start of memory, not from
-    the first element. `draws`: how often it draws random numbers.
+    `saved` are the arguments of which autograd keeps the elements themselves, `needed` all that decide what it keeps.
+    `strided` are arguments whose memory is taken without regard to their elements, `placed` those where it is counted
+    from the start of memory, not from the first element. `draws`: how often it draws random numbers.
     """
 
     args: tuple[Any, ...]
@@ -51,14 +54,27 @@ def observe(frame: Callable[..., Any], args: Sequence[Any]) -> Observed:
         results = tuple(frame(*fakes))
     for fake, old in zip(fakes, before, strict=True):
         if _meta(fake) != old:
-            raise UnsupportedError("an argument gets another size or other memory", hint="in-place views such as t_() and resize_()")
+            raise UnsupportedError(
+                "an argument gets another size or other memory", hint="in-place views such as t_() and resize_()"
+            )
     for value in results:
         if isinstance(value, Tensor) and not _concrete(value):
             raise UnsupportedError("the size of a result depends on data")
-    saved = frozenset(watch.saved | watch.strided)  # what as_strided reads is a matter of memory: the elements alone would not do
-    seen = Observed(fakes, results, saved, frozenset(watch.needed), frozenset(watch.strided), frozenset(watch.placed), watch.draws)
-    changed = [isinstance(fake, Tensor) and (fake.is_inference() or fake._version > 0 or n in watch.written) for n, fake in enumerate(fakes)]  # or may be
-    plain = _plainly_laid((*args, *results)) and not (watch.turned and any(map(_is_thin, results))) and not any(map(_is_empty, results))
+    saved = frozenset(
+        watch.saved | watch.strided
+    )  # what as_strided reads is a matter of memory: the elements alone would not do
+    seen = Observed(
+        fakes, results, saved, frozenset(watch.needed), frozenset(watch.strided), frozenset(watch.placed), watch.draws
+    )
+    changed = [
+        isinstance(fake, Tensor) and (fake.is_inference() or fake._version > 0 or n in watch.written)
+        for n, fake in enumerate(fakes)
+    ]  # or may be
+    plain = (
+        _plainly_laid((*args, *results))
+        and not (watch.turned and any(map(_is_thin, results)))
+        and not any(map(_is_empty, results))
+    )
     if plain or (any(changed) and torch.is_grad_enabled()):
         return seen
     try:
@@ -69,10 +85,14 @@ def observe(frame: Callable[..., Any], args: Sequence[Any]) -> Observed:
 
 
 def apart(args: Sequence[Any]) -> list[Any]:
-    """The arguments, those that share memory copied with their strides: whom they share it with is a matter of this call."""
+    """The arguments, those that share memory copied with their strides: whom they share it with is a matter of this
+    call."""
     plain = [type(arg) in (Tensor, torch.nn.Parameter) and not arg.is_conj() and not arg.is_neg() for arg in args]
     memories = [memory(arg) if is_plain else None for arg, is_plain in zip(args, plain, strict=True)]
-    return [_own(arg) if where is not None and memories.count(where) > 1 else arg for arg, where in zip(args, memories, strict=True)]
+    return [
+        _own(arg) if where is not None and memories.count(where) > 1 else arg
+        for arg, where in zip(args, memories, strict=True)
+    ]
 
 
 def _own(arg: Tensor) -> Tensor:
@@ -87,7 +107,8 @@ def _plainly_laid(values: Sequence[Any]) -> bool:
 
 
 def _is_thin(value: Any) -> bool:
-    """Whether a tensor has dimensions whose strides reach nothing: PyTorch and its fake tensors choose them otherwise behind a permutation."""
+    """Whether a tensor has dimensions whose strides reach nothing: PyTorch and its fake tensors choose them otherwise
+    behind a permutation."""
     return isinstance(value, Tensor) and min(value.shape, default=2) < 2
 
 
@@ -95,8 +116,11 @@ def _is_empty(value: Any) -> bool:
     return isinstance(value, Tensor) and 0 in value.shape
 
 
-def _run_eager(frame: Callable[..., Any], args: Sequence[Any], changed: Sequence[bool]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Run a frame as it is, on copies of what it changes: fake tensors have other strides than eager's where these are not row-major."""
+def _run_eager(
+    frame: Callable[..., Any], args: Sequence[Any], changed: Sequence[bool]
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Run a frame as it is, on copies of what it changes: fake tensors have other strides than eager's where these are
+    not row-major."""
     own = []
     for arg, is_changed in zip(args, changed, strict=True):
         mine = arg.detach() if isinstance(arg, Tensor) else arg
@@ -122,7 +146,8 @@ def _unhooked(args: Sequence[Any], keep: Callable[[Tensor], Tensor]) -> Iterator
 
 
 def draws(target: Any, args: Sequence[Any], kwargs: Any) -> bool:
-    """Whether this call of an operator draws random numbers: one of PyTorch's random operators, not told to leave them."""
+    """Whether this call of an operator draws random numbers: one of PyTorch's random operators, not told to leave
+    them."""
     if torch.Tag.nondeterministic_seeded not in getattr(target, "tags", ()):
         return False
     declared = target._schema.arguments
@@ -187,7 +212,10 @@ class _Watch(TorchDispatchMode):
         changed = given if function._schema.is_mutable else []
         self.written.update(self._arguments[memory(tensor)] for tensor in changed if memory(tensor) in self._arguments)
         self._sources.update((memory(tensor), sources) for tensor in (*made, *changed))
-        if function is torch.ops.aten.as_strided.default and (position := self._arguments.get(memory(args[0]))) is not None:
+        if (
+            function is torch.ops.aten.as_strided.default
+            and (position := self._arguments.get(memory(args[0]))) is not None
+        ):
             self.strided.add(position)
             if len(args) > 3 and args[3] is not None:
                 self.placed.add(position)

@@ -2,9 +2,9 @@
 
     x → linear → gelu → topk → linear → y     becomes     x → [chip] → topk → [chip] → y
 
-Whether the chip can do an operation is not a list kept here: each distinct use (operation, shapes, types, options) is compiled on its
-own once, and what the compiler says is the answer, reason included. A piece that fails later, while its weights are packed or while it
-runs, gives way to smaller ones or to PyTorch in the same manner.
+Whether the chip can do an operation is not a list kept here: each distinct use (operation, shapes, types, options) is
+compiled on its own once, and what the compiler says is the answer, reason included. A piece that fails later, while its
+weights are packed or while it runs, gives way to smaller ones or to PyTorch in the same manner.
 """
 
 import operator
@@ -44,7 +44,8 @@ class Setting:
 
 
 def whole(captured: Captured, setting: Setting) -> Runs:
-    """The whole graph as one piece, or, where that cannot be and may fall back, split. Takes inputs, then weights; gives a tuple."""
+    """The whole graph as one piece, or, where that cannot be and may fall back, split. Takes inputs, then weights;
+    gives a tuple."""
     try:
         if symbolic(captured):
             raise UnsupportedError("a size in this graph depends on data")
@@ -61,7 +62,8 @@ def whole(captured: Captured, setting: Setting) -> Runs:
 def split(gm: fx.GraphModule, setting: Setting, finer: bool = False) -> fx.GraphModule:
     """A graph like this one with its pieces on the chip. Tells of every operation that stays in PyTorch.
 
-    `finer`: the graph as one piece has failed, though the compiler took it; if it would be one piece again, it is halved.
+    `finer`: the graph as one piece has failed, though the compiler took it; if it would be one piece again, it is
+    halved.
     """
     gm = _copy(gm)
     static = _static(gm.graph)
@@ -84,7 +86,8 @@ def _told(node: fx.Node) -> bool:
 
 
 def _place(outer: torch.nn.Module, target: str, setting: Setting, halve: bool = False) -> None:
-    """Replace a piece of the graph by its program. One that fails as a whole, though its operations do not, is halved."""
+    """Replace a piece of the graph by its program. One that fails as a whole, though its operations do not, is
+    halved."""
     piece = getattr(outer, target)
     assert isinstance(piece, fx.GraphModule)
     if halve and (smaller := _halved(piece, setting)) is not None:
@@ -136,25 +139,36 @@ def _first(piece: fx.GraphModule) -> fx.Node:
 class Piece(torch.nn.Module):
     """A part inside a graph, and how it goes on where the chip fails at it.
 
-    `order` puts the inputs before the weights. `smaller` makes what takes its place when its weights cannot be packed, or None.
+    `order` puts the inputs before the weights. `smaller` makes what takes its place when its weights cannot be packed,
+    or None.
     """
 
     def __init__(
-        self, gm: fx.GraphModule, part: Part, order: Sequence[int] | None, single: bool, setting: Setting, smaller: Callable[[], Runs | None]
+        self,
+        gm: fx.GraphModule,
+        part: Part,
+        order: Sequence[int] | None,
+        single: bool,
+        setting: Setting,
+        smaller: Callable[[], Runs | None],
     ) -> None:
         super().__init__()
         self._gm, self._part, self._order, self._single = gm, part, order, single
         self._setting, self._smaller = setting, smaller
         self._instead: Runs | None = None
         results = (gm.graph.output_node().args[0],) if single else gm.graph.output_node().args[0]
-        lays = [laying(node.meta["val"].shape, node.meta["val"].stride()) for node in results] if order is not None else []  # type: ignore[union-attr]
+        lays = (
+            [laying(node.meta["val"].shape, node.meta["val"].stride()) for node in results] if order is not None else []  # type: ignore[union-attr]
+        )
         self._lays = lays if any(lays) else None  # the whole graph's are its frame's business
 
     def forward(self, *tensors: Tensor) -> Any:
         if self._instead is not None:
             return self._instead(*tensors)
         try:
-            results = self._part(*tensors) if self._order is None else self._part(*(tensors[index] for index in self._order))
+            results = (
+                self._part(*tensors) if self._order is None else self._part(*(tensors[index] for index in self._order))
+            )
         except Exception as error:
             return self._recover(error, tensors)
         if self._lays is not None:
@@ -165,7 +179,9 @@ class Piece(torch.nn.Module):
         """This call's results without the chip. Values that do not fit cost one call, anything else the piece."""
         self._setting.policy.accept(error)
         if isinstance(error, Trap):
-            results = self._in_pytorch(*tensors)  # raises what PyTorch says, if the inputs are what is wrong: an index outside a table
+            results = self._in_pytorch(
+                *tensors
+            )  # raises what PyTorch says, if the inputs are what is wrong: an index outside a table
             self._instead = self._in_pytorch
             self._tell(error)
             return results
@@ -231,7 +247,9 @@ def _check_single(node: fx.Node) -> None:
 
 def symbolic(captured: Captured) -> bool:
     """Whether a size in the graph depends on data, which the compiler must not even see."""
-    return any(_symbolic(value) for node in captured.gm.graph.nodes if node.op == "call_function" for value in _values(node))
+    return any(
+        _symbolic(value) for node in captured.gm.graph.nodes if node.op == "call_function" for value in _values(node)
+    )
 
 
 def _values(node: fx.Node) -> tuple[Any, ...]:
@@ -249,7 +267,9 @@ def _use(node: fx.Node) -> Hashable:
     """What the answer depends on: the operation, its options, and the types, shapes and strides of its operands."""
 
     def describe(operand: fx.Node) -> str:
-        values = [f"{v.dtype}{list(v.shape)}{v.stride()}" if isinstance(v, Tensor) else str(v) for v in _values(operand)]
+        values = [
+            f"{v.dtype}{list(v.shape)}{v.stride()}" if isinstance(v, Tensor) else str(v) for v in _values(operand)
+        ]
         return f"{operand.op} {'weight' if operand.meta.get('weight') else 'input'} {values}"
 
     masked = fx.node.map_arg((node.args, node.kwargs), lambda operand: "tensor")
@@ -271,7 +291,8 @@ def _alone(node: fx.Node) -> fx.GraphModule:
 
 
 def _captured(piece: fx.GraphModule) -> tuple[Captured, list[int], bool]:
-    """A piece as the compiler takes it, inputs before weights; where these are among its own; whether it returns one tensor, no tuple."""
+    """A piece as the compiler takes it, inputs before weights; where these are among its own; whether it returns one
+    tensor, no tuple."""
     piece = _copy(piece)
     holders = piece.graph.find_nodes(op="placeholder")
     inputs = [node for node in holders if not node.meta.get("weight")]
@@ -286,9 +307,16 @@ def _captured(piece: fx.GraphModule) -> tuple[Captured, list[int], bool]:
     results: tuple[Any, ...] = (output.args[0],) if single else tuple(output.args[0])  # type: ignore[arg-type]
     output.args = (results,)
     piece.recompile()
-    infos = tuple(TensorInfo(f"output{n}", tuple(node.meta["val"].shape), node.meta["val"].dtype) for n, node in enumerate(results))
+    infos = tuple(
+        TensorInfo(f"output{n}", tuple(node.meta["val"].shape), node.meta["val"].dtype)
+        for n, node in enumerate(results)
+    )
     named = tuple(TensorInfo(node.name, tuple(node.meta["val"].shape), node.meta["val"].dtype) for node in inputs)
-    return Captured(piece, named, infos, tuple(Weight(n.name, n.name, "param") for n in weights), {}, {}, None), order, single
+    return (
+        Captured(piece, named, infos, tuple(Weight(n.name, n.name, "param") for n in weights), {}, {}, None),
+        order,
+        single,
+    )
 
 
 def _copy(gm: fx.GraphModule) -> fx.GraphModule:

@@ -1,7 +1,9 @@
-"""How the results of a compiled frame are made: computed by the chip, or views of arguments and of each other, as in eager PyTorch.
+"""How the results of a compiled frame are made: computed by the chip, or views of arguments and of each other, as in
+eager PyTorch.
 
-What shares memory with an argument, or with another result, shows when the frame is run once (see runtime.pytorch.observed); so do strides.
-A view is not computed: it is taken from the argument, or from the result that owns the memory.
+What shares memory with an argument, or with another result, shows when the frame is run once (see
+runtime.pytorch.observed); so do strides. A view is not computed: it is taken from the argument, or from the result that
+owns the memory.
 
     def f(x): v = x.view(-1); y = x * 2; return v, y[0], y[1]     the chip computes y; v is a view of x, the others of y
 """
@@ -27,7 +29,8 @@ Shape = tuple[int, ...]
 class Strided:
     """A view by its size, strides and the distance of its first element from its owner's.
 
-    `tracked`: whether autograd follows it. If not, `requires_grad` says that the frame took it without gradients, not that it detached it.
+    `tracked`: whether autograd follows it. If not, `requires_grad` says that the frame took it without gradients, not
+    that it detached it.
     """
 
     size: Shape
@@ -39,7 +42,13 @@ class Strided:
     @classmethod
     def like(cls, value: Tensor, start: int) -> "Strided":
         """A view like this one of an owner that starts at `start`."""
-        return cls(tuple(value.shape), value.stride(), int(value.storage_offset()) - start, value.requires_grad, value.grad_fn is not None)
+        return cls(
+            tuple(value.shape),
+            value.stride(),
+            int(value.storage_offset()) - start,
+            value.requires_grad,
+            value.grad_fn is not None,
+        )
 
     def of(self, owner: Tensor) -> Tensor:
         """The view, whatever the caller's grad mode is: the frame may have had another where it took it."""
@@ -66,7 +75,8 @@ class Made:
 
 @dataclass(frozen=True)
 class Plan:
-    """`results`: where each comes from (anything else is returned as it is). `lays`: the strides of what is computed, by number.
+    """`results`: where each comes from (anything else is returned as it is). `lays`: the strides of what is computed,
+    by number.
 
     `tracked`: which computed values eager autograd would follow.
     """
@@ -92,8 +102,8 @@ class Plan:
 def plan(captured: Captured, changed: Sequence[int], observed: Observed) -> tuple[Captured, Plan]:
     """The graph with only those results that must be computed, and how the frame's results are made of them.
 
-    `changed` are numbers of results that are new values of arguments; they stay the first. Raises UnsupportedError where results share
-    memory in a way that cannot be said with one owner.
+    `changed` are numbers of results that are new values of arguments; they stay the first. Raises UnsupportedError
+    where results share memory in a way that cannot be said with one owner.
     """
     if len(captured.result) != len(observed.results):
         raise UnsupportedError("the frame returns something else than its capture")
@@ -123,7 +133,11 @@ class _Planner:
         graph.eliminate_dead_code()
         self._captured.gm.recompile()
         simple = results == tuple(Made(number, None) for number in range(len(self._outputs)))
-        captured = replace(self._captured, outputs=tuple(self._infos), result=tuple(Leaf(number) for number in range(len(self._outputs))))
+        captured = replace(
+            self._captured,
+            outputs=tuple(self._infos),
+            result=tuple(Leaf(number) for number in range(len(self._outputs))),
+        )
         return captured, Plan(results, tuple(self._lays), frozenset(self._tracked), simple)
 
     def _source(self, place: int, value: Any) -> Any:
@@ -150,7 +164,10 @@ class _Planner:
         if value is argument:
             return Given(position, None)
         if position in self._observed.placed:
-            raise UnsupportedError("a view of an argument at a place counted from the start of its memory", hint="as_strided without an offset")
+            raise UnsupportedError(
+                "a view of an argument at a place counted from the start of its memory",
+                hint="as_strided without an offset",
+            )
         return Given(position, _view(value, argument))
 
     def _computed(self, place: int, index: int, value: Tensor) -> Made:
@@ -160,7 +177,12 @@ class _Planner:
         group = self._groups[where]
         alone = len({id(self._observed.results[other]) for other in group}) == 1
         if alone and not overlaps_beyond_expanding(value):
-            number = self._add(self._nodes[index], self._captured.outputs[index], laying(value.shape, value.stride()), value.requires_grad)
+            number = self._add(
+                self._nodes[index],
+                self._captured.outputs[index],
+                laying(value.shape, value.stride()),
+                value.requires_grad,
+            )
             self._kept[id(value)] = number, value
             return Made(number, None)
         if where not in self._bases:
@@ -171,7 +193,8 @@ class _Planner:
         return Made(base, Strided.like(value, 0))
 
     def _base(self, group: Sequence[int], value: Tensor) -> int:
-        """The number of the value that owns a memory in which several results lie: one of them, or what they are views of."""
+        """The number of the value that owns a memory in which several results lie: one of them, or what they are views
+        of."""
         elements = value.untyped_storage().nbytes() // value.element_size()
         tracked = any(self._observed.results[place].requires_grad for place in group)
         if any(self._observed.results[place].dtype != value.dtype for place in group):
@@ -179,13 +202,23 @@ class _Planner:
         for place in group:
             owner, leaf = self._observed.results[place], self._captured.result[place]
             if owner.storage_offset() == 0 and fills(owner.shape, owner.stride(), elements):
-                number = self._add(self._nodes[leaf.index], self._captured.outputs[leaf.index], laying(owner.shape, owner.stride()), tracked)
+                number = self._add(
+                    self._nodes[leaf.index],
+                    self._captured.outputs[leaf.index],
+                    laying(owner.shape, owner.stride()),
+                    tracked,
+                )
                 self._kept[id(owner)] = number, owner
                 return number
         roots = {root(self._nodes[self._captured.result[place].index]) for place in group}
         node = roots.pop()
         fake = node.meta.get("val")
-        if roots or not isinstance(fake, Tensor) or fake.dtype != value.dtype or not fills(fake.shape, fake.stride(), elements):
+        if (
+            roots
+            or not isinstance(fake, Tensor)
+            or fake.dtype != value.dtype
+            or not fills(fake.shape, fake.stride(), elements)
+        ):
             raise UnsupportedError("results share memory in a way that is not understood")
         info = TensorInfo(f"owner{len(self._outputs)}", tuple(fake.shape), fake.dtype)
         return self._add(node, info, laying(fake.shape, fake.stride()), tracked)
@@ -201,7 +234,9 @@ class _Planner:
 
 def overlaps_beyond_expanding(value: Tensor) -> bool:
     """Whether elements share memory otherwise than by strides of 0."""
-    return overlaps([1 if step == 0 else extent for extent, step in zip(value.shape, value.stride(), strict=True)], value.stride())
+    return overlaps(
+        [1 if step == 0 else extent for extent, step in zip(value.shape, value.stride(), strict=True)], value.stride()
+    )
 
 
 def _view(value: Tensor, owner: Tensor) -> Strided:
@@ -226,4 +261,3 @@ def _is_view(target: Any) -> bool:
         return False
     alias = schema.arguments[0].alias_info
     return alias is not None and not alias.is_write
-

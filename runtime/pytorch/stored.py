@@ -1,4 +1,5 @@
-"""A captured model as something that pickles: PyTorch's own graph pickler for the graph, whose values are fake tensors."""
+"""A captured model as something that pickles: PyTorch's own graph pickler for the graph, whose values are fake
+tensors."""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -12,7 +13,8 @@ from compiler.frontend.capture import Captured
 
 @dataclass(frozen=True)
 class Stored:
-    """`graph` is the pickled graph, `numbers` the single numbers that its nodes know, `rest` all other fields of the capture."""
+    """`graph` is the pickled graph, `numbers` the single numbers that its nodes know, `rest` all other fields of the
+    capture."""
 
     graph: bytes
     numbers: dict[str, Tensor]

@@ -1,4 +1,5 @@
-"""Memory layouts: a device's result, which is row-major, gets the strides that eager PyTorch would have given it; and who shares memory."""
+"""Memory layouts: a device's result, which is row-major, gets the strides that eager PyTorch would have given it; and
+who shares memory."""
 
 from collections.abc import Callable, Sequence
 
@@ -32,7 +33,9 @@ def laying(size: Sequence[int], stride: Sequence[int]) -> Lay | None:
         return lambda tensor: tensor.as_strided(extents, wanted)
     stored = tuple(1 if step == 0 else extent for extent, step in zip(extents, wanted, strict=True))
     first = tuple(slice(0, extent) for extent in stored)
-    return lambda tensor: torch.empty_strided(stored, wanted, dtype=tensor.dtype).copy_(tensor[first]).as_strided(extents, wanted)
+    return lambda tensor: (
+        torch.empty_strided(stored, wanted, dtype=tensor.dtype).copy_(tensor[first]).as_strided(extents, wanted)
+    )
 
 
 def fills(size: Sequence[int], stride: Sequence[int], elements: int) -> bool:
@@ -40,8 +43,10 @@ def fills(size: Sequence[int], stride: Sequence[int], elements: int) -> bool:
     count = 1
     for extent in size:
         count *= extent
-    return count == elements and not overlaps(size, stride) and (
-        count == 0 or 1 + sum(step * (extent - 1) for step, extent in zip(stride, size, strict=True)) == count
+    return (
+        count == elements
+        and not overlaps(size, stride)
+        and (count == 0 or 1 + sum(step * (extent - 1) for step, extent in zip(stride, size, strict=True)) == count)
     )
 
 
@@ -54,7 +59,8 @@ def span(tensor: Tensor) -> tuple[int, int]:
 
 
 def meet(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors whose spans overlap may share an element: certain if they have the same strides, as slices of one tensor have."""
+    """Whether two tensors whose spans overlap may share an element: certain if they have the same strides, as slices of
+    one tensor have."""
     distance, rest = divmod(other.data_ptr() - one.data_ptr(), one.element_size())
     if rest or one.element_size() != other.element_size() or one.stride() != other.stride():
         return True
@@ -62,7 +68,8 @@ def meet(one: Tensor, other: Tensor) -> bool:
 
 
 def _reached(distance: int, dimensions: Sequence[tuple[int, int, int]]) -> bool:
-    """Whether an element of one tensor lies `distance` further than one of another. `dimensions`: stride, both extents, the longest first."""
+    """Whether an element of one tensor lies `distance` further than one of another. `dimensions`: stride, both extents,
+    the longest first."""
     if not dimensions:
         return distance == 0
     (step, own, others), *inner = dimensions

@@ -28,7 +28,8 @@ class Part:
         self._packed = PackedCache(self)
 
     def _prepared(self, captured: Captured) -> "_First | None":
-        """What is there for the weights of the first call. Compiles now, so that a graph that the chip cannot run is refused in time."""
+        """What is there for the weights of the first call. Compiles now, so that a graph that the chip cannot run is
+        refused in time."""
         examples = [captured.tensors[name] for name in self._names if name in captured.tensors]
         key = self._compilation.key() if len(examples) == len(self._names) else None
         image = cache.find(key)
@@ -46,7 +47,9 @@ class Part:
         """See runtime.pytorch.weights.Packer."""
         named = self._named(tensors)
         first, self._first = self._first, None
-        if first is not None and first.stamps == stamps(tensors):  # only right after it was made: later, memory may be somebody else's
+        if first is not None and first.stamps == stamps(
+            tensors
+        ):  # only right after it was made: later, memory may be somebody else's
             image = first.image or self._compilation.stored(first.key, named, packed)
         else:
             image = self._compilation.stored(self._compilation.key(named), named, packed)
@@ -73,4 +76,3 @@ class _First:
     stamps: Stamps
     key: str
     image: Image | None
-

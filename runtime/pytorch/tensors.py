@@ -29,7 +29,8 @@ def to_array(tensor: Tensor) -> Array:
 
 
 def to_tensor(array: Array, dtype: str) -> Tensor:
-    """A tensor of an array's elements, in memory of its own: a storage that belongs to numpy cannot be resized, and its strides of nothing are 0."""
+    """A tensor of an array's elements, in memory of its own: a storage that belongs to numpy cannot be resized, and its
+    strides of nothing are 0."""
     shared = torch.from_numpy(array)
     tensor = torch.empty(array.shape, dtype=shared.dtype).copy_(shared)
     return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor

@@ -2,11 +2,13 @@
 
 Dynamo's guards do not watch them: a second instance of a class, an in-place update and a replaced Parameter all reach
 the same compiled code. So every executable is kept with the identity of all its tensors, and used again only for the
-same ones; what has changed of them since is packed again, constant by constant, in place (runtime/pytorch/constants.py).
+same ones; what has changed of them since is packed again, constant by constant, in place
+(runtime/pytorch/constants.py).
 
-What has changed is told by marks: the memory (a weak reference to it, since addresses are used again), the place in it, and the version that
-PyTorch counts. Tensors themselves are not referred to: `torch.utils.swap_tensors` refuses those that are. Fused optimizers count no version;
-a hook does it for them. A write through `.data` or a numpy view leaves no trace at all: `refresh` is for that.
+What has changed is told by marks: the memory (a weak reference to it, since addresses are used again), the place in it,
+and the version that PyTorch counts. Tensors themselves are not referred to: `torch.utils.swap_tensors` refuses those
+that are. Fused optimizers count no version; a hook does it for them. A write through `.data` or a numpy view leaves no
+trace at all: `refresh` is for that.
 """
 
 import hashlib
@@ -44,7 +46,9 @@ Memory = weakref.ref[UntypedStorage]
 class Packer(Protocol):
     """Makes what a program needs of weights."""
 
-    def image(self, tensors: Sequence[Tensor], packed: "Callable[[Sequence[Recipe]], Mapping[int, Bytes]]") -> tuple[Image, Sequence[Recipe]]:
+    def image(
+        self, tensors: Sequence[Tensor], packed: "Callable[[Sequence[Recipe]], Mapping[int, Bytes]]"
+    ) -> tuple[Image, Sequence[Recipe]]:
         """The program with these weights, some of which may be packed already; and how each constant is made."""
 
     def constants(self, tensors: Sequence[Tensor], only: Collection[int], store: Store) -> None:
@@ -65,12 +69,18 @@ class _Packed:
 
     def common(self, tensors: Sequence[Tensor]) -> bool:
         """Whether most bytes are those of these tensors."""
-        same = sum(size for ref, size, tensor in zip(self.memories, self.sizes, tensors, strict=True) if ref() is tensor.untyped_storage())
+        same = sum(
+            size
+            for ref, size, tensor in zip(self.memories, self.sizes, tensors, strict=True)
+            if ref() is tensor.untyped_storage()
+        )
         return 2 * same >= sum(self.sizes)
 
     def living(self) -> bool:
         """Whether the tensors that most bytes come from are still there."""
-        return 2 * sum(size for ref, size in zip(self.memories, self.sizes, strict=True) if ref() is not None) > sum(self.sizes)
+        return 2 * sum(size for ref, size in zip(self.memories, self.sizes, strict=True) if ref() is not None) > sum(
+            self.sizes
+        )
 
 
 class PackedCache:
@@ -126,16 +136,22 @@ class PackedCache:
         entry.marks = None  # should packing fail
         if stale:
             with entry.executable.idle:
-                self._packer.constants(tensors, stale, lambda number, value: entry.blocks[number].change(_flat(value), marks[number]))
+                self._packer.constants(
+                    tensors, stale, lambda number, value: entry.blocks[number].change(_flat(value), marks[number])
+                )
         entry.memories, entry.marks = self._watched(key, tensors), now
         self._orphans.discard(key)
 
     def _adopted(self, key: tuple[int, ...], tensors: Sequence[Tensor]) -> _Packed | None:
-        """An executable that needs but a few constants packed to be the one for these tensors: those it had instead are gone."""
+        """An executable that needs but a few constants packed to be the one for these tensors: those it had instead are
+        gone."""
         for old in list(self._orphans):
             entry = self._entries[old]
             left = [ref() for ref in entry.memories]
-            if any(have is not None and have is not tensor.untyped_storage() for have, tensor in zip(left, tensors, strict=True)):
+            if any(
+                have is not None and have is not tensor.untyped_storage()
+                for have, tensor in zip(left, tensors, strict=True)
+            ):
                 continue
             taken = [number for number in entry.blocks if any(left[at] is None for at in entry.recipes[number].weights)]
             if all(constants.hand_over(entry.blocks[number], entry.recipes[number], tensors) for number in taken):
@@ -151,7 +167,9 @@ class PackedCache:
         for other in (*alike[: len(alike) - ALIKE + 1], *list(self._entries)[: len(self._entries) - MOST + 1]):
             self._drop(other)
         if self._program is None:
-            image, recipes = self._packer.image(tensors, lambda recipes: {n: b.piece.data for n, b in _known(recipes, tensors, now).items()})
+            image, recipes = self._packer.image(
+                tensors, lambda recipes: {n: b.piece.data for n, b in _known(recipes, tensors, now).items()}
+            )
             self._program = _Program.of(image, recipes)
             blocks = self._program.taken_from(image, tensors, now)
         else:
@@ -221,7 +239,8 @@ class _Program:
         return [number for number, spec in enumerate(self.image.constants) if spec.nbytes]
 
     def taken_from(self, image: Image, tensors: Sequence[Tensor], now: Stamps) -> dict[int, Block]:
-        """The blocks of an image's constants. Those that are new are parts of the image where that wastes little memory, else copies."""
+        """The blocks of an image's constants. Those that are new are parts of the image where that wastes little
+        memory, else copies."""
         specs, known = image.constants, _known(self.recipes, tensors, now)
         new = sum(specs[number].nbytes for number in self.numbers if number not in known)
         whole = 2 * new >= sum(image.sizes[region] for region in IMAGE_REGIONS)
@@ -234,7 +253,9 @@ class _Program:
         return found
 
     def regions(self, blocks: Mapping[int, Block]) -> dict[Region, Pieces]:
-        places: dict[Region, dict[int, Piece]] = {region: dict([place] if place[1].data.size else []) for region, place in self.literals.items()}
+        places: dict[Region, dict[int, Piece]] = {
+            region: dict([place] if place[1].data.size else []) for region, place in self.literals.items()
+        }
         for number, block in blocks.items():
             spec: TensorSpec = self.image.constants[number]
             places[spec.region][spec.offset] = block.piece
@@ -266,7 +287,8 @@ def _part(marks: Stamps, numbers: Sequence[int]) -> Marks:
 def refresh() -> None:
     """Pack all weights again at the next call of every model compiled by torch.compile.
 
-    Needed only after changes that PyTorch does not count: through `.data`, a numpy view or memory shared with another process.
+    Needed only after changes that PyTorch does not count: through `.data`, a numpy view or memory shared with another
+    process.
     """
     constants.spoil()
     for cache in list(_caches):
@@ -286,11 +308,17 @@ def stamps(tensors: Iterable[Tensor]) -> Stamps:
 
 
 def _marks(tensors: Sequence[Tensor]) -> Stamps:
-    """What changes when elements do, or where they lie. Inference tensors count no versions, so their bytes are hashed."""
+    """What changes when elements do, or where they lie. Inference tensors count no versions, so their bytes are
+    hashed."""
     versions = map(_version, tensors) if any(map(Tensor.is_inference, tensors)) else map(_VERSION, tensors)
     memories = tuple(map(Tensor.untyped_storage, tensors))
     counted = tuple(zip(versions, map(_written, memories), strict=True)) if _fused else tuple(versions)
-    return tuple(map(weakref.ref, memories)), tuple(map(Tensor.data_ptr, tensors)), counted, tuple(map(Tensor.stride, tensors))
+    return (
+        tuple(map(weakref.ref, memories)),
+        tuple(map(Tensor.data_ptr, tensors)),
+        counted,
+        tuple(map(Tensor.stride, tensors)),
+    )
 
 
 def _version(tensor: Tensor) -> Any:

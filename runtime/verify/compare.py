@@ -62,7 +62,13 @@ class Comparer:
         self.first: dict[str, Any] | None = None
 
     def probe(
-        self, pc: int, indices: tuple[int, ...], inst: Inst, operands: Mapping[str, int], views: Mapping[str, View], memory: Memory
+        self,
+        pc: int,
+        indices: tuple[int, ...],
+        inst: Inst,
+        operands: Mapping[str, int],
+        views: Mapping[str, View],
+        memory: Memory,
     ) -> None:
         if inst.row.engine is Engine.STO and views["d"].space is Space.DRAM and views["d"].region is Region.OUT:
             self._stores.append((pc, views["d"], extents_of(inst.row.field("d"), operands)))
@@ -76,7 +82,9 @@ class Comparer:
         if number in self._released:
             return
         state = self._state(number)
-        offset = tap.offset + sum(s.inc * (i % s.mod if s.mod else i) for s in tap.steps for i in (indices[s.level] // s.div,))
+        offset = tap.offset + sum(
+            s.inc * (i % s.mod if s.mod else i) for s in tap.steps for i in (indices[s.level] // s.div,)
+        )
         strides = (tap.ps, tap.rs, tap.cs)
         reach = offset + sum(stride * (extent - 1) for stride, extent in zip(strides, block.shape, strict=True))
         if offset < 0 or reach >= state.seen.size:
@@ -123,11 +131,20 @@ class Comparer:
         index = [int(i) for i in np.unravel_index(flat, state.node.shape)]
         self._differs(state.node, pc, index, _shown(expected[place], dtype), _shown(actual[place], dtype), fresh)
 
-    def _differs(self, node: DebugNode, pc: int | None, index: list[int], expected: Any, actual: Any, count: int) -> None:
+    def _differs(
+        self, node: DebugNode, pc: int | None, index: list[int], expected: Any, actual: Any, count: int
+    ) -> None:
         self.differing[node.name] = self.differing.get(node.name, 0) + count
         if self.first is None:
             source = f"{node.file}:{node.line}: {node.code}" if node.line else ""
-            self.first = {"node": node.name, "source": source, "pc": pc, "index": index, "expected": expected, "actual": actual}
+            self.first = {
+                "node": node.name,
+                "source": source,
+                "pc": pc,
+                "index": index,
+                "expected": expected,
+                "actual": actual,
+            }
 
     def _complete(self, number: int) -> None:
         """Keep finished values for a while: a later word may write the node again, and wrongly."""
@@ -173,11 +190,14 @@ class Comparer:
         for node in self._debug.nodes:
             known = node.name in self.compared or node.name in self.differing or 0 in node.shape
             if node.status == "materialized" and not known:
-                self._differs(node, None, [], "a value", "no word of the program is known to write it", math.prod(node.shape))
+                self._differs(
+                    node, None, [], "a value", "no word of the program is known to write it", math.prod(node.shape)
+                )
 
 
 def converted(value: Array, source: Dtype | None, target: Dtype) -> Array:
-    """A reference value in the type that the chip keeps it in. Only exact conversions occur: widening, and small integers."""
+    """A reference value in the type that the chip keeps it in. Only exact conversions occur: widening, and small
+    integers."""
     if source is target:
         return value
     if source is Dtype.BF16:
@@ -204,5 +224,9 @@ def _shown(bits: Any, dtype: Dtype) -> int | float | str:
     if not dtype.is_float:
         return int(bits)
     raw = np.asarray(bits)
-    value = float((raw.astype(np.uint32) << np.uint32(16)).view(np.float32)) if dtype is Dtype.BF16 else float(raw.view(STORAGE[dtype]))
+    value = (
+        float((raw.astype(np.uint32) << np.uint32(16)).view(np.float32))
+        if dtype is Dtype.BF16
+        else float(raw.view(STORAGE[dtype]))
+    )
     return value if math.isfinite(value) else str(value)

@@ -9,7 +9,8 @@ from compiler.graph.fx_copy import as_written
 
 
 class LazyReference:
-    """Values of a graph by node name. A value is there from `value` until `release`, or as long as the graph needs it."""
+    """Values of a graph by node name. A value is there from `value` until `release`, or as long as the graph needs
+    it."""
 
     def __init__(self, gm: fx.GraphModule, arguments: Sequence[Any]) -> None:
         self._interpreter = fx.Interpreter(gm, garbage_collect_values=True)

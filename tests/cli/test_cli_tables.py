@@ -8,11 +8,21 @@ from hypothesis import strategies as st
 
 from runtime.cli.tables import LEAST, UNCUT, Cell, Column, fit, show
 
-COLUMNS = (Column("name", prose=True, by_end=True), Column("cycles", right=True), Column("busy", right=True, spare=2), Column("code", spare=1, prose=True))
-ROWS = [("model_layer_0_output_dense", "1,234,567", "12", "hidden_states = self.dense(hidden_states)"), ("(3 more)", "1")]
+COLUMNS = (
+    Column("name", prose=True, by_end=True),
+    Column("cycles", right=True),
+    Column("busy", right=True, spare=2),
+    Column("code", spare=1, prose=True),
+)
+ROWS = [
+    ("model_layer_0_output_dense", "1,234,567", "12", "hidden_states = self.dense(hidden_states)"),
+    ("(3 more)", "1"),
+]
 
 
-def printed(capsys: pytest.CaptureFixture[str], columns: Sequence[Column], rows: Sequence[Sequence[Cell]], width: int | None) -> list[str]:
+def printed(
+    capsys: pytest.CaptureFixture[str], columns: Sequence[Column], rows: Sequence[Sequence[Cell]], width: int | None
+) -> list[str]:
     show(columns, rows, width=width)
     return capsys.readouterr().out.splitlines()
 
@@ -32,7 +42,10 @@ def test_prose_is_cut_first_then_columns_of_less_interest_go(capsys: pytest.Capt
     assert printed(capsys, COLUMNS, ROWS, 30)[1] == "…yer_0_output_dense  1,234,567"
 
 
-@given(st.integers(30, 200), st.lists(st.tuples(st.text("abc_", max_size=60), st.integers(0, 10**9)), min_size=1, max_size=5))
+@given(
+    st.integers(30, 200),
+    st.lists(st.tuples(st.text("abc_", max_size=60), st.integers(0, 10**9)), min_size=1, max_size=5),
+)
 def test_no_number_is_ever_cut(width: int, rows: list[tuple[str, int]]) -> None:
     """Breaks when a width makes `fit` give numbers less room than they need."""
     texts = [(name, f"{number:,}", "1", name) for name, number in rows]

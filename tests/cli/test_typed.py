@@ -1,4 +1,5 @@
-"""What README, docs and help texts say to type is typed, in a shell, in a folder with the files that they name."""
+"""What README, docs and help texts say to type is typed: in a shell, in Python, at the debugger's prompt, in a folder
+with the files that they name."""
 
 import os
 import re
@@ -13,10 +14,31 @@ import pytest
 from cli_harness import call, make_bert
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/tutorial.md", "docs/cli.md", "docs/debugger.md", "docs/assembly.md", "docs/timing.md", "docs/security.md")
+PAGES = (
+    "README.md",
+    "docs/fallback.md",
+    "docs/tutorial.md",
+    "docs/cli.md",
+    "docs/debugger.md",
+    "docs/assembly.md",
+    "docs/timing.md",
+    "docs/security.md",
+)
 FAILS = (  # commands that are there to show a failure, with their exit code
     (r"verify broken\.llmchip", 1), (r"lint racy\.s", 1), (r"diff slow\.llmchip", 1), (r"repro/run\.py", 1),
 )  # fmt: skip
+PROMPT = "(llmchip) "
+BEFORE = {  # what a page's Python takes for granted, or leaves to its reader
+    "README.md": "import os, torch, transformers, llmchip\nos.environ['LLMCHIP_CACHE'] = 'off'\n"
+    "model = transformers.BertModel.from_pretrained('my-bert').eval()\nids = torch.ones(1, 8, dtype=torch.long)\n",
+    "docs/assembly.md": "import torch\n",
+    "docs/fallback.md": "import os, torch, llmchip\nos.environ.pop('LLMCHIP_STRICT', None)\n"
+    "torch.compile(lambda x: torch.sort(x)[0] * 2, backend='llmchip')(torch.ones(3))\nassert llmchip.fallbacks()\n",
+}
+AFTER = {  # what it is there for
+    "README.md": "model(input_ids=ids)\n",
+    "docs/assembly.md": "model, given = make()\nassert model(**given)['y'].shape == (96, 200)\n",
+}
 FACTORY = "import torch\n\ndef factory():\n    torch.manual_seed(0)\n    return torch.nn.Linear(4, 4).eval(), {'input': torch.ones(2, 4)}\n"
 PROGRAM = """
 .entry name=main, pc=main
@@ -45,6 +67,22 @@ def commands(page: str) -> Iterator[str]:
                 yield command.replace("| less", "| cat")
 
 
+def blocks(page: str, language: str) -> list[str]:
+    """The code blocks of a page in this language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
+
+
+def session() -> tuple[list[str], list[str], list[str]]:
+    """What docs/debugger.md types at the prompt, what it shows as answers (but for words, whose addresses and registers
+    change), its table's examples."""
+    text = (ROOT / "docs/debugger.md").read_text(encoding="utf-8")
+    lines = text.split("## A session")[1].split("##")[0].splitlines()
+    typed = [re.split(r"\s{2,}", line.strip().removeprefix(PROMPT))[0] for line in lines if PROMPT in line]
+    answers = [line.strip() for line in lines if line.startswith("    ") and PROMPT not in line and "=>" not in line]
+    rows = text.split("## Commands")[1].split("##")[0].splitlines()
+    return typed, answers, [found[1] for row in rows if (found := re.search(r"\| `([^`]*)` \|$", row))]
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every file that some page names."""
@@ -66,7 +104,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, words in {"llmcc": f"{sys.executable} -m llmchip", "python": sys.executable}.items():
         (folder / "bin" / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
         (folder / "bin" / name).chmod(0o755)
-    images = {"minilm": ["minilm", "--seq", 16], "bert": [folder / "my-bert", "--seq", 16, "--task", "embed"], "other": [folder / "retrained", "--seq", 16]}
+    images = {
+        "minilm": ["minilm", "--seq", 16],
+        "bert": [folder / "my-bert", "--seq", 16, "--task", "embed"],
+        "other": [folder / "retrained", "--seq", 16],
+    }
     for name, words in images.items():
         assert call("compile", *words, "-o", folder / f"{name}.llmchip").code == 0
     shutil.copy(folder / "bert.llmchip", folder / "before.llmchip")
@@ -81,13 +123,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def run(words: list[str], place: Path, columns: int = 100, given: str = "") -> "subprocess.CompletedProcess[str]":
+    """A command in the folder of the files, with `llmcc` and `python` on its path."""
+    environment = {
+        **os.environ,
+        "PATH": f"{place / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "LLMCHIP_CACHE": str(place / "cache"),
+        "COLUMNS": str(columns),
+    }
+    return subprocess.run(words, capture_output=True, text=True, cwd=place, env=environment, input=given, timeout=300)
+
+
 def typed(command: str, place: Path, columns: int) -> str:
     """What is wrong with what a command did; "" if nothing is."""
-    environment = {
-        **os.environ, "PATH": f"{place / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "LLMCHIP_CACHE": str(place / "cache"), "COLUMNS": str(columns),
-    }  # fmt: skip
-    shell = ["bash", "-o", "pipefail", "-c", command]
-    done = subprocess.run(shell, capture_output=True, text=True, cwd=place, env=environment, stdin=subprocess.DEVNULL, timeout=300)
+    done = run(["bash", "-o", "pipefail", "-c", command], place, columns)
     wanted = next((code for pattern, code in FAILS if re.search(pattern, command)), 0)
     if done.returncode != wanted or "Traceback" in done.stderr:
         return f"{command}\n    exit {done.returncode}, not {wanted}: {done.stderr.strip()[-300:]} {done.stdout.strip()[-200:]}"
@@ -98,8 +148,39 @@ def typed(command: str, place: Path, columns: int) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_what_a_page_says_works(page: str, place: Path) -> None:
-    """Breaks when a command of the documentation fails, or answers a pipe with padding. Help texts are part of docs/cli.md."""
+    """Breaks when a command of the documentation fails, or answers a pipe with padding. Help texts are part of
+    docs/cli.md."""
     found = list(commands(page))
     assert found or page in ("docs/security.md",)
     wrong = [text for number, command in enumerate(found) if (text := typed(command, place, (80, 120)[number % 2]))]
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+def test_the_python_of_a_page_runs(page: str, place: Path) -> None:
+    """Breaks when a Python block of a page raises, or an expression whose line ends in `# True` is not true. One
+    process for all blocks of a page."""
+    source = "\n".join(blocks(page, "python"))
+    source = (
+        BEFORE.get(page, "") + re.sub(r"^(\S.*?)\s+# True$", r"assert \1", source, flags=re.M) + AFTER.get(page, "")
+    )
+    (place / "typed.py").write_text(source)
+    done = run(["python", "typed.py"], place)
+    assert done.returncode == 0, f"{source}\n{done.stderr[-2000:]}"
+
+
+@pytest.mark.slow
+def test_what_the_debuggers_page_types_at_its_prompt_works(place: Path) -> None:
+    """Breaks when a command of the session or of the table is unknown or fails, or the session shows another answer
+    than the debugger gives."""
+    commands, answers, examples = session()
+    assert len(commands) > 5 and len(examples) > 15 and answers
+    for typed_there in (commands, [word for example in examples for word in ("restart", "finish activation", example)]):
+        done = run(["llmcc", "debug", "my-bert", "--seq", "64"], place, given="\n".join(typed_there) + "\n")
+        wrong = [line for line in done.stdout.splitlines() if re.search(r"\b(unknown|error)\b", line)]
+        assert not done.returncode and not wrong and not done.stderr, "\n".join([*wrong, done.stderr, done.stdout])
+        if typed_there is commands:
+            said = " ".join(done.stdout.split())
+            missing = [line for line in answers if " ".join(line.removesuffix("...").split()) not in said]
+            assert not missing, "\n".join([*missing, done.stdout])

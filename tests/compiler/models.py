@@ -51,7 +51,9 @@ def cosine(a: Tensor, b: Tensor) -> float:
 
 def operations(lowered: Lowered) -> list[str]:
     """Names of the operations of the frozen graph, in order."""
-    return [str(node.target).removesuffix(".default") for node in lowered.main.graph.nodes if node.op == "call_function"]
+    return [
+        str(node.target).removesuffix(".default") for node in lowered.main.graph.nodes if node.op == "call_function"
+    ]
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:

@@ -34,7 +34,8 @@ PASSES_ON: dict[str, Callable[[Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("name", PASSES_ON)
 def test_a_write_through_what_passes_its_operand_on(name: str) -> None:
-    """Breaks when an operator that gives its operand, or a view of it, is taken for one that computes: the write is lost without a word."""
+    """Breaks when an operator that gives its operand, or a view of it, is taken for one that computes: the write is
+    lost without a word."""
 
     def work(x: Tensor) -> tuple[Tensor, Tensor]:
         own = x + 1
@@ -70,7 +71,10 @@ OVERLAPPING: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[], Tensor]]] 
     "a slice of expanded own": (lambda x: (x + 1).expand(2, 3)[:, 1:].fill_(3), lambda: torch.ones(1, 3)),
     "bool": (lambda x: (x > 0).expand(3).fill_(False), lambda: torch.ones(1)),
     "a part of an expanded argument": (lambda x: (x.split(1)[0].mul_(2), x + 0)[1], lambda: torch.ones(1).expand(3)),
-    "unfold, in parts": (lambda x: ((y := x + 0).unfold(0, 2, 2).unbind(0)[0].mul_(2), y + 0)[1], lambda: torch.arange(9.0).reshape(3, 3)),
+    "unfold, in parts": (
+        lambda x: ((y := x + 0).unfold(0, 2, 2).unbind(0)[0].mul_(2), y + 0)[1],
+        lambda: torch.arange(9.0).reshape(3, 3),
+    ),
     "unfold with gaps": (lambda x: (x.unfold(0, 2, 2).mul_(2), x + 0)[1], lambda: torch.arange(9.0).reshape(3, 3)),
     "unfold with overlap": (lambda x: (x + 0).unfold(0, 2, 1)[:].fill_(7), lambda: torch.ones(3)),
 }

@@ -20,7 +20,9 @@ from compiler.lower import lower
 from isa.errors import CompileError, InputError, UnsupportedError
 
 
-@pytest.mark.parametrize("kind", [BertForSequenceClassification, BertForMaskedLM, BertForQuestionAnswering, BertForTokenClassification])
+@pytest.mark.parametrize(
+    "kind", [BertForSequenceClassification, BertForMaskedLM, BertForQuestionAnswering, BertForTokenClassification]
+)
 def test_heads_are_named_and_close_to_the_float_model(kind: type) -> None:
     """Breaks if outputs are misnamed, misordered or lose the model's own class."""
     model = tiny_bert(kind)
@@ -117,7 +119,9 @@ REFUSED: list[tuple[torch.nn.Module, Any, type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("model", "x", "error", "message"), REFUSED, ids=[case[3][-10:] for case in REFUSED])
-def test_what_cannot_be_done_is_refused_by_name(model: torch.nn.Module, x: Any, error: type[Exception], message: str) -> None:
+def test_what_cannot_be_done_is_refused_by_name(
+    model: torch.nn.Module, x: Any, error: type[Exception], message: str
+) -> None:
     """Breaks if a refusal turns into a traceback or, worse, a result."""
     with pytest.raises(error, match=message):
         lower(capture(model, (x,)))

@@ -18,26 +18,42 @@ class Mixed(nn.Module):
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
         kept = nn.functional.scaled_dot_product_attention(x, y, y).clone()
         kept.relu_().add_(1)
-        return nn.functional.gelu(kept), torch.einsum("bij,bkj->bik", x, y), x.std(-1), nn.functional.silu(y, inplace=False), torch.square(x).narrow(1, 0, 1)
+        return (
+            nn.functional.gelu(kept),
+            torch.einsum("bij,bkj->bik", x, y),
+            x.std(-1),
+            nn.functional.silu(y, inplace=False),
+            torch.square(x).narrow(1, 0, 1),
+        )
 
 
-GIVEN = {"mixed": (Mixed(), (torch.randn(2, 3, 8), torch.randn(2, 3, 8)), {}), "bert": (tiny_bert(BertModel), (), {"input_ids": IDS, "attention_mask": MASK})}
+GIVEN = {
+    "mixed": (Mixed(), (torch.randn(2, 3, 8), torch.randn(2, 3, 8)), {}),
+    "bert": (tiny_bert(BertModel), (), {"input_ids": IDS, "attention_mask": MASK}),
+}
 
 
 def listing(name: str) -> list[str]:
     module, args, kwargs = GIVEN[name]
-    return [f"{n.op} {n.name} {n.target} {n.args} {n.kwargs}" for n in capture(module.eval(), args, kwargs).gm.graph.nodes]
+    return [
+        f"{n.op} {n.name} {n.target} {n.args} {n.kwargs}" for n in capture(module.eval(), args, kwargs).gm.graph.nodes
+    ]
 
 
 def state() -> object:
     packets = [getattr(torch.ops.aten, name) for name in ("linear", "einsum", "silu", "gelu")]
     ops = [getattr(packet, name) for packet in packets for name in packet.overloads()]
-    return [dict(op.py_kernels) for op in ops], exported_program._collect_all_valid_cia_ops, exported_program._override_composite_implicit_decomp
+    return (
+        [dict(op.py_kernels) for op in ops],
+        exported_program._collect_all_valid_cia_ops,
+        exported_program._override_composite_implicit_decomp,
+    )
 
 
 @pytest.mark.parametrize("name", GIVEN)
 def test_remembered_captures_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Breaks if what is remembered leaves an operator in pieces that PyTorch keeps whole, or the other way round; or stays behind."""
+    """Breaks if what is remembered leaves an operator in pieces that PyTorch keeps whole, or the other way round; or
+    stays behind."""
     listing(name)
     before = state()
     found = listing(name)

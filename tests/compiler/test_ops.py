@@ -23,7 +23,8 @@ def test_the_translation_check_knows_every_operation() -> None:
 
 
 def test_the_limit_has_a_rule_for_those_that_need_one() -> None:
-    """Breaks when a record says Limit.OWN and the roofline has no rule, which is found only when such a model is profiled."""
+    """Breaks when a record says Limit.OWN and the roofline has no rule, which is found only when such a model is
+    profiled."""
     assert set(roofline._RULES) == {op.name for op in OPS.values() if op.limit is Limit.OWN}
 
 
@@ -38,7 +39,13 @@ def test_own_operators_are_pytorch_operators() -> None:
     """Breaks when an operator has no reference, or its fake does not say what its reference computes."""
     assert {op.name for op in OPS.values() if op.implementation} == {op.name for op in OPERATORS}
     x = torch.randn(3, 5)
-    for name, args in {"softmax": (x, False), "layer_norm": (x,), "activation": (x, "exp"), "reduce": (x, "sum", -1, True), "clamp": (x, 0.0),
-                       "quantize_rows": (x,)}.items():  # fmt: skip
+    for name, args in {
+        "softmax": (x, False),
+        "layer_norm": (x,),
+        "activation": (x, "exp"),
+        "reduce": (x, "sum", -1, True),
+        "clamp": (x, 0.0),
+        "quantize_rows": (x,),
+    }.items():
         torch.library.opcheck(OPS[name].targets[0], args, test_utils=("test_schema", "test_faketensor"))
     assert all(op.domain is Domain.ANY for op in OPERATORS)

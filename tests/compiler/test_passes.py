@@ -40,11 +40,19 @@ CANONICAL: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "copies go": (lambda m, x: x.clone().contiguous() * 1, ("return [%args_0]",)),
     "alpha is written out": (
         lambda m, x: torch.add(x, x, alpha=2),
-        ("mul: f32[2,4,8] = aten.mul.Tensor(%args_0, 2)", "add_1: f32[2,4,8] = aten.add.Tensor(%args_0, %mul)", "return [%add_1]"),
+        (
+            "mul: f32[2,4,8] = aten.mul.Tensor(%args_0, 2)",
+            "add_1: f32[2,4,8] = aten.add.Tensor(%args_0, %mul)",
+            "return [%add_1]",
+        ),
     ),
     "expand before arithmetic goes": (
         lambda m, x: x + x[:, :1].expand(2, 4, 8),
-        ("slice_2: f32[2,1,8] = aten.slice.Tensor(%args_0, 1, 0, 1)", "add_1: f32[2,4,8] = aten.add.Tensor(%args_0, %slice_2)", "return [%add_1]"),
+        (
+            "slice_2: f32[2,1,8] = aten.slice.Tensor(%args_0, 1, 0, 1)",
+            "add_1: f32[2,4,8] = aten.add.Tensor(%args_0, %slice_2)",
+            "return [%add_1]",
+        ),
     ),
     "a float sum with zero stays: it turns -0 into +0": (
         lambda m, x: x + 0.0,
@@ -83,13 +91,19 @@ def test_equal_calls_are_shared() -> None:
 
 def test_attention_is_recognised() -> None:
     """Breaks if scale or mask are lost."""
-    found = after([Canonicalize(), RecogniseAttention()], lambda m, x: (x @ x.mT / 2 + 1e-3 * x[:, :, :4]).softmax(-1) @ x, X)
+    found = after(
+        [Canonicalize(), RecogniseAttention()], lambda m, x: (x @ x.mT / 2 + 1e-3 * x[:, :, :4]).softmax(-1) @ x, X
+    )
     assert "llmchip.attention(%args_0, %args_0, %args_0, %mul, 0.5, False)" in found
 
 
 def test_a_scale_written_as_a_tensor_is_a_number() -> None:
     """Breaks if constants of the code are taken for weights: attention would not be recognised."""
-    found = after([Canonicalize(), RecogniseAttention()], lambda m, x: (x @ x.mT / torch.sqrt(torch.tensor(4.0))).softmax(-1) @ x, X)
+    found = after(
+        [Canonicalize(), RecogniseAttention()],
+        lambda m, x: (x @ x.mT / torch.sqrt(torch.tensor(4.0))).softmax(-1) @ x,
+        X,
+    )
     assert "llmchip.attention(%args_0, %args_0, %args_0, None, 0.5, False)" in found
 
 
@@ -105,8 +119,12 @@ def test_attention_whose_weights_are_read_is_left_alone() -> None:
 
 def test_another_function_is_not_taken_for_gelu() -> None:
     """Breaks if constants are matched too loosely."""
-    assert "gelu" not in after([Canonicalize(), RecogniseActivations()], lambda m, x: x * 0.5 * (1 + torch.erf(x / 1.5)), X)
-    assert "gelu" in after([Canonicalize(), RecogniseActivations()], lambda m, x: x * 0.5 * (1 + torch.erf(x / 2**0.5)), X)
+    assert "gelu" not in after(
+        [Canonicalize(), RecogniseActivations()], lambda m, x: x * 0.5 * (1 + torch.erf(x / 1.5)), X
+    )
+    assert "gelu" in after(
+        [Canonicalize(), RecogniseActivations()], lambda m, x: x * 0.5 * (1 + torch.erf(x / 2**0.5)), X
+    )
 
 
 def test_manager_prints_stops_and_names_a_broken_pass() -> None:
@@ -132,7 +150,9 @@ def test_manager_prints_stops_and_names_a_broken_pass() -> None:
 
 def test_options_come_from_text() -> None:
     """Breaks if a misspelt option, value or pass is accepted."""
-    assert Options.from_strings({"fallback": "no", "disable": "share-equal"}) == Options(fallback=False, disable=("share-equal",))
+    assert Options.from_strings({"fallback": "no", "disable": "share-equal"}) == Options(
+        fallback=False, disable=("share-equal",)
+    )
     for given, message in (({"chpi": "x"}, "unknown option 'chpi'"), ({"fallback": "maybe"}, "write true or false")):
         with pytest.raises(CompileError, match=message):
             Options.from_strings(given)

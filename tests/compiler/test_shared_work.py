@@ -22,33 +22,59 @@ from isa.image.image import image_bytes
 
 def _gpt2() -> nn.Module:
     torch.manual_seed(0)
-    model: nn.Module = GPT2Model(GPT2Config(vocab_size=61, n_positions=16, n_embd=24, n_layer=3, n_head=2, use_cache=False)).eval()
+    model: nn.Module = GPT2Model(
+        GPT2Config(vocab_size=61, n_positions=16, n_embd=24, n_layer=3, n_head=2, use_cache=False)
+    ).eval()
     return model
 
 
 MODELS: dict[str, Callable[[], tuple[nn.Module, tuple[Any, ...], dict[str, Any]]]] = {
     "bert": lambda: (tiny_bert(BertModel, num_hidden_layers=3), (), {"input_ids": IDS, "attention_mask": MASK}),
-    "bert-eager-half": lambda: (tiny_bert(BertModel, "eager", num_hidden_layers=2).to(torch.bfloat16), (), {"input_ids": IDS}),
-    "classifier": lambda: (tiny_bert(BertForSequenceClassification, hidden_act="gelu_new", num_hidden_layers=2), (), {"input_ids": IDS}),
+    "bert-eager-half": lambda: (
+        tiny_bert(BertModel, "eager", num_hidden_layers=2).to(torch.bfloat16),
+        (),
+        {"input_ids": IDS},
+    ),
+    "classifier": lambda: (
+        tiny_bert(BertForSequenceClassification, hidden_act="gelu_new", num_hidden_layers=2),
+        (),
+        {"input_ids": IDS},
+    ),
     "gpt2": lambda: (_gpt2(), (), {"input_ids": IDS % 61}),
     "plain": lambda: (
-        Function(lambda m, x: [m.lin(x).softmax(1), torch.einsum("ab,bc->ac", x[0], m.lin.weight), x.mean((0, 1)), x * 1, x + True]),
-        (torch.randn(2, 5, 8),), {},
+        Function(
+            lambda m, x: [
+                m.lin(x).softmax(1),
+                torch.einsum("ab,bc->ac", x[0], m.lin.weight),
+                x.mean((0, 1)),
+                x * 1,
+                x + True,
+            ]
+        ),
+        (torch.randn(2, 5, 8),),
+        {},
     ),
-}  # fmt: skip
+}
 
 
 def _forms(lowered: Lowered) -> list[Any]:
     def form(value: Any) -> Any:
-        return (tuple(value.shape), value.stride(), value.dtype) if isinstance(value, Tensor) else tuple(map(form, value))
+        return (
+            (tuple(value.shape), value.stride(), value.dtype) if isinstance(value, Tensor) else tuple(map(form, value))
+        )
 
     nodes = [*lowered.main.graph.nodes, *lowered.pack.graph.nodes]
-    return [(n.name, form(n.meta["val"]), n.meta["source"], n.meta["origins"], n.meta["passes"]) for n in nodes if n.op != "output"]
+    return [
+        (n.name, form(n.meta["val"]), n.meta["source"], n.meta["origins"], n.meta["passes"])
+        for n in nodes
+        if n.op != "output"
+    ]
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_form_that_was_seen_before_is_the_form_that_pytorch_gives(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Breaks when two calls count as equal whose results differ in shape, strides or type: the graph would be another one."""
+    """Breaks when two calls count as equal whose results differ in shape, strides or type: the graph would be another
+    one."""
     model, args, kwargs = MODELS[name]()
     captured = capture(model.eval(), args, kwargs)
     shared = lower(captured)
@@ -62,7 +88,9 @@ def test_a_form_that_was_seen_before_is_the_form_that_pytorch_gives(name: str, m
 def test_identical_layers_ask_pytorch_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when compile time grows with the number of identical layers again."""
     asked = []
-    monkeypatch.setattr(editor, "_ask", lambda mode, node, ask=editor._ask: asked.append(node.target) or ask(mode, node))
+    monkeypatch.setattr(
+        editor, "_ask", lambda mode, node, ask=editor._ask: asked.append(node.target) or ask(mode, node)
+    )
     counts = []
     for layers in (2, 8):
         asked.clear()
@@ -88,7 +116,8 @@ def test_packing_gives_the_bits_of_the_pack_graph(name: str, threads: int, monke
 
 
 def test_threads_of_pytorch_are_what_they_were() -> None:
-    """Breaks when packing leaves the user's PyTorch with another number of threads, here or in threads that start later."""
+    """Breaks when packing leaves the user's PyTorch with another number of threads, here or in threads that start
+    later."""
     from concurrent.futures import ThreadPoolExecutor
 
     before = torch.get_num_threads()

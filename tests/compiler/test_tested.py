@@ -14,7 +14,14 @@ from compiler.tested import TESTED, Range, untested
 ROOT = Path(__file__).parents[2]
 
 
-VERSIONS = [("2.13.0+cpu", True), ("2.12.9", False), ("2.14.1", True), ("2.15.0", False), ("2.15.0rc1", False), ("3", False)]
+VERSIONS = [
+    ("2.13.0+cpu", True),
+    ("2.12.9", False),
+    ("2.14.1", True),
+    ("2.15.0", False),
+    ("2.15.0rc1", False),
+    ("3", False),
+]
 
 
 @pytest.mark.parametrize(("version", "inside"), VERSIONS)
@@ -42,5 +49,7 @@ def test_the_package_asks_for_the_lowest() -> None:
 
 def test_make_reads_the_table_without_pytorch() -> None:
     """Breaks when `make test-newest` cannot read the ranges before anything is installed."""
-    done = subprocess.run([sys.executable, "-I", "-S", ROOT / "compiler/tested.py"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", ROOT / "compiler/tested.py"], capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == [f"{name}{tested}" for name, tested in TESTED.items()]

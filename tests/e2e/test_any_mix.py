@@ -83,7 +83,9 @@ JOINED = {
     "rotated halves": lambda s, x: (lambda q: torch.cat([-q[..., 2:], q[..., :2]], -1))(s.l(x)),
     "a stack": lambda s, x: torch.stack([s.l(x), s.l(x) * 2], 1),
     "views and inputs": lambda s, x: torch.cat([s.l(x).permute(0, 2, 1), x[:, :3, :4], x[:, :2, :4] * 2], 1),
-    "one value twice": lambda s, x: (lambda y: (torch.cat([y, y], -1), y.sum(-1), torch.softmax(torch.cat([y, y], 0), -1)))(s.l(x)),
+    "one value twice": lambda s, x: (
+        lambda y: (torch.cat([y, y], -1), y.sum(-1), torch.softmax(torch.cat([y, y], 0), -1))
+    )(s.l(x)),
 }
 
 
@@ -96,7 +98,9 @@ def test_cat_of_what_is_computed(name: str) -> None:
 PERMUTED = {
     "softmax both ways": lambda s, x: (lambda y: torch.softmax(y, -1) + torch.softmax(y, -2))(s.l(x)),
     "normalized by columns": lambda s, x: F.layer_norm(s.l(x).transpose(1, 2), (5,)) * s.l(x).sum(),
-    "products both ways": lambda s, x: (lambda y: y @ y.transpose(1, 2) @ y + (y.transpose(1, 2) @ y).sum(-1).unsqueeze(1))(s.l(x)),
+    "products both ways": lambda s, x: (
+        lambda y: y @ y.transpose(1, 2) @ y + (y.transpose(1, 2) @ y).sum(-1).unsqueeze(1)
+    )(s.l(x)),
     "columns one by one": lambda s, x: tuple(v.squeeze(-1).softmax(-1) for v in s.l(x).split(1, -1)),
 }
 
@@ -121,7 +125,11 @@ def test_a_query_that_is_a_part_of_a_projection() -> None:
 def test_empty_tensors() -> None:
     """Breaks if a dimension of size zero has no blocks, no home, or no sum."""
     empty = torch.zeros(0, 3)
-    got = check(Mix(lambda s, z, o: (z.sum(0), z * 2, o.sum(-1), torch.cat([z, s.c[0]]), torch.softmax(o, -1), s.l(z)), 3, 3), empty, torch.ones(2, 0))
+    got = check(
+        Mix(lambda s, z, o: (z.sum(0), z * 2, o.sum(-1), torch.cat([z, s.c[0]]), torch.softmax(o, -1), s.l(z)), 3, 3),
+        empty,
+        torch.ones(2, 0),
+    )
     assert got[0].tolist() == [0.0] * 3 and got[1].shape == (0, 3) and got[2].tolist() == [0.0] * 2
     assert torch.equal(check(Mix(lambda s, a, b: a @ b, 1, 1), torch.zeros(3, 0), torch.zeros(0, 4)), torch.zeros(3, 4))
 
@@ -136,5 +144,19 @@ def test_long_columns() -> None:
 
 def test_results_in_any_form() -> None:
     """Breaks if a result that is a view, a duplicate, an input, a constant or a single number gets no place."""
-    check(Mix(lambda s, x: (lambda y: (y, y, y[0], y.transpose(0, 1), y.sum(), y.sum().view(1, 1) + 1, x, s.c))(s.l(x)), 4, 5), sample(3, 4))
-    check(Mix(lambda s, x: (lambda y: (y.sum(-1), torch.softmax(y, 1), y.expand(1, 3, 1), torch.cat([y, y], 1)))(s.l(x)), 1, 1), sample(1, 1, 1))
+    check(
+        Mix(
+            lambda s, x: (lambda y: (y, y, y[0], y.transpose(0, 1), y.sum(), y.sum().view(1, 1) + 1, x, s.c))(s.l(x)),
+            4,
+            5,
+        ),
+        sample(3, 4),
+    )
+    check(
+        Mix(
+            lambda s, x: (lambda y: (y.sum(-1), torch.softmax(y, 1), y.expand(1, 3, 1), torch.cat([y, y], 1)))(s.l(x)),
+            1,
+            1,
+        ),
+        sample(1, 1, 1),
+    )

@@ -1,4 +1,5 @@
-"""Operands that models rarely have: vectors as weights, fewer or more heads and samples of keys than of queries, no elements at all."""
+"""Operands that models rarely have: vectors as weights, fewer or more heads and samples of keys than of queries, no
+elements at all."""
 
 from collections.abc import Callable
 from typing import Any
@@ -53,11 +54,23 @@ def test_odd_products_are_bit_exact_and_near(name: str) -> None:
 
 def _empty(w: Tensor, z: Tensor, o: Tensor, x: Tensor) -> tuple[Tensor, ...]:
     mixed = torch.cat([torch.zeros(0), x]), torch.cat([z, x[None, :3]]), torch.cat([x > 0, x])
-    return z.sum(0), z * 2, torch.softmax(z, -1), o.sum(-1), torch.softmax(o, -1), o.mean(-1), o @ z, torch.roll(z, 1, 0), z > 1, *mixed
+    return (
+        z.sum(0),
+        z * 2,
+        torch.softmax(z, -1),
+        o.sum(-1),
+        torch.softmax(o, -1),
+        o.mean(-1),
+        o @ z,
+        torch.roll(z, 1, 0),
+        z > 1,
+        *mixed,
+    )
 
 
 def test_what_is_empty_is_a_constant() -> None:
-    """Breaks if a tensor without elements reaches the passes that think of rows and blocks, or an empty part of cat does."""
+    """Breaks if a tensor without elements reaches the passes that think of rows and blocks, or an empty part of cat
+    does."""
     inputs = torch.zeros(0, 3), torch.ones(2, 0), torch.linspace(-1, 1, 5)
     program = llmchip.compile(Of(_empty).eval(), inputs)
     for got, want in zip(program(*inputs), _empty(V, *inputs), strict=True):

@@ -13,7 +13,11 @@ import llmchip
 class Mlp(nn.Module):
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.up, self.down, self.norm = nn.Linear(19, 45, dtype=dtype), nn.Linear(45, 7, bias=False, dtype=dtype), nn.LayerNorm(7, dtype=dtype)
+        self.up, self.down, self.norm = (
+            nn.Linear(19, 45, dtype=dtype),
+            nn.Linear(45, 7, bias=False, dtype=dtype),
+            nn.LayerNorm(7, dtype=dtype),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = self.norm(self.down(F.gelu(self.up(x), approximate="tanh")))
@@ -50,7 +54,15 @@ class Views(nn.Module):
         a, b = x.split([2, 4], dim=-1)
         y = torch.cat([b, a], dim=-1).transpose(0, 1)
         z = x.clamp(-0.25, 0.5)
-        return y, z, x[:, 1] * 2.5 - 1.0, (x > 0.5).to(torch.float32), torch.where(x > 0, x, -x).mean(-1), 1.0 - x, x.abs().sum(-1, keepdim=True)
+        return (
+            y,
+            z,
+            x[:, 1] * 2.5 - 1.0,
+            (x > 0.5).to(torch.float32),
+            torch.where(x > 0, x, -x).mean(-1),
+            1.0 - x,
+            x.abs().sum(-1, keepdim=True),
+        )
 
 
 class Sums(nn.Module):
@@ -90,11 +102,14 @@ def test_plain_modules_are_bit_exact(name: str) -> None:
 
 
 def test_gpt2_without_a_cache_is_bit_exact() -> None:
-    """Breaks if only encoders are handled: causal masks, pre-norm blocks, Conv1D weights stored transposed, a tied head."""
+    """Breaks if only encoders are handled: causal masks, pre-norm blocks, Conv1D weights stored transposed, a tied
+    head."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
-    model = GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=24, n_head=3, vocab_size=50, n_positions=32, bos_token_id=1, eos_token_id=1)).eval()
+    model = GPT2LMHeadModel(
+        GPT2Config(n_layer=2, n_embd=24, n_head=3, vocab_size=50, n_positions=32, bos_token_id=1, eos_token_id=1)
+    ).eval()
     given = {"input_ids": torch.randint(0, 50, (2, 9)), "use_cache": False}
     found = llmchip.compile(model, given).verify(**given)
     assert found.bit_exact, found.first_divergence
@@ -111,7 +126,10 @@ class Noisy(nn.Module):
         return x + torch.rand(4)
 
 
-@pytest.mark.parametrize(("module", "value", "reason"), [(Wide(), torch.tensor([70000]), "64-bit integers"), (Noisy(), torch.zeros(4), "random numbers")])
+@pytest.mark.parametrize(
+    ("module", "value", "reason"),
+    [(Wide(), torch.tensor([70000]), "64-bit integers"), (Noisy(), torch.zeros(4), "random numbers")],
+)
 def test_what_would_go_wrong_silently_is_refused(module: nn.Module, value: torch.Tensor, reason: str) -> None:
     """Breaks if 64-bit arithmetic wraps in 32 bits, or a random number is folded into the image."""
     with pytest.raises(llmchip.UnsupportedError, match=reason):
@@ -120,7 +138,8 @@ def test_what_would_go_wrong_silently_is_refused(module: nn.Module, value: torch
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_scalars_beside_narrow_tensors_round_as_in_pytorch(dtype: torch.dtype) -> None:
-    """Breaks if an immediate stays float32 where PyTorch rounds it to the tensor's type first (add, sub, comparisons)."""
+    """Breaks if an immediate stays float32 where PyTorch rounds it to the tensor's type first (add, sub,
+    comparisons)."""
 
     class Scalars(nn.Module):
         def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -138,7 +157,9 @@ class Integers(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("weight", torch.arange(48 * 96).reshape(48, 96).mul(37).remainder(256).sub(128).to(torch.int8))
+        self.register_buffer(
+            "weight", torch.arange(48 * 96).reshape(48, 96).mul(37).remainder(256).sub(128).to(torch.int8)
+        )
         self.register_buffer("scale", torch.linspace(0.1, 2, 48))
 
     def forward(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,8 +168,12 @@ class Integers(nn.Module):
 
 @pytest.mark.parametrize("rows", [24, 700])
 def test_int8_products(rows: int) -> None:
-    """Breaks if int32 sums are scaled, saturated or cut wrongly, or a right side that is no weight is staged wrongly."""
-    a, b = (torch.arange(n * m).reshape(n, m).mul(101).remainder(256).sub(128).to(torch.int8) for n, m in ((rows, 96), (96, 72)))
+    """Breaks if int32 sums are scaled, saturated or cut wrongly, or a right side that is no weight is staged
+    wrongly."""
+    a, b = (
+        torch.arange(n * m).reshape(n, m).mul(101).remainder(256).sub(128).to(torch.int8)
+        for n, m in ((rows, 96), (96, 72))
+    )
     model = Integers().eval()
     program = llmchip.compile(model, (a, b))
     for got, wanted in zip(program(a, b), model(a, b), strict=True):

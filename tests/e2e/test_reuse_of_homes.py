@@ -1,4 +1,5 @@
-"""Residual models in which values take each other's place in memory, on a small chip: only the bits can tell whether too early.
+"""Residual models in which values take each other's place in memory, on a small chip: only the bits can tell whether
+too early.
 
 Static checks cannot: every word reads memory that was written, in order. Each model here was once compiled wrongly.
 """
@@ -13,12 +14,15 @@ import llmchip
 from isa.chip import Acc, Mxu, Sram, load_chip
 
 WIDTH, ROWS = 32, 256
-SMALL = msgspec.structs.replace(load_chip("edge"), name="small", mxu=Mxu(rows=16, cols=16, weight_rows_per_cycle=1), acc=Acc(64 << 10))
+SMALL = msgspec.structs.replace(
+    load_chip("edge"), name="small", mxu=Mxu(rows=16, cols=16, weight_rows_per_cycle=1), acc=Acc(64 << 10)
+)
 ROOMY, TIGHT = (msgspec.structs.replace(SMALL, sram=Sram(size << 10)) for size in (256, 96))
 
 
 class Residual(nn.Module):
-    """Three equal layers of three linears between a first and a last one; `kind` says what is done with the residual stream."""
+    """Three equal layers of three linears between a first and a last one; `kind` says what is done with the residual
+    stream."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -26,7 +30,9 @@ class Residual(nn.Module):
         self.kind = kind
         self.first, self.last = nn.Linear(WIDTH, 2 * WIDTH if kind == "view" else WIDTH), nn.Linear(WIDTH, 4)
         self.layers = nn.ModuleList(nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(3)) for _ in range(3))
-        self.wide = nn.ModuleList(nn.ModuleList([nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)]) for _ in range(3))
+        self.wide = nn.ModuleList(
+            nn.ModuleList([nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)]) for _ in range(3)
+        )
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         h = self.first(x)
@@ -51,9 +57,13 @@ class Residual(nn.Module):
 
 
 @pytest.mark.parametrize("disable", ["", *(pytest.param(name, marks=pytest.mark.slow) for name in ("strips", "loop"))])
-@pytest.mark.parametrize("kind", [pytest.param("first row of the stream", marks=pytest.mark.slow), "first row of a sum", "where", "view", "plain"])
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param("first row of the stream", marks=pytest.mark.slow), "first row of a sum", "where", "view", "plain"],
+)
 def test_values_that_take_each_others_place(kind: str, disable: str) -> None:
-    """Breaks if a value is overwritten (in place, in a loop, part by part) while another row, word or iteration still reads it."""
+    """Breaks if a value is overwritten (in place, in a loop, part by part) while another row, word or iteration still
+    reads it."""
     rows = 1024 if kind == "first row of the stream" else ROWS  # so many are executed part by part
     x = torch.linspace(-2, 2, rows * WIDTH).reshape(rows, WIDTH).sin()
     mask = x.cos() > 0.7

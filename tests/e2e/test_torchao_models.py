@@ -44,7 +44,8 @@ def bits(tensor: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("rows", "k", "n"), SHAPES)
 def test_linear_gives_torchaos_bits(rows: int, k: int, n: int, dtype: torch.dtype) -> None:
-    """Breaks if scale, rounding, order of the dequantize or the bias differ from torchao's, or if our own quantization does."""
+    """Breaks if scale, rounding, order of the dequantize or the bias differ from torchao's, or if our own quantization
+    does."""
     torch.manual_seed(k)
     plain = nn.Sequential(nn.Linear(k, n, dtype=dtype)).eval()
     oracle = quantized(plain)

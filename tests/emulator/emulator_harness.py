@@ -13,7 +13,13 @@ from isa.spec import ROUND, Dtype, Region, Space
 from isa.views import View
 
 Array = NDArray[Any]
-STORAGE: Mapping[Dtype, Any] = {Dtype.I8: np.int8, Dtype.I32: np.int32, Dtype.F32: np.float32, Dtype.BF16: np.uint16, Dtype.F16: np.float16}
+STORAGE: Mapping[Dtype, Any] = {
+    Dtype.I8: np.int8,
+    Dtype.I32: np.int32,
+    Dtype.F32: np.float32,
+    Dtype.BF16: np.uint16,
+    Dtype.F16: np.float16,
+}
 NAN, INF = float("nan"), float("inf")
 
 
@@ -55,11 +61,20 @@ class Program:
         return self
 
     def view(
-        self, dtype: Dtype, base: int, rs: int = 0, ps: int = 0, cs: int = 1, space: Space = Space.SRAM, region: Region = Region.CONST
+        self,
+        dtype: Dtype,
+        base: int,
+        rs: int = 0,
+        ps: int = 0,
+        cs: int = 1,
+        space: Space = Space.SRAM,
+        region: Region = Region.CONST,
     ) -> int:
         number = len(self.views) + 1
         self.views[number] = View(space, region, dtype, base, rs, ps, cs)
-        self.word("vset", v=number, space=int(space), region=int(region), dtype=int(dtype), base=base, rs=rs, ps=ps, cs=cs)
+        self.word(
+            "vset", v=number, space=int(space), region=int(region), dtype=int(dtype), base=base, rs=rs, ps=ps, cs=cs
+        )
         return number
 
     def place(self, size: int, space: Space = Space.SRAM) -> int:
@@ -80,7 +95,9 @@ class Program:
         for start in range(0, len(data), piece):
             part = data[start : start + piece]
             self.word("vset", v=30, space=int(Space.SRAM), dtype=int(Dtype.I8), base=base + start)
-            self.word("vset", v=31, space=int(Space.DRAM), region=int(Region.CONST), dtype=int(Dtype.I8), base=len(self.const))
+            self.word(
+                "vset", v=31, space=int(Space.DRAM), region=int(Region.CONST), dtype=int(Dtype.I8), base=len(self.const)
+            )
             self.word("ldw", d=30, a=31, rows=1, cols=len(part))
             self.const += part
 

@@ -28,7 +28,8 @@ def one_more(p: Program, view: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("div", "mod", "want"), [(1, 0, [1, 1, 1, 1, 1, 1]), (1, 2, [3, 3, 0, 0, 0, 0]), (2, 0, [2, 2, 2, 0, 0, 0]), (2, 2, [4, 2, 0, 0, 0, 0])]
+    ("div", "mod", "want"),
+    [(1, 0, [1, 1, 1, 1, 1, 1]), (1, 2, [3, 3, 0, 0, 0, 0]), (2, 0, [2, 2, 2, 0, 0, 0]), (2, 2, [4, 2, 0, 0, 0, 0])],
 )
 def test_views_move_with_loops(div: int, mod: int, want: list[int]) -> None:
     """Breaks on a wrong order of division and modulus."""
@@ -83,7 +84,8 @@ SALU_CASES = [
 @pytest.mark.parametrize(("f", "a", "b", "want"), SALU_CASES)
 @pytest.mark.parametrize("immediate", [False, True])
 def test_scalar_arithmetic(f: str, a: int, b: int, want: int, immediate: bool) -> None:
-    """Breaks when scalars are unsigned, do not wrap, or round the wrong way. The result moves a view, which shows it."""
+    """Breaks when scalars are unsigned, do not wrap, or round the wrong way. The result moves a view, which shows
+    it."""
     p = Program()
     d = counted(p, 3)
     p.word("salu", f=SALU.index(f), d=5, a=1, b=2, bi=int(immediate), imm=b % 2**32 if immediate else 0)
@@ -166,9 +168,18 @@ def test_probe_sees_every_engine_word_with_its_loop_indices() -> None:
     one_more(p, moving)
     seen = []
 
-    def probe(pc: int, indices: tuple[int, ...], inst: Inst, ops: Mapping[str, int], views: Mapping[str, View], memory: Memory) -> None:
+    def probe(
+        pc: int, indices: tuple[int, ...], inst: Inst, ops: Mapping[str, int], views: Mapping[str, View], memory: Memory
+    ) -> None:
         seen.append(
-            (pc, indices, inst.mnemonic, ops["cols"], views["d"].base - p.views[d].base, int(memory.load(views["d"], (1, 1, 1)).item()))
+            (
+                pc,
+                indices,
+                inst.mnemonic,
+                ops["cols"],
+                views["d"].base - p.views[d].base,
+                int(memory.load(views["d"], (1, 1, 1)).item()),
+            )
         )
 
     p.run(probe=probe)

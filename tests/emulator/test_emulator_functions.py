@@ -24,7 +24,8 @@ def test_every_function_of_the_table_exists_and_has_vectors() -> None:
 
 @pytest.mark.parametrize("name", ACT)
 def test_documented_vectors(name: str) -> None:
-    """Breaks on any other bit than the contract's; alone and beside numbers of every size, as selections are sometimes skipped."""
+    """Breaks on any other bit than the contract's; alone and beside numbers of every size, as selections are sometimes
+    skipped."""
     pairs = np.array([[int(word, 16) for word in pair] for pair in VECTORS[name]], np.uint32)
     source, want = pairs[:, 0].view(np.float32), pairs[:, 1].view(np.float32)
     with np.errstate(all="ignore"):

@@ -36,7 +36,9 @@ def operand(p: Program, rng: np.random.Generator, shape: tuple[int, int, int], d
     return p.source(values, dtype, rs, ps, int(small[2] > 1)), np.broadcast_to(value_of(values, dtype), shape)
 
 
-def optional(p: Program, rng: np.random.Generator, shape: tuple[int, int, int], dtype: Dtype) -> tuple[int, Array | None]:
+def optional(
+    p: Program, rng: np.random.Generator, shape: tuple[int, int, int], dtype: Dtype
+) -> tuple[int, Array | None]:
     return operand(p, rng, shape, dtype) if rng.random() < 0.6 else (0, None)
 
 
@@ -66,7 +68,13 @@ def test_vqd(shape: tuple[int, int, int], seed: int, ta: Dtype, ts: Dtype, tm: D
             want_s.append(s)
             for v in row:
                 t = np.float32(v * inv)
-                want_q.append(0 if np.isnan(t) else max(-128, min(127, round(float(t)))) if np.isfinite(t) else (127 if t > 0 else -128))
+                want_q.append(
+                    0
+                    if np.isnan(t)
+                    else max(-128, min(127, round(float(t))))
+                    if np.isfinite(t)
+                    else (127 if t > 0 else -128)
+                )
     assert p.read(vd).ravel().tolist() == want_q
     assert same_bits(value_of(p.read(vs), ts).ravel(), np.array(want_s, np.float32))
 
@@ -116,7 +124,18 @@ def test_vaff(shape: tuple[int, int, int], seed: int, ta: Dtype, td: Dtype, rnd:
     parts = {name: optional(p, rng, shape, Dtype(other)) for name in ("sub", "rs", "cs", "bi", "res")}
     vd, tap = p.target(td, *shape), p.target(F32, *shape[:2], 1) if red != "none" else 0
     ops = {name: view for name, (view, _) in parts.items()}
-    p.word("vaff", d=vd, a=va, tap=tap, red=TAP.index(red), rnd=ROUND.index(rnd), planes=shape[0], rows=shape[1], cols=shape[2], **ops)
+    p.word(
+        "vaff",
+        d=vd,
+        a=va,
+        tap=tap,
+        red=TAP.index(red),
+        rnd=ROUND.index(rnd),
+        planes=shape[0],
+        rows=shape[1],
+        cols=shape[2],
+        **ops,
+    )
     p.run()
     kind = {"none": F32, "bf16": BF16, "f16": F16}[rnd]
     sub, rs, cs, bi, res = (part for _, part in parts.values())
@@ -157,8 +176,19 @@ def test_vop(shape: tuple[int, int, int], seed: int, ta: Dtype, td: Dtype, f: st
     out = np.empty(a.size, np.float32)
     with np.errstate(all="ignore"):
         for i, (x, y) in enumerate(zip(a.ravel(), b.ravel(), strict=True)):
-            table = {"add": x + y, "sub": x - y, "mul": x * y, "div": x / y, "lt": np.float32(x < y), "ne": np.float32(x != y)}
-            pick = np.float32(np.nan) if np.isnan(x) or np.isnan(y) else np.float32((max if f == "max" else min)(x, y) + np.float32(0))
+            table = {
+                "add": x + y,
+                "sub": x - y,
+                "mul": x * y,
+                "div": x / y,
+                "lt": np.float32(x < y),
+                "ne": np.float32(x != y),
+            }
+            pick = (
+                np.float32(np.nan)
+                if np.isnan(x) or np.isnan(y)
+                else np.float32((max if f == "max" else min)(x, y) + np.float32(0))
+            )
             out[i] = table.get(f, pick)
         assert same_bits(got, value_of(stored(out, td), td))
 
@@ -231,7 +261,21 @@ def test_mm_groups(size: tuple[int, int, int, int], seed: int, wt: bool, four: b
     scales: Any = [numbers(rng, (rows_, groups), F32) for rows_ in (m, n, n)]
     sa, sw, zw = (p.source(s, F32) for s in scales)
     c = p.target(F32, m, n, space=Space.ACC)
-    p.word("mm", c=c, a=va, w=vw, sa=sa, sw=sw, zw=zw if minimum else 0, m=m, n=n, k=k, wt=int(wt), fmt=2 if four else 1, glog=glog)
+    p.word(
+        "mm",
+        c=c,
+        a=va,
+        w=vw,
+        sa=sa,
+        sw=sw,
+        zw=zw if minimum else 0,
+        m=m,
+        n=n,
+        k=k,
+        wt=int(wt),
+        fmt=2 if four else 1,
+        glog=glog,
+    )
     got = p.run().read(c).reshape(m, n)
     kn = w.T if wt else w
     with np.errstate(all="ignore"):
@@ -280,7 +324,9 @@ def test_a_shifted_copy_onto_itself_reads_before_it_writes() -> None:
     d = p.view(F32, p.views[a].base + 4, 1000)
     p.shapes[d] = (1, 100, 999)
     p.word("vop", f=VOP.index("add"), d=d, a=a, rows=100, cols=999, imm=bits(1.0))
-    last = p.view(F32, p.views[a].base + 40000, 1000)  # ten rows further, so that a later tile reads what an earlier one wrote
+    last = p.view(
+        F32, p.views[a].base + 40000, 1000
+    )  # ten rows further, so that a later tile reads what an earlier one wrote
     p.shapes[last] = (1, 90, 1000)
     p.word("vop", f=VOP.index("mul"), d=last, a=a, rows=90, cols=1000, imm=bits(2.0))
     p.run()

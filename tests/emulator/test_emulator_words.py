@@ -19,7 +19,9 @@ def test_every_instruction_has_one_handler() -> None:
     assert machine.ENGINE_MODULES and set(HANDLERS) == set(ISA)
 
 
-def elementwise(f: str, a: Array, ta: Dtype, b: Array | None, tb: Dtype, td: Dtype, imm: int = 0, d: Array | None = None) -> Array:
+def elementwise(
+    f: str, a: Array, ta: Dtype, b: Array | None, tb: Dtype, td: Dtype, imm: int = 0, d: Array | None = None
+) -> Array:
     p = Program()
     va = p.source(a, ta)
     vb = p.source(b, tb) if b is not None else 0
@@ -85,7 +87,9 @@ def test_immediates_follow_the_kind_of_word() -> None:
 def test_integers_become_float32_by_rounding_to_even() -> None:
     """Breaks when a mixed word computes in float64 or in integers."""
     a = np.array([16777217, 16777219, -16777217, BIG])
-    assert same_bits(elementwise("add", a, I32, f32(0, 0, 0, 0), F32, F32), f32(16777216, 16777220, -16777216, 2147483648))
+    assert same_bits(
+        elementwise("add", a, I32, f32(0, 0, 0, 0), F32, F32), f32(16777216, 16777220, -16777216, 2147483648)
+    )
 
 
 def test_comparisons_store_one_in_the_type_of_d() -> None:
@@ -101,9 +105,14 @@ def test_select_keeps_d_where_a_is_not_zero() -> None:
     """Breaks when -0.0 counts as true, NaN as false, or kept elements are rewritten."""
     a, d = f32(0.0, -0.0, NAN, 1.0, SUB), f32(1, 2, 3, -0.0, 5)
     assert same_bits(elementwise("sel", a, F32, None, F32, F32, bits(-INF), d), f32(-INF, -INF, 3, -0.0, 5))
-    assert elementwise("sel", np.array([0, 7]), I8, np.array([5, 6]), I32, I32, d=np.array([16777217, 16777219])).tolist() == [5, 16777219]
+    assert elementwise(
+        "sel", np.array([0, 7]), I8, np.array([5, 6]), I32, I32, d=np.array([16777217, 16777219])
+    ).tolist() == [5, 16777219]
     a16 = np.array([0x8000, 0x0001], np.uint16)
-    assert elementwise("sel", a16, BF16, f32(1.00390625, 9), F32, BF16, d=np.array([1, 2], np.uint16)).tolist() == [0x3F80, 2]
+    assert elementwise("sel", a16, BF16, f32(1.00390625, 9), F32, BF16, d=np.array([1, 2], np.uint16)).tolist() == [
+        0x3F80,
+        2,
+    ]
 
 
 BF16_TIES = [
@@ -235,7 +244,9 @@ def test_quantize_multiplies_columns_before_the_absmax_and_rounds_the_scale() ->
     assert s.tolist() == [np.float16(2.0**-23)]
 
 
-def affine(a: Array, td: Dtype = F32, rnd: str = "none", red: str = "none", **views: Array) -> tuple[Array, Array | None]:
+def affine(
+    a: Array, td: Dtype = F32, rnd: str = "none", red: str = "none", **views: Array
+) -> tuple[Array, Array | None]:
     p = Program()
     va, vd = p.source(a, I32 if a.dtype.kind == "i" else F32), p.target(td, len(a))
     ops = {name: p.source(values, F32, rs=0, cs=int(values.size > 1)) for name, values in views.items()}
@@ -270,7 +281,9 @@ def test_affine_tap_reduces_what_was_stored() -> None:
     assert same_bits(np.asarray(affine(f32(-1, -0.0), red="max")[1]), f32(0.0))
 
 
-def activate(f: str, x: Array, scale: float = 1.0, bi: Array | None = None, neg: int = 0, td: Dtype = F32) -> tuple[Array, Array]:
+def activate(
+    f: str, x: Array, scale: float = 1.0, bi: Array | None = None, neg: int = 0, td: Dtype = F32
+) -> tuple[Array, Array]:
     p = Program()
     va, vd, vs = p.source(x, F32), p.target(td, len(x)), p.target(F32, 1, 1)
     vb = p.source(bi, F32, rs=0, cs=0) if bi is not None else 0

@@ -27,9 +27,19 @@ def test_whole_images_round_trip() -> None:
 
 def test_data_of_4_kib_stands_in_files_beside_the_text(tmp_path: Path) -> None:
     """Breaks when the include path or the threshold is wrong."""
-    image = Image(encode(Inst.make("halt")), bytes(range(256)) * 16, bytes(4095), metadata={"a": [1, None, -0.0, 1e300]}, chip=Chip(mxu=Mxu(rows=7)))
+    image = Image(
+        encode(Inst.make("halt")),
+        bytes(range(256)) * 16,
+        bytes(4095),
+        metadata={"a": [1, None, -0.0, 1e300]},
+        chip=Chip(mxu=Mxu(rows=7)),
+    )
     paths = write_listing(image, tmp_path / "p.s")
-    assert sorted(path.name for path in paths) == sorted(path.name for path in tmp_path.iterdir()) == ["p.s", "p.weights.bin"]
+    assert (
+        sorted(path.name for path in paths)
+        == sorted(path.name for path in tmp_path.iterdir())
+        == ["p.s", "p.weights.bin"]
+    )
     assert image_bytes(assemble_file(tmp_path / "p.s")) == image_bytes(image)
 
 
@@ -43,7 +53,10 @@ def test_a_program_needs_no_directives() -> None:
 
 def test_labels_give_loop_lengths() -> None:
     """Breaks when the length counts the loop word or the word at the label."""
-    assert assemble("loop level=0, len=end, count=2\nnop\nnop\nend: halt").code == assemble("loop level=0, len=2, count=2\nnop\nnop\nhalt").code
+    assert (
+        assemble("loop level=0, len=end, count=2\nnop\nnop\nend: halt").code
+        == assemble("loop level=0, len=2, count=2\nnop\nnop\nhalt").code
+    )
 
 
 def test_comments_say_what_operands_are() -> None:

@@ -1,9 +1,10 @@
 """The static checkers: each kind of fault planted by hand and found, and sound programs left in peace."""
 
 import dataclasses
+import os
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from isa_strategies import insts, small_image
 
@@ -15,6 +16,7 @@ from isa.spec import Region, Space
 from lint.analyse import check
 from lint.check import check_plan
 
+EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "15"))
 VIEWS = """
 .region in bytes=0x10000
 .region out bytes=0x10000
@@ -38,7 +40,8 @@ loop level=0, len=end, count=4
 end: halt
 """
 )
-# The load of the next block is issued before the work on this one, so "lda<=1" is right in every iteration but the last.
+# The load of the next block is issued before the work on this one, so "lda<=1" is right in every iteration but the
+# last.
 PREFETCHED = """
 .region in bytes=0x14000
 .entry name="main", pc=0
@@ -80,14 +83,17 @@ def test_a_dropped_dependence_is_found(dropped: str) -> None:
     assert all(finding.other is not None and "may be running" in finding.message for finding in found)
 
 
-@pytest.mark.parametrize(("right", "wrong"), [(" @ sto<=1", " @ sto<=2"), (" @ lda<=0", " @ lda<=1"), (" @ vec<=0", " @ vec<=1")])
+@pytest.mark.parametrize(
+    ("right", "wrong"), [(" @ sto<=1", " @ sto<=2"), (" @ lda<=0", " @ lda<=1"), (" @ vec<=0", " @ vec<=1")]
+)
 def test_a_count_one_too_large_is_found(right: str, wrong: str) -> None:
     """Breaks when counts are compared off by one."""
     assert kinds(DOUBLE_BUFFERED.replace(right, wrong)) == {"race"}
 
 
 def test_the_last_iteration_of_double_buffering_is_checked() -> None:
-    """Breaks when only a steady iteration is replayed: without a younger load, "lda<=1" lets the epilogue start too early."""
+    """Breaks when only a steady iteration is replayed: without a younger load, "lda<=1" lets the epilogue start too
+    early."""
     late = PREFETCHED.replace("imm=1.0 @ lda<=0", "imm=1.0 @ lda<=1")
     assert {finding.kind for finding in check(assemble(late))} == {"race"}
 
@@ -101,7 +107,10 @@ def test_a_fence_orders_everything() -> None:
 
 def test_dma_words_of_one_queue_overlap() -> None:
     """Breaks when DMA words are taken to run one after the other."""
-    text = VIEWS.split(".entry")[0] + "vset v=v1, space=dram, region=in, dtype=i8, base=0\nvset v=v2, space=sram, dtype=i8, base=0\n"
+    text = (
+        VIEWS.split(".entry")[0]
+        + "vset v=v1, space=dram, region=in, dtype=i8, base=0\nvset v=v2, space=sram, dtype=i8, base=0\n"
+    )
     twice = text + "lda d=v2, a=v1, rows=1, cols=64\nlda d=v2, a=v1, rows=1, cols=64{}\nhalt"
     assert kinds(twice.format("")) == {"race"}
     assert kinds(twice.format(" @ lda<=0")) == set()
@@ -113,14 +122,24 @@ def test_compute_words_of_one_engine_are_ordered() -> None:
 vset v=v1, space=sram, dtype=f32, base=0
 vset v=v3, space=dram, region=in, dtype=f32, base=0
 """
-    assert kinds(text + "lda d=v1, a=v3, rows=1, cols=16\nfence\nvop f=add, d=v1, a=v1, rows=1, cols=16\nvop f=add, d=v1, a=v1, rows=1, cols=16\nhalt") == set()
+    assert (
+        kinds(
+            text
+            + "lda d=v1, a=v3, rows=1, cols=16\nfence\nvop f=add, d=v1, a=v1, rows=1, cols=16\nvop f=add, d=v1, a=v1, rows=1, cols=16\nhalt"
+        )
+        == set()
+    )
 
 
 @pytest.mark.parametrize(("region", "data", "cols", "finds"), [
     ("weights", 0, 1, True), ("const", 0, 1, True), ("const", 32, 8, False), ("const", 32, 9, True), ("const", 64, 16, False), ("in", 0, 16, False),
 ])  # fmt: skip
-@pytest.mark.parametrize("word", ["lda d=v1, a=v3, rows=1, cols={}", "gather d=v1, a=v3, idx=v4, n=1, cols=1, limit={}"])
-def test_a_region_larger_than_its_data_is_defined_as_far_as_these_go(word: str, region: str, data: int, cols: int, finds: bool) -> None:
+@pytest.mark.parametrize(
+    "word", ["lda d=v1, a=v3, rows=1, cols={}", "gather d=v1, a=v3, idx=v4, n=1, cols=1, limit={}"]
+)
+def test_a_region_larger_than_its_data_is_defined_as_far_as_these_go(
+    word: str, region: str, data: int, cols: int, finds: bool
+) -> None:
     """Breaks when lint takes what is declared for what is there: the program would always trap."""
     text = f""".region in bytes=64
 .region {region} bytes=64
@@ -197,11 +216,15 @@ halt"""
 
 def test_trace_follows_loops_and_views() -> None:
     """Breaks when increments, modulus or loop indices are replayed wrongly."""
-    seen = [(w.pc, w.indices[0], w.views["a"].base, w.views["d"].base) for w in trace(assemble(DOUBLE_BUFFERED)) if "lda" in w.inst.mnemonic]
+    seen = [
+        (w.pc, w.indices[0], w.views["a"].base, w.views["d"].base)
+        for w in trace(assemble(DOUBLE_BUFFERED))
+        if "lda" in w.inst.mnemonic
+    ]
     assert seen == [(0x70, i, 0x4000 * i, 0x4000 * (i % 2)) for i in range(4)]
 
 
-@settings(max_examples=150)
+@settings(max_examples=3 * EXAMPLES, suppress_health_check=[HealthCheck.too_slow])  # a busy machine draws slowly
 @given(st.lists(insts, min_size=1, max_size=12))
 def test_random_programs_never_crash_the_checker(program: list[Inst]) -> None:
     """Breaks when an operand nobody thought of raises something else than findings."""
@@ -216,22 +239,38 @@ def test_random_programs_never_crash_the_checker(program: list[Inst]) -> None:
 
 
 plans = st.lists(
-    st.builds(PlanRecord, st.just("b"), st.just(Space.SRAM), st.integers(0, 30), st.integers(1, 20), st.integers(0, 5), st.integers(5, 9)), max_size=6
+    st.builds(
+        PlanRecord,
+        st.just("b"),
+        st.just(Space.SRAM),
+        st.integers(0, 30),
+        st.integers(1, 20),
+        st.integers(0, 5),
+        st.integers(5, 9),
+    ),
+    max_size=6,
 )
 
 
 @given(plans)
 def test_plan_checker_agrees_with_painting(plan: list[PlanRecord]) -> None:
     """Breaks when an overlap in time and space is missed, or touching buffers are refused."""
-    cells = [(byte, word) for r in plan for byte in range(r.offset, r.offset + r.bytes) for word in range(r.first, r.last + 1)]
+    cells = [
+        (byte, word)
+        for r in plan
+        for byte in range(r.offset, r.offset + r.bytes)
+        for word in range(r.first, r.last + 1)
+    ]
     image = dataclasses.replace(small_image(), plan=tuple(plan))
     assert bool(check_plan(image)) == (len(cells) != len(set(cells)))
 
 
 def test_long_plans_are_checked_at_once() -> None:
-    """Breaks when the check compares every buffer with every other: 100,000 of them, all alive, would take the better part of an hour."""
-    apart = [PlanRecord("b", Space.DRAM, 16 * i, 16, 0, 5) for i in range(100_000)]
-    image = dataclasses.replace(small_image(), plan=tuple(apart), sizes=tuple(16 * len(apart) if r is Region.SCRATCH else 0 for r in Region))
+    """Breaks when the check compares every buffer with every other: 30,000 of them, all alive, would take minutes."""
+    apart = [PlanRecord("b", Space.DRAM, 16 * i, 16, 0, 5) for i in range(30_000)]
+    image = dataclasses.replace(
+        small_image(), plan=tuple(apart), sizes=tuple(16 * len(apart) if r is Region.SCRATCH else 0 for r in Region)
+    )
     assert not check_plan(image)
     assert check_plan(dataclasses.replace(image, plan=(*apart[:-1], PlanRecord("last", Space.DRAM, 8, 16, 5, 5))))
 

@@ -20,8 +20,18 @@ def test_stock_chips_are_complete() -> None:
 def test_stock_chips_differ_as_designed() -> None:
     """Breaks when a stock chip is edited by accident."""
     edge, server = load_chip("edge"), load_chip("server")
-    assert (edge.mxu.rows, edge.mxu.cols, edge.mxu.weight_rows_per_cycle, edge.sram.bytes, edge.acc.bytes) == (128, 128, 4, 8 << 20, 2 << 20)
-    assert (edge.dram.bytes_per_second, server.dram.bytes_per_second, server.mxu.weight_rows_per_cycle) == (10**11, 10**12, 16)
+    assert (edge.mxu.rows, edge.mxu.cols, edge.mxu.weight_rows_per_cycle, edge.sram.bytes, edge.acc.bytes) == (
+        128,
+        128,
+        4,
+        8 << 20,
+        2 << 20,
+    )
+    assert (edge.dram.bytes_per_second, server.dram.bytes_per_second, server.mxu.weight_rows_per_cycle) == (
+        10**11,
+        10**12,
+        16,
+    )
     assert chip_hash(edge) != chip_hash(server)
 
 
@@ -59,7 +69,12 @@ def test_bad_chip_files_name_file_and_key(text: str, message: str) -> None:
 
 def test_unknown_names_and_paths_list_the_chips(tmp_path: Path) -> None:
     """Breaks when a mistyped chip name ends in a traceback."""
-    for chip, message in (("egde", "did you mean 'edge'"), ("zzz", "edge, server"), (tmp_path / "none.toml", "does not exist"), (tmp_path, "a folder")):
+    for chip, message in (
+        ("egde", "did you mean 'edge'"),
+        ("zzz", "edge, server"),
+        (tmp_path / "none.toml", "does not exist"),
+        (tmp_path, "a folder"),
+    ):
         with pytest.raises(ChipError, match=message):
             load_chip(chip)
 

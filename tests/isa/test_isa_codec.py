@@ -45,7 +45,13 @@ def test_every_float32_prints_and_parses(bits: int) -> None:
 
 def test_floats_are_short() -> None:
     """Breaks when 0.1 prints with the digits of its float64."""
-    assert [format_float(parse_float(text)) for text in ("0.1", "1", "-0.0", "inf", "3e38")] == ["0.1", "1.0", "-0.0", "inf", "3e+38"]
+    assert [format_float(parse_float(text)) for text in ("0.1", "1", "-0.0", "inf", "3e38")] == [
+        "0.1",
+        "1.0",
+        "-0.0",
+        "inf",
+        "3e+38",
+    ]
     assert format_float(0x7FC00000) == "0x7fc00000"
     assert format_float(1) == "0x00000001"
 

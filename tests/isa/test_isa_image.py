@@ -18,7 +18,17 @@ from isa.chip import Chip, Sram, load_chip
 from isa.errors import ImageError
 from isa.image import container
 from isa.image.container import HEADER_BYTES
-from isa.image.image import Entry, Image, PlanRecord, TensorSpec, image_bytes, is_image, load_image, read_image, write_image
+from isa.image.image import (
+    Entry,
+    Image,
+    PlanRecord,
+    TensorSpec,
+    image_bytes,
+    is_image,
+    load_image,
+    read_image,
+    write_image,
+)
 from isa.image.records import DebugMap, DebugNode, Span
 from isa.spec import Dtype, Region, Space
 
@@ -28,7 +38,10 @@ json_values = st.recursive(
     | st.integers(-(2**53), 2**53)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -46,7 +59,11 @@ def test_file_round_trip(tmp_path: Path) -> None:
 
 
 @settings(max_examples=50)
-@given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), json_values, max_size=4), st.binary(max_size=200), st.binary(max_size=200))
+@given(
+    st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), json_values, max_size=4),
+    st.binary(max_size=200),
+    st.binary(max_size=200),
+)
 def test_any_metadata_and_data_round_trip(metadata: dict[str, object], weights: bytes, const: bytes) -> None:
     """Breaks when metadata is not canonical or data is padded wrongly."""
     image = Image(bytes(16), weights, const, metadata=metadata)
@@ -56,7 +73,8 @@ def test_any_metadata_and_data_round_trip(metadata: dict[str, object], weights: 
 
 
 def test_every_single_flipped_bit_is_refused() -> None:
-    """Breaks when any bit of the file is not covered by a checksum, or a damaged file gives another error than ImageError."""
+    """Breaks when any bit of the file is not covered by a checksum, or a damaged file gives another error than
+    ImageError."""
     good = bytearray(image_bytes(small_image()))
     sections: set[str] = set()
     for bit in range(8 * len(good)):
@@ -86,7 +104,11 @@ def test_foreign_and_missing_files_say_what_they_are(tmp_path: Path) -> None:
     assert not is_image(foreign)
     assert not is_image(tmp_path)
     assert not is_image(tmp_path / "none")
-    for path, problem in ((foreign, "not an llmchip image"), (tmp_path / "none", "cannot read"), (tmp_path, "not a regular file")):
+    for path, problem in (
+        (foreign, "not an llmchip image"),
+        (tmp_path / "none", "cannot read"),
+        (tmp_path, "not a regular file"),
+    ):
         with pytest.raises(ImageError, match=problem):
             load_image(path)
     (tmp_path / "empty").touch()
@@ -105,7 +127,11 @@ def test_another_chip_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
-    [("ISA_VERSION", 99, "ISA version 99"), ("FORMAT_VERSION", 7, "image format 7"), ("table_hash", lambda: bytes(32), "another ISA table")],
+    [
+        ("ISA_VERSION", 99, "ISA version 99"),
+        ("FORMAT_VERSION", 7, "image format 7"),
+        ("table_hash", lambda: bytes(32), "another ISA table"),
+    ],
 )
 def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: object, message: str) -> None:
     """Breaks when a program for another instruction set is executed."""

@@ -1,10 +1,13 @@
-"""A second, deliberately naive interpreter of the instruction set, written from docs/numerics.md and the table's pseudocode.
+"""A second, deliberately naive interpreter of the instruction set, written from docs/numerics.md and the table's
+pseudocode.
 
-Scalar loops, Python integers, one numpy scalar per rounding; nothing is fast and nothing is shared with the emulator but the
-table (`isa.spec`), its constants (`isa.constants`) and the decoder. About 2 microseconds per integer and 10 per float operation:
-programs of some hundred words on blocks of some hundred elements take well under a second, a 1-layer BERT of the tests some seconds.
+Scalar loops, Python integers, one numpy scalar per rounding; nothing is fast and nothing is shared with the emulator
+but the table (`isa.spec`), its constants (`isa.constants`) and the decoder. About 2 microseconds per integer and 10 per
+float operation: programs of some hundred words on blocks of some hundred elements take well under a second, a 1-layer
+BERT of the tests some seconds.
 
-A word reads all its sources before it writes anything. Where the documents leave a choice, a comment says AMBIGUOUS and which was taken.
+A word reads all its sources before it writes anything. Where the documents leave a choice, a comment says AMBIGUOUS and
+which was taken.
 """
 
 from collections.abc import Callable, Iterator
@@ -120,7 +123,11 @@ class Word:
             self.ops[inst.row.field("dyn").choices[self.ops["dyn"]]] = machine.scalars[self.ops["dyn_s"]]
         self.empty = any(self.ops.get(dim) == 0 for f in inst.row.views for dim in f.dims)
         # AMBIGUOUS: a word with an extent of 0 does nothing, so mm with k = 0 does not even clear c.
-        self.blocks = {} if self.empty else {f.name: machine.block(self.ops[f.name], self.extents(f)) for f in inst.row.views if self.ops[f.name]}
+        self.blocks = (
+            {}
+            if self.empty
+            else {f.name: machine.block(self.ops[f.name], self.extents(f)) for f in inst.row.views if self.ops[f.name]}
+        )
 
     def extents(self, f: Field) -> tuple[int, int, int]:
         dims = next((w.dims for w in f.when if w.dims and self.ops[w.field] == w.value), f.dims)
@@ -224,10 +231,17 @@ def salu(machine: Naive, word: Word) -> None:
     if f == "ceildiv" and y == 0:
         raise NaiveTrap("division by zero")
     results: dict[str, Callable[[], int]] = {
-        "mov": lambda: y, "add": lambda: a + y, "sub": lambda: a - y, "mul": lambda: a * y, "min": lambda: min(a, y), "max": lambda: max(a, y),
+        "mov": lambda: y,
+        "add": lambda: a + y,
+        "sub": lambda: a - y,
+        "mul": lambda: a * y,
+        "min": lambda: min(a, y),
+        "max": lambda: max(a, y),
         "ceildiv": lambda: (a + y - (1 if y > 0 else -1)) // y if a % y else a // y,
-        "shl": lambda: a << y % 32, "shr": lambda: a >> y % 32, "and": lambda: a & y,  # AMBIGUOUS: amounts above 31, sign of shr
-    }  # fmt: skip
+        "shl": lambda: a << y % 32,
+        "shr": lambda: a >> y % 32,
+        "and": lambda: a & y,  # AMBIGUOUS: amounts above 31, sign of shr
+    }
     machine.scalars[ops["d"]] = signed(results[f]())
 
 
@@ -310,7 +324,12 @@ def _group_product(word: Word, b: int, m: int, n: int) -> np.float32:
     return total
 
 
-COMPARE: dict[str, Callable[[Value, Value], bool]] = {"eq": lambda a, y: a == y, "ne": lambda a, y: a != y, "lt": lambda a, y: a < y, "le": lambda a, y: a <= y}
+COMPARE: dict[str, Callable[[Value, Value], bool]] = {
+    "eq": lambda a, y: a == y,
+    "ne": lambda a, y: a != y,
+    "lt": lambda a, y: a < y,
+    "le": lambda a, y: a <= y,
+}
 INTEGER: dict[str, Callable[[int, int], int]] = {
     "add": lambda a, y: a + y, "sub": lambda a, y: a - y, "mul": lambda a, y: a * y, "max": max, "min": min,
     "and": lambda a, y: a & y, "or": lambda a, y: a | y, "xor": lambda a, y: a ^ y,
@@ -337,7 +356,9 @@ def vop(machine: Naive, word: Word) -> None:
         if f == "mov":
             if a.dtype is d.dtype:
                 return a.raw(*at)
-            return pack(a.real(*at) if d.dtype.is_float else a.value(*at), d.dtype)  # AMBIGUOUS: a float b, though ignored, makes no float word
+            return pack(
+                a.real(*at) if d.dtype.is_float else a.value(*at), d.dtype
+            )  # AMBIGUOUS: a float b, though ignored, makes no float word
         if f == "sel":  # the operand is taken as it is: what is kept are bits
             other = imm if b is None else b.real(*at) if d.dtype.is_float else b.value(*at)
             return d.raw(*at) if a.value(*at) != 0 else pack(other, d.dtype)
@@ -433,4 +454,10 @@ def act(machine: Naive, word: Word) -> None:
     write(d, {at: pack(y, d.dtype) for at, y in values.items()})
     if "sum" in word.blocks:
         total = word.blocks["sum"]
-        write(total, {(0, r, 0): pack(ordered_sum([values[0, r, c] for c in range(d.extents[2])]), total.dtype) for r in range(d.extents[1])})
+        write(
+            total,
+            {
+                (0, r, 0): pack(ordered_sum([values[0, r, c] for c in range(d.extents[2])]), total.dtype)
+                for r in range(d.extents[1])
+            },
+        )

@@ -116,7 +116,15 @@ def sqrt(x: np.float32) -> np.float32:
 
 
 FUNCTIONS: dict[str, Callable[[np.float32], np.float32]] = {
-    "exp": exp, "gelu_erf": gelu_erf, "gelu_tanh": gelu_tanh, "silu": lambda x: f32(x * sigmoid(x)), "sigmoid": sigmoid, "tanh": tanh,
-    "rsqrt": lambda x: f32(f32(1) / sqrt(x)), "recip": lambda x: f32(f32(1) / x), "sqrt": sqrt, "erf": erf,
+    "exp": exp,
+    "gelu_erf": gelu_erf,
+    "gelu_tanh": gelu_tanh,
+    "silu": lambda x: f32(x * sigmoid(x)),
+    "sigmoid": sigmoid,
+    "tanh": tanh,
+    "rsqrt": lambda x: f32(f32(1) / sqrt(x)),
+    "recip": lambda x: f32(f32(1) / x),
+    "sqrt": sqrt,
+    "erf": erf,
     "relu": lambda x: f32(0) if x <= 0 else x,
-}  # fmt: skip
+}

@@ -1,8 +1,9 @@
-"""Random legal programs, drawn from the table: every word kind, every type, broadcasting, loops, moving views, dynamic extents.
+"""Random legal programs, drawn from the table: every word kind, every type, broadcasting, loops, moving views, dynamic
+extents.
 
-Memory is divided into buffers of one type each, so that no program looks at the bits of a NaN through another type. The prologue
-defines all of them; after it any word may read anything. Extents, strides, presence of operands and types come from the table's
-fields; combinations that `lint.type_rules` refuses are drawn again.
+Memory is divided into buffers of one type each, so that no program looks at the bits of a NaN through another type. The
+prologue defines all of them; after it any word may read anything. Extents, strides, presence of operands and types come
+from the table's fields; combinations that `lint.type_rules` refuses are drawn again.
 """
 
 import struct
@@ -28,7 +29,25 @@ SLOTS = 1 << 14  # bytes per memory
 LIMIT = 6  # rows of a gathered table
 MOVES = 3  # most iterations of a loop
 TRIES = 300  # draws of types and operands until they agree; mm needs most
-FLOATS = [0.0, -0.0, 1.0, -1.0, 0.5, 2.5, -1.5, 127.5, 3.0e38, -3.0e38, 1e-40, -1e-45, 88.5, -87.5, float("inf"), float("-inf"), float("nan")]
+FLOATS = [
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    0.5,
+    2.5,
+    -1.5,
+    127.5,
+    3.0e38,
+    -3.0e38,
+    1e-40,
+    -1e-45,
+    88.5,
+    -87.5,
+    float("inf"),
+    float("-inf"),
+    float("nan"),
+]
 COMPUTE = tuple(row for row in ISA.values() if row.views and row.engine is not Engine.CTL)
 Draw = Any
 
@@ -47,7 +66,8 @@ class Buffer:
 
 @dataclass
 class Layout:
-    """Where the buffers lie: two of each type in SRAM, one in ACC, and two in DRAM; plus row numbers that nothing overwrites."""
+    """Where the buffers lie: two of each type in SRAM, one in ACC, and two in DRAM; plus row numbers that nothing
+    overwrites."""
 
     buffers: list[Buffer] = field(default_factory=list)
     const: bytearray = field(default_factory=bytearray)
@@ -66,16 +86,31 @@ def _bits(dtype: Dtype, random: Random) -> bytes:
         return bytes(random.getrandbits(8) for _ in range(ELEMENTS * dtype.bits // 8))
     out = bytearray()
     for _ in range(ELEMENTS):
-        x = random.choice(FLOATS) if random.random() < 0.05 else random.gauss(0, 1) * 10 ** random.choice([-3, 0, 0, 1, 3])
+        x = (
+            random.choice(FLOATS)
+            if random.random() < 0.05
+            else random.gauss(0, 1) * 10 ** random.choice([-3, 0, 0, 1, 3])
+        )
         word = struct.pack("<f", x)
-        out += word if dtype is Dtype.F32 else word[2:] if dtype is Dtype.BF16 else struct.pack("<e", max(-6e4, min(6e4, x)) if x == x else x)
+        out += (
+            word
+            if dtype is Dtype.F32
+            else word[2:]
+            if dtype is Dtype.BF16
+            else struct.pack("<e", max(-6e4, min(6e4, x)) if x == x else x)
+        )
     return bytes(out)
 
 
 def layout(random: Random) -> Layout:
     made = Layout()
     for dtype in Dtype:
-        for space, region in ((Space.SRAM, Region.WEIGHTS), (Space.SRAM, Region.WEIGHTS), (Space.DRAM, Region.SCRATCH), (Space.DRAM, Region.OUT)):
+        for space, region in (
+            (Space.SRAM, Region.WEIGHTS),
+            (Space.SRAM, Region.WEIGHTS),
+            (Space.DRAM, Region.SCRATCH),
+            (Space.DRAM, Region.OUT),
+        ):
             made.buffers.append(made.add(space, region, dtype))
         if dtype is not Dtype.I4:
             made.buffers.append(made.add(Space.ACC, Region.WEIGHTS, dtype))
@@ -146,7 +181,9 @@ class Builder:
     def _move(self, mnemonic: str, to: Buffer, source: Buffer) -> None:
         for number, buffer in ((30, to), (31, source)):
             self._set(number, View(buffer.space, buffer.region, buffer.dtype, buffer.base))
-        self.words.append(Inst.make(mnemonic, ORDERED, d=30, a=31, rows=1, cols=ELEMENTS, **({"f": 0} if mnemonic == "vop" else {})))
+        self.words.append(
+            Inst.make(mnemonic, ORDERED, d=30, a=31, rows=1, cols=ELEMENTS, **({"f": 0} if mnemonic == "vop" else {}))
+        )
 
     def _set(self, number: int, view: View) -> None:
         fields = {"space": int(view.space), "region": int(view.region), "dtype": int(view.dtype), "base": view.base}
@@ -183,7 +220,9 @@ class Builder:
             if moving and step > 0 and self.random.random() < 0.5:
                 inc = self.random.randrange(0, step + 1, size)
                 mod = self.random.choice([0, 1, 2])
-                self.words.append(Inst.make("vinc", v=number, level=level, inc=inc, div=self.random.choice([1, 2]), mod=mod))
+                self.words.append(
+                    Inst.make("vinc", v=number, level=level, inc=inc, div=self.random.choice([1, 2]), mod=mod)
+                )
                 if self.random.random() < 0.3:  # the other way to move it: by 0 here, so that it stays inside
                     self.words.append(Inst.make("vadd", v=number, s=15, scale=self.random.randrange(1 << 10)))
         if "dyn" in operands and self.random.random() < 0.3:
@@ -210,7 +249,9 @@ class Builder:
             elif f.name == "limit":
                 operands[f.name] = LIMIT
             elif f.kind is Kind.F32:
-                operands[f.name] = self.random.choice([f.default or 0, struct.unpack("<I", struct.pack("<f", self.random.choice(FLOATS)))[0]])
+                operands[f.name] = self.random.choice(
+                    [f.default or 0, struct.unpack("<I", struct.pack("<f", self.random.choice(FLOATS)))[0]]
+                )
             else:
                 operands[f.name] = self.random.randrange(len(f.choices) or 1 << min(f.bits, 1))
         if "limit" in operands:
@@ -258,12 +299,19 @@ class Builder:
         offset = self.random.choice([0, self.random.randrange(ELEMENTS - span + 1)])
         if buffer.dtype is Dtype.I4:
             offset &= ~1
-        return View(buffer.space, buffer.region, buffer.dtype, buffer.base + offset * buffer.dtype.bits // 8, rs, ps, cs)
+        return View(
+            buffer.space, buffer.region, buffer.dtype, buffer.base + offset * buffer.dtype.bits // 8, rs, ps, cs
+        )
 
     def _room(self, f: Field, operands: dict[str, int], view: View) -> int:
         """Bytes by which a view may move without leaving its buffer."""
-        buffer = next(b for b in (*self.made.buffers, self.rows) if (b.space, b.dtype) == (view.space, view.dtype) and b.base <= view.base < b.base + b.nbytes
-                      and (view.space is not Space.DRAM or b.region is view.region))  # fmt: skip
+        buffer = next(
+            b
+            for b in (*self.made.buffers, self.rows)
+            if (b.space, b.dtype) == (view.space, view.dtype)
+            and b.base <= view.base < b.base + b.nbytes
+            and (view.space is not Space.DRAM or b.region is view.region)
+        )
         extents = (1, LIMIT, operands["cols"]) if "limit" in f.dims else extents_of(f, operands)
         return buffer.base + buffer.nbytes - view.span(extents)[1]
 

@@ -13,28 +13,44 @@ from isa.spec import Dtype, Region, Space
 from lint.analyse import check
 from tools.mutation.races import races
 
-EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "20"))
 quick = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 STORAGE = {Dtype.F32: np.float32, Dtype.F16: np.float16, Dtype.BF16: np.uint16}
 
 
 def emulated(program: Program, seed: int | None = None) -> dict[tuple[Space, Region], bytes]:
-    regions = {Region.CONST: np.frombuffer(program.const, np.uint8), Region.SCRATCH: np.zeros(SLOTS, np.uint8), Region.OUT: np.zeros(SLOTS, np.uint8)}
+    regions = {
+        Region.CONST: np.frombuffer(program.const, np.uint8),
+        Region.SCRATCH: np.zeros(SLOTS, np.uint8),
+        Region.OUT: np.zeros(SLOTS, np.uint8),
+    }
     machine = Machine(SLOTS * 2, SLOTS, regions, {Region.CONST})
     machine.run(program.code, adversarial=seed)
-    spaces = [(Space.SRAM, Region.WEIGHTS), (Space.ACC, Region.WEIGHTS), (Space.DRAM, Region.SCRATCH), (Space.DRAM, Region.OUT)]
+    spaces = [
+        (Space.SRAM, Region.WEIGHTS),
+        (Space.ACC, Region.WEIGHTS),
+        (Space.DRAM, Region.SCRATCH),
+        (Space.DRAM, Region.OUT),
+    ]
     return {(space, region): machine.memory.data(space, region).tobytes() for space, region in spaces}
 
 
 def interpreted(program: Program) -> dict[tuple[Space, Region], bytes]:
-    naive = Naive(SLOTS * 2, SLOTS, {Region.CONST: program.const, Region.SCRATCH: bytes(SLOTS), Region.OUT: bytes(SLOTS)}, {Region.CONST})
+    naive = Naive(
+        SLOTS * 2,
+        SLOTS,
+        {Region.CONST: program.const, Region.SCRATCH: bytes(SLOTS), Region.OUT: bytes(SLOTS)},
+        {Region.CONST},
+    )
     naive.run(program.code)
     return {key: bytes(memory.data) for key, memory in naive.memories.items() if key[1] is not Region.CONST}
 
 
 def canonical(memory: dict[tuple[Space, Region], bytes], buffer: Buffer) -> bytes:
     """The bytes of a buffer, every NaN with the same bits."""
-    data = memory[buffer.space, buffer.region if buffer.space is Space.DRAM else Region.WEIGHTS][buffer.base : buffer.base + buffer.nbytes]
+    data = memory[buffer.space, buffer.region if buffer.space is Space.DRAM else Region.WEIGHTS][
+        buffer.base : buffer.base + buffer.nbytes
+    ]
     if not buffer.dtype.is_float:
         return data
     values = np.frombuffer(data, STORAGE[buffer.dtype]).copy()
@@ -43,7 +59,9 @@ def canonical(memory: dict[tuple[Space, Region], bytes], buffer: Buffer) -> byte
     return values.tobytes()
 
 
-def differing(program: Program, a: dict[tuple[Space, Region], bytes], b: dict[tuple[Space, Region], bytes]) -> list[Buffer]:
+def differing(
+    program: Program, a: dict[tuple[Space, Region], bytes], b: dict[tuple[Space, Region], bytes]
+) -> list[Buffer]:
     return [buffer for buffer in program.buffers if canonical(a, buffer) != canonical(b, buffer)]
 
 
@@ -65,7 +83,8 @@ def test_ordered_programs_give_the_same_bits_in_every_order(program: Program, se
 @quick
 @given(programs(ordered=False, most=6), st.integers(0, 1000))
 def test_lint_finds_exactly_the_races_that_brute_force_finds(program: Program, seed: int) -> None:
-    """Breaks when the shadow memories miss a race or invent one; and a program without races must not depend on the order."""
+    """Breaks when the shadow memories miss a race or invent one; and a program without races must not depend on the
+    order."""
     image = program.image()
     found = {(finding.other, finding.pc) for finding in check(image) if finding.kind == "race"}
     pairs = set(races(image))

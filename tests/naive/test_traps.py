@@ -1,4 +1,5 @@
-"""What lint accepts never traps, and what traps on any of the rules that need no data is a finding: on random words of the table."""
+"""What lint accepts never traps, and what traps on any of the rules that need no data is a finding: on random words of
+the table."""
 
 import os
 from random import Random
@@ -15,7 +16,7 @@ from isa.spec import Dtype, Region, Space
 from isa.views import View
 from lint.analyse import check
 
-EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "20"))
 quick = settings(max_examples=3 * EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 DATA = ("outside a table", "division by zero")  # traps that depend on data
 
@@ -30,7 +31,10 @@ def careless(draw: st.DrawFn) -> Program:
     for number, field in enumerate(row.views, 1):
         if field.default is not None and random.random() < 0.5:
             continue
-        dtype, space = random.choice(random.choice([field.dtypes, tuple(Dtype)])), random.choice(random.choice([field.spaces, tuple(Space)]))
+        dtype, space = (
+            random.choice(random.choice([field.dtypes, tuple(Dtype)])),
+            random.choice(random.choice([field.spaces, tuple(Space)])),
+        )
         region = random.choice([Region.OUT, Region.SCRATCH, Region.CONST]) if space is Space.DRAM else Region.WEIGHTS
         cols = operands.get("cols", operands.get("k", 1))
         base = random.choice([0, 64, 640, random.randrange(SLOTS), SLOTS - 64])
@@ -45,7 +49,11 @@ def careless(draw: st.DrawFn) -> Program:
 @given(careless())
 def test_lint_and_the_emulator_agree_on_what_traps(program: Program) -> None:
     """Breaks when a rule is missing in one of the two, or they draw its line differently."""
-    regions = {Region.CONST: np.frombuffer(program.const, np.uint8), Region.SCRATCH: np.zeros(SLOTS, np.uint8), Region.OUT: np.zeros(SLOTS, np.uint8)}
+    regions = {
+        Region.CONST: np.frombuffer(program.const, np.uint8),
+        Region.SCRATCH: np.zeros(SLOTS, np.uint8),
+        Region.OUT: np.zeros(SLOTS, np.uint8),
+    }
     image = program.image(SLOTS * 2, SLOTS)
     found = [finding for finding in check(image) if finding.kind not in ("buffer", "output")]
     try:

@@ -3,7 +3,11 @@
 import torch
 from torch import Tensor
 
-CANONICAL = {torch.float32: (torch.int32, 0x7FC00000), torch.bfloat16: (torch.int16, 0x7FC0), torch.float16: (torch.int16, 0x7E00)}
+CANONICAL = {
+    torch.float32: (torch.int32, 0x7FC00000),
+    torch.bfloat16: (torch.int16, 0x7FC0),
+    torch.float16: (torch.int16, 0x7E00),
+}
 
 
 def tensor(*words: int) -> Tensor:

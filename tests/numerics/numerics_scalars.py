@@ -1,7 +1,7 @@
 """The formulas of docs/numerics.md once more, one plain Python number at a time.
 
-A float32 operation is a float64 operation rounded once more to float32 (exact for + - * /: float64 has more than twice the bits).
-Written from the page; shares nothing with compiler/reference but the constants.
+A float32 operation is a float64 operation rounded once more to float32 (exact for + - * /: float64 has more than twice
+the bits). Written from the page; shares nothing with compiler/reference but the constants.
 """
 
 import math

@@ -19,7 +19,9 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "numerics.md").read_text(
 KINDS = sorted(reference.ACTIVATIONS)
 WORDS = st.integers(0, (1 << 32) - 1)
 # sign and exponent chosen so that the interesting range is dense
-MODERATE = st.builds(lambda s, e, m: s << 31 | e << 23 | m, st.integers(0, 1), st.integers(110, 134), st.integers(0, (1 << 23) - 1))
+MODERATE = st.builds(
+    lambda s, e, m: s << 31 | e << 23 | m, st.integers(0, 1), st.integers(110, 134), st.integers(0, (1 << 23) - 1)
+)
 
 
 def _vectors(kind: str) -> list[tuple[int, int]]:
@@ -39,7 +41,9 @@ def test_documented_vectors(kind: str) -> None:
     vectors = _vectors(kind)
     assert len(vectors) >= 6
     assert bits(reference.ACTIVATIONS[kind](tensor(*(a for a, _ in vectors)))) == [b for _, b in vectors]
-    assert [scalars.to_bits(scalars.FUNCTIONS[kind](scalars.from_bits(a))) for a, _ in vectors] == [b for _, b in vectors]
+    assert [scalars.to_bits(scalars.FUNCTIONS[kind](scalars.from_bits(a))) for a, _ in vectors] == [
+        b for _, b in vectors
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -80,7 +84,16 @@ def test_tiny_inputs_survive(kind: str) -> None:
     assert int(difference.abs().max()) <= (0 if kind == "tanh" else 1)
 
 
-LIMITS = {"exp": 1.0, "erf": 1.3, "tanh": 1.35, "sigmoid": 2.5, "silu": 2.8, "rsqrt": 1.5, "recip": 0.5001, "sqrt": 0.5001}
+LIMITS = {
+    "exp": 1.0,
+    "erf": 1.3,
+    "tanh": 1.35,
+    "sigmoid": 2.5,
+    "silu": 2.8,
+    "rsqrt": 1.5,
+    "recip": 0.5001,
+    "sqrt": 0.5001,
+}
 
 
 def _exact(kind: str, x: Tensor) -> Tensor:

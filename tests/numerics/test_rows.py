@@ -59,7 +59,12 @@ def test_extremes_have_no_negative_zero_and_keep_nan() -> None:
     assert bits(reference.reduce(x, "min", -1, False)) == _words([0.0, -1.0, 0.0, NAN, -INF])
     assert bits(reference.reduce(x, "absmax", -1, False)) == _words([0.0, 1.0, 1.0, NAN, INF])
     empty = torch.zeros(1, 0)
-    assert [float(reference.reduce(empty, kind, -1, False)) for kind in ("max", "min", "absmax", "sum")] == [-INF, INF, 0.0, 0.0]
+    assert [float(reference.reduce(empty, kind, -1, False)) for kind in ("max", "min", "absmax", "sum")] == [
+        -INF,
+        INF,
+        0.0,
+        0.0,
+    ]
 
 
 def test_reduce_shapes_and_types() -> None:
@@ -154,7 +159,9 @@ def test_integer_matmul_is_exact(k: int) -> None:
 
 def test_softmax_by_hand() -> None:
     """Breaks when masked rows, NaN or Inf behave unlike the float model."""
-    rows = torch.tensor([[0.0, 1.0, 2.0, -INF], [-INF] * 4, [NAN, 0, 0, 0], [INF, 0, 0, 0], [torch.finfo(torch.float32).min] * 4])
+    rows = torch.tensor(
+        [[0.0, 1.0, 2.0, -INF], [-INF] * 4, [NAN, 0, 0, 0], [INF, 0, 0, 0], [torch.finfo(torch.float32).min] * 4]
+    )
     first = [0x3DB861F2, 0x3E7A9A18, 0x3F2A4D3A, 0]
     nan, uniform = [0x7FC00000] * 4, [0x3E800000] * 4
     assert bits(reference.softmax(rows)) == first + nan + nan + nan + uniform
@@ -162,7 +169,10 @@ def test_softmax_by_hand() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.floats(width=32, min_value=-200, max_value=200) | st.just(-INF), min_size=1, max_size=150), st.booleans())
+@given(
+    st.lists(st.floats(width=32, min_value=-200, max_value=200) | st.just(-INF), min_size=1, max_size=150),
+    st.booleans(),
+)
 def test_softmax_equals_plain_python(values: list[float], zero: bool) -> None:
     """Breaks when softmax rescales online, divides instead of multiplying, or sums in another order."""
     assert bits(reference.softmax(torch.tensor([values]), zero)) == _words(scalars.softmax(values, zero))
@@ -190,7 +200,9 @@ def test_layer_norm_rounds_bf16_once() -> None:
     """Breaks when a bf16 LayerNorm rounds inside."""
     x = torch.randn(4, 96, generator=torch.Generator().manual_seed(2)).to(torch.bfloat16)
     w = torch.randn(96, generator=torch.Generator().manual_seed(3)).to(torch.bfloat16)
-    assert bits(reference.layer_norm(x, w, w)) == bits(reference.layer_norm(x.float(), w.float(), w.float()).to(torch.bfloat16))
+    assert bits(reference.layer_norm(x, w, w)) == bits(
+        reference.layer_norm(x.float(), w.float(), w.float()).to(torch.bfloat16)
+    )
 
 
 def test_tensor_helper_round_trips() -> None:

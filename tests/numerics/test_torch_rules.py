@@ -1,4 +1,5 @@
-"""What the contract assumes of stock PyTorch: roundings, scalars, casts. A torch upgrade that breaks one must be seen here."""
+"""What the contract assumes of stock PyTorch: roundings, scalars, casts. A torch upgrade that breaks one must be seen
+here."""
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ from torch import Tensor
 
 
 def _random_words(count: int, seed: int) -> Tensor:
-    return torch.randint(-(1 << 31), 1 << 31, (count,), dtype=torch.int64, generator=torch.Generator().manual_seed(seed)).to(torch.int32)
+    return torch.randint(
+        -(1 << 31), 1 << 31, (count,), dtype=torch.int64, generator=torch.Generator().manual_seed(seed)
+    ).to(torch.int32)
 
 
 def _numpy_bits(x: np.ndarray) -> list[int]:
@@ -27,7 +30,9 @@ def test_bf16_rounding(word: int, expected: int) -> None:
     assert bits(tensor(word).to(torch.bfloat16)) == [expected]
 
 
-@pytest.mark.parametrize(("word", "expected"), [(0x477FEFFF, 0x7BFF), (0x477FF000, 0x7C00), (0x33000000, 0), (0x33000001, 1)])
+@pytest.mark.parametrize(
+    ("word", "expected"), [(0x477FEFFF, 0x7BFF), (0x477FF000, 0x7C00), (0x33000000, 0), (0x33000001, 1)]
+)
 def test_f16_rounding(word: int, expected: int) -> None:
     """Breaks when f16 saturates instead of overflowing or flushes subnormals."""
     assert bits(tensor(word).to(torch.float16)) == [expected]
@@ -66,7 +71,10 @@ def test_float32_arithmetic_equals_numpy() -> None:
     with np.errstate(all="ignore"):
         pairs = [(a + b, x + y), (a - b, x - y), (a * b, x * y), (a / b, x / y)]
         pairs += [(a / 127.5, x / np.float32(127.5)), (torch.reciprocal(a), 1 / x)]
-        pairs += [(torch.round(a), np.rint(x)), (torch.sqrt(a.double()).float(), np.sqrt(x.astype(np.float64)).astype(np.float32))]
+        pairs += [
+            (torch.round(a), np.rint(x)),
+            (torch.sqrt(a.double()).float(), np.sqrt(x.astype(np.float64)).astype(np.float32)),
+        ]
     for ours, theirs in pairs:
         assert bits(ours) == _numpy_bits(theirs)
 

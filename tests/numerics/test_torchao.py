@@ -9,7 +9,9 @@ from torch import Tensor
 
 from compiler.reference import functions as reference
 
-torchao = pytest.importorskip("torchao.quantization", reason="torchao is not installed: the oracle of the W8A8 linear is missing")
+torchao = pytest.importorskip(
+    "torchao.quantization", reason="torchao is not installed: the oracle of the W8A8 linear is missing"
+)
 
 SHAPES = [(1, 2, 1), (3, 7, 5), (17, 64, 33), (2, 1025, 9), (4, 384, 96)]
 

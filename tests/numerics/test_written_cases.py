@@ -1,4 +1,5 @@
-"""Cases by hand in which eager PyTorch alone knows the answer: which operand is rounded first, which type a sum or a power has."""
+"""Cases by hand in which eager PyTorch alone knows the answer: which operand is rounded first, which type a sum or a
+power has."""
 
 import warnings
 from collections.abc import Callable
@@ -26,7 +27,9 @@ FACTORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "number over": lambda a, x: 2.1 / x,
     "the negative added": lambda a, x: torch.add(a, x, alpha=-1),
     "alpha that overflows": lambda a, x: torch.add(a * -30000, torch.full_like(x, 40000), alpha=2),
-    "alpha that underflows": lambda a, x: torch.add(torch.full_like(x, 2.0**-24), torch.full_like(x, 2.0**-24), alpha=0.5),
+    "alpha that underflows": lambda a, x: torch.add(
+        torch.full_like(x, 2.0**-24), torch.full_like(x, 2.0**-24), alpha=0.5
+    ),
     "alpha the other way round": lambda a, x: torch.rsub(x, a.to(x.dtype), alpha=0.1),
     "alpha that rounds": lambda a, x: torch.add(a, x, alpha=0.1),
 }
@@ -36,9 +39,15 @@ INTEGERS: dict[str, tuple[Callable[[Tensor], Any], Tensor]] = {
     "a cube": (lambda x: x**3.0, torch.tensor([4000], dtype=I32)),
     "a sum that wraps": (lambda x: x.sum(-1, dtype=I32).float(), torch.tensor([[2**30] * 4], dtype=I32)),
     "a sum that wraps early": (lambda x: x.sum(-1, dtype=I8) * 0.5, torch.tensor([[100] * 3], dtype=I32)),
-    "a sum of truths that is a truth": (lambda x: x.sum(-1, dtype=torch.bool) * 0.5, torch.tensor([[True, True, False]])),
+    "a sum of truths that is a truth": (
+        lambda x: x.sum(-1, dtype=torch.bool) * 0.5,
+        torch.tensor([[True, True, False]]),
+    ),
     "a count of truths": (lambda x: x.sum(-1, dtype=I32) * 0.5, torch.tensor([[True, True, False]])),
-    "a wrapped sum between bounds": (lambda x: torch.clamp(x.sum(-1, dtype=I8), 0.5, 100.0), torch.tensor([[300, 1, 2]], dtype=I32)),
+    "a wrapped sum between bounds": (
+        lambda x: torch.clamp(x.sum(-1, dtype=I8), 0.5, 100.0),
+        torch.tensor([[300, 1, 2]], dtype=I32),
+    ),
 }
 
 

@@ -14,7 +14,12 @@ from emulator.machine import Machine  # noqa: E402
 from isa.spec import Region, Space  # noqa: E402
 
 Memories = dict[tuple[Space, Region], bytes]
-SPACES = ((Space.SRAM, Region.WEIGHTS), (Space.ACC, Region.WEIGHTS), (Space.DRAM, Region.SCRATCH), (Space.DRAM, Region.OUT))
+SPACES = (
+    (Space.SRAM, Region.WEIGHTS),
+    (Space.ACC, Region.WEIGHTS),
+    (Space.DRAM, Region.SCRATCH),
+    (Space.DRAM, Region.OUT),
+)
 
 
 def contents(machine: Machine) -> Memories:

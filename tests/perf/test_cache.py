@@ -70,9 +70,12 @@ def test_whatever_changes_the_image_changes_the_key(change: str, own_folder: Pat
     llmchip.compile(Small().eval(), X)
     given: dict[str, Any] = {"model": Small().eval(), "inputs": X, "options": {}}
     given |= {
-        "weights": {"model": Small(1).eval()}, "graph": {"model": Other().eval()}, "shape": {"inputs": {"x": X["x"][:3]}},
-        "chip": {"options": {"chip": "server"}}, "options": {"options": {"disable": "schedule"}},
-    }[change]  # fmt: skip
+        "weights": {"model": Small(1).eval()},
+        "graph": {"model": Other().eval()},
+        "shape": {"inputs": {"x": X["x"][:3]}},
+        "chip": {"options": {"chip": "server"}},
+        "options": {"options": {"disable": "schedule"}},
+    }[change]
     program = llmchip.compile(given["model"], given["inputs"], **given["options"])
     assert len(list(own_folder.iterdir())) == 2
     assert program.verify(**given["inputs"]).bit_exact
@@ -165,10 +168,17 @@ def test_an_entry_that_is_cut_short_while_its_program_lives_harms_nobody(own_fol
 
 
 @pytest.mark.parametrize("kind", ["file", "device", "long", "forbidden"])
-def test_a_folder_that_cannot_be_used_is_one_warning(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_folder: Path) -> None:
+def test_a_folder_that_cannot_be_used_is_one_warning(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_folder: Path
+) -> None:
     """Breaks when it stops the work, is told twice, or not at all."""
     (tmp_path / "file").touch()
-    places = {"file": tmp_path / "file", "device": Path("/dev/null"), "long": tmp_path / ("a" * 300), "forbidden": Path("/proc/nowhere")}
+    places = {
+        "file": tmp_path / "file",
+        "device": Path("/dev/null"),
+        "long": tmp_path / ("a" * 300),
+        "forbidden": Path("/proc/nowhere"),
+    }
     monkeypatch.setenv("LLMCHIP_CACHE", str(places[kind]))
     cache._warn.cache_clear()
     with warnings.catch_warnings(record=True) as said:
@@ -180,7 +190,10 @@ def test_a_folder_that_cannot_be_used_is_one_warning(kind: str, tmp_path: Path, 
     assert torch.equal(*results)
 
 
-@pytest.mark.parametrize(("text", "size"), [("5000", 5000), ("4G", 4 << 30), ("500m", 500 << 20), ("2 KiB", 2 << 10), ("1TB", 1 << 40), ("", cache.BOUND)])
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("5000", 5000), ("4G", 4 << 30), ("500m", 500 << 20), ("2 KiB", 2 << 10), ("1TB", 1 << 40), ("", cache.BOUND)],
+)
 def test_sizes_have_suffixes(text: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when what people write for a size ends the program."""
     monkeypatch.setenv("LLMCHIP_CACHE_BYTES", text)

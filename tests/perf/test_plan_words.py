@@ -48,10 +48,29 @@ def launched_twice() -> Any:
 def floats_of_all_kinds(count: int) -> emulator_harness.Array:
     """Random bits (every exponent, subnormals, NaN, infinities) and the neighbourhood of every threshold."""
     rng = np.random.default_rng(7)
-    edges = [0.0, 0.625, 1.0, 2.0, 4.0, 87.0, 88.0, 44.0, 43.5, 1.4142135, 2.828427, 127.5, 3.0e38, float("inf"), 1e-45, 1.1754944e-38]
+    edges = [
+        0.0,
+        0.625,
+        1.0,
+        2.0,
+        4.0,
+        87.0,
+        88.0,
+        44.0,
+        43.5,
+        1.4142135,
+        2.828427,
+        127.5,
+        3.0e38,
+        float("inf"),
+        1e-45,
+        1.1754944e-38,
+    ]
     near = np.array(edges, np.float32).view(np.int32)[:, None] + np.arange(-40, 41, dtype=np.int32)
     near = np.concatenate([near.ravel(), (near | np.int32(-(2**31))).ravel()])
-    usual = (rng.standard_normal(count // 2) * 10.0 ** rng.integers(-3, 3, count // 2)).astype(np.float32).view(np.int32)
+    usual = (
+        (rng.standard_normal(count // 2) * 10.0 ** rng.integers(-3, 3, count // 2)).astype(np.float32).view(np.int32)
+    )
     anything = rng.integers(-(2**31), 2**31, count - near.size - usual.size).astype(np.int32)
     return np.concatenate([near, usual, anything]).view(np.float32)
 

@@ -40,7 +40,8 @@ def test_a_good_plan_passes() -> None:
     ],
 )
 def test_a_fault_is_found(move: dict[str, int], message: str) -> None:
-    """Breaks if the checker misses an overlap, a misalignment, a moved, lost or high block, or a partial in-place overlap."""
+    """Breaks if the checker misses an overlap, a misalignment, a moved, lost or high block, or a partial in-place
+    overlap."""
     with pytest.raises(CompileError, match=message):
         check_plan(PROBLEM, replace(GOOD, offsets={**GOOD.offsets, **move}))
 

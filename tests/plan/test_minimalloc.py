@@ -48,7 +48,9 @@ def test_csv_round_trip(tmp_path: Path) -> None:
 def test_ten_thousand_blocks_are_placed_quickly() -> None:
     """Breaks if the heuristics become quadratic: about one second on an idle core, far more if so."""
     random = Random(0)
-    rows = [(random.randrange(10_000), random.randint(1, 60), 64 * random.choice((1, 2, 8, 64, 300))) for _ in range(10_000)]
+    rows = [
+        (random.randrange(10_000), random.randint(1, 60), 64 * random.choice((1, 2, 8, 64, 300))) for _ in range(10_000)
+    ]
     problem = Problem(tuple(Block(str(i), t, t + n, size) for i, (t, n, size) in enumerate(rows)), 1 << 40)
     started = time.process_time()
     placed = [best_placement(part, 0) for part in next(variants(problem))]

@@ -17,11 +17,16 @@ ANY_SIZE = st.integers(1, 400)
 
 
 def problems(
-    most: int = 12, sizes: st.SearchStrategy[int] = ANY_SIZE, align: tuple[int, ...] = (64,), groups: tuple[str | None, ...] = (None,)
+    most: int = 12,
+    sizes: st.SearchStrategy[int] = ANY_SIZE,
+    align: tuple[int, ...] = (64,),
+    groups: tuple[str | None, ...] = (None,),
 ) -> st.SearchStrategy[Problem]:
     block = st.tuples(st.integers(0, 12), st.integers(1, 6), sizes, st.sampled_from(align), st.sampled_from(groups))
     return st.lists(block, max_size=most).map(
-        lambda rows: Problem(tuple(Block(f"b{i}", t, t + n, size, a, None, g) for i, (t, n, size, a, g) in enumerate(rows)), MANY)
+        lambda rows: Problem(
+            tuple(Block(f"b{i}", t, t + n, size, a, None, g) for i, (t, n, size, a, g) in enumerate(rows)), MANY
+        )
     )
 
 
@@ -42,7 +47,9 @@ def most_alive(problem: Problem) -> int:
 def lowest(problem: Problem) -> int:
     """The optimum by trying every combination of offsets below the sum of all sizes."""
     step = problem.granule
-    top = sum(problem.space(b) + b.align - step for b in problem.blocks) + max((b.fixed or 0 for b in problem.blocks), default=0)
+    top = sum(problem.space(b) + b.align - step for b in problem.blocks) + max(
+        (b.fixed or 0 for b in problem.blocks), default=0
+    )
     best = top
     choices = [[b.fixed] if b.fixed is not None else range(0, top, b.align) for b in problem.blocks]
     for offsets in product(*choices):
@@ -105,7 +112,8 @@ def test_brute_force_agrees_with_fixed_blocks(free: Problem, slots: list[int]) -
 
 
 def test_search_beats_first_fit_and_proves_it() -> None:
-    """Breaks if the exact search is not reached: seeds where every first fit and repair misses the optimum are found on the way."""
+    """Breaks if the exact search is not reached: seeds where every first fit and repair misses the optimum are found on
+    the way."""
     from random import Random
 
     from compiler.plan.heuristics import best_placement
@@ -115,7 +123,10 @@ def test_search_beats_first_fit_and_proves_it() -> None:
     for seed in range(40):
         random = Random(seed)
         starts = [random.randrange(14) for _ in range(22)]
-        problem = Problem(tuple(Block(f"b{i}", t, t + random.randint(1, 8), 64 * random.randint(1, 9)) for i, t in enumerate(starts)), MANY)
+        problem = Problem(
+            tuple(Block(f"b{i}", t, t + random.randint(1, 8), 64 * random.randint(1, 9)) for i, t in enumerate(starts)),
+            MANY,
+        )
         first = max(part.height(best_placement(part, 0)) for part in next(variants(problem)))
         result = plan(problem, seconds=3)
         check_plan(problem, result)
@@ -126,7 +137,9 @@ def test_search_beats_first_fit_and_proves_it() -> None:
 
 def test_in_place_reuse_takes_no_second_buffer() -> None:
     """Breaks if an elementwise result cannot overwrite its input although they live together for one instruction."""
-    problem = Problem((Block("x", 0, 3, 1024, may_alias="g"), Block("y", 2, 5, 1024, may_alias="g"), Block("z", 0, 5, 64)), 2048)
+    problem = Problem(
+        (Block("x", 0, 3, 1024, may_alias="g"), Block("y", 2, 5, 1024, may_alias="g"), Block("z", 0, 5, 64)), 2048
+    )
     result = plan(problem)
     check_plan(problem, result)
     assert result.offsets["x"] == result.offsets["y"]

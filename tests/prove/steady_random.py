@@ -1,4 +1,5 @@
-"""Random programs with long loops: blocks that move through DRAM and SRAM, nested loops, words before and behind that meet them."""
+"""Random programs with long loops: blocks that move through DRAM and SRAM, nested loops, words before and behind that
+meet them."""
 
 from random import Random
 
@@ -35,15 +36,22 @@ def text(seed: int) -> str:
 
 
 def _filled(rng: Random) -> list[str]:
-    """Scratch memory defined in one go, in a loop, in part, or not at all; perhaps still being written when the loop begins."""
+    """Scratch memory defined in one go, in a loop, in part, or not at all; perhaps still being written when the loop
+    begins."""
     kind, wait = rng.choice((0, 1, 1, 1, 2, 3)), rng.choice(("", " @ sto<=0", " @ sto<=1"))
     if kind == 0:
         return []
-    whole = ["vset v=v11, space=dram, region=scratch, dtype=f32, base=0x0", "sto d=v11, a=v9, rows=1, cols=2048 @ lda<=0"]
+    whole = [
+        "vset v=v11, space=dram, region=scratch, dtype=f32, base=0x0",
+        "sto d=v11, a=v9, rows=1, cols=2048 @ lda<=0",
+    ]
     if kind == 1:
         return [*whole, f"fence mask={rng.choice((0, 4, 63))}"]
     step = rng.choice((64, 128))
-    loop = [f"loop level=0, len=1, count={rng.choice((20, 100))}", f"  sto d=v11, a=v9, rows=1, cols=16 @ lda<=0{wait.replace(' @', ',')}"]
+    loop = [
+        f"loop level=0, len=1, count={rng.choice((20, 100))}",
+        f"  sto d=v11, a=v9, rows=1, cols=16 @ lda<=0{wait.replace(' @', ',')}",
+    ]
     return [whole[0], f"vinc v=v11, level=0, inc={step}", *loop, f"fence mask={rng.choice((0, 4, 63))}"]
 
 
@@ -80,4 +88,8 @@ def _word(rng: Random, load: bool, other: int = 0) -> str:
     mark = f" @ {waits}" if waits else ""
     if kind == "vop":
         return f"vop f=mul, d=v{sram}, a=v{rng.choice((2, 4, 6))}, {shape}, imm=2.0{mark}"
-    return f"{kind} d=v{dram}, a=v{sram}, {shape}{mark}" if kind == "sto" else f"{kind} d=v{sram}, a=v{dram}, {shape}{mark}"
+    return (
+        f"{kind} d=v{dram}, a=v{sram}, {shape}{mark}"
+        if kind == "sto"
+        else f"{kind} d=v{sram}, a=v{dram}, {shape}{mark}"
+    )

@@ -1,4 +1,5 @@
-"""Overlapped execution: the same bits for every seed unless the program has a race, and then other bits or a trap for some seed."""
+"""Overlapped execution: the same bits for every seed unless the program has a race, and then other bits or a trap for
+some seed."""
 
 import dataclasses
 
@@ -26,14 +27,16 @@ def chips() -> list[Chip]:
 @pytest.mark.parametrize("chip", chips(), ids=lambda chip: chip.name)
 @pytest.mark.parametrize("name", ["mlp", "attention", "bert-1"])
 def test_compiled_programs_give_the_same_bits_in_every_order(name: str, chip: Chip) -> None:
-    """Breaks when the compiler leaves out a dependence, or overlapped execution takes a liberty that the counts forbid."""
+    """Breaks when the compiler leaves out a dependence, or overlapped execution takes a liberty that the counts
+    forbid."""
     program = subject(name, chip, inputs=2)
     assert not races(program.image)
     assert program.sound(SEEDS)
 
 
 def test_most_waits_of_a_compiled_program_show_when_they_are_dropped() -> None:
-    """Breaks when the random orders are too tame. Not every race shows: one side may move data that happens to be equal."""
+    """Breaks when the random orders are too tame. Not every race shows: one side may move data that happens to be
+    equal."""
     program = subject("attention", inputs=2)
     words = [program.image.inst(pc) for pc in range(0, len(program.image.code), WORD_BYTES)]
     racing = shown = 0
@@ -91,9 +94,11 @@ def outcomes(body: str) -> set[bytes]:
         ("vop f=add, d=v2, a=v2, rows=1, cols=8, imm=1.0 @ lda<=0\nsto d=v3, a=v2, rows=1, cols=8", True),
         ("fence mask=2\nvop f=add, d=v2, a=v2, rows=1, cols=8, imm=1.0\nfence\nsto d=v3, a=v2, rows=1, cols=8", False),
         ("fence mask=1\nvop f=add, d=v2, a=v2, rows=1, cols=8, imm=1.0\nfence\nsto d=v3, a=v2, rows=1, cols=8", True),
-        ("lda d=v2, a=v4, rows=1, cols=8\nsto d=v3, a=v2, rows=1, cols=8 @ lda<=0", True),  # both loads may be under way
+        # both loads may be under way
+        ("lda d=v2, a=v4, rows=1, cols=8\nsto d=v3, a=v2, rows=1, cols=8 @ lda<=0", True),
         ("lda d=v2, a=v4, rows=1, cols=8 @ lda<=0\nsto d=v3, a=v2, rows=1, cols=8 @ lda<=0", False),
-        ("sto d=v3, a=v2, rows=1, cols=8 @ lda<=0\nlda d=v2, a=v4, rows=1, cols=8", True),  # overwritten while it is being stored
+        # overwritten while it is being stored
+        ("sto d=v3, a=v2, rows=1, cols=8 @ lda<=0\nlda d=v2, a=v4, rows=1, cols=8", True),
         ("sto d=v3, a=v2, rows=1, cols=8 @ lda<=0\nlda d=v2, a=v4, rows=1, cols=8 @ sto<=0", False),
         (MOVED, False),
     ],

@@ -1,4 +1,5 @@
-"""The static verifier beyond tests/isa/test_isa_check.py: warnings, what findings say, buffers, types that do not go together."""
+"""The static verifier beyond tests/isa/test_isa_check.py: warnings, what findings say, buffers, types that do not go
+together."""
 
 import dataclasses
 
@@ -25,7 +26,9 @@ vset v=v5, space=sram, dtype=f32, base=128
 vset v=v6, space=sram, dtype=i32, base=192
 lda d=v2, a=v1, rows=1, cols=16
 """
-SOUND = HEAD + "vop f=add, d=v2, a=v2, rows=1, cols=16, imm=1.0 @ lda<=0\nsto d=v3, a=v2, rows=1, cols=16 @ vec<=0\nhalt\n"
+SOUND = (
+    HEAD + "vop f=add, d=v2, a=v2, rows=1, cols=16, imm=1.0 @ lda<=0\nsto d=v3, a=v2, rows=1, cols=16 @ vec<=0\nhalt\n"
+)
 
 
 def program(*lines: str) -> Image:
@@ -49,18 +52,28 @@ def test_a_wait_that_others_imply_is_found() -> None:
 
 def test_a_wait_for_words_that_do_not_exist_is_found() -> None:
     """Breaks when a count above the number of words dispatched is taken for a wait."""
-    assert ("wait" in dict(warnings(assemble(SOUND.replace("@ lda<=0", "@ lda<=0, mxu<=2")))))
+    assert "wait" in dict(warnings(assemble(SOUND.replace("@ lda<=0", "@ lda<=0, mxu<=2"))))
 
 
 def test_a_fence_that_orders_nothing_is_found() -> None:
-    """Breaks when only dependence counts are questioned. Of two fences of which one is needed, one is needless, not both."""
-    text = SOUND.replace("vop f=add", "fence mask=2\nfence mask=2\nvop f=add").replace(" @ lda<=0", "").replace("sto d", "fence mask=3\nsto d")
-    found = [(finding.pc, finding.severity) for finding in lint(assemble(text)) if "fence can never matter" in finding.message]
+    """Breaks when only dependence counts are questioned. Of two fences of which one is needed, one is needless, not
+    both."""
+    text = (
+        SOUND.replace("vop f=add", "fence mask=2\nfence mask=2\nvop f=add")
+        .replace(" @ lda<=0", "")
+        .replace("sto d", "fence mask=3\nsto d")
+    )
+    found = [
+        (finding.pc, finding.severity)
+        for finding in lint(assemble(text))
+        if "fence can never matter" in finding.message
+    ]
     assert found == [(0x70, "warning"), (0xA0, "warning")]
 
 
 def test_a_fence_that_orders_something_is_not() -> None:
-    """Breaks when a fence is called needless although a word behind it relies on it, in one turn of a loop only perhaps."""
+    """Breaks when a fence is called needless although a word behind it relies on it, in one turn of a loop only
+    perhaps."""
     assert lint(assemble(SOUND.replace("vop f=add", "fence mask=2\nvop f=add").replace(" @ lda<=0", ""))) == []
     turns = "loop level=0, len=3, count=3\nfence mask=16\nlda d=v2, a=v1, rows=1, cols=16 @ lda<=0\nvop f=add, d=v2, a=v2, rows=1, cols=16, imm=1.0 @ lda<=0\n"
     looped = SOUND.replace("vop f=add, d=v2, a=v2, rows=1, cols=16, imm=1.0 @ lda<=0\n", turns)
@@ -80,7 +93,10 @@ def test_unreachable_words_are_found() -> None:
 def test_dead_stores_are_found() -> None:
     """Breaks when a result that nobody reads goes unnoticed, or one that is read later is called dead."""
     image = program("vop f=mul, d=v5, a=v2, rows=1, cols=16, imm=2.0 @ lda<=0")
-    assert [kind for kind, _ in warnings(image)] == ["wait", "dead"] or [kind for kind, _ in warnings(image)] == ["dead", "wait"]
+    assert [kind for kind, _ in warnings(image)] == ["wait", "dead"] or [kind for kind, _ in warnings(image)] == [
+        "dead",
+        "wait",
+    ]
     used = program("vop f=mul, d=v5, a=v2, rows=1, cols=16, imm=2.0 @ lda<=0", "vop f=mov, d=v2, a=v5, rows=1, cols=16")
     assert "dead" not in dict(warnings(used))
 
@@ -93,9 +109,17 @@ def test_an_optional_result_that_nobody_reads_is_found() -> None:
 
 def test_findings_name_node_and_conflicting_instruction() -> None:
     """Breaks when a finding does not say where it comes from."""
-    image = assemble(SOUND.replace(" @ lda<=0", "") + '.node name="add", op="aten.add"\n.span first=0x70, end=0x80, nodes=[0]\n')
+    image = assemble(
+        SOUND.replace(" @ lda<=0", "") + '.node name="add", op="aten.add"\n.span first=0x70, end=0x80, nodes=[0]\n'
+    )
     finding = check(image)[0]
-    assert (finding.kind, finding.pc, finding.other, finding.node, finding.severity) == ("race", 0x70, 0x60, "add", "error")
+    assert (finding.kind, finding.pc, finding.other, finding.node, finding.severity) == (
+        "race",
+        0x70,
+        0x60,
+        "add",
+        "error",
+    )
     assert finding.instruction.startswith("vop f=add") and finding.other_instruction.startswith("lda d=v2")
     assert "may be running" in finding.message and "of add" in str(finding)
 
@@ -121,7 +145,9 @@ def test_types_that_do_not_go_together_are_found(line: str) -> None:
 
 def test_two_results_of_one_word_may_not_share_memory() -> None:
     """Breaks when the order of two writes of one word is left to chance."""
-    assert "overlap" in {finding.kind for finding in check(program("act f=exp, d=v2, a=v2, sum=v2, rows=1, cols=16 @ lda<=0"))}
+    assert "overlap" in {
+        finding.kind for finding in check(program("act f=exp, d=v2, a=v2, sum=v2, rows=1, cols=16 @ lda<=0"))
+    }
 
 
 @pytest.mark.parametrize(("last", "size", "found"), [(40, 64, False), (7, 64, True), (40, 60, True)])
@@ -133,7 +159,9 @@ def test_operands_must_lie_inside_a_live_buffer(last: int, size: int, found: boo
 
 def test_operands_must_stay_inside_one_tensor_of_the_interface() -> None:
     """Breaks when a load may read beyond its input."""
-    image = assemble(SOUND.replace(".region in bytes=64", ".region in bytes=128").replace("base=0\nvset v=v2", "base=4\nvset v=v2"))
+    image = assemble(
+        SOUND.replace(".region in bytes=64", ".region in bytes=128").replace("base=0\nvset v=v2", "base=4\nvset v=v2")
+    )
     assert "buffer" in {finding.kind for finding in check(image)}
 
 
@@ -145,7 +173,8 @@ def test_compiled_programs_have_no_finding(name: str) -> None:
 
 @pytest.mark.parametrize(("limit", "found"), [(8, False), (9, True)])
 def test_a_gathered_table_ends_where_its_constant_ends(limit: int, found: bool) -> None:
-    """Breaks when a gather may fetch a row behind its table, which no legal index shows: what lies there belongs to another constant."""
+    """Breaks when a gather may fetch a row behind its table, which no legal index shows: what lies there belongs to
+    another constant."""
     text = f"""
 .const name=table, shape=[8, 16], dtype=float32, fill=1
 .const name=other, shape=[8, 16], dtype=float32, fill=2

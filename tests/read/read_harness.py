@@ -38,8 +38,13 @@ def bert_image(seed: int = 0, **changes: Any) -> Image:
 
     torch.manual_seed(seed)
     sizes = {
-        "vocab_size": 50, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40, "max_position_embeddings": 16,
-    } | changes  # fmt: skip
+        "vocab_size": 50,
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "intermediate_size": 40,
+        "max_position_embeddings": 16,
+    } | changes
     model = transformers.BertModel(transformers.BertConfig(**sizes)).eval()
     return llmchip.compile(model, {"input_ids": torch.randint(0, 50, (2, 8))}).image
 
@@ -62,9 +67,21 @@ def dom(page: Path, fragment: str = "", script: str = "") -> str:
         guarded = f"try {{ (() => {{ {script} }})() }} catch (e) {{ document.body.dataset.error = e.stack }}"
         changed.write_text(page.read_text().replace("</body>", f"<script>{guarded}</script></body>"))
         page = changed
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1500,900", "--virtual-time-budget=2000", "--host-resolver-rules=MAP * ~NOTFOUND"]
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--window-size=1500,900",
+        "--virtual-time-budget=2000",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+    ]
     profile = f"--user-data-dir={page.parent / 'profile'}"
-    done = subprocess.run([browser(), *flags, profile, "--dump-dom", f"{page.as_uri()}{fragment}"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [browser(), *flags, profile, "--dump-dom", f"{page.as_uri()}{fragment}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     failed = re.search(r'data-error="([^"]*)"', done.stdout)
     assert failed is None, failed

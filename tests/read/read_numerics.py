@@ -1,4 +1,5 @@
-"""The formulas of docs/numerics.md in numpy, for the worked examples: slow, plain, and nothing of the emulator in it."""
+"""The formulas of docs/numerics.md in numpy, for the worked examples: slow, plain, and nothing of the emulator in
+it."""
 
 from typing import Any
 
@@ -7,7 +8,10 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 F32 = np.float32
-_EXP = tuple(np.array([bits], np.uint32).view(np.float32)[0] for bits in (0x39506967, 0x3AB743CE, 0x3C088908, 0x3D2AA9C1, 0x3E2AAAAA, 0x3F000000))
+_EXP = tuple(
+    np.array([bits], np.uint32).view(np.float32)[0]
+    for bits in (0x39506967, 0x3AB743CE, 0x3C088908, 0x3D2AA9C1, 0x3E2AAAAA, 0x3F000000)
+)
 
 
 def exp(x: Array) -> Array:

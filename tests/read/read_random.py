@@ -8,7 +8,24 @@ from isa.codec import Inst, encode
 from isa.image.image import DebugMap, DebugNode, Entry, Image, PlanRecord, Scalar, Span, Step, Tap, TensorSpec
 from isa.spec import ISA, MAX_COUNT, NO_WAIT, QUEUES, Dtype, Field, Kind, Region, Space
 
-_ODD = ("", "a", "x.y", "ä\u2028", 'quo"te', "semi;colon", "back\\slash", "tab\tnew\nline", "[1, {", "v1", "true", "1e5", "@", "main", "K*2", "=")
+_ODD = (
+    "",
+    "a",
+    "x.y",
+    "ä\u2028",
+    'quo"te',
+    "semi;colon",
+    "back\\slash",
+    "tab\tnew\nline",
+    "[1, {",
+    "v1",
+    "true",
+    "1e5",
+    "@",
+    "main",
+    "K*2",
+    "=",
+)
 _FLOATS = (0, 0x80000000, 0x3F800000, 0x7F800000, 0xFF800000, 0x7FC00000, 0x7F7FFFFF, 1, 0x00800000, 0x40490FDB)
 
 
@@ -20,15 +37,29 @@ def image(seed: int) -> Image:
     const = rng.randbytes(rng.choice([0, 1, 40]))
     tensors = [_tensor(rng, region, size) for region, size in zip(Region, sizes, strict=True) if size]
     entries = tuple(
-        Entry(f"{name}{rng.choice(_ODD)}", 16 * rng.randrange(count), tuple(_some(rng, tensors)), tuple(_some(rng, tensors)), _scalars(rng, sizes))
+        Entry(
+            f"{name}{rng.choice(_ODD)}",
+            16 * rng.randrange(count),
+            tuple(_some(rng, tensors)),
+            tuple(_some(rng, tensors)),
+            _scalars(rng, sizes),
+        )
         for name in ("main", "second")[: rng.randint(1, 2)]
     )
     nodes = tuple(_node(rng) for _ in range(rng.randint(0, 3)))
     return Image(
-        code, rng.randbytes(rng.choice([0, 33])), const, sizes, entries, tuple(_some(rng, tensors)), tuple(_some(rng, tensors)),
-        _plan(rng, count), _debug(rng, nodes, count),
-        {key: _free(rng, 3) for key in rng.sample(_ODD, rng.randint(0, 3))}, Chip(mxu=Mxu(rows=rng.randint(1, 300))) if rng.random() < 0.3 else Chip(),
-    )  # fmt: skip
+        code,
+        rng.randbytes(rng.choice([0, 33])),
+        const,
+        sizes,
+        entries,
+        tuple(_some(rng, tensors)),
+        tuple(_some(rng, tensors)),
+        _plan(rng, count),
+        _debug(rng, nodes, count),
+        {key: _free(rng, 3) for key in rng.sample(_ODD, rng.randint(0, 3))},
+        Chip(mxu=Mxu(rows=rng.randint(1, 300))) if rng.random() < 0.3 else Chip(),
+    )
 
 
 def _word(rng: random.Random, left: int) -> bytes:
@@ -53,7 +84,11 @@ def _value(rng: random.Random, field: Field, left: int) -> int:
 
 
 def _tensor(rng: random.Random, region: Region, size: int) -> TensorSpec:
-    dtype, storage, offset = rng.choice(("float32", "int64")), rng.choice((Dtype.F32, Dtype.I32)), rng.choice((0, 16, size - 32))
+    dtype, storage, offset = (
+        rng.choice(("float32", "int64")),
+        rng.choice((Dtype.F32, Dtype.I32)),
+        rng.choice((0, 16, size - 32)),
+    )
     return TensorSpec(rng.choice(_ODD), (rng.randint(0, 2), 4), dtype, storage, region, offset)
 
 
@@ -62,7 +97,11 @@ def _some(rng: random.Random, items: list[Any]) -> list[Any]:
 
 
 def _scalars(rng: random.Random, sizes: tuple[int, ...]) -> tuple[Scalar, ...]:
-    return (Scalar(rng.choice(_ODD), 4, rng.randint(-5, 5), rng.randint(6, 900)),) if sizes[Region.PARAMS] and rng.random() < 0.5 else ()
+    return (
+        (Scalar(rng.choice(_ODD), 4, rng.randint(-5, 5), rng.randint(6, 900)),)
+        if sizes[Region.PARAMS] and rng.random() < 0.5
+        else ()
+    )
 
 
 def _plan(rng: random.Random, count: int) -> tuple[PlanRecord, ...]:
@@ -71,23 +110,46 @@ def _plan(rng: random.Random, count: int) -> tuple[PlanRecord, ...]:
 
 def _buffer(rng: random.Random, count: int) -> PlanRecord:
     space, region = rng.choice(list(Space)), rng.choice(list(Region))
-    return PlanRecord(rng.choice(_ODD), space, rng.randrange(5000), rng.randrange(5000), rng.randrange(count), rng.randrange(count), region)
+    return PlanRecord(
+        rng.choice(_ODD),
+        space,
+        rng.randrange(5000),
+        rng.randrange(5000),
+        rng.randrange(count),
+        rng.randrange(count),
+        region,
+    )
 
 
 def _node(rng: random.Random) -> DebugNode:
     odd = [rng.choice(_ODD) for _ in range(8)]
     shape, passes = (1, 2)[: rng.randint(0, 2)], (odd[6], "b")[: rng.randint(0, 2)]
-    return DebugNode(odd[0], odd[1], shape, odd[2], odd[3], rng.randint(0, 99), odd[4], (odd[5],), passes, "fused", odd[7])
+    return DebugNode(
+        odd[0], odd[1], shape, odd[2], odd[3], rng.randint(0, 99), odd[4], (odd[5],), passes, "fused", odd[7]
+    )
 
 
 def _debug(rng: random.Random, nodes: tuple[DebugNode, ...], count: int) -> DebugMap:
     if not nodes:
         return DebugMap()
     taps = tuple(
-        Tap(16 * rng.randrange(count), "d", (rng.randrange(len(nodes)),), rng.randint(-1, 3), rng.getrandbits(20), 0, rng.getrandbits(9), 1, _steps(rng))
+        Tap(
+            16 * rng.randrange(count),
+            "d",
+            (rng.randrange(len(nodes)),),
+            rng.randint(-1, 3),
+            rng.getrandbits(20),
+            0,
+            rng.getrandbits(9),
+            1,
+            _steps(rng),
+        )
         for _ in range(rng.randint(0, 2))
     )
-    spans = tuple(Span(16 * rng.randrange(count), 16 * rng.randrange(count + 1), (0, len(nodes) - 1)) for _ in range(rng.randint(0, 3)))
+    spans = tuple(
+        Span(16 * rng.randrange(count), 16 * rng.randrange(count + 1), (0, len(nodes) - 1))
+        for _ in range(rng.randint(0, 3))
+    )
     return DebugMap(nodes, taps, spans)
 
 
@@ -99,5 +161,8 @@ def _free(rng: random.Random, depth: int) -> Any:
     """Any JSON value."""
     kinds: list[Any] = [None, True, rng.getrandbits(60) - 2**59, rng.uniform(-1e9, 1e9), -0.0, 1e300, rng.choice(_ODD)]
     if depth:
-        kinds += [[_free(rng, depth - 1) for _ in range(rng.randint(0, 3))], {key: _free(rng, depth - 1) for key in rng.sample(_ODD, rng.randint(0, 2))}]
+        kinds += [
+            [_free(rng, depth - 1) for _ in range(rng.randint(0, 3))],
+            {key: _free(rng, depth - 1) for key in rng.sample(_ODD, rng.randint(0, 2))},
+        ]
     return rng.choice(kinds)

@@ -16,6 +16,8 @@ pytest.importorskip("plotly")
 from runtime.html.figures import MAX_SPANS, _merged, _tracks
 from runtime.html.profile_page import page
 
+pytestmark = pytest.mark.xdist_group("pages")  # on one worker, so that what is compiled for all tests is compiled once
+
 
 @pytest.fixture(scope="module")
 def report() -> Profile:
@@ -76,11 +78,17 @@ def test_many_spans_are_merged() -> None:
 
 def test_data_cannot_end_the_script() -> None:
     """Breaks when a node's name becomes part of the page itself."""
-    node = DebugNode("</script><script>document.body.dataset.error=1//", "op", file="f.py", line=1, code="</td><script>")
+    node = DebugNode(
+        "</script><script>document.body.dataset.error=1//", "op", file="f.py", line=1, code="</td><script>"
+    )
     other = DebugNode("plain", "op")
     views = "vset v=v1, space=dram, region=in, dtype=f32, base=0\nvset v=v2, space=sram, dtype=f32, base=0\n"
     source = f".region in bytes=64\n{views}lda d=v2, a=v1, rows=1, cols=16\nhalt\n"
-    image = Image(assemble(source).code, sizes=(0, 0, 64), debug=DebugMap((node, other), (), (Span(0, 48, (1,)), Span(48, 80, (0,)))))
+    image = Image(
+        assemble(source).code,
+        sizes=(0, 0, 64),
+        debug=DebugMap((node, other), (), (Span(0, 48, (1,)), Span(48, 80, (0,)))),
+    )
     report = profile(image)
     text = page(report, {"program": "<b>", **report.as_dict()})
     assert "<script>document" not in text
@@ -99,5 +107,13 @@ def test_a_browser_draws_every_plot(text: str, report: Profile, tmp_path: Path) 
     """
     document = dom(path, script=script)
     assert said(document, "ready") == "yes"
-    assert set(said(document, "drawn").split()) == {"timeline", "waterfall", "roofline", "utilisation", "energy", "sram", "acc"}
+    assert set(said(document, "drawn").split()) == {
+        "timeline",
+        "waterfall",
+        "roofline",
+        "utilisation",
+        "energy",
+        "sram",
+        "acc",
+    }
     assert int(said(document, "spans")) == sum(map(len, _tracks(report).values())), "plotly has dropped the short ones"

@@ -39,7 +39,24 @@ def test_expressions(text: str, value: float) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "1+", "(1", "1)", "c", "1 2", "a(1)", "1<<200", "1<<-1", "1/0", "(" * 4000 + "1", "9" * 5000, "1e999*0 // 1", "sqrt(-1)", "1;2", "~x"],
+    [
+        "",
+        "1+",
+        "(1",
+        "1)",
+        "c",
+        "1 2",
+        "a(1)",
+        "1<<200",
+        "1<<-1",
+        "1/0",
+        "(" * 4000 + "1",
+        "9" * 5000,
+        "1e999*0 // 1",
+        "sqrt(-1)",
+        "1;2",
+        "~x",
+    ],
 )
 def test_bad_expressions_are_clean_errors(text: str) -> None:
     """Breaks when an expression crashes, or builds a number without bound."""
@@ -63,8 +80,14 @@ def test_names_stand_for_numbers_and_registers() -> None:
 
 def test_literals_win_over_names() -> None:
     """Breaks when a constant called like a choice or a register changes what old texts mean."""
-    assert assemble(".equ v1=7\nvop f=max, d=v1, a=v1, rows=v1, cols=1").code == assemble("vop f=max, d=v1, a=v1, rows=7, cols=1").code
-    assert assemble(".equ add=2\nvop f=add, d=v1, a=v1, rows=add, cols=1").code == assemble("vop f=add, d=v1, a=v1, rows=2, cols=1").code
+    assert (
+        assemble(".equ v1=7\nvop f=max, d=v1, a=v1, rows=v1, cols=1").code
+        == assemble("vop f=max, d=v1, a=v1, rows=7, cols=1").code
+    )
+    assert (
+        assemble(".equ add=2\nvop f=add, d=v1, a=v1, rows=add, cols=1").code
+        == assemble("vop f=add, d=v1, a=v1, rows=2, cols=1").code
+    )
 
 
 def test_labels_are_addresses_in_expressions() -> None:
@@ -96,7 +119,11 @@ def test_tensors_and_buffers_are_placed() -> None:
         ("a", Dtype.I8, Region.IN, 0), ("b", Dtype.BF16, Region.IN, 64), ("c", Dtype.I32, Region.OUT, 0),
     ]  # fmt: skip
     assert (entry.scalars[0].offset, entry.scalars[0].maximum, image.states[0].offset) == (0, 3, 0)
-    assert [(r.name, r.space, r.offset, r.bytes) for r in image.plan] == [("one", Space.SRAM, 0, 65), ("two", Space.SRAM, 256, 3), ("sums", Space.ACC, 0, 4)]
+    assert [(r.name, r.space, r.offset, r.bytes) for r in image.plan] == [
+        ("one", Space.SRAM, 0, 65),
+        ("two", Space.SRAM, 256, 3),
+        ("sums", Space.ACC, 0, 4),
+    ]
     assert [image.inst(pc).named()["base"] for pc in (0, 16)] == [256, 66]
     assert image_bytes(assemble(disassemble(image)[0])) == image_bytes(image)
 
@@ -182,7 +209,7 @@ def test_a_text_for_another_chip_is_refused() -> None:
         assemble('.chip "edge"\nhalt', chip="server")
 
 
-@given(st.text(alphabet=".abcvset=0123,[]{}()@<>\" ;:\n+-*/nop", max_size=60))
+@given(st.text(alphabet='.abcvset=0123,[]{}()@<>" ;:\n+-*/nop', max_size=60))
 def test_garbage_is_a_clean_error(text: str) -> None:
     """Breaks when some text ends in another exception than AssemblyError."""
     with suppress(AssemblyError):

@@ -76,8 +76,14 @@ def test_lines_show_address_raw_word_instruction_and_operands(looped: Path) -> N
     assert text[0] == "looped.s: llmchip image, ISA version 1, chip edge, 10 words"
     assert text[2] == "0x0000 <main>:"
     lda = next(line for line in text if "lda" in line)
-    assert re.match(r"0x0050  [0-9a-f]{8} [0-9a-f]{8} [0-9a-f]{8} [0-9a-f]{6}21    lda d=v2, a=v1, rows=1, cols=48 @ vec<=1 +; ", lda)
-    assert "d=sram[0x40:0x100] f32 1x48 <block+0x40>, a=dram.in[0x0:0xc0] f32 1x48 <x>; v1 moves by 0x100*i0; v2 moves by 0x100*i0%2" in lda
+    assert re.match(
+        r"0x0050  [0-9a-f]{8} [0-9a-f]{8} [0-9a-f]{8} [0-9a-f]{6}21    lda d=v2, a=v1, rows=1, cols=48 @ vec<=1 +; ",
+        lda,
+    )
+    assert (
+        "d=sram[0x40:0x100] f32 1x48 <block+0x40>, a=dram.in[0x0:0xc0] f32 1x48 <x>; v1 moves by 0x100*i0; v2 moves by 0x100*i0%2"
+        in lda
+    )
     assert "      act f=exp" in next(line for line in text if "act" in line)  # two loops deep
     illegal = next(line for line in text if ".word" in line)
     assert ".word 0x000000000000000000000000000000ff" in illegal
@@ -100,8 +106,12 @@ def test_filters_by_pc_engine_and_node(bert: Path) -> None:
     some = document(bert, "--engine", "mxu", "--engine", "act")["code"]
     assert some == [word for word in everything if word["engine"] in ("mxu", "act")]
     nodes = document(bert, "--node", "layer_norm*")
-    assert nodes["code"] == [word for word in everything if any(name.startswith("layer_norm") for name in word["nodes"])]
-    assert all(name.startswith("layer_norm") or "layer_norm" in str(node["origins"]) for name, node in nodes["nodes"].items())
+    assert nodes["code"] == [
+        word for word in everything if any(name.startswith("layer_norm") for name in word["nodes"])
+    ]
+    assert all(
+        name.startswith("layer_norm") or "layer_norm" in str(node["origins"]) for name, node in nodes["nodes"].items()
+    )
 
 
 def test_a_filter_that_cannot_match_is_an_error(bert: Path, looped: Path) -> None:
@@ -125,12 +135,24 @@ def test_source_is_interleaved_with_provenance(bert: Path) -> None:
 def test_json_is_one_document_with_resolved_views(looped: Path) -> None:
     """Breaks when a program that reads the JSON finds another shape than documented here."""
     found = document(looped)
-    assert (found["isa"], found["chip"], found["words"], found["entries"]) == (1, "edge", 10, [{"name": "main", "pc": 0}])
+    assert (found["isa"], found["chip"], found["words"], found["entries"]) == (
+        1,
+        "edge",
+        10,
+        [{"name": "main", "pc": 0}],
+    )
     lda = next(word for word in found["code"] if word.get("mnemonic") == "lda")
     assert (lda["engine"], lda["waits"], lda["depth"], lda["operands"]["cols"]) == ("lda", {"vec": 1}, 1, 48)
     assert lda["views"][0] == {
-        "operand": "d", "memory": "sram", "first": 0x40, "end": 0x100, "dtype": "f32", "shape": "1x48", "strides": [0, 0, 1], "symbol": "block+0x40",
-    }  # fmt: skip
+        "operand": "d",
+        "memory": "sram",
+        "first": 0x40,
+        "end": 0x100,
+        "dtype": "f32",
+        "shape": "1x48",
+        "strides": [0, 0, 1],
+        "symbol": "block+0x40",
+    }
     assert "unknown opcode" in next(word for word in found["code"] if "fault" in word)["fault"]
 
 
@@ -170,7 +192,9 @@ def test_a_long_program_starts_at_once_and_without_torch(tmp_path: Path) -> None
     assert long.words >= 100_000
     spy = "import sys; from runtime.cli.main import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
     start = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-c", spy, "disasm", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", spy, "disasm", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert process.stdout is not None
     for _ in range(20):
         process.stdout.readline()
@@ -191,7 +215,13 @@ def replace_spans(image: Any) -> Any:
 
 def test_pipes_may_close_early(looped: Path) -> None:
     """Breaks when `llmcc disasm | head` ends in a traceback."""
-    done = subprocess.run(f"{sys.executable} -m runtime.cli disasm {looped} | head -1", shell=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        f"{sys.executable} -m runtime.cli disasm {looped} | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.stdout.startswith("looped.s: ")
     assert done.stderr == ""
 
@@ -210,8 +240,16 @@ def test_diff_aligns_nodes_and_counts_engines(bert: Path, tmp_path: Path) -> Non
     marks = [row["mark"] for row in changed[0]["rows"] if row["mark"] != "="]
     assert marks == ["|"]
     assert found["words"]["act"][0] == found["words"]["act"][1] > 0
-    assert found["cycles"]["all"][0] == found["cycles"]["all"][1] > found["cycles"]["act"][0] == found["cycles"]["act"][1] > 0
-    assert sum(part["busy"][0] for part in found["nodes"]) == sum(pair[0] for name, pair in found["cycles"].items() if name != "all")
+    assert (
+        found["cycles"]["all"][0]
+        == found["cycles"]["all"][1]
+        > found["cycles"]["act"][0]
+        == found["cycles"]["act"][1]
+        > 0
+    )
+    assert sum(part["busy"][0] for part in found["nodes"]) == sum(
+        pair[0] for name, pair in found["cycles"].items() if name != "all"
+    )
     code, out, _ = call("diff", bert, text)
     assert code == 1
     assert re.search(r"f=gelu_erf.* \| 0x\w+ +act f=tanh", out)
@@ -224,4 +262,6 @@ def test_diff_of_programs_without_nodes(looped: Path, tmp_path: Path) -> None:
     found = json.loads(call("diff", looped, other, "--json")[1])
     marks = [row["mark"] for part in found["nodes"] for row in part["rows"]]
     assert (marks.count("|"), marks.count("+"), marks.count("-")) == (1, 1, 0)
-    assert found["words"]["ctl"][1] - found["words"]["ctl"][0] == found["words"]["all"][1] - found["words"]["all"][0] == 1
+    assert (
+        found["words"]["ctl"][1] - found["words"]["ctl"][0] == found["words"]["all"][1] - found["words"]["all"][0] == 1
+    )

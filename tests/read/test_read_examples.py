@@ -23,7 +23,10 @@ Array = NDArray[Any]
 
 
 def _gemm(a: Array, b: Array) -> Array:
-    return np.array([[sum(int(x) * int(y) for x, y in zip(row, column, strict=True)) for column in b.T[:40]] for row in a[:4]], np.int32)
+    return np.array(
+        [[sum(int(x) * int(y) for x, y in zip(row, column, strict=True)) for column in b.T[:40]] for row in a[:4]],
+        np.int32,
+    )
 
 
 def _inputs(image: Image, seed: int) -> dict[str, Array]:
@@ -31,13 +34,20 @@ def _inputs(image: Image, seed: int) -> dict[str, Array]:
     made = {}
     for spec in image.entry().inputs:
         wide = rng.normal(size=spec.shape) * rng.choice([0.1, 1, 30], (spec.shape[0], 1))
-        made[spec.name] = rng.integers(-128, 128, spec.shape).astype(np.int8) if spec.dtype == "int8" else wide.astype(np.float32)
+        made[spec.name] = (
+            rng.integers(-128, 128, spec.shape).astype(np.int8) if spec.dtype == "int8" else wide.astype(np.float32)
+        )
     return made
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize(("name", "expected"), [("gemm", lambda a, b: a.astype(np.int32) @ b.astype(np.int32)), ("softmax", softmax), ("attention", attention)])
-def test_examples_give_numpys_bits_through_the_command_line(name: str, expected: Callable[..., Array], seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("gemm", lambda a, b: a.astype(np.int32) @ b.astype(np.int32)), ("softmax", softmax), ("attention", attention)],
+)
+def test_examples_give_numpys_bits_through_the_command_line(
+    name: str, expected: Callable[..., Array], seed: int, tmp_path: Path
+) -> None:
     """Breaks when an example, the assembler or `llmcc run prog.s` computes one bit differently from the formulas."""
     image = assemble_file(EXAMPLES / f"{name}.s")
     inputs = _inputs(image, seed)
@@ -61,7 +71,8 @@ def test_gemm_agrees_with_plain_integers() -> None:
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.s")), ids=lambda path: path.stem)
 def test_examples_are_clean_and_round_trip(path: Path) -> None:
-    """Breaks when an example has a race, reads what was never written or waits for nothing, or its text loses something."""
+    """Breaks when an example has a race, reads what was never written or waits for nothing, or its text loses
+    something."""
     image = assemble_file(path)
     assert lint(image) == []
     assert image_bytes(assemble(disassemble(image)[0])) == image_bytes(image)
@@ -88,7 +99,8 @@ def test_double_buffering_overlaps_loads_and_products() -> None:
 
 
 def test_double_buffering_is_faster() -> None:
-    """Breaks when the counts of the GEMM make the engines take turns: waiting for the last word everywhere costs a quarter more, at least."""
+    """Breaks when the counts of the GEMM make the engines take turns: waiting for the last word everywhere costs a
+    quarter more, at least."""
     text = (EXAMPLES / "gemm.s").read_text()
     serial = text.replace("mxu<=1", "mxu<=0").replace("vec<=1", "vec<=0").replace("sto<=1", "sto<=0")
     assert simulate(assemble(serial)).cycles > 1.25 * simulate(assemble(text)).cycles

@@ -49,7 +49,11 @@ def test_every_word_knows_its_line(program: Path) -> None:
     """Breaks when a word has no line, that of another, or an included file is forgotten."""
     debug = assemble_file(program).debug
     found = [debug.node_at(pc) for pc in range(0, 0x70, 16)]
-    assert [node and (node.name, node.line) for node in found] == [(f"p.s:{n}", n) for n in (5, 6, 7, 9)] + [("twice.inc:1", 1), ("p.s:11", 11), ("p.s:12", 12)]
+    assert [node and (node.name, node.line) for node in found] == [(f"p.s:{n}", n) for n in (5, 6, 7, 9)] + [
+        ("twice.inc:1", 1),
+        ("p.s:11", 11),
+        ("p.s:12", 12),
+    ]
     load = debug.node_at(LOAD)
     assert load is not None and load.code == "lda d=v2, a=v1, rows=1, cols=16       ; the  input"
     assert (load.file, load.op, load.status, load.origins) == (str(program), "lda", BY_LINE, ("work",))
@@ -62,9 +66,16 @@ def test_the_image_of_a_written_program_round_trips(program: Path, tmp_path: Pat
     assert image_bytes(assemble_file(write_listing(image, tmp_path / "again.s")[0])) == image_bytes(image)
 
 
-@pytest.mark.parametrize("change", [lambda text: f".lines off\n{text}", lambda text: f'{text}.node name="n", op="o"\n.span first=0, end=16, nodes=[0]\n'])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: f".lines off\n{text}",
+        lambda text: f'{text}.node name="n", op="o"\n.span first=0, end=16, nodes=[0]\n',
+    ],
+)
 def test_lines_may_be_left_out(program: Path, change: Callable[[str], str]) -> None:
-    """Breaks when a text with a debug map of its own gets another, or '.lines off' and an image without one do not round trip."""
+    """Breaks when a text with a debug map of its own gets another, or '.lines off' and an image without one do not
+    round trip."""
     image = assemble(change(TEXT), "p.s", program.parent)
     assert [node.status for node in image.debug.nodes if node.status == BY_LINE] == []
     assert (image.debug == DebugMap()) == ("lines" in change(""))
@@ -140,7 +151,9 @@ def test_the_page_shows_the_text_and_no_graph(program: Path, tmp_path: Path) -> 
     """Breaks when the page of a hand-written program has no source pane, or a graph of lines that says nothing."""
     image = assemble_file(program)
     shown = [text for _, text in report_data(image, "p")["files"][0]["lines"]]
-    assert TEXT.split("\n")[8].strip() in shown and "work:" not in shown  # the lines of words, which the image holds; no file is read
+    assert (
+        TEXT.split("\n")[8].strip() in shown and "work:" not in shown
+    )  # the lines of words, which the image holds; no file is read
     path = tmp_path / "p.html"
     path.write_text(page(image, "p.s"))
     script = (
@@ -154,18 +167,26 @@ def test_the_page_shows_the_text_and_no_graph(program: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("verb", ["info", "disasm", "lint", "profile", "debug", "diff", "run"])
-def test_every_verb_takes_assembly(program: Path, verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_verb_takes_assembly(
+    program: Path, verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Breaks when a verb that reads images refuses the text of one. Upper case and .asm are assembly, too."""
     np.save(tmp_path / "x.npy", np.ones(16, np.float32))
     (tmp_path / "c.txt").write_text("run\n")
-    more = {"debug": ["--script", str(tmp_path / "c.txt")], "diff": [str(program)], "run": ["--input", f"x={tmp_path / 'x.npy'}"]}
+    more = {
+        "debug": ["--script", str(tmp_path / "c.txt")],
+        "diff": [str(program)],
+        "run": ["--input", f"x={tmp_path / 'x.npy'}"],
+    }
     for name in ("p.s", "p.S", "p.asm"):
         path = program.with_name(name)
         path.write_text(TEXT)
         assert main([verb, str(path), *more.get(verb, [])]) == 0, capsys.readouterr()
 
 
-def test_info_of_assembly_is_that_of_its_image(program: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_of_assembly_is_that_of_its_image(
+    program: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Breaks when info tells something else of the text than of the file that it makes."""
     image = tmp_path / "p.llmchip"
     assert main(["asm", str(program), "-o", str(image), "--json"]) == 0
@@ -192,14 +213,17 @@ def test_a_span_outside_the_code_is_refused() -> None:
             assemble(f'halt\n.node name="n", op="o"\n.span {span}, nodes=[0]\n')
 
 
-def test_compile_sends_assembly_to_the_assembler(program: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compile_sends_assembly_to_the_assembler(
+    program: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Breaks when who compiles assembly text is told about magic bytes."""
     assert main(["compile", str(program), "-o", str(tmp_path / "p.llmchip")]) == 2
     assert "llmcc asm" in capsys.readouterr().err
 
 
 def test_hints_stay_short() -> None:
-    """Breaks when a mistyped node of a program with hundreds is answered by all their names, or a pattern's star hides the likeness."""
+    """Breaks when a mistyped node of a program with hundreds is answered by all their names, or a pattern's star hides
+    the likeness."""
     image = assemble("\n".join(["nop"] * 100), "p.s")
     with pytest.raises(InputError, match="did you mean 'p.s:77'"):
         Filter(nodes=("ps:77*",)).check(image)
@@ -220,13 +244,22 @@ def make():
 
 @pytest.mark.parametrize(("factor", "code"), [("2.0", 0), ("3.0", 1)])
 def test_a_written_program_is_verified_against_a_model(
-    program: Path, tmp_path: Path, factor: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    program: Path,
+    tmp_path: Path,
+    factor: str,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Breaks when verify cannot say whether a program written by hand gives PyTorch's bits, and which of its lines does not."""
+    """Breaks when verify cannot say whether a program written by hand gives PyTorch's bits, and which of its lines does
+    not."""
     (tmp_path / f"twice_{code}.py").write_text(MODEL.replace("FACTOR", factor))
     monkeypatch.syspath_prepend(str(tmp_path))
     repro = tmp_path / "repro"
-    assert main(["verify", str(program), "--model", f"twice_{code}:make", "--bisect", "--repro", str(repro), "--json"]) == code
+    assert (
+        main(["verify", str(program), "--model", f"twice_{code}:make", "--bisect", "--repro", str(repro), "--json"])
+        == code
+    )
     document = json.loads(capsys.readouterr().out)
     assert document["bit_exact"] == (code == 0) and document["outputs"] == 1
     if code:

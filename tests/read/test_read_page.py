@@ -15,6 +15,8 @@ from isa.spec import Space
 from runtime.cli.main import main
 from runtime.html.page import page, report_data
 
+pytestmark = pytest.mark.xdist_group("pages")  # on one worker, so that what is compiled for all tests is compiled once
+
 
 @pytest.fixture(scope="module")
 def bert_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -147,6 +149,7 @@ def test_a_hand_written_program_has_a_page(tmp_path: Path) -> None:
     assert "weights" in document.split('<section id="details"')[1]
 
 
+@pytest.mark.slow
 def test_a_long_program_opens_quickly(tmp_path: Path) -> None:
     """Breaks when all rows are made at once: 50,000 words must be there within seconds, with few elements."""
     image = mlp_image()

@@ -51,7 +51,11 @@ def test_10000_random_images_round_trip() -> None:
     _random(range(1000, 1000 + MANY))
 
 
-@pytest.mark.parametrize("make", [mlp_image, bert_image, lambda: bert_image(1, num_hidden_layers=1, hidden_act="relu")], ids=["mlp", "bert", "bert-relu"])
+@pytest.mark.parametrize(
+    "make",
+    [mlp_image, bert_image, lambda: bert_image(1, num_hidden_layers=1, hidden_act="relu")],
+    ids=["mlp", "bert", "bert-relu"],
+)
 def test_compiled_images_round_trip(make: Callable[[], Image], tmp_path: Path) -> None:
     """Breaks when something that the compiler writes into an image has no text."""
     _round_trip(make(), tmp_path)

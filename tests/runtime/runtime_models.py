@@ -45,7 +45,13 @@ def tiny_bert(seed: int = 0, **changes: Any) -> Any:
     """A BERT whose sizes are multiples of nothing."""
     from transformers import BertConfig, BertModel
 
-    sizes: dict[str, Any] = {"hidden_size": 36, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 50, "vocab_size": 60}
+    sizes: dict[str, Any] = {
+        "hidden_size": 36,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 3,
+        "intermediate_size": 50,
+        "vocab_size": 60,
+    }
     torch.manual_seed(seed)
     return BertModel(BertConfig(**{**sizes, "max_position_embeddings": 20, **changes})).eval()
 
@@ -55,4 +61,6 @@ def python(code: str, folder: Path, *arguments: object, path: Path | None = None
     paths = os.pathsep.join(str(p) for p in (path, ROOT) if p is not None)
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )

@@ -55,7 +55,8 @@ with torch.no_grad():
 
 
 def test_weights_are_never_baked_in() -> None:
-    """Second instance, in-place update, replaced Parameter, load_state_dict: always the bits of the weights as they are."""
+    """Second instance, in-place update, replaced Parameter, load_state_dict: always the bits of the weights as they
+    are."""
     first, second = make(Mlp), make(Mlp, seed=1)
     for model in (first, second, first):
         assert torch.equal(compiled(model)(X)["y"], ahead(model, X))
@@ -113,7 +114,9 @@ def test_results_do_not_pretend_to_be_differentiable() -> None:
             result["y"].sum().backward()
 
 
-@pytest.mark.parametrize("dynamic", [None, pytest.param(True, marks=pytest.mark.slow), pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "dynamic", [None, pytest.param(True, marks=pytest.mark.slow), pytest.param(False, marks=pytest.mark.slow)]
+)
 def test_shapes_may_change_from_call_to_call(dynamic: bool | None) -> None:
     """With dynamic=True Dynamo also passes Python floats as float64 tensors."""
     model = make(Mlp)
@@ -248,7 +251,11 @@ def test_bad_options_are_our_own_errors(arguments: dict[str, Any], message: str)
     ("model", "x", "message"),
     [
         (nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)).train(), torch.zeros(2, 4), r"train mode.*model\.eval\(\)"),
-        (nn.Linear(4, 4).double().eval(), torch.zeros(2, 4, dtype=torch.float64), "float64, which the chip does not have"),
+        (
+            nn.Linear(4, 4).double().eval(),
+            torch.zeros(2, 4, dtype=torch.float64),
+            "float64, which the chip does not have",
+        ),
         (nn.Identity().eval(), torch.zeros(2, 4, dtype=torch.complex64), "complex64"),
     ],
 )

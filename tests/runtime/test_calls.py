@@ -1,4 +1,5 @@
-"""Programs made ahead of time: called like the model, named without clashes, copied, pickled, and without traces in the model."""
+"""Programs made ahead of time: called like the model, named without clashes, copied, pickled, and without traces in the
+model."""
 
 import copy
 import pickle
@@ -35,7 +36,8 @@ A, B = torch.tensor([5.0, 6.0]), torch.tensor([1.0, 2.0])
 
 
 def test_arguments_bind_as_in_forward() -> None:
-    """Breaks when the order of an example decides what a position means, or an example's value is taken for one left out."""
+    """Breaks when the order of an example decides what a position means, or an example's value is taken for one left
+    out."""
     program = llmchip.compile(Scaled().eval(), {"b": B, "a": A})
     for got in (program(A, B), program(b=B, a=A), program(A, b=B), program(A, B, 2.0), program(A, B, mask=None)):
         assert torch.equal(got, (A - B) * 2)
@@ -76,7 +78,8 @@ def test_results_whose_names_meet() -> None:
 
 
 def test_exported_module_and_file(tmp_path: Path) -> None:
-    """Breaks when positional inputs of an exported program have no way in, or its module counts as one in train mode."""
+    """Breaks when positional inputs of an exported program have no way in, or its module counts as one in train
+    mode."""
     exported = torch.export.export(nn.Sequential(nn.Linear(8, 8), nn.GELU()).eval(), (torch.randn(3, 8),))
     x = torch.randn(3, 8)
     program, again = llmchip.compile(exported), llmchip.compile(exported.module(), (x,))
@@ -85,7 +88,11 @@ def test_exported_module_and_file(tmp_path: Path) -> None:
     assert list(build(Recipe(str(tmp_path / "m.pt2"))).example) == ["input"]
 
 
-@pytest.mark.parametrize("twin", [copy.copy, copy.deepcopy, lambda program: pickle.loads(pickle.dumps(program))], ids=["copy", "deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "twin",
+    [copy.copy, copy.deepcopy, lambda program: pickle.loads(pickle.dumps(program))],
+    ids=["copy", "deepcopy", "pickle"],
+)
 def test_a_program_can_be_copied_and_pickled(twin: Callable[[Any], Any]) -> None:
     model, x = nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 4)).eval(), torch.randn(3, 8)
     program = llmchip.compile(model, (x,))
@@ -133,7 +140,11 @@ def _counting() -> nn.Module:
         (nn.Embedding(10, 4, max_norm=0.5).eval(), torch.tensor([1, 2]), "changes 'weight' in place"),
         (_counting(), torch.ones(3), "changes 'calls' in place"),
         (Made(lambda x: x * 2).eval(), torch.ones(3, dtype=torch.float64), "float64"),
-        (Made(lambda x: (torch._assert_async((x > 0).all()), x * 2)[1]).eval(), torch.ones(3), "checks a value while the model runs"),
+        (
+            Made(lambda x: (torch._assert_async((x > 0).all()), x * 2)[1]).eval(),
+            torch.ones(3),
+            "checks a value while the model runs",
+        ),
         (Made(lambda x: x[: int(x[0])] * 2).eval(), torch.ones(3), "depends on data|cannot capture"),
         (Made(lambda x: x.nonzero()).eval(), torch.ones(3), "not fixed|depends on data"),
     ],

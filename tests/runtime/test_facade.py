@@ -41,6 +41,10 @@ def test_public_names_exist_and_others_do_not() -> None:
 
     assert all(getattr(llmchip, name) is not None for name in llmchip.__all__)
     assert set(llmchip.__all__) <= set(dir(llmchip))
-    assert all(issubclass(getattr(llmchip, name), llmchip.Error) for name in llmchip.__all__ if name.endswith(("Error", "Trap")))
+    assert all(
+        issubclass(getattr(llmchip, name), llmchip.Error)
+        for name in llmchip.__all__
+        if name.endswith(("Error", "Trap"))
+    )
     with pytest.raises(AttributeError, match="no attribute 'compiel'"):
         _ = llmchip.compiel

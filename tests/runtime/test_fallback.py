@@ -1,4 +1,5 @@
-"""A program that runs in eager PyTorch runs under torch.compile, and gives eager's results: values, types, strides, aliasing, effects."""
+"""A program that runs in eager PyTorch runs under torch.compile, and gives eager's results: values, types, strides,
+aliasing, effects."""
 
 import copy
 import warnings
@@ -45,11 +46,14 @@ def sharing(found: list[Tensor]) -> list[tuple[int, int]]:
     places = [tensor.untyped_storage().data_ptr() for tensor in found]
     first = [places.index(place) for place in places]
     starts = [tensor.storage_offset() * tensor.element_size() for tensor in found]
-    return [(number, starts[own] - starts[number]) if found[own].numel() else (-1, 0) for own, number in enumerate(first)]
+    return [
+        (number, starts[own] - starts[number]) if found[own].numel() else (-1, 0) for own, number in enumerate(first)
+    ]
 
 
 def check_like_eager(function: Callable[..., Any], *args: Any, bound: float = 0.0) -> None:
-    """Results and arguments as after eager: structure, type, shape, strides, what shares memory with what, and elements."""
+    """Results and arguments as after eager: structure, type, shape, strides, what shares memory with what, and
+    elements."""
     own, others = copy.deepcopy(args), copy.deepcopy(args)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -104,10 +108,16 @@ VIEWS: dict[str, Callable[..., Any]] = {
     "changed through a view": _changed_through_a_view,
     "a graph break": _across_a_graph_break,
     "a dimension of size one": lambda x: (x * 2).view(3, 1, 1, 4).permute(2, 0, 3, 1).view(1, 3, 4),
-    "strides that fake tensors do not have": lambda x: (x.t() // x[0, :, None], torch.flip(x[:0].t(), (0,)), torch.frexp(x.t()).mantissa),
+    "strides that fake tensors do not have": lambda x: (
+        x.t() // x[0, :, None],
+        torch.flip(x[:0].t(), (0,)),
+        torch.frexp(x.t()).mantissa,
+    ),
     "such strides beside a change": lambda x: (x.add_(1), x.t() // x[0, :, None]),
     "another layout of the argument": lambda x: x.t_() * 2,
-    "strides read by another operation": lambda x: torch.as_strided((x * 2).t().cumsum(0).cumsum(0) * 0 + (x * 2).t(), (2, 2), (1, 3)),
+    "strides read by another operation": lambda x: torch.as_strided(
+        (x * 2).t().cumsum(0).cumsum(0) * 0 + (x * 2).t(), (2, 2), (1, 3)
+    ),
 }
 
 
@@ -119,7 +129,10 @@ def test_results_share_memory_as_in_eager(name: str) -> None:
 REFUSED: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "float64": (lambda x: x * 2 + 1, (torch.ones(3, dtype=torch.float64),)),
     "a float64 that only passes": (lambda x, y: (x, y * 2), (torch.ones(3, dtype=torch.float64), torch.ones(2))),
-    "float64 beside float32": (lambda x, y: (x.cumsum(0) * 2, y * 2), (torch.ones(3, dtype=torch.float64), torch.ones(2))),
+    "float64 beside float32": (
+        lambda x, y: (x.cumsum(0) * 2, y * 2),
+        (torch.ones(3, dtype=torch.float64), torch.ones(2)),
+    ),
     "complex": (lambda x: x * 2, (torch.ones(3, dtype=torch.complex64),)),
     "complex inside": (lambda x: torch.view_as_real(torch.view_as_complex(x * 2) * 1j), (torch.ones(3, 2),)),
     "values beyond 32 bits": (lambda x: (x > 3, x // 2), (torch.tensor([2**40, 1]),)),
@@ -157,7 +170,8 @@ def test_changed_memory_is_compared_by_address() -> None:
 
 
 def test_parts_of_one_memory_that_are_apart_stay_on_the_chip() -> None:
-    """Breaks when a cache whose halves are changed (one storage) runs in PyTorch, or when what really must runs there without a word."""
+    """Breaks when a cache whose halves are changed (one storage) runs in PyTorch, or when what really must runs there
+    without a word."""
     linear = torch.nn.Linear(64, 64).requires_grad_(False)
 
     def adds(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
@@ -176,11 +190,16 @@ def test_parts_of_one_memory_that_are_apart_stay_on_the_chip() -> None:
 
 
 def test_whether_slices_meet_is_known_exactly() -> None:
-    """Breaks when columns of one tensor count as sharing memory because they lie between one another, or elements in common are not seen."""
+    """Breaks when columns of one tensor count as sharing memory because they lie between one another, or elements in
+    common are not seen."""
     memory = torch.arange(60)
     whole = memory.view(3, 4, 5)
-    slices = [whole[i, j:n, ::k] for i in (slice(0, 2), slice(1, 3)) for j, n in ((0, 2), (1, 4), (2, 4)) for k in (1, 2)]
-    slices += [whole[..., i:n] for i, n in ((0, 2), (1, 3), (2, 5))] + [memory.as_strided((4, 2), (5, 7), start) for start in range(9)]
+    slices = [
+        whole[i, j:n, ::k] for i in (slice(0, 2), slice(1, 3)) for j, n in ((0, 2), (1, 4), (2, 4)) for k in (1, 2)
+    ]
+    slices += [whole[..., i:n] for i, n in ((0, 2), (1, 3), (2, 5))] + [
+        memory.as_strided((4, 2), (5, 7), start) for start in range(9)
+    ]
     for a in slices:
         for b in slices:
             shared = bool(set(a.flatten().tolist()) & set(b.flatten().tolist()))
@@ -189,7 +208,8 @@ def test_whether_slices_meet_is_known_exactly() -> None:
 
 @pytest.mark.parametrize("stride", [(1, 1), (1, 2), (0, 1), (2, 0), (1, 3)])
 def test_any_strides_can_be_laid(stride: tuple[int, int]) -> None:
-    """Breaks when windows that overlap, which a piece of a graph may give, come out row-major: the next piece may read by strides."""
+    """Breaks when windows that overlap, which a piece of a graph may give, come out row-major: the next piece may read
+    by strides."""
     windows = torch.arange(9.0).as_strided((3, 2), stride)
     lay = layout.laying((3, 2), stride)
     assert lay is not None
@@ -209,7 +229,8 @@ def test_views_of_arguments_that_shared_memory_once() -> None:
 
 
 def test_places_counted_from_the_start_of_memory() -> None:
-    """Breaks when they are taken for distances from an argument's first element, or a change there for one of the argument's elements."""
+    """Breaks when they are taken for distances from an argument's first element, or a change there for one of the
+    argument's elements."""
 
     def shows(x: Tensor) -> tuple[Tensor, Tensor]:
         return x.as_strided((2,), (1,), 0), x + 1
@@ -352,7 +373,9 @@ def test_each_piece_is_told_once_at_the_users_line_and_recorded() -> None:
     assert len(said) == 1 and said[0].filename == __file__
     assert "test_fallback.py" in str(said[0].message) and "aten.sort" in str(said[0].message)
     [found] = llmchip.fallbacks()
-    assert found.operator == "aten.sort" and "torch.sort(x * 2)" in found.line and (found.count, found.fault) == (1, False)
+    assert (
+        found.operator == "aten.sort" and "torch.sort(x * 2)" in found.line and (found.count, found.fault) == (1, False)
+    )
     assert found.reason in str(said[0].message)
 
 
@@ -374,7 +397,10 @@ def test_a_fault_that_only_cuts_the_graph_is_told(monkeypatch: pytest.MonkeyPatc
         return finish(lowered, *rest)
 
     monkeypatch.setattr(compilation, "finish", fails_on_two)
-    with torch.no_grad(), pytest.warns(UserWarning, match="runs the graph in smaller pieces.*too much; this is a fault of llmchip"):
+    with (
+        torch.no_grad(),
+        pytest.warns(UserWarning, match="runs the graph in smaller pieces.*too much; this is a fault of llmchip"),
+    ):
         assert torch.equal(compiled(lambda x: x * 2 + 1)(X), X * 2 + 1)
     [found] = llmchip.fallbacks()
     assert found.fault and found.operator == "the graph in smaller pieces"

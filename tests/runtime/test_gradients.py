@@ -1,4 +1,5 @@
-"""Autograd through a frame on the chip does what it does in eager: gradients, what is followed, what may be changed, and what raises."""
+"""Autograd through a frame on the chip does what it does in eager: gradients, what is followed, what may be changed,
+and what raises."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -45,7 +46,8 @@ def leaf(*values: float) -> Tensor:
 
 @pytest.mark.parametrize("derive", [lambda a: a + 1, lambda a: a * 2], ids=["nothing saved", "something saved"])
 def test_an_argument_that_comes_from_another_one_is_an_argument(derive: Callable[[Tensor], Tensor]) -> None:
-    """Breaks when the frame's own backward pass goes on into what its arguments were computed from: it would be gone through twice."""
+    """Breaks when the frame's own backward pass goes on into what its arguments were computed from: it would be gone
+    through twice."""
 
     def program(compile: Compile) -> Any:
         a = leaf(3, 5)
@@ -70,9 +72,12 @@ def test_a_weight_on_both_sides_of_a_graph_break() -> None:
     check_like_eager(program)
 
 
-@pytest.mark.parametrize("function", [lambda a, b: a * a * b, lambda a, b: (a + 1) * (b + 1) * (a + b)], ids=["saved", "copied"])
+@pytest.mark.parametrize(
+    "function", [lambda a, b: a * a * b, lambda a, b: (a + 1) * (b + 1) * (a + b)], ids=["saved", "copied"]
+)
 def test_gradients_have_gradients(function: Callable[..., Any]) -> None:
-    """Breaks when arguments are cut off from their history although the gradients are differentiated in turn; so when copies are."""
+    """Breaks when arguments are cut off from their history although the gradients are differentiated in turn; so when
+    copies are."""
 
     def program(compile: Compile) -> Any:
         a = leaf(3, 5)
@@ -119,7 +124,9 @@ def test_what_is_detached_has_no_gradients(name: str) -> None:
     check_like_eager(program)
 
 
-@pytest.mark.parametrize("function", [lambda x: x * torch.rand_like(x), lambda x: torch.nn.functional.dropout2d(x, 0.5, True) + 0])
+@pytest.mark.parametrize(
+    "function", [lambda x: x * torch.rand_like(x), lambda x: torch.nn.functional.dropout2d(x, 0.5, True) + 0]
+)
 def test_random_numbers_are_drawn_once(function: Callable[..., Any]) -> None:
     """Breaks when the backward pass draws again: gradients of another function, and a generator that has moved on."""
 
@@ -149,7 +156,10 @@ def test_a_result_can_be_changed_in_place(followed: str) -> None:
     """Breaks when what gives a result its strides is a view of its own, made where no gradients were."""
 
     def program(compile: Compile) -> Any:
-        x, w = (torch.ones(shape, requires_grad=name == followed) for name, shape in (("argument", (2, 3)), ("summand", (3, 2))))
+        x, w = (
+            torch.ones(shape, requires_grad=name == followed)
+            for name, shape in (("argument", (2, 3)), ("summand", (3, 2)))
+        )
         y = compile(lambda x: x.t() * 2)(x)
         y.add_(w).mul_(3).sum().backward()
         return y.stride(), x.grad, w.grad
@@ -180,7 +190,8 @@ CHANGED = {
 
 @pytest.mark.parametrize("name", CHANGED)
 def test_a_change_before_the_backward_pass_matters_as_in_eager(name: str) -> None:
-    """Breaks when a change raises that eager would not notice, when one is let through that eager raises, or when gradients are of new values."""
+    """Breaks when a change raises that eager would not notice, when one is let through that eager raises, or when
+    gradients are of new values."""
 
     def program(compile: Compile) -> Any:
         x = leaf(1, 2)

@@ -40,7 +40,9 @@ TRANSFORMS: dict[str, Callable[[Tensor], Any]] = {
     "jacrev": torch.func.jacrev(lambda x: x * x),
     "jvp": lambda x: torch.func.jvp(cube, (x,), (x,))[1],
     "vjp": lambda x: torch.func.vjp(cube, x)[0],
-    "cond in vmap": lambda x: torch.func.vmap(lambda r: torch.cond(x.sum() > 0, lambda r: r * 2, lambda r: r + 1, (r,)))(x),
+    "cond in vmap": lambda x: torch.func.vmap(
+        lambda r: torch.cond(x.sum() > 0, lambda r: r * 2, lambda r: r + 1, (r,))
+    )(x),
     "vmap of grad": lambda x: torch.func.vmap(torch.func.grad(cube))(x[None]),
     "vmap of vmap": lambda x: torch.func.vmap(torch.func.vmap(lambda r: r * 2 + 1))(x[None]),
 }
@@ -48,7 +50,8 @@ TRANSFORMS: dict[str, Callable[[Tensor], Any]] = {
 
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_transforms_inside_the_frame(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Breaks when a transform is traced half-way: what it entered stays entered, and eager PyTorch itself fails from then on."""
+    """Breaks when a transform is traced half-way: what it entered stays entered, and eager PyTorch itself fails from
+    then on."""
     monkeypatch.delenv(fallback.STRICT, raising=False)
     x, function = torch.tensor([1.0, 2.0, -3.0]), TRANSFORMS[name]
     with pytest.warns(UserWarning, match="inside the compiled function"):
@@ -83,7 +86,8 @@ def test_computed_tables(name: str, shape: tuple[int, int]) -> None:
 
 
 def test_a_given_table_that_is_transposed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Breaks when a row that does not lie in one piece is told as a fault of ours; the piece is cut, and the look-up stays on the chip."""
+    """Breaks when a row that does not lie in one piece is told as a fault of ours; the piece is cut, and the look-up
+    stays on the chip."""
     monkeypatch.delenv(fallback.STRICT, raising=False)
     indices, table = torch.tensor([0, 2]), torch.randn(4, 5)
     with warnings.catch_warnings():
@@ -93,7 +97,8 @@ def test_a_given_table_that_is_transposed(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_view_of_the_reference_is_a_view() -> None:
-    """Breaks when fake tensors are believed that (2, 1, 2) of strides (1, 1, 2) can be seen as (4,): verify fails then."""
+    """Breaks when fake tensors are believed that (2, 1, 2) of strides (1, 1, 2) can be seen as (4,): verify fails
+    then."""
 
     class Model(torch.nn.Module):
         def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -187,7 +192,8 @@ STATISTICS: dict[str, Callable[..., Any]] = {
 
 @pytest.mark.parametrize("name", STATISTICS)
 def test_statistics_are_updated_once(name: str) -> None:
-    """Breaks when the look at a frame before it is compiled runs it on the caller's own tensors: found by PyTorch's operator tests."""
+    """Breaks when the look at a frame before it is compiled runs it on the caller's own tensors: found by PyTorch's
+    operator tests."""
     channels = 5 if name == "does not say so" else 20_000  # more than is copied in any case
     x, found = torch.randn(5, channels, 5), []
     for function in (STATISTICS[name], torch.compile(STATISTICS[name], backend="llmchip", options={"fallback": True})):

@@ -69,7 +69,9 @@ def test_nan_comes_out_in_one_form(program: Program, x: torch.Tensor) -> None:
     assert program.verify(poisoned).bit_exact
 
 
-def test_saved_image_runs_without_torch_and_gives_the_same_bits(program: Program, x: torch.Tensor, tmp_path: Path) -> None:
+def test_saved_image_runs_without_torch_and_gives_the_same_bits(
+    program: Program, x: torch.Tensor, tmp_path: Path
+) -> None:
     program.save(tmp_path / "mlp.llmchip", {"model": "tests"})
     np.save(tmp_path / "x.npy", x.numpy())
     code = """

@@ -82,8 +82,9 @@ def right(call: Any, model: nn.Module, x: torch.Tensor = X) -> bool:
 
 
 def test_every_instance_is_packed_once(packs: Packs) -> None:
-    """Breaks when more instances than some number make each other's weights be packed again, or one is given another's."""
-    models = [Stepping(seed).eval() for seed in range(7)]
+    """Breaks when more instances than some number make each other's weights be packed again, or one is given
+    another's."""
+    models = [Stepping(seed).eval() for seed in range(weights.ALIKE + 2)]
     calls = [compiled(model) for model in models]
     results = [wanted(model) for model in models]
     for turn in range(3):
@@ -104,7 +105,7 @@ def test_shapes_share_their_weights(packs: Packs) -> None:
         assert packs.taken() == 0
     assert llmchip.packed_weights().constants == one.constants
     model.up.weight.mul_(-2)
-    assert all(right(call, model, torch.linspace(-1, 1, rows * 16).reshape(rows, 16)) for rows in (3, 4, 5, 3))
+    assert all(right(call, model, torch.linspace(-1, 1, rows * 16).reshape(rows, 16)) for rows in (3, 5))
 
 
 @pytest.mark.slow

@@ -67,7 +67,8 @@ def test_first_divergence_is_the_first_element_in_execution_order(program: Progr
 
 
 def test_a_dropped_dependence_is_not_bit_exact(program: Program) -> None:
-    """In program order the bits are right; on the chip they would depend on timing. Breaks if verify only looks at the bits."""
+    """In program order the bits are right; on the chip they would depend on timing. Breaks if verify only looks at the
+    bits."""
     code = program.image
     for pc in range(0, code.words * 16, 16):
         inst = code.inst(pc)
@@ -97,7 +98,11 @@ def test_an_output_stored_only_in_part_is_caught(program: Program) -> None:
 
 def test_a_store_of_other_memory_is_located_by_its_output(program: Program) -> None:
     """Nothing taps a store, so only the comparison of outputs can see it."""
-    pc, inst = next((pc, i) for pc in range(0, len(program.image.code), WORD_BYTES) if (i := program.image.inst(pc)).mnemonic == "sto")
+    pc, inst = next(
+        (pc, i)
+        for pc in range(0, len(program.image.code), WORD_BYTES)
+        if (i := program.image.inst(pc)).mnemonic == "sto"
+    )
     found = mutated(program, pc, changed(inst, a=find(program, "vred")[1].named()["a"]))
     assert found.first_divergence is not None
     assert found.first_divergence["pc"] == pc

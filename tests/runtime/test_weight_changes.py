@@ -1,4 +1,5 @@
-"""Weights that change in every way that PyTorch offers: the next call has them, or the way is named in docs/fallback.md."""
+"""Weights that change in every way that PyTorch offers: the next call has them, or the way is named in
+docs/fallback.md."""
 
 from collections.abc import Callable
 

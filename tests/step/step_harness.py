@@ -52,10 +52,16 @@ def looped(**changes: Any) -> Image:
     spans = (Span(ADD, MUL, (0,)), Span(MUL, STO + WORD_BYTES, (1,)))
     size = TURNS * row
     fields: dict[str, Any] = {
-        "code": b"".join(map(encode, words)), "sizes": (0, 0, size, size), "debug": DebugMap(nodes, taps, spans),
+        "code": b"".join(map(encode, words)),
+        "sizes": (0, 0, size, size),
+        "debug": DebugMap(nodes, taps, spans),
         "chip": Chip(name="toy", sram=Sram(bytes=8192), acc=Acc(bytes=4096)),
-        "entries": (Entry("main", 0, (TensorSpec("x", region=Region.IN, **spec),), (TensorSpec("y", region=Region.OUT, **spec),)),),
-    }  # fmt: skip
+        "entries": (
+            Entry(
+                "main", 0, (TensorSpec("x", region=Region.IN, **spec),), (TensorSpec("y", region=Region.OUT, **spec),)
+            ),
+        ),
+    }
     return Image(**{**fields, **changes})
 
 

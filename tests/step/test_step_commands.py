@@ -50,7 +50,9 @@ def test_print_view_memory_scalar_and_node(shell: Shell) -> None:
     assert "[[2 4]\n [6 8]]" in say(shell, "print sram[0x40]:i32 2x2")
     assert "[2 4]" in say(shell, "print sram[0x40..0x48]:i32")
     assert say(shell, "print s5") == "s5 = 3"
-    assert "mul (aten.mul) [3, 8] int32, stored as i32, 8 of 24 elements written so far (others 0)" in say(shell, "print mul")
+    assert "mul (aten.mul) [3, 8] int32, stored as i32, 8 of 24 elements written so far (others 0)" in say(
+        shell, "print mul"
+    )
     assert say(shell, "print mul[0, :3]").splitlines()[-1] == "[2 4 6]"
 
 
@@ -73,13 +75,58 @@ def test_info_backtrace_and_disassemble(shell: Shell) -> None:
 
 
 BAD = [
-    "prnt", "step x", "step 0", "step 1 2", "until nowhere", "until 0x3", "until 0x99990", "finish", "finish seen", "goto -1", "goto x",
-    "break nowhere", "break toy.py:99", "break other.py:1", "break write", "break write sram[0x40..0x40]", "break write v9", "break op vmadd",
-    "watch", "watch acc[0..0xfffffffffff]", "watch sram[", "watch sram[0]:f99", "watch dram[0]:f32", "watch dram.moon[0]", "watch sram[zz]", "delete",
-    "delete 7", "print", "print v0", "print v99", "print v9", "print s16", "print nowhere", "print mul", "print sram[0]:f32 0x4", "print sram[0]:f32 4xx",
-    "print sram[0x3]:f32 1", "print sram[0]:f32 9999999999", "print sram[0] 1 2", "print mul[", "info moon", "compare", "compare mul", "nodes zzz", "help moon",
-    "where am i", "re", "print sram[0]:i32 1", "break", "goto 99999999999999999999999", "print sram[-4]:i32",
-]  # fmt: skip
+    "prnt",
+    "step x",
+    "step 0",
+    "step 1 2",
+    "until nowhere",
+    "until 0x3",
+    "until 0x99990",
+    "finish",
+    "finish seen",
+    "goto -1",
+    "goto x",
+    "break nowhere",
+    "break toy.py:99",
+    "break other.py:1",
+    "break write",
+    "break write sram[0x40..0x40]",
+    "break write v9",
+    "break op vmadd",
+    "watch",
+    "watch acc[0..0xfffffffffff]",
+    "watch sram[",
+    "watch sram[0]:f99",
+    "watch dram[0]:f32",
+    "watch dram.moon[0]",
+    "watch sram[zz]",
+    "delete",
+    "delete 7",
+    "print",
+    "print v0",
+    "print v99",
+    "print v9",
+    "print s16",
+    "print nowhere",
+    "print mul",
+    "print sram[0]:f32 0x4",
+    "print sram[0]:f32 4xx",
+    "print sram[0x3]:f32 1",
+    "print sram[0]:f32 9999999999",
+    "print sram[0] 1 2",
+    "print mul[",
+    "info moon",
+    "compare",
+    "compare mul",
+    "nodes zzz",
+    "help moon",
+    "where am i",
+    "re",
+    "print sram[0]:i32 1",
+    "break",
+    "goto 99999999999999999999999",
+    "print sram[-4]:i32",
+]
 
 
 @pytest.mark.parametrize("line", BAD)

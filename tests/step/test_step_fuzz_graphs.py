@@ -1,4 +1,5 @@
-"""The graph fuzzer: its cases are reproducible, its checks notice what they are there to notice, and its findings become small."""
+"""The graph fuzzer: its cases are reproducible, its checks notice what they are there to notice, and its findings
+become small."""
 
 import random
 
@@ -49,16 +50,41 @@ def test_what_is_no_case_is_refused_with_its_line() -> None:
 def test_cases_reach_every_operator_and_shape() -> None:
     """Breaks when an operator of the table is never made, because its builder always fails."""
     text = "".join(str(case) for case in _cases(150))
-    missing = [row.name for row in OPERATORS if isinstance(row.build, str) and row.weight > 0.2 and row.build.partition("{x}")[0] not in text]
+    missing = [
+        row.name
+        for row in OPERATORS
+        if isinstance(row.build, str) and row.weight > 0.2 and row.build.partition("{x}")[0] not in text
+    ]
     assert not missing
-    for word in ("F.linear", "torch.matmul", "scaled_dot_product", "torch.where", "F.embedding", "torch.cat", "torch.stack", "chunk", "split", "expand"):
+    for word in (
+        "F.linear",
+        "torch.matmul",
+        "scaled_dot_product",
+        "torch.where",
+        "F.embedding",
+        "torch.cat",
+        "torch.stack",
+        "chunk",
+        "split",
+        "expand",
+    ):
         assert word in text, word
 
 
 def test_trust_follows_products_functions_and_jumps() -> None:
-    lines = "v7 = v6 > 0 # jump\nv8 = F.relu(x1) # zero\nv9 = x1 / v8 # pole\nv10 = v8 - x1 # exact\nreturn v7, v8, v9, v10"
+    lines = (
+        "v7 = v6 > 0 # jump\nv8 = F.relu(x1) # zero\nv9 = x1 / v8 # pole\nv10 = v8 - x1 # exact\nreturn v7, v8, v9, v10"
+    )
     trusts = trust_of(parse(SIMPLE.replace("return v4, v5", lines)))
-    expected = {"v3": Trust.NEAR, "v4": Trust.NEAR, "v5": Trust.EXACT, "v6": Trust.NEAR, "v7": Trust.LOOSE, "v8": Trust.ZERO, "v9": Trust.LOOSE}
+    expected = {
+        "v3": Trust.NEAR,
+        "v4": Trust.NEAR,
+        "v5": Trust.EXACT,
+        "v6": Trust.NEAR,
+        "v7": Trust.LOOSE,
+        "v8": Trust.ZERO,
+        "v9": Trust.LOOSE,
+    }
     assert {name: trusts[name] for name in expected} == expected
     assert trusts["v10"] is Trust.ZERO
 
@@ -121,12 +147,15 @@ def test_the_printed_program_runs(capsys: pytest.CaptureFixture[str]) -> None:
     "v3 = (x1 * 0 + 3000).half() # exact\nv4 = w2.half() # exact\nv5 = F.linear(v3, v4) # product\nreturn v5",
 ])  # fmt: skip
 def test_what_overflows_is_no_promise(lines: str) -> None:
-    """Breaks when infinities in products, or int8 products beyond float16, are findings: eager and chip overflow in other places."""
+    """Breaks when infinities in products, or int8 products beyond float16, are findings: eager and chip overflow in
+    other places."""
     checks.run("chip edge\nseed 3\ncheck\nx1 = float32[3, 8] normal\nw2 = float32[8, 8] weight\n" + lines + "\n")
 
 
 def test_a_bias_that_cancels_a_product_leaves_its_error() -> None:
     """Breaks when noise is relative to what is left of the product."""
-    checks.run("chip edge\nseed 45111\ncheck\nx1 = float32[1, 1, 1] normal\nw7 = float32[1] normal\nw8 = float32[1] normal\n"
+    checks.run(
+        "chip edge\nseed 45111\ncheck\nx1 = float32[1, 1, 1] normal\nw7 = float32[1] normal\nw8 = float32[1] normal\n"
         "w10 = float32[1] normal\nw11 = float32[1, 1] weight\nv9 = F.layer_norm(x1, (1,), w7, w8, 1e-1) # function\n"
-        "v12 = F.linear(v9, w11, w10) # product\nreturn v12\n")  # fmt: skip
+        "v12 = F.linear(v9, w11, w10) # product\nreturn v12\n"
+    )

@@ -25,7 +25,17 @@ def state(stepper: Stepper) -> tuple[Any, ...]:
     memories = tuple(stepper.memory.data(*store).tobytes() for store in stores)
     shadows = tuple(bytes(store.shadow or b"") for store in (stepper.memory._sram, stepper.memory._dram[Region.OUT]))
     views = tuple(register and (register.view, tuple(register.steps)) for register in core.views)
-    return stepper.time, core.pc, tuple(core.scalars), tuple(core.indices), tuple(core.loops), views, core.exit, memories, shadows
+    return (
+        stepper.time,
+        core.pc,
+        tuple(core.scalars),
+        tuple(core.indices),
+        tuple(core.loops),
+        views,
+        core.exit,
+        memories,
+        shadows,
+    )
 
 
 def test_stepping_gives_the_bits_of_a_launch() -> None:
@@ -41,7 +51,8 @@ def test_stepping_gives_the_bits_of_a_launch() -> None:
 
 @pytest.mark.parametrize(("interval", "budget"), [(1, 1 << 30), (3, 1 << 30), (64, 1 << 30), (2, 1)])
 def test_every_moment_can_be_revisited(interval: int, budget: int) -> None:
-    """Breaks when an old page, a shadow byte or a register is not put back; also with checkpoints merged for want of room."""
+    """Breaks when an old page, a shadow byte or a register is not put back; also with checkpoints merged for want of
+    room."""
     stepper = Stepper(Executable(looped()), {"x": X})
     stepper.history = History(stepper.core, budget, interval)
     states = [state(stepper)]

@@ -26,7 +26,7 @@ from runtime.device.executable import Executable
 from runtime.program import Program
 from runtime.pytorch.tensors import to_array
 
-FACTORY = '''
+FACTORY = """
 import torch
 from torch import nn
 
@@ -40,7 +40,7 @@ class Toy(nn.Module):
 
 def make():
     return Toy().eval(), {"x": torch.zeros(2, 3, 12)}
-'''
+"""
 
 
 class Toy(nn.Module):
@@ -110,7 +110,9 @@ def found_in(program: Program, image: Image, folder: Path) -> tuple[Bisection, d
 
 
 def run_alone(folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(folder / "run.py")], cwd="/", capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        [sys.executable, str(folder / "run.py")], cwd="/", capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def test_nothing_is_found_in_a_right_program(program: Program) -> None:
@@ -118,9 +120,13 @@ def test_nothing_is_found_in_a_right_program(program: Program) -> None:
 
 
 def test_swapped_operands_are_found_and_reproduced(program: Program, tmp_path: Path) -> None:
-    pc, inst = next((pc, inst) for pc, inst in words(program.image, "vaff") if inst.named()["cs"] and inst.named()["bi"])
+    pc, inst = next(
+        (pc, inst) for pc, inst in words(program.image, "vaff") if inst.named()["cs"] and inst.named()["bi"]
+    )
     named = inst.named()
-    found, report = found_in(program, with_word(program.image, pc, changed(inst, cs=named["bi"], bi=named["cs"])), tmp_path / "case")
+    found, report = found_in(
+        program, with_word(program.image, pc, changed(inst, cs=named["bi"], bi=named["cs"])), tmp_path / "case"
+    )
     assert found.word.pc == pc
     assert [p for p, _ in found.changed] == [pc]
     done = run_alone(tmp_path / "case")
@@ -131,8 +137,14 @@ def test_swapped_operands_are_found_and_reproduced(program: Program, tmp_path: P
 
 def test_a_wrong_address_is_found_in_its_control_word(program: Program, tmp_path: Path) -> None:
     """The value is wrong in a compute word, but the fault is a `vset` far before it: the cone leads there."""
-    pc, inst = next((pc, i) for pc, i in words(program.image, "vset") if i.named()["space"] == Space.DRAM and i.named()["region"] == 0)
-    found, _ = found_in(program, with_word(program.image, pc, changed(inst, base=inst.named()["base"] + 16)), tmp_path / "case")
+    pc, inst = next(
+        (pc, i)
+        for pc, i in words(program.image, "vset")
+        if i.named()["space"] == Space.DRAM and i.named()["region"] == 0
+    )
+    found, _ = found_in(
+        program, with_word(program.image, pc, changed(inst, base=inst.named()["base"] + 16)), tmp_path / "case"
+    )
     assert found.word.pc != pc
     assert [p for p, _ in found.changed] == [pc]
     assert not found.as_dict()["inputs_verified"]
@@ -159,7 +171,9 @@ def test_the_repro_image_can_be_debugged(program: Program, tmp_path: Path) -> No
     assert "stored as" in say(shell, f"print {found.node.name}")
 
 
-def test_verify_bisect_and_debug_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_bisect_and_debug_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The whole way: compile to a file, damage it, verify --bisect, run the folder; and compare in the debugger."""
     from runtime.cli.main import main
 

@@ -31,7 +31,13 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    return {**os.environ, "TERM": "xterm", "XDG_STATE_HOME": str(folder / "state"), "OMP_NUM_THREADS": "1", "PROMPT_TOOLKIT_NO_CPR": "1"}
+    return {
+        **os.environ,
+        "TERM": "xterm",
+        "XDG_STATE_HOME": str(folder / "state"),
+        "OMP_NUM_THREADS": "1",
+        "PROMPT_TOOLKIT_NO_CPR": "1",
+    }
 
 
 class Person:
@@ -40,7 +46,9 @@ class Person:
     def __init__(self, folder: Path, *arguments: str) -> None:
         self.main, side = pty.openpty()
         command = [sys.executable, "-m", "runtime.cli", "debug", *arguments]
-        self.process = subprocess.Popen(command, stdin=side, stdout=side, stderr=side, env=environment(folder), start_new_session=True)
+        self.process = subprocess.Popen(
+            command, stdin=side, stdout=side, stderr=side, env=environment(folder), start_new_session=True
+        )
         os.close(side)
         self.screen = b""
 
@@ -77,7 +85,9 @@ class Person:
 def test_a_person_at_a_terminal(toy: Path) -> None:
     """Prompt, line editing, completion, history, repetition, an error, Ctrl-C at the prompt and at work, and quit."""
     code = bytearray(looped().code)
-    code[0x60:0x80] = encode(Inst.make("loop", level=0, len=5, count=(1 << 24) - 1)) + encode(Inst.make("loop", level=1, len=4, count=1))
+    code[0x60:0x80] = encode(Inst.make("loop", level=0, len=5, count=(1 << 24) - 1)) + encode(
+        Inst.make("loop", level=1, len=4, count=1)
+    )
     image = looped(code=bytes(code))
     write_image(image, toy / "endless.llmchip")
     person = Person(toy, str(toy / "endless.llmchip"), "--input", f"x={toy / 'x.npy'}")
@@ -119,7 +129,9 @@ def test_a_person_at_a_terminal(toy: Path) -> None:
 
 def piped(folder: Path, text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "runtime.cli", "debug", str(folder / "toy.llmchip"), *arguments]
-    return subprocess.run(command, input=text, capture_output=True, text=True, env=environment(folder), timeout=TIMEOUT, check=False)
+    return subprocess.run(
+        command, input=text, capture_output=True, text=True, env=environment(folder), timeout=TIMEOUT, check=False
+    )
 
 
 def test_a_pipe_gets_answers_only(toy: Path) -> None:
@@ -148,7 +160,9 @@ def test_script_json_and_no_torch(toy: Path) -> None:
         f"code = main(['debug', {str(toy / 'toy.llmchip')!r}, '--script', {str(toy / 'script.txt')!r}, '--json'])\n"
         "assert 'torch' not in sys.modules; sys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(toy), timeout=TIMEOUT, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(toy), timeout=TIMEOUT, check=True
+    )
     import json
 
     document = json.loads(done.stdout)

@@ -38,7 +38,9 @@ def chain(sizes: tuple[int, ...], *steps: tuple[object, ...]) -> fx.Node:
         ((5, 6), ((aten.permute.default, [1, 0]),), (), True),
     ],
 )
-def test_views_that_keep_leading_indices(sizes: tuple[int, ...], steps: tuple[tuple[object, ...], ...], domain: tuple[int, ...], kept: bool) -> None:
+def test_views_that_keep_leading_indices(
+    sizes: tuple[int, ...], steps: tuple[tuple[object, ...], ...], domain: tuple[int, ...], kept: bool
+) -> None:
     """Breaks if a value read at other indices is taken for one read block by block, or the other way round."""
     assert keeps(chain(sizes, *steps), domain) is kept
 

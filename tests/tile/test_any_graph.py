@@ -1,4 +1,5 @@
-"""Graphs of every form through the whole compiler: the bits of the reference. Each was once wrong, or an error from inside."""
+"""Graphs of every form through the whole compiler: the bits of the reference. Each was once wrong, or an error from
+inside."""
 
 from collections.abc import Callable
 from typing import Any
@@ -42,13 +43,15 @@ def x(*shape: int) -> Tensor:
     lambda y: y * y[:, :1], lambda y: y - y[..., :1], lambda y: y + torch.tanh(y)[:, :1], lambda y: y * y[:, -1:], lambda y: y.relu() + y[:1],
 ])  # fmt: skip
 def test_a_wide_linear_read_beyond_its_own_columns(read: Callable[[Tensor], Tensor]) -> None:
-    """Breaks when a kernel is cut by columns although one of its operations reads the first column of all (wrong without a word)."""
+    """Breaks when a kernel is cut by columns although one of its operations reads the first column of all (wrong
+    without a word)."""
     check(lambda m, a: read(m.wide(a)), x(40, 512), wide=nn.Linear(512, 1088))
 
 
 @pytest.mark.parametrize("body", [lambda l, h, w: l((w * h).sum(-1)), lambda l, h, w: torch.tanh(l(h + h.sum(-1)))])
 def test_a_carried_value_that_later_blocks_read_by_broadcast(body: Callable[..., Tensor]) -> None:
-    """Breaks when another value moves into the carried value's memory because its sizes look like the kernel's (wrong without a word)."""
+    """Breaks when another value moves into the carried value's memory because its sizes look like the kernel's (wrong
+    without a word)."""
 
     def forward(m: Any, a: Tensor, w: Tensor) -> Tensor:
         h = layer_norm(m.first(a), (16,))
@@ -56,7 +59,13 @@ def test_a_carried_value_that_later_blocks_read_by_broadcast(body: Callable[...,
             h = body(layer, h, w)
         return h
 
-    check(forward, x(16, 16), x(16, 16, 16), first=nn.Linear(16, 16), layers=nn.ModuleList(nn.Linear(16, 16) for _ in range(4)))
+    check(
+        forward,
+        x(16, 16),
+        x(16, 16, 16),
+        first=nn.Linear(16, 16),
+        layers=nn.ModuleList(nn.Linear(16, 16) for _ in range(4)),
+    )
 
 
 CATS: dict[str, Callable[..., Tensor]] = {
@@ -80,7 +89,9 @@ PERMUTED: dict[str, Callable[..., Any]] = {
     "softmax over channels": lambda m, a: torch.softmax(m.l(a), 1),
     "sums both ways": lambda m, a: (a.sum(-1), a.sum(1), a.sum(0)),
     "norm transposed": lambda m, a: layer_norm(m.l(a), (8,)).transpose(-1, -2) * 2,
-    "product of a transpose": lambda m, a: m.l(m.l(a).transpose(-1, -2).contiguous().transpose(-1, -2)) @ m.l(a).transpose(-1, -2),
+    "product of a transpose": lambda m, a: (
+        m.l(m.l(a).transpose(-1, -2).contiguous().transpose(-1, -2)) @ m.l(a).transpose(-1, -2)
+    ),
     "columns apart": lambda m, a: tuple(v.squeeze(-1).softmax(-1) for v in m.l(a).split(1, -1)),
     "norm of channels": lambda m, a: layer_norm(a.permute(0, 2, 1), (5,)).permute(0, 2, 1) + a,
     "rows of a column": lambda m, a: layer_norm(m.l(a)[..., 3], (5,)),
@@ -118,7 +129,8 @@ def test_nothing_to_compute(function: Callable[..., Any]) -> None:
 
 
 def test_long_rows_and_columns() -> None:
-    """Breaks when a word's fields cannot hold a real vocabulary (262,144) or 20,000 rows, or when a column sum wants all of it in SRAM."""
+    """Breaks when a word's fields cannot hold a real vocabulary (262,144) or 20,000 rows, or when a column sum wants
+    all of it in SRAM."""
     check(lambda m, a: torch.softmax(a, -1), x(1, 262144))
     check(lambda m, a: a.sum(0), x(20000, 3))
     check(lambda m, a: a.mean(1), x(1, 3000, 1024))
@@ -135,14 +147,17 @@ def test_a_chain_of_hundreds_of_operations() -> None:
     check(chain, torch.ones(2, 2))
 
 
-@pytest.mark.parametrize("read", [lambda y: y.transpose(-1, -2), lambda y: torch.softmax(y, -2), lambda y: y.permute(2, 0, 1) * 2])
+@pytest.mark.parametrize(
+    "read", [lambda y: y.transpose(-1, -2), lambda y: torch.softmax(y, -2), lambda y: y.permute(2, 0, 1) * 2]
+)
 def test_an_embedding_that_its_readers_want_transposed(read: Callable[[Tensor], Tensor]) -> None:
     """Breaks when the rows of a table are gathered straight into columns, which a word cannot address."""
     check(lambda m, ids: read(m.table(ids)), torch.tensor([[0, 3, 2], [1, 1, 0]]), table=nn.Embedding(4, 5))
 
 
 def test_narrow_rows_are_many_in_a_word() -> None:
-    """Breaks when a block has as many rows of one element as it would have of a thousand: then every 128 elements take five words."""
+    """Breaks when a block has as many rows of one element as it would have of a thousand: then every 128 elements take
+    five words."""
     args = (x(20, 8, 128, 1),)
     program = llmchip.compile(Model(lambda m, a: torch.tanh(a)[:, :1] * a).eval(), args)
     assert program.verify(*args).bit_exact

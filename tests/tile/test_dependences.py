@@ -28,7 +28,9 @@ def programs(draw: st.DrawFn) -> list[tuple[Engine, list[tuple[View, tuple[int, 
 
 def touched(view: View, extents: tuple[int, int, int]) -> set[tuple[Space, int]]:
     _, rows, cols = extents
-    return {(view.space, view.base + 4 * (r * view.rs + c) + b) for r in range(rows) for c in range(cols) for b in range(4)}
+    return {
+        (view.space, view.base + 4 * (r * view.rs + c) + b) for r in range(rows) for c in range(cols) for b in range(4)
+    }
 
 
 @settings(max_examples=60)

@@ -6,7 +6,8 @@ from isa.spec import Dtype, Region, Space
 
 
 def test_loads_that_run_ahead_take_their_place_earlier() -> None:
-    """Two weights are loaded and used in turn. Breaks if the second load's place is not counted beside the first's, or layouts and kept ones count wrongly."""
+    """Two weights are loaded and used in turn. Breaks if the second load's place is not counted beside the first's, or
+    layouts and kept ones count wrongly."""
     dram = Buffer("dram", Space.DRAM, 4096, Region.WEIGHTS)
     x, first, second, home = (Buffer(name, Space.SRAM, 256) for name in ("x", "first", "second", "home"))
     out = Buffer("out", Space.ACC, 512)

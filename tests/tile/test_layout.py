@@ -22,7 +22,11 @@ def spaces(draw: st.DrawFn) -> tuple[tuple[int, ...], list[Layout], bool]:
     row_op = draw(st.booleans())
     layouts = []
     for _ in range(draw(st.integers(1, 3))):
-        order = draw(st.permutations(range(len(shape) - 1))) + [len(shape) - 1] if row_op else draw(st.permutations(range(len(shape))))
+        order = (
+            draw(st.permutations(range(len(shape) - 1))) + [len(shape) - 1]
+            if row_op
+            else draw(st.permutations(range(len(shape))))
+        )
         sizes = tuple(1 if draw(st.integers(0, 4)) == 0 else n for n in shape)
         layouts.append(dense(BUFFER, Dtype.F32, sizes, order).broadcast(shape))
     return shape, layouts, row_op
@@ -54,7 +58,9 @@ def test_pieces_walk_every_element_once_at_its_address(case: tuple[tuple[int, ..
 def test_rows_stay_whole(case: tuple[tuple[int, ...], list[Layout], bool]) -> None:
     """Breaks if a row reduction would see a part of a row, or two rows as one."""
     shape, layouts, _ = case
-    for piece in pieces(shape, [layout for layout in layouts if layout.strides[-1] in (0, 1)], [(0, contiguous(shape))], row_op=True):
+    for piece in pieces(
+        shape, [layout for layout in layouts if layout.strides[-1] in (0, 1)], [(0, contiguous(shape))], row_op=True
+    ):
         assert piece.cols == shape[-1]
 
 
@@ -88,6 +94,8 @@ def test_blocks_partition_the_domain(domain: list[int], rows: int) -> None:
     assert sorted(points) == sorted(product(*map(range, domain)))
 
 
-@pytest.mark.parametrize(("shape", "order", "strides"), [((2, 3, 4), (0, 1, 2), (12, 4, 1)), ((2, 3, 4), (1, 0, 2), (4, 8, 1)), ((), (), ())])
+@pytest.mark.parametrize(
+    ("shape", "order", "strides"), [((2, 3, 4), (0, 1, 2), (12, 4, 1)), ((2, 3, 4), (1, 0, 2), (4, 8, 1)), ((), (), ())]
+)
 def test_dense_strides(shape: tuple[int, ...], order: tuple[int, ...], strides: tuple[int, ...]) -> None:
     assert dense(BUFFER, Dtype.F32, shape, order).strides == strides

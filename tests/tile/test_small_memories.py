@@ -1,4 +1,5 @@
-"""Small memories: a tiling down to the smallest scratchpad, the same bits on each, more memory never slower, and always an answer."""
+"""Small memories: a tiling down to the smallest scratchpad, the same bits on each, more memory never slower, and always
+an answer."""
 
 import re
 from collections.abc import Callable
@@ -26,7 +27,16 @@ from isa.errors import CompileError
 from isa.spec import Space
 from runtime.profile.roofline import Gemm, reread_bytes
 
-SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128, "vocab_size": 50}
+pytestmark = pytest.mark.xdist_group(
+    "small memories"
+)  # on one worker, so that what is compiled for all tests is compiled once
+SHAPE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 128,
+    "vocab_size": 50,
+}
 MXU = Mxu(rows=16, cols=16, weight_rows_per_cycle=1)
 SLOW = Dram(bytes_per_second=4_000_000_000)
 
@@ -54,7 +64,9 @@ def cycles(on: Chip) -> int:
     return simulate(finish(lowered(), Options(), on).image()).cycles
 
 
-@pytest.mark.parametrize(("sram", "acc"), [(24 << 10, 16 << 10), pytest.param(8 << 10, 8 << 10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("sram", "acc"), [(24 << 10, 16 << 10), pytest.param(8 << 10, 8 << 10, marks=pytest.mark.slow)]
+)
 def test_small_memories_change_no_bit(sram: int, acc: int) -> None:
     """Breaks if a tile does not fit, or what moves to ACC, to DRAM or through the array in parts is not what it was."""
     program = llmchip.compile(model(), inputs(), chip=chip(sram, acc))
@@ -67,12 +79,15 @@ def test_what_fits_in_no_way_is_said_in_one_line() -> None:
     """Breaks if the error does not name the value and both sizes, or comes from somewhere else."""
     with pytest.raises(CompileError) as error:
         finish(lowered(), Options(), chip(128, 64))
-    assert re.search(r"the smallest tile of \w+ needs \d+ bytes of SRAM and \d+ of ACC; chip 'small' has", error.value.what)
+    assert re.search(
+        r"the smallest tile of \w+ needs \d+ bytes of SRAM and \d+ of ACC; chip 'small' has", error.value.what
+    )
     assert "fault of llmchip" not in str(error.value)
 
 
 def test_more_is_never_slower() -> None:
-    """Breaks if the search misses, on a larger chip, what it finds on a smaller one: more than 2 % slower with more SRAM, bandwidth or a larger array."""
+    """Breaks if the search misses, on a larger chip, what it finds on a smaller one: more than 2 % slower with more
+    SRAM, bandwidth or a larger array."""
     base = cycles(chip(16 << 10))
     faster, wider = Dram(bytes_per_second=8 * 10**9), Mxu(rows=32, cols=32, weight_rows_per_cycle=2)
     for larger in (chip(64 << 10), chip(16 << 10, dram=faster), chip(16 << 10, mxu=wider)):
@@ -94,12 +109,19 @@ def test_only_what_vec_and_act_touch_may_move() -> None:
     kernels = kernel_graph(graph.main.graph, ["input_ids"], [o.name for o in graph.outputs])
     drafted = Search(TileState(chip(96 << 10), kernel_graph=kernels), lambda name: name != "search").candidates()
     ops = drafted[0].tiled.program.ops
-    bound = {ref.buffer for op in ops if op.mnemonic in ("mm", "ldw", "lda", "sto", "gather") for ref in op.views if ref is not None}
+    bound = {
+        ref.buffer
+        for op in ops
+        if op.mnemonic in ("mm", "ldw", "lda", "sto", "gather")
+        for ref in op.views
+        if ref is not None
+    }
     assert movable(ops) and not movable(ops) & bound
 
 
 def test_a_search_that_finds_no_plan_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Breaks if plans are tried for ever, or if the last resort is not the order of the kernels with nothing resident."""
+    """Breaks if plans are tried for ever, or if the last resort is not the order of the kernels with nothing
+    resident."""
     tried: list[tuple[int, bool]] = []
 
     def refuse(program: object, on: object, times: object = None) -> None:
@@ -114,7 +136,8 @@ def test_a_search_that_finds_no_plan_ends(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_unavoidable_reads() -> None:
-    """Breaks if the limit counts reads that a program can avoid: none where a memory holds the product, more the smaller it is."""
+    """Breaks if the limit counts reads that a program can avoid: none where a memory holds the product, more the
+    smaller it is."""
     product = Gemm(1, 128, 3072, 768)
     assert reread_bytes(product, 64 << 10) == 0
     large = [reread_bytes(Gemm(1, 4096, 4096, 4096), size << 10) for size in (16, 64, 256, 1 << 16)]
@@ -133,7 +156,8 @@ class Joined(torch.nn.Module):
 
 @pytest.mark.parametrize("parts", [lambda y: [y, y, y], lambda y: [y[3:], y[:3]], lambda y: [y[:, :1], y[:, 1:2]]])
 def test_what_is_joined_need_not_fit(parts: Callable[[torch.Tensor], list[torch.Tensor]]) -> None:
-    """Breaks if a value along whose first dimension others are joined must be on chip as a whole, as computed or as loaded."""
+    """Breaks if a value along whose first dimension others are joined must be on chip as a whole, as computed or as
+    loaded."""
     x = torch.randn(10, 8, 64)
     program = llmchip.compile(Joined(parts).eval(), (x,), chip=chip(8 << 10))
     assert program.verify(x).bit_exact

@@ -1,4 +1,5 @@
-"""The search over tilings: schedules keep order, engines and memory; plans keep bytes from being overwritten early; strips change no bit."""
+"""The search over tilings: schedules keep order, engines and memory; plans keep bytes from being overwritten early;
+strips change no bit."""
 
 import math
 from collections import Counter
@@ -32,8 +33,15 @@ from emulator.timing.simulate import simulate
 from isa.chip import Acc, Chip, Mxu, Sram, load_chip
 from isa.spec import DMA_ENGINES, Dtype, Engine, Space
 
+pytestmark = pytest.mark.xdist_group(
+    "tile search"
+)  # on one worker, so that what is compiled for all tests is compiled once
 SMALL = msgspec.structs.replace(
-    load_chip("edge"), name="small", sram=Sram(96 << 10), acc=Acc(32 << 10), mxu=Mxu(rows=16, cols=16, weight_rows_per_cycle=1)
+    load_chip("edge"),
+    name="small",
+    sram=Sram(96 << 10),
+    acc=Acc(32 << 10),
+    mxu=Mxu(rows=16, cols=16, weight_rows_per_cycle=1),
 )
 POINT = SearchPoint()
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 128, "vocab_size": 100}
@@ -85,7 +93,8 @@ def test_a_schedule_is_an_order_of_the_same_ops(scheduled: tuple[Program, Schedu
 
 
 def test_a_schedule_keeps_every_conflict_in_order_and_in_time(scheduled: tuple[Program, Schedule, float]) -> None:
-    """Breaks if an op comes, or is thought to start, before one that it depends on in the order of the kernels has finished."""
+    """Breaks if an op comes, or is thought to start, before one that it depends on in the order of the kernels has
+    finished."""
     program, made, _ = scheduled
     for first, end in sections(program):
         position = {id(op): i for i, op in enumerate(made.program.ops[first:end], first)}
@@ -109,11 +118,16 @@ def test_an_engine_does_one_thing_at_a_time(scheduled: tuple[Program, Schedule, 
 
 
 def lifetimes(made: Schedule, first: int, end: int, space: Space) -> dict[Buffer, tuple[int, int]]:
-    """Predicted times from the start of the first to the finish of the last op that touches a buffer of this stretch alone."""
+    """Predicted times from the start of the first to the finish of the last op that touches a buffer of this stretch
+    alone."""
     found: dict[Buffer, tuple[int, int]] = {}
     for buffer, (a, b) in made.program.live.items():
         if buffer.space is space and first <= a and b < end:
-            touching = [made.times[i] for i in range(a, b + 1) if any(r is not None and r.buffer is buffer for r in made.program.ops[i].views)]
+            touching = [
+                made.times[i]
+                for i in range(a, b + 1)
+                if any(r is not None and r.buffer is buffer for r in made.program.ops[i].views)
+            ]
             found[buffer] = min(t[0] for t in touching), max(t[1] for t in touching)
     return found
 
@@ -122,18 +136,27 @@ def test_memory_holds_what_is_alive_at_any_time(scheduled: tuple[Program, Schedu
     """Breaks if words run ahead into memory that is not free yet (a buffer is first touched by whoever comes first)."""
     program, made, fill = scheduled
     for first, end in sections(program):
-        resident = sum(b.bytes for b, (x, y) in made.program.live.items() if b.space is Space.SRAM and x < end and y >= first and not (first <= x and y < end))
+        resident = sum(
+            b.bytes
+            for b, (x, y) in made.program.live.items()
+            if b.space is Space.SRAM and x < end and y >= first and not (first <= x and y < end)
+        )
         spans = lifetimes(made, first, end, Space.SRAM)
-        edges = sorted([(a, 1, b.bytes) for b, (a, _) in spans.items()] + [(z, 0, -b.bytes) for b, (_, z) in spans.items()])
+        edges = sorted(
+            [(a, 1, b.bytes) for b, (a, _) in spans.items()] + [(z, 0, -b.bytes) for b, (_, z) in spans.items()]
+        )
         alive = resident
         for _, _, change in edges:
             alive += change
             assert alive <= SMALL.sram.bytes * fill
 
 
-@pytest.mark.parametrize("scheduled", [0.7], indirect=True)  # a memory that is nearly full leaves no room for gaps in the plan
+@pytest.mark.parametrize(
+    "scheduled", [0.7], indirect=True
+)  # a memory that is nearly full leaves no room for gaps in the plan
 def test_no_word_overwrites_what_is_still_being_read(scheduled: tuple[Program, Schedule, float]) -> None:
-    """Breaks if the plan gives bytes away before their last reader is predicted to have finished: the new word would wait."""
+    """Breaks if the plan gives bytes away before their last reader is predicted to have finished: the new word would
+    wait."""
     program, made, _ = scheduled
     plan = place(made.program, SMALL, made.times)
     for first, end in sections(program):
@@ -178,7 +201,8 @@ def test_parts_change_no_bit(disable: str) -> None:
 
 @pytest.mark.slow
 def test_the_search_promises_what_the_timing_mode_measures() -> None:
-    """Breaks if the cost model loses touch with the chip: the chosen tiling is measured within a tenth of its promise, and promises the most."""
+    """Breaks if the cost model loses touch with the chip: the chosen tiling is measured within a tenth of its promise,
+    and promises the most."""
     for batch, seq in ((1, 64), (2, 96)):
         drafts = Search(TileState(SMALL, kernel_graph=outlined(batch, seq)), lambda name: True).candidates()
         assert drafts[0].cycles * 0.99 < min(draft.cycles for draft in drafts)
@@ -187,7 +211,8 @@ def test_the_search_promises_what_the_timing_mode_measures() -> None:
 
 
 def test_the_least_is_what_the_busiest_engine_does() -> None:
-    """Breaks if the bound that spares drafts is none, or kernels count as alike that are not: here one product is deeper than another of the same result."""
+    """Breaks if the bound that spares drafts is none, or kernels count as alike that are not: here one product is
+    deeper than another of the same result."""
     torch.manual_seed(0)
     layers = [torch.nn.Linear(a, b) for a, b in ((32, 32), (32, 256), (256, 32), (32, 32))]
     deeper = torch.nn.Sequential(*(part for layer in layers for part in (layer, torch.nn.ReLU()))).eval()

@@ -1,6 +1,8 @@
-"""An independent reading of docs/timing.md: the chip stepped cycle by cycle, with tiles, rows of bytes and shares of the bus spelled out.
+"""An independent reading of docs/timing.md: the chip stepped cycle by cycle, with tiles, rows of bytes and shares of
+the bus spelled out.
 
-Shares no code with isa.timing and emulator.timing: no closed form, no events, no program-order evaluation. Simple and slow.
+Shares no code with isa.timing and emulator.timing: no closed form, no events, no program-order evaluation. Simple and
+slow.
 """
 
 from collections import deque
@@ -49,7 +51,9 @@ class CycleMachine:
         self.queues = {name: Queue(getattr(chip.queues, name)) for name in NAMES}
         self.transfers: dict[str, tuple[Job, int]] = {}
         self.vector_free = {"vec": 0, "act": 0}
-        self.shadow: tuple[Job, list[tuple[int, int]], int, int] | None = None  # job, tiles left, cycle when loaded, rows to stream
+        self.shadow: tuple[Job, list[tuple[int, int]], int, int] | None = (
+            None  # job, tiles left, cycle when loaded, rows to stream
+        )
         self.stream_end = 0
         self.next = 0
         self.stalled_until = 0
@@ -67,7 +71,11 @@ class CycleMachine:
             for name in ("vec", "act"):
                 self.start_vector(name, now)
             self.dispatch(now)
-            idle = self.shadow is None and not self.transfers and not any(q.waiting or q.flying for q in self.queues.values())
+            idle = (
+                self.shadow is None
+                and not self.transfers
+                and not any(q.waiting or q.flying for q in self.queues.values())
+            )
             if idle and self.next == len(self.words) and now >= self.stalled_until:
                 return self.times
             self.bus_cycle()
@@ -83,7 +91,9 @@ class CycleMachine:
         if word.engine is Engine.CTL:
             masks = {"halt": 63, "fence": word.operands.get("mask", 0)}
             mask = masks.get(word.inst.mnemonic, 0)
-            if not self.holds(before) or any(mask >> i & 1 and self.queues[n].done < self.queues[n].issued for i, n in enumerate(NAMES)):
+            if not self.holds(before) or any(
+                mask >> i & 1 and self.queues[n].done < self.queues[n].issued for i, n in enumerate(NAMES)
+            ):
                 return
             remote = any(view.space is Space.DRAM for view in word.views.values())
             self.stalled_until = now + 1 + (8 + self.chip.dram.latency_cycles if remote else 0)
@@ -214,9 +224,15 @@ class CycleMachine:
                 if word.inst.mnemonic == "gather":
                     runs = [cols * bits] * op["n"]
                 else:
-                    planes = [merged([(p * view.ps + r * view.rs, cols) for r in range(op["rows"])]) for p in range(op["planes"])]
+                    planes = [
+                        merged([(p * view.ps + r * view.rs, cols) for r in range(op["rows"])])
+                        for p in range(op["planes"])
+                    ]
                     whole = [plane[0] for plane in planes] if all(len(plane) == 1 for plane in planes) else []
-                    runs = [length * bits for _, length in (merged(whole) if whole else [run for plane in planes for run in plane])]
+                    runs = [
+                        length * bits
+                        for _, length in (merged(whole) if whole else [run for plane in planes for run in plane])
+                    ]
                 for run in runs:
                     size += len(range(0, len(range(0, run, 8)), burst)) * burst
         return size

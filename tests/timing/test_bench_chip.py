@@ -35,7 +35,12 @@ def test_figures_are_consistent(bench: ModuleType) -> None:
     for name, full in rows.items():
         for row in (full, *full["without"].values()):
             if "failed" not in row:
-                assert row["limit_cycles"] == max(row["limits"].values()) <= row["cycles"] == sum(row["waterfall"].values())
+                assert (
+                    row["limit_cycles"]
+                    == max(row["limits"].values())
+                    <= row["cycles"]
+                    == sum(row["waterfall"].values())
+                )
                 assert row["sram_lower_bound"] <= row["sram_bytes"] <= load_chip(name.split()[-1]).sram.bytes
 
 

@@ -20,7 +20,8 @@ def energy(word: Inst) -> dict[str, float]:
 
 
 def test_matmul() -> None:
-    """a is read once per tile of n, w once, c written and read back once per fold of k. Breaks if padding is counted as work."""
+    """a is read once per tile of n, w once, c written and read back once per fold of k. Breaks if padding is counted as
+    work."""
     m, n, k = 100, 200, 300
     found = energy(mm(m, n, k))
     assert found["mxu"] == pytest.approx(m * n * k * E.i8_mac)
@@ -35,9 +36,15 @@ def test_vector_and_activation() -> None:
 
 
 def test_what_a_vector_word_computes_and_on_what_decides_its_price() -> None:
-    """Breaks if a product costs what a sum costs, or integers cost what floats do: the chip file's figures for them would be read by nobody."""
+    """Breaks if a product costs what a sum costs, or integers cost what floats do: the chip file's figures for them
+    would be read by nobody."""
     kinds = {"f32": SRAM_F32, "i32": SRAM_I32}
-    prices = {("f32", "add"): E.f32_add, ("f32", "mul"): E.f32_mul, ("i32", "add"): E.i32_add, ("i32", "mul"): E.i32_mul}
+    prices = {
+        ("f32", "add"): E.f32_add,
+        ("f32", "mul"): E.f32_mul,
+        ("i32", "add"): E.i32_add,
+        ("i32", "mul"): E.i32_mul,
+    }
     for (kind, f), price in prices.items():
         found = energy(word("vop", f=VOP.index(f), d=kinds[kind], a=kinds[kind], planes=1, rows=10, cols=20))
         assert found["vec"] == pytest.approx(200 * price), (kind, f)

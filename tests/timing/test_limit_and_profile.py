@@ -20,6 +20,7 @@ from runtime.profile.profile import Profile, profile, summary
 from runtime.profile.roofline import Gemm, Operation, Stream, limit, operations
 from runtime.program import Program
 
+pytestmark = pytest.mark.xdist_group("limit")  # on one worker, so that what is compiled for all tests is compiled once
 EDGE, SERVER = load_chip("edge"), load_chip("server")
 CHIPS = {
     "edge": EDGE,
@@ -33,7 +34,13 @@ CHIPS = {
 
 def bert() -> nn.Module:
     torch.manual_seed(0)
-    sizes = {"vocab_size": 50, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 96}
+    sizes = {
+        "vocab_size": 50,
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 96,
+    }
     config = BertConfig(**sizes, max_position_embeddings=40)
     return BertModel._from_config(config).eval()
 
@@ -58,12 +65,17 @@ def encoder(layers: int, hidden: int, heads: int, inner: int, seq: int) -> list[
     shapes = [(hidden, hidden)] * 4 + [(inner, hidden), (hidden, inner)]
     one = [Operation("linear", Gemm(1, seq, n, k), dram_bytes=n * k) for n, k in shapes]
     size = hidden // heads
-    return [*one, Operation("scores", Gemm(heads, seq, seq, size)), Operation("values", Gemm(heads, seq, size, seq))] * layers
+    return [
+        *one,
+        Operation("scores", Gemm(heads, seq, seq, size)),
+        Operation("values", Gemm(heads, seq, size, seq)),
+    ] * layers
 
 
 @pytest.mark.parametrize(("seq", "geometry", "ideal"), [(128, 700, 682), (384, 2322, 2157), (512, 3244, 2949)])
 def test_bert_base_as_published(seq: int, geometry: int, ideal: int) -> None:
-    """The table of microseconds in the design: array geometry, the same with the split, and weights at 100 GB/s and 1 TB/s."""
+    """The table of microseconds in the design: array geometry, the same with the split, and weights at 100 GB/s and 1
+    TB/s."""
     ops = encoder(12, 768, 12, 3072, seq)
     split = msgspec.structs.replace(EDGE, mxu=Mxu(split=True))
     assert limit(ops, EDGE).by_resource["mxu"] // 1000 == geometry
@@ -82,10 +94,14 @@ def test_operations_of_a_lowered_graph(program: Program) -> None:
     gemms = [op.gemm for op in operations(program.compiled.lowered.main.graph) if op.gemm is not None]
     linear = 4 * 64 * 64 + 2 * 64 * 96
     attention = 2 * 2 * 2 * 33 * 33 * 32  # batch, heads, scores and values
-    assert sum(g.macs for g in gemms) == 2 * (66 * linear + attention) + 2 * 64 * 64  # two layers, and the pooler on two rows
+    assert (
+        sum(g.macs for g in gemms) == 2 * (66 * linear + attention) + 2 * 64 * 64
+    )  # two layers, and the pooler on two rows
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name == "small" else []) for name in CHIPS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "small" else []) for name in CHIPS]
+)
 def test_no_program_beats_the_limit(name: str) -> None:
     """Not in total, and no engine with less work than its share."""
     found = compiled_bert(CHIPS[name])

@@ -4,7 +4,22 @@ The edge chip has 128 x 128 multipliers, loads 4 weight rows and moves 100 bytes
 """
 
 import pytest
-from timing_harness import DRAM_WIDE, EDGE, SETUP, SRAM_F32, SRAM_I8, SRAM_I32, add, chip, exp, load, mm, run, times, word
+from timing_harness import (
+    DRAM_WIDE,
+    EDGE,
+    SETUP,
+    SRAM_F32,
+    SRAM_I8,
+    SRAM_I32,
+    add,
+    chip,
+    exp,
+    load,
+    mm,
+    run,
+    times,
+    word,
+)
 
 from emulator.timing.timeline import Timeline
 from emulator.timing.waterfall import waterfall
@@ -27,7 +42,8 @@ def after_start(timeline: Timeline, index: int = 0) -> int:
     ],
 )  # fmt: skip
 def test_vector_word(rows: int, cols: int, planes: int, cycles: int) -> None:
-    """planes * rows * ceil(cols / 128) + 16, short rows packed by powers of two. Breaks if planes, rounding, packing or latency are wrong."""
+    """planes * rows * ceil(cols / 128) + 16, short rows packed by powers of two. Breaks if planes, rounding, packing or
+    latency are wrong."""
     assert after_start(run(add(rows, cols, planes))) == cycles
 
 
@@ -70,7 +86,8 @@ def test_a_partial_tile_loads_only_its_rows() -> None:
 
 
 def test_matmuls_are_pipelined() -> None:
-    """Breaks if the second word's weights are not loaded behind the first word's last tile, or its rows wait for the drain."""
+    """Breaks if the second word's weights are not loaded behind the first word's last tile, or its rows wait for the
+    drain."""
     timeline = run(mm(100, 256, 128), mm(50, 128, 128))
     first_stream = 1 + 32
     assert times(timeline, 0) == (0, 1, first_stream + 200 + DRAIN)
@@ -85,12 +102,18 @@ def test_a_dependent_matmul_waits_for_the_drain() -> None:
 @pytest.mark.parametrize(
     ("n", "k", "b", "passes", "first"),
     [
-        (128, 64, 2, 1, 32), (128, 64, 5, 3, 32), (64, 128, 4, 2, 32), (64, 256, 4, 4, 32),
-        (128, 65, 2, 2, 17), (128, 64, 1, 1, 16), (65, 128, 2, 2, 32),
+        (128, 64, 2, 1, 32),
+        (128, 64, 5, 3, 32),
+        (64, 128, 4, 2, 32),
+        (64, 256, 4, 4, 32),
+        (128, 65, 2, 2, 17),
+        (128, 64, 1, 1, 16),
+        (65, 128, 2, 2, 32),
     ],
 )
 def test_split_array_takes_two_heads(n: int, k: int, b: int, passes: int, first: int) -> None:
-    """Two planes a pass where both fit half of the rows or half of the columns. Breaks if they are paired wrongly, or loaded for free."""
+    """Two planes a pass where both fit half of the rows or half of the columns. Breaks if they are paired wrongly, or
+    loaded for free."""
     timeline = run(mm(200, n, k, b=b), chip=chip(mxu={"split": True}))
     assert after_start(timeline) == first + passes * 200 + DRAIN
 
@@ -106,15 +129,24 @@ def test_float_rows_enter_every_fourth_cycle() -> None:
 
 
 SHAPES = [
-    (1, 1, 1), (128, 128, 128), (1, 768, 768), (128, 768, 768), (384, 3072, 768), (128, 768, 3072), (100, 130, 1), (512, 64, 512),
-    (7, 1000, 300), (4096, 129, 129),
-]  # fmt: skip
+    (1, 1, 1),
+    (128, 128, 128),
+    (1, 768, 768),
+    (128, 768, 768),
+    (384, 3072, 768),
+    (128, 768, 3072),
+    (100, 130, 1),
+    (512, 64, 512),
+    (7, 1000, 300),
+    (4096, 129, 129),
+]
 
 
 @pytest.mark.parametrize(("m", "n", "k"), SHAPES)
 @pytest.mark.parametrize(("rows", "cols"), [(128, 128), (32, 64), (8, 8)])
 def test_without_overlap_it_is_the_formula_of_scale_sim(m: int, n: int, k: int, rows: int, cols: int) -> None:
-    """Weight stationary: every fold takes 2R + C + M - 2 cycles. Breaks if folds overlap, or loads of partial folds are short."""
+    """Weight stationary: every fold takes 2R + C + M - 2 cycles. Breaks if folds overlap, or loads of partial folds are
+    short."""
     folds = -(-k // rows) * -(-n // cols)
     timeline = run(mm(m, n, k), chip=chip(mxu={"rows": rows, "cols": cols}), options=Options(overlap=False))
     assert after_start(timeline) == folds * (2 * rows + cols + m - 2)
@@ -153,7 +185,9 @@ def test_queues_share_the_bus_equally() -> None:
 def test_three_queues_share_the_bus() -> None:
     timeline = run(load(25), load(25, queue="lda"), word("sto", d=2, a=SRAM_F32, rows=25, cols=256))
     first, second, third = (times(timeline, i)[2] for i in range(3))
-    assert max(first, second, third) - 208 == 1 + 768 + 1  # 76,800 bytes, and the last cycle of the last but one is not used up
+    assert (
+        max(first, second, third) - 208 == 1 + 768 + 1
+    )  # 76,800 bytes, and the last cycle of the last but one is not used up
     assert first < second < third
 
 

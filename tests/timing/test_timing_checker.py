@@ -1,5 +1,6 @@
 """Random programs on random chips: the timing mode and the cycle-by-cycle machine agree on every word, to the cycle."""
 
+import os
 from typing import Any
 
 from cycle_machine import CycleMachine
@@ -13,16 +14,22 @@ from isa.codec import Inst, encode
 from isa.replay import Dispatch, replay
 from isa.spec import Dtype, Engine, Region, Space
 
+EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "20"))
+
 
 def view(number: int, space: Space, dtype: Dtype, **strides: int) -> Inst:
     return Inst.make("vset", v=number, space=int(space), region=int(Region.PARAMS), dtype=int(dtype), base=0, **strides)
 
 
 SETUP = [
-    view(1, Space.SRAM, Dtype.F32, rs=7), view(2, Space.DRAM, Dtype.F32, rs=7, ps=21), view(3, Space.DRAM, Dtype.I4, rs=6, ps=18),
-    view(4, Space.SRAM, Dtype.I32, rs=1), view(5, Space.ACC, Dtype.I32, rs=9), view(6, Space.SRAM, Dtype.I8, rs=5),
+    view(1, Space.SRAM, Dtype.F32, rs=7),
+    view(2, Space.DRAM, Dtype.F32, rs=7, ps=21),
+    view(3, Space.DRAM, Dtype.I4, rs=6, ps=18),
+    view(4, Space.SRAM, Dtype.I32, rs=1),
+    view(5, Space.ACC, Dtype.I32, rs=9),
+    view(6, Space.SRAM, Dtype.I8, rs=5),
     view(7, Space.DRAM, Dtype.F32, cs=0),
-]  # fmt: skip
+]
 
 
 @st.composite
@@ -30,7 +37,12 @@ def chips(draw: st.DrawFn) -> Chip:
     """Small and odd: everything is reached within few cycles."""
     size = st.integers(1, 8)
     queues = {name: draw(st.integers(1, 3)) for name in ("ldw", "lda", "sto", "mxu", "vec", "act")}
-    mxu = {"rows": draw(size), "cols": draw(size), "weight_rows_per_cycle": draw(st.integers(1, 3)), "split": draw(st.booleans())}
+    mxu = {
+        "rows": draw(size),
+        "cols": draw(size),
+        "weight_rows_per_cycle": draw(st.integers(1, 3)),
+        "split": draw(st.booleans()),
+    }
     dram = {"bytes_per_second": draw(st.integers(5, 90)), "latency_cycles": draw(st.integers(1, 30))}
     dram["burst_bytes"] = draw(st.sampled_from((1, 8, 64)))
     rest = {"clock_hz": draw(st.integers(1, 5)), "vec": {"lanes": draw(size)}, "act": {"lanes": draw(size)}}
@@ -47,14 +59,26 @@ def words(draw: st.DrawFn) -> Inst:
     block = {"planes": draw(st.integers(1, 3)), "rows": draw(extent(0)), "cols": draw(extent())}
     remote = draw(st.sampled_from((2, 3, 7)))
     kinds: dict[str, dict[str, Any]] = {
-        "ldw": {"d": 1, "a": remote, **block}, "lda": {"d": 1, "a": remote, **block}, "sto": {"d": remote, "a": 1, **block},
+        "ldw": {"d": 1, "a": remote, **block},
+        "lda": {"d": 1, "a": remote, **block},
+        "sto": {"d": remote, "a": 1, **block},
         "gather": {"d": 1, "a": 2, "idx": 4, "n": draw(extent(0)), "cols": block["cols"], "limit": 9},
-        "mm": {"c": 5, "a": 6, "w": 6, "b": block["planes"], "m": draw(st.integers(0, 30)), "fmt": draw(st.sampled_from((0, 0, 1, 3)))}
+        "mm": {
+            "c": 5,
+            "a": 6,
+            "w": 6,
+            "b": block["planes"],
+            "m": draw(st.integers(0, 30)),
+            "fmt": draw(st.sampled_from((0, 0, 1, 3))),
+        }
         | {"n": draw(extent()) * 2, "k": draw(extent()) * 3},
-        "vop": {"f": 1, "d": 1, "a": 1, **block}, "vqd": {"d": 6, "s": 1, "a": 1, "am": draw(st.sampled_from((0, 1))), **block},
+        "vop": {"f": 1, "d": 1, "a": 1, **block},
+        "vqd": {"d": 6, "s": 1, "a": 1, "am": draw(st.sampled_from((0, 1))), **block},
         "act": {"f": 0, "d": 1, "a": 1, "rows": block["rows"], "cols": block["cols"]},
-        "nop": {}, "fence": {"mask": draw(st.integers(0, 63))}, "sld": {"d": 1, "v": draw(st.sampled_from((2, 4)))},
-    }  # fmt: skip
+        "nop": {},
+        "fence": {"mask": draw(st.integers(0, 63))},
+        "sld": {"d": 1, "v": draw(st.sampled_from((2, 4)))},
+    }
     engines = ("ldw", "lda", "sto", "gather", "mm", "vop", "vqd", "act")
     mnemonic = draw(st.sampled_from((*engines, *engines, *engines, "nop", "fence", "sld")))
     return Inst.make(mnemonic, deps, **kinds[mnemonic])
@@ -68,10 +92,11 @@ def programs(draw: st.DrawFn) -> list[Dispatch]:
     return list(replay(code, load=lambda _: 1, control=True))
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=5 * EXAMPLES, deadline=None)
 @given(programs(), chips())
 def test_both_machines_agree_to_the_cycle(program: list[Dispatch], chip: Chip) -> None:
-    """Breaks if any rule (queue room, counts, fences, sharing of the bus, weight buffers, split) is read differently by the two."""
+    """Breaks if any rule (queue room, counts, fences, sharing of the bus, weight buffers, split) is read differently by
+    the two."""
     timeline = simulate_words(program, chip)
     stepped = CycleMachine(program, chip).run()
     found = list(zip(timeline.dispatch.tolist(), timeline.start.tolist(), timeline.end.tolist(), strict=True))
@@ -97,7 +122,12 @@ def test_waterfall_adds_up_for_every_resource(program: list[Dispatch], chip: Chi
 def test_times_are_in_order_and_engines_never_overlap(program: list[Dispatch], chip: Chip) -> None:
     """Breaks if a word ends before it starts, or two words work on one engine at once."""
     t = simulate_words(program, chip)
-    for earlier, later in ((t.ready, t.start), (t.start, t.work_start), (t.work_start, t.work_end), (t.work_end, t.end)):
+    for earlier, later in (
+        (t.ready, t.start),
+        (t.start, t.work_start),
+        (t.work_start, t.work_end),
+        (t.work_end, t.end),
+    ):
         assert (earlier <= later).all()
     for engine in Engine:
         mine = t.of(engine)

@@ -11,11 +11,16 @@ from isa.timing import DEFAULT, Options
 EDGE = load_chip("edge")
 SRAM_F32, DRAM_F32, ACC_I32, SRAM_I8, DRAM_WIDE, SRAM_I32 = 1, 2, 3, 4, 5, 6
 _VIEWS = (
-    (SRAM_F32, Space.SRAM, Dtype.F32, 999), (DRAM_F32, Space.DRAM, Dtype.F32, 256), (ACC_I32, Space.ACC, Dtype.I32, 999),
-    (SRAM_I8, Space.SRAM, Dtype.I8, 999), (DRAM_WIDE, Space.DRAM, Dtype.F32, 1000), (SRAM_I32, Space.SRAM, Dtype.I32, 1),
-)  # fmt: skip
+    (SRAM_F32, Space.SRAM, Dtype.F32, 999),
+    (DRAM_F32, Space.DRAM, Dtype.F32, 256),
+    (ACC_I32, Space.ACC, Dtype.I32, 999),
+    (SRAM_I8, Space.SRAM, Dtype.I8, 999),
+    (DRAM_WIDE, Space.DRAM, Dtype.F32, 1000),
+    (SRAM_I32, Space.SRAM, Dtype.I32, 1),
+)
 SETUP = [
-    Inst.make("vset", v=v, space=int(space), region=int(Region.PARAMS), dtype=int(dtype), base=0, rs=rs) for v, space, dtype, rs in _VIEWS
+    Inst.make("vset", v=v, space=int(space), region=int(Region.PARAMS), dtype=int(dtype), base=0, rs=rs)
+    for v, space, dtype, rs in _VIEWS
 ]
 
 

@@ -26,7 +26,11 @@ from tools.mutation.tile_score import judge_pass
 
 def test_every_operator_and_every_word_has_a_rule() -> None:
     """Breaks when the compiler learns an operator or the chip an instruction that the check does not know."""
-    computing = {target for target in legal.FROZEN if not (getattr(target, "is_view", False) or target in legal.VIEWS - {legal.aten.cat.default})}
+    computing = {
+        target
+        for target in legal.FROZEN
+        if not (getattr(target, "is_view", False) or target in legal.VIEWS - {legal.aten.cat.default})
+    }
     assert {target._schema.name.split("::")[1] for target in computing} <= operators.RULES.keys()
     engines = {name for name, row in ISA.items() if row.views and row.engine is not Engine.CTL}
     assert engines == {*words.RULES, "ldw", "lda", "sto", "gather", "mm"}
@@ -53,14 +57,18 @@ def report(module: nn.Module, *args: Tensor) -> str:
 
 
 def test_a_column_of_the_wrong_block_is_found() -> None:
-    """Breaks when only values are told apart, and not their elements: each group of columns reads its own first column."""
+    """Breaks when only values are told apart, and not their elements: each group of columns reads its own first
+    column."""
     with seeded("columns are separable by shapes"):
-        found = report(Function(lambda m, x: (lambda y: y * y[:, :1])(m.up(x)), up=nn.Linear(1024, 2048)), torch.randn(64, 1024))
+        found = report(
+            Function(lambda m, x: (lambda y: y * y[:, :1])(m.up(x)), up=nn.Linear(1024, 2048)), torch.randn(64, 1024)
+        )
     assert "mul" in found and "dequantize[0, 256]" in found, found
 
 
 def test_a_carried_value_that_is_overwritten_is_found() -> None:
-    """Breaks when a loop's memory is not followed: another value moves into the carried one's, which later blocks still read."""
+    """Breaks when a loop's memory is not followed: another value moves into the carried one's, which later blocks still
+    read."""
     layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(4))
 
     def forward(m: Any, x: Tensor, y: Tensor) -> Tensor:
@@ -70,7 +78,9 @@ def test_a_carried_value_that_is_overwritten_is_found() -> None:
         return h  # type: ignore[no-any-return]
 
     with seeded("a home is read before it is written"):
-        found = report(Function(forward, first=nn.Linear(16, 16), layers=layers), torch.randn(16, 16), torch.randn(16, 16, 16))
+        found = report(
+            Function(forward, first=nn.Linear(16, 16), layers=layers), torch.randn(16, 16), torch.randn(16, 16, 16)
+        )
     assert "in iteration" in found, found
 
 
@@ -80,7 +90,11 @@ def test_seeded_faults_are_found(name: str, each: int) -> None:
     subject = tile_subject(name, inputs=2)
     assert not subject.report(subject.program)
     random = Random(name)
-    verdicts = [subject.judge(m, thorough=False) for kind in TILE_FAULTS for m in tile_mutants(subject.program, kind, random, each)]
+    verdicts = [
+        subject.judge(m, thorough=False)
+        for kind in TILE_FAULTS
+        for m in tile_mutants(subject.program, kind, random, each)
+    ]
     assert [v.what for v in verdicts if v and v.missed] == []
     assert sum(bool(v and v.report) for v in verdicts) >= len(verdicts) // 2
 
@@ -113,7 +127,8 @@ def test_symbols_of_given_rows_in_closed_form_are_those_of_their_elements() -> N
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_numbers_are_narrowed_as_pytorch_narrows_them(dtype: torch.dtype) -> None:
-    """Breaks if the rule for numbers beside narrow tensors is not eager PyTorch's: rounded before sums and comparisons, not before products."""
+    """Breaks if the rule for numbers beside narrow tensors is not eager PyTorch's: rounded before sums and comparisons,
+    not before products."""
     x, number = torch.linspace(-2, 2, 401).to(dtype), 1.0 / 3.0
     kind = STORAGE[dtype]
     narrow = float(np.uint32(operators.narrow_bits(operators.float_bits(number), kind)).view(np.float32))

@@ -33,14 +33,19 @@ class Device:
     def __init__(self, image: Image) -> None:
         self.image = image
         given = {Region.WEIGHTS: image.weights, Region.CONST: image.const}
-        self.regions = {r: np.frombuffer(given[r], np.uint8) if r in given else np.zeros(image.size(r), np.uint8) for r in Region}
+        self.regions = {
+            r: np.frombuffer(given[r], np.uint8) if r in given else np.zeros(image.size(r), np.uint8) for r in Region
+        }
         self.machine = Machine(image.chip.sram.bytes, image.chip.acc.bytes, self.regions, GIVEN_REGIONS)
         self.taps: dict[int, list[tuple[int, str]]] = {}
         for number, tap in enumerate(image.debug.taps):
             self.taps.setdefault(tap.pc, []).append((number, tap.operand))
 
-    def run(self, code: bytes, inputs: Inputs, seed: int | None = None, moved: Mapping[int, int] | None = None) -> Outcome:
-        """Launch from clean memory, in program order or overlapped by `seed`. `moved`: where words have changed places."""
+    def run(
+        self, code: bytes, inputs: Inputs, seed: int | None = None, moved: Mapping[int, int] | None = None
+    ) -> Outcome:
+        """Launch from clean memory, in program order or overlapped by `seed`. `moved`: where words have changed
+        places."""
         entry, bits = self.image.entry(), Bits()
         for spec in (*entry.inputs, *entry.outputs):
             self.place(spec)[...] = inputs.get(spec.name, np.uint8(0))
@@ -55,7 +60,12 @@ class Device:
 
     def _probe(self, bits: Bits, moved: Mapping[int, int]) -> Callable[..., None]:
         def probe(
-            pc: int, indices: tuple[int, ...], inst: Inst, operands: Mapping[str, int], views: Mapping[str, View], memory: Memory
+            pc: int,
+            indices: tuple[int, ...],
+            inst: Inst,
+            operands: Mapping[str, int],
+            views: Mapping[str, View],
+            memory: Memory,
         ) -> None:
             home = moved.get(pc // WORD_BYTES, pc // WORD_BYTES) * WORD_BYTES
             for number, name in self.taps.get(home, ()):

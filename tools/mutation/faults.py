@@ -39,7 +39,9 @@ def mutants(image: Image, kind: str, random: Random, count: int) -> Iterator[Mut
             first, second = sorted(changed)
             moved = {first: second, second: first}
         pc = min(changed) * WORD_BYTES
-        yield Mutant(kind, f"pc {pc:#06x} {words[min(changed)].mnemonic}: {what}", replace(image, code=bytes(code)), moved)
+        yield Mutant(
+            kind, f"pc {pc:#06x} {words[min(changed)].mnemonic}: {what}", replace(image, code=bytes(code)), moved
+        )
 
 
 def _edited(inst: Inst, **operands: int) -> Inst | None:
@@ -67,7 +69,9 @@ def _weakened_waits(words: list[Inst]) -> Iterator[Change]:
     return _waits(words, lambda count: count + 1 if count < MAX_COUNT else None)
 
 
-def _changed_views(words: list[Inst], variants: Callable[[Mapping[str, int]], Iterator[dict[str, int]]]) -> Iterator[Change]:
+def _changed_views(
+    words: list[Inst], variants: Callable[[Mapping[str, int]], Iterator[dict[str, int]]]
+) -> Iterator[Change]:
     for index, inst in enumerate(words):
         if inst.mnemonic == "vset":
             for change in variants(inst.named()):
@@ -77,7 +81,9 @@ def _changed_views(words: list[Inst], variants: Callable[[Mapping[str, int]], It
 
 
 def _shifted(words: list[Inst]) -> Iterator[Change]:
-    return _changed_views(words, lambda view: ({"base": view["base"] + shift} for shift in SHIFTS if view["base"] + shift >= 0))
+    return _changed_views(
+        words, lambda view: ({"base": view["base"] + shift} for shift in SHIFTS if view["base"] + shift >= 0)
+    )
 
 
 def _restrided(words: list[Inst]) -> Iterator[Change]:
@@ -93,7 +99,11 @@ def _stepped(words: list[Inst]) -> Iterator[Change]:
     for index, inst in enumerate(words):
         if inst.mnemonic == "vinc":
             named = inst.named()
-            changes = [{"inc": named["inc"] + shift} for shift in (-64, -4, 4, 64)] + [{"inc": 2 * named["inc"]}, {"inc": 0}, {"div": 2}]
+            changes = [{"inc": named["inc"] + shift} for shift in (-64, -4, 4, 64)] + [
+                {"inc": 2 * named["inc"]},
+                {"inc": 0},
+                {"div": 2},
+            ]
             changes += [{"mod": mod} for mod in (0, 1, named["mod"] + 1)]
             for change in changes:
                 new = _edited(inst, **change)

@@ -28,7 +28,8 @@ Patches = Mapping[str, Any]
 
 @contextmanager
 def seeded(fault: str) -> Iterator[None]:
-    """The fault is in the passes while this lasts. Raises AttributeError if what it replaces is gone: then the fault needs another place."""
+    """The fault is in the passes while this lasts. Raises AttributeError if what it replaces is gone: then the fault
+    needs another place."""
     with ExitStack() as stack:
         for target, new in PASS_FAULTS[fault].items():
             stack.enter_context(patch(target, new))
@@ -57,7 +58,9 @@ def _view_of_block(self: emitter.Emitter, node: fx.Node, *_: Any) -> Layout | No
     for view in reversed(chain):
         target: Any = view.target
         seen = target(seen, *view.args[1:])
-    return replace(block, shape=tuple(seen.shape), strides=tuple(seen.stride()), offset=block.offset + int(seen.storage_offset()))
+    return replace(
+        block, shape=tuple(seen.shape), strides=tuple(seen.stride()), offset=block.offset + int(seen.storage_offset())
+    )
 
 
 def _shifted_blocks(domain: Sequence[int], rows: int) -> Iterator[tuple[Range, ...]]:
@@ -104,7 +107,9 @@ def _broadcast_walking(self: Layout, target: Sequence[int]) -> Layout:
     """A dimension of size 1 walks on instead of repeating."""
     found = _BROADCAST(self, target)
     lead = len(target) - len(self.shape)
-    inner = [1 if i >= lead and self.shape[i - lead] == 1 and i < len(target) - 1 else s for i, s in enumerate(found.strides)]
+    inner = [
+        1 if i >= lead and self.shape[i - lead] == 1 and i < len(target) - 1 else s for i, s in enumerate(found.strides)
+    ]
     return replace(found, strides=tuple(inner))
 
 
@@ -176,13 +181,17 @@ PASS_FAULTS: Final[Mapping[str, Patches]] = {
     "every operation fits a kernel's blocks": {"compiler.tile.kernels._cuttable": yes},
     "kernels read their own values at any block": {"compiler.tile.kernels._Fuser._inputs_fit": yes},
     "columns are separable by shapes": {
-        "compiler.emit.tile_sizes.is_column_separable": _separable_by_shapes, "compiler.emit.emitter.Emitter._inside": _view_of_block,
+        "compiler.emit.tile_sizes.is_column_separable": _separable_by_shapes,
+        "compiler.emit.emitter.Emitter._inside": _view_of_block,
     },
     "a home is read before it is written": {"compiler.emit.memory_space._read_before_written": yes},
     "carried values stay in place": {"compiler.tile.loops._carried_in_place": yes},
     "values stay in their iteration": {"compiler.tile.loops._contained": yes},
     "constants move twice as far": {"compiler.tile.kernel_graph._move_constants": _doubled_steps},
-    "layouts of one order": {"compiler.tile.kernel_graph._same_orders": yes, "compiler.emit.memory_space.dense": _dense_in_order},
+    "layouts of one order": {
+        "compiler.tile.kernel_graph._same_orders": yes,
+        "compiler.emit.memory_space.dense": _dense_in_order,
+    },
     "blocks begin one row early": {"compiler.emit.kernel.blocks": _shifted_blocks},
     "the last block lacks a row": {"compiler.emit.kernel.blocks": _short_blocks},
     "the last word of a block is forgotten": {"compiler.emit.emitter.pieces": _all_but_the_last},
@@ -193,10 +202,16 @@ PASS_FAULTS: Final[Mapping[str, Patches]] = {
     "operands are aligned at the left": {"compiler.emit.emitter.Emitter.block_ranges": _block_ranges_from_the_first},
     "results over operands that are still read": {"compiler.emit.emitter.Emitter.result_over": _over_whatever},
     "residuals of any shape": {"compiler.emit.matmul.residual_user": _any_addition},
-    "reads may pass later writes": {"compiler.schedule.list_schedule.predecessors": _predecessors(lambda first, then: first is not Access.R)},
-    "reads need not wait": {"compiler.schedule.list_schedule.predecessors": _predecessors(lambda first, then: then is not Access.R)},
-    "writes may pass each other": {"compiler.schedule.list_schedule.predecessors": _predecessors(lambda first, then: Access.R in (first, then))},
+    "reads may pass later writes": {
+        "compiler.schedule.list_schedule.predecessors": _predecessors(lambda first, then: first is not Access.R)
+    },
+    "reads need not wait": {
+        "compiler.schedule.list_schedule.predecessors": _predecessors(lambda first, then: then is not Access.R)
+    },
+    "writes may pass each other": {
+        "compiler.schedule.list_schedule.predecessors": _predecessors(lambda first, then: Access.R in (first, then))
+    },
     "interleaving keeps every order": {"compiler.emit.interleave._in_order": yes},
     "strips may read any index": {"compiler.tile.batch_tiles._separable": yes},
     "strips share the layouts of the first part": {"compiler.emit.program.part_storage": _part_of_the_first},
-}  # fmt: skip
+}

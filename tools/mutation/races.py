@@ -1,8 +1,9 @@
 """Races by brute force: every pair of words, every byte. Slow, obvious, and sharing nothing with `lint.races`.
 
-`complete[i]` is the set (bits of an integer) of words that are certainly complete when word i starts, straight from the rules:
-a count leaves all but its last n words of an engine complete; a complete word means that all it waited for is complete, and on every
-engine all words before it; compute engines run one word after the other; DMA words start in order.
+`complete[i]` is the set (bits of an integer) of words that are certainly complete when word i starts, straight from the
+rules: a count leaves all but its last n words of an engine complete; a complete word means that all it waited for is
+complete, and on every engine all words before it; compute engines run one word after the other; DMA words start in
+order.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ Use = tuple[tuple[Space, Region], NDArray[np.int64], bool]  # memory, sorted add
 
 
 def races(image: Image) -> list[tuple[int, int]]:
-    """Pairs of pcs that touch the same byte, one writing, with nothing to order them. ReplayError: no pairs, it never runs."""
+    """Pairs of pcs that touch the same byte, one writing, with nothing to order them. ReplayError: no pairs, it never
+    runs."""
     try:
         words = list(trace(image, control=True))
     except ReplayError:

@@ -17,8 +17,9 @@ SEEDS = tuple(range(6))
 class Verdict:
     """What became of one mutant.
 
-    `race`: some pair of conflicting words is unordered (brute force) or an overlapped run went wrong although program order
-    did not. `bounds`: the program traps on a memory access. `changes`: some run differs. `harmless`: proved to compute the same.
+    `race`: some pair of conflicting words is unordered (brute force) or an overlapped run went wrong although program
+    order did not. `bounds`: the program traps on a memory access. `changes`: some run differs. `harmless`: proved to
+    compute the same.
     """
 
     kind: str
@@ -68,13 +69,33 @@ class Subject:
             plain, trap = self._differs(mutant, None)
             overlapped = any(self._differs(mutant, seed)[0] for seed in seeds)
         racing = bool(races(mutant.image))
-        same = (thorough or not found) and not racing and not trap and self.fingerprint is not None and fingerprint(mutant.image) == self.fingerprint
+        same = (
+            (thorough or not found)
+            and not racing
+            and not trap
+            and self.fingerprint is not None
+            and fingerprint(mutant.image) == self.fingerprint
+        )
         bounds = any(text in trap for text in ("access to bytes", "never written", "not aligned", "overlaps itself"))
-        return Verdict(mutant.kind, self.name, mutant.what, found, plain, overlapped, racing or (overlapped and not plain), bounds, same)
+        return Verdict(
+            mutant.kind,
+            self.name,
+            mutant.what,
+            found,
+            plain,
+            overlapped,
+            racing or (overlapped and not plain),
+            bounds,
+            same,
+        )
 
     def sound(self, seeds: Sequence[int]) -> bool:
         """Whether overlapped runs of the unmutated program give its bits."""
-        return all(self.device.run(self.image.code, given, seed) == bits for given, bits in zip(self.inputs, self.bits, strict=True) for seed in seeds)
+        return all(
+            self.device.run(self.image.code, given, seed) == bits
+            for given, bits in zip(self.inputs, self.bits, strict=True)
+            for seed in seeds
+        )
 
     def _differs(self, mutant: Mutant, seed: int | None) -> tuple[bool, str]:
         for given, bits in zip(self.inputs, self.bits, strict=True):

@@ -57,7 +57,12 @@ class Attention(nn.Module):
 
     def __init__(self, size: int = 24, heads: int = 3) -> None:
         super().__init__()
-        self.heads, self.qkv, self.out, self.norm = heads, nn.Linear(size, 3 * size), nn.Linear(size, size), nn.LayerNorm(size, eps=0.1)
+        self.heads, self.qkv, self.out, self.norm = (
+            heads,
+            nn.Linear(size, 3 * size),
+            nn.Linear(size, size),
+            nn.LayerNorm(size, eps=0.1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         batch, length, size = x.shape
@@ -74,9 +79,14 @@ def _mlp() -> nn.Module:
 def _bert(layers: int) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
         config = BertConfig(
-            vocab_size=97, hidden_size=36, num_hidden_layers=layers, num_attention_heads=3, intermediate_size=50, max_position_embeddings=40,
+            vocab_size=97,
+            hidden_size=36,
+            num_hidden_layers=layers,
+            num_attention_heads=3,
+            intermediate_size=50,
+            max_position_embeddings=40,
             layer_norm_eps=0.1,  # large enough to be seen
-        )  # fmt: skip
+        )
         model: nn.Module = BertModel._from_config(config, attn_implementation="sdpa")
         return model
 
@@ -177,7 +187,10 @@ TILE_MODELS: Final[Mapping[str, Model]] = {
 def loop_subject(inputs: int = 6) -> Subject:
     """A hand-written loop: a product in four blocks of rows, everything double-buffered."""
     image, random = assemble(LOOP), np.random.default_rng(1)
-    examples = [{spec.name: random.integers(0, 256, spec.nbytes, np.uint8) for spec in image.entry().inputs} for _ in range(inputs)]
+    examples = [
+        {spec.name: random.integers(0, 256, spec.nbytes, np.uint8) for spec in image.entry().inputs}
+        for _ in range(inputs)
+    ]
     return Subject("loop", image, examples)
 
 
@@ -207,8 +220,15 @@ def tile_subject(name: str, inputs: int = 3) -> TileSubject:
 
 
 def small_chip() -> Chip:
-    """A chip on which small models must be cut in every way: by rows, columns, depth and samples, with values in DRAM."""
-    return msgspec.structs.replace(load_chip("edge"), name="small", sram=Sram(1 << 14), acc=Acc(1 << 11), mxu=Mxu(rows=8, cols=8, weight_rows_per_cycle=1))
+    """A chip on which small models must be cut in every way: by rows, columns, depth and samples, with values in
+    DRAM."""
+    return msgspec.structs.replace(
+        load_chip("edge"),
+        name="small",
+        sram=Sram(1 << 14),
+        acc=Acc(1 << 11),
+        mxu=Mxu(rows=8, cols=8, weight_rows_per_cycle=1),
+    )
 
 
 def _compiled(model: Model, chip: Chip | None, inputs: int) -> tuple[Compiled, list[Example]]:
@@ -229,4 +249,6 @@ def _stored(image: Image, given: Example) -> Inputs:
     """The inputs as bytes. A model with a single float input takes it under whatever name it has."""
     specs, values = image.entry().inputs, list(given.values())
     named = {spec.name: given.get(spec.name, values[0]).numpy() for spec in specs}
-    return {spec.name: np.ascontiguousarray(to_storage(spec, named[spec.name])).reshape(-1).view(np.uint8) for spec in specs}
+    return {
+        spec.name: np.ascontiguousarray(to_storage(spec, named[spec.name])).reshape(-1).view(np.uint8) for spec in specs
+    }

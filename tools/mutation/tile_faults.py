@@ -1,4 +1,5 @@
-"""Faults in tile programs: what a planner, an emitter or a scheduler could get wrong. Every mutant still has the form of a program."""
+"""Faults in tile programs: what a planner, an emitter or a scheduler could get wrong. Every mutant still has the form
+of a program."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -64,7 +65,10 @@ def _shifted(program: Program, random: Random) -> Iterator[Change]:
         size = ref.dtype.bits // 8
         shift = random.choice((1, -1, ref.rs, -ref.rs, ref.ps, 16)) * size
         if shift:
-            yield f"'{op}': {_name(op, number)} moves by {shift} bytes", _refer(program, index, number, replace(ref, offset=ref.offset + shift))
+            yield (
+                f"'{op}': {_name(op, number)} moves by {shift} bytes",
+                _refer(program, index, number, replace(ref, offset=ref.offset + shift)),
+            )
 
 
 def _restrided(program: Program, random: Random) -> Iterator[Change]:
@@ -74,7 +78,10 @@ def _restrided(program: Program, random: Random) -> Iterator[Change]:
         new = 1 - old if name == "cs" else random.choice((old + 1, max(old - 1, 0), 2 * old, 0))
         if new != old:
             changed: dict[str, int] = {name: new}
-            yield f"'{op}': {name} of {_name(op, number)} becomes {new}", _refer(program, index, number, replace(ref, **changed))  # type: ignore[arg-type]
+            yield (
+                f"'{op}': {name} of {_name(op, number)} becomes {new}",
+                _refer(program, index, number, replace(ref, **changed)),
+            )  # type: ignore[arg-type]
 
 
 def _on_chip(program: Program) -> list[Buffer]:
@@ -82,7 +89,10 @@ def _on_chip(program: Program) -> list[Buffer]:
 
 
 def _renamed(op: Op, names: Mapping[Buffer, Buffer]) -> Op:
-    return replace(op, views=tuple(ref if ref is None else replace(ref, buffer=names.get(ref.buffer, ref.buffer)) for ref in op.views))
+    return replace(
+        op,
+        views=tuple(ref if ref is None else replace(ref, buffer=names.get(ref.buffer, ref.buffer)) for ref in op.views),
+    )
 
 
 def _wrong_buffer(program: Program, random: Random) -> Iterator[Change]:
@@ -92,7 +102,10 @@ def _wrong_buffer(program: Program, random: Random) -> Iterator[Change]:
         if ref.buffer.space is not Space.DRAM:
             other = random.choice(buffers)
             if other != ref.buffer and other.space is ref.buffer.space:
-                yield f"'{op}': {_name(op, number)} is of %{other.name}", _refer(program, index, number, replace(ref, buffer=other))
+                yield (
+                    f"'{op}': {_name(op, number)} is of %{other.name}",
+                    _refer(program, index, number, replace(ref, buffer=other)),
+                )
 
 
 def _swapped_buffers(program: Program, random: Random) -> Iterator[Change]:
@@ -113,7 +126,10 @@ def _shared(program: Program, random: Random) -> Iterator[Change]:
     while len(buffers) > 1:
         a, b = random.sample(buffers, 2)
         if a.space is b.space and b.bytes <= a.bytes and live[a][0] <= live[b][1] and live[b][0] <= live[a][1]:
-            yield f"%{b.name} lies in %{a.name}", Program(tuple(_renamed(op, {b: a}) for op in program.ops), program.loop)
+            yield (
+                f"%{b.name} lies in %{a.name}",
+                Program(tuple(_renamed(op, {b: a}) for op in program.ops), program.loop),
+            )
 
 
 def _operand(program: Program, index: int, name: str, value: int) -> Program:
@@ -139,12 +155,20 @@ def _recomputed(program: Program, random: Random) -> Iterator[Change]:
     while True:
         index = random.randrange(len(program.ops))
         op = program.ops[index]
-        fields = [f for f in op.row.fields if f.kind in (Kind.CHOICE, Kind.FLAG, Kind.F32) and not f.name.startswith("dyn")]
+        fields = [
+            f for f in op.row.fields if f.kind in (Kind.CHOICE, Kind.FLAG, Kind.F32) and not f.name.startswith("dyn")
+        ]
         if not fields:
             continue
         field = random.choice(fields)
         old = op.operands[field.name]
-        new = random.randrange(len(field.choices)) if field.kind is Kind.CHOICE else 1 - old if field.kind is Kind.FLAG else old ^ (1 << random.randrange(32))
+        new = (
+            random.randrange(len(field.choices))
+            if field.kind is Kind.CHOICE
+            else 1 - old
+            if field.kind is Kind.FLAG
+            else old ^ (1 << random.randrange(32))
+        )
         if new != old:
             yield f"'{op}': {field.name} becomes {new:#x}", _operand(program, index, field.name, new)
 
@@ -179,10 +203,14 @@ def _reordered(program: Program, random: Random) -> Iterator[Change]:
 def _stepped(program: Program, random: Random) -> Iterator[Change]:
     """What moves with the loop moves by another step, or what stands still moves."""
     inside = program.ops[program.loop.first : program.loop.end] if program.loop else ()
-    moving = sorted({ref.buffer for op in inside for ref in op.views if ref is not None and ref.buffer.step}, key=lambda b: b.name)
+    moving = sorted(
+        {ref.buffer for op in inside for ref in op.views if ref is not None and ref.buffer.step}, key=lambda b: b.name
+    )
     while moving:
         buffer = random.choice(moving)
-        step = random.choice((0, 2 * buffer.step, buffer.step + 64, max(buffer.step - 64, 0), random.choice(moving).step))
+        step = random.choice(
+            (0, 2 * buffer.step, buffer.step + 64, max(buffer.step - 64, 0), random.choice(moving).step)
+        )
         if step != buffer.step:
             ops = tuple(_renamed(op, {buffer: replace(buffer, step=step)}) for op in program.ops)
             yield f"%{buffer.name} moves by {step} instead of {buffer.step}", Program(ops, program.loop)
@@ -194,7 +222,10 @@ def _swapped_operands(program: Program, random: Random) -> Iterator[Change]:
         if op.views[other] != ref:
             views = list(op.views)
             views[number], views[other] = views[other], views[number]
-            yield f"'{op}': {_name(op, number)} and {_name(op, other)} change places", _with(program, index, replace(op, views=tuple(views)))
+            yield (
+                f"'{op}': {_name(op, number)} and {_name(op, other)} change places",
+                _with(program, index, replace(op, views=tuple(views))),
+            )
 
 
 def _lost_operands(program: Program, random: Random) -> Iterator[Change]:
@@ -211,9 +242,13 @@ def _miscounted(program: Program, random: Random) -> Iterator[Change]:
     if loop is None:
         return
     for changed in (
-        Loop(loop.first, loop.end, loop.count - 1), Loop(loop.first, loop.end, loop.count + 1), Loop(loop.first + 1, loop.end, loop.count),
-        Loop(loop.first, loop.end - 1, loop.count), Loop(loop.first, loop.end + 1, loop.count), Loop(max(loop.first - 1, 0), loop.end, loop.count),
-    ):  # fmt: skip
+        Loop(loop.first, loop.end, loop.count - 1),
+        Loop(loop.first, loop.end, loop.count + 1),
+        Loop(loop.first + 1, loop.end, loop.count),
+        Loop(loop.first, loop.end - 1, loop.count),
+        Loop(loop.first, loop.end + 1, loop.count),
+        Loop(max(loop.first - 1, 0), loop.end, loop.count),
+    ):
         yield f"loop {changed} instead of {loop}", Program(program.ops, changed)
 
 

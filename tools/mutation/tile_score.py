@@ -1,7 +1,7 @@
 """The measure of the translation check: who notices faults in tile programs, and whether they change a bit.
 
-A mutant *differs* if a run of it, in program order on some of the inputs, traps or gives another bit in an output or a tapped block.
-The translation check sees the tile program alone, before any of that.
+A mutant *differs* if a run of it, in program order on some of the inputs, traps or gives another bit in an output or a
+tapped block. The translation check sees the tile program alone, before any of that.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +41,8 @@ class TileVerdict:
 
 
 def judge_pass(fault: str, name: str, compiling: Callable[[], "TileSubject"]) -> TileVerdict | None:
-    """A fault in a tile pass while a model is compiled; None if no program comes of it. Only outputs count: the words are others."""
+    """A fault in a tile pass while a model is compiled; None if no program comes of it. Only outputs count: the words
+    are others."""
     try:
         with seeded(fault):
             faulty = compiling()
@@ -101,7 +102,9 @@ class TileSubject:
         placement = place(program, compiled.chip, None)
         tiled = replace(compiled.tiled, program=program)
         code = generate(program, placement, compiled.chip, region_sizes(tiled, placement))
-        return build_image(compiled.lowered.main.graph, tiled, placement, code, compiled.chip, compiled.lowered.pack_into, {})
+        return build_image(
+            compiled.lowered.main.graph, tiled, placement, code, compiled.chip, compiled.lowered.pack_into, {}
+        )
 
     @staticmethod
     def _different(a: Mapping[object, bytes] | str, b: Mapping[object, bytes] | str) -> bool:

@@ -1,9 +1,9 @@
 """What a program computes, as symbols: two programs with equal symbols compute the same bits for every input.
 
-Every byte of memory holds a 64-bit number that stands for *how it came about*: its value for weights and constants, its address for
-inputs, and for results a hash of the operation and of the symbols it was computed from, element by element. Different
-numbers prove nothing; equal numbers mean (but for a collision of 64-bit hashes) the same operations on the same operands.
-Program order only: that no race changes it is proved separately.
+Every byte of memory holds a 64-bit number that stands for *how it came about*: its value for weights and constants, its
+address for inputs, and for results a hash of the operation and of the symbols it was computed from, element by element.
+Different numbers prove nothing; equal numbers mean (but for a collision of 64-bit hashes) the same operations on the
+same operands. Program order only: that no race changes it is proved separately.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from isa.image.image import Image
 from isa.replay import Dispatch, ReplayError, trace
-from isa.spec import ACT, MM_FORMAT, VOP, Dtype, Engine, Region, Space
-from isa.views import Extents, View
+from isa.spec import ACT, MM_FORMAT, VOP, Access, Dtype, Engine, Kind, Region, Space
+from isa.views import Extents, View, access_of
 
 Symbols = NDArray[np.uint64]
 _K: Final = np.random.default_rng(12345).integers(0, 2**63, 64, np.uint64) * np.uint64(2) + np.uint64(1)
@@ -33,10 +33,12 @@ def fingerprint(image: Image) -> bytes | None:
         state = _State(image)
         for word in trace(image):
             if not word.empty and word.engine is not Engine.CTL:
-                _RULES[word.inst.mnemonic](state, word)
+                _RULES.get(word.inst.mnemonic, _opaque)(state, word)
     except (ReplayError, IndexError, ValueError, KeyError):
         return None
-    return b"".join(state.memory(Space.DRAM, t.region)[t.offset : t.offset + t.nbytes].tobytes() for t in image.entry().outputs)
+    return b"".join(
+        state.memory(Space.DRAM, t.region)[t.offset : t.offset + t.nbytes].tobytes() for t in image.entry().outputs
+    )
 
 
 def _mix(x: Symbols) -> Symbols:
@@ -199,6 +201,32 @@ def _mm(state: _State, word: Dispatch) -> None:
     state.write(word, "c", _mix(product))
 
 
+def _opaque(state: _State, word: Dispatch) -> None:
+    """Any other word: each result depends on the operands of the word and on all that it reads, in their order. So two
+    programs are never taken for equal that are not; that two equal ones may be taken for different is the price."""
+    views = word.inst.row.views
+    seen = np.zeros(1, np.uint64)
+    for place, field in enumerate(views):
+        read = state.elements(word, field.name) if access_of(field, word.operands) is not Access.W else None
+        if read is not None:
+            seen = _mix(seen + _fold(read.reshape(1, -1))[0] * _K[place])
+    numbers = [(f.name, word.operands[f.name]) for f in word.inst.row.fields if f.kind is not Kind.VIEW]
+    for field in views:
+        if access_of(field, word.operands) is not Access.R and field.name in word.views:
+            planes, rows, cols = word.extents(field)
+            places = np.arange(planes * rows * cols, dtype=np.uint64).reshape(planes, rows, cols)
+            state.write(word, field.name, _mix(places * _K[13] + seen + _name(word.inst.mnemonic, field.name, numbers)))
+
+
 _RULES: Final[Mapping[str, Callable[[_State, Dispatch], None]]] = {
-    "ldw": _copy, "lda": _copy, "sto": _copy, "gather": _gather, "mm": _mm, "vop": _vop, "vred": _vred, "vaff": _vaff, "vqd": _vqd, "act": _act,
-}  # fmt: skip
+    "ldw": _copy,
+    "lda": _copy,
+    "sto": _copy,
+    "gather": _gather,
+    "mm": _mm,
+    "vop": _vop,
+    "vred": _vred,
+    "vaff": _vaff,
+    "vqd": _vqd,
+    "act": _act,
+}

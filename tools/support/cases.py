@@ -1,4 +1,5 @@
-"""The calls: every sample of PyTorch's `op_db` and `module_db` (torch.testing._internal), and the same with odder arguments."""
+"""The calls: every sample of PyTorch's `op_db` and `module_db` (torch.testing._internal), and the same with odder
+arguments."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
@@ -51,12 +52,16 @@ def cases(name: str, dtype: torch.dtype) -> Iterator[Case]:
 def _of_operator(name: str, dtype: torch.dtype, variant: "Variant") -> Iterator[Case]:
     op = _operators()[name]
     odd, gradients = (variant is VARIANTS[kind] for kind in ("odd", "gradients"))
-    if dtype not in (op.supported_backward_dtypes("cpu") if gradients else op.supported_dtypes("cpu")) or (odd and dtype not in ODD):
+    if dtype not in (op.supported_backward_dtypes("cpu") if gradients else op.supported_dtypes("cpu")) or (
+        odd and dtype not in ODD
+    ):
         return
     for sample in op.sample_inputs("cpu", dtype, requires_grad=gradients):
         function, sample = variant(op, sample)
         if function is not None:
-            yield Case(function, (sample.input, *sample.args), sample.kwargs, "empty" in name or "resize" in name, gradients)
+            yield Case(
+                function, (sample.input, *sample.args), sample.kwargs, "empty" in name or "resize" in name, gradients
+            )
 
 
 def _of_module(name: str, dtype: torch.dtype, training: bool, gradients: bool) -> Iterator[Case]:
@@ -65,7 +70,11 @@ def _of_module(name: str, dtype: torch.dtype, training: bool, gradients: bool) -
         return
     for given in info.module_inputs_func(info, device="cpu", dtype=dtype, requires_grad=gradients, training=training):
         if given.forward_input is not None:
-            module = info.module_cls(*given.constructor_input.args, **given.constructor_input.kwargs).to(dtype).train(training)
+            module = (
+                info.module_cls(*given.constructor_input.args, **given.constructor_input.kwargs)
+                .to(dtype)
+                .train(training)
+            )
             yield Case(module, tuple(given.forward_input.args), dict(given.forward_input.kwargs), False, gradients)
 
 
@@ -80,7 +89,8 @@ def _strided(x: Any) -> Any:
 
 
 def _odd(x: Any) -> Any:
-    """Every third element is one that arithmetic treats differently: infinite, NaN, a zero of either sign, the least or largest number."""
+    """Every third element is one that arithmetic treats differently: infinite, NaN, a zero of either sign, the least or
+    largest number."""
     if not isinstance(x, Tensor) or x.dtype not in ODD or x.is_sparse or not x.numel():
         return x
     values = torch.tensor(ODD[x.dtype], dtype=x.dtype)
@@ -91,7 +101,19 @@ def _odd(x: Any) -> Any:
 
 def _floats(dtype: torch.dtype) -> list[float]:
     info = torch.finfo(dtype)
-    return [float("nan"), -0.0, float("inf"), info.max, -0.5, info.smallest_normal / 2, float("-inf"), 0.0, info.min, 2.5, -1.0]
+    return [
+        float("nan"),
+        -0.0,
+        float("inf"),
+        info.max,
+        -0.5,
+        info.smallest_normal / 2,
+        float("-inf"),
+        0.0,
+        info.min,
+        2.5,
+        -1.0,
+    ]
 
 
 def _integers() -> list[int]:
@@ -111,7 +133,12 @@ VARIANTS: Mapping[str, Variant] = {
     "in-place": lambda op, sample: (op.inplace_variant, sample),
     "gradients": lambda op, sample: (op.op, sample),
 }
-MODES = {"eval": (False, False), "train": (True, False), "eval+gradients": (False, True), "train+gradients": (True, True)}  # training, gradients
+MODES = {
+    "eval": (False, False),
+    "train": (True, False),
+    "eval+gradients": (False, True),
+    "train+gradients": (True, True),
+}  # training, gradients
 KINDS: Mapping[str, str] = {
     "op": "operators",
     "strided": "with arguments that are not contiguous",

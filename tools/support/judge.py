@@ -1,8 +1,8 @@
 """One call through torch.compile(backend="llmchip"), fallback on, against eager PyTorch.
 
-Structure, shape, type, strides, what shares memory with what, arguments that are changed in place and a module's own tensors must be
-eager's, always. So must the bits, unless the chip took part in it and a product, a function or a rounded sum did (`INEXACT`): there NaN
-must be in the same places, and the relative distance is told.
+Structure, shape, type, strides, what shares memory with what, arguments that are changed in place and a module's own
+tensors must be eager's, always. So must the bits, unless the chip took part in it and a product, a function or a
+rounded sum did (`INEXACT`): there NaN must be in the same places, and the relative distance is told.
 """
 
 import copy
@@ -22,10 +22,12 @@ from runtime.pytorch.subgraph import Part
 from tools.support.cases import Case
 
 FAR = 0.15  # relative distance from which on an inexact result is told
-# What NUMERICS does not promise PyTorch's own bits for: products, functions, and sums in an order of their own. Names of aten operators.
+# What NUMERICS does not promise PyTorch's own bits for: products, functions, and sums in an order of their own. Names
+# of aten operators.
 INEXACT = re.compile(
     r"(\w*mm|\w*mv|\w*dot|matmul|linear|conv\w*|attention\w*|einsum|bilinear|cdist|pdist|addr|outer|ger|"  # products
-    r"exp\w*|log\w*|sin\w*|cos\w*|tan\w*|a(rc)?(sin|cos|tan)\w*|erf\w*|sigmoid|silu|gelu|glu|mish|softplus|elu|selu|celu|pow|sqrt|rsqrt|hypot|"  # functions
+    # functions
+    r"exp\w*|log\w*|sin\w*|cos\w*|tan\w*|a(rc)?(sin|cos|tan)\w*|erf\w*|sigmoid|silu|gelu|glu|mish|softplus|elu|selu|celu|pow|sqrt|rsqrt|hypot|"
     r"\w*gamma\w*|i0\w*|i1\w*|special_\w+|sinc|angle|polar|hardswish|xlogy|nextafter|float_power|"
     r"sum|mean|var\w*|std\w*|\w*norm\w*|cum\w*|prod|softmax|log_softmax|\w*loss\w*|avg_pool\w*|adaptive_avg\w*|trace|nan\w*|interpolate|upsample\w*|"
     r"trapezoid|cross|renorm|histc|histogram\w*|kron|addcmul|addcdiv|lerp|lstm\w*|gru\w*|rnn\w*|fft\w*|linalg\w*|scatter_reduce|segment_reduce|"
@@ -37,7 +39,8 @@ ZERO_IS_PLUS = re.compile(r"a?(max|min)(imum)?|clamp\w*|relu6?|hardtanh|threshol
 
 @dataclass(frozen=True)
 class Verdict:
-    """`outcome`: ok, raise, wrong or far. `chip`, `back`: whether some of it ran on the chip, or was told to fall back."""
+    """`outcome`: ok, raise, wrong or far. `chip`, `back`: whether some of it ran on the chip, or was told to fall
+    back."""
 
     outcome: str
     why: str = ""
@@ -81,13 +84,17 @@ def judge(case: Case) -> Verdict | None:
             got = torch.compile(_call(compiled), backend="llmchip", dynamic=False)(args2, kwargs2)
             slopes2 = _gradients(got, (compiled, args2, kwargs2)) if case.gradients else []
         except Exception as error:
-            return Verdict("raise", f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}")
+            return Verdict(
+                "raise", f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+            )
     chip = _Count.chip > before
     contracted = case.kwargs.get("alpha", 1) != 1  # PyTorch multiplies and adds at once
     floats = any(isinstance(x, Tensor) and not _counts(x) for x in pytree.tree_leaves((args, kwargs, want)))
     inexact = chip and floats and (contracted or any(INEXACT.fullmatch(name) for name in seen.names))
     zero = chip and any(ZERO_IS_PLUS.fullmatch(name) for name in seen.names)
-    outcome, why = compare((got, args2, kwargs2, _own(compiled)), (want, args, kwargs, _own(mine)), case.undefined, inexact, zero)
+    outcome, why = compare(
+        (got, args2, kwargs2, _own(compiled)), (want, args, kwargs, _own(mine)), case.undefined, inexact, zero
+    )
     if outcome == "ok" and slopes:
         outcome, why = compare(slopes2, slopes)  # these are the float model's, whatever the chip computes
     return Verdict(outcome, why, chip, bool(fallbacks()))
@@ -117,8 +124,14 @@ def _gradients(results: Any, sources: Any) -> list[Tensor | None]:
     """Of the sum of all results, with respect to all arguments and weights."""
     function, args, kwargs = sources
     own = [*function.parameters()] if isinstance(function, torch.nn.Module) else []
-    wanted = [x for x in [*pytree.tree_leaves((args, kwargs)), *own] if isinstance(x, Tensor) and x.requires_grad and x.is_leaf]
-    summed = [x.sum() for x in pytree.tree_leaves(results) if isinstance(x, Tensor) and x.requires_grad and not x.is_complex()]
+    wanted = [
+        x
+        for x in [*pytree.tree_leaves((args, kwargs)), *own]
+        if isinstance(x, Tensor) and x.requires_grad and x.is_leaf
+    ]
+    summed = [
+        x.sum() for x in pytree.tree_leaves(results) if isinstance(x, Tensor) and x.requires_grad and not x.is_complex()
+    ]
     return list(torch.autograd.grad(summed, wanted, allow_unused=True)) if summed and wanted else []
 
 
@@ -133,7 +146,8 @@ def _own(function: Any) -> dict[str, Tensor]:
 
 
 def compare(got: Any, want: Any, undefined: bool = False, inexact: bool = False, zero: bool = False) -> tuple[str, str]:
-    """The verdict on results and arguments together. `undefined`: only their form counts; `zero`: not the sign of zero."""
+    """The verdict on results and arguments together. `undefined`: only their form counts; `zero`: not the sign of
+    zero."""
     mine, spec = pytree.tree_flatten(got)
     theirs, wanted = pytree.tree_flatten(want)
     if spec != wanted:
@@ -151,7 +165,10 @@ def compare(got: Any, want: Any, undefined: bool = False, inexact: bool = False,
             continue
         bad = _differ(g, w, zero)
         if bad and not inexact:
-            return "wrong", f"leaf {number}: {bad} of {w.numel()} elements differ ({_form(w)}): {g.flatten()[:3].tolist()}, not {w.flatten()[:3].tolist()}"
+            return (
+                "wrong",
+                f"leaf {number}: {bad} of {w.numel()} elements differ ({_form(w)}): {g.flatten()[:3].tolist()}, not {w.flatten()[:3].tolist()}",
+            )
         if bad:
             far = max(far, _distance(g, w))
     if _sharing(mine) != _sharing(theirs):

@@ -1,0 +1,59 @@
+"""What an extension (isa/extension.py) adds to the compiler: operations, their emitters, passes, and the rules of the
+translation check."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from compiler.emit.emitter import EMITTERS, Emit
+from compiler.graph.manager import Pass
+from compiler.ops.record import ChipOp
+from compiler.ops.table import BY_TARGET, OPS
+from compiler.passes.decompose import known_operations
+from compiler.translation import operators as graph_rules
+from compiler.translation import words as word_rules
+from isa.extension import INSTALLED
+
+
+@dataclass(frozen=True)
+class CompilerPart:
+    """Tables of the compiler, continued.
+
+    `operators` may remain in a frozen graph, `emitters` turn them into words, both by name. `passes` run behind those
+    of the pipeline, before equal work is shared: fusions, for example. `meaning` (of operations) and `words` (of
+    mnemonics) say the same in symbols, for the check that compares each program with its graph: write them after the
+    documentation, not after the emitter.
+    """
+
+    operators: tuple[ChipOp, ...] = ()
+    emitters: Mapping[str, Emit] = field(default_factory=dict)
+    passes: tuple[Pass, ...] = ()
+    meaning: Mapping[str, graph_rules.Compute] = field(default_factory=dict)
+    words: Mapping[str, word_rules.Rule] = field(default_factory=dict)
+
+
+_PARTS: dict[str, CompilerPart] = {}
+
+
+def install() -> None:
+    """Add what the installed extensions bring, each once."""
+    for name, extension in INSTALLED.items():
+        if name not in _PARTS:
+            part = _PARTS[name] = _made(extension.compiler)
+            for op in part.operators:
+                OPS[op.name] = replace(op, extension=name)
+                BY_TARGET.update(dict.fromkeys(op.targets, OPS[op.name]))
+            EMITTERS.update(part.emitters)
+            graph_rules.RULES.update(part.meaning)
+            word_rules.RULES.update(part.words)
+            known_operations.cache_clear()
+
+
+def _made(compiler: Callable[[], object] | None) -> CompilerPart:
+    part = compiler() if compiler is not None else CompilerPart()
+    assert isinstance(part, CompilerPart), "an extension's `compiler` gives a CompilerPart"
+    return part
+
+
+def passes() -> list[Pass]:
+    """The passes of all extensions."""
+    return [step for part in _PARTS.values() for step in part.passes]

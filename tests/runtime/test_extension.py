@@ -1,0 +1,128 @@
+"""Instructions from outside: one file, named by the user, known to everything; nothing is loaded because an image names
+it.
+
+Extensions are for a process, so each of these runs in one of its own.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MINIMUM, ADD_RELU = (ROOT / "examples" / "extension" / name for name in ("vector_minimum.py", "add_relu.py"))
+MODEL = """
+import torch, llmchip
+for path in {files!r}:
+    llmchip.extend(path)
+torch.manual_seed(0)
+class Model(torch.nn.Module):
+    def forward(self, x, y, i, j):
+        return torch.minimum(x, y), torch.relu(x + y) * 2, torch.minimum(i, j), torch.minimum(x.bfloat16(), y.bfloat16())
+x, y = torch.randn(2, 5, 33), torch.randn(2, 1, 33)
+x[0, 0, :3], y[0, 0, :3] = torch.tensor([float("nan"), 0.0, -0.0]), torch.tensor([1.0, -0.0, 0.0])
+i, j = torch.randint(-9, 9, (2, 33)), torch.randint(-9, 9, (2, 33))
+model, args = Model().eval(), (x, y, i, j)
+"""
+COMPARED = """
+def same(a, b):
+    return a.dtype is b.dtype and torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num().float(), b.nan_to_num().float()) and \\
+        torch.equal(torch.signbit(a.nan_to_num()), torch.signbit(b.nan_to_num()))
+"""
+
+
+def python(code: str, cwd: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=cwd, env=_environment(), timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def llmcc(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "llmchip", *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=_environment(),
+        timeout=300,
+    )
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": str(ROOT), "LLMCHIP_CACHE": "off", "LLMCHIP_STRICT": "1"}
+
+
+@pytest.mark.slow
+def test_bits_checks_and_tools(tmp_path: Path) -> None:
+    """Breaks when a part of the tool chain has a list of instructions of its own, or the fused instruction gives other
+    bits than the two."""
+    files = [str(MINIMUM), str(ADD_RELU)]
+    out = python(
+        MODEL.format(files=files) + COMPARED + "program = llmchip.compile(model, args); program.save('a.llmchip')\n"
+        "print(all(map(same, program(*args), model(*args))), program.verify(*args).bit_exact)\n"
+        "print([word in program.disassemble() for word in ('vmin', 'vaddr', 'f=sel')])\n"
+        "print(all(map(same, torch.compile(model, backend='llmchip')(*args), model(*args))), llmchip.fallbacks())\n",
+        tmp_path,
+    )  # fmt: skip
+    assert out.splitlines() == ["True True", "[True, True, False]", "True []"]
+    given = [part for path in files for part in ("--extension", path)]
+    for verb, said in (
+        ("info", "nodes"),
+        ("lint", "no finding"),
+        ("run", "output0"),
+        ("profile", "add_relu"),
+        ("disasm", "vaddr d="),
+    ):
+        done = llmcc(verb, "a.llmchip", *given, cwd=tmp_path)
+        assert done.returncode == 0 and said in done.stdout, (verb, done.stdout, done.stderr)
+    text = tmp_path / "a.s"
+    text.write_text(llmcc("disasm", "a.llmchip", *given, "-o", "dis", cwd=tmp_path).stdout)
+    assert "vmin" in llmcc("isa", "vmin", *given, cwd=tmp_path).stdout
+
+
+def test_an_image_is_refused_without_its_extension(tmp_path: Path) -> None:
+    """Breaks when an image's record is acted on, or an image with unknown words is run."""
+    python(MODEL.format(files=[str(MINIMUM)]) + "llmchip.compile(model, args).save('a.llmchip')", tmp_path)
+    done = llmcc("run", "a.llmchip", cwd=tmp_path)
+    assert (
+        done.returncode == 2 and "the extension 'vector-minimum'" in done.stderr and "--extension FILE" in done.stderr
+    )
+    changed = tmp_path / "changed.py"
+    changed.write_text(MINIMUM.read_text() + "# another\n")
+    done = llmcc("run", "a.llmchip", "--extension", changed, cwd=tmp_path)
+    assert done.returncode == 2 and "another extension 'vector-minimum'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("", "defines no EXTENSION"),
+        ("1/0", "ZeroDivisionError"),
+        ("from isa.extension import Extension\nfrom isa.spec import ISA\nEXTENSION = Extension('x', (ISA['mm'],), {})", "is there already"),
+        (
+            (
+                "from dataclasses import replace\nfrom isa.extension import Extension\nfrom isa.spec import ISA\n"
+                "EXTENSION = Extension('x', (replace(ISA['mm'], mnemonic='mm2'),), {'mm2': print})"
+            ),
+            "those of extensions are 0xc0",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_no_extension_is_one_line(tmp_path: Path, code: str, says: str) -> None:
+    """Breaks when a mistake in the user's file is a traceback, or gets half of it installed."""
+    (tmp_path / "x.py").write_text(code)
+    done = llmcc("isa", "--extension", "x.py", cwd=tmp_path)
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_same_image_without_a_word_of_it(tmp_path: Path) -> None:
+    """Breaks when an installed extension changes images that do not use it."""
+    code = "import torch, llmchip\n{}torch.manual_seed(0)\nm = torch.nn.Linear(8, 8).eval()\nllmchip.compile(m, (torch.zeros(2, 8),)).save('{}')\n"
+    python(code.format("", "plain.llmchip"), tmp_path)
+    python(code.format(f"llmchip.extend({str(MINIMUM)!r})\n", "extended.llmchip"), tmp_path)
+    assert (tmp_path / "plain.llmchip").read_bytes() == (tmp_path / "extended.llmchip").read_bytes()
