@@ -6,7 +6,13 @@ from typing import Any
 
 from isa.errors import CompileError
 
-OPTIMISATIONS = ("fuse", "find-loop", "split-batch", "schedule", "search")  # behind the frozen graph; none changes a bit
+OPTIMISATIONS = (
+    "fuse",
+    "find-loop",
+    "split-batch",
+    "schedule",
+    "search",
+)  # behind the frozen graph; none changes a bit
 _OLD_NAMES = {"loop": "find-loop", "strips": "split-batch"}
 
 

@@ -1,6 +1,7 @@
 """The whole compiler, read top to bottom: a captured model becomes a program; weights are packed into its image.
 
-    captured → graph passes → frozen graph → tile passes → tile program (checked against the graph), addresses → instructions → image
+    captured → graph passes → frozen graph → tile passes → tile program (checked against the graph), addresses →
+    instructions → image
 
 Graph passes are in `pipeline` (compiler/lower.py), tile passes in `tile_pipeline` (compiler/schedule/passes.py).
 """
@@ -58,9 +59,15 @@ class Compiled:
 
 
 def compile_captured(
-    captured: Captured, options: Options | None = None, chip: Chip | None = None, *, print_after: Collection[str] = (), dump_dir: Path | None = None
+    captured: Captured,
+    options: Options | None = None,
+    chip: Chip | None = None,
+    *,
+    print_after: Collection[str] = (),
+    dump_dir: Path | None = None,
 ) -> Compiled:
-    """Compile a captured model. What the passes named in `print_after` leave behind is printed on stderr, that of all written to `dump_dir`.
+    """Compile a captured model. What the passes named in `print_after` leave behind is printed on stderr, that of all
+    written to `dump_dir`.
 
     Raises UnsupportedError for what the chip cannot do, CompileError for what does not fit.
     """
@@ -113,7 +120,8 @@ def _lower(captured: Captured, options: Options, watch: Watch) -> Lowered:
 def tile_program(lowered: Lowered, options: Options, chip: Chip, manager: TileManager) -> TileState:
     """The tile passes. Where the manager stops, what they have made so far.
 
-    Raises CompileError for what does not fit in the memories of `chip`, InternalError with the name of a pass that failed.
+    Raises CompileError for what does not fit in the memories of `chip`, InternalError with the name of a pass that
+    failed.
     """
     names = tuple(i.name for i in lowered.inputs), tuple(o.name for o in lowered.outputs)
     frozen = TileState(chip, FrozenGraph(lowered.main.graph, *names))

@@ -41,11 +41,14 @@ class Assignment:
 Resident = Mapping[Space, list[int]]  # of each memory on chip, the bytes that values take while each kernel runs
 
 
-def reside(kernel_graph: KernelGraph, fitter: TileSizeChooser, tuning: SearchPoint, strips: Sequence[BatchTile]) -> Assignment:
+def reside(
+    kernel_graph: KernelGraph, fitter: TileSizeChooser, tuning: SearchPoint, strips: Sequence[BatchTile]
+) -> Assignment:
     """Give every value between kernels a home, and find each kernel's cut beside what is resident.
 
-    `strips` (of `find_strips`) are executed for a part of the batch at a time. Small and short-lived values come first. A kernel
-    that does not fit evicts the largest value alive, and all begins anew. Raises CompileError when a kernel fits in no way.
+    `strips` (of `find_strips`) are executed for a part of the batch at a time. Small and short-lived values come
+    first. A kernel that does not fit evicts the largest value alive, and all begins anew. Raises CompileError when a
+    kernel fits in no way.
     """
     spilled: set[fx.Node] = set()
     while True:

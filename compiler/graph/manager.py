@@ -1,4 +1,5 @@
-"""What a graph pass is, the loop that runs, verifies, times and prints a pipeline of them, and what tile passes share with it."""
+"""What a graph pass is, the loop that runs, verifies, times and prints a pipeline of them, and what tile passes share
+with it."""
 
 import sys
 import time
@@ -69,7 +70,8 @@ def show(watch: _Watching, index: int, name: str, text: Callable[[], str]) -> No
 
 @contextmanager
 def named(name: str, what: str, errors: bool = False) -> Iterator[None]:
-    """What goes wrong inside is a fault of ours, and says in which pass. Errors that are meant for the user pass, unless `errors`."""
+    """What goes wrong inside is a fault of ours, and says in which pass. Errors that are meant for the user pass,
+    unless `errors`."""
     try:
         yield
     except Exception as error:

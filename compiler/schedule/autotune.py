@@ -84,7 +84,8 @@ class Search:
         self.known = Known(self.chip)
 
     def run(self) -> TileState:
-        """The best program that fits: a plan that fails is tried again with schedules that use less memory, then with smaller kernels.
+        """The best program that fits: a plan that fails is tried again with schedules that use less memory, then with
+        smaller kernels.
 
         Raises CompileError when a kernel fits in no way, or no plan was found.
         """
@@ -101,7 +102,9 @@ class Search:
 
     def _candidates(self, failures: list[CompileError]) -> Iterator[TileState]:
         """Programs to plan for, the best first. What cannot be cut is among the `failures`."""
-        parts = self.on("split-batch") and any(strip.parts > 1 for strip in find_strips(self.kernel_graph, self.chip, 1.0))
+        parts = self.on("split-batch") and any(
+            strip.parts > 1 for strip in find_strips(self.kernel_graph, self.chip, 1.0)
+        )
         for strips in (True, False) if parts else (False,):
             known: Made = {}
             tried: set[tuple[object, int]] = set()
@@ -120,7 +123,8 @@ class Search:
                 yield plain
 
     def candidates(self, strips: bool = True, known: Made | None = None, shared: bool = True) -> list[Candidate]:
-        """Tilings that differ, the best first, then by promised cycles: one size after the other is varied while that makes the program faster.
+        """Tilings that differ, the best first, then by promised cycles: one size after the other is varied while that
+        makes the program faster.
 
         Those that are `known` are among them, and not made again. Where the scratchpad is tight, other ways to share it
         come first if `shared`.
@@ -143,7 +147,9 @@ class Search:
                     cuts = self._cut(tuning, strips)
                 except CompileError:
                     break
-                candidate = self._draft(tuning, cuts, known) if made(cuts.assignment).least <= best.cycles * MARGIN else None
+                candidate = (
+                    self._draft(tuning, cuts, known) if made(cuts.assignment).least <= best.cycles * MARGIN else None
+                )
                 if candidate is not None and candidate.cycles <= best.cycles * MARGIN:
                     best = candidate
                 elif name not in (*SHARED, "slice"):
@@ -161,7 +167,12 @@ class Search:
         """Emit and schedule with one tuning, unless a `known` one cuts the kernels in the same way."""
         cuts = made(cut.assignment)
         spaces = tuple(layout.buffer.space for layout in cuts.storage.layouts.values())
-        key = cuts.cuts, spaces, tuning.overlap if any(strip.parts > 1 for strip in cuts.strips) else 0.0, tuning.in_turn
+        key = (
+            cuts.cuts,
+            spaces,
+            tuning.overlap if any(strip.parts > 1 for strip in cuts.strips) else 0.0,
+            tuning.in_turn,
+        )
         if key in known:
             return known[key]
         emitted = self._emit(tuning, cut)
@@ -172,13 +183,18 @@ class Search:
         return self.manager.run(self._stages(Choice(tuning, fill=fill)).order, emitted)
 
     def _orders(self, candidates: Sequence[Candidate], tried: set[tuple[object, int]]) -> Iterator[TileState]:
-        """Orders of the ops to try: schedules, the fastest first, those that use ever less memory among them. Without schedules, the order of the kernels.
+        """Orders of the ops to try: schedules, the fastest first, those that use ever less memory among them. Without
+        schedules, the order of the kernels.
 
         Where two of one fill, that share the scratchpad alike, have found no plan, others like them are not tried; nor
         is what was `tried` before.
         """
         min_gain = [MARGIN] + [1.0] * len(candidates)
-        waiting = [(c.cycles * min_gain[number], 0, number, c.scheduled) for number, c in enumerate(candidates) if c.scheduled is not None]
+        waiting = [
+            (c.cycles * min_gain[number], 0, number, c.scheduled)
+            for number, c in enumerate(candidates)
+            if c.scheduled is not None
+        ]
         failed = Counter[object]()
         while waiting:
             _, level, number, scheduled = heappop(waiting)
@@ -211,4 +227,3 @@ def _caught(failures: list[CompileError], work: Callable[[], T]) -> T | None:
     except CompileError as error:
         failures.append(error)
         return None
-

@@ -13,7 +13,8 @@ from compiler.schedule.verify import verify_state
 
 @dataclass
 class TileManager:
-    """Every pass is timed, by its name. `kept` states are verified and shown, each once; the number of the first pass is `first`."""
+    """Every pass is timed, by its name. `kept` states are verified and shown, each once; the number of the first pass
+    is `first`."""
 
     watch: Watch = field(default_factory=Watch)
     first: int = 0
@@ -21,7 +22,8 @@ class TileManager:
     shown: int = 0
 
     def run(self, steps: Iterable[TilePass], state: TileState) -> TileState:
-        """The state behind all `steps`. Raises InternalError, with the name of the pass, for what goes wrong in one and is not an error of the user's."""
+        """The state behind all `steps`. Raises InternalError, with the name of the pass, for what goes wrong in one
+        and is not an error of the user's."""
         for step in steps:
             with timed(self.seconds, step.name), named(self._title(step.name, len(state.history())), "failed"):
                 after = step.run(state)
@@ -29,9 +31,13 @@ class TileManager:
         return state
 
     def keep(self, state: TileState) -> bool:
-        """Verify and show what the passes behind `state` have made; whether this is where to stop. Raises InternalError with the name of a pass."""
+        """Verify and show what the passes behind `state` have made; whether this is where to stop. Raises
+        InternalError with the name of a pass."""
         for made in state.history()[self.shown :]:
-            with timed(self.seconds, made.last), named(self._title(made.last, self.shown), "left something invalid", errors=True):
+            with (
+                timed(self.seconds, made.last),
+                named(self._title(made.last, self.shown), "left something invalid", errors=True),
+            ):
                 verify_state(made)
             show(self.watch, self.first + self.shown, made.last, made.__str__)
             self.shown += 1

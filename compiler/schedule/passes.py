@@ -1,4 +1,5 @@
-"""The tile passes in order. Each is a frozen dataclass: options are fields, `run` makes the next state from the one before it.
+"""The tile passes in order. Each is a frozen dataclass: options are fields, `run` makes the next state from the one
+before it.
 
 None of them changes a bit of a result: they decide where a value lies and when an instruction runs.
 """
@@ -29,7 +30,8 @@ CHOICES = {  # what can be left out of the tile half and is no pass
 
 
 class TilePass(Protocol):
-    """A named step behind the frozen graph. It adds to the state, or replaces what is there; it may not change what is computed."""
+    """A named step behind the frozen graph. It adds to the state, or replaces what is there; it may not change what is
+    computed."""
 
     name: ClassVar[str]
 
@@ -62,7 +64,10 @@ class FindLoop:
 
     def run(self, state: TileState) -> TileState:
         frozen = made(state.frozen)
-        return replace(state, kernel_graph=kernel_graph(frozen.graph, frozen.inputs, frozen.outputs, state.kernels, rolled=self.rolled))
+        return replace(
+            state,
+            kernel_graph=kernel_graph(frozen.graph, frozen.inputs, frozen.outputs, state.kernels, rolled=self.rolled),
+        )
 
 
 @dataclass(frozen=True)
@@ -90,14 +95,19 @@ class AssignMemory:
 
 @dataclass(frozen=True)
 class Emit:
-    """Emit the kernels as ops over symbolic buffers. Parts of a batch begin while the share `overlap` of the one before is to come."""
+    """Emit the kernels as ops over symbolic buffers.
+
+    Parts of a batch begin while the share `overlap` of the one before is to come; what is `known` is not emitted again.
+    """
 
     name: ClassVar[str] = "emit"
     overlap: float
     known: Emitted
 
     def run(self, state: TileState) -> TileState:
-        return replace(state, tiled=tile(made(state.kernel_graph), made(state.assignment), state.chip, self.overlap, self.known))
+        return replace(
+            state, tiled=tile(made(state.kernel_graph), made(state.assignment), state.chip, self.overlap, self.known)
+        )
 
 
 @dataclass(frozen=True)
@@ -109,7 +119,9 @@ class ScheduleOps:
     in_turn: bool = False
 
     def run(self, state: TileState) -> TileState:
-        found = schedule(made(state.tiled).program, state.chip, lambda op: cycles(op, state.chip), self.fill, self.in_turn)
+        found = schedule(
+            made(state.tiled).program, state.chip, lambda op: cycles(op, state.chip), self.fill, self.in_turn
+        )
         return replace(state, schedule=found)
 
 
@@ -128,8 +140,9 @@ class Place:
 class Stages:
     """The passes, in the order of the fields.
 
-    `kernels` run once. The search runs the others for every tiling that it tries: `tiling` for each point of the search space, `program` for
-    those that promise enough, `order` for several shares of the memories, `addresses` for the best until one fits.
+    `kernels` run once. The search runs the others for every tiling that it tries: `tiling` for each point of the
+    search space, `program` for those that promise enough, `order` for several shares of the memories, `addresses` for
+    the best until one fits.
     """
 
     kernels: Sequence[TilePass]
@@ -144,7 +157,8 @@ class Stages:
 
 @dataclass(frozen=True)
 class Choice:
-    """What the search has chosen: a point of its space, whether the batch may be split, how full a schedule may make the memories."""
+    """What the search has chosen: a point of its space, whether the batch may be split, how full a schedule may make
+    the memories."""
 
     point: SearchPoint = field(default_factory=SearchPoint)
     split: bool = True
@@ -162,17 +176,18 @@ class Known:
 def tile_pipeline(on: Switch, known: Known, choice: Choice) -> Stages:
     """The tile passes. A switched off `fuse` makes kernels of one operation, the others leave their work out."""
     point = choice.point
+    share = point.share if choice.split and on("split-batch") else math.inf
     return Stages(
         kernels=[
             Fuse(on("fuse")),  # first: what stays on chip between two operations decides everything else
             FindLoop(on("find-loop")),  # of kernels, before anything is done for each of them
         ],
         tiling=[
-            SplitBatch(point.share if choice.split and on("split-batch") else math.inf),  # before memory: values of a part are smaller
+            SplitBatch(share),  # before memory: values of a part are smaller
             AssignMemory(point, known.chooser),  # tile sizes beside what is resident, as one depends on the other
         ],
         program=[
-            Emit(point.overlap, known.emitted),  # layouts and tile sizes are known: nothing is left to choose but order and addresses
+            Emit(point.overlap, known.emitted),  # where everything lies and how it is cut is known now
         ],
         order=[
             *_optional(on, ScheduleOps(choice.fill, point.in_turn)),  # before addresses, which forbid orders
@@ -188,7 +203,8 @@ def _optional(on: Switch, step: TilePass) -> list[TilePass]:
 
 
 def switchable() -> frozenset[str]:
-    """What can be left out behind the frozen graph: the choices, and the passes of which the pipeline asks whether they are on."""
+    """What can be left out behind the frozen graph: the choices, and the passes of which the pipeline asks whether
+    they are on."""
     asked = set(CHOICES)
 
     def on(name: str) -> bool:

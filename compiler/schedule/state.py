@@ -1,6 +1,6 @@
 """What the tile passes hand to each other, and what of it a reader sees.
 
-    frozen graph → kernels → kernel graph → batch tiles → layouts and tile sizes → tile program → schedule → addresses
+frozen graph → kernels → kernel graph → batch tiles → layouts and tile sizes → tile program → schedule → addresses
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,8 @@ class FrozenGraph:
 
 @dataclass(frozen=True)
 class TileState:
-    """All that is decided so far for a program on `chip`; a pass adds a field or replaces one. What is None is still to come.
+    """All that is decided so far for a program on `chip`; a pass adds a field or replaces one. What is None is still
+    to come.
 
     `last` is the pass that made this state from the one `before`.
     """
@@ -84,7 +85,9 @@ def _kernels(kernels: tuple[Kernel, ...]) -> list[str]:
     """One line for each kernel: its number, what it does over which domain, and what it reads."""
     lines = []
     for index, kernel in enumerate(kernels):
-        outside = dict.fromkeys(base(n).name for node in kernel.nodes for n in tensors(node) if computing(base(n)) not in kernel.members)
+        outside = dict.fromkeys(
+            base(n).name for node in kernel.nodes for n in tensors(node) if computing(base(n)) not in kernel.members
+        )
         lines.append(f"k{index} {kernel} ← {', '.join(outside)}")
     return lines
 
@@ -113,7 +116,9 @@ def _sizes(sizes: TileSizes) -> str:
     given = {"rows": sizes.rows, "n": sizes.n, "k": sizes.k}
     cut = [f"{name}={value}" for name, value in given.items() if value < WHOLE]
     cut += [f"groups={sizes.groups}"] if sizes.groups > 1 else []
-    return ", ".join([*cut, "weights stay" if sizes.keep else "weights are streamed", *(["wide rows in acc"] if sizes.wide else [])])
+    return ", ".join(
+        [*cut, "weights stay" if sizes.keep else "weights are streamed", *(["wide rows in acc"] if sizes.wide else [])]
+    )
 
 
 def _placed(placement: Placement, program: Program) -> str:

@@ -1,4 +1,5 @@
-"""What must be true behind each tile pass. A pass is judged by what it has changed in the state, so that a new one is judged as well."""
+"""What must be true behind each tile pass. A pass is judged by what it has changed in the state, so that a new one is
+judged as well."""
 
 from compiler.plan.check import check_plan
 from compiler.plan.problem import Block, Plan, Problem
@@ -49,16 +50,25 @@ def _verify_assignment(state: TileState, graph: KernelGraph) -> None:
 
 
 def verify_placement(program: Program, placement: Placement, chip: Chip) -> None:
-    """Raise unless every buffer has an address in its memory, the given one if there is one, and none that live together overlap.
+    """Raise unless every buffer has an address in its memory, the given one if there is one, and none that live
+    together overlap.
 
     Live ranges are those of the program: what the planner made of them does not matter here.
     """
     for buffer in program.buffers:
-        if placement.offsets.get(buffer, -1) < 0 or (buffer.fixed is not None and placement.offsets[buffer] != buffer.fixed):
+        if placement.offsets.get(buffer, -1) < 0 or (
+            buffer.fixed is not None and placement.offsets[buffer] != buffer.fixed
+        ):
             raise ValueError(f"{buffer} lies at {placement.offsets.get(buffer)}")
-    memories = (("sram", Space.SRAM, chip.sram.bytes), ("acc", Space.ACC, chip.acc.bytes), ("scratch", Space.DRAM, DRAM_LIMIT))
+    memories = (
+        ("sram", Space.SRAM, chip.sram.bytes),
+        ("acc", Space.ACC, chip.acc.bytes),
+        ("scratch", Space.DRAM, DRAM_LIMIT),
+    )
     for name, space, capacity in memories:
-        placed = [b for b in program.live if b.space is space and (space is not Space.DRAM or b.region is Region.SCRATCH)]
+        placed = [
+            b for b in program.live if b.space is space and (space is not Space.DRAM or b.region is Region.SCRATCH)
+        ]
         blocks = tuple(Block(b.name, program.live[b][0], program.live[b][1] + 1, b.bytes) for b in placed)
         height, bound = placement.heights[name]
         plan = Plan({b.name: placement.offsets[b] for b in placed}, height, bound, height == bound)

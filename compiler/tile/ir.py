@@ -2,12 +2,13 @@
 
     %acc3 : acc 393216
     %w5 : dram.weights 589824 @ 0x90000 + 0x1b0000 per iteration
-    mm c=%acc3[0]:i32 rs=768, a=%x[0]:i8 rs=768, w=%w5[0]:i8 rs=768, m=128, n=768, k=768, wt ; linear_3 | c=linear_3[0] rs=768
+    mm c=%acc3[0]:i32 rs=768, a=%x[0]:i8 rs=768, w=%w5[0]:i8 rs=768, m=128, n=768, k=768, wt ; linear_3 | c=linear_3[0]
+    rs=768
 
-Buffers come first, each with its memory, bytes, offset if it is given and step in the loop. An op names its views in the order of its table
-row, then its attributes as they were given; behind `;` stands the node that it works for, behind each `|` a tap: the view that completes part
-of a node's value. The text says all that a program holds: `parse(str(program)) == program` (compiler/tile/parse.py).
-Placing the buffers turns an op into an instruction.
+Buffers come first, each with its memory, bytes, offset if it is given and step in the loop. An op names its views in
+the order of its table row, then its attributes as they were given; behind `;` stands the node that it works for,
+behind each `|` a tap: the view that completes part of a node's value. The text says all that a program holds:
+`parse(str(program)) == program` (compiler/tile/parse.py). Placing the buffers turns an op into an instruction.
 """
 
 import json
@@ -118,13 +119,21 @@ def quoted(name: str) -> str:
 
 
 def _strides(block: "Ref | Tap") -> str:
-    return "".join(f" {n}={v}" for n, v, default in (("rs", block.rs, 0), ("ps", block.ps, 0), ("cs", block.cs, 1)) if v != default)
+    return "".join(
+        f" {n}={v}" for n, v, default in (("rs", block.rs, 0), ("ps", block.ps, 0), ("cs", block.cs, 1)) if v != default
+    )
 
 
 def _attribute(field: Field, value: int) -> str:
     if field.kind is Kind.FLAG and value == 1:
         return field.name
-    named = field.choices[value] if 0 <= value < len(field.choices) else f"{value:#x}" if field.kind is Kind.F32 else str(value)
+    named = (
+        field.choices[value]
+        if 0 <= value < len(field.choices)
+        else f"{value:#x}"
+        if field.kind is Kind.F32
+        else str(value)
+    )
     return f"{field.name}={named}"
 
 
@@ -192,7 +201,8 @@ def span(ref: Ref, extents: Extents) -> tuple[int, int]:
 
 
 def verify(program: Program) -> None:
-    """Raise ValueError unless every op is well formed: known row, all views present, in bounds, right space and type."""
+    """Raise ValueError unless every op is well formed: known row, all views present, in bounds, right space and
+    type."""
     loop = program.loop
     if loop is not None and not (0 <= loop.first < loop.end <= len(program.ops) and loop.count > 0):
         raise ValueError(f"{loop} is not a run of the {len(program.ops)} ops")

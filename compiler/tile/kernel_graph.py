@@ -78,13 +78,19 @@ class KernelGraph:
 
 
 def group(graph: fx.Graph, fused: bool = True) -> list[Kernel]:
-    """The operations of the frozen `graph` as kernels in execution order; copies are inserted where a view needs one."""
+    """The operations of the frozen `graph` as kernels in execution order; copies are inserted where a view needs
+    one."""
     materialize_views(graph)
     return hoist(fuse(graph, fused))
 
 
 def kernel_graph(
-    graph: fx.Graph, inputs: Sequence[str], outputs: Sequence[str], kernels: Sequence[Kernel] | None = None, *, rolled: bool = True
+    graph: fx.Graph,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    kernels: Sequence[Kernel] | None = None,
+    *,
+    rolled: bool = True,
 ) -> KernelGraph:
     """The `kernels` of the frozen `graph` (default: as `group` makes them) with what they read and give.
 

@@ -13,7 +13,9 @@ from isa.spec import ISA, Dtype, Field, Kind, Region, Space
 _NAME = r'("(?:[^"\\]|\\.)*"|[\w.-]+)'
 _NUMBER = r"(-?(?:0x[0-9a-f]+|\d+))"
 _STRIDES = r"((?: (?:rs|ps|cs)=-?\d+)*)"
-_BUFFER = re.compile(rf"%{_NAME} : (\w+)(?:\.(\w+))? {_NUMBER}(?: @ {_NUMBER})?(?: \+ {_NUMBER} per iteration)?", re.ASCII)
+_BUFFER = re.compile(
+    rf"%{_NAME} : (\w+)(?:\.(\w+))? {_NUMBER}(?: @ {_NUMBER})?(?: \+ {_NUMBER} per iteration)?", re.ASCII
+)
 _LOOP = re.compile(rf"loop {_NUMBER} {{")
 _MNEMONIC = re.compile(r"(\w+) ", re.ASCII)
 _VIEW = re.compile(rf"(\w+)=%{_NAME}\[{_NUMBER}\]:(\w+){_STRIDES}(?:, )?", re.ASCII)
@@ -59,7 +61,14 @@ def _buffer(line: str) -> Buffer:
         raise ValueError(f"no buffer: {line}")
     name, space, region, size, fixed, step = found.groups()
     where = Region[region.upper()] if region else Region.WEIGHTS
-    return Buffer(_name(name), Space[space.upper()], int(size, 0), where, None if fixed is None else int(fixed, 0), int(step or "0", 0))
+    return Buffer(
+        _name(name),
+        Space[space.upper()],
+        int(size, 0),
+        where,
+        None if fixed is None else int(fixed, 0),
+        int(step or "0", 0),
+    )
 
 
 def _op(line: str, buffers: dict[str, Buffer]) -> Op:
@@ -67,12 +76,16 @@ def _op(line: str, buffers: dict[str, Buffer]) -> Op:
     at = _Cursor(line)
     mnemonic = at.need(_MNEMONIC, "a mnemonic")[1]
     row = ISA[mnemonic]
-    views = {m[1]: Ref(buffers[_name(m[2])], int(m[3], 0), Dtype[m[4].upper()], **_strides(m[5])) for m in at.all(_VIEW)}
+    views = {
+        m[1]: Ref(buffers[_name(m[2])], int(m[3], 0), Dtype[m[4].upper()], **_strides(m[5])) for m in at.all(_VIEW)
+    }
     if unknown := views.keys() - {field.name for field in row.views}:
         raise ValueError(f"{mnemonic} has no view {', '.join(sorted(unknown))}")
     attrs = tuple((m[1], _value(row.field(m[1]), m[2])) for m in at.all(_ATTRIBUTE))
     node = _name(at.need(_NODE, "`; node`")[1])
-    taps = tuple(Tap(m[1], _name(m[2]), int(m[3], 0), **{"ps": 0, "rs": 0, "cs": 1, **_strides(m[4])}) for m in at.all(_TAP))
+    taps = tuple(
+        Tap(m[1], _name(m[2]), int(m[3], 0), **{"ps": 0, "rs": 0, "cs": 1, **_strides(m[4])}) for m in at.all(_TAP)
+    )
     at.finished()
     return Op(mnemonic, tuple(views.get(field.name) for field in row.views), attrs, node, taps)
 

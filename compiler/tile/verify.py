@@ -1,9 +1,11 @@
 """What must be true of kernels and of a tile program, whichever pass has made them.
 
 kernels   each computes what nobody else does, from what is there already
-program   each op is well formed (`ir.verify`); no byte is read that nobody has written, or written twice by one node before it is read
+program   each op is well formed (`ir.verify`); no byte is read that nobody has written, or written twice by one node
+before it is read
 
-These checks see one program; whether it computes what the graph says is for the translation check (compiler/translation/).
+These checks see one program; whether it computes what the graph says is for the translation check
+(compiler/translation/).
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +39,11 @@ def verify_kernels(kernels: Sequence[Kernel], same: Mapping[fx.Node, fx.Node] | 
                 raise ValueError(f"{node.name} is computed a second time in kernel {index}")
             for operand in tensors(node):
                 origin = base(operand)
-                if origin.op == "call_function" and not is_empty(origin) and computing(same.get(origin, origin)) not in made:
+                if (
+                    origin.op == "call_function"
+                    and not is_empty(origin)
+                    and computing(same.get(origin, origin)) not in made
+                ):
                     raise ValueError(f"{node.name} in kernel {index} reads {operand.name}, which is not computed yet")
             made.add(node)
 
@@ -45,11 +51,18 @@ def verify_kernels(kernels: Sequence[Kernel], same: Mapping[fx.Node, fx.Node] | 
 def verify_program(program: Program) -> None:
     """Raise ValueError unless every op is well formed and reads bytes that are given or were written before.
 
-    The iterations of a loop are alike, so that the first one decides: nothing is written before it that a later one does not find, too.
+    The iterations of a loop are alike, so that the first one decides: nothing is written before it that a later one
+    does not find, too.
     """
     verify(program)
     known = {buffer: _Bytes(buffer) for buffer in program.buffers}
-    touched = [[(known[ref.buffer], _block(ref, extents), access, op.row.field(name)) for name, ref, extents, access in op.accesses] for op in program.ops]
+    touched = [
+        [
+            (known[ref.buffer], _block(ref, extents), access, op.row.field(name))
+            for name, ref, extents, access in op.accesses
+        ]
+        for op in program.ops
+    ]
     for found, block, _, _ in chain.from_iterable(touched):
         found.expect(block)
     for op, blocks in zip(program.ops, touched, strict=True):
@@ -62,7 +75,9 @@ def verify_program(program: Program) -> None:
             found.leave()
 
 
-Block = tuple[int, int, tuple[int, ...], tuple[int, ...]]  # first byte, bytes of a run; how many runs, at which steps in bytes, outermost first
+Block = tuple[
+    int, int, tuple[int, ...], tuple[int, ...]
+]  # first byte, bytes of a run; how many runs, at which steps in bytes, outermost first
 
 
 def _block(ref: Ref, extents: Extents) -> Block:
@@ -84,7 +99,8 @@ def _block(ref: Ref, extents: Extents) -> Block:
 
 
 class _Bytes:
-    """What is known of the bytes of a buffer: one answer for all, or one for each `grain` of bytes that every op treats alike."""
+    """What is known of the bytes of a buffer: one answer for all, or one for each `grain` of bytes that every op
+    treats alike."""
 
     def __init__(self, buffer: Buffer) -> None:
         self.buffer, self.whole = buffer, (0, buffer.bytes, (), ())

@@ -44,8 +44,18 @@ if TYPE_CHECKING:
 @click.option("-o", "output", metavar="FILE", type=click.Path(dir_okay=False), help="The image file to write.")
 @model_options
 @input_options
-@click.option("--print-after", metavar="PASS|all", multiple=True, help="Print what this pass leaves behind (a graph, kernels, a tile program), on stderr.")
-@click.option("--dump-dir", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help="Write what every pass leaves behind into this folder.")
+@click.option(
+    "--print-after",
+    metavar="PASS|all",
+    multiple=True,
+    help="Print what this pass leaves behind (a graph, kernels, a tile program), on stderr.",
+)
+@click.option(
+    "--dump-dir",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write what every pass leaves behind into this folder.",
+)
 @click.option("--stop-after", metavar="PASS", help="Stop after this pass; nothing is written.")
 @click.option("--time-passes", is_flag=True, help="Show the time of every pass.")
 @click.option("--list-passes", is_flag=True, help="List the passes in order, and stop.")
@@ -94,7 +104,11 @@ def _compile(model: str, output: str | None, given: Given, switches: Mapping[str
 
             watch = Watch(**printing, stop_after=switches["stop_after"])
             timings = compile_until(session.captured, session.options, load_chip(session.options.chip), watch)
-            reply({"stopped_after": switches["stop_after"], "seconds": timings}, as_json, lambda: note(f"stopped after {switches['stop_after']}"))
+            reply(
+                {"stopped_after": switches["stop_after"], "seconds": timings},
+                as_json,
+                lambda: note(f"stopped after {switches['stop_after']}"),
+            )
             return 0
         image, heights, compiled = _image(
             session, printing, cached=not (switches["time_passes"] or any(printing.values()))
@@ -150,7 +164,9 @@ def _passes(compiled: "Compiled") -> dict[str, float]:
     """Seconds of every pass, in order."""
     from compiler.pipeline import pass_seconds
 
-    return pass_seconds(compiled.lowered) | {name: value for name, value in compiled.timings.items() if name != "graph passes"}
+    return pass_seconds(compiled.lowered) | {
+        name: value for name, value in compiled.timings.items() if name != "graph passes"
+    }
 
 
 def _memory(image: Any, heights: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,7 +263,8 @@ def _steps(given: Given) -> list[dict[str, Any]]:
     steps += [(step.name, "tile", False, doc_of(type(step))) for step in tile_passes(options, load_chip(options.chip))]
     steps += [(name, "choice", False, doc) for name, doc in CHOICES.items() if options.enables(name)]
     return [
-        {"pass": name, "level": level, "may_change_bits": changes, "does": (doc or "").strip().split("\n")[0]} for name, level, changes, doc in steps
+        {"pass": name, "level": level, "may_change_bits": changes, "does": (doc or "").strip().split("\n")[0]}
+        for name, level, changes, doc in steps
     ]
 
 
@@ -275,4 +292,6 @@ def _check_passes(given: Given, names: list[str]) -> None:
     if names:
         known = dict.fromkeys(step["pass"] for step in _steps(given) if step["level"] != "choice")
         for name in names:
-            need(name in known or name == "all", f"there is no pass '{name}'", hint=f"the passes are {', '.join(known)}")
+            need(
+                name in known or name == "all", f"there is no pass '{name}'", hint=f"the passes are {', '.join(known)}"
+            )

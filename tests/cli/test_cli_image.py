@@ -196,8 +196,21 @@ def test_compile_prints_and_dumps_passes(bert: Path, tmp_path: Path) -> None:
 
 
 def test_compile_prints_and_stops_at_tile_passes(bert: Path, tmp_path: Path) -> None:
-    """Breaks if the switches know the passes on the graph alone, or a choice that leaves nothing behind is taken for a pass."""
-    result = call("compile", bert, "--seq", 4, "--print-after", "fuse", "--stop-after", "schedule", "--dump-dir", tmp_path / "dump", "--json")
+    """Breaks if the switches know the passes on the graph alone, or a choice that leaves nothing behind is taken for a
+    pass."""
+    result = call(
+        "compile",
+        bert,
+        "--seq",
+        4,
+        "--print-after",
+        "fuse",
+        "--stop-after",
+        "schedule",
+        "--dump-dir",
+        tmp_path / "dump",
+        "--json",
+    )
     assert result.code == 0, result.err
     assert "# after 11 fuse\nk0 [" in result.err
     assert sorted(path.name for path in (tmp_path / "dump").iterdir())[-1] == "16-schedule.txt"

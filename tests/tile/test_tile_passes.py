@@ -141,7 +141,8 @@ k5 rows=5, n=8, weights stay
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_what_passes_before_the_program_leave_behind(name: str) -> None:
-    """Breaks if the text of kernels, loops, batch tiles or memories changes, or what the passes decide for three small layers."""
+    """Breaks if the text of kernels, loops, batch tiles or memories changes, or what the passes decide for three small
+    layers."""
     assert str(behind(name)) == GOLDEN[name]
 
 
@@ -153,13 +154,16 @@ def test_passes_are_those_of_the_table_in_order() -> None:
 
 
 def test_tile_passes_print_dump_and_stop(tmp_path: Path) -> None:
-    """Breaks if --print-after, --stop-after or --dump-dir do not reach behind the frozen graph, or do more than they should."""
+    """Breaks if --print-after, --stop-after or --dump-dir do not reach behind the frozen graph, or do more than they
+    should."""
     first = len(graph_passes(Options()))
     stream = io.StringIO()
     seconds = compile_until(captured(), Options(), EDGE, Watch({"fuse", "schedule"}, "schedule", tmp_path, stream))
     headers = [line for line in stream.getvalue().splitlines() if line.startswith("# after")]
     assert headers == [f"# after {first:02} fuse", f"# after {first + 5:02} schedule"]
-    assert [path.stem for path in sorted(tmp_path.iterdir())][first:] == [f"{first + i:02}-{name}" for i, name in enumerate(NAMES[:-1])]
+    assert [path.stem for path in sorted(tmp_path.iterdir())][first:] == [
+        f"{first + i:02}-{name}" for i, name in enumerate(NAMES[:-1])
+    ]
     assert list(seconds)[first:] == NAMES  # the search has placed it, because what fits decides which program is kept
 
 
@@ -226,7 +230,9 @@ def test_a_pass_that_leaves_something_invalid_is_named() -> None:
     emitted = replace(behind("emit"), schedule=None)
     load = next(i for i, op in enumerate(made(emitted.tiled).program.ops) if op.mnemonic == "lda")
     forgotten = manager.run([Forget([load])], emitted)
-    with pytest.raises(InternalError, match="pass 16 'forget' left something invalid: .* is read before anything is written to it in"):
+    with pytest.raises(
+        InternalError, match="pass 16 'forget' left something invalid: .* is read before anything is written to it in"
+    ):
         manager.keep(forgotten)
 
 
@@ -248,23 +254,36 @@ LOAD = "lda d=%a[0]:f32, a=%x[0]:f32, rows=1, cols=16 ; x\n"
     [
         (LOAD + "sto d=%y[0]:f32, a=%a[0]:f32, rows=1, cols=16 ; x", ""),
         ("sto d=%y[0]:f32, a=%a[0]:f32, rows=1, cols=16 ; x", "%a is read before anything is written"),
-        (LOAD.replace("cols=16", "cols=15") + "sto d=%y[0]:f32, a=%a[0]:f32, rows=1, cols=16 ; x", "bytes of %a are read that nobody has written"),
+        (
+            LOAD.replace("cols=16", "cols=15") + "sto d=%y[0]:f32, a=%a[0]:f32, rows=1, cols=16 ; x",
+            "bytes of %a are read that nobody has written",
+        ),
         # the left halves of two rows are written, then the right ones: only then is all of it there
-        ("lda d=%a[0]:f32 rs=8, a=%x[0]:f32 rs=8, rows=2, cols=4 ; x\nsto d=%y[0]:f32 rs=8, a=%a[0]:f32 rs=8, rows=2, cols=4 ; x", ""),
-        ("lda d=%a[0]:f32 rs=8, a=%x[0]:f32 rs=8, rows=2, cols=4 ; x\nsto d=%y[0]:f32, a=%a[0]:f32, rows=1, cols=12 ; x", "bytes of %a are read"),
+        (
+            "lda d=%a[0]:f32 rs=8, a=%x[0]:f32 rs=8, rows=2, cols=4 ; x\nsto d=%y[0]:f32 rs=8, a=%a[0]:f32 rs=8, rows=2, cols=4 ; x",
+            "",
+        ),
+        (
+            "lda d=%a[0]:f32 rs=8, a=%x[0]:f32 rs=8, rows=2, cols=4 ; x\nsto d=%y[0]:f32, a=%a[0]:f32, rows=1, cols=12 ; x",
+            "bytes of %a are read",
+        ),
         (LOAD + LOAD, "%a is written again before it was read"),
         (2 * LOAD.replace("cols=16", "cols=15"), "bytes of %a are written again before they were read"),
         (LOAD + LOAD.replace("; x", "; z"), ""),  # somebody else may use a place whose value is not needed any more
         (LOAD + "sto d=%y[0]:f32, a=%a[0]:f32, rows=1, cols=16 ; x\n" + LOAD, ""),
         ("loop 2 {\n" + LOAD + "sto d=%y[0]:f32, a=%a[0]:f32, rows=1, cols=16 ; x\n}", ""),
-        ("loop 2 {\n" + "sto d=%y[0]:f32, a=%b[0]:f32, rows=1, cols=16 ; x\n" + LOAD.replace("%a", "%b") + "}", "%b is read before"),
+        (
+            "loop 2 {\n" + "sto d=%y[0]:f32, a=%b[0]:f32, rows=1, cols=16 ; x\n" + LOAD.replace("%a", "%b") + "}",
+            "%b is read before",
+        ),
         ("loop 2 {\n}", "is not a run of the 0 ops"),
         (LOAD.replace("%a[0]", "%a[4]"), "touches bytes 4..68 of %a"),
         (LOAD.replace("lda d=%a", "lda d=%c"), "d may not be acc:f32"),
     ],
 )
 def test_programs_are_verified(text: str, message: str) -> None:
-    """Breaks if an op that is ill-formed, a read of what nobody wrote or a value that is lost is taken, or a program that is right refused."""
+    """Breaks if an op that is ill-formed, a read of what nobody wrote or a value that is lost is taken, or a program
+    that is right refused."""
     program = parse(BUFFERS + text)
     if message:
         with pytest.raises(ValueError, match=message):
@@ -294,7 +313,9 @@ def test_tile_sizes_and_batch_tiles_are_verified() -> None:
     layouts = dict(assignment.storage.layouts)
     layouts.pop(next(iter(made(assigned.kernel_graph).live)))
     with pytest.raises(ValueError, match="lies nowhere"):
-        verify_state(replace(assigned, assignment=replace(assignment, storage=replace(assignment.storage, layouts=layouts))))
+        verify_state(
+            replace(assigned, assignment=replace(assignment, storage=replace(assignment.storage, layouts=layouts)))
+        )
 
 
 def test_addresses_are_verified() -> None:
@@ -315,5 +336,3 @@ def test_addresses_are_verified() -> None:
     fixed = next(b for b in program.buffers if b.fixed is not None)
     with pytest.raises(ValueError, match="lies at 4096"):
         at({fixed.name: 4096})
-
-

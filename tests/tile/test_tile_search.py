@@ -44,7 +44,13 @@ SMALL = msgspec.structs.replace(
     mxu=Mxu(rows=16, cols=16, weight_rows_per_cycle=1),
 )
 POINT = SearchPoint()
-SHAPE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 128, "vocab_size": 100}
+SHAPE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 128,
+    "vocab_size": 100,
+}
 
 
 @cache
@@ -180,7 +186,8 @@ def test_parts_overlap_as_far_as_they_are_told() -> None:
 
 @pytest.mark.slow
 def test_a_large_batch_goes_through_the_layers_in_parts() -> None:
-    """Breaks if batches are cut although they fit, or not although they do not, or if parts do not make less traffic."""
+    """Breaks if batches are cut although they fit, or not although they do not, or if parts do not make less
+    traffic."""
     fitting = assigned(outlined(2, 16))
     assert all(strip.parts == 1 for strip in fitting.strips)
     large = assigned(outlined(3, 128))
@@ -217,7 +224,10 @@ def test_the_least_is_what_the_busiest_engine_does() -> None:
     layers = [torch.nn.Linear(a, b) for a, b in ((32, 32), (32, 256), (256, 32), (32, 32))]
     deeper = torch.nn.Sequential(*(part for layer in layers for part in (layer, torch.nn.ReLU()))).eval()
     graph = lower(capture(deeper, (torch.ones(64, 32),)))
-    for rough in (kernel_graph(graph.main.graph, [i.name for i in graph.inputs], [o.name for o in graph.outputs]), outlined(1, 64)):
+    for rough in (
+        kernel_graph(graph.main.graph, [i.name for i in graph.inputs], [o.name for o in graph.outputs]),
+        outlined(1, 64),
+    ):
         cuts = assigned(rough)
         assert all(strip.parts == 1 for strip in cuts.strips)
         program, busy = tile(rough, cuts, SMALL).program, Counter[str]()
@@ -231,7 +241,13 @@ def test_the_least_is_what_the_busiest_engine_does() -> None:
 def test_kernels_that_are_known_are_emitted_as_if_they_were_not() -> None:
     """Breaks if the words of a kernel depend on something that the key of known ones leaves out."""
     rough, known = outlined(2, 128), {}  # type: ignore[var-annotated]
-    for tuning in (SearchPoint(), SearchPoint(resident=0.8), SearchPoint(wide=True), SearchPoint(points=64, share=0.5), SearchPoint()):
+    for tuning in (
+        SearchPoint(),
+        SearchPoint(resident=0.8),
+        SearchPoint(wide=True),
+        SearchPoint(points=64, share=0.5),
+        SearchPoint(),
+    ):
         for strips in (True, False):
             cuts = assigned(rough, tuning, strips)
             assert tile(rough, cuts, SMALL, known=known).program == tile(rough, cuts, SMALL).program

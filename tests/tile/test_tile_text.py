@@ -54,9 +54,12 @@ def test_the_text_of_a_linear() -> None:
     assert parse(GOLDEN) == compiled.tiled.program
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "bert-1 small" else n for n in TILE_MODELS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "bert-1 small" else n for n in TILE_MODELS]
+)
 def test_programs_of_models_are_parsed_back(name: str) -> None:
-    """Breaks if the text leaves something out that the compiler makes, as emitted or as scheduled: a loop, a step, a tap, an attribute."""
+    """Breaks if the text leaves something out that the compiler makes, as emitted or as scheduled: a loop, a step, a
+    tap, an attribute."""
     compiled, scheduled, _ = tile_compiled(name, inputs=1)
     for program in (compiled.tiled.program, scheduled):
         assert parse(str(program)) == program
@@ -67,7 +70,18 @@ def programs(draw: st.DrawFn) -> Program:
     """Programs that need not be well formed, except that buffers differ by their names."""
     names = draw(st.lists(NAMES, min_size=1, max_size=4, unique=True))
     buffers = [
-        draw(st.builds(Buffer, st.just(name), st.sampled_from(Space), NUMBERS, st.sampled_from(Region), st.none() | NUMBERS, NUMBERS)) for name in names
+        draw(
+            st.builds(
+                Buffer,
+                st.just(name),
+                st.sampled_from(Space),
+                NUMBERS,
+                st.sampled_from(Region),
+                st.none() | NUMBERS,
+                NUMBERS,
+            )
+        )
+        for name in names
     ]
     ops = [draw(ops_over(draw(st.sampled_from(ROWS)), buffers)) for _ in range(draw(st.integers(0, 4)))]
     first = draw(st.integers(0, len(ops)))
@@ -78,14 +92,20 @@ def programs(draw: st.DrawFn) -> Program:
 def ops_over(row: Instruction, buffers: list[Buffer]) -> st.SearchStrategy[Op]:
     refs = st.builds(Ref, st.sampled_from(buffers), NUMBERS, st.sampled_from(Dtype), NUMBERS, NUMBERS, NUMBERS)
     fields = [field for field in row.fields if field.kind is not Kind.VIEW]
-    attrs: st.SearchStrategy[Any] = st.lists(st.tuples(st.sampled_from([f.name for f in fields]), NUMBERS | st.integers(0, 8)), max_size=5).map(tuple)
-    taps = st.lists(st.builds(Tap, st.sampled_from([f.name for f in row.views]), NAMES, NUMBERS, NUMBERS, NUMBERS, NUMBERS), max_size=3).map(tuple)
+    attrs: st.SearchStrategy[Any] = st.lists(
+        st.tuples(st.sampled_from([f.name for f in fields]), NUMBERS | st.integers(0, 8)), max_size=5
+    ).map(tuple)
+    taps = st.lists(
+        st.builds(Tap, st.sampled_from([f.name for f in row.views]), NAMES, NUMBERS, NUMBERS, NUMBERS, NUMBERS),
+        max_size=3,
+    ).map(tuple)
     return st.builds(Op, st.just(row.mnemonic), st.tuples(*(st.none() | refs for _ in row.views)), attrs, NAMES, taps)
 
 
 @given(programs())
 def test_any_program_is_parsed_back(program: Program) -> None:
-    """Breaks if a name needs quotes that it does not get, or a number, type, memory or attribute is lost or read as another."""
+    """Breaks if a name needs quotes that it does not get, or a number, type, memory or attribute is lost or read as
+    another."""
     assert parse(str(program)) == program
 
 

@@ -208,7 +208,10 @@ def tile_compiled(name: str, inputs: int = 3) -> tuple[Compiled, Program, list[I
     programs: list[Program] = []
     chip = small_chip() if name.endswith("small") else None
     unchecked = patch("compiler.schedule.manager.verify_state", lambda _state: None)
-    with unchecked, patch("compiler.pipeline.check_translation", lambda _graph, program, _interface: programs.append(program)):
+    with (
+        unchecked,
+        patch("compiler.pipeline.check_translation", lambda _graph, program, _interface: programs.append(program)),
+    ):
         compiled, examples = _compiled(TILE_MODELS[name], chip, inputs)
     image = compiled.image()
     return compiled, programs[-1], [_stored(image, given) for given in examples]
