@@ -23,9 +23,10 @@ from compiler.options import Options
 from compiler.pipeline import Compiled, finish
 from compiler.schedule.addresses import place
 from compiler.schedule.autotune import Search
-from compiler.schedule.list_schedule import Schedule, predecessors, schedule
+from compiler.schedule.list_schedule import Schedule, schedule
 from compiler.schedule.state import TileState
 from compiler.tile.batch_tiles import find_strips
+from compiler.tile.conflicts import predecessors
 from compiler.tile.cost import cycles
 from compiler.tile.ir import Buffer, Op, Program, Ref
 from compiler.tile.kernel_graph import KernelGraph, kernel_graph
