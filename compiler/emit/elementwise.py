@@ -85,7 +85,7 @@ def narrowed(imm: int, kind: Dtype) -> int:
 
 
 def number(value: Any, integer: bool) -> int:
-    """The immediate bits of a Python scalar."""
+    """The immediate bits of a Python scalar. Raises UnsupportedError for integers beyond 32 bits."""
     if integer and not -(1 << 31) <= int(value) < 1 << 31:
         raise UnsupportedError(
             f"the integer constant {value} does not fit in 32 bits", hint="the chip computes with 32-bit integers"

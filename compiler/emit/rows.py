@@ -199,6 +199,7 @@ def _insert(layout: Layout, axis: int) -> Layout:
 
 @emits("embedding")
 def embedding(e: Emitter, node: fx.Node) -> None:
+    """Rows of a table in DRAM, by number. Raises UnsupportedError for a table that was computed on chip."""
     table_node, ids_node = node.args[0], node.args[1]
     assert isinstance(table_node, fx.Node) and isinstance(ids_node, fx.Node)
     table = e.storage.resolve(table_node)

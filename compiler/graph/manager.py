@@ -70,8 +70,8 @@ def show(watch: _Watching, index: int, name: str, text: Callable[[], str]) -> No
 
 @contextmanager
 def named(name: str, what: str, errors: bool = False) -> Iterator[None]:
-    """What goes wrong inside is a fault of ours, and says in which pass. Errors that are meant for the user pass,
-    unless `errors`."""
+    """Raises InternalError for what goes wrong inside: a fault of ours, told with the pass. Errors that are meant for
+    the user pass, unless `errors`."""
     try:
         yield
     except Exception as error:
@@ -112,7 +112,8 @@ _ANNOTATIONS = frozenset(("val", "source", "origins", "passes"))
 
 
 def verify(gm: fx.GraphModule, legal: Legal | None = None) -> None:
-    """Raise unless the graph is well formed, every node is annotated, and what the chip computes is legal."""
+    """Raises InternalError unless the graph is well formed and every node annotated, UnsupportedError for what is not
+    legal."""
     gm.graph.lint()
     for node in gm.graph.nodes:
         if node.op == "output":

@@ -50,7 +50,7 @@ def _verify_assignment(state: TileState, graph: KernelGraph) -> None:
 
 
 def verify_placement(program: Program, placement: Placement, chip: Chip) -> None:
-    """Raise unless every buffer has an address in its memory, the given one if there is one, and none that live
+    """Raises ValueError unless every buffer has an address in its memory, the given one if there is one, and none that live
     together overlap.
 
     Live ranges are those of the program: what the planner made of them does not matter here.

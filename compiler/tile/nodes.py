@@ -54,6 +54,7 @@ def shape(node: fx.Node) -> tuple[int, ...]:
 
 
 def dtype(node: fx.Node) -> Dtype:
+    """How the chip stores the value. Raises UnsupportedError for a type that it does not have."""
     kind = value(node).dtype
     if kind not in STORAGE:
         raise UnsupportedError(f"type {kind} does not exist on the chip", node.name)
