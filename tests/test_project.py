@@ -33,13 +33,15 @@ def test_package_list_is_what_is_there() -> None:
 
 
 def test_everything_is_typed() -> None:
-    """Breaks when a top-level folder is forgotten by mypy, or a folder of tests, whose helpers it then does not find."""
+    """Breaks when a top-level folder is forgotten by mypy, or a folder of tests whose helpers it then does not find."""
     typed = PROJECT["tool"]["mypy"]
     listed = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert set(typed["files"]) == {*listed, "fuzz", "tests", "tools", "benchmarks"}
-    helpers = {path.parent for path in (ROOT / "tests").glob("*/*.py")}
-    places = {path.relative_to(ROOT).as_posix() for path in helpers if not (path / "__init__.py").exists()}
-    assert set(typed["mypy_path"].split(":")) == places | {"."}
+    helpers = [
+        path for path in (ROOT / "tests").glob("*/*.py") if not path.name.startswith(("test_", "conftest", "__"))
+    ]
+    folders = {path.parent.relative_to(ROOT).as_posix() for path in helpers}
+    assert set(typed["mypy_path"].split(":")) == folders | {"."}
 
 
 def test_folders_of_packages_are_packages() -> None:
