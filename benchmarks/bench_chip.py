@@ -30,6 +30,7 @@ from compiler.options import OPTIMISATIONS, Options
 from compiler.pipeline import Compiled, finish
 from compiler.schedule.addresses import place
 from compiler.schedule.autotune import Search
+from compiler.schedule.state import TileState
 from compiler.tile.kernel_graph import kernel_graph
 from emulator.timing.energy import activity
 from emulator.timing.simulate import simulate
@@ -175,7 +176,9 @@ def promises(graph: Lowered, case: Case) -> list[tuple[int, int]]:
     chip = load_chip(case.chip)
     names = [i.name for i in graph.inputs], [o.name for o in graph.outputs]
     found = []
-    for candidate in Search(kernel_graph(graph.main.graph, *names), chip, lambda name: True).candidates():
+    for candidate in Search(
+        TileState(chip, kernel_graph=kernel_graph(graph.main.graph, *names)), lambda name: True
+    ).candidates():
         assert candidate.schedule is not None
         try:
             placement = place(candidate.schedule.program, chip, candidate.schedule.times)

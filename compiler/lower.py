@@ -19,7 +19,7 @@ from compiler.graph.editor import forget_forms
 from compiler.graph.fx_copy import as_written, copied
 from compiler.graph.legal import frozen, random
 from compiler.graph.manager import Pass, PassManager, Timing, unsupported, verify
-from compiler.options import TILE_PASSES, Options
+from compiler.options import Options
 from compiler.packing import Bytes, Packing, Store
 from compiler.passes.canonical_matmul import CanonicalMatmul
 from compiler.passes.canonicalize import Canonicalize, ShareEqual
@@ -32,6 +32,7 @@ from compiler.passes.select import Select
 from compiler.passes.split import SplitGraphs, split
 from compiler.repeat.find import find_layers, reduced
 from compiler.repeat.replicate import replicate
+from compiler.schedule.passes import switchable
 from isa.errors import CompileError, Error
 
 
@@ -95,7 +96,7 @@ def pipeline(options: Options) -> list[Pass]:
         *extensions.passes(),  # fusions into instructions from outside
         ShareEqual(),  # one quantization for q, k and v
     ]
-    names = {step.name for step in steps} | set(TILE_PASSES)
+    names = {step.name for step in steps} | switchable()
     for name in options.disable:
         if name not in names:
             raise CompileError(f"there is no pass '{name}'", hint=f"the passes are {', '.join(sorted(names))}")

@@ -6,8 +6,14 @@ from typing import Any
 
 from isa.errors import CompileError
 
-OPTIMISATIONS = ("fuse", "loop", "strips", "schedule", "search")  # after the frozen graph; none changes a bit
-TILE_PASSES = (*OPTIMISATIONS, "translation-check")
+OPTIMISATIONS = (
+    "fuse",
+    "find-loop",
+    "split-batch",
+    "schedule",
+    "search",
+)  # behind the frozen graph; none changes a bit
+_OLD_NAMES = {"loop": "find-loop", "strips": "split-batch"}
 
 
 def _option(default: Any, help_text: str) -> Any:
@@ -21,6 +27,13 @@ class Options:
     chip: str = _option("edge", "chip configuration: a name or a .toml file")
     fallback: bool = _option(True, "under torch.compile, run unsupported operations in PyTorch (false: refuse)")
     disable: tuple[str, ...] = _option((), "passes to leave out, separated by commas")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "disable", tuple(_OLD_NAMES.get(name, name) for name in self.disable))
+
+    def enables(self, name: str) -> bool:
+        """Whether a pass is switched on."""
+        return name not in self.disable
 
     @classmethod
     def from_strings(cls, given: Mapping[str, Any], base: "Options | None" = None) -> "Options":

@@ -1,11 +1,15 @@
 """The whole compiler, read top to bottom: a captured model becomes a program; weights are packed into its image.
 
-captured → graph passes → frozen graph → kernels → tile program (checked against the graph) → placement → words → image
+    captured → graph passes → frozen graph → tile passes → tile program (checked against the graph), addresses →
+    instructions → image
+
+Graph passes are in `pipeline` (compiler/lower.py), tile passes in `tile_pipeline` (compiler/schedule/passes.py).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -14,15 +18,17 @@ from compiler.codegen.image import build_image, region_sizes
 from compiler.codegen.program import Code, generate
 from compiler.emit.program import Tiled
 from compiler.frontend.capture import Captured
-from compiler.lower import Lowered, lower
+from compiler.graph.manager import Watch, named
+from compiler.lower import Lowered, lower, pipeline
 from compiler.options import Options
 from compiler.packing import Bytes
 from compiler.schedule.addresses import Placement
-from compiler.schedule.autotune import Search, timed
-from compiler.tile.kernel_graph import kernel_graph
+from compiler.schedule.autotune import Search
+from compiler.schedule.manager import TileManager, timed
+from compiler.schedule.passes import Choice, Known, TilePass, made, tile_pipeline
+from compiler.schedule.state import FrozenGraph, TileState
 from compiler.translation.check import Interface, check_translation
 from isa.chip import Chip, load_chip
-from isa.errors import InternalError
 from isa.image.image import Image
 
 
@@ -53,43 +59,93 @@ class Compiled:
 
 
 def compile_captured(
-    captured: Captured, options: Options | None = None, chip: Chip | None = None, **printing: Any
+    captured: Captured,
+    options: Options | None = None,
+    chip: Chip | None = None,
+    *,
+    print_after: Collection[str] = (),
+    dump_dir: Path | None = None,
 ) -> Compiled:
-    """Compile a captured model. `printing` goes to `lower` (print_after, stop_after, dump_dir).
+    """Compile a captured model. What the passes named in `print_after` leave behind is printed on stderr, that of all
+    written to `dump_dir`.
 
     Raises UnsupportedError for what the chip cannot do, CompileError for what does not fit.
     """
     options = options or Options()
     chip = chip or load_chip(options.chip)
     seconds: dict[str, float] = {}
+    watch = Watch(print_after, None, dump_dir)
     with timed(seconds, "graph passes"):
-        lowered = lower(captured, options, **printing)
-    return finish(lowered, options, chip, seconds)
+        lowered = _lower(captured, options, watch)
+    return finish(lowered, options, chip, seconds, watch)
 
 
-def finish(lowered: Lowered, options: Options, chip: Chip, seconds: dict[str, float] | None = None) -> Compiled:
-    """From the frozen graph to words. What goes wrong in here for another reason than the model or the chip is our
-    mistake, and says so."""
+def compile_until(captured: Captured, options: Options, chip: Chip, watch: Watch) -> dict[str, float]:
+    """Run the passes up to `watch.stop_after`, and no further: the seconds that each has taken."""
+    lowered = _lower(captured, options, watch)
+    if watch.stop_after in graph_passes(options):
+        return pass_seconds(lowered)
+    manager = TileManager(watch, len(lowered.timings))
+    tile_program(lowered, options, chip, manager)
+    return pass_seconds(lowered) | manager.seconds
+
+
+def pass_seconds(lowered: Lowered) -> dict[str, float]:
+    """Seconds of every graph pass, in order; a pass that runs several times is numbered."""
+    seconds: dict[str, float] = {}
+    for timing in lowered.timings:
+        number = sum(name.split(" ")[0] == timing.name for name in seconds)
+        seconds[timing.name + (f" ({number + 1})" if number else "")] = timing.seconds
+    return seconds
+
+
+def graph_passes(options: Options) -> list[str]:
+    """Names of the passes on the graph, in order."""
+    return [step.name for step in pipeline(options)]
+
+
+def tile_passes(options: Options, chip: Chip) -> list[TilePass]:
+    """The passes behind the frozen graph, in order, as they are before the search has varied them."""
+    return list(tile_pipeline(options.enables, Known(chip), Choice()))
+
+
+def _lower(captured: Captured, options: Options, watch: Watch) -> Lowered:
+    """The graph passes; those names of passes that are not theirs are for later."""
+    own = {*graph_passes(options), "all"}
+    printed = [name for name in watch.print_after if name in own]
+    stop = watch.stop_after if watch.stop_after in own else None
+    return lower(captured, options, print_after=printed, stop_after=stop, dump_dir=watch.dump_dir)
+
+
+def tile_program(lowered: Lowered, options: Options, chip: Chip, manager: TileManager) -> TileState:
+    """The tile passes. Where the manager stops, what they have made so far.
+
+    Raises CompileError for what does not fit in the memories of `chip`, InternalError with the name of a pass that
+    failed.
+    """
+    names = tuple(i.name for i in lowered.inputs), tuple(o.name for o in lowered.outputs)
+    frozen = TileState(chip, FrozenGraph(lowered.main.graph, *names))
+    state = manager.run(tile_pipeline(options.enables, Known(chip), Choice()).kernels, frozen)
+    if not manager.keep(state):
+        state = Search(state, options.enables, manager).run()
+        manager.keep(state)
+    return state
+
+
+def finish(
+    lowered: Lowered, options: Options, chip: Chip, seconds: dict[str, float] | None = None, watch: Watch | None = None
+) -> Compiled:
+    """From the frozen graph to instructions.
+
+    What goes wrong in here for another reason than the model or the chip is our mistake, and says so: InternalError.
+    """
     seconds = {} if seconds is None else seconds
-    try:
-        names_in, names_out = [i.name for i in lowered.inputs], [o.name for o in lowered.outputs]
-        with timed(seconds, "kernel-graph"):
-            kernels = kernel_graph(
-                lowered.main.graph,
-                names_in,
-                names_out,
-                fused="fuse" not in options.disable,
-                rolled="loop" not in options.disable,
-            )
-        tiled, program, placement = Search(kernels, chip, lambda name: name not in options.disable, seconds).run()
-        if "translation-check" not in options.disable:
-            with timed(seconds, "translation check"):
-                interface = Interface(tiled.inputs, tiled.constants, tiled.outputs, tiled.literals, tiled.instances)
-                check_translation(lowered.main.graph, program, interface)
-        with timed(seconds, "codegen"):
-            code = generate(program, placement, chip, region_sizes(tiled, placement))
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise InternalError(
-            f"the compiler failed on this graph: {type(error).__name__}: {error}", "tile passes"
-        ) from error
+    state = tile_program(lowered, options, chip, TileManager(watch or Watch(), len(lowered.timings), seconds))
+    tiled, program, placement = made(state.tiled), made(state.program), made(state.placement)
+    if options.enables("translation-check"):
+        with timed(seconds, "translation-check"), named("'translation-check'", "failed"):
+            interface = Interface(tiled.inputs, tiled.constants, tiled.outputs, tiled.literals, tiled.instances)
+            check_translation(lowered.main.graph, program, interface)
+    with timed(seconds, "codegen"), named("'codegen'", "failed"):
+        code = generate(program, placement, chip, region_sizes(tiled, placement))
     return Compiled(lowered, tiled, placement, code, chip, options, seconds)

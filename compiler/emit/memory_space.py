@@ -1,7 +1,6 @@
 """Reside: a home for every value between kernels, SRAM where it fits and SCRATCH in DRAM where not, and the cut of
 every kernel."""
 
-import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from compiler.emit.tile_sizes import SearchPoint
 from compiler.ops.record import Role
 from compiler.ops.table import BY_TARGET
 from compiler.tile.access import reads_of
-from compiler.tile.batch_tiles import BatchTile, find_strips, inner_sizes, part_storage, size_of
+from compiler.tile.batch_tiles import BatchTile, inner_sizes, part_storage, size_of
 from compiler.tile.ir import Buffer
 from compiler.tile.kernel_graph import KernelGraph
 from compiler.tile.kernels import Kernel
@@ -42,21 +41,22 @@ class Assignment:
 Resident = Mapping[Space, list[int]]  # of each memory on chip, the bytes that values take while each kernel runs
 
 
-def reside(kernel_graph: KernelGraph, fitter: TileSizeChooser, tuning: SearchPoint, strips: bool = True) -> Assignment:
+def reside(
+    kernel_graph: KernelGraph, fitter: TileSizeChooser, tuning: SearchPoint, strips: Sequence[BatchTile]
+) -> Assignment:
     """Give every value between kernels a home, and find each kernel's cut beside what is resident.
 
-    With `strips`, kernels whose values do not fit are executed for a part of the batch at a time. Small and short-lived
-    values come first. A kernel that does not fit evicts the largest value alive, and all begins anew. Raises
-    CompileError when a kernel fits in no way.
+    `strips` (of `find_strips`) are executed for a part of the batch at a time. Small and short-lived values come
+    first. A kernel that does not fit evicts the largest value alive, and all begins anew. Raises CompileError when a
+    kernel fits in no way.
     """
-    found = find_strips(kernel_graph, fitter.chip, tuning.share if strips else math.inf)
     spilled: set[fx.Node] = set()
     while True:
-        storage, resident = _homes(kernel_graph, fitter.chip, tuning, found, spilled)
+        storage, resident = _homes(kernel_graph, fitter.chip, tuning, strips, spilled)
         cuts: list[TileSizes] = []
         busy = Counter[str]()
         for index, kernel in enumerate(kernel_graph.kernels):
-            strip = next(s for s in found if s.first <= index < s.end)
+            strip = next(s for s in strips if s.first <= index < s.end)
             own, part = part_storage(storage, strip, 0), next(strip.ranges(kernel))
             room = Room(
                 fitter.chip.sram.bytes - resident[Space.SRAM][index], fitter.chip.acc.bytes - resident[Space.ACC][index]
@@ -79,7 +79,7 @@ def reside(kernel_graph: KernelGraph, fitter: TileSizeChooser, tuning: SearchPoi
             times = _iterations(kernel_graph.repeat, index) * max(strip.parts - 1, 1)  # the last part may be smaller
             busy.update({engine: count * times for engine, count in fit.busy.items()})
         else:
-            return Assignment(storage, tuple(found), tuple(cuts), max(busy.values(), default=0))
+            return Assignment(storage, tuple(strips), tuple(cuts), max(busy.values(), default=0))
 
 
 def _iterations(repeat: Repeat | None, index: int) -> int:

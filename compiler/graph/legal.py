@@ -51,7 +51,7 @@ def _typed(node: fx.Node, op: ChipOp) -> str | None:
         if dtype_of(operands.pop(0)) is not torch.bool:  # type: ignore[arg-type]
             return "chooses by something else than truth, which the chip cannot"
     elif op.domain is Domain.COMPARISON:
-        result = common_type(*operands)
+        result = common_type(operands[0], operands[-1])  # of one operand, its own
     if any(isinstance(value, fx.Node) and dtype_of(value) is not result for value in operands) or node.kwargs:
         return f"mixes types in a way that the chip cannot ({_name(result)} is the result's)"
     return _computed(node, op.domain, result, operands)

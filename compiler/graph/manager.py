@@ -1,9 +1,12 @@
-"""What a graph pass is, and the loop that runs, verifies, times and prints a pipeline of them."""
+"""What a graph pass is, the loop that runs, verifies, times and prints a pipeline of them, and what tile passes share
+with it."""
 
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TextIO
 
@@ -41,6 +44,44 @@ class Timing:
 
 
 @dataclass
+class Watch:
+    """What of the work of passes is shown and where, and behind which one to stop."""
+
+    print_after: Collection[str] = ()
+    stop_after: str | None = None
+    dump_dir: Path | None = None
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+
+
+class _Watching(Protocol):
+    print_after: Collection[str]
+    dump_dir: Path | None
+    stream: TextIO
+
+
+def show(watch: _Watching, index: int, name: str, text: Callable[[], str]) -> None:
+    """Print and dump what pass number `index` has left behind, if somebody wants to see it."""
+    if name in watch.print_after or "all" in watch.print_after:
+        print(f"# after {index:02} {name}\n{text()}", file=watch.stream)
+    if watch.dump_dir is not None:
+        watch.dump_dir.mkdir(parents=True, exist_ok=True)
+        (watch.dump_dir / f"{index:02}-{name}.txt").write_text(text(), encoding="utf-8")
+
+
+@contextmanager
+def named(name: str, what: str, errors: bool = False) -> Iterator[None]:
+    """What goes wrong inside is a fault of ours, and says in which pass. Errors that are meant for the user pass,
+    unless `errors`."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, InternalError if errors else Error):
+            raise
+        said = error if isinstance(error, (ValueError, Error)) else f"{type(error).__name__}: {error}"
+        raise InternalError(f"pass {name} {what}: {said}") from error
+
+
+@dataclass
 class PassManager:
     """Runs passes in order; after each one the graph is whole, legal and runnable."""
 
@@ -55,27 +96,16 @@ class PassManager:
         gone: frozenset[Any] = frozenset()
         for index, step in enumerate(self.passes):
             start = time.perf_counter()
-            try:
+            with named(f"{index} '{step.name}'", "failed"):
                 gm = step.run(gm)
                 gone |= step.gone
                 verify(gm, lambda node, gone=gone: "should be gone by now" if node.target in gone else None)  # type: ignore[misc]
-            except Error:
-                raise
-            except Exception as error:
-                raise InternalError(f"pass {index} '{step.name}' failed: {error}") from error
             gm.recompile()  # marks the code as outdated; it is written when somebody calls the graph
             self.timings.append(Timing(step.name, time.perf_counter() - start, len(gm.graph.nodes)))
-            self._show(index, step.name, gm)
+            show(self, index, step.name, partial(text, gm.graph))
             if step.name == self.stop_after:
                 break
         return gm
-
-    def _show(self, index: int, name: str, gm: fx.GraphModule) -> None:
-        if name in self.print_after or "all" in self.print_after:
-            print(f"# after {index:02} {name}\n{text(gm.graph)}", file=self.stream)
-        if self.dump_dir is not None:
-            self.dump_dir.mkdir(parents=True, exist_ok=True)
-            (self.dump_dir / f"{index:02}-{name}.txt").write_text(text(gm.graph), encoding="utf-8")
 
 
 _ANNOTATIONS = frozenset(("val", "source", "origins", "passes"))

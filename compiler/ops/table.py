@@ -35,7 +35,7 @@ OPS: dict[str, ChipOp] = {
         *_rows("bitwise_and bitwise_or bitwise_xor", "Tensor", Domain.BITS),
         *_rows("where", "self Scalar ScalarSelf ScalarOther", Domain.CHOICE),
         *_rows("eq ne lt le gt ge", "Tensor Scalar", Domain.COMPARISON),
-        *_rows("logical_not", "default", Domain.COMPARISON),
+        *_rows("logical_not", "default", Domain.BITS),
         *_rows("_to_copy", "default", Domain.CAST, limit=Limit.NOTHING),
         *_rows("embedding", "default", Domain.ANY, role=Role.GATHER, limit=Limit.NOTHING),
         *_rows("cat", "default", Domain.ANY, role=Role.CAT, limit=Limit.NOTHING),

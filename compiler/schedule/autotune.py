@@ -1,4 +1,4 @@
-"""Search: the tiling whose schedule predictions to be the fastest, among those that memory can be planned for.
+"""Search: the tiling whose schedule is predicted to be the fastest, among those that memory can be planned for.
 
     for each size in SEARCH_SPACE, one after the other:  cut → emit → schedule → keep if the predicted cycles are fewer
 
@@ -8,32 +8,27 @@ best tiling is made anew for less memory, and at last everything lives in DRAM, 
 order of the kernels.
 """
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from itertools import accumulate, islice
 from typing import Any, TypeVar
 
-from compiler.emit.fit import TileSizeChooser
-from compiler.emit.memory_space import Assignment, reside
-from compiler.emit.program import Emitted, Tiled, tile
+from compiler.emit.program import Tiled
 from compiler.emit.tile_sizes import SearchPoint, block_rows
-from compiler.schedule.addresses import Placement, Times, place
-from compiler.schedule.list_schedule import FILLS, Schedule, schedule
+from compiler.schedule.list_schedule import FILLS, Schedule
+from compiler.schedule.manager import TileManager
+from compiler.schedule.passes import Choice, Known, Stages, Switch, made, tile_pipeline
+from compiler.schedule.state import TileState
 from compiler.tile.batch_tiles import find_strips
-from compiler.tile.cost import cycles
-from compiler.tile.ir import Program, verify
-from compiler.tile.kernel_graph import KernelGraph
-from isa.chip import Chip
+from compiler.tile.ir import Program
 from isa.errors import CompileError
 from isa.spec import Space
 
 SHARES = (0.9, 0.75, 0.5, 0.25)  # of the memories that a kernel may plan with, when no plan was found for all of them
 PLANS, FEWER = 8, 2  # how many orders are planned of the first tilings, and of one for less memory
-MARGIN = 0.998  # a predicted that is better by less than the cost model's error is no reason to change anything
+MARGIN = 0.998  # a prediction that is better by less than the cost model's error is no reason to change anything
 MAX_OPS, ENOUGH_TIGHT = 50_000, 20_000  # ops in all candidates, after which no more are made
 TIGHT = 0.75  # of the scratchpad: a schedule that fills more is worth looking for tilings that share it otherwise
 Values = tuple[float, ...]
@@ -51,60 +46,67 @@ SEARCH_SPACE: dict[str, Values] = {  # what to try, one after the other, as long
 }
 
 T = TypeVar("T")
-Switch = Callable[[str], bool]
-Ordered = tuple[Tiled, Program, Times | None]
-Known = dict[object, "Candidate"]
+Made = dict[object, "Candidate"]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A tiling and its schedule (None if that is switched off)."""
+    """A tiling as it was emitted, and scheduled (None if that is switched off)."""
 
     tuning: SearchPoint
-    tiled: Tiled
-    schedule: Schedule | None
+    emitted: TileState
+    scheduled: TileState | None
+
+    @property
+    def tiled(self) -> Tiled:
+        return made(self.emitted.tiled)
+
+    @property
+    def schedule(self) -> Schedule | None:
+        return None if self.scheduled is None else self.scheduled.schedule
 
     @property
     def cycles(self) -> int:
-        """What the schedule predictions."""
+        """What the schedule predicts."""
         return self.schedule.cycles if self.schedule else 0
 
 
 @dataclass
 class Search:
-    """Looks for the best tile program of an kernel_graph. `on` says which tile passes are switched on; `seconds`
-    collects times by step."""
+    """Looks for the best tile program of the kernel graph in `start`. `on` says which tile passes are switched on."""
 
-    outlined: KernelGraph
-    chip: Chip
+    start: TileState
     on: Switch
-    seconds: dict[str, float] = field(default_factory=dict)
+    manager: TileManager = field(default_factory=TileManager)
 
     def __post_init__(self) -> None:
-        self.fitter = TileSizeChooser(self.chip)
-        self.emitted: Emitted = {}
+        self.chip, self.kernel_graph = self.start.chip, made(self.start.kernel_graph)
+        self.known = Known(self.chip)
 
-    def run(self) -> tuple[Tiled, Program, Placement]:
+    def run(self) -> TileState:
         """The best program that fits: a plan that fails is tried again with schedules that use less memory, then with
         smaller kernels.
 
         Raises CompileError when a kernel fits in no way, or no plan was found.
         """
         failures: list[CompileError] = []
-        for tiled, program, times in self._candidates(failures):
-            verify(program)
-            with timed(self.seconds, "place"):
-                try:
-                    return tiled, program, place(program, self.chip, times)
-                except CompileError as error:
-                    failures.append(error)
+        for state in self._candidates(failures):
+            try:
+                return self.manager.run(self._stages(Choice()).addresses, state)
+            except CompileError as error:
+                failures.append(error)
         raise failures[-1]
 
-    def _candidates(self, failures: list[CompileError]) -> Iterator[Ordered]:
+    def _stages(self, choice: Choice) -> Stages:
+        return tile_pipeline(self.on, self.known, choice)
+
+    def _candidates(self, failures: list[CompileError]) -> Iterator[TileState]:
         """Programs to plan for, the best first. What cannot be cut is among the `failures`."""
-        parts = self.on("strips") and any(strip.parts > 1 for strip in find_strips(self.outlined, self.chip, 1.0))
+        parts = self.on("split-batch") and any(
+            strip.parts > 1 for strip in find_strips(self.kernel_graph, self.chip, 1.0)
+        )
         for strips in (True, False) if parts else (False,):
-            known: Known = {}
+            known: Made = {}
             tried: set[tuple[object, int]] = set()
             candidates = _caught(failures, lambda: self.candidates(strips, known))  # noqa: B023
             yield from islice(self._orders(candidates or [], tried), FEWER if len(known) > 1 else PLANS)
@@ -116,14 +118,11 @@ class Search:
                 smaller = _caught(failures, lambda: [self._draft(tuning, self._cut(tuning, strips), {})])  # noqa: B023
                 yield from islice(self._orders(smaller or [], set()), FEWER)
         for last in (SearchPoint(share=0.5, resident=0.0), SearchPoint(resident=0.0, smallest=True)):
-            plain = _caught(
-                failures,
-                lambda: tile(self.outlined, reside(self.outlined, self.fitter, last, strips=False), self.chip),  # noqa: B023
-            )
+            plain = _caught(failures, lambda: self._emit(last, self._cut(last, strips=False)))  # noqa: B023
             if plain is not None:
-                yield plain, plain.program, None
+                yield plain
 
-    def candidates(self, strips: bool = True, known: Known | None = None, shared: bool = True) -> list[Candidate]:
+    def candidates(self, strips: bool = True, known: Made | None = None, shared: bool = True) -> list[Candidate]:
         """Tilings that differ, the best first, then by promised cycles: one size after the other is varied while that
         makes the program faster.
 
@@ -148,38 +147,42 @@ class Search:
                     cuts = self._cut(tuning, strips)
                 except CompileError:
                     break
-                candidate = self._draft(tuning, cuts, known) if cuts.least <= best.cycles * MARGIN else None
+                candidate = (
+                    self._draft(tuning, cuts, known) if made(cuts.assignment).least <= best.cycles * MARGIN else None
+                )
                 if candidate is not None and candidate.cycles <= best.cycles * MARGIN:
                     best = candidate
                 elif name not in (*SHARED, "slice"):
                     break
         return sorted(known.values(), key=lambda candidate: (candidate is not best, candidate.cycles))
 
-    def _cut(self, tuning: SearchPoint, strips: bool) -> Assignment:
-        with timed(self.seconds, "tile"):
-            return reside(self.outlined, self.fitter, tuning, strips)
+    def _cut(self, tuning: SearchPoint, strips: bool) -> TileState:
+        """The kernel graph with layouts and tile sizes."""
+        return self.manager.run(self._stages(Choice(tuning, strips)).tiling, self.start)
 
-    def _draft(self, tuning: SearchPoint, cuts: Assignment, known: Known) -> Candidate:
-        """Tile and schedule with one tuning, unless a `known` one cuts the kernels in the same way."""
-        with timed(self.seconds, "tile"):
-            spaces = tuple(layout.buffer.space for layout in cuts.storage.layouts.values())
-            key = (
-                cuts.cuts,
-                spaces,
-                tuning.overlap if any(strip.parts > 1 for strip in cuts.strips) else 0.0,
-                tuning.in_turn,
-            )
-            if key in known:
-                return known[key]
-            tiled = tile(self.outlined, cuts, self.chip, tuning.overlap, self.emitted)
-        scheduled = self._schedule(tiled, FILLS[0], tuning.in_turn) if self.on("schedule") else None
-        return known.setdefault(key, Candidate(tuning, tiled, scheduled))
+    def _emit(self, tuning: SearchPoint, cut: TileState) -> TileState:
+        return self.manager.run(self._stages(Choice(tuning)).program, cut)
 
-    def _schedule(self, tiled: Tiled, fill: float, in_turn: bool) -> Schedule:
-        with timed(self.seconds, "schedule"):
-            return schedule(tiled.program, self.chip, lambda op: cycles(op, self.chip), fill, in_turn)
+    def _draft(self, tuning: SearchPoint, cut: TileState, known: Made) -> Candidate:
+        """Emit and schedule with one tuning, unless a `known` one cuts the kernels in the same way."""
+        cuts = made(cut.assignment)
+        spaces = tuple(layout.buffer.space for layout in cuts.storage.layouts.values())
+        key = (
+            cuts.cuts,
+            spaces,
+            tuning.overlap if any(strip.parts > 1 for strip in cuts.strips) else 0.0,
+            tuning.in_turn,
+        )
+        if key in known:
+            return known[key]
+        emitted = self._emit(tuning, cut)
+        scheduled = self._schedule(tuning, emitted, FILLS[0]) if self.on("schedule") else None
+        return known.setdefault(key, Candidate(tuning, emitted, scheduled))
 
-    def _orders(self, candidates: Sequence[Candidate], tried: set[tuple[object, int]]) -> Iterator[Ordered]:
+    def _schedule(self, tuning: SearchPoint, emitted: TileState, fill: float) -> TileState:
+        return self.manager.run(self._stages(Choice(tuning, fill=fill)).order, emitted)
+
+    def _orders(self, candidates: Sequence[Candidate], tried: set[tuple[object, int]]) -> Iterator[TileState]:
         """Orders of the ops to try: schedules, the fastest first, those that use ever less memory among them. Without
         schedules, the order of the kernels.
 
@@ -188,9 +191,9 @@ class Search:
         """
         min_gain = [MARGIN] + [1.0] * len(candidates)
         waiting = [
-            (c.cycles * min_gain[number], 0, number, c.schedule)
+            (c.cycles * min_gain[number], 0, number, c.scheduled)
             for number, c in enumerate(candidates)
-            if c.schedule is not None
+            if c.scheduled is not None
         ]
         failed = Counter[object]()
         while waiting:
@@ -199,14 +202,12 @@ class Search:
             kind = level, *(getattr(candidate.tuning, name) for name in SHARED)
             if (id(candidate), level) not in tried and failed[kind] < 2:
                 tried.add((id(candidate), level))
-                yield candidate.tiled, scheduled.program, scheduled.times
+                yield scheduled
             failed[kind] += 1
             if level + 1 < len(FILLS):
-                scheduled = self._schedule(candidate.tiled, FILLS[level + 1], candidate.tuning.in_turn)
-                heappush(waiting, (scheduled.cycles * min_gain[number], level + 1, number, scheduled))
-        yield from (
-            (candidate.tiled, candidate.tiled.program, None) for candidate in candidates if candidate.schedule is None
-        )
+                scheduled = self._schedule(candidate.tuning, candidate.emitted, FILLS[level + 1])
+                heappush(waiting, (made(scheduled.schedule).cycles * min_gain[number], level + 1, number, scheduled))
+        yield from (candidate.emitted for candidate in candidates if candidate.scheduled is None)
 
 
 def _peak(program: Program) -> int:
@@ -226,13 +227,3 @@ def _caught(failures: list[CompileError], work: Callable[[], T]) -> T | None:
     except CompileError as error:
         failures.append(error)
         return None
-
-
-@contextmanager
-def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Add the time spent inside to `seconds`."""
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start

@@ -1,16 +1,23 @@
 """Tile IR: instructions of the ISA over symbolic buffers instead of addresses. Immutable.
 
-    %t12 : sram 98304
-    mm c=%acc3[0]:i32 rs=768, a=%x[0]:i8 rs=768, w=%w5[0]:i8 rs=768, m=128, n=768, k=768, wt ; linear_3
+    %acc3 : acc 393216
+    %w5 : dram.weights 589824 @ 0x90000 + 0x1b0000 per iteration
+    mm c=%acc3[0]:i32 rs=768, a=%x[0]:i8 rs=768, w=%w5[0]:i8 rs=768, m=128, n=768, k=768, wt ; linear_3 | c=linear_3[0]
+    rs=768
 
-An op names views in the order of its table row. Placing the buffers turns it into a word.
+Buffers come first, each with its memory, bytes, offset if it is given and step in the loop. An op names its views in
+the order of its table row, then its attributes as they were given; behind `;` stands the node that it works for,
+behind each `|` a tap: the view that completes part of a node's value. The text says all that a program holds:
+`parse(str(program)) == program` (compiler/tile/parse.py). Placing the buffers turns an op into an instruction.
 """
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from isa.spec import ISA, Access, Dtype, Instruction, Kind, Region, Space
+from isa.spec import ISA, Access, Dtype, Field, Instruction, Kind, Region, Space
 from isa.views import Extents, access_of, extents_of
 
 
@@ -36,9 +43,10 @@ class Buffer:
         return f"dram.{self.region.name.lower()}" if self.space is Space.DRAM else self.space.name.lower()
 
     def __str__(self) -> str:
+        region = f".{self.region.name.lower()}" if self.space is Space.DRAM or self.region is not Region.WEIGHTS else ""
         at = "" if self.fixed is None else f" @ {self.fixed:#x}"
         moves = f" + {self.step:#x} per iteration" if self.step else ""
-        return f"%{self.name} : {self.place} {self.bytes}{at}{moves}"
+        return f"%{quoted(self.name)} : {self.space.name.lower()}{region} {self.bytes}{at}{moves}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +61,7 @@ class Ref:
     cs: int = 1
 
     def __str__(self) -> str:
-        strides = "".join(
-            f" {n}={v}"
-            for n, v, default in (("rs", self.rs, 0), ("ps", self.ps, 0), ("cs", self.cs, 1))
-            if v != default
-        )
-        return f"%{self.buffer.name}[{self.offset}]:{self.dtype.name.lower()}{strides}"
+        return f"%{quoted(self.buffer.name)}[{self.offset}]:{self.dtype.name.lower()}{_strides(self)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,9 @@ class Tap:
     ps: int
     rs: int
     cs: int
+
+    def __str__(self) -> str:
+        return f"{self.operand}={quoted(self.node)}[{self.offset}]{_strides(self)}"
 
 
 @dataclass(frozen=True)
@@ -103,13 +109,32 @@ class Op:
 
     def __str__(self) -> str:
         parts = [f"{f.name}={ref}" for f, ref in zip(self.row.views, self.views, strict=True) if ref is not None]
-        for field in self.row.fields:
-            if field.kind is not Kind.VIEW and (value := self.operands[field.name]) != field.default:
-                text = (
-                    field.choices[value] if field.choices else f"{value:#x}" if field.kind is Kind.F32 else str(value)
-                )
-                parts.append(field.name if field.kind is Kind.FLAG else f"{field.name}={text}")
-        return f"{self.mnemonic} {', '.join(parts)} ; {self.node}"
+        parts += [_attribute(self.row.field(name), int(value)) for name, value in self.attrs]
+        return f"{self.mnemonic} {', '.join(parts)} ; {quoted(self.node)}{''.join(f' | {tap}' for tap in self.taps)}"
+
+
+def quoted(name: str) -> str:
+    """A name as it stands in the text: models name inputs, outputs and nodes as they like."""
+    return name if re.fullmatch(r"[\w.-]+", name, re.ASCII) else json.dumps(name)
+
+
+def _strides(block: "Ref | Tap") -> str:
+    return "".join(
+        f" {n}={v}" for n, v, default in (("rs", block.rs, 0), ("ps", block.ps, 0), ("cs", block.cs, 1)) if v != default
+    )
+
+
+def _attribute(field: Field, value: int) -> str:
+    if field.kind is Kind.FLAG and value == 1:
+        return field.name
+    named = (
+        field.choices[value]
+        if 0 <= value < len(field.choices)
+        else f"{value:#x}"
+        if field.kind is Kind.F32
+        else str(value)
+    )
+    return f"{field.name}={named}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +159,11 @@ class Program:
         return tuple(dict.fromkeys(ref.buffer for op in self.ops for ref in op.views if ref is not None))
 
     def __str__(self) -> str:
-        lines = [f"{b}\n" for b in self.buffers]
-        for index, op in enumerate(self.ops):
-            if self.loop and index == self.loop.first:
-                lines.append(f"loop {self.loop.count} {{\n")
-            lines.append(f"{'  ' if self.in_loop(index) else ''}{op}\n")
-            if self.loop and index == self.loop.end - 1:
-                lines.append("}\n")
-        return "".join(lines)
+        lines = [f"{'  ' if self.in_loop(index) else ''}{op}" for index, op in enumerate(self.ops)]
+        if self.loop is not None:
+            first, end = self.loop.first, self.loop.end
+            lines = [*lines[:first], f"loop {self.loop.count} {{", *lines[first:end], "}", *lines[end:]]
+        return "".join(f"{line}\n" for line in (*self.buffers, *lines))
 
     @cached_property
     def live(self) -> Mapping[Buffer, tuple[int, int]]:
@@ -181,11 +203,15 @@ def span(ref: Ref, extents: Extents) -> tuple[int, int]:
 def verify(program: Program) -> None:
     """Raise ValueError unless every op is well formed: known row, all views present, in bounds, right space and
     type."""
+    loop = program.loop
+    if loop is not None and not (0 <= loop.first < loop.end <= len(program.ops) and loop.count > 0):
+        raise ValueError(f"{loop} is not a run of the {len(program.ops)} ops")
     names: dict[str, Buffer] = {}
     for buffer in program.buffers:
         if names.setdefault(buffer.name, buffer) is not buffer and names[buffer.name] != buffer:
             raise ValueError(f"two buffers are called %{buffer.name}")
     for op in program.ops:
+        accesses = iter(op.accesses)
         for field, ref in zip(op.row.views, op.views, strict=True):
             if ref is None:
                 if field.default is None:
@@ -193,7 +219,8 @@ def verify(program: Program) -> None:
                 continue
             if ref.buffer.space not in field.spaces or ref.dtype not in field.dtypes:
                 raise ValueError(f"{field.name} may not be {ref.buffer.place}:{ref.dtype.name.lower()} in: {op}")
-            low, high = span(ref, extents_of(field, op.operands))
+            _, _, extents, _ = next(accesses)
+            low, high = span(ref, extents)
             if low < 0 or high > ref.buffer.bytes:
                 raise ValueError(
                     f"{field.name} touches bytes {low}..{high} of %{ref.buffer.name} ({ref.buffer.bytes} bytes) in: {op}"

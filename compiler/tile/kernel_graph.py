@@ -77,16 +77,27 @@ class KernelGraph:
         return ((0, start), (start, end), (end, len(self.kernels)))
 
 
+def group(graph: fx.Graph, fused: bool = True) -> list[Kernel]:
+    """The operations of the frozen `graph` as kernels in execution order; copies are inserted where a view needs
+    one."""
+    materialize_views(graph)
+    return hoist(fuse(graph, fused))
+
+
 def kernel_graph(
-    graph: fx.Graph, inputs: Sequence[str], outputs: Sequence[str], *, fused: bool = True, rolled: bool = True
+    graph: fx.Graph,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    kernels: Sequence[Kernel] | None = None,
+    *,
+    rolled: bool = True,
 ) -> KernelGraph:
-    """Group the frozen `graph` into kernels.
+    """The `kernels` of the frozen `graph` (default: as `group` makes them) with what they read and give.
 
     The first placeholders are the inputs named `inputs`, the others packed constants. With `rolled`, identical layers
     become one loop.
     """
-    materialize_views(graph)
-    every = hoist(fuse(graph, fused))
+    every = group(graph) if kernels is None else kernels
     storage = Storage()
     tensors_in, constants = _place_placeholders(graph, storage, inputs)
     results = _output_nodes(graph)

@@ -37,20 +37,26 @@ if TYPE_CHECKING:
         "llmcc compile ./my-bert --seq 64 --batch 4 --chip server -o bert.llmchip",
         "llmcc compile package.module:factory --time-passes --dry-run",
         "llmcc compile minilm --stop-after quantize --print-after quantize",
+        "llmcc compile minilm --seq 16 --stop-after schedule --print-after fuse --print-after schedule",
     ),
 )
 @click.argument("model", required=False, shell_complete=completion.models)
 @click.option("-o", "output", metavar="FILE", type=click.Path(dir_okay=False), help="The image file to write.")
 @model_options
 @input_options
-@click.option("--print-after", metavar="PASS|all", multiple=True, help="Print the graph after this pass, on stderr.")
+@click.option(
+    "--print-after",
+    metavar="PASS|all",
+    multiple=True,
+    help="Print what this pass leaves behind (a graph, kernels, a tile program), on stderr.",
+)
 @click.option(
     "--dump-dir",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Write the graph after every pass into this folder.",
+    help="Write what every pass leaves behind into this folder.",
 )
-@click.option("--stop-after", metavar="PASS", help="Stop after this graph pass; nothing is written.")
+@click.option("--stop-after", metavar="PASS", help="Stop after this pass; nothing is written.")
 @click.option("--time-passes", is_flag=True, help="Show the time of every pass.")
 @click.option("--list-passes", is_flag=True, help="List the passes in order, and stop.")
 @click.option("--dry-run", is_flag=True, help="Compile and show memory and time estimates; write nothing.")
@@ -92,10 +98,12 @@ def _compile(model: str, output: str | None, given: Given, switches: Mapping[str
         session = open_model(model, given, stage)
         stage("compile")
         if switches["stop_after"]:
-            from compiler.lower import lower
+            from compiler.graph.manager import Watch
+            from compiler.pipeline import compile_until
+            from isa.chip import load_chip
 
-            lowered = lower(session.captured, session.options, **printing, stop_after=switches["stop_after"])
-            timings = {t.name: t.seconds for t in lowered.timings}
+            watch = Watch(**printing, stop_after=switches["stop_after"])
+            timings = compile_until(session.captured, session.options, load_chip(session.options.chip), watch)
             reply(
                 {"stopped_after": switches["stop_after"], "seconds": timings},
                 as_json,
@@ -153,12 +161,12 @@ def _image(
 
 
 def _passes(compiled: "Compiled") -> dict[str, float]:
-    """Seconds of every pass, in order; a pass that runs several times is numbered."""
-    seconds: dict[str, float] = {}
-    for timing in compiled.lowered.timings:
-        number = sum(name.split(" ")[0] == timing.name for name in seconds)
-        seconds[timing.name + (f" ({number + 1})" if number else "")] = timing.seconds
-    return seconds | {name: value for name, value in compiled.timings.items() if name != "graph passes"}
+    """Seconds of every pass, in order."""
+    from compiler.pipeline import pass_seconds
+
+    return pass_seconds(compiled.lowered) | {
+        name: value for name, value in compiled.timings.items() if name != "graph passes"
+    }
 
 
 def _memory(image: Any, heights: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,16 +243,14 @@ def _print_times(console: Any, seconds: Mapping[str, float]) -> None:
     show([Column("pass"), Column("seconds", right=True)], [(name, f"{value:.3f}") for name, value in seconds.items()])
 
 
-_TILE_MODULES = {"fuse": "kernels", "loop": "loops"}  # where the module is not called like the pass
-
-
 def _steps(given: Given) -> list[dict[str, Any]]:
-    """All passes in order: those on the graph, then those on the tile program, which never change a bit."""
+    """All passes in order: those on the graph, then those on kernels and tile programs, which never change a bit."""
     from importlib import import_module
-    from importlib.util import find_spec
 
     from compiler.lower import pipeline
-    from compiler.options import TILE_PASSES
+    from compiler.pipeline import tile_passes
+    from compiler.schedule.passes import CHOICES
+    from isa.chip import load_chip
     from runtime.cli.session import make_options
 
     def doc_of(kind: type) -> str | None:
@@ -252,13 +258,13 @@ def _steps(given: Given) -> list[dict[str, Any]]:
         own = kind.__doc__ or ""
         return import_module(kind.__module__).__doc__ if own.startswith(f"{kind.__name__}(") else own
 
-    graph = [(step.name, step.changes_bits, doc_of(type(step))) for step in pipeline(make_options(given))]
-    homes = [(name, f"compiler.tile.{_TILE_MODULES.get(name, name)}") for name in TILE_PASSES]
-    tile = [(name, False, import_module(home).__doc__ if find_spec(home) else "") for name, home in homes]
+    options = make_options(given)
+    steps = [(step.name, "graph", step.changes_bits, doc_of(type(step))) for step in pipeline(options)]
+    steps += [(step.name, "tile", False, doc_of(type(step))) for step in tile_passes(options, load_chip(options.chip))]
+    steps += [(name, "choice", False, doc) for name, doc in CHOICES.items() if options.enables(name)]
     return [
         {"pass": name, "level": level, "may_change_bits": changes, "does": (doc or "").strip().split("\n")[0]}
-        for level, steps in (("graph", graph), ("tile", tile))
-        for name, changes, doc in steps
+        for name, level, changes, doc in steps
     ]
 
 
@@ -282,12 +288,10 @@ def _list_passes(given: Given, as_json: bool) -> int:
 
 
 def _check_passes(given: Given, names: list[str]) -> None:
-    """Only graph passes can be printed or stopped after."""
+    """Passes leave something behind that can be printed; choices do not."""
     if names:
-        known = dict.fromkeys(step["pass"] for step in _steps(given) if step["level"] == "graph")
+        known = dict.fromkeys(step["pass"] for step in _steps(given) if step["level"] != "choice")
         for name in names:
             need(
-                name in known or name == "all",
-                f"there is no graph pass '{name}'",
-                hint=f"the passes are {', '.join(known)}",
+                name in known or name == "all", f"there is no pass '{name}'", hint=f"the passes are {', '.join(known)}"
             )

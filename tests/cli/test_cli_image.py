@@ -195,6 +195,33 @@ def test_compile_prints_and_dumps_passes(bert: Path, tmp_path: Path) -> None:
     assert "quantize" in [step["pass"] for step in passes]
 
 
+def test_compile_prints_and_stops_at_tile_passes(bert: Path, tmp_path: Path) -> None:
+    """Breaks if the switches know the passes on the graph alone, or a choice that leaves nothing behind is taken for a
+    pass."""
+    result = call(
+        "compile",
+        bert,
+        "--seq",
+        4,
+        "--print-after",
+        "fuse",
+        "--stop-after",
+        "schedule",
+        "--dump-dir",
+        tmp_path / "dump",
+        "--json",
+    )
+    assert result.code == 0, result.err
+    assert "# after 11 fuse\nk0 [" in result.err
+    assert sorted(path.name for path in (tmp_path / "dump").iterdir())[-1] == "16-schedule.txt"
+    assert {"fuse", "schedule"} <= result.document["seconds"].keys()
+    passes = call("compile", "--list-passes", "--json").document
+    assert [step["pass"] for step in passes if step["level"] == "tile"][-2:] == ["schedule", "place"]
+    assert all(step["does"] for step in passes)
+    refused = call("compile", bert, "--print-after", "search", "--dry-run")
+    assert refused.code == 2 and "there is no pass 'search'" in refused.err
+
+
 def test_dry_run_estimates_and_writes_nothing(bert: Path, tmp_path: Path) -> None:
     target = tmp_path / "never.llmchip"
     result = call("compile", bert, "--seq", 4, "--dry-run", "--time-passes", "-o", target, "--json")

@@ -6,7 +6,7 @@ from typing import Any
 from isa.chip import Chip, Mxu
 from isa.codec import Inst, encode
 from isa.image.image import DebugMap, DebugNode, Entry, Image, PlanRecord, Scalar, Span, Step, Tap, TensorSpec
-from isa.spec import ISA, MAX_COUNT, NO_WAIT, QUEUES, Dtype, Field, Kind, Region, Space
+from isa.spec import IMAGE_REGIONS, ISA, MAX_COUNT, NO_WAIT, QUEUES, Dtype, Field, Kind, Region, Space
 
 _ODD = (
     "",
@@ -40,7 +40,7 @@ def image(seed: int) -> Image:
         Entry(
             f"{name}{rng.choice(_ODD)}",
             16 * rng.randrange(count),
-            tuple(_some(rng, tensors)),
+            tuple(_some(rng, [tensor for tensor in tensors if tensor.region not in IMAGE_REGIONS])),
             tuple(_some(rng, tensors)),
             _scalars(rng, sizes),
         )
@@ -84,11 +84,8 @@ def _value(rng: random.Random, field: Field, left: int) -> int:
 
 
 def _tensor(rng: random.Random, region: Region, size: int) -> TensorSpec:
-    dtype, storage, offset = (
-        rng.choice(("float32", "int64")),
-        rng.choice((Dtype.F32, Dtype.I32)),
-        rng.choice((0, 16, size - 32)),
-    )
+    dtype, storage = rng.choice((("float32", Dtype.F32), ("float32", Dtype.BF16), ("int64", Dtype.I32)))
+    offset = rng.choice((0, 16, size - 32))
     return TensorSpec(rng.choice(_ODD), (rng.randint(0, 2), 4), dtype, storage, region, offset)
 
 

@@ -17,7 +17,9 @@ from compiler.lower import Lowered, lower
 from compiler.options import Options
 from compiler.pipeline import finish
 from compiler.schedule import autotune as search
+from compiler.schedule import passes
 from compiler.schedule.autotune import Search
+from compiler.schedule.state import TileState
 from compiler.tile.kernel_graph import kernel_graph
 from emulator.timing.simulate import simulate
 from isa.chip import Acc, Chip, Dram, Mxu, Sram, load_chip
@@ -104,11 +106,8 @@ def test_floats_move_to_acc_where_the_scratchpad_is_small() -> None:
 def test_only_what_vec_and_act_touch_may_move() -> None:
     """Breaks if an operand of the array or of a DMA queue is offered to ACC: the ISA table allows no such word."""
     graph = lowered()
-    drafted = Search(
-        kernel_graph(graph.main.graph, ["input_ids"], [o.name for o in graph.outputs]),
-        chip(96 << 10),
-        lambda name: name != "search",
-    ).candidates()
+    kernels = kernel_graph(graph.main.graph, ["input_ids"], [o.name for o in graph.outputs])
+    drafted = Search(TileState(chip(96 << 10), kernel_graph=kernels), lambda name: name != "search").candidates()
     ops = drafted[0].tiled.program.ops
     bound = {
         ref.buffer
@@ -129,7 +128,7 @@ def test_a_search_that_finds_no_plan_ends(monkeypatch: pytest.MonkeyPatch) -> No
         tried.append((len(program.ops), times is None))  # type: ignore[attr-defined]
         raise CompileError("no plan")
 
-    monkeypatch.setattr(search, "place", refuse)
+    monkeypatch.setattr(passes, "place", refuse)
     with pytest.raises(CompileError, match="no plan"):
         finish(lowered(), Options(), chip(12 << 10))
     assert len(tried) <= search.PLANS + search.FEWER * (1 + len(search.SHARES)) + 2

@@ -1,6 +1,7 @@
 """The search over tilings: schedules keep order, engines and memory; plans keep bytes from being overwritten early;
 strips change no bit."""
 
+import math
 from collections import Counter
 from functools import cache
 from itertools import pairwise
@@ -13,7 +14,7 @@ from transformers import BertConfig, BertModel
 import llmchip
 from compiler.emit.fit import TileSizeChooser
 from compiler.emit.interleave import overlapped
-from compiler.emit.memory_space import reside
+from compiler.emit.memory_space import Assignment, reside
 from compiler.emit.program import tile
 from compiler.emit.tile_sizes import SearchPoint
 from compiler.frontend.capture import capture
@@ -23,6 +24,8 @@ from compiler.pipeline import Compiled, finish
 from compiler.schedule.addresses import place
 from compiler.schedule.autotune import Search
 from compiler.schedule.list_schedule import Schedule, schedule
+from compiler.schedule.state import TileState
+from compiler.tile.batch_tiles import find_strips
 from compiler.tile.conflicts import predecessors
 from compiler.tile.cost import cycles
 from compiler.tile.ir import Buffer, Op, Program, Ref
@@ -41,6 +44,7 @@ SMALL = msgspec.structs.replace(
     acc=Acc(32 << 10),
     mxu=Mxu(rows=16, cols=16, weight_rows_per_cycle=1),
 )
+POINT = SearchPoint()
 SHAPE = {
     "hidden_size": 32,
     "num_hidden_layers": 3,
@@ -66,6 +70,11 @@ def outlined(batch: int, seq: int) -> KernelGraph:
     return kernel_graph(graph.main.graph, [i.name for i in graph.inputs], [o.name for o in graph.outputs])
 
 
+def assigned(graph: KernelGraph, point: SearchPoint = POINT, strips: bool = True) -> Assignment:
+    """Layouts and tile sizes on the small chip."""
+    return reside(graph, TileSizeChooser(SMALL), point, find_strips(graph, SMALL, point.share if strips else math.inf))
+
+
 def compiled(batch: int, seq: int, chip: Chip, disable: str = "") -> Compiled:
     return finish(lowered(batch, seq), Options(disable=tuple(filter(None, disable.split(",")))), chip)
 
@@ -73,7 +82,7 @@ def compiled(batch: int, seq: int, chip: Chip, disable: str = "") -> Compiled:
 @pytest.fixture(scope="module", params=[0.98, 0.7])
 def scheduled(request: pytest.FixtureRequest) -> tuple[Program, Schedule, float]:
     rough = outlined(2, 128)
-    program = tile(rough, reside(rough, TileSizeChooser(SMALL), SearchPoint(points=64, share=0.5)), SMALL).program
+    program = tile(rough, assigned(rough, SearchPoint(points=64, share=0.5)), SMALL).program
     return program, schedule(program, SMALL, lambda op: cycles(op, SMALL), request.param), request.param
 
 
@@ -180,9 +189,9 @@ def test_parts_overlap_as_far_as_they_are_told() -> None:
 def test_a_large_batch_goes_through_the_layers_in_parts() -> None:
     """Breaks if batches are cut although they fit, or not although they do not, or if parts do not make less
     traffic."""
-    fitting = reside(outlined(2, 16), TileSizeChooser(SMALL), SearchPoint())
+    fitting = assigned(outlined(2, 16))
     assert all(strip.parts == 1 for strip in fitting.strips)
-    large = reside(outlined(3, 128), TileSizeChooser(SMALL), SearchPoint())
+    large = assigned(outlined(3, 128))
     assert max(strip.parts for strip in large.strips) > 1
     moved = {name: simulate(compiled(3, 128, SMALL, name).image()).bytes.sum() for name in ("search", "search,strips")}
     assert moved["search"] < moved["search,strips"]
@@ -203,7 +212,7 @@ def test_the_search_promises_what_the_timing_mode_measures() -> None:
     """Breaks if the cost model loses touch with the chip: the chosen tiling is measured within a tenth of its promise,
     and promises the most."""
     for batch, seq in ((1, 64), (2, 96)):
-        drafts = Search(outlined(batch, seq), SMALL, lambda name: True).candidates()
+        drafts = Search(TileState(SMALL, kernel_graph=outlined(batch, seq)), lambda name: True).candidates()
         assert drafts[0].cycles * 0.99 < min(draft.cycles for draft in drafts)
         measured = simulate(compiled(batch, seq, SMALL).image()).cycles
         assert abs(measured / drafts[0].cycles - 1) < 0.1
@@ -220,7 +229,7 @@ def test_the_least_is_what_the_busiest_engine_does() -> None:
         kernel_graph(graph.main.graph, [i.name for i in graph.inputs], [o.name for o in graph.outputs]),
         outlined(1, 64),
     ):
-        cuts = reside(rough, TileSizeChooser(SMALL), SearchPoint())
+        cuts = assigned(rough)
         assert all(strip.parts == 1 for strip in cuts.strips)
         program, busy = tile(rough, cuts, SMALL).program, Counter[str]()
         for index, op in enumerate(program.ops):
@@ -232,7 +241,7 @@ def test_the_least_is_what_the_busiest_engine_does() -> None:
 @pytest.mark.slow
 def test_kernels_that_are_known_are_emitted_as_if_they_were_not() -> None:
     """Breaks if the words of a kernel depend on something that the key of known ones leaves out."""
-    rough, fitter, known = outlined(2, 128), TileSizeChooser(SMALL), {}  # type: ignore[var-annotated]
+    rough, known = outlined(2, 128), {}  # type: ignore[var-annotated]
     for tuning in (
         SearchPoint(),
         SearchPoint(resident=0.8),
@@ -241,5 +250,5 @@ def test_kernels_that_are_known_are_emitted_as_if_they_were_not() -> None:
         SearchPoint(),
     ):
         for strips in (True, False):
-            cuts = reside(rough, fitter, tuning, strips)
+            cuts = assigned(rough, tuning, strips)
             assert tile(rough, cuts, SMALL, known=known).program == tile(rough, cuts, SMALL).program

@@ -1,0 +1,75 @@
+"""What must be true behind each tile pass. A pass is judged by what it has changed in the state, so that a new one is
+judged as well."""
+
+from compiler.plan.check import check_plan
+from compiler.plan.problem import Block, Plan, Problem
+from compiler.schedule.addresses import DRAM_LIMIT, Placement
+from compiler.schedule.state import TileState
+from compiler.tile.ir import Program
+from compiler.tile.kernel_graph import KernelGraph
+from compiler.tile.verify import verify_kernels, verify_program
+from isa.chip import Chip
+from isa.spec import Region, Space
+
+
+def verify_state(state: TileState) -> None:
+    """Raise ValueError, or CompileError of the checker of plans, unless what the last pass has changed is whole."""
+    before = state.before or TileState(state.chip)
+    if state.kernels is not before.kernels:
+        verify_kernels(state.kernels)
+    graph = state.kernel_graph
+    if graph is not None and graph is not before.kernel_graph:
+        verify_kernels(graph.kernels, graph.repeat.canonical if graph.repeat else None)
+    if graph is not None and state.strips is not before.strips:
+        _verify_strips(state, graph)
+    if graph is not None and state.assignment is not None and state.assignment is not before.assignment:
+        _verify_assignment(state, graph)
+    program = state.program
+    if program is not None and program is not before.program:
+        verify_program(program)
+    if program is not None and state.placement is not None and state.placement is not before.placement:
+        verify_placement(program, state.placement, state.chip)
+
+
+def _verify_strips(state: TileState, graph: KernelGraph) -> None:
+    ends = [0, *(strip.end for strip in state.strips)]
+    if [strip.first for strip in state.strips] != ends[:-1] or ends[-1] != len(graph.kernels):
+        raise ValueError("batch tiles do not cover the kernels one after the other")
+    for strip in state.strips:
+        if strip.parts > 1 and any(kernel.domain[0] % strip.parts for kernel in graph.kernels[strip.first : strip.end]):
+            raise ValueError(f"kernels {strip.first}..{strip.end - 1} cannot be cut into {strip.parts} equal parts")
+
+
+def _verify_assignment(state: TileState, graph: KernelGraph) -> None:
+    assert state.assignment is not None
+    if len(state.assignment.cuts) != len(graph.kernels):
+        raise ValueError(f"{len(state.assignment.cuts)} tile sizes for {len(graph.kernels)} kernels")
+    for node in graph.live:
+        if node not in state.assignment.storage.layouts:
+            raise ValueError(f"{node.name} lives between kernels and lies nowhere")
+
+
+def verify_placement(program: Program, placement: Placement, chip: Chip) -> None:
+    """Raise unless every buffer has an address in its memory, the given one if there is one, and none that live
+    together overlap.
+
+    Live ranges are those of the program: what the planner made of them does not matter here.
+    """
+    for buffer in program.buffers:
+        if placement.offsets.get(buffer, -1) < 0 or (
+            buffer.fixed is not None and placement.offsets[buffer] != buffer.fixed
+        ):
+            raise ValueError(f"{buffer} lies at {placement.offsets.get(buffer)}")
+    memories = (
+        ("sram", Space.SRAM, chip.sram.bytes),
+        ("acc", Space.ACC, chip.acc.bytes),
+        ("scratch", Space.DRAM, DRAM_LIMIT),
+    )
+    for name, space, capacity in memories:
+        placed = [
+            b for b in program.live if b.space is space and (space is not Space.DRAM or b.region is Region.SCRATCH)
+        ]
+        blocks = tuple(Block(b.name, program.live[b][0], program.live[b][1] + 1, b.bytes) for b in placed)
+        height, bound = placement.heights[name]
+        plan = Plan({b.name: placement.offsets[b] for b in placed}, height, bound, height == bound)
+        check_plan(Problem(blocks, capacity), plan)

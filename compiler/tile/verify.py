@@ -1,0 +1,154 @@
+"""What must be true of kernels and of a tile program, whichever pass has made them.
+
+kernels   each computes what nobody else does, from what is there already
+program   each op is well formed (`ir.verify`); no byte is read that nobody has written, or written twice by one node
+before it is read
+
+These checks see one program; whether it computes what the graph says is for the translation check
+(compiler/translation/).
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from math import gcd
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import fx
+
+from compiler.tile.ir import Buffer, Op, Program, Ref, span, verify
+from compiler.tile.kernels import Kernel
+from compiler.tile.nodes import base, computing, is_empty, tensors
+from isa.spec import GIVEN_REGIONS, KEPT_REGIONS, Access, Space
+from isa.views import Extents
+
+_NOT_WRITTEN, _WRITTEN, _READ = range(3)  # what is known of a byte
+_GIVEN = frozenset((*GIVEN_REGIONS, *KEPT_REGIONS))  # holds values before the first op
+
+
+def verify_kernels(kernels: Sequence[Kernel], same: Mapping[fx.Node, fx.Node] | None = None) -> None:
+    """Raise ValueError unless every operation is in one kernel, behind those that it reads.
+
+    `same` maps what later iterations of a loop compute to what stands for it: the node of the first iteration.
+    """
+    made: set[fx.Node] = set()
+    same = same or {}
+    for index, kernel in enumerate(kernels):
+        for node in kernel.nodes:
+            if node in made:
+                raise ValueError(f"{node.name} is computed a second time in kernel {index}")
+            for operand in tensors(node):
+                origin = base(operand)
+                if (
+                    origin.op == "call_function"
+                    and not is_empty(origin)
+                    and computing(same.get(origin, origin)) not in made
+                ):
+                    raise ValueError(f"{node.name} in kernel {index} reads {operand.name}, which is not computed yet")
+            made.add(node)
+
+
+def verify_program(program: Program) -> None:
+    """Raise ValueError unless every op is well formed and reads bytes that are given or were written before.
+
+    The iterations of a loop are alike, so that the first one decides: nothing is written before it that a later one
+    does not find, too.
+    """
+    verify(program)
+    known = {buffer: _Bytes(buffer) for buffer in program.buffers}
+    touched = [
+        [
+            (known[ref.buffer], _block(ref, extents), access, op.row.field(name))
+            for name, ref, extents, access in op.accesses
+        ]
+        for op in program.ops
+    ]
+    for found, block, _, _ in chain.from_iterable(touched):
+        found.expect(block)
+    for op, blocks in zip(program.ops, touched, strict=True):
+        for found, block, access, field in blocks:
+            if access is not Access.W and not field.partial:
+                found.read(op, block)
+        for found, block, access, _ in blocks:
+            if access is not Access.R:
+                found.write(op, block, fresh=access is Access.W)
+            found.leave()
+
+
+Block = tuple[
+    int, int, tuple[int, ...], tuple[int, ...]
+]  # first byte, bytes of a run; how many runs, at which steps in bytes, outermost first
+
+
+def _block(ref: Ref, extents: Extents) -> Block:
+    """The bytes that an op touches, in as few and as long runs as can be."""
+    if ref.dtype.bits < 8:
+        low, high = span(ref, extents)
+        return low, high - low, (), ()
+    run = size = ref.dtype.bits // 8
+    counts: tuple[int, ...] = ()
+    steps: tuple[int, ...] = ()
+    for count, stride in ((extents[2], ref.cs), (extents[1], ref.rs), (extents[0], ref.ps)):
+        if count == 1:
+            continue
+        if stride * size == run and not counts:
+            run *= count
+        else:
+            counts, steps = (count, *counts), (stride * size, *steps)
+    return ref.offset, run, counts, steps
+
+
+class _Bytes:
+    """What is known of the bytes of a buffer: one answer for all, or one for each `grain` of bytes that every op
+    treats alike."""
+
+    def __init__(self, buffer: Buffer) -> None:
+        self.buffer, self.whole = buffer, (0, buffer.bytes, (), ())
+        self.given = buffer.space is Space.DRAM and buffer.region in _GIVEN
+        self.state: int | NDArray[np.uint8] | None = None
+        self.grain = self.left = 0
+        self.writer = ""
+
+    def expect(self, block: Block) -> None:
+        """An op will touch this block."""
+        self.grain = gcd(self.grain, block[0], block[1], *block[3])
+        self.left += 1
+
+    def leave(self) -> None:
+        """One of those that were expected has done so. Behind the last one nothing needs to be known."""
+        self.left -= 1
+        if not self.left:
+            self.state = None
+
+    def read(self, op: Op, block: Block) -> None:
+        if self.state is None:
+            if not self.given:
+                raise ValueError(f"%{self.buffer.name} is read before anything is written to it in: {op}")
+        elif isinstance(self.state, int):
+            self.state = _READ
+        else:
+            part = self._part(self.state, block)
+            if not part.all():
+                raise ValueError(f"bytes of %{self.buffer.name} are read that nobody has written in: {op}")
+            part[...] = _READ
+
+    def write(self, op: Op, block: Block, fresh: bool) -> None:
+        """`fresh`: the value does not go on from what is there."""
+        if isinstance(self.state, int) or (self.state is None and block == self.whole):
+            if fresh and self.state == _WRITTEN and self.writer == op.node:
+                raise ValueError(f"%{self.buffer.name} is written again before it was read in: {op}")
+            self.state = _WRITTEN
+        else:
+            if self.state is None:
+                self.state = np.zeros(-(-self.buffer.bytes // self.grain), np.uint8)
+            part = self._part(self.state, block)
+            if fresh and self.writer == op.node and (part == _WRITTEN).any():
+                raise ValueError(f"bytes of %{self.buffer.name} are written again before they were read in: {op}")
+            part[...] = _WRITTEN
+        self.writer = op.node
+
+    def _part(self, state: NDArray[np.uint8], block: Block) -> NDArray[np.uint8]:
+        first, run = block[0] // self.grain, block[1] // self.grain
+        if not block[2]:
+            return state[first : first + run]
+        return np.ndarray((*block[2], run), np.uint8, state, first, (*(step // self.grain for step in block[3]), 1))
