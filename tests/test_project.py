@@ -53,7 +53,7 @@ def test_folders_of_packages_are_packages() -> None:
 
 # Others work in these files at the moment; what is mended there goes from the list.
 NOT_YET = {
-    "compiler/emit/elementwise.py", "compiler/emit/rows.py", "compiler/graph/manager.py", "compiler/pipeline.py",
+    "compiler/emit/elementwise.py", "compiler/emit/rows.py", "compiler/graph/manager.py", "compiler/schedule/verify.py",
     "compiler/tile/nodes.py",
 }  # fmt: skip
 
