@@ -71,7 +71,7 @@ def _bert(layers: int) -> tuple[nn.Module, dict[str, Tensor]]:
         max_position_embeddings=64,
     )  # fmt: skip
     model: nn.Module = BertModel._from_config(config)
-    return model, {"input_ids": torch.randint(0, 100, (2, 24)), "attention_mask": torch.ones(2, 24, dtype=torch.long)}
+    return model, {"input_ids": torch.randint(0, 100, (2, 16)), "attention_mask": torch.ones(2, 16, dtype=torch.long)}
 
 
 def _of(function: Callable[..., Tensor], *shape: int, **parts: nn.Module) -> tuple[nn.Module, dict[str, Tensor]]:
@@ -93,8 +93,9 @@ MODELS: dict[str, Callable[[], tuple[nn.Module, dict[str, Tensor]]]] = {
 PROGRAMS = (
     ("mlp", "edge"), ("mlp", "server"), ("attention", "edge"), ("wide linear", "edge"),
     ("softmax", "edge"), ("softmax", "small"), ("layer norm", "edge"), ("layer norm", "server"), ("chain", "edge"),
-    ("chain", "small"), ("bert of 1", "edge"), ("bert of 1", "server"), ("bert of 3", "edge"), ("bert of 3", "small"),
+    ("chain", "small"), ("bert of 1", "server"), ("bert of 3", "edge"), ("bert of 1", "small"),
 )  # fmt: skip
+NAMES = {f"{model} on {chip}" for model, chip in PROGRAMS}
 
 
 class Made(NamedTuple):
@@ -123,7 +124,8 @@ def test_programs_are_as_fast_as_they_were(model: str, chip: str) -> None:
     name, found = f"{model} on {chip}", made(model, chip).quality()
     if os.environ.get(RENEW):
         pins = json.loads(PINS.read_text()) if PINS.exists() else {}
-        PINS.write_text(json.dumps({**pins, name: found}, indent=1, sort_keys=True) + "\n")
+        kept = {name: pin for name, pin in {**pins, name: found}.items() if name in NAMES}
+        PINS.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
     pinned = json.loads(PINS.read_text())[name]
     renew = f"if it is meant: {RENEW}=1 python -m pytest {Path(__file__).relative_to(Path(__file__).parents[2])}"
     change = found["cycles"] / pinned["cycles"] - 1
@@ -136,7 +138,7 @@ def test_programs_are_as_fast_as_they_were(model: str, chip: str) -> None:
 
 def test_every_pin_belongs_to_a_program() -> None:
     """Breaks when a program is renamed and its old pin stays."""
-    assert set(json.loads(PINS.read_text())) == {f"{model} on {chip}" for model, chip in PROGRAMS}
+    assert set(json.loads(PINS.read_text())) == NAMES
 
 
 @pytest.mark.parametrize(("model", "chip"), PROGRAMS)
