@@ -120,6 +120,7 @@ def test_what_is_no_extension_is_one_line(tmp_path: Path, code: str, says: str) 
     assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_same_image_without_a_word_of_it(tmp_path: Path) -> None:
     """Breaks when an installed extension changes images that do not use it."""
     code = "import torch, llmchip\n{}torch.manual_seed(0)\nm = torch.nn.Linear(8, 8).eval()\nllmchip.compile(m, (torch.zeros(2, 8),)).save('{}')\n"

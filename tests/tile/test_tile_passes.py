@@ -160,7 +160,7 @@ def test_tile_passes_print_dump_and_stop(tmp_path: Path) -> None:
     stream = io.StringIO()
     seconds = compile_until(captured(), Options(), EDGE, Watch({"fuse", "schedule"}, "schedule", tmp_path, stream))
     headers = [line for line in stream.getvalue().splitlines() if line.startswith("# after")]
-    assert headers == [f"# after {first:02} fuse", f"# after {first + 5:02} schedule"]
+    assert headers == [f"# after {first:02} fuse", f"# after {first + NAMES.index('schedule'):02} schedule"]
     assert [path.stem for path in sorted(tmp_path.iterdir())][first:] == [
         f"{first + i:02}-{name}" for i, name in enumerate(NAMES[:-1])
     ]
@@ -181,8 +181,11 @@ def test_what_is_shown_is_the_program_that_is_kept(tmp_path: Path) -> None:
     manager = TileManager(Watch(dump_dir=tmp_path))
     kept = tile_program(lowered(), Options(), EDGE, manager)
     assert kept.tiled is not None
-    assert parse((tmp_path / "04-emit.txt").read_text()) == kept.tiled.program
-    assert parse((tmp_path / "05-schedule.txt").read_text()) == kept.program
+    emitted, scheduled = (
+        f"{NAMES.index(name):02}-{name}.txt" for name in (NAMES[NAMES.index("schedule") - 1], "schedule")
+    )
+    assert parse((tmp_path / emitted).read_text()) == kept.tiled.program
+    assert parse((tmp_path / scheduled).read_text()) == kept.program
 
 
 @pytest.mark.parametrize("name", [*sorted(switchable()), "loop", "strips"])
