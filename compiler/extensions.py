@@ -11,6 +11,7 @@ from compiler.ops.table import BY_TARGET, OPS
 from compiler.passes.decompose import known_operations
 from compiler.translation import operators as graph_rules
 from compiler.translation import words as word_rules
+from isa.errors import InputError
 from isa.extension import INSTALLED
 
 
@@ -38,7 +39,9 @@ def install() -> None:
     """Add what the installed extensions bring, each once."""
     for name, extension in INSTALLED.items():
         if name not in _PARTS:
-            part = _PARTS[name] = _made(extension.compiler)
+            part = _made(extension.compiler)
+            _check(name, part)
+            _PARTS[name] = part
             for op in part.operators:
                 OPS[op.name] = replace(op, extension=name)
                 BY_TARGET.update(dict.fromkeys(op.targets, OPS[op.name]))
@@ -46,6 +49,15 @@ def install() -> None:
             graph_rules.RULES.update(part.meaning)
             word_rules.RULES.update(part.words)
             known_operations.cache_clear()
+
+
+def _check(name: str, part: CompilerPart) -> None:
+    """Raises InputError where the part says something of what is not its own."""
+    own, rows = {op.name for op in part.operators}, {row.mnemonic for row in INSTALLED[name].instructions}
+    taken = (own & OPS.keys()) | {op.name for op in part.operators if BY_TARGET.keys() & set(op.targets)}
+    foreign = (part.emitters.keys() | part.meaning.keys()) - own | part.words.keys() - rows
+    if taken or foreign:
+        raise InputError(f"extension '{name}' redefines {', '.join(sorted(taken | foreign))}")
 
 
 def _made(compiler: Callable[[], object] | None) -> CompilerPart:

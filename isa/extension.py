@@ -8,6 +8,7 @@ opcodes are those that the instruction set leaves free for it. An image that use
 hash, and is refused without it.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -43,8 +44,13 @@ def add(extension: Extension) -> None:
         if known.sha256 != extension.sha256:
             raise InputError(f"another extension '{extension.name}' is there already", hint="start a new process")
         return
-    for row in extension.instructions:
-        problem = _problem(extension, row)
+    strangers = sorted(set(extension.handlers) - {row.mnemonic for row in extension.instructions})
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", extension.name) or strangers:
+        what = f"has handlers for {', '.join(strangers)}" if strangers else "has no name of letters, digits and dashes"
+        raise InputError(f"extension '{extension.name}' {what}", hint="a handler is for an instruction of its own")
+    for number, row in enumerate(extension.instructions):
+        twins = [other for other in extension.instructions[:number] if other.opcode == row.opcode]
+        problem = _problem(extension, row) or (f"has the opcode of '{twins[0].mnemonic}'" if twins else "")
         if problem:
             raise InputError(f"extension '{extension.name}': instruction '{row.mnemonic}' {problem}")
     for row in extension.instructions:
@@ -53,6 +59,10 @@ def add(extension: Extension) -> None:
 
 
 def _problem(extension: Extension, row: Instruction) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", row.mnemonic):
+        return "has no name of letters, digits and underscores"
+    if any(field.name == "len" or len(field.choices) > 1 << field.bits for field in row.fields):
+        return "has an operand 'len', which is that of loops, or more choices than its field holds"
     if row.mnemonic in ISA:
         return "is there already"
     if row.opcode not in EXTENSION_OPCODES:

@@ -2,6 +2,7 @@
 command line."""
 
 import hashlib
+import sys
 from dataclasses import replace
 from importlib import metadata
 from importlib.machinery import SourceFileLoader
@@ -37,10 +38,10 @@ def _of_file(path: Path) -> Extension:
     loader = SourceFileLoader(f"llmchip_extension_{path.stem}", str(path))
     spec = spec_from_loader(loader.name, loader)
     assert spec is not None
-    module = module_from_spec(spec)
+    module = sys.modules[loader.name] = module_from_spec(spec)  # dataclasses look their module up
     try:
         exec(compile(text, str(path), "exec"), module.__dict__)
-    except Exception as error:  # whatever the user's code does
+    except (Exception, SystemExit) as error:  # whatever the user's code does
         raise InputError(f"the extension fails: {type(error).__name__}: {error}", str(path)) from error
     found = getattr(module, NAME, None)
     if not isinstance(found, Extension):

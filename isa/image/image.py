@@ -71,9 +71,9 @@ class Image:
         object.__setattr__(self, "code", bytes(self.code))  # small, hashable, and read in single words
         for name in ("weights", "const"):
             object.__setattr__(self, name, _flat(getattr(self, name)))
-        grown = {Region.WEIGHTS: len(self.weights), Region.CONST: len(self.const)}
+        grown = {int(Region.WEIGHTS): len(self.weights), int(Region.CONST): len(self.const)}
         sizes = (*self.sizes, *NO_SIZES[len(self.sizes) :])
-        object.__setattr__(self, "sizes", tuple(max(size, grown.get(Region(i), 0)) for i, size in enumerate(sizes)))
+        object.__setattr__(self, "sizes", tuple(max(size, grown.get(i, 0)) for i, size in enumerate(sizes)))
 
     @property
     def words(self) -> int:
@@ -190,6 +190,8 @@ def read_image(data: Data, where: str = "image", chip: Chip | str | None = None)
         own_chip,
     )
     check_image(image, where)
+    if used_by(image.code[::WORD_BYTES]) != (metadata.get(KEY) or {}):
+        raise ImageError("it uses instructions of an extension that it does not record", where, "compile it again")
     return image
 
 

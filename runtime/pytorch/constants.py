@@ -21,7 +21,7 @@ from emulator.pieces import Piece
 from emulator.threads import Lock
 
 Marks = tuple[tuple[Any, ...], ...]  # of some tensors, column by column
-_Key = tuple[str, tuple[int, ...]]
+_Key = tuple[str, tuple[tuple[int, tuple[int, ...], Any], ...]]
 
 
 class Block:
@@ -40,6 +40,9 @@ class Block:
         self._key = _key(recipe, weights)
         _blocks[self._key] = self
 
+    def belongs_to(self, key: _Key) -> bool:
+        return self._key == key and _blocks.get(key) is self
+
     def change(self, data: Bytes, marks: Marks) -> None:
         self.marks = None  # should it fail halfway
         self.piece.change(data)
@@ -50,8 +53,10 @@ _blocks: "WeakValueDictionary[_Key, Block]" = WeakValueDictionary()
 lock = Lock()  # of all blocks
 
 
-def _key(recipe: Recipe, weights: Sequence[Tensor]) -> _Key:
-    return recipe.text, tuple(id(weights[at]) for at in recipe.weights)
+def _key(recipe: Recipe, weights: Sequence[Tensor], owners: Sequence[int] | None = None) -> _Key:
+    """Which weights, and of which shapes and types; `owners` are others' ids in place of those of `weights`."""
+    ids = owners if owners is not None else [id(weight) for weight in weights]
+    return recipe.text, tuple((ids[at], tuple(weights[at].shape), weights[at].dtype) for at in recipe.weights)
 
 
 def find(recipe: Recipe, weights: Sequence[Tensor]) -> Block | None:
@@ -71,13 +76,15 @@ def keep(recipe: Recipe, weights: Sequence[Tensor], data: Bytes, marks: Marks) -
     return block
 
 
-def hand_over(block: Block, recipe: Recipe, weights: Sequence[Tensor]) -> bool:
-    """Let a block whose tensors are gone belong to others, with its old bytes. False if these have one of their own."""
+def hand_over(block: Block, recipe: Recipe, owners: Sequence[int], weights: Sequence[Tensor]) -> bool:
+    """Let a block of `owners` that are gone belong to others, with its old bytes. False if these have one of their own,
+    or somebody else has been given it before."""
     there = find(recipe, weights)
-    if there is None:
+    if there is None and block.belongs_to(_key(recipe, weights, owners)):
         block.belong(recipe, weights)
         block.marks = None
-    return there is None or there is block
+        return True
+    return there is block
 
 
 def spoil() -> None:

@@ -154,7 +154,7 @@ class PackedCache:
             ):
                 continue
             taken = [number for number in entry.blocks if any(left[at] is None for at in entry.recipes[number].weights)]
-            if all(constants.hand_over(entry.blocks[number], entry.recipes[number], tensors) for number in taken):
+            if all(constants.hand_over(entry.blocks[n], entry.recipes[n], old, tensors) for n in taken):
                 self._drop(old)
                 self._entries[key] = entry
                 entry.memories, entry.marks = self._watched(key, tensors), None

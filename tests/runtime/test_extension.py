@@ -111,6 +111,20 @@ def test_an_image_is_refused_without_its_extension(tmp_path: Path) -> None:
             ),
             "those of extensions are 0xc0",
         ),
+        (
+            (
+                "from dataclasses import replace\nfrom isa.extension import Extension\nfrom isa.spec import ISA\n"
+                "row = replace(ISA['mm'], mnemonic='mma', opcode=0xC0)\n"
+                "EXTENSION = Extension('x', (row, replace(row, mnemonic='mmb')), {'mma': print, 'mmb': print})"
+            ),
+            "has the opcode of 'mma'",
+        ),
+        (
+            "from isa.extension import Extension\nEXTENSION = Extension('x', (), {'vop': print})",
+            "has handlers for vop",
+        ),
+        ("from isa.extension import Extension\nEXTENSION = Extension('', (), {})", "has no name of letters"),
+        ("import sys\nsys.exit(0)", "SystemExit"),
     ],
 )  # fmt: skip
 def test_what_is_no_extension_is_one_line(tmp_path: Path, code: str, says: str) -> None:

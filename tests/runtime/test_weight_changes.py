@@ -74,3 +74,27 @@ def test_fused_optimizers_are_seen(kind: str) -> None:
         optimizer.step()
         optimizer.zero_grad()
     assert close(compiled, model, x)
+
+
+def test_two_heads_over_one_base_at_two_batch_sizes(model: nn.Sequential) -> None:
+    """Breaks when a packed constant whose weight is gone is given to one weight, and then to another that lives beside
+    it: silently the wrong head."""
+    heads = {name: nn.Parameter(torch.randn(32, 96) * scale) for name, scale in (("a", 1), ("b", 5))}
+    compiled, small, large = (
+        torch.compile(model, backend="llmchip", dynamic=False),
+        torch.randn(1, 64),
+        torch.randn(2, 64),
+    )
+    assert close(compiled, model, small) and close(compiled, model, large)
+    for name, x in (("a", small), ("b", large), ("a", small), ("b", large)):
+        model[2].weight = heads[name]
+        assert close(compiled, model, x), name
+
+
+def test_a_weight_may_change_its_shape(model: nn.Sequential) -> None:
+    """Breaks when a packed constant of the old shape is taken for the new one."""
+    compiled, x = torch.compile(model, backend="llmchip"), torch.randn(4, 64)
+    assert close(compiled, model, x)
+    for name, shape in (("weight", (40, 96)), ("bias", (40,))):
+        getattr(model[2], name).data = torch.randn(shape)
+    assert close(compiled, model, x)
