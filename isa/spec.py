@@ -280,7 +280,11 @@ class Instruction:
     extension: str = ""  # that brought it, see isa/extension.py
 
     def field(self, name: str) -> Field:
-        return next(f for f in self.fields if f.name == name)
+        """The operand of this name. Raises KeyError."""
+        for operand in self.fields:
+            if operand.name == name:
+                return operand
+        raise KeyError(f"{self.mnemonic} has no operand '{name}'")
 
     def drained(self, operands: Mapping[str, int]) -> int:
         """The mask of the queues that must be empty before the word takes effect, bit i for QUEUES[i]."""

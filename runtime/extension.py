@@ -55,10 +55,10 @@ def _of_package(name: str) -> Extension:
             found = point.load()
             if not isinstance(found, Extension):
                 raise InputError(f"the entry point '{name}' is no Extension")
-            version = point.dist.version if point.dist else ""
-            return replace(
-                found, sha256=found.sha256 or hashlib.sha256(f"{point.value} {version}".encode()).hexdigest()
-            )
+            source = sys.modules[point.module].__file__
+            if source is None:
+                raise InputError(f"the entry point '{name}' is of no file")
+            return replace(found, sha256=hashlib.sha256(Path(source).read_bytes()).hexdigest())
     names = sorted(point.name for point in metadata.entry_points(group=GROUP))
     raise InputError(
         f"there is no file '{name}'",

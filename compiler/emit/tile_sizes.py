@@ -1,4 +1,4 @@
-"""Assignment: the ways to cut a kernel that are worth a look.
+"""Tile sizes: the ways to cut a kernel that are worth a look.
 
     usual      everything is loaded once, best first
     kept       fewer rows at a time, weights stay in the scratchpad

@@ -12,7 +12,12 @@ from compiler.ops.table import BY_TARGET
 from compiler.types import STORAGE
 
 FROZEN = BY_TARGET.keys()
-VIEWS = frozenset(target for target, op in BY_TARGET.items() if op.role in (Role.VIEW, Role.CAT))
+
+
+def moves(target: Any) -> bool:
+    """Whether an operation only says where elements are: views and joins."""
+    op = BY_TARGET.get(target)
+    return op is not None and op.role in (Role.VIEW, Role.CAT)
 
 
 def frozen(node: fx.Node) -> str | None:

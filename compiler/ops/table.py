@@ -39,11 +39,11 @@ OPS: dict[str, ChipOp] = {
         *_rows("_to_copy", "default", Domain.CAST, limit=Limit.NOTHING),
         *_rows("embedding", "default", Domain.ANY, role=Role.GATHER, limit=Limit.NOTHING),
         *_rows("cat", "default", Domain.ANY, role=Role.CAT, limit=Limit.NOTHING),
-        *_rows("reshape view permute expand", "default", Domain.ANY, role=Role.VIEW),
-        *_rows("clone", "default", Domain.ANY, role=Role.VIEW, moves=True),
-        *_rows("slice", "Tensor", Domain.ANY, role=Role.VIEW),
-        *_rows("select", "int", Domain.ANY, role=Role.VIEW),
-        ChipOp("getitem", (operator.getitem,), Role.VIEW),
+        *_rows("reshape view permute expand", "default", Domain.ANY, role=Role.VIEW, limit=Limit.NOTHING),
+        *_rows("clone", "default", Domain.ANY, role=Role.VIEW, limit=Limit.NOTHING, moves=True),
+        *_rows("slice", "Tensor", Domain.ANY, role=Role.VIEW, limit=Limit.NOTHING),
+        *_rows("select", "int", Domain.ANY, role=Role.VIEW, limit=Limit.NOTHING),
+        ChipOp("getitem", (operator.getitem,), Role.VIEW, limit=Limit.NOTHING),
     )
 }
 BY_TARGET: dict[Any, ChipOp] = {target: op for op in OPS.values() for target in op.targets}

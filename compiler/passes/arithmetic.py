@@ -76,11 +76,9 @@ def _arithmetic(editor: Editor, node: fx.Node) -> fx.Node | None:
             return None  # PyTorch rounds the product with alpha or not, depending on an element's place in memory
         b = _scaled(editor, node, b, values["alpha"], dtype)
     wide = torch.float32 if half and target in _PRODUCTS else dtype
-    if (
-        wide is not dtype
-        # of a number, or one element of another type, as a factor PyTorch rounds the first to the half type and takes the
-        # second as it is
-    ):
+    # Of a number, or one element of another type, as a factor PyTorch rounds the first to the half type and takes the
+    # second as it is.
+    if wide is not dtype:
         a = _as(editor, node, a, dtype) if isinstance(a, fx.Node) else _held(a, dtype)
         if isinstance(b, fx.Node) and dtype_of(b) is not dtype and b.meta["val"].numel() == 1:
             return _rounded_once(editor, node, target, a, b)

@@ -1,4 +1,4 @@
-"""Stamp: from the lowered graphs of a few layers to those of all.
+"""Replicate: from the lowered graphs of a few layers to those of all.
 
     lowered   before | 1 | 2 | 3 |           last | after     block 3 relates to block 2 exactly as block 2 relates to
     block 1,

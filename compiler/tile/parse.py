@@ -5,7 +5,8 @@ Lines that are empty or begin with `#` say nothing. A buffer is declared before 
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from compiler.tile.ir import Buffer, Loop, Op, Program, Ref, Tap
 from isa.spec import ISA, Dtype, Field, Kind, Region, Space
@@ -22,6 +23,8 @@ _VIEW = re.compile(rf"(\w+)=%{_NAME}\[{_NUMBER}\]:(\w+){_STRIDES}(?:, )?", re.AS
 _ATTRIBUTE = re.compile(r"(\w+)(?:=([\w-]+))?(?:, )?", re.ASCII)
 _NODE = re.compile(rf" ?; {_NAME}", re.ASCII)
 _TAP = re.compile(rf" \| (\w+)={_NAME}\[{_NUMBER}\]{_STRIDES}", re.ASCII)
+
+T = TypeVar("T")
 
 
 def parse(text: str) -> Program:
@@ -76,18 +79,27 @@ def _op(line: str, buffers: dict[str, Buffer]) -> Op:
     at = _Cursor(line)
     mnemonic = at.need(_MNEMONIC, "a mnemonic")[1]
     row = ISA[mnemonic]
-    views = {
-        m[1]: Ref(buffers[_name(m[2])], int(m[3], 0), Dtype[m[4].upper()], **_strides(m[5])) for m in at.all(_VIEW)
-    }
+    views = _once(
+        (m[1], Ref(buffers[_name(m[2])], int(m[3], 0), Dtype[m[4].upper()], **_strides(m[5]))) for m in at.all(_VIEW)
+    )
     if unknown := views.keys() - {field.name for field in row.views}:
         raise ValueError(f"{mnemonic} has no view {', '.join(sorted(unknown))}")
-    attrs = tuple((m[1], _value(row.field(m[1]), m[2])) for m in at.all(_ATTRIBUTE))
+    attrs = tuple(_once((m[1], _value(row.field(m[1]), m[2])) for m in at.all(_ATTRIBUTE)).items())
     node = _name(at.need(_NODE, "`; node`")[1])
     taps = tuple(
         Tap(m[1], _name(m[2]), int(m[3], 0), **{"ps": 0, "rs": 0, "cs": 1, **_strides(m[4])}) for m in at.all(_TAP)
     )
     at.finished()
     return Op(mnemonic, tuple(views.get(field.name) for field in row.views), attrs, node, taps)
+
+
+def _once(pairs: Iterable[tuple[str, T]]) -> dict[str, T]:
+    found: dict[str, T] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name} is given twice")
+        found[name] = value
+    return found
 
 
 class _Cursor:

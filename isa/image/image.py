@@ -23,7 +23,7 @@ from isa.extension import KEY, require, used_by
 from isa.files import open_regular, write_atomic
 from isa.image.container import DAMAGED, MAGIC, Data, pack, unpack
 from isa.image.records import DebugMap, DebugNode, Entry, PlanRecord, Scalar, Span, Step, Tap, TensorSpec, pick
-from isa.spec import IMAGE_REGIONS, LOOP_LEVELS, USER_TYPES, WORD_BYTES, Dtype, Region
+from isa.spec import IMAGE_REGIONS, LOOP_LEVELS, REGIONS, USER_TYPES, WORD_BYTES, Dtype, FilledBy, Region
 
 __all__ = [
     "Data", "DebugMap", "DebugNode", "Entry", "Image", "PlanRecord", "Scalar", "Span", "Step", "Tap", "TensorSpec",
@@ -71,7 +71,7 @@ class Image:
         object.__setattr__(self, "code", bytes(self.code))  # small, hashable, and read in single words
         for name in ("weights", "const"):
             object.__setattr__(self, name, _flat(getattr(self, name)))
-        grown = {int(Region.WEIGHTS): len(self.weights), int(Region.CONST): len(self.const)}
+        grown = {int(region): len(self.data(region)) for region in IMAGE_REGIONS}
         sizes = (*self.sizes, *NO_SIZES[len(self.sizes) :])
         object.__setattr__(self, "sizes", tuple(max(size, grown.get(i, 0)) for i, size in enumerate(sizes)))
 
@@ -256,7 +256,9 @@ def _check_chip(own: Chip, expected: Chip, where: str) -> None:
 def _problems(image: Image) -> Iterator[tuple[str, str]]:
     if len(image.code) % WORD_BYTES:
         yield "code", f"{len(image.code)} bytes are not a whole number of {WORD_BYTES}-byte words"
-    yield from (("layout", problem) for problem in (*_region_problems(image), *_entry_problems(image)))
+    yield from (
+        ("layout", problem) for problem in (*_region_problems(image), *_tensor_problems(image), *_entry_problems(image))
+    )
     count = len(image.debug.nodes)
     marks: tuple[Span | Tap, ...] = (*image.debug.spans, *image.debug.taps)
     for mark in marks:
@@ -291,16 +293,29 @@ def _region_problems(image: Image) -> Iterator[str]:
             yield f"tensor {tensor.name} [{tensor.offset}, {end}) leaves region {tensor.region.name.lower()} of {size} bytes"
 
 
-def _entry_problems(image: Image) -> Iterator[str]:
-    if not image.entries:
-        yield "no entry point"
+def _tensor_problems(image: Image) -> Iterator[str]:
     for tensor in (t for entry in image.entries for t in (*entry.inputs, *entry.outputs)):
         kind = USER_TYPES.get(tensor.dtype)
         if kind is None or tensor.storage is Dtype.I4 or tensor.storage.is_float != kind.storage.is_float:
             yield f"tensor {tensor.name} of type '{tensor.dtype}' cannot be stored as {tensor.storage.name.lower()}"
-    for tensor in (t for entry in image.entries for t in entry.inputs):
-        if tensor.region in IMAGE_REGIONS:
-            yield f"input {tensor.name} lies in region {tensor.region.name.lower()}, which the host does not write"
+    for what, tensors, filled_by in (
+        ("input", [t for entry in image.entries for t in entry.inputs], FilledBy.HOST),
+        ("output", [t for entry in image.entries for t in entry.outputs], FilledBy.PROGRAM),
+        ("constant", image.constants, FilledBy.IMAGE),
+    ):
+        for tensor in tensors:
+            if REGIONS[tensor.region].filled_by is not filled_by:
+                region = tensor.region.name.lower()
+                yield f"{what} {tensor.name} lies in region {region}, which is not filled by {filled_by.value}"
+    for entry in image.entries:
+        for specs in (entry.inputs, entry.outputs):
+            if len({spec.name for spec in specs}) != len(specs):
+                yield f"entry {entry.name} has two inputs or two outputs of one name"
+
+
+def _entry_problems(image: Image) -> Iterator[str]:
+    if not image.entries:
+        yield "no entry point"
     if len({entry.name for entry in image.entries}) != len(image.entries):
         yield "two entry points have one name"
     for entry in image.entries:

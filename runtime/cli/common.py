@@ -216,7 +216,7 @@ def say(text: str) -> None:
 
 
 def say_lines(text: str) -> None:
-    """Lines of the answer that our own code has put together; no names of files are in them."""
+    """Lines of the answer that our own code has put together; names in them are escaped already."""
     for line in text.splitlines():
         say(line)
 

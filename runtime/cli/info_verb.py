@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
 import click
@@ -12,6 +11,7 @@ from isa.chip import chip_hash
 from isa.files import read_regular
 from isa.image.container import read_header, table_hash, unpack
 from isa.image.image import Image, image_bytes, read_image
+from isa.shown import shown
 from isa.spec import Region
 from runtime.cli import completion
 from runtime.cli.common import common_options, examples, need, reply, size
@@ -66,7 +66,7 @@ def _document(file: str, data: bytes, image: Image) -> dict[str, Any]:
             "image": image.hash.hex(), "chip": chip_hash(image.chip).hex(), "isa": table_hash().hex(),
             "weights": record.weights_sha256,
         },
-        "versions": {**versions, "isa": str(getattr(header, "isa_version", versions.get("isa", "")))},
+        "versions": {**versions, "isa": str(header.isa_version)},
     }  # fmt: skip
 
 
@@ -99,6 +99,11 @@ def _print(document: dict[str, Any]) -> None:
 
 
 def _folded(title: str, text: str) -> Iterator[tuple[str, str]]:
-    """A row, its list continued below where it is longer than a narrow terminal. Names are never cut."""
-    for number, line in enumerate(wrap(text, NARROW, break_long_words=False, break_on_hyphens=False) or [""]):
-        yield (title if number == 0 else ""), line
+    """A row, its list continued below where it is longer than a narrow terminal. Items are never cut."""
+    lines = [""]
+    for item in shown(text).split(", "):
+        if lines[-1] and len(lines[-1]) + len(item) > NARROW:
+            lines.append("")
+        lines[-1] += f"{', ' if lines[-1] else ''}{item}"
+    for number, line in enumerate(lines):
+        yield (title if number == 0 else ""), line + ("," if number < len(lines) - 1 else "")

@@ -198,19 +198,17 @@ def _fail(error: dict[str, str], as_json: bool) -> None:
             return
         place = f"{error['where']}: " if error["where"] and error["kind"] != "usage" else ""
         click.echo(
-            click.style("error: ", fg="red", bold=True) + _one_line(place + error["what"], error["kind"]), err=True
+            click.style("error: ", fg="red", bold=True) + shown(place) + _lines(error["what"], error["kind"]), err=True
         )
         if error["hint"]:
             click.echo(click.style("hint: ", fg="cyan") + shown(error["hint"]), err=True)
 
 
-def _one_line(text: str, kind: str) -> str:
-    """An error is one line, whatever names are in it; the assembler shows the place in the text below."""
-    return (
-        shown_lines(text)
-        if kind == AssemblyError.kind
-        else shown(" ".join(text.split("\n")) if kind == "usage" else text)
-    )
+def _lines(what: str, kind: str) -> str:
+    """An error is one line, whatever names are in it; only the assembler shows the place in the text below."""
+    if kind == AssemblyError.kind:
+        return shown_lines(what)
+    return shown(" ".join(what.split("\n")) if kind == "usage" else what)
 
 
 def run() -> Any:

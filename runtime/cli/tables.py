@@ -60,7 +60,7 @@ def show(
 def fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> tuple[list[int], list[int]]:
     """Which columns are shown, and how wide each is."""
     widths = [
-        max([len(column.title), *(len(row[i]) for row in rows if i < len(row))]) for i, column in enumerate(columns)
+        max([len(column.title), *(_cells(row[i]) for row in rows if i < len(row))]) for i, column in enumerate(columns)
     ]
     kept = list(range(len(columns)))
     while (over := _total(kept, widths) - width) > 0:
@@ -81,6 +81,23 @@ def _total(kept: Sequence[int], widths: Sequence[int]) -> int:
     return sum(widths[i] for i in kept) + GAP * (len(kept) - 1)
 
 
+def _cells(text: str) -> int:
+    """Columns of a terminal that a text takes: some characters take two, some none."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _fitted(text: str, width: int, by_end: bool) -> str:
+    if _cells(text) <= width:
+        return text
+    while _cells(text) > width - 1:
+        text = text[1:] if by_end else text[:-1]
+    return _MARK + text if by_end else text + _MARK
+
+
 def _style(cell: Cell) -> str:
     return "" if isinstance(cell, str) else cell[1]
 
@@ -95,9 +112,8 @@ def _line(
     pieces: list[tuple[str, str]] = []
     for i in shown:
         text, style = row[i]
-        if len(text) > widths[i]:
-            room = widths[i] - 1
-            text = _MARK + text[-room:] if columns[i].by_end else text[:room] + _MARK
-        text = text.rjust(widths[i]) if columns[i].right else text.ljust(widths[i]) if i != shown[-1] else text
+        text = _fitted(text, widths[i], columns[i].by_end)
+        blank = " " * (widths[i] - _cells(text))
+        text = blank + text if columns[i].right else text + blank if i != shown[-1] else text
         pieces += [(" " * GAP, ""), (text, style or columns[i].style)]
     return pieces[1:]

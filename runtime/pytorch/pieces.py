@@ -19,7 +19,7 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 from torch.fx.passes.split_module import split_module
 
 from compiler.frontend.capture import Captured, TensorInfo, Weight
-from compiler.graph.legal import VIEWS, random
+from compiler.graph.legal import moves, random
 from compiler.options import Options
 from isa.chip import Chip
 from isa.errors import InputError, Trap, UnsupportedError
@@ -340,4 +340,4 @@ def _static(graph: fx.Graph) -> set[fx.Node]:
 
 def _computes(node: fx.Node, static: set[fx.Node]) -> bool:
     """Whether a node is worth a trip to the chip: not a view, and not something that only weights decide."""
-    return node not in static and node.target not in VIEWS
+    return node not in static and not moves(node.target)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from runtime.cli.tables import LEAST, UNCUT, Cell, Column, fit, show
 
@@ -60,3 +61,9 @@ def test_what_files_say_stays_text(capsys: pytest.CaptureFixture[str]) -> None:
     """Breaks when a name is read as markup, or moves the cursor."""
     line = printed(capsys, (Column("a"), Column("b")), [("[/x]\x1b[2J", ("[red]y", "bold"))], None)[1]
     assert "[/x]" in line and "[red]y" in line and "\x1b[2J" not in line
+
+
+def test_characters_of_two_columns_count_as_two(capsys: pytest.CaptureFixture[str]) -> None:
+    """Breaks when characters are counted: a name in Chinese then makes every row twice as wide as the terminal."""
+    lines = printed(capsys, COLUMNS, [("模型" * 20, "1", "2", "c")], 40)
+    assert [cell_len(line) <= 40 for line in lines] == [True, True] and "1" in lines[1].split()

@@ -490,7 +490,7 @@ def test_closed_and_full_outputs(tmp_path: Path) -> None:
         (".input name=z, shape=[" + "1, " * 70 + "1], dtype=float32", "71 extents"),
         (".input name=z, shape=[0, 1<<62, 1<<62], dtype=float32", "no memory has"),
         (".input name=z, shape=[8], dtype=bool, storage=3", "cannot be stored as f32"),
-        (".input name=z, shape=[8], dtype=float32, storage=f32, region=weights", "the host does not write"),
+        (".input name=z, shape=[8], dtype=float32, storage=f32, region=weights", "not filled by the host"),
         (".data const dtype=int8, fill=0, count=2.5", "no number of elements"),
         ('.data const dtype=int8, fill=0, count="a"', "no number of elements"),
     ],

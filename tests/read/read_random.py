@@ -6,7 +6,7 @@ from typing import Any
 from isa.chip import Chip, Mxu
 from isa.codec import Inst, encode
 from isa.image.image import DebugMap, DebugNode, Entry, Image, PlanRecord, Scalar, Span, Step, Tap, TensorSpec
-from isa.spec import IMAGE_REGIONS, ISA, MAX_COUNT, NO_WAIT, QUEUES, Dtype, Field, Kind, Region, Space
+from isa.spec import ISA, MAX_COUNT, NO_WAIT, QUEUES, REGIONS, Dtype, Field, FilledBy, Kind, Region, Space
 
 _ODD = (
     "",
@@ -36,12 +36,16 @@ def image(seed: int) -> Image:
     sizes = tuple(rng.choice([0, 64, 4096]) for _ in Region)
     const = rng.randbytes(rng.choice([0, 1, 40]))
     tensors = [_tensor(rng, region, size) for region, size in zip(Region, sizes, strict=True) if size]
+
+    def filled(by: FilledBy) -> list[TensorSpec]:
+        return [tensor for tensor in tensors if REGIONS[tensor.region].filled_by is by]
+
     entries = tuple(
         Entry(
             f"{name}{rng.choice(_ODD)}",
             16 * rng.randrange(count),
-            tuple(_some(rng, [tensor for tensor in tensors if tensor.region not in IMAGE_REGIONS])),
-            tuple(_some(rng, tensors)),
+            tuple(_some(rng, filled(FilledBy.HOST))),
+            tuple(_some(rng, filled(FilledBy.PROGRAM))),
             _scalars(rng, sizes),
         )
         for name in ("main", "second")[: rng.randint(1, 2)]
@@ -54,7 +58,7 @@ def image(seed: int) -> Image:
         sizes,
         entries,
         tuple(_some(rng, tensors)),
-        tuple(_some(rng, tensors)),
+        tuple(_some(rng, filled(FilledBy.IMAGE))),
         _plan(rng, count),
         _debug(rng, nodes, count),
         {key: _free(rng, 3) for key in rng.sample(_ODD, rng.randint(0, 3))},
@@ -86,7 +90,7 @@ def _value(rng: random.Random, field: Field, left: int) -> int:
 def _tensor(rng: random.Random, region: Region, size: int) -> TensorSpec:
     dtype, storage = rng.choice((("float32", Dtype.F32), ("float32", Dtype.BF16), ("int64", Dtype.I32)))
     offset = rng.choice((0, 16, size - 32))
-    return TensorSpec(rng.choice(_ODD), (rng.randint(0, 2), 4), dtype, storage, region, offset)
+    return TensorSpec(rng.choice(_ODD) + region.name, (rng.randint(0, 2), 4), dtype, storage, region, offset)
 
 
 def _some(rng: random.Random, items: list[Any]) -> list[Any]:

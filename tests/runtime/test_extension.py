@@ -4,6 +4,7 @@ it.
 Extensions are for a process, so each of these runs in one of its own.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -40,21 +41,20 @@ def python(code: str, cwd: Path) -> str:
     return done.stdout
 
 
-def llmcc(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+def llmcc(*args: object, cwd: Path, places: tuple[Path, ...] = ()) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "llmchip", *map(str, args)],
         capture_output=True,
         text=True,
         cwd=cwd,
-        env=_environment(),
+        env=_environment(*places),
         timeout=300,
     )
 
 
-def _environment() -> dict[str, str]:
-    import os
-
-    return {**os.environ, "PYTHONPATH": str(ROOT), "LLMCHIP_CACHE": "off", "LLMCHIP_STRICT": "1"}
+def _environment(*places: Path) -> dict[str, str]:
+    path = os.pathsep.join(map(str, (ROOT, *places)))
+    return {**os.environ, "PYTHONPATH": path, "LLMCHIP_CACHE": "off", "LLMCHIP_STRICT": "1"}
 
 
 @pytest.mark.slow
@@ -141,3 +141,24 @@ def test_the_same_image_without_a_word_of_it(tmp_path: Path) -> None:
     python(code.format("", "plain.llmchip"), tmp_path)
     python(code.format(f"llmchip.extend({str(MINIMUM)!r})\n", "extended.llmchip"), tmp_path)
     assert (tmp_path / "plain.llmchip").read_bytes() == (tmp_path / "extended.llmchip").read_bytes()
+
+
+def test_an_installed_package_offers_one_by_name(tmp_path: Path) -> None:
+    """Breaks when entry points are not looked for, or an edited package passes for the one that an image was made with."""
+    site = tmp_path / "site"
+    (site / "mine-1.0.dist-info").mkdir(parents=True)
+    (site / "mine.py").write_text(MINIMUM.read_text())
+    (site / "mine-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (site / "mine-1.0.dist-info" / "entry_points.txt").write_text("[llmchip.extensions]\nmine = mine:EXTENSION\n")
+    text = tmp_path / "a.s"
+    text.write_text(
+        ".entry name=main, pc=0\nvset v=v1, space=sram, dtype=f32, base=0\n"
+        "vset v=v2, space=sram, dtype=f32, base=64\nvmin d=v2, a=v1, b=v1, rows=1, cols=4\nhalt\n"
+    )
+    assert llmcc("asm", text, "-o", "a.llmchip", "--extension", "mine", cwd=tmp_path, places=(site,)).returncode == 0
+    assert llmcc("info", "a.llmchip", "--extension", "mine", cwd=tmp_path, places=(site,)).returncode == 0
+    (site / "mine.py").write_text(MINIMUM.read_text() + "# edited\n")
+    done = llmcc("info", "a.llmchip", "--extension", "mine", cwd=tmp_path, places=(site,))
+    assert done.returncode == 2 and "another extension" in done.stderr
+    done = llmcc("info", "a.llmchip", "--extension", "yours", cwd=tmp_path, places=(site,))
+    assert done.returncode == 2 and "installed packages offer mine" in done.stderr

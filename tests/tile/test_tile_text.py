@@ -93,7 +93,9 @@ def ops_over(row: Instruction, buffers: list[Buffer]) -> st.SearchStrategy[Op]:
     refs = st.builds(Ref, st.sampled_from(buffers), NUMBERS, st.sampled_from(Dtype), NUMBERS, NUMBERS, NUMBERS)
     fields = [field for field in row.fields if field.kind is not Kind.VIEW]
     attrs: st.SearchStrategy[Any] = st.lists(
-        st.tuples(st.sampled_from([f.name for f in fields]), NUMBERS | st.integers(0, 8)), max_size=5
+        st.tuples(st.sampled_from([f.name for f in fields]), NUMBERS | st.integers(0, 8)),
+        max_size=5,
+        unique_by=lambda attr: attr[0],
     ).map(tuple)
     taps = st.lists(
         st.builds(Tap, st.sampled_from([f.name for f in row.views]), NAMES, NUMBERS, NUMBERS, NUMBERS, NUMBERS),
@@ -119,6 +121,9 @@ def test_any_program_is_parsed_back(program: Program) -> None:
         ("%a : sram 4\nvop d=%a[0]:f32, f=add", "`; node` is missing"),
         ("%a : sram 4\nvop d=%a[0]:f32, f ; x", "f needs a value"),
         ("%a : sram 4\nvop d=%a[0]:f32, f=add ; x y", "not understood: ' y'"),
+        ("%a : sram 4\nvop d=%a[0]:f32, colz=3 ; x", "line 2: \"vop has no operand 'colz'"),
+        ("%a : sram 4\nvop d=%a[0]:f32, d=%a[0]:f32 ; x", "line 2: d is given twice"),
+        ("%a : sram 4\nvop d=%a[0]:f32, rows=1, rows=2 ; x", "line 2: rows is given twice"),
         ("loop 3 {", "the loop has no end"),
         ("}", "line 1: no loop ends here"),
         ("loop 3 {\n}\nloop 3 {\n}", "line 3: a second loop"),
