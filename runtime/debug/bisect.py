@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from emulator.formats import STORAGE
 from isa.asm.text import format_inst
 from isa.image.image import Image
 from isa.image.records import DebugNode, TensorSpec
@@ -20,7 +21,7 @@ from isa.spec import IMAGE_REGIONS, WORD_BYTES, Dtype, Engine, Kind, Space
 from runtime.debug.backward_slice import BackwardSlice, Executed, trace_back
 from runtime.debug.points import any_element_in, element_bits
 from runtime.debug.stepper import NO_CALL, Block, Effect, Stepper
-from runtime.device.arrays import STORAGE, Array, comparable
+from runtime.device.arrays import Array, comparable
 from runtime.device.executable import Executable
 from runtime.pytorch.compilation import Known
 from runtime.pytorch.tensors import to_array, to_tensor

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from emulator.formats import STORAGE
 from emulator.memory import Memory
 from isa.asm.text import guess
 from isa.errors import InputError
@@ -17,7 +18,7 @@ from isa.image.records import BY_LINE, DebugMap, DebugNode, Tap, pick
 from isa.spec import WORD_BYTES, Dtype
 from isa.views import Extents
 from runtime.debug.stepper import Effect
-from runtime.device.arrays import STORAGE, Array
+from runtime.device.arrays import Array
 
 
 @dataclass

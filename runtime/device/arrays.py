@@ -9,13 +9,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from emulator.formats import STORAGE
 from isa.errors import InputError
 from isa.image.records import TensorSpec
 from isa.spec import Dtype
 
 Array = NDArray[Any]
 
-STORAGE: Final[Mapping[Dtype, np.dtype[Any]]] = {dtype: np.dtype(dtype.numpy) for dtype in Dtype}
 _BITS: Final[Mapping[Dtype, tuple[np.dtype[Any], int]]] = {
     Dtype.F32: (np.dtype(np.uint32), 0x7FC00000),
     Dtype.BF16: (np.dtype(np.uint16), 0x7FC0),

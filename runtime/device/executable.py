@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from emulator.banks import bank
+from emulator.formats import STORAGE
 from emulator.machine import Machine, Probe
 from emulator.memory import Bank, Fault, Memory
 from emulator.pieces import Bytes, Piece, Pieces
@@ -18,7 +19,7 @@ from isa.image.image import Image
 from isa.image.records import Entry, TensorSpec
 from isa.spec import GIVEN_REGIONS, IMAGE_REGIONS, Region, Space
 from isa.views import View
-from runtime.device.arrays import STORAGE, Array, to_storage, to_user
+from runtime.device.arrays import Array, to_storage, to_user
 
 _PASSING = (Region.IN, Region.OUT, Region.SCRATCH)
 

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from emulator.formats import STORAGE
 from emulator.memory import Memory
 from isa.codec import Inst
 from isa.image.image import Image
 from isa.image.records import DebugNode, Tap, TensorSpec, pick
 from isa.spec import USER_TYPES, Dtype, Engine, Region, Space
 from isa.views import Extents, View, extents_of
-from runtime.device.arrays import STORAGE, Array, canonical, comparable
+from runtime.device.arrays import Array, canonical, comparable
 from runtime.pytorch.tensors import to_array
 from runtime.verify.reference import LazyReference
 
