@@ -1,4 +1,5 @@
-"""An instruction from outside: `vmin`, the smaller of two blocks as torch.minimum has it, NaN and zeros included.
+"""An instruction from outside: `vmin`, the smaller of two blocks as torch.minimum has it, NaN included. Of two zeros it is
+the second; PyTorch leaves their sign open.
 
     llmcc isa vmin --extension examples/extension/vector_minimum.py
     llmcc verify MODEL --extension examples/extension/vector_minimum.py

@@ -170,13 +170,16 @@ def test_bytes_that_no_turn_writes_are_missed() -> None:
     ("more", "reason"),
     [
         ("salu f=add, d=s1, a=s1, bi=1, imm=1", "has a 'salu'"),
+        ("vadd v=v3, s=s1, scale=64", "has a 'vadd'"),
+        ("vset v=v9, space=dram, region=const, dtype=i32, base=0\n  sld d=s1, v=v9", "has a 'sld'"),
         ("sto d=v3, a=v2, rows=1, cols=32 @ vec<=0", "another iteration touches"),
     ],
 )
 def test_what_cannot_be_proved_is_said(more: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when a program that is too long to be replayed passes in silence, or costs without bound."""
     monkeypatch.setattr("lint.analyse.MAX_WORDS", 1 << 12)
-    image = assemble(tiles(TURNS, load="sto<=0, vec<=0, lda<=0", more=more))
+    text = tiles(TURNS, load="sto<=0, vec<=0, lda<=0", more=more)
+    image = assemble(f".data const dtype=int32, values=[0]\n{text}")
     found = [finding for finding in lint(image) if finding.kind == "unproved"]
     assert len(found) == 1 and found[0].severity == "error" and found[0].instruction.startswith("loop")
     assert f"of {TURNS} of this loop" in found[0].message and reason in found[0].message

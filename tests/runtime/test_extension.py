@@ -27,9 +27,16 @@ i, j = torch.randint(-9, 9, (2, 33)), torch.randint(-9, 9, (2, 33))
 model, args = Model().eval(), (x, y, i, j)
 """
 COMPARED = """
+def least(a, b):  # of two zeros the second: PyTorch gives either, by the element's place in memory
+    return torch.where(a == b, b, torch.minimum(a, b))
+
+t = x + y
+wanted = least(x, y), torch.where(t <= 0, 0.0, t) * 2, least(i, j), least(x.bfloat16(), y.bfloat16())
+
 def same(a, b):
-    return a.dtype is b.dtype and torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num().float(), b.nan_to_num().float()) and \\
-        torch.equal(torch.signbit(a.nan_to_num()), torch.signbit(b.nan_to_num()))
+    bits = {4: torch.int32, 2: torch.int16, 8: torch.int64}[a.element_size()]
+    return a.dtype is b.dtype and torch.equal(a.isnan(), b.isnan()) and torch.equal(
+        a.masked_fill(a.isnan(), 0).view(bits), b.masked_fill(b.isnan(), 0).view(bits))
 """
 
 
@@ -64,9 +71,9 @@ def test_bits_checks_and_tools(tmp_path: Path) -> None:
     files = [str(MINIMUM), str(ADD_RELU)]
     out = python(
         MODEL.format(files=files) + COMPARED + "program = llmchip.compile(model, args); program.save('a.llmchip')\n"
-        "print(all(map(same, program(*args), model(*args))), program.verify(*args).bit_exact)\n"
+        "print(all(map(same, program(*args), wanted)), program.verify(*args).bit_exact)\n"
         "print([word in program.disassemble() for word in ('vmin', 'vaddr', 'f=sel')])\n"
-        "print(all(map(same, torch.compile(model, backend='llmchip')(*args), model(*args))), llmchip.fallbacks())\n",
+        "print(all(map(same, torch.compile(model, backend='llmchip')(*args), wanted)), llmchip.fallbacks())\n",
         tmp_path,
     )  # fmt: skip
     assert out.splitlines() == ["True True", "[True, True, False]", "True []"]
