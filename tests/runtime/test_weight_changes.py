@@ -2,6 +2,7 @@
 docs/fallback.md."""
 
 from collections.abc import Callable
+from random import Random
 
 import pytest
 import torch
@@ -98,3 +99,58 @@ def test_a_weight_may_change_its_shape(model: nn.Sequential) -> None:
     for name, shape in (("weight", (40, 96)), ("bias", (40,))):
         getattr(model[2], name).data = torch.randn(shape)
     assert close(compiled, model, x)
+
+
+class Three(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(32, 48), nn.Linear(48, 32), nn.Linear(32, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.c(torch.relu(self.b(torch.relu(self.a(x)))))
+        return y
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_any_order_of_changes(seed: int) -> None:  # noqa: C901 - a case for each way
+    """Breaks when two models, two batch sizes and weights that come back, are tied, are parts of one tensor or change
+    hands leave a packed constant with the wrong weight."""
+    rng = Random(seed)
+    torch.manual_seed(seed)
+    models = [Three().eval() for _ in range(2)]
+    compiled = [torch.compile(model, backend="llmchip", dynamic=False) for model in models]
+    shared = torch.randn(3, 8, 32)
+    pool, heads = [nn.Parameter(torch.randn(48, 32)) for _ in range(3)], [nn.Parameter(part) for part in shared]
+
+    def change(m: Three) -> None:
+        p = rng.choice(list(m.parameters()))
+        match rng.randrange(9):
+            case 0:
+                p.mul_(-1)
+            case 1:
+                p.data = p.data * -1
+                p.data = p.data + 0.01
+            case 2:
+                m.a.weight = rng.choice(pool)
+            case 3:
+                m.c.weight = rng.choice(heads)
+            case 4:
+                m.load_state_dict({k: torch.randn_like(v) for k, v in m.state_dict().items()}, assign=True)
+            case 5:
+                torch.utils.swap_tensors(m.b.bias, nn.Parameter(torch.randn(32)))
+            case 6:
+                models[0].b.weight = models[1].b.weight
+            case 7:
+                m.b.weight = nn.Parameter(m.b.weight.detach().clone().t().contiguous().t())
+            case 8:
+                shared.mul_(-1)
+
+    for step in range(60):
+        with torch.no_grad():
+            for _ in range(rng.randint(1, 3)):
+                change(rng.choice(models))
+        which, x = rng.randrange(2), torch.randn(rng.choice((1, 2)), 32)
+        with torch.no_grad():
+            got, want = compiled[which](x), models[which](x)
+        assert float((got - want).norm() / want.norm()) < 0.12, step
