@@ -22,7 +22,7 @@ from isa.asm.assemble import assemble
 from isa.errors import ModelError
 from isa.image.image import write_image
 from isa.shown import shown, shown_json, shown_styled
-from runtime.cli.common import Given
+from runtime.cli.common import Given, note, say
 from runtime.cli.debug_verb import open_recorded
 from runtime.device.program_file import open_program
 
@@ -511,3 +511,10 @@ def test_a_name_is_no_line(tmp_path: Path) -> None:
     for verb in ("info", "run", "lint", "profile"):
         done = call(verb, tmp_path / "forged.llmchip")
         assert not any(line.startswith("bit-exact") for line in (done.out + done.err).splitlines()), verb
+
+
+def test_what_is_said_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Breaks when a name with a line break ends a line of the answer, or of a remark, and begins one of its own."""
+    say("node x\ny")
+    note("chip x\ny")
+    assert capsys.readouterr() == ("node x\\x0ay\n", "chip x\\x0ay\n")

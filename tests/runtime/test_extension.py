@@ -7,6 +7,7 @@ Extensions are for a process, so each of these runs in one of its own.
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -169,3 +170,26 @@ def test_an_installed_package_offers_one_by_name(tmp_path: Path) -> None:
     assert done.returncode == 2 and "another extension" in done.stderr
     done = llmcc("info", "a.llmchip", "--extension", "yours", cwd=tmp_path, places=(site,))
     assert done.returncode == 2 and "installed packages offer mine" in done.stderr
+
+
+def test_words_that_no_record_names_are_refused(tmp_path: Path) -> None:
+    """Breaks when an image that says nothing of extensions runs words of whichever is installed."""
+    from isa.asm.assemble import assemble
+    from isa.image.image import write_image
+
+    image = assemble(".entry name=main, pc=0\nnop\nhalt\n")
+    write_image(replace(image, code=b"\xc0" + image.code[1:]), tmp_path / "a.llmchip")
+    done = llmcc("info", "a.llmchip", "--extension", MINIMUM, cwd=tmp_path)
+    assert done.returncode == 2 and "that it does not record" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_cache_tells_extensions_apart(tmp_path: Path) -> None:
+    """Breaks when a process with an extension is served the image that one without it has made."""
+    code = MODEL + (
+        "import os\nos.environ['LLMCHIP_CACHE'] = 'cache'\nfrom runtime.pytorch import cache\ncache.WORTH_KEEPING = 0.0\n"
+        "print('vmin' in llmchip.compile(model, args).disassemble())\n"
+    )
+    assert python(code.format(files=[]), tmp_path) == "False\n"
+    assert list((tmp_path / "cache").rglob("*.llmchip")), "nothing was kept, so nothing could be mixed up"
+    assert python(code.format(files=[str(MINIMUM)]), tmp_path) == "True\n"
