@@ -27,11 +27,10 @@ from compiler.codegen.program import generate
 from compiler.frontend.capture import capture
 from compiler.lower import Lowered, lower
 from compiler.options import OPTIMISATIONS, Options
-from compiler.pipeline import Compiled, finish
+from compiler.pipeline import Compiled, finish, kernel_state
 from compiler.schedule.addresses import place
 from compiler.schedule.autotune import Search
-from compiler.schedule.state import TileState
-from compiler.tile.kernel_graph import kernel_graph
+from compiler.schedule.manager import TileManager
 from emulator.timing.energy import activity
 from emulator.timing.simulate import simulate
 from emulator.timing.waterfall import CAUSES, waterfall
@@ -174,11 +173,9 @@ def promises(graph: Lowered, case: Case) -> list[tuple[int, int]]:
     """For every tiling that the search drafts: the cycles that its schedule promises, and those of the timing mode.
     Drafts that find no memory are left out."""
     chip = load_chip(case.chip)
-    names = [i.name for i in graph.inputs], [o.name for o in graph.outputs]
     found = []
-    for candidate in Search(
-        TileState(chip, kernel_graph=kernel_graph(graph.main.graph, *names)), lambda name: True
-    ).candidates():
+    start = kernel_state(graph, Options(), chip, TileManager())
+    for candidate in Search(start, lambda name: True).candidates():
         assert candidate.schedule is not None
         try:
             placement = place(candidate.schedule.program, chip, candidate.schedule.times)

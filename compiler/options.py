@@ -9,6 +9,7 @@ from isa.errors import CompileError
 OPTIMISATIONS = (
     "fuse",
     "find-loop",
+    "fuse-epilogues",
     "split-batch",
     "schedule",
     "search",

@@ -53,9 +53,7 @@ class Compiled:
         """The image with these weights (by name; default: those that were captured). `known` are constants that are
         packed already."""
         fill = partial(self.lowered.pack_into, tensors=tensors, known=known)
-        return build_image(
-            self.lowered.main.graph, self.tiled, self.placement, self.code, self.chip, fill, metadata or {}
-        )
+        return build_image(self.tiled, self.placement, self.code, self.chip, fill, metadata or {})
 
 
 def compile_captured(
@@ -117,15 +115,20 @@ def _lower(captured: Captured, options: Options, watch: Watch) -> Lowered:
     return lower(captured, options, print_after=printed, stop_after=stop, dump_dir=watch.dump_dir)
 
 
+def kernel_state(lowered: Lowered, options: Options, chip: Chip, manager: TileManager) -> TileState:
+    """The tile passes that run once: kernels with all that follows from the graph alone, whatever the tiling."""
+    names = tuple(i.name for i in lowered.inputs), tuple(o.name for o in lowered.outputs)
+    frozen = TileState(chip, FrozenGraph(lowered.main.graph, *names))
+    return manager.run(tile_pipeline(options.enables, Known(chip), Choice()).kernels, frozen)
+
+
 def tile_program(lowered: Lowered, options: Options, chip: Chip, manager: TileManager) -> TileState:
     """The tile passes. Where the manager stops, what they have made so far.
 
     Raises CompileError for what does not fit in the memories of `chip`, InternalError with the name of a pass that
     failed.
     """
-    names = tuple(i.name for i in lowered.inputs), tuple(o.name for o in lowered.outputs)
-    frozen = TileState(chip, FrozenGraph(lowered.main.graph, *names))
-    state = manager.run(tile_pipeline(options.enables, Known(chip), Choice()).kernels, frozen)
+    state = kernel_state(lowered, options, chip, manager)
     if not manager.keep(state):
         state = Search(state, options.enables, manager).run()
         manager.keep(state)

@@ -6,17 +6,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx
+from torch import Tensor
 
 from compiler.codegen.program import Code
 from compiler.codegen.view_registers import LEVEL
 from compiler.emit.program import Tiled
-from compiler.graph.source import SourceLine
-from compiler.ops.record import Role
 from compiler.packing import Store
 from compiler.schedule.addresses import Placement
 from compiler.tile.kernel_graph import Tensor as Interface
-from compiler.tile.nodes import base, role
+from compiler.tile.kernel_op import INPUT, OUTPUT, KernelOp
 from isa.chip import Chip
 from isa.errors import UnsupportedError
 from isa.image.image import Image
@@ -36,7 +34,6 @@ def region_sizes(tiled: Tiled, placement: Placement) -> dict[Region, int]:
 
 
 def build_image(
-    graph: fx.Graph,
     tiled: Tiled,
     placement: Placement,
     code: Code,
@@ -70,7 +67,7 @@ def build_image(
         entries=(entry,),
         constants=tuple(map(_spec, tiled.constants)),
         plan=_plan(placement, code),
-        debug=_debug(graph, tiled, code),
+        debug=_debug(tiled, code),
         metadata=dict(metadata),
         chip=chip,
     )
@@ -113,10 +110,10 @@ def _plan(placement: Placement, code: Code) -> tuple[PlanRecord, ...]:
     )
 
 
-def _debug(graph: fx.Graph, tiled: Tiled, code: Code) -> DebugMap:
+def _debug(tiled: Tiled, code: Code) -> DebugMap:
     """Names for everything: graph nodes first, then what spans mention beside them (inputs and constants being
     loaded)."""
-    records = [_node(node, tiled) for node in graph.nodes if node.op in ("call_function", "placeholder")]
+    records = [_node(op, tiled) for op in tiled.ops if op.kind != OUTPUT]
     index = {record.name: i for i, record in enumerate(records)}
     for _, _, name in code.spans:
         if name not in index:
@@ -134,34 +131,32 @@ def _debug(graph: fx.Graph, tiled: Tiled, code: Code) -> DebugMap:
     return DebugMap(tuple(records), taps, spans)
 
 
-def _node(node: fx.Node, tiled: Tiled) -> DebugNode:
-    status, reason = _status(node, tiled)
-    value, source = node.meta["val"], node.meta.get("source") or SourceLine("", 0, "")
-    single = not isinstance(value, tuple | list)
+def _node(op: KernelOp, tiled: Tiled) -> DebugNode:
+    status, reason = _status(op, tiled)
+    single, source = not op.gives_tuple, op.origin.source
     return DebugNode(
-        name=node.name,
-        op=str(node.target) if node.op == "call_function" else node.op,
-        shape=tuple(value.shape) if single else (),
-        dtype=str(value.dtype).removeprefix("torch.") if single else "tuple",
+        name=op.name,
+        op=str(op.target) if op.is_operation else "placeholder",
+        shape=op.shape if single else (),
+        dtype=str(op.type).removeprefix("torch.") if single else "tuple",
         file=source.file,
         line=source.line,
         code=source.code,
-        origins=tuple(node.meta.get("origins", ())),
-        passes=tuple(node.meta.get("passes", ())),
+        origins=op.origin.calls,
+        passes=op.origin.passes,
         status=status,
         reason=reason,
     )
 
 
-def _status(node: fx.Node, tiled: Tiled) -> tuple[str, str]:
-    """Whether the program stores a node's value where it can be read, and if not, why."""
-    if node.op == "placeholder":
-        packed = any(c.node == node.name for c in tiled.constants)
+def _status(op: KernelOp, tiled: Tiled) -> tuple[str, str]:
+    """Whether the program stores an operation's value where it can be read, and if not, why."""
+    if op.kind == INPUT:
+        packed = any(c.node == op.name for c in tiled.constants)
         return ("constant", "packed with the weights") if packed else ("input", "given by the caller")
-    if node.name in tiled.materialized:
+    if op.name in tiled.materialized:
         return "materialized", ""
-    if role(node) is Role.VIEW:
-        return ("fused", "never read") if base(node) is node else ("view", f"a view of {base(node).name}")
-    if isinstance(node.meta["val"], tuple | list):
-        return "view", f"several results: {', '.join(user.name for user in node.users)}"
-    return "fused", f"into {', '.join(user.name for user in node.users) or 'nothing'}"
+    if op.is_view:
+        return ("fused", "never read") if op.base is op else ("view", f"a view of {op.base.name}")
+    readers = ", ".join(user.name for user in op.users)
+    return ("view", f"several results: {readers}") if op.gives_tuple else ("fused", f"into {readers or 'nothing'}")

@@ -9,11 +9,9 @@ operand may be; nothing is known here by name.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from torch import fx
-
 from compiler.ops.record import Role
 from compiler.tile.ir import Buffer, Op
-from compiler.tile.nodes import base, computing, role
+from compiler.tile.kernel_op import OUTPUT, KernelOp
 from isa.spec import Space
 
 
@@ -45,23 +43,23 @@ def _rebound(op: Op, target: Mapping[Buffer, Buffer]) -> Op:
     )
 
 
-def reachable(value: fx.Node) -> bool:
+def reachable(value: KernelOp) -> bool:
     """Whether a value can have its home in ACC: neither the array nor a DMA queue writes or reads it."""
-    return role(computing(value)) is not Role.GATHER and not any(_needs_scratchpad(user) for user in _readers(value))
+    return value.maker.role is not Role.GATHER and not any(_needs_scratchpad(user) for user in _readers(value))
 
 
-def _needs_scratchpad(reader: fx.Node) -> bool:
-    return reader.op == "output" or role(reader) in (
+def _needs_scratchpad(reader: KernelOp) -> bool:
+    return reader.kind == OUTPUT or reader.role in (
         Role.MATMUL,
         Role.GATHER,
         Role.CAT,
     )  # a cat may be stored part by part
 
 
-def _readers(value: fx.Node) -> Iterable[fx.Node]:
+def _readers(value: KernelOp) -> Iterable[KernelOp]:
     """Who reads a value, also through views."""
     for user in value.users:
-        if user.op == "call_function" and role(user) is Role.VIEW and base(user) is not user:
+        if user.is_view and user.base is not user:
             yield from _readers(user)
         else:
             yield user

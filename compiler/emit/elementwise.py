@@ -3,33 +3,26 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-from torch import fx
-
-from compiler.emit.emitter import Emitter, Tile, emits
-from compiler.emit.matmul import fused_add
-from compiler.emit.rows import ONE, argument, bits
+from compiler.emit.emitter import Emitter, emits
+from compiler.emit.rows import ONE, bits
+from compiler.tile.kernel_op import KernelOp
 from compiler.tile.layout import Layout, blocks
-from compiler.tile.nodes import axis, dtype, is_empty, shape
 from isa.errors import UnsupportedError
 from isa.spec import ACT, VOP, Dtype, Space
 
+Operand = KernelOp | int | float | None
 PART = 1 << 17  # elements of a part that are brought on chip at a time
 SIGN_FLIP = 0xBF800000  # -1.0
 EXACT_SCALAR = ("mul", "div", "mov", "max", "min")  # these keep a float32 scalar beside bf16 and f16 tensors
 
 
-def binary(op: str, swap: bool = False) -> Callable[[Emitter, fx.Node], None]:
+def binary(op: str, swap: bool = False) -> Callable[[Emitter, KernelOp], None]:
     """A two-operand word. `swap` exchanges the operands (a > b is b < a)."""
 
-    def emit(e: Emitter, node: fx.Node) -> None:
-        if op == "add" and fused_add(e, node):
-            return
-        a, b = node.args[0], node.args[1]
-        if swap:
-            a, b = b, a
-        compute(e, node, op, a, b)
+    def emit(e: Emitter, node: KernelOp) -> None:
+        a, b = list(node.args)[:2]
+        compute(e, node, op, *map(node.operand, (b, a) if swap else (a, b)))
 
     return emit
 
@@ -42,20 +35,20 @@ emits("gt")(binary("lt", swap=True))
 emits("ge")(binary("le", swap=True))
 
 
-def compute(e: Emitter, node: fx.Node, op: str, a: Any, b: Any, out: Tile | None = None) -> None:
-    """One word d = op(a, b); either operand may be a Python number."""
-    rank = len(shape(node))
-    out = out or e.result(node)
-    left = e.operand(a, rank) if isinstance(a, fx.Node) else None
-    right = e.operand(b, rank) if isinstance(b, fx.Node) else None
+def compute(e: Emitter, node: KernelOp, op: str, a: Operand, b: Operand) -> None:
+    """One word d = op(a, b); either operand may be a Python number, and `b` may be none."""
+    rank, out = len(node.shape), e.result(node)
+    left = e.operand(a, rank) if isinstance(a, KernelOp) else None
+    right = e.operand(b, rank) if isinstance(b, KernelOp) else None
     kinds = [x.dtype for x in (out.layout, left, right) if x is not None]
     integer = not any(k.is_float for k in kinds)
     if left is None:
+        assert not isinstance(a, KernelOp) and a is not None
         scalar = number(a, integer)
         scalar = scalar if integer or op in EXACT_SCALAR or right is None else narrowed(scalar, right.dtype)
         left = e.constant(scalar, Dtype.I32 if integer else Dtype.F32)
     attrs = {"f": VOP.index(op)}
-    if right is None and b is not None:
+    if b is not None and not isinstance(b, KernelOp):
         attrs["imm"] = number(b, integer)
         if op not in EXACT_SCALAR:
             attrs["imm"] = narrowed(attrs["imm"], left.dtype)
@@ -84,7 +77,7 @@ def narrowed(imm: int, kind: Dtype) -> int:
     )
 
 
-def number(value: Any, integer: bool) -> int:
+def number(value: float, integer: bool) -> int:
     """The immediate bits of a Python scalar. Raises UnsupportedError for integers beyond 32 bits."""
     if integer and not -(1 << 31) <= int(value) < 1 << 31:
         raise UnsupportedError(
@@ -94,15 +87,13 @@ def number(value: Any, integer: bool) -> int:
 
 
 @emits("neg")
-def negate(e: Emitter, node: fx.Node) -> None:
-    compute(e, node, "mul", node.args[0], -1.0 if dtype(node).is_float else -1)
+def negate(e: Emitter, node: KernelOp) -> None:
+    compute(e, node, "mul", node.first, -1.0 if node.dtype.is_float else -1)
 
 
 @emits("abs")
-def absolute(e: Emitter, node: fx.Node) -> None:
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
-    a = e.operand(x, len(shape(node)))
+def absolute(e: Emitter, node: KernelOp) -> None:
+    a = e.operand(node.first, len(node.shape))
     minus = e.temp(a.shape, a.dtype, node.name + ".neg")
     e.word(
         "vop",
@@ -117,46 +108,38 @@ def absolute(e: Emitter, node: fx.Node) -> None:
 
 
 @emits("activation")
-def activation(e: Emitter, node: fx.Node) -> None:
-    kind = argument(node, 1, "kind")
-    assert isinstance(kind, str)
-    function(e, node, kind)
-
-
-def function(e: Emitter, node: fx.Node, kind: str) -> None:
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
-    a = e.operand(x, len(shape(node)))
+def activation(e: Emitter, node: KernelOp) -> None:
+    x, kind = node.tensor("x"), node.text("kind")
+    a = e.operand(x, len(node.shape))
     out = e.result_over(node, x, a)
     e.word("act", node, out.layout.shape, {"d": out}, {"a": a}, {"f": ACT.index(kind), "scale": ONE})
     e.finish(node)
 
 
 @emits("clamp")
-def clamp(e: Emitter, node: fx.Node) -> None:
-    low, high = argument(node, 1, "min"), argument(node, 2, "max")
-    out, source = e.result(node), e.operand(node.args[0], len(shape(node)))  # type: ignore[arg-type]
-    steps = [(op, bound) for op, bound in (("max", low), ("min", high)) if bound is not None]
+def clamp(e: Emitter, node: KernelOp) -> None:
+    out, source = e.result(node), e.operand(node.tensor("x"), len(node.shape))
+    steps = [(op, node.number(name)) for op, name in (("max", "min"), ("min", "max")) if node.args[name] is not None]
     for i, (op, bound) in enumerate(steps):
         d = out if i == len(steps) - 1 else out.layout  # only the last step completes the value
-        e.word("vop", node, out.layout.shape, {"d": d}, {"a": source}, {"f": VOP.index(op), "imm": bits(float(bound))})
+        e.word("vop", node, out.layout.shape, {"d": d}, {"a": source}, {"f": VOP.index(op), "imm": bits(bound)})
         source = out.layout
     e.finish(node)
 
 
 @emits("where")
-def where(e: Emitter, node: fx.Node) -> None:
+def where(e: Emitter, node: KernelOp) -> None:
     """d = x; then take y where the condition is zero."""
-    condition, x, y = node.args[:3]
-    assert isinstance(condition, fx.Node)
-    rank, out = len(shape(node)), e.result(node)
+    condition, x, y = node.tensor("condition"), node.operand("self"), node.operand("other")
+    assert x is not None and y is not None
+    rank, out = len(node.shape), e.result(node)
     sizes, integer = out.layout.shape, not out.layout.dtype.is_float
     kind = Dtype.I32 if integer else Dtype.F32
-    first = e.operand(x, rank) if isinstance(x, fx.Node) else e.constant(number(x, integer), kind)
+    first = e.operand(x, rank) if isinstance(x, KernelOp) else e.constant(number(x, integer), kind)
     e.word("vop", node, sizes, {"d": out.layout}, {"a": first}, {"f": VOP.index("mov")})
     attrs = {"f": VOP.index("sel")}
     other: Layout | None = None
-    if isinstance(y, fx.Node):
+    if isinstance(y, KernelOp):
         other = e.operand(y, rank)
     else:
         attrs["imm"] = number(y, integer and e.operand(condition, rank).dtype in (Dtype.I8, Dtype.I32))
@@ -165,38 +148,37 @@ def where(e: Emitter, node: fx.Node) -> None:
 
 
 @emits("_to_copy")
-def cast(e: Emitter, node: fx.Node) -> None:
+def cast(e: Emitter, node: KernelOp) -> None:
     """To bool: compare with zero. Otherwise a move; the store rounds."""
     import torch
 
-    if node.meta["val"].dtype is torch.bool:
-        compute(e, node, "ne", node.args[0], 0)
+    if node.type is torch.bool:
+        compute(e, node, "ne", node.first, 0)
     else:
-        compute(e, node, "mov", node.args[0], None)
+        compute(e, node, "mov", node.first, None)
 
 
 @emits("clone")
-def copy(e: Emitter, node: fx.Node) -> None:
-    compute(e, node, "mov", node.args[0], None)
+def copy(e: Emitter, node: KernelOp) -> None:
+    compute(e, node, "mov", node.first, None)
 
 
 @emits("logical_not")
-def logical_not(e: Emitter, node: fx.Node) -> None:
-    compute(e, node, "eq", node.args[0], 0)
+def logical_not(e: Emitter, node: KernelOp) -> None:
+    compute(e, node, "eq", node.first, 0)
 
 
 @emits("cat")
-def cat(e: Emitter, node: fx.Node) -> None:
+def cat(e: Emitter, node: KernelOp) -> None:
     """Each part to its place, in the order of the result. Parts that come from DRAM are brought on chip some rows at a
     time."""
-    parts, along = node.args[0], axis(node)
+    along = node.axis
     straight = e.direct_target(node)  # where the result goes past the scratchpad
     out, start = e.result(node) if straight is None else straight, 0
-    for part in parts:  # type: ignore[union-attr]
-        assert isinstance(part, fx.Node)
-        if is_empty(part):
+    for part in node.operands:
+        if part.is_empty:
             continue
-        source = e.operand(part, len(shape(node)), staged=False)
+        source = e.operand(part, len(node.shape), staged=False)
         size = source.shape[along]
         target = replace(
             out, layout=_window(out.layout, along, start, size), logical=_window(out.logical, along, start, size)

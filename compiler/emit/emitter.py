@@ -8,13 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from torch import fx
-
 from compiler.tile.access import follow
 from compiler.tile.ir import Buffer, Op, Ref, Tap
-from compiler.tile.kernels import Kernel
+from compiler.tile.kernel_op import KernelOp
+from compiler.tile.kernels import Kernel, Step
 from compiler.tile.layout import DMA_LIMITS, Layout, Range, contiguous, dense, limits_of, pieces
-from compiler.tile.nodes import base, computing, dtype, is_empty, shape, tensors
 from compiler.tile.storage import Storage
 from isa.spec import IMAGE_REGIONS, ISA, VOP, Dtype, Kind, Region, Space
 from isa.timing import ceil_div
@@ -75,7 +73,7 @@ class Emitter:
     cut: TileSizes
     prefix: str
     ops: list[Op] = field(default_factory=list)
-    tiles: dict[fx.Node, Tile] = field(default_factory=dict)
+    tiles: dict[KernelOp, Tile] = field(default_factory=dict)
     ranges: tuple[Range, ...] = ()
     staged: dict[tuple[object, ...], tuple[Layout, int]] = field(
         default_factory=dict
@@ -84,9 +82,8 @@ class Emitter:
     group: int = 0
     marks: list[int] = field(default_factory=list)  # number of ops before each block
     kept: set[Buffer] = field(default_factory=set)
-    pending: dict[fx.Node, fx.Node] = field(default_factory=dict)
-    notes: dict[fx.Node, dict[str, Layout]] = field(default_factory=dict)
-    skipped: set[fx.Node] = field(default_factory=set)
+    step: Step | None = None  # that is being emitted
+    handed: dict[tuple[KernelOp, str], Layout] = field(default_factory=dict)  # by steps of this block to later ones
     constants: dict[Buffer, bytes] = field(default_factory=dict)
     count: int = 0
 
@@ -107,27 +104,27 @@ class Emitter:
             ranges = (*ranges, (min(self.group * part, sizes[axis]), min((self.group + 1) * part, sizes[axis])))
         return ranges
 
-    def block_shape(self, node: fx.Node) -> tuple[int, ...]:
+    def block_shape(self, node: KernelOp) -> tuple[int, ...]:
         """The shape of the block of a value of this kernel."""
-        ranges = self.block_ranges(shape(node))
-        return tuple(high - low for low, high in ranges) + shape(node)[len(ranges) :]
+        ranges = self.block_ranges(node.shape)
+        return tuple(high - low for low, high in ranges) + node.shape[len(ranges) :]
 
-    def result(self, node: fx.Node) -> Tile:
+    def result(self, node: KernelOp) -> Tile:
         """Where to write the block of value `node`: straight into its home on chip, or a buffer of the block."""
         home = self.storage.layouts.get(node)
         logical = self._logical(node)
         if home is not None and home.buffer.space is not Space.DRAM:
-            tile = Tile(home.narrow(self.block_ranges(shape(node))), logical, node.name)
+            tile = Tile(home.narrow(self.block_ranges(node.shape)), logical, node.name)
         else:
-            tile = Tile(self.temp(self.block_shape(node), dtype(node), node.name), logical, node.name)
+            tile = Tile(self.temp(self.block_shape(node), node.dtype, node.name), logical, node.name)
         self.tiles[node] = tile
         return tile
 
-    def result_over(self, node: fx.Node, operand: fx.Node, layout: Layout) -> Tile:
+    def result_over(self, node: KernelOp, operand: KernelOp, layout: Layout) -> Tile:
         """Where to write an elementwise result: over its operand, if that is a buffer of this block that nobody else
         reads."""
         free = (
-            base(operand) is operand
+            operand.base is operand
             and len(operand.users) == 1
             and operand in self.tiles
             and operand not in self.storage.layouts
@@ -135,7 +132,7 @@ class Emitter:
         if (
             not free
             or node in self.storage.layouts
-            or layout.dtype is not dtype(node)
+            or layout.dtype is not node.dtype
             or layout is not self.tiles[operand].layout
         ):
             return self.result(node)
@@ -143,30 +140,30 @@ class Emitter:
         self.tiles[node] = tile
         return tile
 
-    def direct_target(self, node: fx.Node) -> Tile | None:
+    def direct_target(self, node: KernelOp) -> Tile | None:
         """The block of `node` in DRAM, if its home is there and its kernel does not read it: what need not be gathered
         on chip first."""
         home = self.storage.layouts.get(node)
-        inside = any(base(n) is node for member in self.kernel.nodes for n in tensors(member))
+        inside = any(n.base is node for member in self.kernel.nodes for n in member.operands)
         if home is None or home.buffer.space is not Space.DRAM or inside:
             return None
-        return Tile(home.narrow(self.block_ranges(shape(node))), self._logical(node), node.name)
+        return Tile(home.narrow(self.block_ranges(node.shape)), self._logical(node), node.name)
 
-    def store(self, node: fx.Node, target: Tile, source: Layout) -> None:
+    def store(self, node: KernelOp, target: Tile, source: Layout) -> None:
         """Write a part of `node` straight to its home in DRAM."""
         where = [(target.logical.offset, target.logical.strides)]
         for piece in pieces(target.layout.shape, (target.layout, source), where, limits=DMA_LIMITS):
             self.ops.append(Op("sto", piece.refs, piece.extents, node.name, (Tap("d", node.name, *piece.logical[0]),)))
 
-    def _logical(self, node: fx.Node) -> Layout:
+    def _logical(self, node: KernelOp) -> Layout:
         """Which elements of the whole value the block holds."""
-        return Layout(FLAT, dtype(node), shape(node), contiguous(shape(node))).narrow(self.block_ranges(shape(node)))
+        return Layout(FLAT, node.dtype, node.shape, contiguous(node.shape)).narrow(self.block_ranges(node.shape))
 
-    def finish(self, node: fx.Node) -> None:
+    def finish(self, node: KernelOp) -> None:
         """The block of `node` is complete: store it if its home is in DRAM."""
         home = self.storage.layouts.get(node)
         if home is not None and home.buffer.space is Space.DRAM:
-            self.copy("sto", home.narrow(self.block_ranges(shape(node))), self.tiles[node].layout, node.name)
+            self.copy("sto", home.narrow(self.block_ranges(node.shape)), self.tiles[node].layout, node.name)
 
     def copy(self, mnemonic: str, target: Layout, source: Layout, node: str) -> None:
         for piece in pieces(target.shape, (target, source), limits=DMA_LIMITS):
@@ -175,29 +172,29 @@ class Emitter:
 
     # ---- operands
 
-    def operand(self, node: fx.Node, rank: int, grouped: bool = True, staged: bool = True) -> Layout:
+    def operand(self, node: KernelOp, rank: int, grouped: bool = True, staged: bool = True) -> Layout:
         """The block of an operand, on chip, right-aligned to the `rank` dimensions of its reader.
 
         `grouped=False` for the left side of a matmul, of which every group of columns reads all; `staged=False` to
         leave it where it is.
         """
-        if is_empty(node):
-            return dense(FLAT, dtype(node), shape(node))
-        lead = max(rank - len(shape(node)), 0)
-        ranges = self.block_ranges(shape(node), lead) if grouped else self.ranges[lead:]
+        if node.is_empty:
+            return dense(FLAT, node.dtype, node.shape)
+        lead = max(rank - len(node.shape), 0)
+        ranges = self.block_ranges(node.shape, lead) if grouped else self.ranges[lead:]
         inside = self._inside(node, ranges)
         if inside is not None:
             return inside
         layout = self.storage.resolve(node).narrow(ranges)
         return self.stage(node, layout) if staged else layout
 
-    def batched(self, node: fx.Node, batch: int) -> Layout:
+    def batched(self, node: KernelOp, batch: int) -> Layout:
         """The right side of a batched matmul: cut along the leading `batch` dimensions only, not staged yet."""
         return self.storage.resolve(node).narrow(self.ranges[:batch])
 
-    def stage(self, node: fx.Node, layout: Layout, many: bool = False, once: bool = False) -> Layout:
+    def stage(self, node: KernelOp, layout: Layout, many: bool = False, once: bool = False) -> Layout:
         """Bring a part of a value on chip unless it is there; `many` blocks read it, or only `once` a word does."""
-        return self.stage_layout(layout, base(node).name, many, once)
+        return self.stage_layout(layout, node.base.name, many, once)
 
     def stage_layout(self, layout: Layout, name: str, many: bool = False, once: bool = False) -> Layout:
         """Bring a layout on chip unless it is there. Repeated dimensions are loaded once; what `many` blocks read
@@ -234,33 +231,37 @@ class Emitter:
         self.constants[buffer] = bits.to_bytes(4, "little")
         return self.stage_layout(dense(buffer, kind, (1,)), buffer.name)
 
-    def filled(self, sizes: Sequence[int], kind: Dtype, bits: int, node: fx.Node) -> Layout:
+    def filled(self, sizes: Sequence[int], kind: Dtype, bits: int, node: KernelOp) -> Layout:
         """A buffer of this block with one value everywhere."""
         local = self.temp(sizes, kind, node.name + ".fill")
         self.word("vop", node, sizes, {"d": local}, {"a": self.constant(bits, kind)}, {"f": VOP.index("mov")})
         return local
 
+    def hands(self, what: str) -> bool:
+        """Whether the step being emitted leaves `what` to one behind it, see compiler/tile/epilogues.py."""
+        return self.step is not None and what in self.step.hands
+
     def tap(self, operand: str, node: str, where: tuple[int, int, int, int]) -> Tap:
         return Tap(operand, node, *where)
 
-    def _inside(self, node: fx.Node, ranges: Sequence[Range]) -> Layout | None:
+    def _inside(self, node: KernelOp, ranges: Sequence[Range]) -> Layout | None:
         """The block of a value that this kernel has just computed, or of a view of one."""
-        origin = base(node)
-        if computing(origin) not in self.kernel.members:
+        origin = node.base
+        if origin.maker not in self.kernel.members:
             return None
         if origin not in self.tiles:
             raise AssertionError(f"{node.name}: its kernel has not computed {origin.name} yet")
         layout = self.tiles[origin].layout
         if node is origin:
             return layout
-        return follow(layout.widen(self.block_ranges(shape(origin)), shape(origin)), node).narrow(ranges)
+        return follow(layout.widen(self.block_ranges(origin.shape), origin.shape), node).narrow(ranges)
 
     # ---- words
 
     def word(
         self,
         mnemonic: str,
-        node: fx.Node,
+        node: KernelOp,
         sizes: Sequence[int],
         outs: Mapping[str, Tile | Layout],
         ins: Mapping[str, Layout | None],
@@ -293,7 +294,7 @@ class Emitter:
             self.ops.append(Op(mnemonic, piece.refs, (*extents, *(attrs or {}).items()), node.name, taps))
         self.move(node, moves)
 
-    def with_columns(self, layout: Layout, node: fx.Node) -> Layout:
+    def with_columns(self, layout: Layout, node: KernelOp) -> Layout:
         """The same block with its last dimension addressable as columns: a copy where it is read through a permute."""
         if layout.has_columns:
             return layout
@@ -302,7 +303,7 @@ class Emitter:
         return local
 
     def results_with_columns(
-        self, node: fx.Node, outs: Mapping[str, Tile | Layout]
+        self, node: KernelOp, outs: Mapping[str, Tile | Layout]
     ) -> tuple[Mapping[str, Tile | Layout], list[tuple[Tile | Layout, Layout]]]:
         """Results whose columns cannot be addressed are made beside their place; what is then to `move` there."""
         found: dict[str, Tile | Layout] = {}
@@ -317,14 +318,14 @@ class Emitter:
                 moves.append((out, local))
         return found, moves
 
-    def move(self, node: fx.Node, moves: Sequence[tuple[Tile | Layout, Layout]]) -> None:
+    def move(self, node: KernelOp, moves: Sequence[tuple[Tile | Layout, Layout]]) -> None:
         for target, local in moves:
             self.word("vop", node, local.shape, {"d": target}, {"a": local}, {"f": VOP.index("mov")})
 
     def raw(
         self,
         mnemonic: str,
-        node: fx.Node,
+        node: KernelOp,
         views: Mapping[str, Ref],
         attrs: Mapping[str, int],
         taps: tuple[Tap, ...] = (),
@@ -335,7 +336,7 @@ class Emitter:
         )
 
 
-Emit = Callable[[Emitter, fx.Node], None]
+Emit = Callable[[Emitter, KernelOp], None]
 
 
 def emits(*names: str) -> Callable[[Emit], Emit]:

@@ -13,8 +13,6 @@ from functools import cached_property
 from itertools import accumulate
 from math import prod
 
-from torch import fx
-
 from compiler.emit import banks
 from compiler.emit.emitter import Emitter, TileSizes
 from compiler.emit.kernel import emit_kernel, part_blocks
@@ -29,10 +27,10 @@ from compiler.emit.tile_sizes import (
 )
 from compiler.tile.cost import cycles
 from compiler.tile.ir import Buffer, Op
+from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel
 from compiler.tile.layout import Range
-from compiler.tile.loops import form, signature, views
-from compiler.tile.nodes import base, dtype, op_name, shape
+from compiler.tile.loops import signature, views
 from compiler.tile.storage import Storage
 from isa.chip import Chip
 from isa.errors import CompileError
@@ -182,17 +180,15 @@ class _Sample:
         live."""
         values = self.kernel.values()
         index = {value: number for number, value in enumerate(values)}
-        wires = tuple(
-            (index[base(operand)], views(operand)) for node in self.kernel.nodes for operand in node.all_input_nodes
-        )
+        wires = tuple((index[operand.base], views(operand)) for node in self.kernel.nodes for operand in node.operands)
         return (
             signature(self.kernel),
             self.part,
             wires,
-            tuple((form(value), len(value.users), self._place(value)) for value in values),
+            tuple((value.results, len(value.users), self._place(value)) for value in values),
         )
 
-    def _place(self, value: fx.Node) -> object:
+    def _place(self, value: KernelOp) -> object:
         """Where a value lives, whatever its buffer is called."""
         home = self.storage.layouts.get(value)
         return None if home is None else (home.buffer.space, home.buffer.region, home.strides, home.offset)
@@ -245,14 +241,14 @@ class _Sample:
         """Whether weights or rows alone are larger than the memory: nothing has to be emitted to know it."""
         widest = weights = 0
         for node in self.kernel.nodes:
-            if op_name(node) == "matmul_i8" and len(shape(node.args[1])) == 2:  # type: ignore[arg-type]
-                k, n = shape(node.args[0])[-1], shape(node)[-1]  # type: ignore[arg-type]
+            if node.kind == "matmul_i8" and len(node.operands[1].shape) == 2:
+                k, n = node.operands[0].shape[-1], node.shape[-1]
                 weights = max(weights, k * n if cut.keep else min(k, cut.k) * min(ceil_div(n, cut.groups), cut.n))
-            elif op_name(node) == "dequantize" and node not in self.storage.layouts:
+            elif node.kind == "dequantize" and node not in self.storage.layouts:
                 depth = len(self.kernel.domain)
                 widest = max(
                     widest,
-                    min(cut.rows, self.rows) * ceil_div(prod(shape(node)[depth:]), cut.groups) * dtype(node).bits // 8,
+                    min(cut.rows, self.rows) * ceil_div(prod(node.shape[depth:]), cut.groups) * node.dtype.bits // 8,
                 )
         most = max(self.room.sram, self.room.acc) if cut.wide else self.room.sram
         return weights > self.room.sram or widest > most
@@ -284,8 +280,8 @@ class _Sample:
         slots = max(self.rows, count * ceil_div(chip.mxu.rows, chip.mxu.weight_rows_per_cycle))
         mxu = loaded = 0
         for node in self.kernel.nodes:
-            if op_name(node) == "matmul_i8" and len(shape(node.args[1])) == 2:  # type: ignore[arg-type]
-                k, n = shape(node.args[0])[-1], shape(node)[-1]  # type: ignore[arg-type]
+            if node.kind == "matmul_i8" and len(node.operands[1].shape) == 2:
+                k, n = node.operands[0].shape[-1], node.shape[-1]
                 mxu += (k // chip.mxu.rows) * (n // chip.mxu.cols) * slots
                 loaded += k * n * (1 if cut.keep else count)
         return max(mxu, loaded * chip.clock_hz // chip.dram.bytes_per_second)

@@ -9,7 +9,6 @@ from compiler.ops.record import Role
 from compiler.tile.access import reads, view_of
 from compiler.tile.kernels import Kernel
 from compiler.tile.layout import Range, blocks
-from compiler.tile.nodes import base, computing, op_name, role, shape
 from compiler.tile.storage import Storage
 from isa.chip import Chip
 
@@ -24,10 +23,10 @@ def emit_kernel(
     e = Emitter(kernel, storage, cut, prefix)
     for ranges in islice(part_blocks(kernel, cut.rows, part), only):
         for e.group in range(cut.groups):
-            e.ranges, e.tiles, e.notes, e.skipped = ranges, {}, {}, set()
+            e.ranges, e.tiles, e.handed = ranges, {}, {}
             e.marks.append(len(e.ops))
-            for node in kernel.nodes:
-                EMITTERS[op_name(node)](e, node)
+            for e.step in kernel.steps:
+                EMITTERS[e.step.op.kind](e, e.step.op)
             e.block += 1
     if cut.wide:
         e.ops = banks.moved(e.ops, keep={layout.buffer for layout in storage.layouts.values()})
@@ -42,7 +41,7 @@ def part_blocks(kernel: Kernel, height: int, part: Range | None) -> Iterator[tup
     low, high = part or (0, kernel.domain[0] if kernel.domain else 0)
     found = blocks((high - low, *kernel.domain[1:]), height) if kernel.domain else blocks((), height)
     shifted = (((a + low, b + low), *rest) for (a, b), *rest in found) if low else found
-    if any(role(node) is Role.GATHER for node in kernel.nodes):
+    if any(node.role is Role.GATHER for node in kernel.nodes):
         return iter(sorted(shifted, key=lambda ranges: ranges[::-1]))
     return iter(shifted)
 
@@ -50,12 +49,12 @@ def part_blocks(kernel: Kernel, height: int, part: Range | None) -> Iterator[tup
 def is_column_separable(kernel: Kernel) -> bool:
     """Whether every operation behind the kernel's matmul treats columns one by one, so that the output can be cut both
     ways."""
-    names, sizes = [op_name(n) for n in kernel.nodes], {shape(n) for n in kernel.nodes}
-    plain = all(role(n) in (Role.MATMUL, Role.DEQUANTIZE, Role.ELEMENTWISE) for n in kernel.nodes)
+    names, sizes = [n.kind for n in kernel.nodes], {n.shape for n in kernel.nodes}
+    plain = all(n.role in (Role.MATMUL, Role.DEQUANTIZE, Role.ELEMENTWISE) for n in kernel.nodes)
     if not plain or names[0] != "matmul_i8" or names.count("matmul_i8") > 1 or len(sizes) > 1:
         return False
     (whole,) = sizes
-    inside = (read for n in kernel.nodes for read in reads(n) if computing(base(read.operand)) in kernel.members)
+    inside = (read for n in kernel.nodes for read in reads(n) if read.operand.maker in kernel.members)
     return len(whole) == len(kernel.domain) + 1 and all(read.own_block(whole) for read in inside)
 
 
@@ -65,10 +64,10 @@ def head_groups(kernel: Kernel, chip: Chip) -> int:
 
     For linear → quantize per head: attention of the first heads can start while the others are still being projected.
     """
-    if [op_name(n) for n in kernel.nodes] != ["matmul_i8", "dequantize", "quantize_rows"]:
+    if [n.kind for n in kernel.nodes] != ["matmul_i8", "dequantize", "quantize_rows"]:
         return 1
     depth, (product_, _, quantize) = len(kernel.domain), kernel.nodes
-    operand, heads_of = next(reads(quantize)).operand, shape(product_)[len(kernel.domain) :]
+    operand, heads_of = next(reads(quantize)).operand, product_.shape[len(kernel.domain) :]
     split = view_of(operand)
     if len(heads_of) != 1 or split is None or len(split.shape) != depth + 2:
         return 1

@@ -5,22 +5,20 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import fx
-
 from compiler.emit.banks import reachable
 from compiler.emit.emitter import TileSizes
 from compiler.emit.fit import Room, TileSizeChooser
 from compiler.emit.tile_sizes import SearchPoint
 from compiler.ops.record import Role
-from compiler.ops.table import BY_TARGET
+from compiler.ops.table import OPS
 from compiler.tile.access import reads_of
 from compiler.tile.batch_tiles import BatchTile, inner_sizes, part_storage, size_of
 from compiler.tile.ir import Buffer
 from compiler.tile.kernel_graph import KernelGraph
+from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel
 from compiler.tile.layout import dense
 from compiler.tile.loops import Repeat
-from compiler.tile.nodes import base, computing, dtype, role, shape
 from compiler.tile.storage import Storage, stored_order
 from isa.chip import Chip
 from isa.errors import CompileError
@@ -50,7 +48,7 @@ def reside(
     first. A kernel that does not fit evicts the largest value alive, and all begins anew. Raises CompileError when a
     kernel fits in no way.
     """
-    spilled: set[fx.Node] = set()
+    spilled: set[KernelOp] = set()
     while True:
         storage, resident = _homes(kernel_graph, fitter.chip, tuning, strips, spilled)
         cuts: list[TileSizes] = []
@@ -92,7 +90,7 @@ def _homes(
     chip: Chip,
     tuning: SearchPoint,
     strips: Sequence[BatchTile],
-    spilled: Collection[fx.Node],
+    spilled: Collection[KernelOp],
 ) -> tuple[Storage, Resident]:
     """A home for every value, and the bytes of each memory that are taken by them while each kernel runs."""
     live, repeat = kernel_graph.live, kernel_graph.repeat
@@ -109,7 +107,7 @@ def _homes(
     order = (Space.ACC, Space.SRAM) if tuning.wide else (Space.SRAM, Space.ACC)
     for node in sorted(loose, key=lambda n: (n not in inner, size[n] * (live[n][1] - live[n][0] + 1))):
         first, last = live[node]
-        sharing = _sharing(node, repeat)
+        sharing = repeat.sharing(node) if repeat else [node]
         possible = [s for s in order if s is Space.SRAM or (node not in inner and all(map(reachable, sharing)))]
         fitting = (
             s
@@ -127,11 +125,11 @@ def _homes(
 
 def _overwrite(
     kernels: Sequence[Kernel],
-    live: Mapping[fx.Node, tuple[int, int]],
+    live: Mapping[KernelOp, tuple[int, int]],
     storage: Storage,
     repeat: Repeat | None,
     resident: Resident,
-    size: Mapping[fx.Node, int],
+    size: Mapping[KernelOp, int],
 ) -> None:
     """Let a value live in the home of another of its kind that nobody needs meanwhile: the residual stream stays in one
     place.
@@ -141,24 +139,22 @@ def _overwrite(
     """
     if repeat is None:
         return
-    moved: set[fx.Node] = set()
+    moved: set[KernelOp] = set()
     for old, new in repeat.carried.items():
         home, own = storage.layouts[new], live[new]
-        written = next(i for i, k in enumerate(kernels) if computing(new) in k.members)
+        written = next(i for i, k in enumerate(kernels) if new.maker in k.members)
         last = max(
             (
                 i
                 for i, k in enumerate(kernels)
-                if i <= written and any(base(n) is old for m in k.nodes for n in m.all_input_nodes)
+                if i <= written and any(n.base is old for m in k.nodes for n in m.operands)
             ),
             default=written,
         )
         occupant = old  # whose value is in the home
         for value, (first, end) in live.items():
             twin = (
-                storage.layouts[value].strides == home.strides
-                and dtype(value) is dtype(new)
-                and shape(value) == shape(new)
+                storage.layouts[value].strides == home.strides and value.dtype is new.dtype and value.shape == new.shape
             )
             inside = own[0] <= last <= first <= end <= written
             if (
@@ -169,7 +165,7 @@ def _overwrite(
                 or home.buffer.space is Space.DRAM
             ):
                 continue
-            if home.buffer.space is Space.ACC and not all(map(reachable, _sharing(value, repeat))):
+            if home.buffer.space is Space.ACC and not all(map(reachable, repeat.sharing(value))):
                 continue
             begins = first > last or _read_before_written(kernels[first], occupant, value)
             if begins and (end < written or _read_before_written(kernels[end], value, new)):
@@ -182,31 +178,21 @@ def _overwrite(
                 last, occupant = end, value
 
 
-def _read_before_written(kernel: Kernel, read: fx.Node, written: fx.Node) -> bool:
+def _read_before_written(kernel: Kernel, read: KernelOp, written: KernelOp) -> bool:
     """Whether every block of `kernel` has read its part of `read`, and no more, when it writes its part of
     `written`."""
-    order = {node: i for i, node in enumerate(kernel.nodes)}
-    writer = computing(written)
+    order = {op: i for i, step in enumerate(kernel.steps) for op in step.ops}
+    writer = written.maker
     for node, how in reads_of(kernel.nodes, read):
-        whole = how.operand is not read or how.home or not how.own_block(kernel.domain) or role(node) is Role.MATMUL
-        together = node is writer and (not BY_TARGET[node.target].in_place or shape(node) != shape(read))
-        late = (
-            (node, *(user for user in node.users if user in order)) if role(node) is Role.DEQUANTIZE else (node,)
-        )  # it may wait for a residual
-        if whole or together or any(order[n] > order[writer] for n in late):
+        whole = how.operand is not read or how.home or not how.own_block(kernel.domain) or node.role is Role.MATMUL
+        together = node is writer and (not OPS[node.kind].in_place or node.shape != read.shape)
+        if whole or together or order[node] > order[writer]:
             return False
-    return shape(written)[: len(kernel.domain)] == kernel.domain
+    return written.shape[: len(kernel.domain)] == kernel.domain
 
 
-def _sharing(node: fx.Node, repeat: Repeat | None) -> list[fx.Node]:
-    """A value and those that share its home: its counterparts in the other iterations, what it is carried from."""
-    if repeat is None:
-        return [node]
-    return [node, *repeat.instances.get(node, ()), *(old for old, new in repeat.carried.items() if new is node)]
-
-
-def _set_home(storage: Storage, node: fx.Node, space: Space, size: int, sharing: Sequence[fx.Node]) -> None:
+def _set_home(storage: Storage, node: KernelOp, space: Space, size: int, sharing: Sequence[KernelOp]) -> None:
     """Give a value its home, and those that share it."""
-    home = dense(Buffer(f"v.{node.name}", space, size, Region.SCRATCH), dtype(node), shape(node), stored_order(node))
+    home = dense(Buffer(f"v.{node.name}", space, size, Region.SCRATCH), node.dtype, node.shape, stored_order(node))
     for other in sharing:
         storage.layouts[other] = home

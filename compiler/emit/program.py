@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from torch import fx
-
 from compiler.emit.emitter import FLAT, Emitter, TileSizes
 from compiler.emit.interleave import interleave, overlapped
 from compiler.emit.kernel import emit_kernel
@@ -13,9 +11,9 @@ from compiler.tile.batch_tiles import BatchTile, part_storage
 from compiler.tile.cost import cycles
 from compiler.tile.ir import Buffer, Loop, Op, Program, Tap
 from compiler.tile.kernel_graph import ALIGN, KernelGraph, Tensor
+from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel
 from compiler.tile.layout import DMA_LIMITS, Layout, contiguous, pieces
-from compiler.tile.nodes import shape
 from compiler.tile.storage import Storage
 from isa.chip import Chip
 from isa.spec import Region
@@ -34,6 +32,7 @@ class Tiled:
     constants: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     literals: Mapping[Buffer, bytes]
+    ops: tuple[KernelOp, ...]
     kernels: tuple[Kernel, ...]
     materialized: frozenset[str]
 
@@ -76,6 +75,7 @@ def tile(
         kernel_graph.constants,
         kernel_graph.outputs,
         {placed[b]: data for b, data in literals.items()},
+        kernel_graph.ops,
         kernel_graph.kernels,
         _materialized(ops, kernel_graph.instances),
     )
@@ -103,10 +103,10 @@ def _materialized(ops: Sequence[Op], instances: Mapping[str, tuple[str, ...]]) -
     return frozenset(name for op in ops for tap in op.taps for name in instances.get(tap.node, (tap.node,)))
 
 
-def _copy_out(name: str, node: fx.Node, target: Layout, storage: Storage, chip: Chip) -> list[Op]:
+def _copy_out(name: str, node: KernelOp, target: Layout, storage: Storage, chip: Chip) -> list[Op]:
     """Copy a value, or a view of one, to its place among the outputs."""
     source = storage.resolve(node)
-    e = Emitter(Kernel([], ()), storage, TileSizes(1), f"out.{name}.")
+    e = Emitter(Kernel.of((), ()), storage, TileSizes(1), f"out.{name}.")
     sizes = source.shape if target.elements else (0,)  # without elements, nothing is copied
     rows = max(
         1, chip.sram.bytes // 4 // max(1, target.elements // max(1, sizes[0] if sizes else 1) * target.dtype.bits // 8)
@@ -116,7 +116,7 @@ def _copy_out(name: str, node: fx.Node, target: Layout, storage: Storage, chip: 
         ranges = ((low, min(low + step, sizes[0])),) if sizes else ()
         local = e.stage_layout(source.narrow(ranges), name)
         d = target.narrow(ranges)
-        logical = Layout(FLAT, d.dtype, shape(node), contiguous(shape(node))).narrow(ranges)
+        logical = Layout(FLAT, d.dtype, node.shape, contiguous(node.shape)).narrow(ranges)
         for piece in pieces(d.shape, (d, local), [(logical.offset, logical.strides)], limits=DMA_LIMITS):
             taps = (Tap("d", node.name, *piece.logical[0]),)
             e.ops.append(Op("sto", piece.refs, piece.extents, node.name, taps))

@@ -1,15 +1,12 @@
 """Operations on whole rows: quantize, softmax, layer norm, reductions, embedding rows."""
 
 from dataclasses import replace
-from operator import getitem
-from typing import Any
-
-from torch import fx
 
 from compiler.emit.emitter import Emitter, Tile, columns, emits
 from compiler.ops.record import Role
+from compiler.tile.epilogues import EXP, MAGNITUDE, MAXIMUM, RECIP
+from compiler.tile.kernel_op import KernelOp
 from compiler.tile.layout import Layout, limits_of, pieces
-from compiler.tile.nodes import base, computing, dtype, is_empty, op_name, role, shape
 from isa.errors import UnsupportedError
 from isa.spec import ACT, TAP, VOP, VRED, Dtype, Space
 
@@ -26,47 +23,39 @@ def bits(value: float) -> int:
     return int(np.float32(value).view(np.uint32))
 
 
-def argument(node: fx.Node, index: int, name: str, default: Any = None) -> Any:
-    """A positional or keyword argument of a node."""
-    return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
-
-
-def vector(e: Emitter, op: str, node: fx.Node, d: Layout, a: Layout, imm: int) -> None:
+def vector(e: Emitter, op: str, node: KernelOp, d: Layout, a: Layout, imm: int) -> None:
     """Elementwise work on a small row vector."""
     e.word("vop", node, d.shape, {"d": d}, {"a": a}, {"f": VOP.index(op), "imm": imm})
 
 
 @emits("quantize_rows")
-def quantize_rows(e: Emitter, node: fx.Node) -> None:
-    x, col = node.args[0], argument(node, 1, "col")
-    assert isinstance(x, fx.Node)
-    rank = len(shape(x))
-    notes = e.notes.get(x, {})
-    a = notes["exp"] if "exp" in notes else e.operand(x, rank)
-    results = {user.args[1]: user for user in node.users if user.target is getitem and not is_empty(user)}
+def quantize_rows(e: Emitter, node: KernelOp) -> None:
+    x, col = node.tensor("x"), node.optional("col")
+    rank, exp = len(x.shape), e.handed.get((x, EXP))
+    a = e.operand(x, rank) if exp is None else exp
+    results = {number: part for number, part in node.parts().items() if not part.is_empty}
     sizes = a.shape
-    if is_empty(x):  # no element, but a scale for each row
+    if x.is_empty:  # no element, but a scale for each row
         for result in results.values():
             _fill(e, result, SMALLEST_SCALE)
         return
     q = e.result(results[0]) if 0 in results else e.temp(sizes, Dtype.I8, node.name + ".q")
-    s = e.result(results[1]).unsqueeze() if 1 in results else e.temp(sizes[:-1], dtype(x), node.name + ".s").unsqueeze()
-    ins = {"a": a, "rs": notes.get("recip"), "cs": e.operand(col, rank) if isinstance(col, fx.Node) else None}
-    if "absmax" in notes and ins["cs"] is None:
-        ins["am"] = notes["absmax"].unsqueeze()
+    s = e.result(results[1]).unsqueeze() if 1 in results else e.temp(sizes[:-1], x.dtype, node.name + ".s").unsqueeze()
+    ins = {"a": a, "rs": e.handed.get((x, RECIP)), "cs": None if col is None else e.operand(col, rank)}
+    if col is None and (x, MAGNITUDE) in e.handed:
+        ins["am"] = e.handed[x, MAGNITUDE].unsqueeze()
     e.word("vqd", node, sizes, {"d": q, "s": s}, ins, row_op=True)
     for result in results.values():
         e.finish(result)
 
 
 @emits("softmax")
-def softmax(e: Emitter, node: fx.Node) -> None:
+def softmax(e: Emitter, node: KernelOp) -> None:
     """max, exp with row sum, reciprocal; the product is left to the quantize that follows, if one does."""
-    x, zero_masked = node.args[0], bool(argument(node, 1, "zero_masked_rows", False))
-    assert isinstance(x, fx.Node)
-    a = e.operand(x, len(shape(x)))
+    x, zero_masked = node.tensor("x"), node.flag("zero_masked_rows")
+    a = e.operand(x, len(x.shape))
     sizes, lead = a.shape, a.shape[:-1]
-    noted = e.notes.get(x, {}).get("max")
+    noted = e.handed.get((x, MAXIMUM))
     top = noted if noted is not None else e.temp(lead, Dtype.F32, node.name + ".max")
     long = sizes[-1] > limits_of("act")[2]  # for the sum on the way out; a reduction of its own reaches further
     if noted is None:
@@ -91,26 +80,18 @@ def softmax(e: Emitter, node: fx.Node) -> None:
         vector(e, "max", node, total, total, ONE)
     recip = e.temp(lead, Dtype.F32, node.name + ".recip")
     e.word("act", node, lead, {"d": recip}, {"a": total}, {"f": ACT.index("recip"), "scale": ONE})
-    users = list(node.users)
-    if (
-        len(users) == 1
-        and node not in e.storage.layouts
-        and users[0] in e.kernel.members
-        and op_name(users[0]) == "quantize_rows"
-    ):
-        e.notes[node] = {"exp": exp, "recip": recip.unsqueeze()}
+    if e.hands(EXP):
+        e.handed |= {(node, EXP): exp, (node, RECIP): recip.unsqueeze()}
         return
     e.word("vop", node, sizes, {"d": e.result(node)}, {"a": exp, "b": recip.unsqueeze()}, {"f": VOP.index("mul")})
     e.finish(node)
 
 
 @emits("layer_norm")
-def layer_norm(e: Emitter, node: fx.Node) -> None:
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
-    gamma, beta, eps = argument(node, 1, "weight"), argument(node, 2, "bias"), argument(node, 3, "eps")
-    a = e.operand(x, len(shape(x)))
-    sizes, lead, n = a.shape, a.shape[:-1], shape(x)[-1]
+def layer_norm(e: Emitter, node: KernelOp) -> None:
+    x, gamma, beta, eps = node.tensor("x"), node.optional("weight"), node.optional("bias"), node.number("eps")
+    a = e.operand(x, len(x.shape))
+    sizes, lead, n = a.shape, a.shape[:-1], x.shape[-1]
     inverse = bits(1.0 / n)
     mean = e.temp(lead, Dtype.F32, node.name + ".mean")
     e.word("vred", node, sizes, {"d": mean.unsqueeze()}, {"a": a}, {"f": VRED.index("sum")}, row_op=True)
@@ -133,40 +114,37 @@ def layer_norm(e: Emitter, node: fx.Node) -> None:
         {"a": scale, "bi": e.constant(bits(eps))},
         {"f": ACT.index("rsqrt"), "scale": inverse},
     )
-    rank = len(shape(x))
+    rank = len(x.shape)
     ins = {"a": a, "sub": mean.unsqueeze(), "rs": scale.unsqueeze()}
-    ins |= {name: e.operand(v, rank) for name, v in (("cs", gamma), ("bi", beta)) if isinstance(v, fx.Node)}
+    ins |= {name: e.operand(v, rank) for name, v in (("cs", gamma), ("bi", beta)) if v is not None}
     outs: dict[str, Tile | Layout] = {"d": e.result(node)}
     attrs, long = {}, n > limits_of("vaff")[2]
-    readers = [u for u in node.users if u in e.kernel.members and op_name(u) == "quantize_rows"]
-    if not long and any(argument(u, 1, "col") is None for u in readers):
-        absmax = e.temp(lead, Dtype.F32, node.name + ".absmax")
-        e.notes[node] = {"absmax": absmax}
+    if e.hands(MAGNITUDE):
+        absmax = e.handed[node, MAGNITUDE] = e.temp(lead, Dtype.F32, node.name + ".absmax")
         outs["tap"], attrs["red"] = absmax.unsqueeze(), TAP.index("absmax")
     e.word("vaff", node, sizes, outs, ins, attrs, row_op=not long)
     e.finish(node)
 
 
 @emits("reduce")
-def reduce(e: Emitter, node: fx.Node) -> None:
-    x, kind, keep = node.args[0], argument(node, 1, "kind"), bool(argument(node, 3, "keepdim", False))
-    assert isinstance(x, fx.Node) and isinstance(kind, str)
-    if is_empty(x):
+def reduce(e: Emitter, node: KernelOp) -> None:
+    x, kind, keep = node.tensor("x"), node.text("kind"), node.flag("keepdim")
+    if x.is_empty:
         _fill(e, node, OF_NOTHING.get(kind, 0))
         return
-    down, out = role(node) is Role.DOWN, e.result(node)
+    down, out = node.role is Role.DOWN, e.result(node)
     if not keep:
-        axis = len(shape(x)) - (2 if down else 1)
+        axis = len(x.shape) - (2 if down else 1)
         out = replace(out, layout=_insert(out.layout, axis), logical=_insert(out.logical, axis))
-    n, inside = shape(x)[-1], computing(base(x)) in e.kernel.members
+    n, inside = x.shape[-1], x.maker in e.kernel.members
     step = n if inside or not down else min(e.cut.n, n)  # a large map is brought on chip some columns at a time
     for low in range(0, n, step):
         high = min(low + step, n)
         whole = inside or step == n
         a = (
-            e.operand(x, len(shape(x)))
+            e.operand(x, len(x.shape))
             if whole
-            else e.stage(x, columns(e.storage.resolve(x).narrow(e.block_ranges(shape(x))), low, high))
+            else e.stage(x, columns(e.storage.resolve(x).narrow(e.block_ranges(x.shape)), low, high))
         )
         d = out if whole else out.columns(low, high)
         e.word(
@@ -182,7 +160,7 @@ def reduce(e: Emitter, node: fx.Node) -> None:
     e.finish(node)
 
 
-def _fill(e: Emitter, node: fx.Node, value: int) -> None:
+def _fill(e: Emitter, node: KernelOp, value: int) -> None:
     """A result that is the same everywhere."""
     out = e.result(node)
     e.word("vop", node, out.layout.shape, {"d": out}, {"a": e.constant(value)}, {"f": VOP.index("mov")})
@@ -198,10 +176,9 @@ def _insert(layout: Layout, axis: int) -> Layout:
 
 
 @emits("embedding")
-def embedding(e: Emitter, node: fx.Node) -> None:
+def embedding(e: Emitter, node: KernelOp) -> None:
     """Rows of a table in DRAM, by number. Raises UnsupportedError for a table that was computed on chip."""
-    table_node, ids_node = node.args[0], node.args[1]
-    assert isinstance(table_node, fx.Node) and isinstance(ids_node, fx.Node)
+    table_node, ids_node = node.tensor("weight"), node.tensor("indices")
     table = e.storage.resolve(table_node)
     if table.buffer.space is not Space.DRAM:
         raise UnsupportedError(
@@ -213,7 +190,7 @@ def embedding(e: Emitter, node: fx.Node) -> None:
             node.name,
             "give the table as it is looked up, not transposed",
         )
-    ids = e.operand(ids_node, len(shape(ids_node)))
+    ids = e.operand(ids_node, len(ids_node.shape))
     outs, moves = e.results_with_columns(node, {"d": e.result(node)})
     out = outs["d"]
     cols = table.shape[-1]
@@ -230,7 +207,7 @@ def embedding(e: Emitter, node: fx.Node) -> None:
             "gather",
             node,
             views,
-            {"n": piece.rows, "cols": cols, "limit": shape(table_node)[0]},
+            {"n": piece.rows, "cols": cols, "limit": table_node.shape[0]},
             tuple(e.tap("d", node.name, tap) for tap in piece.logical),
         )
     e.move(node, moves)

@@ -17,7 +17,6 @@ from compiler.emit.emitter import TileSizes
 from compiler.emit.kernel import head_groups, is_column_separable
 from compiler.ops.record import Role
 from compiler.tile.kernels import Kernel
-from compiler.tile.nodes import op_name, role, shape
 from isa.chip import Chip
 from isa.timing import ceil_div
 
@@ -125,7 +124,7 @@ def _most_rows(kernel: Kernel, shapes: "_Shapes", tuning: SearchPoint) -> int:
     """Rows per block where there is room: more of them, if they are so narrow that words would be short."""
     if shapes.batched:
         return tuning.points
-    width = max((prod(shape(n)[len(kernel.domain) :]) for n in kernel.nodes), default=1)
+    width = max((prod(n.shape[len(kernel.domain) :]) for n in kernel.nodes), default=1)
     return tuning.rows if shapes.k else tuning.rows * ceil_div(MIN_WIDTH, max(width, 1))
 
 
@@ -150,18 +149,18 @@ class _Shapes:
 
     @staticmethod
     def of(kernel: Kernel, chip: Chip, size: int) -> "_Shapes":
-        matmuls = [n for n in kernel.nodes if op_name(n) == "matmul_i8"]
+        matmuls = [n for n in kernel.nodes if n.kind == "matmul_i8"]
         if not matmuls:
             roles = {
-                role(n) for n in kernel.nodes
+                n.role for n in kernel.nodes
             }  # columns of a map are reduced, and elements joined, independently of each other
             narrow = (
                 (1024, 256, 64, 16) if Role.DOWN in roles else (1 << 14, 1 << 12, 1 << 10) if Role.CAT in roles else ()
             )
             return _Shapes(0, 0, False, (1 << 30, *narrow))
-        n, k = max(shape(m)[-1] for m in matmuls), max(shape(m.args[0])[-1] for m in matmuls)  # type: ignore[arg-type]
+        n, k = max(m.shape[-1] for m in matmuls), max(m.operands[0].shape[-1] for m in matmuls)
         widest = min(slice_width(k, n, chip, size), n)
-        batched = any(len(shape(m.args[1])) > 2 for m in matmuls)  # type: ignore[arg-type]
+        batched = any(len(m.operands[1].shape) > 2 for m in matmuls)
         return _Shapes(n, k, batched, (widest, *(w for w in (1024, 256, 64, 16) if w < widest)))
 
     def kept(self, rows: int) -> Family:

@@ -18,7 +18,9 @@ from compiler.schedule.list_schedule import FILLS, schedule
 from compiler.schedule.state import TileState
 from compiler.tile.batch_tiles import find_strips
 from compiler.tile.cost import cycles
+from compiler.tile.epilogues import fuse_epilogues
 from compiler.tile.kernel_graph import group, kernel_graph
+from compiler.tile.materialize import materialize_views
 from isa.chip import Chip, load_chip
 
 T = TypeVar("T")
@@ -45,6 +47,16 @@ def made(found: T | None) -> T:
 
 
 @dataclass(frozen=True)
+class ReadGraph:
+    """Make a kernel operation of every node of the frozen graph; insert copies where a view needs one."""
+
+    name: ClassVar[str] = "read-graph"
+
+    def run(self, state: TileState) -> TileState:
+        return replace(state, ops=materialize_views(made(state.frozen).graph))
+
+
+@dataclass(frozen=True)
 class Fuse:
     """Group operations into kernels, which go through the chip block by block."""
 
@@ -52,7 +64,7 @@ class Fuse:
     joins: bool = True
 
     def run(self, state: TileState) -> TileState:
-        return replace(state, kernels=tuple(group(made(state.frozen).graph, self.joins)))
+        return replace(state, kernels=tuple(group(state.ops, self.joins)))
 
 
 @dataclass(frozen=True)
@@ -66,7 +78,22 @@ class FindLoop:
         frozen = made(state.frozen)
         return replace(
             state,
-            kernel_graph=kernel_graph(frozen.graph, frozen.inputs, frozen.outputs, state.kernels, rolled=self.rolled),
+            kernel_graph=kernel_graph(state.ops, frozen.inputs, frozen.outputs, state.kernels, rolled=self.rolled),
+        )
+
+
+@dataclass(frozen=True)
+class FuseEpilogues:
+    """Do operations of a kernel on the way of others: additions behind products, row maxima before a softmax."""
+
+    name: ClassVar[str] = "fuse-epilogues"
+
+    def run(self, state: TileState) -> TileState:
+        graph = made(state.kernel_graph)
+        stored = graph.stored
+        return replace(
+            state,
+            kernel_graph=replace(graph, kernels=tuple(fuse_epilogues(kernel, stored) for kernel in graph.kernels)),
         )
 
 
@@ -179,8 +206,10 @@ def tile_pipeline(on: Switch, known: Known, choice: Choice) -> Stages:
     share = point.share if choice.split and on("split-batch") else math.inf
     return Stages(
         kernels=[
-            Fuse(on("fuse")),  # first: what stays on chip between two operations decides everything else
+            ReadGraph(),  # first: nothing behind it sees FX
+            Fuse(on("fuse")),  # before all choices: what stays on chip between two operations decides everything else
             FindLoop(on("find-loop")),  # of kernels, before anything is done for each of them
+            *_optional(on, FuseEpilogues()),  # behind the loop, which decides what must be stored
         ],
         tiling=[
             SplitBatch(share),  # before memory: values of a part are smaller

@@ -1,6 +1,6 @@
 """What the tile passes hand to each other, and what of it a reader sees.
 
-frozen graph → kernels → kernel graph → batch tiles → layouts and tile sizes → tile program → schedule → addresses
+frozen graph → kernel operations → kernels → kernel graph → batch tiles → layouts and tile sizes → tile program → schedule → addresses
 """
 
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ from compiler.schedule.list_schedule import Schedule
 from compiler.tile.batch_tiles import BatchTile
 from compiler.tile.ir import Program
 from compiler.tile.kernel_graph import KernelGraph
+from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel
-from compiler.tile.nodes import base, computing, tensors
 from isa.chip import Chip
 
 WHOLE = 1 << 30  # a tile size that cuts nothing
@@ -42,6 +42,7 @@ class TileState:
 
     chip: Chip
     frozen: FrozenGraph | None = None
+    ops: tuple[KernelOp, ...] = ()
     kernels: tuple[Kernel, ...] = ()
     kernel_graph: KernelGraph | None = None
     strips: tuple[BatchTile, ...] = ()
@@ -71,6 +72,8 @@ class TileState:
             return f"# {self.schedule.cycles} cycles are predicted\n{self.schedule.program}"
         if self.tiled is not None:
             return str(self.tiled.program)
+        if not self.kernels:
+            return "".join(f"{op}\n" for op in self.ops)
         if self.kernel_graph is None:
             return "".join(f"{line}\n" for line in _kernels(self.kernels))
         parts: Iterator[str] = _looped(self.kernel_graph)
@@ -86,7 +89,7 @@ def _kernels(kernels: tuple[Kernel, ...]) -> list[str]:
     lines = []
     for index, kernel in enumerate(kernels):
         outside = dict.fromkeys(
-            base(n).name for node in kernel.nodes for n in tensors(node) if computing(base(n)) not in kernel.members
+            n.base.name for node in kernel.nodes for n in node.operands if n.maker not in kernel.members
         )
         lines.append(f"k{index} {kernel} ← {', '.join(outside)}")
     return lines

@@ -9,17 +9,15 @@ answer, and ask here.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import torch
-from torch import fx
 
 from compiler.ops.record import Role
 from compiler.tile.ir import Buffer
+from compiler.tile.kernel_op import KernelOp
 from compiler.tile.layout import Layout, contiguous, dense
-from compiler.tile.nodes import base, op_name, role, shape, tensors
 from isa.spec import Dtype, Space
 
 _NOWHERE = Buffer("nowhere", Space.DRAM, 0)
@@ -33,7 +31,7 @@ class Read:
     `home`: read where it lives between kernels, not from the block that its own kernel has just computed.
     """
 
-    operand: fx.Node
+    operand: KernelOp
     lead: int
     follows: int
     home: bool = False
@@ -44,105 +42,89 @@ class Read:
         return (self.lead == 0 or not domain) and self.follows >= len(domain) and keeps(self.operand, domain)
 
 
-def reads(node: fx.Node) -> Iterator[Read]:
+def reads(node: KernelOp) -> Iterator[Read]:
     """The operands of a node, by position: one value may be read in two ways."""
-    for position, given in enumerate(node.args):
-        for operand in given if isinstance(given, tuple | list) else (given,):
-            if isinstance(operand, fx.Node):
+    for position, given in enumerate(node.args.values()):
+        for operand in given if isinstance(given, tuple) else (given,):
+            if isinstance(operand, KernelOp):
                 yield _read(node, position, operand)
-    yield from (_read(node, -1, given) for given in node.kwargs.values() if isinstance(given, fx.Node))
 
 
-def _read(node: fx.Node, position: int, operand: fx.Node) -> Read:
-    rank, first = len(shape(operand)), node.args[0]
-    match role(node), position:
+def _read(node: KernelOp, position: int, operand: KernelOp) -> Read:
+    rank = len(operand.shape)
+    match node.role, position:
         case Role.MATMUL, 1:
-            return Read(operand, len(shape(node)) - rank if rank > 2 else 0, rank - 2, home=True)
+            return Read(operand, len(node.shape) - rank if rank > 2 else 0, rank - 2, home=True)
         case Role.GATHER, 0:
             return Read(operand, 0, 0, home=True)
         case (Role.MATMUL, _) | (Role.GATHER, _):
             return Read(operand, 0, rank)
         case Role.DEQUANTIZE, 1:
-            return Read(operand, len(shape(node)) - 1 - rank, rank)
+            return Read(operand, len(node.shape) - 1 - rank, rank)
         case (Role.ROWS, _) | (Role.DOWN, _):
-            assert isinstance(first, fx.Node)
-            return Read(operand, len(shape(first)) - rank, rank)
+            return Read(operand, len(node.first.shape) - rank, rank)
         case _:
-            return Read(operand, len(shape(node)) - rank, rank)
+            return Read(operand, len(node.shape) - rank, rank)
 
 
-def keeps(node: fx.Node, domain: Sequence[int]) -> bool:
+def keeps(node: KernelOp, domain: Sequence[int]) -> bool:
     """Whether `node` at an index of the leading sizes `domain` is made of the elements of its base at the same
     index."""
-    origin, depth, sizes = base(node), len(domain), tuple(domain)
-    if shape(origin)[:depth] != sizes or shape(node)[:depth] != sizes:
+    origin, depth, sizes = node.base, len(domain), tuple(domain)
+    if origin.shape[:depth] != sizes or node.shape[:depth] != sizes:
         return False
     if node is origin:
         return True
     found = view_of(node)
     if found is None:
         return False
-    steps = contiguous(shape(origin))
+    steps = contiguous(origin.shape)
     same = all(n == 1 or a == b for n, a, b in zip(sizes, found.strides, steps, strict=False))
     last = found.offset + sum((n - 1) * s for n, s in zip(found.shape[depth:], found.strides[depth:], strict=True))
-    return same and last < prod(shape(origin)[depth:])
+    return same and last < prod(origin.shape[depth:])
 
 
-def view_of(node: fx.Node) -> Layout | None:
+def view_of(node: KernelOp) -> Layout | None:
     """`node` as strides over its base in row-major order; None if that is not possible without a copy."""
     try:
-        return follow(dense(_NOWHERE, Dtype.I8, shape(base(node))), node)
+        return follow(dense(_NOWHERE, Dtype.I8, node.base.shape), node)
     except RuntimeError:
         return None
 
 
-def reads_of(nodes: Sequence[fx.Node], origin: fx.Node) -> Iterator[tuple[fx.Node, Read]]:
+def reads_of(nodes: Sequence[KernelOp], origin: KernelOp) -> Iterator[tuple[KernelOp, Read]]:
     """Which of `nodes` read the value `origin`, and how."""
     for node in nodes:
-        if any(base(n) is origin for n in tensors(node)):
-            yield from ((node, read) for read in reads(node) if base(read.operand) is origin)
+        if any(n.base is origin for n in node.operands):
+            yield from ((node, read) for read in reads(node) if read.operand.base is origin)
 
 
-def follow(layout: Layout, node: fx.Node) -> Layout:
+def follow(layout: Layout, node: KernelOp) -> Layout:
     """The layout of `node`, when that of its base is `layout`. Raises RuntimeError where a view on the way has no
     strides."""
-    chain, origin = [], base(node)
+    chain, origin = [], node.base
     while node is not origin:
         chain.append(node)
-        node = source(node)
+        node = node.first
     for view in reversed(chain):
-        layout = _apply_view(layout, view)
+        layout = apply_view(layout, view)
     return layout
 
 
-def source(node: fx.Node) -> fx.Node:
-    """What a view is a view of."""
-    found = node.args[0]
-    assert isinstance(found, fx.Node)
-    return found
-
-
-def straight(node: fx.Node) -> bool:
+def straight(node: KernelOp) -> bool:
     """Whether no view between `node` and its base changes the order of the elements."""
-    origin = base(node)
+    origin = node.base
     while node is not origin:
-        if op_name(node) in ("permute", "clone"):
+        if node.kind in ("permute", "clone"):
             return False
-        node = source(node)
+        node = node.first
     return True
 
 
-def _apply_view(layout: Layout, node: fx.Node) -> Layout:
-    """What view `node` makes of `layout`. PyTorch itself answers, on a meta tensor with these strides."""
-    out: Any
-    meta = torch.empty_strided(layout.shape, layout.strides, dtype=torch.int8, device="meta")
-    match op_name(node):
-        case "clone":
-            return layout
-        case "view" | "reshape":
-            out = meta.view(shape(node))
-        case _:
-            out = node.target(meta, *node.args[1:], **node.kwargs)  # type: ignore[operator]
-    return replace(
-        layout, shape=tuple(out.shape), strides=tuple(out.stride()), offset=layout.offset + int(out.storage_offset())
-    )
+def apply_view(layout: Layout, node: KernelOp) -> Layout:
+    """What view `node` makes of `layout`, its source's. PyTorch itself answers, on a meta tensor with these strides.
+
+    Raises RuntimeError where that is not possible without a copy.
+    """
+    seen = node.look(torch.empty_strided(layout.shape, layout.strides, dtype=torch.int8, device="meta"))
+    return layout.seen(layout.offset + int(seen.storage_offset()), tuple(seen.shape), tuple(seen.stride()))

@@ -11,13 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from math import prod
 
-from torch import fx
-
 from compiler.tile.access import reads
 from compiler.tile.kernel_graph import ALIGN, KernelGraph
+from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel
 from compiler.tile.layout import Range
-from compiler.tile.nodes import base, computing, dtype, shape
 from compiler.tile.storage import Storage, stored_order
 from isa.chip import Chip
 
@@ -33,7 +31,7 @@ class BatchTile:
     first: int
     end: int
     parts: int = 1
-    inner: frozenset[fx.Node] = frozenset()
+    inner: frozenset[KernelOp] = frozenset()
 
     def ranges(self, kernel: Kernel) -> Iterator[Range | None]:
         """The part of the first dimension, for each part; None for all of it."""
@@ -61,7 +59,7 @@ def _run_end(kernel_graph: KernelGraph, first: int, stop: int) -> int:
     """The longest run of kernels from `first` on that can be executed part by part."""
     domain, end = kernel_graph.kernels[first].domain, first
     made = (
-        {computing(base(old)) for old in kernel_graph.repeat.carried} if kernel_graph.repeat else set()
+        {old.maker for old in kernel_graph.repeat.carried} if kernel_graph.repeat else set()
     )  # their layouts are written in the loop
     while (
         domain
@@ -74,12 +72,10 @@ def _run_end(kernel_graph: KernelGraph, first: int, stop: int) -> int:
     return end
 
 
-def _separable(kernel: Kernel, made: Set[fx.Node], size: int) -> bool:
+def _separable(kernel: Kernel, made: Set[KernelOp], size: int) -> bool:
     """Whether `kernel` reads what the operations `made` make only at its own index of the first dimension."""
-    outside = (
-        read for node in kernel.nodes for read in reads(node) if computing(base(read.operand)) in made - kernel.members
-    )
-    return all(stored_order(base(read.operand))[:1] == (0,) and read.own_block((size,)) for read in outside)
+    outside = (read for node in kernel.nodes for read in reads(node) if read.operand.maker in made - kernel.members)
+    return all(stored_order(read.operand.base)[:1] == (0,) and read.own_block((size,)) for read in outside)
 
 
 def _parts(kernel_graph: KernelGraph, first: int, end: int, room: float) -> BatchTile:
@@ -101,9 +97,9 @@ def _parts(kernel_graph: KernelGraph, first: int, end: int, room: float) -> Batc
     return BatchTile(first, end, next((n for n in possible if alive / n <= room), possible[-1]), frozenset(live))
 
 
-def size_of(node: fx.Node) -> int:
+def size_of(node: KernelOp) -> int:
     """Bytes of a value in its home."""
-    return -(-prod(shape(node)) * dtype(node).bits // 8 // ALIGN) * ALIGN
+    return -(-prod(node.shape) * node.dtype.bits // 8 // ALIGN) * ALIGN
 
 
 def part_storage(storage: Storage, strip: BatchTile, part: int) -> Storage:
@@ -111,13 +107,13 @@ def part_storage(storage: Storage, strip: BatchTile, part: int) -> Storage:
     layouts = dict(storage.layouts)
     for node in strip.inner:
         home = layouts[node]
-        start = part * (shape(node)[0] // strip.parts)
+        start = part * (node.shape[0] // strip.parts)
         layouts[node] = replace(
             home, buffer=replace(home.buffer, name=f"{home.buffer.name}.{part}"), offset=-start * home.strides[0]
         )
     return Storage(layouts)
 
 
-def inner_sizes(strips: Sequence[BatchTile]) -> Mapping[fx.Node, int]:
+def inner_sizes(strips: Sequence[BatchTile]) -> Mapping[KernelOp, int]:
     """Bytes of the home of every value that lives in one part at a time."""
     return {node: -(-size_of(node) // strip.parts // ALIGN) * ALIGN for strip in strips for node in strip.inner}

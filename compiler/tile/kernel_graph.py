@@ -8,15 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from torch import Tensor as TorchTensor
-from torch import fx
-
 from compiler.tile.ir import Buffer
+from compiler.tile.kernel_op import INPUT, KernelOp
 from compiler.tile.kernels import Kernel, fuse
 from compiler.tile.layout import Layout, dense
 from compiler.tile.loops import Repeat, find_loop, hoist
-from compiler.tile.nodes import base, computing, dtype, is_empty, shape
-from compiler.tile.storage import Storage, live_ranges, materialize_views, stored_order
+from compiler.tile.storage import Storage, live_ranges, stored_order
 from isa.spec import Dtype, Region, Space
 
 ALIGN = 64  # bytes: a DRAM burst
@@ -42,7 +39,7 @@ class Tensor:
         return -(-count * self.storage.bits // 8)
 
 
-Copy = tuple[str, fx.Node, Layout]
+Copy = tuple[str, KernelOp, Layout]
 
 
 @dataclass(frozen=True)
@@ -50,14 +47,15 @@ class KernelGraph:
     """Kernels in execution order (one copy of a repeated body), layouts of everything in DRAM, live ranges in kernel
     indices.
 
-    `copies` are outputs that are copied to their place at the end. `instances` names, for a node that the loop
+    `ops` is the whole graph. `copies` are outputs that are copied to their place at the end. `instances` names, for a node that the loop
     computes, the nodes of all iterations.
     """
 
+    ops: tuple[KernelOp, ...]
     kernels: tuple[Kernel, ...]
     repeat: Repeat | None
     storage: Storage
-    live: Mapping[fx.Node, tuple[int, int]]
+    live: Mapping[KernelOp, tuple[int, int]]
     inputs: tuple[Tensor, ...]
     constants: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
@@ -69,6 +67,14 @@ class KernelGraph:
         return {first.name: tuple(node.name for node in group) for first, group in groups.items()}
 
     @property
+    def stored(self) -> frozenset[KernelOp]:
+        """Values that must lie somewhere: other kernels, other iterations or the caller read them."""
+        values = {*self.live, *self.storage.layouts}
+        if self.repeat is not None:
+            values |= {other for value in self.live for other in self.repeat.sharing(value)}
+        return frozenset(values)
+
+    @property
     def stretches(self) -> tuple[tuple[int, int], ...]:
         """First and end kernel of what stands before, in and behind the loop."""
         if self.repeat is None:
@@ -77,30 +83,28 @@ class KernelGraph:
         return ((0, start), (start, end), (end, len(self.kernels)))
 
 
-def group(graph: fx.Graph, fused: bool = True) -> list[Kernel]:
-    """The operations of the frozen `graph` as kernels in execution order; copies are inserted where a view needs
-    one."""
-    materialize_views(graph)
-    return hoist(fuse(graph, fused))
+def group(ops: Sequence[KernelOp], fused: bool = True) -> list[Kernel]:
+    """The operations of a frozen graph as kernels in execution order."""
+    return hoist(fuse(ops, fused))
 
 
 def kernel_graph(
-    graph: fx.Graph,
+    ops: Sequence[KernelOp],
     inputs: Sequence[str],
     outputs: Sequence[str],
     kernels: Sequence[Kernel] | None = None,
     *,
     rolled: bool = True,
 ) -> KernelGraph:
-    """The `kernels` of the frozen `graph` (default: as `group` makes them) with what they read and give.
+    """The `kernels` of a frozen graph (default: as `group` makes them of its `ops`) with what they read and give.
 
-    The first placeholders are the inputs named `inputs`, the others packed constants. With `rolled`, identical layers
+    The first values given from outside are the inputs named `inputs`, the others packed constants. With `rolled`, identical layers
     become one loop.
     """
-    every = group(graph) if kernels is None else kernels
+    every = group(ops) if kernels is None else kernels
     storage = Storage()
-    tensors_in, constants = _place_placeholders(graph, storage, inputs)
-    results = _output_nodes(graph)
+    tensors_in, constants = _place_given(ops, storage, inputs)
+    results = ops[-1].operands
     repeat = find_loop(every) if rolled else None
     if repeat is not None and not (_same_orders(repeat) and _move_constants(repeat, storage)):
         repeat = None
@@ -108,13 +112,15 @@ def kernel_graph(
     tensors_out, copies = _place_outputs(results, outputs, storage, repeat)
     owner = {node: i for i, kernel in enumerate(kernels) for node in kernel.nodes}
     live = live_ranges([k.nodes for k in kernels], results, owner, repeat)
-    return KernelGraph(tuple(kernels), repeat, storage, live, tensors_in, constants, tensors_out, tuple(copies))
+    return KernelGraph(
+        tuple(ops), tuple(kernels), repeat, storage, live, tensors_in, constants, tensors_out, tuple(copies)
+    )
 
 
 def _same_orders(repeat: Repeat) -> bool:
     """Whether all values that would share a home want the same order of dimensions."""
     groups = [*repeat.instances.values(), *([old, new] for old, new in repeat.carried.items())]
-    return all(len({stored_order(n) for n in group if isinstance(n.meta["val"], TorchTensor)}) <= 1 for group in groups)
+    return all(len({stored_order(n) for n in group if not n.gives_tuple}) <= 1 for group in groups)
 
 
 def _move_constants(repeat: Repeat, storage: Storage) -> bool:
@@ -132,17 +138,17 @@ def _move_constants(repeat: Repeat, storage: Storage) -> bool:
     return True
 
 
-def _place_placeholders(
-    graph: fx.Graph, storage: Storage, inputs: Sequence[str]
+def _place_given(
+    ops: Sequence[KernelOp], storage: Storage, inputs: Sequence[str]
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     offsets = {Region.IN: 0, Region.WEIGHTS: 0, Region.CONST: 0}
     found: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for i, node in enumerate(n for n in graph.nodes if n.op == "placeholder"):
+    for i, node in enumerate(n for n in ops if n.kind == INPUT):
         is_input = i < len(inputs)
-        big = not is_input and dtype(node) is Dtype.I8
+        big = not is_input and node.dtype is Dtype.I8
         region = Region.IN if is_input else Region.WEIGHTS if big else Region.CONST
         name = inputs[i] if is_input else node.name
-        tensor = Tensor(name, shape(node), _user_dtype(node), dtype(node), region, offsets[region], node.name)
+        tensor = Tensor(name, node.shape, _user_dtype(node), node.dtype, region, offsets[region], node.name)
         offsets[region] += -(-tensor.bytes // ALIGN) * ALIGN
         found[not is_input].append(tensor)
         storage.layouts[node] = dense(_buffer(tensor), tensor.storage, tensor.shape)
@@ -153,38 +159,27 @@ def _buffer(tensor: Tensor) -> Buffer:
     return Buffer(f"{tensor.region.name.lower()}.{tensor.name}", Space.DRAM, tensor.bytes, tensor.region, tensor.offset)
 
 
-def _user_dtype(node: fx.Node) -> str:
-    return str(node.meta["val"].dtype).removeprefix("torch.")
-
-
-def _output_nodes(graph: fx.Graph) -> list[fx.Node]:
-    """The returned values; None results are dropped."""
-    (returned,) = next(n for n in graph.nodes if n.op == "output").args
-    items = returned if isinstance(returned, tuple | list) else (returned,)
-    return [n for n in items if isinstance(n, fx.Node)]
+def _user_dtype(node: KernelOp) -> str:
+    return str(node.type).removeprefix("torch.")
 
 
 def _place_outputs(
-    nodes: Sequence[fx.Node], names: Sequence[str], storage: Storage, repeat: Repeat | None
+    nodes: Sequence[KernelOp], names: Sequence[str], storage: Storage, repeat: Repeat | None
 ) -> tuple[tuple[Tensor, ...], list[Copy]]:
     """Give each output its place. A value that is computed in row-major order is written straight there; others are
     copied."""
     offset, tensors, copies = 0, [], []
     for node, name in zip(nodes, names, strict=True):
-        tensor = Tensor(name, shape(node), _user_dtype(node), dtype(node), Region.OUT, offset, node.name)
+        tensor = Tensor(name, node.shape, _user_dtype(node), node.dtype, Region.OUT, offset, node.name)
         offset += -(-tensor.bytes // ALIGN) * ALIGN
         target = dense(_buffer(tensor), tensor.storage, tensor.shape)
         tensors.append(tensor)
-        plain = (
-            base(node) is node
-            and computing(node).op == "call_function"
-            and stored_order(node) == tuple(range(len(shape(node))))
-        )
+        plain = node.base is node and node.maker.is_operation and stored_order(node) == tuple(range(len(node.shape)))
         shared = repeat is not None and (
             repeat.home_of(node) is not node or node in repeat.instances or node in repeat.carried.values()
         )
         if plain and not shared and node not in storage.layouts:
             storage.layouts[node] = target
-        elif not is_empty(node):
+        elif not node.is_empty:
             copies.append((name, node, target))
     return tuple(tensors), copies

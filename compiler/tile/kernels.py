@@ -9,50 +9,87 @@ Values used only inside a kernel never leave its blocks. Kernels execute in list
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from math import prod
-from operator import getitem
-
-from torch import fx
 
 from compiler.ops.record import Role
 from compiler.tile.access import Read, reads, straight
-from compiler.tile.nodes import base, computing, is_empty, op_name, role, row_domain, shape, tensors
+from compiler.tile.kernel_op import GETITEM, INPUT, OUTPUT, KernelOp
 
 MOST_JOINED = 1 << 12  # elements in a block of what is computed for a `cat` in its own kernel
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is emitted at once: an operation, and what is done on its way (compiler/tile/epilogues.py).
+
+    A dequantize takes the sums of its `product` as they leave the array, and may end with the addition of a `residual`.
+    `hands` are names of intermediate results that it leaves to the operation behind it.
+    """
+
+    op: KernelOp
+    product: KernelOp | None = None
+    residual: KernelOp | None = None
+    hands: tuple[str, ...] = ()
+
+    @property
+    def ops(self) -> tuple[KernelOp, ...]:
+        """All that it computes, in order."""
+        return tuple(op for op in (self.product, self.op, self.residual) if op is not None)
+
+    @property
+    def last(self) -> KernelOp:
+        """The operation whose value it makes; those before it are nowhere."""
+        return self.residual or self.op
+
+    def __str__(self) -> str:
+        named = "+".join(f"{op.kind}({op.name})" for op in self.ops)
+        return named + (f"{{{', '.join(self.hands)}}}" if self.hands else "")
+
+
+@dataclass(frozen=True, eq=False)
 class Kernel:
-    """Nodes in execution order and the leading sizes over which they are cut into blocks."""
+    """Operations in execution order, the leading sizes over which they are cut into blocks, and how they are emitted:
+    one by one, or some on the way of others."""
 
-    nodes: list[fx.Node]
+    nodes: tuple[KernelOp, ...]
     domain: tuple[int, ...]
-    members: set[fx.Node] = field(default_factory=set)
+    steps: tuple[Step, ...]
 
-    def add(self, node: fx.Node) -> None:
-        if node not in self.members:
-            self.nodes.append(node)
-            self.members.add(node)
+    @classmethod
+    def of(cls, nodes: Iterable[KernelOp], domain: tuple[int, ...]) -> "Kernel":
+        """A kernel of which every operation is a step of its own."""
+        given = tuple(nodes)
+        return cls(given, domain, tuple(map(Step, given)))
 
-    def values(self) -> list[fx.Node]:
+    @cached_property
+    def members(self) -> frozenset[KernelOp]:
+        return frozenset(self.nodes)
+
+    def values(self) -> list[KernelOp]:
         """Every value that it makes (the parts of tuples too) or reads."""
-        parts = (user for node in self.nodes for user in node.users if user.target is getitem)
+        parts = (user for node in self.nodes for user in node.users if user.kind == GETITEM)
         return list(
-            dict.fromkeys(
-                [*self.nodes, *parts, *(base(operand) for node in self.nodes for operand in node.all_input_nodes)]
-            )
+            dict.fromkeys([*self.nodes, *parts, *(operand.base for node in self.nodes for operand in node.operands)])
         )
 
     def __str__(self) -> str:
-        steps = " → ".join(f"{op_name(n)}({n.name})" for n in self.nodes)
-        return f"[{'x'.join(map(str, self.domain)) or 'scalar'}] {steps}"
+        return f"[{'x'.join(map(str, self.domain)) or 'scalar'}] {' → '.join(map(str, self.steps))}"
 
 
-def fuse(graph: fx.Graph, enabled: bool = True) -> list[Kernel]:
-    """Partition every computing node of `graph` into kernels. With `enabled=False`, one operation each (matmuls keep
-    their dequantize)."""
-    return _Fuser(enabled).run(graph)
+def fuse(ops: Iterable[KernelOp], enabled: bool = True) -> list[Kernel]:
+    """Partition all of `ops` that compute into kernels. With `enabled=False`, one operation each (matmuls keep their
+    dequantize)."""
+    return _Fuser(enabled).run(ops)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """A kernel to be: operations in order, without a second copy of any."""
+
+    domain: tuple[int, ...]
+    nodes: dict[KernelOp, None]
 
 
 class _Fuser:
@@ -64,58 +101,58 @@ class _Fuser:
 
     def __init__(self, enabled: bool) -> None:
         self.enabled = enabled
-        self.kernels: list[Kernel] = []
-        self.owner: dict[fx.Node, int] = {}
-        self.deferred: set[fx.Node] = set()
+        self.groups: list[_Group] = []
+        self.owner: dict[KernelOp, int] = {}
+        self.deferred: set[KernelOp] = set()
 
-    def run(self, graph: fx.Graph) -> list[Kernel]:
-        for node in graph.nodes:
-            if node.op == "output":
+    def run(self, ops: Iterable[KernelOp]) -> list[Kernel]:
+        for node in ops:
+            if node.kind == OUTPUT:
                 for producer in _producers(node):
                     self._settle(producer)
-            if node.op != "call_function" or role(node) is Role.VIEW or is_empty(node):
+            if not node.is_operation or node.is_view or node.is_empty:
                 continue
             alone = not any(p in self.owner for p in _producers(node))
-            if role(node) is Role.MATMUL or (self.enabled and _users(node) == 1 and (alone or _is_row_scale(node))):
+            if node.role is Role.MATMUL or (self.enabled and _users(node) == 1 and (alone or _is_row_scale(node))):
                 self.deferred.add(node)
             else:
                 self._assign(node)
-        return self.kernels
+        return [Kernel.of(group.nodes, group.domain) for group in self.groups]
 
-    def _assign(self, node: fx.Node) -> None:
+    def _assign(self, node: KernelOp) -> None:
         """Put `node` and what was deferred for it into the latest kernel among its producers, or a new one."""
         while True:
             waiting = self._waiting(node)
             known = [self.owner[p] for n in (node, *waiting) for p in _producers(n) if p in self.owner]
             latest = max(known, default=-1)
-            joins = latest >= 0 and self._fits(self.kernels[latest], node, waiting)
-            domain = self.kernels[latest].domain if joins else _natural_domain(node)
+            joins = latest >= 0 and self._fits(self.groups[latest], node, waiting)
+            domain = self.groups[latest].domain if joins else _natural_domain(node)
             elsewhere = _read_elsewhere((*waiting, node), domain)
             stray = [
                 n
                 for n in waiting
-                if not _cuttable(n, domain) or n in elsewhere or (role(node) is Role.CAT and _is_large(n, domain))
+                if not _cuttable(n, domain) or n in elsewhere or (node.role is Role.CAT and _is_large(n, domain))
             ]
             if not stray:
                 break
             for n in stray:
                 self._settle(n)
         if not joins:
-            self.kernels.append(Kernel([], domain))
-            latest = len(self.kernels) - 1
+            self.groups.append(_Group(domain, {}))
+            latest = len(self.groups) - 1
         for n in (*waiting, node):
-            self.kernels[latest].add(n)
+            self.groups[latest].nodes.setdefault(n)
             self.owner[n] = latest
             self.deferred.discard(n)
 
-    def _settle(self, node: fx.Node) -> None:
+    def _settle(self, node: KernelOp) -> None:
         if node in self.deferred:
             self.deferred.discard(node)
             self._assign(node)
 
-    def _waiting(self, node: fx.Node) -> list[fx.Node]:
+    def _waiting(self, node: KernelOp) -> list[KernelOp]:
         """Deferred producers of `node`, deepest first."""
-        order: dict[fx.Node, None] = {}
+        order: dict[KernelOp, None] = {}
         todo = [(node, False)]
         while todo:
             at, done = todo.pop()
@@ -126,47 +163,45 @@ class _Fuser:
                 todo += [(producer, False) for producer in reversed(list(_producers(at))) if producer in self.deferred]
         return list(order)
 
-    def _fits(self, kernel: Kernel, node: fx.Node, waiting: list[fx.Node]) -> bool:
+    def _fits(self, group: _Group, node: KernelOp, waiting: list[KernelOp]) -> bool:
         """Can `node` be computed block by block behind what `kernel` already computes?"""
-        if any(role(n) is Role.MATMUL and base(n.args[1]).op == "placeholder" for n in waiting):  # type: ignore[arg-type]
+        if any(n.role is Role.MATMUL and n.operands[1].base.kind == INPUT for n in waiting):
             return False  # one set of weights per kernel, so that they are loaded once
-        if not self.enabled or (role(node) is Role.DEQUANTIZE and kernel.domain != _natural_domain(node)):
+        if not self.enabled or (node.role is Role.DEQUANTIZE and group.domain != _natural_domain(node)):
             return False
-        return all(_cuttable(n, kernel.domain) and self._inputs_fit(kernel, n) for n in (*waiting, node))
+        return all(_cuttable(n, group.domain) and self._inputs_fit(group, n) for n in (*waiting, node))
 
-    def _inputs_fit(self, kernel: Kernel, node: fx.Node) -> bool:
+    def _inputs_fit(self, group: _Group, node: KernelOp) -> bool:
         """Values of the kernel itself must be read at the same block, through views that keep the domain."""
-        return all(
-            _from_block(read, kernel.domain) for read in reads(node) if computing(base(read.operand)) in kernel.members
-        )
+        return all(_from_block(read, group.domain) for read in reads(node) if read.operand.maker in group.nodes)
 
 
-def _is_row_scale(node: fx.Node) -> bool:
+def _is_row_scale(node: KernelOp) -> bool:
     """Arithmetic on the row scales of one dequantize: cheap, and best done in its blocks."""
-    (user,) = node.users if len(node.users) == 1 else (None,)
-    if user is None or user.op != "call_function":
+    if len(node.users) != 1 or node.role is not Role.ELEMENTWISE:
         return False
-    return role(node) is Role.ELEMENTWISE and role(user) is Role.DEQUANTIZE and user.args[1] is node
+    (user,) = node.users
+    return user.role is Role.DEQUANTIZE and user.operands[1] is node
 
 
-def _natural_domain(node: fx.Node) -> tuple[int, ...]:
-    domain = row_domain(node)
-    return domain[:-1] if role(node) is Role.ELEMENTWISE and domain else domain
+def _natural_domain(node: KernelOp) -> tuple[int, ...]:
+    domain = node.row_domain
+    return domain[:-1] if node.role is Role.ELEMENTWISE and domain else domain
 
 
-def _cuttable(node: fx.Node, domain: tuple[int, ...]) -> bool:
-    return row_domain(node)[: len(domain)] == domain
+def _cuttable(node: KernelOp, domain: tuple[int, ...]) -> bool:
+    return node.row_domain[: len(domain)] == domain
 
 
-def _is_large(node: fx.Node, domain: tuple[int, ...]) -> bool:
+def _is_large(node: KernelOp, domain: tuple[int, ...]) -> bool:
     """Whether a block has so much of a value that a small scratchpad should not have to hold it for a `cat`, which can
     take it from DRAM."""
-    return prod(shape(node)[len(domain) :]) > MOST_JOINED
+    return prod(node.shape[len(domain) :]) > MOST_JOINED
 
 
-def _read_elsewhere(group: Iterable[fx.Node], domain: tuple[int, ...]) -> set[fx.Node]:
+def _read_elsewhere(group: Iterable[KernelOp], domain: tuple[int, ...]) -> set[KernelOp]:
     """Operations whose value some node of the group reads elsewhere than at its own block."""
-    return {computing(base(read.operand)) for node in group for read in reads(node) if not _from_block(read, domain)}
+    return {read.operand.maker for node in group for read in reads(node) if not _from_block(read, domain)}
 
 
 def _from_block(read: Read, domain: tuple[int, ...]) -> bool:
@@ -175,19 +210,17 @@ def _from_block(read: Read, domain: tuple[int, ...]) -> bool:
     return not read.home and straight(read.operand) and read.own_block(domain)
 
 
-def _producers(node: fx.Node) -> Iterable[fx.Node]:
+def _producers(node: KernelOp) -> Iterable[KernelOp]:
     """Computing nodes that `node` reads, through views."""
-    return dict.fromkeys(
-        computing(base(n)) for n in tensors(node) if computing(base(n)).op == "call_function" and not is_empty(base(n))
-    )
+    return dict.fromkeys(n.maker for n in node.operands if n.maker.is_operation and not n.base.is_empty)
 
 
-def _users(node: fx.Node) -> int:
+def _users(node: KernelOp) -> int:
     """How many nodes read the value of `node`, looking through views and getitems."""
     count, todo = 0, [node]
     while todo:
         for user in todo.pop().users:
-            if user.op == "call_function" and role(user) is Role.VIEW:
+            if user.is_view:
                 todo.append(user)
             else:
                 count += 1

@@ -9,14 +9,9 @@ of the iteration before (*carried*, which keep one home), to values from before 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from operator import getitem
-from typing import Any
 
-from torch import fx
-
-from compiler.ops.record import Role
+from compiler.tile.kernel_op import INPUT, KernelOp
 from compiler.tile.kernels import Kernel
-from compiler.tile.nodes import base, computing, role
 
 LONGEST = 256  # kernels of a layer; with a bound, the search is linear in the number of layers
 
@@ -33,10 +28,10 @@ class Repeat:
     start: int
     period: int
     count: int
-    canonical: dict[fx.Node, fx.Node] = field(default_factory=dict)
-    instances: dict[fx.Node, list[fx.Node]] = field(default_factory=dict)
-    carried: dict[fx.Node, fx.Node] = field(default_factory=dict)
-    constants: dict[fx.Node, list[fx.Node]] = field(default_factory=dict)
+    canonical: dict[KernelOp, KernelOp] = field(default_factory=dict)
+    instances: dict[KernelOp, list[KernelOp]] = field(default_factory=dict)
+    carried: dict[KernelOp, KernelOp] = field(default_factory=dict)
+    constants: dict[KernelOp, list[KernelOp]] = field(default_factory=dict)
 
     @property
     def end(self) -> int:
@@ -47,10 +42,15 @@ class Repeat:
         """The kernels with one copy of the body."""
         return [*kernels[: self.start + self.period], *kernels[self.end :]]
 
-    def home_of(self, node: fx.Node) -> fx.Node:
+    def home_of(self, node: KernelOp) -> KernelOp:
         """The value whose home this one shares."""
         node = self.canonical.get(node, node)
         return self.carried.get(node, node)
+
+    def sharing(self, node: KernelOp) -> list[KernelOp]:
+        """A value and those that share its storage: its counterparts in the other iterations, what it is carried
+        from."""
+        return [node, *self.instances.get(node, ()), *(old for old, new in self.carried.items() if new is node)]
 
 
 def hoist(kernels: Sequence[Kernel]) -> list[Kernel]:
@@ -59,15 +59,13 @@ def hoist(kernels: Sequence[Kernel]) -> list[Kernel]:
     free = [
         k
         for k in kernels
-        if not any(m in made and m not in k.members for node in k.nodes for m in map(_maker, node.all_input_nodes))
+        if not any(
+            m in made and m not in k.members for node in k.nodes for m in (operand.maker for operand in node.operands)
+        )
     ]
     first = [k for k in free if k is not kernels[0]]
     moved = set(map(id, first))
     return [*kernels[:1], *first, *(k for k in kernels[1:] if id(k) not in moved)]
-
-
-def _maker(node: fx.Node) -> fx.Node:
-    return computing(base(node))
 
 
 def find_loop(kernels: Sequence[Kernel]) -> Repeat | None:
@@ -82,38 +80,23 @@ def find_loop(kernels: Sequence[Kernel]) -> Repeat | None:
     return None
 
 
-def signature(kernel: Kernel) -> tuple[Any, ...]:
+def signature(kernel: Kernel) -> tuple[object, ...]:
+    """What two kernels have in common that are alike, whatever they read: hashable."""
+    number = {node: i for i, node in enumerate(kernel.nodes)}
     return (
         kernel.domain,
-        tuple((node.target, _plain(node.args), _plain(node.kwargs), form(node)) for node in kernel.nodes),
+        tuple((node.target, node.static, node.results) for node in kernel.nodes),
+        tuple((tuple(number[op] for op in step.ops), step.hands) for step in kernel.steps),
     )
 
 
-def form(node: fx.Node) -> tuple[Any, ...]:
-    """Shapes and types of a value."""
-    values = node.meta["val"]
-    return tuple((tuple(v.shape), v.dtype) for v in (values if isinstance(values, tuple | list) else (values,)))
-
-
-def views(node: fx.Node) -> tuple[Any, ...]:
+def views(node: KernelOp) -> tuple[object, ...]:
     """How a view looks at its base, the last step first."""
-    steps: list[Any] = []
-    origin = base(node)
-    while node is not origin:
-        steps.append((node.target, _plain(node.args[1:]), _plain(node.kwargs)))
-        node = node.args[0]  # type: ignore[assignment]
+    steps: list[object] = []
+    while node is not node.base:
+        steps.append((node.target, node.static))
+        node = node.first
     return tuple(steps)
-
-
-def _plain(value: Any) -> Any:
-    """Arguments with every node replaced by a mark, hashable."""
-    if isinstance(value, fx.Node):
-        return "node"
-    if isinstance(value, tuple | list):
-        return tuple(_plain(v) for v in value)
-    if isinstance(value, dict):
-        return tuple(sorted((k, _plain(v)) for k, v in value.items()))
-    return (type(value).__name__, str(value))
 
 
 def _candidates(prints: Sequence[int]) -> list[tuple[int, int, int]]:
@@ -142,51 +125,44 @@ def _match(kernels: Sequence[Kernel], start: int, period: int, count: int) -> Re
                     repeat.canonical[b] = a
     for i in range(1, count):
         for own, other in zip(bodies[0], bodies[i], strict=True):
-            if not all(_same(repeat, i, x, y) for x, y in zip(_operands(own), _operands(other), strict=True)):
+            if not all(_same(repeat, i, x, y) for x, y in zip(own.operands, other.operands, strict=True)):
                 return None
     return repeat if _contained(repeat, bodies) and _carried_in_place(repeat, kernels) else None
 
 
-def _values(own: fx.Node, other: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
+def _values(own: KernelOp, other: KernelOp) -> list[tuple[KernelOp, KernelOp]]:
     """A node and its results, paired with their counterparts."""
-    results = {u.args[1]: u for u in other.users if u.target is getitem}
-    pairs = [(u, results[u.args[1]]) for u in own.users if u.target is getitem and u.args[1] in results]
-    return [(own, other), *pairs]
+    parts = other.parts()
+    return [(own, other), *((part, parts[number]) for number, part in own.parts().items() if number in parts)]
 
 
-def _operands(node: fx.Node) -> list[fx.Node]:
-    found: list[fx.Node] = []
-    fx.map_arg((node.args, node.kwargs), lambda n: found.append(n))
-    return found
-
-
-def _same(repeat: Repeat, i: int, x: fx.Node, y: fx.Node) -> bool:
+def _same(repeat: Repeat, i: int, x: KernelOp, y: KernelOp) -> bool:
     """Whether operand `y` of iteration `i` is to it what `x` is to the first iteration."""
     if x is y:
         return x not in repeat.instances
     if x in repeat.instances:
         return repeat.instances[x][i] is y
-    if x.op == "placeholder" and y.op == "placeholder":
+    if x.kind == INPUT and y.kind == INPUT:
         known = repeat.constants.setdefault(x, [x])
         if len(known) == i:
             known.append(y)
-        return len(known) > i and known[i] is y and form(x) == form(y) and bool(x.meta.get("weight"))
-    if x.op == y.op == "call_function" and role(x) is Role.VIEW and role(y) is Role.VIEW and base(x) is not x:
-        plain = x.target is y.target and _plain(x.args) == _plain(y.args) and form(x) == form(y)
-        return plain and all(_same(repeat, i, a, b) for a, b in zip(_operands(x), _operands(y), strict=True))
+        return len(known) > i and known[i] is y and x.results == y.results and x.is_weight
+    if x.is_view and y.is_view and x.base is not x:
+        plain = x.target is y.target and x.static == y.static and x.results == y.results
+        return plain and all(_same(repeat, i, a, b) for a, b in zip(x.operands, y.operands, strict=True))
     inside = repeat.canonical.get(y, y)
     if (
         inside in repeat.instances
         and repeat.instances[inside][i - 1] is y
-        and x.op == "call_function"
-        and base(x) is x
-        and form(x) == form(y)
+        and x.is_operation
+        and x.base is x
+        and x.results == y.results
     ):
         return repeat.carried.setdefault(x, inside) is inside
     return False
 
 
-def _contained(repeat: Repeat, bodies: Sequence[Sequence[fx.Node]]) -> bool:
+def _contained(repeat: Repeat, bodies: Sequence[Sequence[KernelOp]]) -> bool:
     """No value of an iteration but the last is read later than by the next one."""
     where = {node: i for i, body in enumerate(bodies) for node in body}
     for copies in repeat.instances.values():
@@ -196,10 +172,10 @@ def _contained(repeat: Repeat, bodies: Sequence[Sequence[fx.Node]]) -> bool:
     return all(len(c) == repeat.count for c in repeat.constants.values())
 
 
-def _readers(node: fx.Node) -> list[fx.Node]:
-    found: list[fx.Node] = []
+def _readers(node: KernelOp) -> list[KernelOp]:
+    found: list[KernelOp] = []
     for user in node.users:
-        found += _readers(user) if user.op == "call_function" and role(user) is Role.VIEW else [user]
+        found += _readers(user) if user.is_view else [user]
     return found
 
 
@@ -208,7 +184,7 @@ def _carried_in_place(repeat: Repeat, kernels: Sequence[Kernel]) -> bool:
     outside the loop needs the old value."""
     place = {node: j for j, k in enumerate(kernels[repeat.start : repeat.start + repeat.period]) for node in k.nodes}
     for old, new in repeat.carried.items():
-        written = place[computing(new)]
+        written = place[new.maker]
         for reader in _readers(old):
             index = next((j for j, k in enumerate(kernels) if reader in k.members), None)
             if (

@@ -6,100 +6,54 @@ readers want: keys permuted to (batch, head, token) are stored that way, so that
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import torch
-from torch import fx
-
-from compiler.ops.record import Role
-from compiler.tile.access import follow, source
-from compiler.tile.ir import Buffer
-from compiler.tile.layout import Layout, dense
+from compiler.tile.access import follow
+from compiler.tile.kernel_op import KernelOp
+from compiler.tile.layout import Layout
 from compiler.tile.loops import Repeat
-from compiler.tile.nodes import base, computing, dtype, op_name, role, shape
 
 
 @dataclass
 class Storage:
     """Homes of values by their base node."""
 
-    layouts: dict[fx.Node, Layout] = field(default_factory=dict)
+    layouts: dict[KernelOp, Layout] = field(default_factory=dict)
 
-    def resolve(self, node: fx.Node) -> Layout:
+    def resolve(self, node: KernelOp) -> Layout:
         """The layout of a value or of any view of one. Raises RuntimeError if the view has no strides."""
-        return follow(self.layouts[base(node)], node)
+        return follow(self.layouts[node.base], node)
 
 
-def stored_order(node: fx.Node) -> tuple[int, ...]:
+def stored_order(node: KernelOp) -> tuple[int, ...]:
     """Dimensions of a value, outermost first, in the order its readers want it stored."""
-    rank = len(shape(node))
+    rank = len(node.shape)
     orders = set()
     for user in node.users:
-        if user.op == "call_function" and op_name(user) == "permute":
-            dims: Any = user.args[1]
-            orders.add(tuple(int(d) % rank for d in dims))
+        if user.kind == "permute":
+            orders.add(tuple(d % rank for d in user.integers("dims")))
         else:
             return tuple(range(rank))
     return orders.pop() if len(orders) == 1 else tuple(range(rank))
 
 
-def materialize_views(graph: fx.Graph) -> int:
-    """Turn the `clone`s that stand for real data movement into copies; insert one where a view has no strides.
-
-    Returns how many copies there are. Values stored by `stored_order` make most of them unnecessary.
-    """
-    storage, copies = Storage(), 0
-    scratch = Buffer("scratch", space=0, bytes=0)  # type: ignore[arg-type]
-    for node in list(graph.nodes):
-        if node.op == "output" or isinstance(node.meta.get("val"), tuple | list):
-            continue
-        if node.op == "call_function" and role(node) is Role.VIEW and base(node) is not node:
-            try:
-                storage.resolve(node)
-                continue
-            except RuntimeError:
-                copies += 1
-                _make_copy(graph, node, storage, scratch)
-                storage.resolve(node)
-                continue
-        order = stored_order(node) if node.op == "call_function" else None  # the caller's tensors are as they are
-        storage.layouts[node] = dense(scratch, dtype(node), shape(node), order)
-    return copies
-
-
-def _make_copy(graph: fx.Graph, node: fx.Node, storage: Storage, scratch: Buffer) -> None:
-    """Before view `node`, copy its operand into a dense value."""
-    operand = source(node)
-    if op_name(operand) != "clone":
-        with graph.inserting_before(node):
-            clone = graph.call_function(
-                torch.ops.aten.clone.default, (operand,), {"memory_format": torch.contiguous_format}
-            )
-        clone.meta = {**operand.meta, "origins": node.meta.get("origins", ()), "val": operand.meta["val"].contiguous()}
-        node.replace_input_with(operand, clone)
-        operand = clone
-    operand.meta["copy"] = True
-    storage.layouts[operand] = dense(scratch, dtype(operand), shape(operand))
-
-
 def live_ranges(
-    kernels: Sequence[Sequence[fx.Node]],
-    outputs: Iterable[fx.Node],
-    owner: Mapping[fx.Node, int],
+    kernels: Sequence[Sequence[KernelOp]],
+    outputs: Iterable[KernelOp],
+    owner: Mapping[KernelOp, int],
     repeat: Repeat | None,
-) -> dict[fx.Node, tuple[int, int]]:
+) -> dict[KernelOp, tuple[int, int]]:
     """First and last kernel index of every value that another kernel (or the caller) reads.
 
     With a loop, values of later iterations count as those of the first, and what the loop carries or shares with the
     kernels around it lives through all of the body.
     """
-    ranges: dict[fx.Node, tuple[int, int]] = {}
+    ranges: dict[KernelOp, tuple[int, int]] = {}
 
-    def touch(value: fx.Node, index: int) -> None:
-        origin = base(value)
-        producer = computing(repeat.canonical.get(origin, origin) if repeat else origin)
+    def touch(value: KernelOp, index: int) -> None:
+        origin = value.base
+        producer = (repeat.canonical.get(origin, origin) if repeat else origin).maker
         if producer not in owner or (
-            owner[producer] == index and base(value) not in (repeat.canonical if repeat else ())
+            owner[producer] == index and value.base not in (repeat.canonical if repeat else ())
         ):
             return
         home = repeat.home_of(origin) if repeat else origin
@@ -108,7 +62,7 @@ def live_ranges(
 
     for index, nodes in enumerate(kernels):
         for node in nodes:
-            for operand in node.all_input_nodes:
+            for operand in node.operands:
                 touch(operand, index)
     for node in outputs:
         touch(node, len(kernels))

@@ -14,11 +14,10 @@ from math import gcd
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import fx
 
 from compiler.tile.ir import Buffer, Op, Program, Ref, span, verify
+from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel
-from compiler.tile.nodes import base, computing, is_empty, tensors
 from isa.spec import GIVEN_REGIONS, KEPT_REGIONS, Access, Space
 from isa.views import Extents
 
@@ -26,24 +25,20 @@ _NOT_WRITTEN, _WRITTEN, _READ = range(3)  # what is known of a byte
 _GIVEN = frozenset((*GIVEN_REGIONS, *KEPT_REGIONS))  # holds values before the first op
 
 
-def verify_kernels(kernels: Sequence[Kernel], same: Mapping[fx.Node, fx.Node] | None = None) -> None:
+def verify_kernels(kernels: Sequence[Kernel], same: Mapping[KernelOp, KernelOp] | None = None) -> None:
     """Raise ValueError unless every operation is in one kernel, behind those that it reads.
 
     `same` maps what later iterations of a loop compute to what stands for it: the node of the first iteration.
     """
-    made: set[fx.Node] = set()
+    made: set[KernelOp] = set()
     same = same or {}
     for index, kernel in enumerate(kernels):
         for node in kernel.nodes:
             if node in made:
                 raise ValueError(f"{node.name} is computed a second time in kernel {index}")
-            for operand in tensors(node):
-                origin = base(operand)
-                if (
-                    origin.op == "call_function"
-                    and not is_empty(origin)
-                    and computing(same.get(origin, origin)) not in made
-                ):
+            for operand in node.operands:
+                origin = operand.base
+                if origin.is_operation and not origin.is_empty and same.get(origin, origin).maker not in made:
                     raise ValueError(f"{node.name} in kernel {index} reads {operand.name}, which is not computed yet")
             made.add(node)
 

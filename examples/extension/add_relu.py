@@ -53,7 +53,7 @@ def compiler() -> object:
     from compiler.ops import library as ops
     from compiler.ops.library import define_operator
     from compiler.ops.record import Limit, Role
-    from compiler.tile.nodes import shape
+    from compiler.tile.kernel_op import KernelOp
     from compiler.translation import symbols as s
     from compiler.translation.operators import Call as Node
     from compiler.translation.symbols import Symbols, Value, rounded
@@ -96,9 +96,9 @@ def compiler() -> object:
         )
         return tensors and not t.kwargs and len(t.users) == 1 and t.meta["val"].dtype is torch.float32
 
-    def emit(e: Emitter, node: fx.Node) -> None:
+    def emit(e: Emitter, node: KernelOp) -> None:
         out = e.result(node)
-        a, b = (e.operand(x, len(shape(node))) for x in node.args[:2])  # type: ignore[arg-type]
+        a, b = (e.operand(x, len(node.shape)) for x in node.operands)
         e.word("vaddr", node, out.layout.shape, {"d": out}, {"a": a, "b": b})
         e.finish(node)
 

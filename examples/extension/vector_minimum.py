@@ -46,21 +46,20 @@ def vmin(core: Core, call: Call) -> None:
 def compiler() -> object:
     """What the compiler needs: called when something is compiled, so that running an image needs no torch."""
     import torch
-    from torch import fx
 
     from compiler.emit.emitter import Emitter
     from compiler.extensions import CompilerPart
     from compiler.ops.record import ChipOp, Domain
-    from compiler.tile.nodes import shape
+    from compiler.tile.kernel_op import KernelOp
     from compiler.translation import symbols as s
     from compiler.translation.operators import Call as Node
     from compiler.translation.symbols import Symbols, Value, rounded
     from compiler.translation.words import Reads, Rule, Word, Writes
     from isa.views import Extents
 
-    def emit(e: Emitter, node: fx.Node) -> None:
+    def emit(e: Emitter, node: KernelOp) -> None:
         out = e.result(node)
-        a, b = (e.operand(x, len(shape(node))) for x in node.args[:2])  # type: ignore[arg-type]
+        a, b = (e.operand(x, len(node.shape)) for x in node.operands)
         e.word("vmin", node, out.layout.shape, {"d": out}, {"a": a, "b": b})
         e.finish(node)
 

@@ -19,8 +19,8 @@ from torch import fx
 
 from compiler.ops import record
 from compiler.ops.record import Affine, Role
-from compiler.ops.table import BY_TARGET, OPS
-from compiler.tile.nodes import base, computing, dtype, op_name, role, shape, tensors
+from compiler.ops.table import OPS
+from compiler.tile.kernel_op import INPUT, OUTPUT, KernelOp, kernel_ops
 from isa.chip import Chip
 from isa.timing import ceil_div, matmul_passes, vector_cycles
 
@@ -130,40 +130,40 @@ def speed_of_light(graph: fx.Graph, chip: Chip) -> Limit:
 def operations(graph: fx.Graph) -> list[Operation]:
     """The operations of a lowered graph, and the DRAM bytes that go in and out once."""
     found = []
-    for node in graph.nodes:
-        if node.op == "placeholder" and node.users:
+    for node in kernel_ops(graph):
+        if node.kind == INPUT and node.users:
             found.append(Operation(node.name, dram_bytes=_loaded(node)))
-        elif node.op == "call_function" and role(node) is not Role.VIEW:
+        elif node.is_operation and not node.is_view:
             found.append(_rule(node)(node))
-        elif node.op == "output":
-            found += [Operation(f"output {n.name}", dram_bytes=_bytes(n)) for n in dict.fromkeys(node.all_input_nodes)]
+        elif node.kind == OUTPUT:
+            found += [Operation(f"output {n.name}", dram_bytes=_bytes(n)) for n in dict.fromkeys(node.operands)]
     return found
 
 
-def _bytes(node: fx.Node) -> int:
-    return ceil_div(prod(shape(node)) * dtype(node).bits, 8)
+def _bytes(node: KernelOp) -> int:
+    return ceil_div(prod(node.shape) * node.dtype.bits, 8)
 
 
-def _loaded(node: fx.Node) -> int:
+def _loaded(node: KernelOp) -> int:
     """Bytes of an input or constant that must come in: looked-up rows of a table, parts of what is only read in
     parts."""
     count = 0
     for user in node.users:
-        if user.op == "output":
+        if user.kind == OUTPUT:
             return _bytes(node)
-        if user.op == "call_function" and role(user) is Role.VIEW:
+        if user.is_view:
             count += min(_bytes(user), _bytes(node))
-        elif user.op == "call_function" and role(user) is Role.GATHER and user.args[0] is node:
-            rows = min(prod(shape(user)[:-1]), shape(node)[0])
-            count += rows * ceil_div(prod(shape(node)[1:]) * dtype(node).bits, 8)
+        elif user.role is Role.GATHER and user.operands[0] is node:
+            rows = min(prod(user.shape[:-1]), node.shape[0])
+            count += rows * ceil_div(prod(node.shape[1:]) * node.dtype.bits, 8)
         else:
             return _bytes(node)
     return min(count, _bytes(node))
 
 
-def _rows(node: fx.Node, passes: int | Fraction = 1) -> Stream:
+def _rows(node: KernelOp, passes: int | Fraction = 1) -> Stream:
     """Row by row: each row has a scalar of its own, so that rows cannot share a cycle."""
-    sizes = shape(node)
+    sizes = node.shape
     if not sizes or sizes[-1] == 1:
         return _flat(prod(sizes), passes)
     return Stream(prod(sizes[:-1]), sizes[-1], Fraction(passes))
@@ -174,102 +174,96 @@ def _flat(elements: int, passes: int | Fraction = 1) -> Stream:
     return Stream(1, elements, Fraction(passes))
 
 
-def _operand(node: fx.Node, index: int = 0) -> fx.Node:
-    operand = node.args[index]
-    assert isinstance(operand, fx.Node)
-    return operand
-
-
-def _producer(node: fx.Node) -> str:
+def _producer(node: KernelOp) -> str:
     """Name of the operation behind a value, seen through views; "" for inputs."""
-    origin = computing(base(node))
-    return op_name(origin) if origin.op == "call_function" else ""
+    origin = node.maker
+    return origin.kind if origin.is_operation else ""
 
 
-def _consumers(node: fx.Node) -> Iterable[str]:
+def _consumers(node: KernelOp) -> Iterable[str]:
     for user in node.users:
-        if user.op == "call_function" and role(user) is Role.VIEW:
+        if user.is_view:
             yield from _consumers(user)
         else:
-            yield op_name(user) if user.op == "call_function" else "output"
+            yield user.kind if user.is_operation else "output"
 
 
-def _tappable(node: fx.Node) -> bool:
+def _tappable(node: KernelOp) -> bool:
     return Affine.MADE in _affine(_producer(node))
 
 
-def _matmul(node: fx.Node) -> Operation:
-    a, b = shape(_operand(node)), shape(_operand(node, 1))
-    n = shape(node)[-1]
+def _matmul(node: KernelOp) -> Operation:
+    a, b = (operand.shape for operand in node.operands)
+    n = node.shape[-1]
     if len(b) == 2:
         return Operation(node.name, Gemm(1, prod(a[:-1]), n, a[-1]))
-    return Operation(node.name, Gemm(prod(shape(node)[:-2]), a[-2], n, a[-1]))
+    return Operation(node.name, Gemm(prod(node.shape[:-2]), a[-2], n, a[-1]))
 
 
-def _dequantize(node: fx.Node) -> Operation:
+def _dequantize(node: KernelOp) -> Operation:
     return Operation(node.name, vec=_rows(node))
 
 
-def _quantize(node: fx.Node) -> Operation:
+def _quantize(node: KernelOp) -> Operation:
     """Two passes, one if the absmax comes with the producer; that of exp is known to be exp(0)."""
-    x = _operand(node)
-    scaled = len(node.args) > 1 and node.args[1] is not None
-    once = _tappable(x) or (_producer(x) == "softmax" and not scaled)
+    x = node.first
+    once = _tappable(x) or (_producer(x) == "softmax" and node.args["col"] is None)
     return Operation(node.name, vec=_rows(x, 1 if once else 2))
 
 
-def _softmax(node: fx.Node) -> Operation:
+def _softmax(node: KernelOp) -> Operation:
     """exp with its sum on ACT; the maximum comes with the producer, the division goes with the consumer, where they
     can."""
-    x = _operand(node)
+    x = node.first
     passes = (not _tappable(x)) + (not all(_affine(user) & (Affine.AFTER | Affine.STEP) for user in _consumers(node)))
     return Operation(node.name, vec=_rows(x, passes), act=_rows(x))
 
 
-def _layer_norm(node: fx.Node) -> Operation:
+def _layer_norm(node: KernelOp) -> Operation:
     """Sum, sum of squares, normalise; the sum may come with the producer."""
-    x = _operand(node)
+    x = node.first
     return Operation(node.name, vec=_rows(x, 2 if _tappable(x) else 3))
 
 
-def _activation(node: fx.Node) -> Operation:
+def _activation(node: KernelOp) -> Operation:
     """One pass of ACT. relu could as well be done on VEC, so neither is sure to do it."""
-    free = node.args[1] == "relu"
-    return Operation(node.name, act=None if free else _flat(prod(shape(node))))
+    free = node.args["kind"] == "relu"
+    return Operation(node.name, act=None if free else _flat(prod(node.shape)))
 
 
-def _reduce(node: fx.Node) -> Operation:
-    x = _operand(node)
-    free = role(node) is Role.ROWS and node.args[1] in _TAPS and _tappable(x)
-    return Operation(node.name, vec=None if free else _flat(prod(shape(x))))
+def _reduce(node: KernelOp) -> Operation:
+    x = node.first
+    free = node.role is Role.ROWS and node.args["kind"] in _TAPS and _tappable(x)
+    return Operation(node.name, vec=None if free else _flat(prod(x.shape)))
 
 
-def _clamp(node: fx.Node) -> Operation:
-    bounds = [*node.args[1:], *node.kwargs.values()]
-    return Operation(node.name, vec=_flat(prod(shape(node)), sum(b is not None for b in bounds)))
+def _clamp(node: KernelOp) -> Operation:
+    return Operation(
+        node.name, vec=_flat(prod(node.shape), sum(node.args[name] is not None for name in ("min", "max")))
+    )
 
 
-def _nothing(node: fx.Node) -> Operation:
+def _nothing(node: KernelOp) -> Operation:
     """Gathers and joins are DMA or strides; a cast or a comparison goes with its neighbour."""
     return Operation(node.name)
 
 
-def _elementwise(node: fx.Node) -> Operation:
+def _elementwise(node: KernelOp) -> Operation:
     """One pass over what is really there: values repeated by broadcasting may be computed once."""
-    if node.meta.get("copy") or not dtype(node).is_float:
+    if node.copies or not node.dtype.is_float:
         return _nothing(node)
-    sources = [prod(shape(base(operand))) for operand in tensors(node)]
-    elements = min(prod(shape(node)), max(sources, default=0))
+    sources = [prod(operand.base.shape) for operand in node.operands]
+    elements = min(prod(node.shape), max(sources, default=0))
     return Operation(node.name, vec=_flat(elements, _share(node)))
 
 
-def _share(node: fx.Node) -> Fraction:
+def _share(node: KernelOp) -> Fraction:
     """Passes of an elementwise operation: none if a neighbour's word has a step for it, a fifth in a chain of its
     like."""
-    if Affine.STEP not in BY_TARGET[node.target].affine:
+    if Affine.STEP not in OPS[node.kind].affine:
         return Fraction(1)
     before, after = (
-        [_affine(_producer(operand)) for operand in tensors(node)],
+        [_affine(_producer(operand)) for operand in node.operands],
         [_affine(user) for user in _consumers(node)],
     )
     if any(Affine.BEFORE in other for other in before) or any(Affine.AFTER in other for other in after):
@@ -277,7 +271,7 @@ def _share(node: fx.Node) -> Fraction:
     return Fraction(1, STEPS) if any(Affine.STEP in other for other in (*before, *after)) else Fraction(1)
 
 
-_RULES: dict[str, Callable[[fx.Node], Operation]] = {  # of operations whose record says Limit.OWN
+_RULES: dict[str, Callable[[KernelOp], Operation]] = {  # of operations whose record says Limit.OWN
     "matmul_i8": _matmul,
     "dequantize": _dequantize,
     "quantize_rows": _quantize,
@@ -289,8 +283,8 @@ _RULES: dict[str, Callable[[fx.Node], Operation]] = {  # of operations whose rec
 }
 
 
-def _rule(node: fx.Node) -> Callable[[fx.Node], Operation]:
-    op = BY_TARGET[node.target]
+def _rule(node: KernelOp) -> Callable[[KernelOp], Operation]:
+    op = OPS[node.kind]
     return {record.Limit.NOTHING: _nothing, record.Limit.ELEMENTS: _elementwise}.get(op.limit) or _RULES[op.name]
 
 

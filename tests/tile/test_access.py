@@ -5,12 +5,13 @@ import torch
 from torch import fx
 
 from compiler.tile.access import keeps, reads
+from compiler.tile.kernel_op import KernelOp, kernel_ops
 from compiler.tile.kernels import fuse
 
 aten = torch.ops.aten
 
 
-def chain(sizes: tuple[int, ...], *steps: tuple[object, ...]) -> fx.Node:
+def chain(sizes: tuple[int, ...], *steps: tuple[object, ...]) -> KernelOp:
     """A value of these sizes and a chain of views of it; the last one."""
     graph = fx.Graph()
     node = graph.placeholder("y")
@@ -18,7 +19,7 @@ def chain(sizes: tuple[int, ...], *steps: tuple[object, ...]) -> fx.Node:
     for target, *args in steps:
         source, node = node, graph.call_function(target, (node, *args))  # type: ignore[arg-type]
         node.meta["val"] = target(source.meta["val"], *args)  # type: ignore[operator]
-    return node
+    return kernel_ops(graph)[-1]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_a_vector_is_read_whole_and_a_map_by_its_block() -> None:
     a.meta["val"], b.meta["val"] = torch.empty(5, 5, device="meta"), torch.empty(5, device="meta")
     total = graph.call_function(aten.add.Tensor, (a, b))
     total.meta["val"] = torch.empty(5, 5, device="meta")
-    assert [read.own_block((5,)) for read in reads(total)] == [True, False]
+    assert [read.own_block((5,)) for read in reads(kernel_ops(graph)[-1])] == [True, False]
 
 
 def test_a_long_chain_is_fused() -> None:
@@ -64,4 +65,4 @@ def test_a_long_chain_is_fused() -> None:
         node = graph.call_function(aten.add.Tensor, (node, 0.5))
         node.meta["val"] = torch.empty(4, 8, device="meta")
     graph.output((node,))
-    assert [len(kernel.nodes) for kernel in fuse(graph)] == [3000]
+    assert [len(kernel.nodes) for kernel in fuse(kernel_ops(graph))] == [3000]

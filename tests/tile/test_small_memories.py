@@ -15,12 +15,11 @@ from compiler.emit.banks import movable
 from compiler.frontend.capture import capture
 from compiler.lower import Lowered, lower
 from compiler.options import Options
-from compiler.pipeline import finish
+from compiler.pipeline import finish, kernel_state
 from compiler.schedule import autotune as search
 from compiler.schedule import passes
 from compiler.schedule.autotune import Search
-from compiler.schedule.state import TileState
-from compiler.tile.kernel_graph import kernel_graph
+from compiler.schedule.manager import TileManager
 from emulator.timing.simulate import simulate
 from isa.chip import Acc, Chip, Dram, Mxu, Sram, load_chip
 from isa.errors import CompileError
@@ -106,8 +105,8 @@ def test_floats_move_to_acc_where_the_scratchpad_is_small() -> None:
 def test_only_what_vec_and_act_touch_may_move() -> None:
     """Breaks if an operand of the array or of a DMA queue is offered to ACC: the ISA table allows no such word."""
     graph = lowered()
-    kernels = kernel_graph(graph.main.graph, ["input_ids"], [o.name for o in graph.outputs])
-    drafted = Search(TileState(chip(96 << 10), kernel_graph=kernels), lambda name: name != "search").candidates()
+    start = kernel_state(graph, Options(), chip(96 << 10), TileManager())
+    drafted = Search(start, lambda name: name != "search").candidates()
     ops = drafted[0].tiled.program.ops
     bound = {
         ref.buffer

@@ -20,16 +20,18 @@ from compiler.emit.tile_sizes import SearchPoint
 from compiler.frontend.capture import capture
 from compiler.lower import Lowered, lower
 from compiler.options import Options
-from compiler.pipeline import Compiled, finish
+from compiler.pipeline import Compiled, finish, kernel_state
 from compiler.schedule.addresses import place
 from compiler.schedule.autotune import Search
 from compiler.schedule.list_schedule import Schedule, schedule
+from compiler.schedule.manager import TileManager
+from compiler.schedule.passes import made
 from compiler.schedule.state import TileState
 from compiler.tile.batch_tiles import find_strips
 from compiler.tile.conflicts import predecessors
 from compiler.tile.cost import cycles
 from compiler.tile.ir import Buffer, Op, Program, Ref
-from compiler.tile.kernel_graph import KernelGraph, kernel_graph
+from compiler.tile.kernel_graph import KernelGraph
 from emulator.timing.simulate import simulate
 from isa.chip import Acc, Chip, Mxu, Sram, load_chip
 from isa.spec import DMA_ENGINES, Dtype, Engine, Space
@@ -66,8 +68,11 @@ def lowered(batch: int, seq: int) -> Lowered:
 
 
 def outlined(batch: int, seq: int) -> KernelGraph:
-    graph = lowered(batch, seq)
-    return kernel_graph(graph.main.graph, [i.name for i in graph.inputs], [o.name for o in graph.outputs])
+    return kernels_of(lowered(batch, seq))
+
+
+def kernels_of(graph: Lowered) -> KernelGraph:
+    return made(kernel_state(graph, Options(), SMALL, TileManager()).kernel_graph)
 
 
 def assigned(graph: KernelGraph, point: SearchPoint = POINT, strips: bool = True) -> Assignment:
@@ -226,7 +231,7 @@ def test_the_least_is_what_the_busiest_engine_does() -> None:
     deeper = torch.nn.Sequential(*(part for layer in layers for part in (layer, torch.nn.ReLU()))).eval()
     graph = lower(capture(deeper, (torch.ones(64, 32),)))
     for rough in (
-        kernel_graph(graph.main.graph, [i.name for i in graph.inputs], [o.name for o in graph.outputs]),
+        kernels_of(graph),
         outlined(1, 64),
     ):
         cuts = assigned(rough)

@@ -10,7 +10,6 @@ from typing import Any, Final
 from unittest.mock import patch
 
 import torch
-from torch import fx
 
 from compiler.emit import emitter
 from compiler.ops.record import Role
@@ -19,8 +18,8 @@ from compiler.tile import kernel_graph as outline
 from compiler.tile import kernels, layout, storage
 from compiler.tile.conflicts import predecessors
 from compiler.tile.ir import Buffer, Op
+from compiler.tile.kernel_op import KernelOp
 from compiler.tile.layout import Layout, Range, blocks
-from compiler.tile.nodes import base, computing, op_name, role, shape
 from isa.spec import Access
 
 Patches = Mapping[str, Any]
@@ -41,23 +40,22 @@ def yes(*_: Any, **__: Any) -> bool:
 
 
 def _separable_by_shapes(kernel: kernels.Kernel) -> bool:
-    plain = all(role(n) in (Role.MATMUL, Role.DEQUANTIZE, Role.ELEMENTWISE) for n in kernel.nodes)
-    return plain and op_name(kernel.nodes[0]) == "matmul_i8" and len({shape(n) for n in kernel.nodes}) == 1
+    plain = all(n.role in (Role.MATMUL, Role.DEQUANTIZE, Role.ELEMENTWISE) for n in kernel.nodes)
+    return plain and kernel.nodes[0].kind == "matmul_i8" and len({n.shape for n in kernel.nodes}) == 1
 
 
-def _view_of_block(self: emitter.Emitter, node: fx.Node, *_: Any) -> Layout | None:
+def _view_of_block(self: emitter.Emitter, node: KernelOp, *_: Any) -> Layout | None:
     """A view of a value is taken of its block, as if that were the whole."""
-    origin = base(node)
-    if computing(origin) not in self.kernel.members:
+    origin = node.base
+    if node.maker not in self.kernel.members:
         return None
     chain, block = [], self.tiles[origin].layout
     while node is not origin:
         chain.append(node)
-        node = node.args[0]  # type: ignore[assignment]
-    seen: Any = torch.empty_strided(block.shape, block.strides, dtype=torch.int8, device="meta")
+        node = node.first
+    seen = torch.empty_strided(block.shape, block.strides, dtype=torch.int8, device="meta")
     for view in reversed(chain):
-        target: Any = view.target
-        seen = target(seen, *view.args[1:])
+        seen = view.look(seen)
     return replace(
         block, shape=tuple(seen.shape), strides=tuple(seen.stride()), offset=block.offset + int(seen.storage_offset())
     )
@@ -119,7 +117,7 @@ def _block_ranges_from_the_first(self: emitter.Emitter, sizes: Sequence[int], le
     return tuple((min(a, n), min(b, n)) for (a, b), n in zip(ranges, sizes, strict=False))
 
 
-def _over_whatever(self: emitter.Emitter, node: fx.Node, operand: fx.Node, place: Layout) -> emitter.Tile:
+def _over_whatever(self: emitter.Emitter, node: KernelOp, operand: KernelOp, place: Layout) -> emitter.Tile:
     """Results are written over their operands, whoever else reads those."""
     if operand not in self.tiles or node in self.storage.layouts or place is not self.tiles[operand].layout:
         return self.result(node)
@@ -128,10 +126,10 @@ def _over_whatever(self: emitter.Emitter, node: fx.Node, operand: fx.Node, place
     return found
 
 
-def _any_addition(_emitter: emitter.Emitter, node: fx.Node) -> fx.Node | None:
+def _any_addition(add: KernelOp, kernel: kernels.Kernel, _stored: object) -> KernelOp | None:
     """Whatever is added to the only use of a product is its residual, in any shape and type."""
-    users = list(node.users)
-    return users[0] if len(users) == 1 and op_name(users[0]) == "add" else None
+    found = [x for x in add.operands if x.kind == "dequantize" and len(x.users) == 1 and x in kernel.members]
+    return found[-1] if found and len(add.operands) == 2 else None
 
 
 def _predecessors(keep: Callable[[Access, Access], bool]) -> Callable[[Sequence[Op]], list[list[int]]]:
@@ -201,7 +199,7 @@ PASS_FAULTS: Final[Mapping[str, Patches]] = {
     "size 1 does not repeat": {"compiler.tile.layout.Layout.broadcast": _broadcast_walking},
     "operands are aligned at the left": {"compiler.emit.emitter.Emitter.block_ranges": _block_ranges_from_the_first},
     "results over operands that are still read": {"compiler.emit.emitter.Emitter.result_over": _over_whatever},
-    "residuals of any shape": {"compiler.emit.matmul.residual_user": _any_addition},
+    "residuals of any shape": {"compiler.tile.epilogues._last_before": _any_addition},
     "reads may pass later writes": {
         "compiler.schedule.list_schedule.predecessors": _predecessors(lambda first, then: first is not Access.R)
     },

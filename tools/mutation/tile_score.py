@@ -102,9 +102,7 @@ class TileSubject:
         placement = place(program, compiled.chip, None)
         tiled = replace(compiled.tiled, program=program)
         code = generate(program, placement, compiled.chip, region_sizes(tiled, placement))
-        return build_image(
-            compiled.lowered.main.graph, tiled, placement, code, compiled.chip, compiled.lowered.pack_into, {}
-        )
+        return build_image(tiled, placement, code, compiled.chip, compiled.lowered.pack_into, {})
 
     @staticmethod
     def _different(a: Mapping[object, bytes] | str, b: Mapping[object, bytes] | str) -> bool:
