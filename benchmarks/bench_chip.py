@@ -136,7 +136,7 @@ def _figures(compiled: Compiled, limit: Limit) -> Row:
         "cycles": timeline.cycles,
         "microseconds": round(timeline.seconds * 1e6, 3),
         "reach": round(limit.cycles / timeline.cycles, 4),
-        "words": len(compiled.code.words),
+        "words": len(compiled.code.instructions),
         "executed_words": len(timeline.words),
         "dram_bytes": int(timeline.bytes.sum()),
         "sram_bytes": height,

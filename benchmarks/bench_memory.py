@@ -79,7 +79,7 @@ def measure(graph: Lowered, variant: Variant) -> Row:
         "by": bound.resource,
         "cycles": timeline.cycles,
         "reach": round(bound.cycles / timeline.cycles, 4),
-        "words": len(compiled.code.words),
+        "words": len(compiled.code.instructions),
         "dram_bytes": int(timeline.bytes.sum()),
         "seconds": seconds,
     }

@@ -1,1 +1,1 @@
-"""From placed tile programs to words, dependence counts and the image."""
+"""From placed tile programs to instructions, dependence counts and the image."""

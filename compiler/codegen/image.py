@@ -94,7 +94,7 @@ def _spec(tensor: Interface) -> TensorSpec:
 
 
 def _plan(placement: Placement, code: Code) -> tuple[PlanRecord, ...]:
-    """Buffers that the planner placed, with their live ranges in words."""
+    """Buffers that the planner placed, with their live ranges in instructions."""
     return tuple(
         PlanRecord(
             b.name,
@@ -121,7 +121,7 @@ def _debug(tiled: Tiled, code: Code) -> DebugMap:
             records.append(DebugNode(name, "constant", status="constant", reason="a literal of the program"))
 
     def numbers(name: str, pc: int) -> tuple[tuple[int, ...], int]:
-        """The nodes that a word works for, one per iteration in a loop, and the loop's level."""
+        """The nodes that an instruction works for, one per iteration in a loop, and the loop's level."""
         if not code.in_loop(pc) or name not in tiled.instances:
             return (index[name],), -1
         return tuple(index[n] for n in tiled.instances[name]), LEVEL

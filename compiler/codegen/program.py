@@ -1,4 +1,4 @@
-"""Codegen: placed tile programs to instruction words, with taps and spans for the debug map."""
+"""Codegen: placed tile programs to instructions, with taps and spans for the debug map."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ REPLAYS = (
 
 @dataclass(frozen=True)
 class Code:
-    """The words of a program; (pc, tap) of every word that completes part of a node; (first pc, end pc, node) of its
+    """The instructions of a program; (pc, tap) of every instruction that completes part of a node; (first pc, end pc, node) of its
     spans.
 
-    `pc_of` is the word index of each tile op; `loop` the first and end pc of the loop body.
+    `pc_of` is the instruction index of each tile op; `loop` the first and end pc of the loop body.
     """
 
-    words: tuple[Inst, ...]
+    instructions: tuple[Inst, ...]
     taps: tuple[tuple[int, Tap], ...]
     spans: tuple[tuple[int, int, str], ...]
     pc_of: tuple[int, ...]
@@ -36,46 +36,50 @@ class Code:
 
     @property
     def bytes(self) -> bytes:
-        return b"".join(map(encode, self.words))
+        return b"".join(map(encode, self.instructions))
 
 
 def generate(program: Program, placement: Placement, chip: Chip, region_sizes: Mapping[Region, int]) -> Code:
-    """Instruction words of a placed program, dependence counts included."""
+    """Instructions of a placed program, dependence counts included."""
     sizes = {(Space.SRAM, 0): chip.sram.bytes, (Space.ACC, 0): chip.acc.bytes}
     sizes |= {(Space.DRAM, int(region)): size for region, size in region_sizes.items()}
     counts = dependence_counts(program, placement, sizes)
     registers = ViewFile()
-    words: list[Inst] = []
+    instructions: list[Inst] = []
     taps: list[tuple[int, Tap]] = []
     spans: list[tuple[int, int, str]] = []
     pc_of: list[int] = []
-    loop, loop_word = program.loop, 0
+    loop, loop_at = program.loop, 0
     for index, op in enumerate(program.ops):
         if loop and index in (loop.first, loop.end):
             registers.forget()
         if loop and index == loop.first:
-            words.append(Inst.make("fence"))  # so that counts inside need only hold between iterations
-            loop_word = len(words)
-            words.append(Inst.make("loop", level=LEVEL, len=0, count=loop.count))  # the length is known at the end
-        first = len(words)
+            instructions.append(Inst.make("fence"))  # so that counts inside need only hold between iterations
+            loop_at = len(instructions)
+            instructions.append(
+                Inst.make("loop", level=LEVEL, len=0, count=loop.count)
+            )  # the length is known at the end
+        first = len(instructions)
         views = [
             None if ref is None else (place_view(ref, placement), ref.buffer.step if program.in_loop(index) else 0)
             for ref in op.views
         ]
         sets, numbers = registers.load(views)
-        words += sets
-        pc_of.append(len(words))
-        words.append(_word(op, numbers, counts[index]))
-        taps += [((len(words) - 1) * WORD_BYTES, tap) for tap in op.taps]
+        instructions += sets
+        pc_of.append(len(instructions))
+        instructions.append(_instruction(op, numbers, counts[index]))
+        taps += [((len(instructions) - 1) * WORD_BYTES, tap) for tap in op.taps]
         if spans and spans[-1][1:] == (first * WORD_BYTES, op.node):
-            spans[-1] = (spans[-1][0], len(words) * WORD_BYTES, op.node)
+            spans[-1] = (spans[-1][0], len(instructions) * WORD_BYTES, op.node)
         else:
-            spans.append((first * WORD_BYTES, len(words) * WORD_BYTES, op.node))
+            spans.append((first * WORD_BYTES, len(instructions) * WORD_BYTES, op.node))
         if loop and index == loop.end - 1:
-            words[loop_word] = Inst.make("loop", level=LEVEL, len=len(words) - loop_word - 1, count=loop.count)
-    words.append(Inst.make("halt"))
-    inside = ((loop_word + 1) * WORD_BYTES, (pc_of[loop.end - 1] + 1) * WORD_BYTES) if loop else (0, 0)
-    return Code(tuple(words), tuple(taps), tuple(spans), tuple(pc_of), inside)
+            instructions[loop_at] = Inst.make(
+                "loop", level=LEVEL, len=len(instructions) - loop_at - 1, count=loop.count
+            )
+    instructions.append(Inst.make("halt"))
+    inside = ((loop_at + 1) * WORD_BYTES, (pc_of[loop.end - 1] + 1) * WORD_BYTES) if loop else (0, 0)
+    return Code(tuple(instructions), tuple(taps), tuple(spans), tuple(pc_of), inside)
 
 
 def dependence_counts(
@@ -83,7 +87,7 @@ def dependence_counts(
 ) -> list[tuple[int, ...]]:
     """The counts of every op.
 
-    Counts inside a loop must hold in every iteration, so iterations are replayed and each word keeps the strictest
+    Counts inside a loop must hold in every iteration, so iterations are replayed and each instruction keeps the strictest
     count that any of them asked for, until nothing changes. A stricter count is always safe.
     """
     touches = [
@@ -108,7 +112,7 @@ def dependence_counts(
             return counts
         if counts == before and not any(needless):
             return counts
-        if counts == before:  # one of each word at a time: two waits may imply each other
+        if counts == before:  # one of each instruction at a time: two waits may imply each other
             counts = [
                 tuple(NO_WAIT if q == min(n) else c for q, c in enumerate(count)) if n else count
                 for count, n in zip(counts, needless, strict=True)
@@ -121,7 +125,7 @@ def place_view(ref: Ref, placement: Placement) -> View:
     return View(ref.buffer.space, region, ref.dtype, placement.offsets[ref.buffer] + ref.offset, ref.rs, ref.ps, ref.cs)
 
 
-def _word(op: Op, numbers: list[int], counts: tuple[int, ...]) -> Inst:
+def _instruction(op: Op, numbers: list[int], counts: tuple[int, ...]) -> Inst:
     registers = iter(numbers)
     by_name = {field.name: next(registers) for field in op.row.views}
     values = tuple(by_name[f.name] if f.kind is Kind.VIEW else op.operands[f.name] for f in op.row.fields)

@@ -25,23 +25,25 @@ class ViewFile:
         self._held.clear()
 
     def load(self, views: Sequence[Moving | None]) -> tuple[list[Inst], list[int]]:
-        """The `vset` words needed, and the register of each view (0 where there is none)."""
-        words: list[Inst] = []
+        """The `vset` instructions needed, and the register of each view (0 where there is none)."""
+        instructions: list[Inst] = []
         wanted = [v for v in views if v is not None]
         for view in wanted:  # first, so that none of them is evicted for another
             if view in self._held:
                 self._held.move_to_end(view)
         for view in wanted:
             if view not in self._held:
-                words += self._set(view)
-        return words, [0 if v is None else self._held[v] for v in views]
+                instructions += self._set(view)
+        return instructions, [0 if v is None else self._held[v] for v in views]
 
     def _set(self, moving: Moving) -> list[Inst]:
         register = len(self._held) + 1 if len(self._held) < VIEWS - 1 else self._held.popitem(last=False)[1]
         self._held[moving] = register
         view, step = moving
         where = {"space": int(view.space), "region": int(view.region), "dtype": int(view.dtype)}
-        words = [Inst.make("vset", NO_WAITS, v=register, base=view.base, rs=view.rs, ps=view.ps, cs=view.cs, **where)]
+        instructions = [
+            Inst.make("vset", NO_WAITS, v=register, base=view.base, rs=view.rs, ps=view.ps, cs=view.cs, **where)
+        ]
         if step:
-            words.append(Inst.make("vinc", NO_WAITS, v=register, level=LEVEL, inc=step))
-        return words
+            instructions.append(Inst.make("vinc", NO_WAITS, v=register, level=LEVEL, inc=step))
+        return instructions

@@ -1,8 +1,8 @@
-"""Dependence counts: which words of each engine a word must wait for.
+"""Dependence counts: which instructions of each engine an instruction must wait for.
 
-Every conflict between two words (one writes what the other touches) must be ordered by a count, by in-order execution
+Every conflict between two instructions (one writes what the other touches) must be ordered by a count, by in-order execution
 of one engine, or by an earlier wait that implies it. Memory is tracked in small pages, so that the latest conflicting
-word of each engine is a maximum over arrays. Pages make this conservative; `lint.check` proves the result byte by byte.
+instruction of each engine is a maximum over arrays. Pages make this conservative; `lint.check` proves the result byte by byte.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,9 @@ COUNT = len(QUEUES)
 
 @dataclass
 class Tracker:
-    """Feeds on words in dispatch order and answers with their six counts.
+    """Feeds on instructions in dispatch order and answers with their six counts.
 
-    `memories` has, per page, the number (within its engine) of the last word of each engine that wrote it (rows 0..5)
+    `memories` has, per page, the number (within its engine) of the last instruction of each engine that wrote it (rows 0..5)
     and that read it (rows 6..11).
     """
 
@@ -35,14 +35,14 @@ class Tracker:
     completed: list[int] = field(default_factory=lambda: [NONE] * COUNT)  # by the last fence
     known: list[list[list[int]]] = field(
         default_factory=lambda: [[] for _ in QUEUES]
-    )  # per engine and word: what had completed when it started
+    )  # per engine and instruction: what had completed when it started
 
     def wait_counts(
         self, engine: Engine, touches: Sequence[Touch], floor: Sequence[int] = (NO_WAIT,) * COUNT
     ) -> tuple[int, ...]:
-        """The dependence counts of the next word, which executes on `engine` and touches these blocks.
+        """The dependence counts of the next instruction, which executes on `engine` and touches these blocks.
 
-        `floor` are counts that the word has anyway; the result is at least as strict.
+        `floor` are counts that the instruction has anyway; the result is at least as strict.
         """
         mine = QUEUES.index(engine)
         spots = [
@@ -77,7 +77,7 @@ class Tracker:
         return tuple(counts)
 
     def implied(self, engine: Engine, counts: Sequence[int]) -> set[int]:
-        """The queues of those waits of the next word that program order and its other waits imply."""
+        """The queues of those waits of the next instruction that program order and its other waits imply."""
         free = self._free(QUEUES.index(engine))
         found = set()
         for queue, count in enumerate(counts):
@@ -87,16 +87,16 @@ class Tracker:
         return found
 
     def _free(self, mine: int) -> list[int]:
-        """What has certainly completed when the next word of an engine starts, without any wait."""
+        """What has certainly completed when the next instruction of an engine starts, without any wait."""
         done = list(self.completed)
         if self.known[mine]:
             done = [max(a, b) for a, b in zip(done, self.known[mine][-1], strict=True)]
         if QUEUES[mine] not in DMA_ENGINES:
-            done[mine] = self.issued[mine] - 1  # one compute engine executes its words one after the other
+            done[mine] = self.issued[mine] - 1  # one compute engine executes its instructions one after the other
         return done
 
     def fence(self) -> None:
-        """Dispatch has waited for every word: nothing after this need wait for anything before it."""
+        """Dispatch has waited for every instruction: nothing after this need wait for anything before it."""
         self.completed = [n - 1 for n in self.issued]
 
     def _after(self, done: Sequence[int], counts: Sequence[int]) -> list[int]:
@@ -107,13 +107,13 @@ class Tracker:
                 self._learn(result, queue, self.issued[queue] - 1 - count)
         return result
 
-    def _learn(self, done: list[int], queue: int, word: int) -> None:
-        """Word `word` of `queue` has completed, and so has everything it had waited for, and all before it in its
+    def _learn(self, done: list[int], queue: int, instruction: int) -> None:
+        """Word `instruction` of `queue` has completed, and so has everything it had waited for, and all before it in its
         queue."""
-        if word < 0:
+        if instruction < 0:
             return
-        done[queue] = max(done[queue], word)
-        for other, index in enumerate(self.known[queue][word]):
+        done[queue] = max(done[queue], instruction)
+        for other, index in enumerate(self.known[queue][instruction]):
             done[other] = max(done[other], index)
 
     def _memory(self, view: View) -> NDArray[np.int32]:

@@ -44,7 +44,7 @@ def _rebound(op: Op, target: Mapping[Buffer, Buffer]) -> Op:
 
 
 def reachable(value: KernelOp) -> bool:
-    """Whether a value can have its home in ACC: neither the array nor a DMA queue writes or reads it."""
+    """Whether a value can have its storage in ACC: neither the array nor a DMA queue writes or reads it."""
     return value.maker.role is not Role.GATHER and not any(_needs_scratchpad(user) for user in _readers(value))
 
 

@@ -18,7 +18,7 @@ EXACT_SCALAR = ("mul", "div", "mov", "max", "min")  # these keep a float32 scala
 
 
 def binary(op: str, swap: bool = False) -> Callable[[Emitter, KernelOp], None]:
-    """A two-operand word. `swap` exchanges the operands (a > b is b < a)."""
+    """A two-operand instruction. `swap` exchanges the operands (a > b is b < a)."""
 
     def emit(e: Emitter, node: KernelOp) -> None:
         a, b = list(node.args)[:2]
@@ -36,7 +36,7 @@ emits("ge")(binary("le", swap=True))
 
 
 def compute(e: Emitter, node: KernelOp, op: str, a: Operand, b: Operand) -> None:
-    """One word d = op(a, b); either operand may be a Python number, and `b` may be none."""
+    """One instruction d = op(a, b); either operand may be a Python number, and `b` may be none."""
     rank, out = len(node.shape), e.result(node)
     left = e.operand(a, rank) if isinstance(a, KernelOp) else None
     right = e.operand(b, rank) if isinstance(b, KernelOp) else None
@@ -52,7 +52,7 @@ def compute(e: Emitter, node: KernelOp, op: str, a: Operand, b: Operand) -> None
         attrs["imm"] = number(b, integer)
         if op not in EXACT_SCALAR:
             attrs["imm"] = narrowed(attrs["imm"], left.dtype)
-    e.word("vop", node, out.layout.shape, {"d": out}, {"a": left, "b": right}, attrs)
+    e.emit("vop", node, out.layout.shape, {"d": out}, {"a": left, "b": right}, attrs)
     e.finish(node)
 
 
@@ -95,7 +95,7 @@ def negate(e: Emitter, node: KernelOp) -> None:
 def absolute(e: Emitter, node: KernelOp) -> None:
     a = e.operand(node.first, len(node.shape))
     minus = e.temp(a.shape, a.dtype, node.name + ".neg")
-    e.word(
+    e.emit(
         "vop",
         node,
         a.shape,
@@ -103,7 +103,7 @@ def absolute(e: Emitter, node: KernelOp) -> None:
         {"a": a},
         {"f": VOP.index("mul"), "imm": SIGN_FLIP if a.dtype.is_float else 0xFFFFFFFF},
     )
-    e.word("vop", node, a.shape, {"d": e.result(node)}, {"a": a, "b": minus}, {"f": VOP.index("max")})
+    e.emit("vop", node, a.shape, {"d": e.result(node)}, {"a": a, "b": minus}, {"f": VOP.index("max")})
     e.finish(node)
 
 
@@ -112,7 +112,7 @@ def activation(e: Emitter, node: KernelOp) -> None:
     x, kind = node.tensor("x"), node.text("kind")
     a = e.operand(x, len(node.shape))
     out = e.result_over(node, x, a)
-    e.word("act", node, out.layout.shape, {"d": out}, {"a": a}, {"f": ACT.index(kind), "scale": ONE})
+    e.emit("act", node, out.layout.shape, {"d": out}, {"a": a}, {"f": ACT.index(kind), "scale": ONE})
     e.finish(node)
 
 
@@ -122,7 +122,7 @@ def clamp(e: Emitter, node: KernelOp) -> None:
     steps = [(op, node.number(name)) for op, name in (("max", "min"), ("min", "max")) if node.args[name] is not None]
     for i, (op, bound) in enumerate(steps):
         d = out if i == len(steps) - 1 else out.layout  # only the last step completes the value
-        e.word("vop", node, out.layout.shape, {"d": d}, {"a": source}, {"f": VOP.index(op), "imm": bits(bound)})
+        e.emit("vop", node, out.layout.shape, {"d": d}, {"a": source}, {"f": VOP.index(op), "imm": bits(bound)})
         source = out.layout
     e.finish(node)
 
@@ -136,14 +136,14 @@ def where(e: Emitter, node: KernelOp) -> None:
     sizes, integer = out.layout.shape, not out.layout.dtype.is_float
     kind = Dtype.I32 if integer else Dtype.F32
     first = e.operand(x, rank) if isinstance(x, KernelOp) else e.constant(number(x, integer), kind)
-    e.word("vop", node, sizes, {"d": out.layout}, {"a": first}, {"f": VOP.index("mov")})
+    e.emit("vop", node, sizes, {"d": out.layout}, {"a": first}, {"f": VOP.index("mov")})
     attrs = {"f": VOP.index("sel")}
     other: Layout | None = None
     if isinstance(y, KernelOp):
         other = e.operand(y, rank)
     else:
         attrs["imm"] = number(y, integer and e.operand(condition, rank).dtype in (Dtype.I8, Dtype.I32))
-    e.word("vop", node, sizes, {"d": out}, {"a": e.operand(condition, rank), "b": other}, attrs)
+    e.emit("vop", node, sizes, {"d": out}, {"a": e.operand(condition, rank), "b": other}, attrs)
     e.finish(node)
 
 
@@ -184,14 +184,14 @@ def cat(e: Emitter, node: KernelOp) -> None:
             out, layout=_window(out.layout, along, start, size), logical=_window(out.logical, along, start, size)
         )
         for ranges in blocks(
-            source.shape, min(PART, e.cut.n) if source.buffer.space is Space.DRAM else source.elements
+            source.shape, min(PART, e.tiling.n) if source.buffer.space is Space.DRAM else source.elements
         ):
             d, a = (
                 target.narrow(ranges),
-                e.stage(part, source.narrow(ranges), once=e.cut.n < PART),
+                e.stage(part, source.narrow(ranges), once=e.tiling.n < PART),
             )  # of a value joined with itself, too
             if straight is None:
-                e.word("vop", node, d.layout.shape, {"d": d}, {"a": a}, {"f": VOP.index("mov")})
+                e.emit("vop", node, d.layout.shape, {"d": d}, {"a": a}, {"f": VOP.index("mov")})
             else:
                 e.store(node, d, a)
         start += size

@@ -1,7 +1,7 @@
 """The context in which one kernel's operations are emitted, block by block.
 
 It answers the questions every operation has: where is this operand (staging it from DRAM if need be), where does the
-result go (its home, or a buffer of the block), and which words cover an N-d block.
+result go (its storage, or a buffer of the block), and which instructions cover an N-d block.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +48,7 @@ def columns(layout: Layout, low: int, high: int) -> Layout:
 
 @dataclass(frozen=True, slots=True)
 class TileSizes:
-    """How a kernel is cut: rows per block, columns and depth of a weight tile, whether weights stay for all blocks.
+    """How a kernel is tiled: rows per block, columns and depth of a weight tile, whether weights stay for all blocks.
 
     `wide`: what only VEC and ACT touch, above all float32 rows, lies in ACC instead of SRAM.
     With `groups`, the dimension behind the row domain (output columns, heads) is cut into as many parts, too, as equal
@@ -70,7 +70,7 @@ class Emitter:
 
     kernel: Kernel
     storage: Storage
-    cut: TileSizes
+    tiling: TileSizes
     prefix: str
     ops: list[Op] = field(default_factory=list)
     tiles: dict[KernelOp, Tile] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class Emitter:
     )  # with the last block that used it
     block: int = 0
     group: int = 0
-    marks: list[int] = field(default_factory=list)  # number of ops before each block
+    block_starts: list[int] = field(default_factory=list)  # number of ops before each block
     kept: set[Buffer] = field(default_factory=set)
     step: Step | None = None  # that is being emitted
     handed: dict[tuple[KernelOp, str], Layout] = field(default_factory=dict)  # by steps of this block to later ones
@@ -99,8 +99,8 @@ class Emitter:
         """The part of a tensor of these sizes, whose first dimension is the reader's dimension `lead`, that the block
         covers."""
         ranges, axis = self.ranges[lead:], len(self.ranges) - lead
-        if self.cut.groups > 1 and 0 <= axis < len(sizes):
-            part = ceil_div(sizes[axis], self.cut.groups)
+        if self.tiling.groups > 1 and 0 <= axis < len(sizes):
+            part = ceil_div(sizes[axis], self.tiling.groups)
             ranges = (*ranges, (min(self.group * part, sizes[axis]), min((self.group + 1) * part, sizes[axis])))
         return ranges
 
@@ -110,11 +110,11 @@ class Emitter:
         return tuple(high - low for low, high in ranges) + node.shape[len(ranges) :]
 
     def result(self, node: KernelOp) -> Tile:
-        """Where to write the block of value `node`: straight into its home on chip, or a buffer of the block."""
-        home = self.storage.layouts.get(node)
+        """Where to write the block of value `node`: straight into its storage on chip, or a buffer of the block."""
+        stored = self.storage.layouts.get(node)
         logical = self._logical(node)
-        if home is not None and home.buffer.space is not Space.DRAM:
-            tile = Tile(home.narrow(self.block_ranges(node.shape)), logical, node.name)
+        if stored is not None and stored.buffer.space is not Space.DRAM:
+            tile = Tile(stored.narrow(self.block_ranges(node.shape)), logical, node.name)
         else:
             tile = Tile(self.temp(self.block_shape(node), node.dtype, node.name), logical, node.name)
         self.tiles[node] = tile
@@ -141,16 +141,16 @@ class Emitter:
         return tile
 
     def direct_target(self, node: KernelOp) -> Tile | None:
-        """The block of `node` in DRAM, if its home is there and its kernel does not read it: what need not be gathered
+        """The block of `node` in DRAM, if its storage is there and its kernel does not read it: what need not be gathered
         on chip first."""
-        home = self.storage.layouts.get(node)
+        stored = self.storage.layouts.get(node)
         inside = any(n.base is node for member in self.kernel.nodes for n in member.operands)
-        if home is None or home.buffer.space is not Space.DRAM or inside:
+        if stored is None or stored.buffer.space is not Space.DRAM or inside:
             return None
-        return Tile(home.narrow(self.block_ranges(node.shape)), self._logical(node), node.name)
+        return Tile(stored.narrow(self.block_ranges(node.shape)), self._logical(node), node.name)
 
     def store(self, node: KernelOp, target: Tile, source: Layout) -> None:
-        """Write a part of `node` straight to its home in DRAM."""
+        """Write a part of `node` straight to its storage in DRAM."""
         where = [(target.logical.offset, target.logical.strides)]
         for piece in pieces(target.layout.shape, (target.layout, source), where, limits=DMA_LIMITS):
             self.ops.append(Op("sto", piece.refs, piece.extents, node.name, (Tap("d", node.name, *piece.logical[0]),)))
@@ -160,10 +160,10 @@ class Emitter:
         return Layout(FLAT, node.dtype, node.shape, contiguous(node.shape)).narrow(self.block_ranges(node.shape))
 
     def finish(self, node: KernelOp) -> None:
-        """The block of `node` is complete: store it if its home is in DRAM."""
-        home = self.storage.layouts.get(node)
-        if home is not None and home.buffer.space is Space.DRAM:
-            self.copy("sto", home.narrow(self.block_ranges(node.shape)), self.tiles[node].layout, node.name)
+        """The block of `node` is complete: store it if its storage is in DRAM."""
+        stored = self.storage.layouts.get(node)
+        if stored is not None and stored.buffer.space is Space.DRAM:
+            self.copy("sto", stored.narrow(self.block_ranges(node.shape)), self.tiles[node].layout, node.name)
 
     def copy(self, mnemonic: str, target: Layout, source: Layout, node: str) -> None:
         for piece in pieces(target.shape, (target, source), limits=DMA_LIMITS):
@@ -193,18 +193,18 @@ class Emitter:
         return self.storage.resolve(node).narrow(self.ranges[:batch])
 
     def stage(self, node: KernelOp, layout: Layout, many: bool = False, once: bool = False) -> Layout:
-        """Bring a part of a value on chip unless it is there; `many` blocks read it, or only `once` a word does."""
+        """Bring a part of a value on chip unless it is there; `many` blocks read it, or only `once` an instruction does."""
         return self.stage_layout(layout, node.base.name, many, once)
 
     def stage_layout(self, layout: Layout, name: str, many: bool = False, once: bool = False) -> Layout:
         """Bring a layout on chip unless it is there. Repeated dimensions are loaded once; what `many` blocks read
-        (weights) stays if the cut says so."""
+        (weights) stays if the tile sizes say so."""
         if layout.buffer.space is not Space.DRAM:
             return layout
         key = (layout.buffer.name, layout.offset, layout.shape, layout.strides)
         found, used = self.staged.get(key, (None, 0))
         if (
-            found is not None and used >= self.block - self.cut.groups
+            found is not None and used >= self.block - self.tiling.groups
         ):  # what the blocks before did not need is forgotten
             self.staged[key] = (found, self.block)
             return found
@@ -218,7 +218,7 @@ class Emitter:
         self.copy("ldw" if constant else "lda", local, thin, name)
         strides = tuple(0 if n != m else s for n, m, s in zip(layout.shape, thin.shape, local.strides, strict=True))
         local = local.seen(local.offset, layout.shape, strides)
-        if once or (not self.cut.keep and (many or (constant and layout.elements > 1 << 14))):
+        if once or (not self.tiling.keep and (many or (constant and layout.elements > 1 << 14))):
             return local
         self.staged[key] = (local, self.block)
         if constant or many:
@@ -234,7 +234,7 @@ class Emitter:
     def filled(self, sizes: Sequence[int], kind: Dtype, bits: int, node: KernelOp) -> Layout:
         """A buffer of this block with one value everywhere."""
         local = self.temp(sizes, kind, node.name + ".fill")
-        self.word("vop", node, sizes, {"d": local}, {"a": self.constant(bits, kind)}, {"f": VOP.index("mov")})
+        self.emit("vop", node, sizes, {"d": local}, {"a": self.constant(bits, kind)}, {"f": VOP.index("mov")})
         return local
 
     def hands(self, what: str) -> bool:
@@ -256,9 +256,9 @@ class Emitter:
             return layout
         return follow(layout.widen(self.block_ranges(origin.shape), origin.shape), node).narrow(ranges)
 
-    # ---- words
+    # ---- instructions
 
-    def word(
+    def emit(
         self,
         mnemonic: str,
         node: KernelOp,
@@ -270,7 +270,7 @@ class Emitter:
         row_op: bool = False,
         down: bool = False,
     ) -> None:
-        """Emit as many words as it takes to cover the iteration space `sizes`."""
+        """Emit as many instructions as it takes to cover the iteration space `sizes`."""
         row = ISA[mnemonic]
         has_planes = any(f.name == "planes" for f in row.fields)
         moves: list[tuple[Tile | Layout, Layout]] = []
@@ -299,7 +299,7 @@ class Emitter:
         if layout.has_columns:
             return layout
         local = self.temp(layout.shape, layout.dtype, node.name + ".cols")
-        self.word("vop", node, layout.shape, {"d": local}, {"a": layout}, {"f": VOP.index("mov")})
+        self.emit("vop", node, layout.shape, {"d": local}, {"a": layout}, {"f": VOP.index("mov")})
         return local
 
     def results_with_columns(
@@ -320,9 +320,9 @@ class Emitter:
 
     def move(self, node: KernelOp, moves: Sequence[tuple[Tile | Layout, Layout]]) -> None:
         for target, local in moves:
-            self.word("vop", node, local.shape, {"d": target}, {"a": local}, {"f": VOP.index("mov")})
+            self.emit("vop", node, local.shape, {"d": target}, {"a": local}, {"f": VOP.index("mov")})
 
-    def raw(
+    def emit_one(
         self,
         mnemonic: str,
         node: KernelOp,
@@ -330,7 +330,7 @@ class Emitter:
         attrs: Mapping[str, int],
         taps: tuple[Tap, ...] = (),
     ) -> None:
-        """Emit one word as given."""
+        """Emit one instruction as given."""
         self.ops.append(
             Op(mnemonic, tuple(views.get(f.name) for f in ISA[mnemonic].views), tuple(attrs.items()), node.name, taps)
         )

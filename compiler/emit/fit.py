@@ -1,6 +1,6 @@
-"""Fit: the cut of a kernel beside what is resident, by what its first two blocks need and cost.
+"""Fit: the tile sizes of a kernel beside what is resident, by what its first two blocks need and cost.
 
-A usual cut of which two blocks fit is taken as it is. Otherwise the kernel is cut in the way in which it promises to
+A usual tiling of which two blocks fit is taken as it is. Otherwise the kernel is tiled in the way in which it promises to
 take the least time: that of its busiest engine where blocks overlap, of the bus where at least loads run ahead, of all
 engines in turn where nothing does.
 """
@@ -20,10 +20,10 @@ from compiler.emit.tile_sizes import (
     Family,
     SearchPoint,
     both,
-    kept_cuts,
+    kept_tilings,
     preferred_tilings,
-    smallest_cuts,
-    streamed_cuts,
+    smallest_tilings,
+    streamed_tilings,
 )
 from compiler.tile.cost import cycles
 from compiler.tile.ir import Buffer, Op
@@ -54,7 +54,7 @@ class Room:
 
 @dataclass(frozen=True)
 class MemoryDemand:
-    """Bytes that a cut needs: weights that stay, what a block takes beside them, accumulators.
+    """Bytes that a tiling needs: weights that stay, what a block takes beside them, accumulators.
 
     `ahead` and `acc_ahead` are what a block takes when the next load, and the next product, already have their place.
     """
@@ -91,14 +91,14 @@ class _Measured:
 
 @dataclass(frozen=True)
 class Fit:
-    """A cut, and the cycles for which it keeps each engine busy."""
+    """A tiling, and the cycles for which it keeps each engine busy."""
 
-    cut: TileSizes
+    tiling: TileSizes
     busy: Mapping[str, int]
 
 
 class TileSizeChooser:
-    """Finds the cuts of kernels, and remembers what it has measured: of kernels that are alike, one."""
+    """Finds the tilings of kernels, and remembers what it has measured: of kernels that are alike, one."""
 
     def __init__(self, chip: Chip) -> None:
         self.chip = chip
@@ -108,7 +108,7 @@ class TileSizeChooser:
     def fit(
         self, kernel: Kernel, storage: Storage, room: Room, prefix: str, tuning: SearchPoint, part: Range | None
     ) -> "Fit":
-        """The first usual cut of which two blocks fit in `room`, or else of all cuts that with which the kernel
+        """The first usual tiling of which two blocks fit in `room`, or else of all tilings that with which the kernel
         promises to take the least time.
 
         Raises CompileError when nothing fits.
@@ -116,32 +116,32 @@ class TileSizeChooser:
         sample = _Sample(
             self.known, self.chip, kernel, storage, prefix, tuning, part, room.shared(tuning.share * tuning.room)
         )
-        key = sample.alike, replace(tuning, overlap=0.0, in_turn=False), room  # these two say nothing of cuts
+        key = sample.alike, replace(tuning, overlap=0.0, in_turn=False), room  # these two say nothing of tilings
         if key not in self.found:
-            cut = self._find(sample, room)
-            self.found[key] = Fit(cut, sample.busy(cut))
+            tiling = self._find(sample, room)
+            self.found[key] = Fit(tiling, sample.busy(tiling))
         return self.found[key]
 
     def _find(self, sample: "_Sample", room: Room) -> TileSizes:
         given = sample.kernel, self.chip, sample.tuning, sample.rows
         usual = [] if sample.tuning.smallest else list(preferred_tilings(*given))
-        for usual_cut in (cut for family in usual for cut in family):
-            for cut in sample.passing(usual_cut, MemoryDemand.overlaps):
-                return cut
+        for usual_tiling in (tiling for family in usual for tiling in family):
+            for tiling in sample.passing(usual_tiling, MemoryDemand.overlaps):
+                return tiling
         best: _Choice | None = None
-        for kind in () if sample.tuning.smallest else (usual, kept_cuts(*given), streamed_cuts(*given)):
+        for kind in () if sample.tuning.smallest else (usual, kept_tilings(*given), streamed_tilings(*given)):
             best = sample.better(kind, best, ordered=kind is not usual)
-        *_, last = smallest = list(smallest_cuts(*given))
+        *_, last = smallest = list(smallest_tilings(*given))
         best = best or sample.better([[last[-1]]] if sample.tuning.smallest else smallest, None)
         if best is not None:
             return best[1]
         raise self._no_fit(sample, last[-1], room)
 
-    def _no_fit(self, sample: "_Sample", cut: TileSizes, room: Room) -> CompileError:
+    def _no_fit(self, sample: "_Sample", tiling: TileSizes, room: Room) -> CompileError:
         """What does not fit, and by how much."""
-        kernel, needs = sample.kernel, [sample.need(twin) for twin in both(cut, sample.tuning)]
-        if (count := sample.ops(cut)) > MOST_OPS:
-            what = f"{kernel.nodes[-1].name} takes {count} words in tiles that fit the chip; {MOST_OPS} are the most for one kernel"
+        kernel, needs = sample.kernel, [sample.need(twin) for twin in both(tiling, sample.tuning)]
+        if (count := sample.ops(tiling)) > MOST_OPS:
+            what = f"{kernel.nodes[-1].name} takes {count} instructions in tiles that fit the chip; {MOST_OPS} are the most for one kernel"
             return CompileError(what, f"kernel {kernel}", "use a chip with a larger scratchpad")
         return CompileError(
             f"the smallest tile of {kernel.nodes[-1].name} needs {min(n.kept + n.moving for n in needs)} bytes of SRAM and "
@@ -152,12 +152,12 @@ class TileSizeChooser:
         )
 
 
-_Choice = tuple[int, TileSizes]  # cycles, cut
+_Choice = tuple[int, TileSizes]  # cycles, tiling
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """Measures cuts of one kernel by their first blocks."""
+    """Measures tilings of one kernel by their first blocks."""
 
     known: dict[object, _Measured]
     chip: Chip
@@ -190,8 +190,8 @@ class _Sample:
 
     def _place(self, value: KernelOp) -> object:
         """Where a value lives, whatever its buffer is called."""
-        home = self.storage.layouts.get(value)
-        return None if home is None else (home.buffer.space, home.buffer.region, home.strides, home.offset)
+        stored = self.storage.layouts.get(value)
+        return None if stored is None else (stored.buffer.space, stored.buffer.region, stored.strides, stored.offset)
 
     def better(self, kind: Iterable[Family], best: _Choice | None, ordered: bool = True) -> _Choice | None:
         """The best of `best` and the families of one kind. If they are `ordered`, from many rows to few, the first that
@@ -200,21 +200,21 @@ class _Sample:
         for family in kind:
             if best is not None and self._least(family[0]) >= best[0]:
                 continue
-            cut = self._first(family)
-            if cut is None:
+            tiling = self._first(family)
+            if tiling is None:
                 continue
-            found = self._cost(cut), cut
+            found = self._cost(tiling), tiling
             if own is not None and ordered and found[0] >= own[0]:
                 break
             own = found if own is None else min(own, found, key=lambda choice: choice[0])
         return own if best is None or (own is not None and own[0] < best[0]) else best
 
     def _first(self, family: Family) -> TileSizes | None:
-        """The first cut of a family that streams, or else the first that fits. Needs fall along a family, so that
+        """The first tiling of a family that streams, or else the first that fits. Needs fall along a family, so that
         halving finds it."""
         for test in (MemoryDemand.streams, MemoryDemand.fits):
             possible = (
-                [twin for cut in family for twin in self.passing(cut, test)]
+                [twin for tiling in family for twin in self.passing(tiling, test)]
                 if len(family) < 3
                 else self._halved(family, test)
             )
@@ -223,81 +223,86 @@ class _Sample:
         return None
 
     def _halved(self, family: Family, test: Callable[[MemoryDemand, Room], bool]) -> list[TileSizes]:
-        """The first cut of a family that passes. The very first often does, and is the one with the fewest words to
+        """The first tiling of a family that passes. The very first often does, and is the one with the fewest instructions to
         measure."""
         if possible := self.passing(family[0], test):
             return possible
-        at = bisect_left(family, True, lo=1, key=lambda cut: bool(self.passing(cut, test)))
+        at = bisect_left(family, True, lo=1, key=lambda tiling: bool(self.passing(tiling, test)))
         return self.passing(family[at], test) if at < len(family) else []
 
-    def passing(self, cut: TileSizes, test: Callable[[MemoryDemand, Room], bool]) -> list[TileSizes]:
+    def passing(self, tiling: TileSizes, test: Callable[[MemoryDemand, Room], bool]) -> list[TileSizes]:
         return [
             twin
-            for twin in both(cut, self.tuning)
+            for twin in both(tiling, self.tuning)
             if not self._hopeless(twin) and test(self.need(twin), self.room) and self.ops(twin) <= MOST_OPS
         ]
 
-    def _hopeless(self, cut: TileSizes) -> bool:
+    def _hopeless(self, tiling: TileSizes) -> bool:
         """Whether weights or rows alone are larger than the memory: nothing has to be emitted to know it."""
         widest = weights = 0
         for node in self.kernel.nodes:
             if node.kind == "matmul_i8" and len(node.operands[1].shape) == 2:
                 k, n = node.operands[0].shape[-1], node.shape[-1]
-                weights = max(weights, k * n if cut.keep else min(k, cut.k) * min(ceil_div(n, cut.groups), cut.n))
+                weights = max(
+                    weights, k * n if tiling.keep else min(k, tiling.k) * min(ceil_div(n, tiling.groups), tiling.n)
+                )
             elif node.kind == "dequantize" and node not in self.storage.layouts:
                 depth = len(self.kernel.domain)
                 widest = max(
                     widest,
-                    min(cut.rows, self.rows) * ceil_div(prod(node.shape[depth:]), cut.groups) * node.dtype.bits // 8,
+                    min(tiling.rows, self.rows)
+                    * ceil_div(prod(node.shape[depth:]), tiling.groups)
+                    * node.dtype.bits
+                    // 8,
                 )
-        most = max(self.room.sram, self.room.acc) if cut.wide else self.room.sram
+        most = max(self.room.sram, self.room.acc) if tiling.wide else self.room.sram
         return weights > self.room.sram or widest > most
 
-    def need(self, cut: TileSizes) -> MemoryDemand:
+    def need(self, tiling: TileSizes) -> MemoryDemand:
         """Memory, measured on the first block."""
-        measured = self._measured(cut)
-        return measured.wide if cut.wide else measured.narrow
+        measured = self._measured(tiling)
+        return measured.wide if tiling.wide else measured.narrow
 
-    def busy(self, cut: TileSizes) -> Mapping[str, int]:
+    def busy(self, tiling: TileSizes) -> Mapping[str, int]:
         """Cycles of each engine, and of the bus."""
-        return self._measured(cut).busy
+        return self._measured(tiling).busy
 
-    def ops(self, cut: TileSizes) -> int:
+    def ops(self, tiling: TileSizes) -> int:
         """How many ops the kernel has."""
-        return self._measured(cut).ops
+        return self._measured(tiling).ops
 
-    def _cost(self, cut: TileSizes) -> int:
+    def _cost(self, tiling: TileSizes) -> int:
         """Cycles of the kernel."""
-        busy, need = self._measured(cut).busy, self.need(cut)
+        busy, need = self._measured(tiling).busy, self.need(tiling)
         if need.overlaps(self.room):
             return max(busy.values())
         inside = sum(count for engine, count in busy.items() if engine != "bus")
         return max(busy["bus"], inside) if need.streams(self.room) else busy["bus"] + inside
 
-    def _least(self, cut: TileSizes) -> int:
-        """Cycles that the array and the bus need at least with blocks of so many rows, without a look at any word."""
-        chip, count = self.chip, self._blocks(cut)
+    def _least(self, tiling: TileSizes) -> int:
+        """Cycles that the array and the bus need at least with blocks of so many rows, without a look at any instruction."""
+        chip, count = self.chip, self._blocks(tiling)
         slots = max(self.rows, count * ceil_div(chip.mxu.rows, chip.mxu.weight_rows_per_cycle))
         mxu = loaded = 0
         for node in self.kernel.nodes:
             if node.kind == "matmul_i8" and len(node.operands[1].shape) == 2:
                 k, n = node.operands[0].shape[-1], node.shape[-1]
                 mxu += (k // chip.mxu.rows) * (n // chip.mxu.cols) * slots
-                loaded += k * n * (1 if cut.keep else count)
+                loaded += k * n * (1 if tiling.keep else count)
         return max(mxu, loaded * chip.clock_hz // chip.dram.bytes_per_second)
 
-    def _blocks(self, cut: TileSizes) -> int:
-        return sum(1 for _ in part_blocks(self.kernel, cut.rows, self.part))
+    def _blocks(self, tiling: TileSizes) -> int:
+        return sum(1 for _ in part_blocks(self.kernel, tiling.rows, self.part))
 
-    def _measured(self, cut: TileSizes) -> _Measured:
+    def _measured(self, tiling: TileSizes) -> _Measured:
         """From the first two blocks, emitted with everything in the scratchpad; those behind are like the second."""
-        cut = replace(cut, wide=False)
-        key = self.alike, cut
+        tiling = replace(tiling, wide=False)
+        key = self.alike, tiling
         if key not in self.known:
-            e = emit_kernel(self.kernel, self.storage, cut, self.prefix, self.part, only=2)
-            border = e.marks[cut.groups] if len(e.marks) > cut.groups else len(e.ops)
+            e = emit_kernel(self.kernel, self.storage, tiling, self.prefix, self.part, only=2)
+            border = e.block_starts[tiling.groups] if len(e.block_starts) > tiling.groups else len(e.ops)
             once, again = _busy(e.ops[:border], self.chip), _busy(e.ops[border:], self.chip)
-            more = self._blocks(cut) - 1
+            more = self._blocks(tiling) - 1
             busy = {engine: once[engine] + more * again[engine] for engine in once}
             ops = border + more * (len(e.ops) - border)
             layouts = {layout.buffer for layout in self.storage.layouts.values()}
@@ -308,7 +313,7 @@ class _Sample:
 def _needs(e: Emitter, layouts: set[Buffer]) -> tuple[MemoryDemand, MemoryDemand]:
     """What the first block of an emitted kernel needs, with floats in the scratchpad, and with all that may lie in ACC
     there."""
-    ops = e.ops[: e.marks[1]] if len(e.marks) > 1 else e.ops
+    ops = e.ops[: e.block_starts[1]] if len(e.block_starts) > 1 else e.ops
     lives = lives_of(ops, e.kept, layouts)
     held = sum(_bytes(life.buffer) for life in lives if life.buffer in e.kept)
 
@@ -316,7 +321,7 @@ def _needs(e: Emitter, layouts: set[Buffer]) -> tuple[MemoryDemand, MemoryDemand
         places = [(life, Space.ACC if life.buffer in moved else life.buffer.space) for life in lives]
         sram, acc = ([life for life, place in places if place is space] for space in (Space.SRAM, Space.ACC))
         return MemoryDemand(
-            held * e.cut.groups,
+            held * e.tiling.groups,
             peak_bytes(sram) - held,
             peak_bytes(sram, True) - held,
             peak_bytes(acc),
@@ -338,7 +343,7 @@ class Life:
 
 
 def lives_of(ops: Sequence[Op], kept: set[Buffer], layouts: set[Buffer]) -> list[Life]:
-    """The buffers on chip that are nobody's home, in this order of ops; `kept` ones stay to the end."""
+    """The buffers on chip that are nobody's storage, in this order of ops; `kept` ones stay to the end."""
     first: dict[Buffer, tuple[int, int]] = {}
     last: dict[Buffer, int] = {}
     before: dict[Engine, int] = {}  # where each engine that fills memory began its last buffer

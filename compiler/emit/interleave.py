@@ -21,7 +21,7 @@ def interleave(emitters: Sequence[Emitter]) -> list[list[Op]]:
     index = 0
     while index < len(emitters):
         end = index
-        while end < len(emitters) and emitters[end].cut.groups > 1:
+        while end < len(emitters) and emitters[end].tiling.groups > 1:
             end += 1
         if end > index and end < len(emitters):
             merged = _merge(emitters[index:end], emitters[end])
@@ -37,7 +37,7 @@ def _merge(producers: Sequence[Emitter], consumer: Emitter) -> list[Op] | None:
     ops: list[Op] = []
     keys: list[tuple[Fraction, int, int]] = []
     for rank, e in enumerate((*producers, consumer)):
-        blocks, bounds = len(e.marks), [*e.marks, len(e.ops)]
+        blocks, bounds = len(e.block_starts), [*e.block_starts, len(e.ops)]
         for block in range(blocks):
             at = Fraction(block + 1, blocks) if e is consumer else Fraction(block, blocks)
             order = 0 if e is consumer else rank + 1  # at one point, finished heads are used before new ones begin
@@ -48,7 +48,7 @@ def _merge(producers: Sequence[Emitter], consumer: Emitter) -> list[Op] | None:
 
 
 def overlapped(parts: Sequence[Sequence[Op]], overlap: float, cycles: Callable[[Op], int]) -> list[Op]:
-    """The parts of a strip, each of which begins when the share `overlap` of the work of the one before is still to
+    """The parts of a batch tile, each of which begins when the share `overlap` of the work of the one before is still to
     come."""
     plain = [op for part in parts for op in part]
     if not overlap or len(parts) == 1:

@@ -1,4 +1,4 @@
-"""Emit a kernel: pick its cut, walk its blocks, call one emitter per operation."""
+"""Emit a kernel: take its tile sizes, walk its blocks, call one emitter per operation."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -16,19 +16,19 @@ MODULES = (elementwise, matmul, rows)  # imported so that their emitters are reg
 
 
 def emit_kernel(
-    kernel: Kernel, storage: Storage, cut: TileSizes, prefix: str, part: Range | None = None, only: int | None = None
+    kernel: Kernel, storage: Storage, tiling: TileSizes, prefix: str, part: Range | None = None, only: int | None = None
 ) -> Emitter:
     """Emit every block of a kernel, or of a part of its first dimension; of these the `only` first ones, to measure
     them."""
-    e = Emitter(kernel, storage, cut, prefix)
-    for ranges in islice(part_blocks(kernel, cut.rows, part), only):
-        for e.group in range(cut.groups):
+    e = Emitter(kernel, storage, tiling, prefix)
+    for ranges in islice(part_blocks(kernel, tiling.rows, part), only):
+        for e.group in range(tiling.groups):
             e.ranges, e.tiles, e.handed = ranges, {}, {}
-            e.marks.append(len(e.ops))
+            e.block_starts.append(len(e.ops))
             for e.step in kernel.steps:
                 EMITTERS[e.step.op.kind](e, e.step.op)
             e.block += 1
-    if cut.wide:
+    if tiling.wide:
         e.ops = banks.moved(e.ops, keep={layout.buffer for layout in storage.layouts.values()})
     return e
 

@@ -14,11 +14,11 @@ from compiler.tile.kernel_op import KernelOp
 from compiler.tile.layout import Layout, Range, coalesce
 from isa.spec import ISA, TAP, VOP, Dtype, Space
 
-TURNS = 4  # accumulators in turn: with words of a tile of the array, long enough for one to leave it
+TURNS = 4  # accumulators in turn: with instructions of a tile of the array, long enough for one to leave it
 _ROUND = {Dtype.F32: 0, Dtype.BF16: 1, Dtype.F16: 2}
 
 MM = ISA["mm"]
-PLANES, ROWS = MM.field("b").largest, MM.field("m").largest  # of one word
+PLANES, ROWS = MM.field("b").largest, MM.field("m").largest  # of one instruction
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def matmul(e: Emitter, node: KernelOp) -> None:
     """A matmul whose int32 sums are wanted as they are; others are emitted by their dequantize."""
     product_, sizes, out = _product(e, node), e.block_shape(node), e.result(node)
     for (low, high), acc in _tiles(e, product_, sizes, _first_column(e, out, node)):
-        e.word("vop", node, acc.shape, {"d": out.columns(low, high)}, {"a": acc}, {"f": VOP.index("mov")})
+        e.emit("vop", node, acc.shape, {"d": out.columns(low, high)}, {"a": acc}, {"f": VOP.index("mov")})
     e.finish(node)
 
 
@@ -77,7 +77,7 @@ def dequantize(e: Emitter, node: KernelOp) -> None:
         assert sums is not None
         tiles = iter([((0, n), sums)])
     top = None  # where the row maxima go, which need whole rows
-    if e.hands(MAXIMUM) and (product_ is None or e.cut.n >= n):
+    if e.hands(MAXIMUM) and (product_ is None or e.tiling.n >= n):
         top = e.handed[target, MAXIMUM] = e.temp(sizes[:-1], Dtype.F32, target.name + ".max")
     for (low, high), acc in tiles:
         ins: dict[str, Layout | None] = {"a": acc, "rs": row}
@@ -86,13 +86,13 @@ def dequantize(e: Emitter, node: KernelOp) -> None:
         outs: dict[str, Tile | Layout] = {"d": out.columns(low, high)}
         if top is not None:
             outs["tap"], attrs["red"] = top.unsqueeze(), TAP.index("max")
-        e.word("vaff", target, acc.shape, outs, ins, attrs, row_op=top is not None)
+        e.emit("vaff", target, acc.shape, outs, ins, attrs, row_op=top is not None)
     e.finish(target)
 
 
 def _first_column(e: Emitter, out: Tile, node: KernelOp) -> int:
     """Of this group's columns, among those of the weights."""
-    return out.logical.offset % node.shape[-1] if e.cut.groups > 1 else 0
+    return out.logical.offset % node.shape[-1] if e.tiling.groups > 1 else 0
 
 
 def _part(layout: Layout | None, low: int, high: int) -> Layout | None:
@@ -102,13 +102,13 @@ def _part(layout: Layout | None, low: int, high: int) -> Layout | None:
 def _tiles(e: Emitter, product_: _Product, sizes: tuple[int, ...], start: int) -> Iterator[tuple[Range, Layout]]:
     """Emit the product tile by tile of its columns: each tile of the block, with its accumulator.
 
-    Where the depth is cut, too, a few tiles take turns: a sum that goes on where the last word has just left it would
-    wait for that word.
+    Where the depth is cut, too, a few tiles take turns: a sum that goes on where the last instruction has just left it would
+    wait for that instruction.
     """
     n = sizes[-1]
-    step = min(e.cut.n, n)
+    step = min(e.tiling.n, n)
     tiles = [(low, min(low + step, n)) for low in range(0, n, step)]
-    turns = TURNS if e.cut.k < product_.a.shape[-1] else 1
+    turns = TURNS if e.tiling.k < product_.a.shape[-1] else 1
     for i in range(0, len(tiles), turns):
         together = tiles[i : i + turns]
         shifted = [(start + low, start + high) for low, high in together]
@@ -116,13 +116,13 @@ def _tiles(e: Emitter, product_: _Product, sizes: tuple[int, ...], start: int) -
 
 
 def _accumulate(e: Emitter, product_: _Product, rows: tuple[int, ...], tiles: Sequence[Range]) -> list[Layout]:
-    """Emit the words of some tiles of the product, each of columns low .. high; returns their accumulators."""
+    """Emit the instructions of some tiles of the product, each of columns low .. high; returns their accumulators."""
     node, a, weights, transposed = product_.op, product_.a, product_.weights, product_.transposed
     k = a.shape[-1]
     if k == 0:
         return [e.filled((*rows, high - low), Dtype.I32, 0, node) for low, high in tiles]
     a = e.with_columns(a if a.shape[:-1] == rows else a.broadcast((*rows, k)), node)
-    step = min(e.cut.k, k, MM.field("k").largest)
+    step = min(e.tiling.k, k, MM.field("k").largest)
     sums = [e.temp((*rows, high - low), Dtype.I32, node.name + ".acc", Space.ACC) for low, high in tiles]
     for (first, last), (acc, n_range) in product(
         [(f, min(f + step, k)) for f in range(0, k, step)], zip(sums, tiles, strict=True)
@@ -140,7 +140,7 @@ def _accumulate(e: Emitter, product_: _Product, rows: tuple[int, ...], tiles: Se
                 "wt": int(transposed),
                 "acc": int(first > 0),
             }
-            e.raw("mm", node, dict(zip(("c", "a", "w"), refs, strict=True)), attrs)
+            e.emit_one("mm", node, dict(zip(("c", "a", "w"), refs, strict=True)), attrs)
     return sums
 
 
@@ -150,7 +150,7 @@ def _window(layout: Layout, rows: tuple[int, int], cols: tuple[int, int]) -> Lay
 
 
 def _mm_blocks(a: Layout, w: Layout, c: Layout, transposed: bool) -> list[tuple[tuple[Ref, Ref, Ref], tuple[int, int]]]:
-    """(c, a, w) views and (planes, rows) of the words that multiply `a` by `w` into `c`."""
+    """(c, a, w) views and (planes, rows) of the instructions that multiply `a` by `w` into `c`."""
     assert all(x.strides[-1] == 1 or x.shape[-1] == 1 for x in (a, w)), (
         "rows of a product's operands are not contiguous"
     )

@@ -1,4 +1,4 @@
-"""Reside: a home for every value between kernels, SRAM where it fits and SCRATCH in DRAM where not, and the cut of
+"""Memory spaces: a memory for every value between kernels, SRAM where it fits and SCRATCH in DRAM where not, and tile sizes for
 every kernel."""
 
 from collections import Counter
@@ -27,35 +27,35 @@ from isa.spec import Region, Space
 
 @dataclass(frozen=True)
 class Assignment:
-    """Homes of all values, the strips, and the cut of every kernel. No schedule of them can be faster than `least`
+    """Where all values lie, the batch tiles, and the tile sizes of every kernel. No schedule of them can be faster than `least`
     cycles."""
 
     storage: Storage
-    strips: tuple[BatchTile, ...]
-    cuts: tuple[TileSizes, ...]
+    batch_tiles: tuple[BatchTile, ...]
+    tilings: tuple[TileSizes, ...]
     least: int
 
 
 Resident = Mapping[Space, list[int]]  # of each memory on chip, the bytes that values take while each kernel runs
 
 
-def reside(
-    kernel_graph: KernelGraph, fitter: TileSizeChooser, tuning: SearchPoint, strips: Sequence[BatchTile]
+def assign_memory(
+    kernel_graph: KernelGraph, fitter: TileSizeChooser, tuning: SearchPoint, batch_tiles: Sequence[BatchTile]
 ) -> Assignment:
-    """Give every value between kernels a home, and find each kernel's cut beside what is resident.
+    """Give every value between kernels a place, and find tile sizes for each kernel beside what is resident.
 
-    `strips` (of `find_strips`) are executed for a part of the batch at a time. Small and short-lived values come
+    `batch_tiles` (of `find_batch_tiles`) are executed for a part of the batch at a time. Small and short-lived values come
     first. A kernel that does not fit evicts the largest value alive, and all begins anew. Raises CompileError when a
     kernel fits in no way.
     """
     spilled: set[KernelOp] = set()
     while True:
-        storage, resident = _homes(kernel_graph, fitter.chip, tuning, strips, spilled)
-        cuts: list[TileSizes] = []
+        storage, resident = _assign_spaces(kernel_graph, fitter.chip, tuning, batch_tiles, spilled)
+        tilings: list[TileSizes] = []
         busy = Counter[str]()
         for index, kernel in enumerate(kernel_graph.kernels):
-            strip = next(s for s in strips if s.first <= index < s.end)
-            own, part = part_storage(storage, strip, 0), next(strip.ranges(kernel))
+            batch_tile = next(s for s in batch_tiles if s.first <= index < s.end)
+            own, part = part_storage(storage, batch_tile, 0), next(batch_tile.ranges(kernel))
             room = Room(
                 fitter.chip.sram.bytes - resident[Space.SRAM][index], fitter.chip.acc.bytes - resident[Space.ACC][index]
             )
@@ -70,14 +70,16 @@ def reside(
                 inside = [n for n in on_chip if kernel_graph.live[n][0] <= index <= kernel_graph.live[n][1]]
                 if not inside:
                     raise
-                home = storage.layouts[max(inside, key=size_of)].buffer
-                spilled |= {n for n in on_chip if storage.layouts[n].buffer == home}
+                largest = storage.layouts[max(inside, key=size_of)].buffer
+                spilled |= {n for n in on_chip if storage.layouts[n].buffer == largest}
                 break
-            cuts.append(fit.cut)
-            times = _iterations(kernel_graph.repeat, index) * max(strip.parts - 1, 1)  # the last part may be smaller
+            tilings.append(fit.tiling)
+            times = _iterations(kernel_graph.repeat, index) * max(
+                batch_tile.parts - 1, 1
+            )  # the last part may be smaller
             busy.update({engine: count * times for engine, count in fit.busy.items()})
         else:
-            return Assignment(storage, tuple(strips), tuple(cuts), max(busy.values(), default=0))
+            return Assignment(storage, tuple(batch_tiles), tuple(tilings), max(busy.values(), default=0))
 
 
 def _iterations(repeat: Repeat | None, index: int) -> int:
@@ -85,19 +87,19 @@ def _iterations(repeat: Repeat | None, index: int) -> int:
     return repeat.count if repeat is not None and repeat.start <= index < repeat.start + repeat.period else 1
 
 
-def _homes(
+def _assign_spaces(
     kernel_graph: KernelGraph,
     chip: Chip,
     tuning: SearchPoint,
-    strips: Sequence[BatchTile],
+    batch_tiles: Sequence[BatchTile],
     spilled: Collection[KernelOp],
 ) -> tuple[Storage, Resident]:
-    """A home for every value, and the bytes of each memory that are taken by them while each kernel runs."""
+    """A place for every value, and the bytes of each memory that are taken by them while each kernel runs."""
     live, repeat = kernel_graph.live, kernel_graph.repeat
     storage = Storage(dict(kernel_graph.storage.layouts))
     loose = [n for n in live if n not in storage.layouts]
-    size = {n: size_of(n) for n in loose} | dict(inner_sizes(strips))
-    inner = {node for strip in strips for node in strip.inner}
+    size = {n: size_of(n) for n in loose} | dict(inner_sizes(batch_tiles))
+    inner = {node for batch_tile in batch_tiles for node in batch_tile.inner}
     resident = {space: [0] * (len(kernel_graph.kernels) + 1) for space in (Space.SRAM, Space.ACC)}
     part = 0.125 if inner else tuning.resident  # what waits for its part takes little room
     limit = {
@@ -115,7 +117,7 @@ def _homes(
             if node in inner or all(n + size[node] <= limit[s] for n in resident[s][first : last + 1])
         )
         space = Space.DRAM if node in spilled else next(fitting, Space.DRAM)
-        _set_home(storage, node, space, size[node], sharing)
+        _store(storage, node, space, size[node], sharing)
         for i in range(first, last + 1) if space is not Space.DRAM else ():
             resident[space][i] += size[node]
     if not inner:
@@ -131,7 +133,7 @@ def _overwrite(
     resident: Resident,
     size: Mapping[KernelOp, int],
 ) -> None:
-    """Let a value live in the home of another of its kind that nobody needs meanwhile: the residual stream stays in one
+    """Let a value live in the storage of another of its kind that nobody needs meanwhile: the residual stream stays in one
     place.
 
     It may begin in the kernel that reads the other for the last time, block by block, before it writes; and likewise
@@ -141,7 +143,7 @@ def _overwrite(
         return
     moved: set[KernelOp] = set()
     for old, new in repeat.carried.items():
-        home, own = storage.layouts[new], live[new]
+        layout, own = storage.layouts[new], live[new]
         written = next(i for i, k in enumerate(kernels) if new.maker in k.members)
         last = max(
             (
@@ -151,10 +153,12 @@ def _overwrite(
             ),
             default=written,
         )
-        occupant = old  # whose value is in the home
+        occupant = old  # whose value is in the storage
         for value, (first, end) in live.items():
             twin = (
-                storage.layouts[value].strides == home.strides and value.dtype is new.dtype and value.shape == new.shape
+                storage.layouts[value].strides == layout.strides
+                and value.dtype is new.dtype
+                and value.shape == new.shape
             )
             inside = own[0] <= last <= first <= end <= written
             if (
@@ -162,10 +166,10 @@ def _overwrite(
                 or value in (old, *repeat.carried.values())
                 or not twin
                 or not inside
-                or home.buffer.space is Space.DRAM
+                or layout.buffer.space is Space.DRAM
             ):
                 continue
-            if home.buffer.space is Space.ACC and not all(map(reachable, repeat.sharing(value))):
+            if layout.buffer.space is Space.ACC and not all(map(reachable, repeat.sharing(value))):
                 continue
             begins = first > last or _read_before_written(kernels[first], occupant, value)
             if begins and (end < written or _read_before_written(kernels[end], value, new)):
@@ -173,7 +177,7 @@ def _overwrite(
                     for i in range(first, end + 1):
                         resident[space][i] -= size[value]
                 for node in (value, *repeat.instances.get(value, ())):
-                    storage.layouts[node] = home
+                    storage.layouts[node] = layout
                 moved.add(value)
                 last, occupant = end, value
 
@@ -184,15 +188,15 @@ def _read_before_written(kernel: Kernel, read: KernelOp, written: KernelOp) -> b
     order = {op: i for i, step in enumerate(kernel.steps) for op in step.ops}
     writer = written.maker
     for node, how in reads_of(kernel.nodes, read):
-        whole = how.operand is not read or how.home or not how.own_block(kernel.domain) or node.role is Role.MATMUL
+        whole = how.operand is not read or how.stored or not how.own_block(kernel.domain) or node.role is Role.MATMUL
         together = node is writer and (not OPS[node.kind].in_place or node.shape != read.shape)
         if whole or together or order[node] > order[writer]:
             return False
     return written.shape[: len(kernel.domain)] == kernel.domain
 
 
-def _set_home(storage: Storage, node: KernelOp, space: Space, size: int, sharing: Sequence[KernelOp]) -> None:
-    """Give a value its home, and those that share it."""
-    home = dense(Buffer(f"v.{node.name}", space, size, Region.SCRATCH), node.dtype, node.shape, stored_order(node))
+def _store(storage: Storage, node: KernelOp, space: Space, size: int, sharing: Sequence[KernelOp]) -> None:
+    """Give a value its storage, and those that share it."""
+    layout = dense(Buffer(f"v.{node.name}", space, size, Region.SCRATCH), node.dtype, node.shape, stored_order(node))
     for other in sharing:
-        storage.layouts[other] = home
+        storage.layouts[other] = layout

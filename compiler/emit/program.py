@@ -1,4 +1,4 @@
-"""Tile: emit the kernels with their cuts, block by block, into one tile program."""
+"""Tile: emit the kernels with their tile sizes, block by block, into one tile program."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,32 +37,34 @@ class Tiled:
     materialized: frozenset[str]
 
 
-Emitted = dict[object, Emitter]  # kernels by all that their words depend on
+Emitted = dict[object, Emitter]  # kernels by all that their instructions depend on
 
 
 def tile(
-    kernel_graph: KernelGraph, cuts: Assignment, chip: Chip, overlap: float = 0.0, known: Emitted | None = None
+    kernel_graph: KernelGraph, assignment: Assignment, chip: Chip, overlap: float = 0.0, known: Emitted | None = None
 ) -> Tiled:
-    """The tile program of `kernel_graph`, cut like `cuts`. Each part of a strip begins when the share `overlap` of the
+    """The tile program of `kernel_graph`, tiled like `assignment`. Each part of a batch tile begins when the share `overlap` of the
     one before is still to come.
 
-    What is `known` of other cuts of the same kernel_graph is not emitted again, and what is emitted is added to it.
+    What is `known` of other tilings of the same kernel_graph is not emitted again, and what is emitted is added to it.
     """
     known = {} if known is None else known
     literals: dict[Buffer, bytes] = {}
     ops: list[Op] = []
-    starts: dict[int, int] = {}  # of the first op of a kernel that begins a strip
-    for strip in cuts.strips:
-        starts[strip.first] = len(ops)
+    starts: dict[int, int] = {}  # of the first op of a kernel that begins a batch tile
+    for batch_tile in assignment.batch_tiles:
+        starts[batch_tile.first] = len(ops)
         parts = []
-        for part in range(strip.parts):
-            emitters = _emit_part(kernel_graph, cuts, strip, part, known)
+        for part in range(batch_tile.parts):
+            emitters = _emit_part(kernel_graph, assignment, batch_tile, part, known)
             literals |= {buffer: data for e in emitters for buffer, data in e.constants.items()}
             parts.append([op for merged in interleave(emitters) for op in merged])
         ops += overlapped(parts, overlap, lambda op: cycles(op, chip))
     starts[len(kernel_graph.kernels)] = len(ops)
     ops += [
-        op for name, source, target in kernel_graph.copies for op in _copy_out(name, source, target, cuts.storage, chip)
+        op
+        for name, source, target in kernel_graph.copies
+        for op in _copy_out(name, source, target, assignment.storage, chip)
     ]
     placed = _place_literals(literals, kernel_graph.constants)
     ops = [_rebind(op, placed) for op in ops]
@@ -82,24 +84,24 @@ def tile(
 
 
 def _emit_part(
-    kernel_graph: KernelGraph, cuts: Assignment, strip: BatchTile, part: int, known: Emitted
+    kernel_graph: KernelGraph, assignment: Assignment, batch_tile: BatchTile, part: int, known: Emitted
 ) -> list[Emitter]:
-    """The kernels of one part of a strip."""
-    storage = part_storage(cuts.storage, strip, part)
-    name = "" if strip.parts == 1 else f"{part}."
+    """The kernels of one part of a batch tile."""
+    storage = part_storage(assignment.storage, batch_tile, part)
+    name = "" if batch_tile.parts == 1 else f"{part}."
     emitters = []
-    for index in range(strip.first, strip.end):
-        kernel, cut, prefix = kernel_graph.kernels[index], cuts.cuts[index], f"k{index}.{name}"
-        rows = list(strip.ranges(kernel))[part]
-        key = prefix, cut, rows, tuple(storage.layouts.get(node) for node in kernel.values())
+    for index in range(batch_tile.first, batch_tile.end):
+        kernel, tiling, prefix = kernel_graph.kernels[index], assignment.tilings[index], f"k{index}.{name}"
+        rows = list(batch_tile.ranges(kernel))[part]
+        key = prefix, tiling, rows, tuple(storage.layouts.get(node) for node in kernel.values())
         if key not in known:
-            known[key] = emit_kernel(kernel, storage, cut, prefix, rows)
+            known[key] = emit_kernel(kernel, storage, tiling, prefix, rows)
         emitters.append(known[key])
     return emitters
 
 
 def _materialized(ops: Sequence[Op], instances: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
-    """Nodes whose value some word completes, in every iteration."""
+    """Nodes whose value some instruction completes, in every iteration."""
     return frozenset(name for op in ops for tap in op.taps for name in instances.get(tap.node, (tap.node,)))
 
 

@@ -25,7 +25,7 @@ def bits(value: float) -> int:
 
 def vector(e: Emitter, op: str, node: KernelOp, d: Layout, a: Layout, imm: int) -> None:
     """Elementwise work on a small row vector."""
-    e.word("vop", node, d.shape, {"d": d}, {"a": a}, {"f": VOP.index(op), "imm": imm})
+    e.emit("vop", node, d.shape, {"d": d}, {"a": a}, {"f": VOP.index(op), "imm": imm})
 
 
 @emits("quantize_rows")
@@ -44,7 +44,7 @@ def quantize_rows(e: Emitter, node: KernelOp) -> None:
     ins = {"a": a, "rs": e.handed.get((x, RECIP)), "cs": None if col is None else e.operand(col, rank)}
     if col is None and (x, MAGNITUDE) in e.handed:
         ins["am"] = e.handed[x, MAGNITUDE].unsqueeze()
-    e.word("vqd", node, sizes, {"d": q, "s": s}, ins, row_op=True)
+    e.emit("vqd", node, sizes, {"d": q, "s": s}, ins, row_op=True)
     for result in results.values():
         e.finish(result)
 
@@ -59,7 +59,7 @@ def softmax(e: Emitter, node: KernelOp) -> None:
     top = noted if noted is not None else e.temp(lead, Dtype.F32, node.name + ".max")
     long = sizes[-1] > limits_of("act")[2]  # for the sum on the way out; a reduction of its own reaches further
     if noted is None:
-        e.word("vred", node, sizes, {"d": top.unsqueeze()}, {"a": a}, {"f": VRED.index("max")}, row_op=True)
+        e.emit("vred", node, sizes, {"d": top.unsqueeze()}, {"a": a}, {"f": VRED.index("max")}, row_op=True)
     if zero_masked:  # a row of -Inf only becomes exp(-Inf) = 0 with a sum of 1
         vector(e, "max", node, top, top, LOWEST)
     alone = (
@@ -73,17 +73,17 @@ def softmax(e: Emitter, node: KernelOp) -> None:
     total = e.temp(lead, Dtype.F32, node.name + ".sum")
     attrs = {"f": ACT.index("exp"), "neg": 1, "scale": ONE}
     sums = {} if long else {"sum": total.unsqueeze()}
-    e.word("act", node, sizes, {"d": exp, **sums}, {"a": a, "bi": top.unsqueeze()}, attrs, row_op=not long)
+    e.emit("act", node, sizes, {"d": exp, **sums}, {"a": a, "bi": top.unsqueeze()}, attrs, row_op=not long)
     if long:
-        e.word("vred", node, sizes, {"d": total.unsqueeze()}, {"a": exp}, {"f": VRED.index("sum")}, row_op=True)
+        e.emit("vred", node, sizes, {"d": total.unsqueeze()}, {"a": exp}, {"f": VRED.index("sum")}, row_op=True)
     if zero_masked:
         vector(e, "max", node, total, total, ONE)
     recip = e.temp(lead, Dtype.F32, node.name + ".recip")
-    e.word("act", node, lead, {"d": recip}, {"a": total}, {"f": ACT.index("recip"), "scale": ONE})
+    e.emit("act", node, lead, {"d": recip}, {"a": total}, {"f": ACT.index("recip"), "scale": ONE})
     if e.hands(EXP):
         e.handed |= {(node, EXP): exp, (node, RECIP): recip.unsqueeze()}
         return
-    e.word("vop", node, sizes, {"d": e.result(node)}, {"a": exp, "b": recip.unsqueeze()}, {"f": VOP.index("mul")})
+    e.emit("vop", node, sizes, {"d": e.result(node)}, {"a": exp, "b": recip.unsqueeze()}, {"f": VOP.index("mul")})
     e.finish(node)
 
 
@@ -94,10 +94,10 @@ def layer_norm(e: Emitter, node: KernelOp) -> None:
     sizes, lead, n = a.shape, a.shape[:-1], x.shape[-1]
     inverse = bits(1.0 / n)
     mean = e.temp(lead, Dtype.F32, node.name + ".mean")
-    e.word("vred", node, sizes, {"d": mean.unsqueeze()}, {"a": a}, {"f": VRED.index("sum")}, row_op=True)
+    e.emit("vred", node, sizes, {"d": mean.unsqueeze()}, {"a": a}, {"f": VRED.index("sum")}, row_op=True)
     vector(e, "mul", node, mean, mean, inverse)
     scale = e.temp(lead, Dtype.F32, node.name + ".rstd")
-    e.word(
+    e.emit(
         "vred",
         node,
         sizes,
@@ -106,7 +106,7 @@ def layer_norm(e: Emitter, node: KernelOp) -> None:
         {"f": VRED.index("sumsq")},
         row_op=True,
     )
-    e.word(
+    e.emit(
         "act",
         node,
         lead,
@@ -122,7 +122,7 @@ def layer_norm(e: Emitter, node: KernelOp) -> None:
     if e.hands(MAGNITUDE):
         absmax = e.handed[node, MAGNITUDE] = e.temp(lead, Dtype.F32, node.name + ".absmax")
         outs["tap"], attrs["red"] = absmax.unsqueeze(), TAP.index("absmax")
-    e.word("vaff", node, sizes, outs, ins, attrs, row_op=not long)
+    e.emit("vaff", node, sizes, outs, ins, attrs, row_op=not long)
     e.finish(node)
 
 
@@ -137,7 +137,7 @@ def reduce(e: Emitter, node: KernelOp) -> None:
         axis = len(x.shape) - (2 if down else 1)
         out = replace(out, layout=_insert(out.layout, axis), logical=_insert(out.logical, axis))
     n, inside = x.shape[-1], x.maker in e.kernel.members
-    step = n if inside or not down else min(e.cut.n, n)  # a large map is brought on chip some columns at a time
+    step = n if inside or not down else min(e.tiling.n, n)  # a large map is brought on chip some columns at a time
     for low in range(0, n, step):
         high = min(low + step, n)
         whole = inside or step == n
@@ -147,7 +147,7 @@ def reduce(e: Emitter, node: KernelOp) -> None:
             else e.stage(x, columns(e.storage.resolve(x).narrow(e.block_ranges(x.shape)), low, high))
         )
         d = out if whole else out.columns(low, high)
-        e.word(
+        e.emit(
             "vred",
             node,
             a.shape,
@@ -163,7 +163,7 @@ def reduce(e: Emitter, node: KernelOp) -> None:
 def _fill(e: Emitter, node: KernelOp, value: int) -> None:
     """A result that is the same everywhere."""
     out = e.result(node)
-    e.word("vop", node, out.layout.shape, {"d": out}, {"a": e.constant(value)}, {"f": VOP.index("mov")})
+    e.emit("vop", node, out.layout.shape, {"d": out}, {"a": e.constant(value)}, {"f": VOP.index("mov")})
     e.finish(node)
 
 
@@ -203,7 +203,7 @@ def embedding(e: Emitter, node: KernelOp) -> None:
         assert d is not None and idx is not None and a is not None
         a = replace(a, rs=table.strides[0])
         views = {"d": d, "a": a, "idx": replace(idx, cs=1)}
-        e.raw(
+        e.emit_one(
             "gather",
             node,
             views,

@@ -1,11 +1,11 @@
-"""Tile sizes: the ways to cut a kernel that are worth a look.
+"""Tile sizes: the ways to tile a kernel that are worth a look.
 
     usual      everything is loaded once, best first
     kept       fewer rows at a time, weights stay in the scratchpad
     streamed   many rows, and weights pass through the scratchpad once for each block of rows
     smallest   parts of a tile of the array: what is left when nothing else fits
 
-A cut belongs to a *family*: the same rows, ever smaller tiles of weights, so that less and less of the scratchpad is
+A tiling belongs to a *family*: the same rows, ever smaller tiles of weights, so that less and less of the scratchpad is
 needed.
 """
 
@@ -20,10 +20,10 @@ from compiler.tile.kernels import Kernel
 from isa.chip import Chip
 from isa.timing import ceil_div
 
-HEAD_ROWS = 512  # rows per block of a projection that is cut by heads
-MIN_ROWS = 32  # rows per block at least, so that words stay long against their fixed costs
+HEAD_ROWS = 512  # rows per block of a projection that is tiled by heads
+MIN_ROWS = 32  # rows per block at least, so that instructions stay long against their fixed costs
 MIN_WIDTH = 32  # elements: of narrower rows, a block has more
-MOST_SLICE = 1 << 20  # bytes of weights in one word, where there is room for many
+MOST_SLICE = 1 << 20  # bytes of weights in one instruction, where there is room for many
 
 Family = Sequence[TileSizes]
 
@@ -33,8 +33,8 @@ class SearchPoint:
     """What the search over tilings varies.
 
     `points` (head, query) pairs per block of attention, `rows` per block of other kernels, the share of the scratchpad
-    that one word loads (a `slice` of weights: small enough to start early and to find room, large enough to keep counts
-    short), how far the parts of a strip overlap in the order of the kernels (`overlap`), the `share` of the memories to
+    that one instruction loads (a `slice` of weights: small enough to start early and to find room, large enough to keep counts
+    short), how far the parts of a batch tile overlap in the order of the kernels (`overlap`), the `share` of the memories to
     plan with, and whether loads get memory in the order of the kernels (`in_turn`).
 
     Of that share, values between kernels get the part `resident`, and a kernel fills the part `room` of what they
@@ -64,7 +64,7 @@ def block_rows(chip: Chip) -> int:
 
 
 def preferred_tilings(kernel: Kernel, chip: Chip, tuning: SearchPoint, total: int) -> Iterator[Family]:
-    """Ways to cut a kernel in which everything is loaded once, best first."""
+    """Ways to tile a kernel in which everything is loaded once, best first."""
     shapes = _Shapes.of(kernel, chip, tuning.slice_bytes(chip))
     groups = head_groups(kernel, chip)
     if groups > 1:
@@ -79,14 +79,14 @@ def preferred_tilings(kernel: Kernel, chip: Chip, tuning: SearchPoint, total: in
     yield shapes.kept(min(_most_rows(kernel, shapes, tuning), total))
 
 
-def kept_cuts(kernel: Kernel, chip: Chip, tuning: SearchPoint, total: int) -> Iterator[Family]:
+def kept_tilings(kernel: Kernel, chip: Chip, tuning: SearchPoint, total: int) -> Iterator[Family]:
     """Fewer and fewer rows at a time, with weights that stay."""
     shapes = _Shapes.of(kernel, chip, tuning.slice_bytes(chip))
     rows = _most_rows(kernel, shapes, tuning)
     return map(shapes.kept, _halves(min(max(tuning.points, rows) if shapes.batched or not shapes.k else rows, total)))
 
 
-def streamed_cuts(kernel: Kernel, chip: Chip, tuning: SearchPoint, total: int) -> Iterator[Family]:
+def streamed_tilings(kernel: Kernel, chip: Chip, tuning: SearchPoint, total: int) -> Iterator[Family]:
     """All rows, then fewer and fewer, with weights that are loaded for each block of them."""
     shapes = _Shapes.of(kernel, chip, tuning.slice_bytes(chip))
     return (
@@ -97,7 +97,7 @@ def streamed_cuts(kernel: Kernel, chip: Chip, tuning: SearchPoint, total: int) -
     )
 
 
-def smallest_cuts(kernel: Kernel, chip: Chip, tuning: SearchPoint, total: int) -> Iterator[Family]:
+def smallest_tilings(kernel: Kernel, chip: Chip, tuning: SearchPoint, total: int) -> Iterator[Family]:
     """Fewer and fewer rows, with parts of one tile of the array; at last a row with 16 by 16 weights, or with as little
     at a time as can be."""
     shapes = _Shapes.of(kernel, chip, tuning.slice_bytes(chip))
@@ -108,20 +108,20 @@ def smallest_cuts(kernel: Kernel, chip: Chip, tuning: SearchPoint, total: int) -
         yield [TileSizes(rows, n, k, keep=False) for n, k in tiles] or shapes.kept(rows)
 
 
-def both(cut: TileSizes, tuning: SearchPoint) -> tuple[TileSizes, TileSizes]:
-    """A cut with what may lie in ACC there, and in the scratchpad; what the tuning prefers is first."""
-    return replace(cut, wide=tuning.wide), replace(cut, wide=not tuning.wide)
+def both(tiling: TileSizes, tuning: SearchPoint) -> tuple[TileSizes, TileSizes]:
+    """A tiling with what may lie in ACC there, and in the scratchpad; what the tuning prefers is first."""
+    return replace(tiling, wide=tuning.wide), replace(tiling, wide=not tuning.wide)
 
 
 def slice_width(k: int, n: int, chip: Chip, size: int) -> int:
-    """Columns of weights that one word loads: about `size` bytes, whole columns of the array, slices of nearly equal
+    """Columns of weights that one instruction loads: about `size` bytes, whole columns of the array, slices of nearly equal
     size."""
     slices = max(ceil_div(k * n, max(size, 1)), 1)
     return ceil_div(ceil_div(n, slices), chip.mxu.cols) * chip.mxu.cols
 
 
 def _most_rows(kernel: Kernel, shapes: "_Shapes", tuning: SearchPoint) -> int:
-    """Rows per block where there is room: more of them, if they are so narrow that words would be short."""
+    """Rows per block where there is room: more of them, if they are so narrow that instructions would be short."""
     if shapes.batched:
         return tuning.points
     width = max((prod(n.shape[len(kernel.domain) :]) for n in kernel.nodes), default=1)

@@ -37,7 +37,7 @@ class Placement:
 def place(program: Program, chip: Chip, times: Times | None = None) -> Placement:
     """Plan each memory and check the plan. Raises CompileError when a memory is too small.
 
-    `times` (of a schedule) are the predicted start and finish of each op, so that no word overwrites what is still
+    `times` (of a schedule) are the predicted start and finish of each op, so that no instruction overwrites what is still
     being read. With them, a plan that is not found quickly counts as none: other orders can replace this one.
     """
     live = program.live
@@ -71,7 +71,7 @@ def _plan(
     program: Program,
     times: Times | None,
 ) -> Plan:
-    """Plan a memory so that bytes rest before they are used again: a word that overwrites bytes just read has to wait
+    """Plan a memory so that bytes rest before they are used again: an instruction that overwrites bytes just read has to wait
     for their reader.
 
     A schedule says how long that is. Without one, live ranges begin as many ops earlier as there is room for.
@@ -102,7 +102,7 @@ def _rested(buffers: Collection[Buffer], program: Program, times: Times) -> dict
     least = list(accumulate((times[i][0] for i in reversed(takers)), min))[
         ::-1
     ]  # the earliest start from each taker on
-    left = dict.fromkeys(buffers, 0)  # when the last word has left it
+    left = dict.fromkeys(buffers, 0)  # when the last instruction has left it
     for op, (_, finish) in zip(program.ops, times, strict=True):
         for ref in op.views:
             if ref is not None and ref.buffer in left:

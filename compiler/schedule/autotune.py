@@ -1,6 +1,6 @@
 """Search: the tiling whose schedule is predicted to be the fastest, among those that memory can be planned for.
 
-    for each size in SEARCH_SPACE, one after the other:  cut → emit → schedule → keep if the predicted cycles are fewer
+    for each size in SEARCH_SPACE, one after the other:  assign → emit → schedule → keep if the predicted cycles are fewer
 
 The list scheduler simulates engines, bus and memories, so its prediction is the cost model. `make bench-chip` compares
 it with the timing mode. Everything is counted in ops and plans, never in seconds, and ends: where no plan is found the
@@ -21,7 +21,7 @@ from compiler.schedule.list_schedule import FILLS, Schedule
 from compiler.schedule.manager import TileManager
 from compiler.schedule.passes import Choice, Known, Stages, Switch, made, tile_pipeline
 from compiler.schedule.state import TileState
-from compiler.tile.batch_tiles import find_strips
+from compiler.tile.batch_tiles import find_batch_tiles
 from compiler.tile.ir import Program
 from isa.errors import CompileError
 from isa.spec import Space
@@ -101,28 +101,28 @@ class Search:
         return tile_pipeline(self.on, self.known, choice)
 
     def _candidates(self, failures: list[CompileError]) -> Iterator[TileState]:
-        """Programs to plan for, the best first. What cannot be cut is among the `failures`."""
+        """Programs to plan for, the best first. What cannot be tiled is among the `failures`."""
         parts = self.on("split-batch") and any(
-            strip.parts > 1 for strip in find_strips(self.kernel_graph, self.chip, 1.0)
+            batch_tile.parts > 1 for batch_tile in find_batch_tiles(self.kernel_graph, self.chip, 1.0)
         )
-        for strips in (True, False) if parts else (False,):
+        for split in (True, False) if parts else (False,):
             known: Made = {}
             tried: set[tuple[object, int]] = set()
-            candidates = _caught(failures, lambda: self.candidates(strips, known))  # noqa: B023
+            candidates = _caught(failures, lambda: self.candidates(split, known))  # noqa: B023
             yield from islice(self._orders(candidates or [], tried), FEWER if len(known) > 1 else PLANS)
             if candidates and len(known) > 1:
-                candidates = self.candidates(strips, known, shared=False)
+                candidates = self.candidates(split, known, shared=False)
                 yield from islice(self._orders(candidates, tried), PLANS)
             for share in SHARES if candidates else ():
                 tuning = replace(candidates[0].tuning, share=share)  # type: ignore[index]
-                smaller = _caught(failures, lambda: [self._draft(tuning, self._cut(tuning, strips), {})])  # noqa: B023
+                smaller = _caught(failures, lambda: [self._draft(tuning, self._assign(tuning, split), {})])  # noqa: B023
                 yield from islice(self._orders(smaller or [], set()), FEWER)
         for last in (SearchPoint(share=0.5, resident=0.0), SearchPoint(resident=0.0, smallest=True)):
-            plain = _caught(failures, lambda: self._emit(last, self._cut(last, strips=False)))  # noqa: B023
+            plain = _caught(failures, lambda: self._emit(last, self._assign(last, split=False)))  # noqa: B023
             if plain is not None:
                 yield plain
 
-    def candidates(self, strips: bool = True, known: Made | None = None, shared: bool = True) -> list[Candidate]:
+    def candidates(self, split: bool = True, known: Made | None = None, shared: bool = True) -> list[Candidate]:
         """Tilings that differ, the best first, then by promised cycles: one size after the other is varied while that
         makes the program faster.
 
@@ -131,7 +131,7 @@ class Search:
         """
         known = {} if known is None else known
         tuning = SearchPoint(rows=block_rows(self.chip))
-        best = self._draft(tuning, self._cut(tuning, strips), known)
+        best = self._draft(tuning, self._assign(tuning, split), known)
         if not (best.schedule and self.on("search")):
             return [best]
         tight = shared and _peak(best.schedule.program) > TIGHT * self.chip.sram.bytes
@@ -144,11 +144,13 @@ class Search:
                 changed: Any = {name: value}
                 tuning = replace(best.tuning, **changed)
                 try:
-                    cuts = self._cut(tuning, strips)
+                    assigned = self._assign(tuning, split)
                 except CompileError:
                     break
                 candidate = (
-                    self._draft(tuning, cuts, known) if made(cuts.assignment).least <= best.cycles * MARGIN else None
+                    self._draft(tuning, assigned, known)
+                    if made(assigned.assignment).least <= best.cycles * MARGIN
+                    else None
                 )
                 if candidate is not None and candidate.cycles <= best.cycles * MARGIN:
                     best = candidate
@@ -156,26 +158,26 @@ class Search:
                     break
         return sorted(known.values(), key=lambda candidate: (candidate is not best, candidate.cycles))
 
-    def _cut(self, tuning: SearchPoint, strips: bool) -> TileState:
+    def _assign(self, tuning: SearchPoint, split: bool) -> TileState:
         """The kernel graph with layouts and tile sizes."""
-        return self.manager.run(self._stages(Choice(tuning, strips)).tiling, self.start)
+        return self.manager.run(self._stages(Choice(tuning, split)).tiling, self.start)
 
-    def _emit(self, tuning: SearchPoint, cut: TileState) -> TileState:
-        return self.manager.run(self._stages(Choice(tuning)).program, cut)
+    def _emit(self, tuning: SearchPoint, assigned: TileState) -> TileState:
+        return self.manager.run(self._stages(Choice(tuning)).program, assigned)
 
-    def _draft(self, tuning: SearchPoint, cut: TileState, known: Made) -> Candidate:
-        """Emit and schedule with one tuning, unless a `known` one cuts the kernels in the same way."""
-        cuts = made(cut.assignment)
-        spaces = tuple(layout.buffer.space for layout in cuts.storage.layouts.values())
+    def _draft(self, tuning: SearchPoint, assigned: TileState, known: Made) -> Candidate:
+        """Emit and schedule with one tuning, unless a `known` one tiles the kernels in the same way."""
+        assignment = made(assigned.assignment)
+        spaces = tuple(layout.buffer.space for layout in assignment.storage.layouts.values())
         key = (
-            cuts.cuts,
+            assignment.tilings,
             spaces,
-            tuning.overlap if any(strip.parts > 1 for strip in cuts.strips) else 0.0,
+            tuning.overlap if any(batch_tile.parts > 1 for batch_tile in assignment.batch_tiles) else 0.0,
             tuning.in_turn,
         )
         if key in known:
             return known[key]
-        emitted = self._emit(tuning, cut)
+        emitted = self._emit(tuning, assigned)
         scheduled = self._schedule(tuning, emitted, FILLS[0]) if self.on("schedule") else None
         return known.setdefault(key, Candidate(tuning, emitted, scheduled))
 

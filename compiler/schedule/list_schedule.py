@@ -1,8 +1,8 @@
 """Schedule: reorder a tile program so that the engines work at the same time.
 
-List scheduling: engines, bus and memories are simulated with the durations of the timing rules; among the words whose
+List scheduling: engines, bus and memories are simulated with the durations of the timing rules; among the instructions whose
 inputs exist, the one that can start first goes next (the earlier one on a tie). Loads therefore run ahead as far as
-memory allows, which is what double buffering and weight prefetch are. A word that needs new memory waits until enough
+memory allows, which is what double buffering and weight prefetch are. An instruction that needs new memory waits until enough
 has been left.
 """
 
@@ -23,7 +23,7 @@ from isa.timing import drain_cycles
 
 WINDOW = 160  # how many ops beyond the oldest waiting one may be considered
 ALIGN = 64
-FILLS = (0.98, 0.95, 0.92, 0.86, 0.8)  # shares of a memory that words may fill: the rest is for gaps in the plan
+FILLS = (0.98, 0.95, 0.92, 0.86, 0.8)  # shares of a memory that instructions may fill: the rest is for gaps in the plan
 NEVER = 1 << 60
 
 Cycles = Callable[[Op], int]
@@ -82,7 +82,7 @@ def _scheduler(
 class _Memory:
     """One memory, seen in two ways.
 
-    In the original order, `alive` bytes at each op: words issued early add to the ops they skip, so that what is left
+    In the original order, `alive` bytes at each op: instructions issued early add to the ops they skip, so that what is left
     can always be finished in that order. In time: what is taken, and when each buffer that nobody needs any more
     becomes free.
     """
@@ -175,7 +175,9 @@ class _Scheduler:
     start: list[int] = field(default_factory=list)
     finish: list[int] = field(default_factory=list)
     inputs: list[int] = field(default_factory=list)  # when the inputs of each op exist
-    queued: dict[Engine, deque[int]] = field(default_factory=dict)  # when the last words of each engine have finished
+    queued: dict[Engine, deque[int]] = field(
+        default_factory=dict
+    )  # when the last instructions of each engine have finished
     engines: list[Engine] = field(default_factory=list)  # of each op
     dispatched: int = 0  # when dispatch has come to the end of the new order so far
 
@@ -242,7 +244,7 @@ class _Scheduler:
         return max(start, *(m.available(index) for m in self.memories))
 
     def _engine_free(self, engine: Engine) -> int:
-        """When the next word of an engine could start if inputs and memory were no matter.
+        """When the next instruction of an engine could start if inputs and memory were no matter.
 
         Words are dispatched in order, and a full queue holds all of them up.
         """

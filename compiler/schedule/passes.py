@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar, Protocol, TypeVar
 
 from compiler.emit.fit import TileSizeChooser
-from compiler.emit.memory_space import reside
+from compiler.emit.memory_space import assign_memory
 from compiler.emit.program import Emitted, tile
 from compiler.emit.tile_sizes import SearchPoint
 from compiler.schedule.addresses import place
 from compiler.schedule.list_schedule import FILLS, schedule
 from compiler.schedule.state import TileState
-from compiler.tile.batch_tiles import find_strips
+from compiler.tile.batch_tiles import find_batch_tiles
 from compiler.tile.cost import cycles
 from compiler.tile.epilogues import fuse_epilogues
 from compiler.tile.kernel_graph import group, kernel_graph
@@ -105,7 +105,7 @@ class SplitBatch:
     share: float = 1.0
 
     def run(self, state: TileState) -> TileState:
-        return replace(state, strips=tuple(find_strips(made(state.kernel_graph), state.chip, self.share)))
+        return replace(state, batch_tiles=tuple(find_batch_tiles(made(state.kernel_graph), state.chip, self.share)))
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,9 @@ class AssignMemory:
     chooser: TileSizeChooser
 
     def run(self, state: TileState) -> TileState:
-        return replace(state, assignment=reside(made(state.kernel_graph), self.chooser, self.point, state.strips))
+        return replace(
+            state, assignment=assign_memory(made(state.kernel_graph), self.chooser, self.point, state.batch_tiles)
+        )
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,7 @@ def tile_pipeline(on: Switch, known: Known, choice: Choice) -> Stages:
             AssignMemory(point, known.chooser),  # tile sizes beside what is resident, as one depends on the other
         ],
         program=[
-            Emit(point.overlap, known.emitted),  # where everything lies and how it is cut is known now
+            Emit(point.overlap, known.emitted),  # where everything lies and how it is tiled is known now
         ],
         order=[
             *_optional(on, ScheduleOps(choice.fill, point.in_turn)),  # before addresses, which forbid orders

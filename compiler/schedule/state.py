@@ -45,7 +45,7 @@ class TileState:
     ops: tuple[KernelOp, ...] = ()
     kernels: tuple[Kernel, ...] = ()
     kernel_graph: KernelGraph | None = None
-    strips: tuple[BatchTile, ...] = ()
+    batch_tiles: tuple[BatchTile, ...] = ()
     assignment: Assignment | None = None
     tiled: Tiled | None = None
     schedule: Schedule | None = None
@@ -79,8 +79,8 @@ class TileState:
         parts: Iterator[str] = _looped(self.kernel_graph)
         if self.assignment is not None:
             parts = _assigned(self.kernel_graph, self.assignment)
-        elif self.strips:
-            parts = (f"k{s.first}..k{s.end - 1} in {s.parts} part{'s' * (s.parts > 1)}" for s in self.strips)
+        elif self.batch_tiles:
+            parts = (f"k{s.first}..k{s.end - 1} in {s.parts} part{'s' * (s.parts > 1)}" for s in self.batch_tiles)
         return "".join(f"{line}\n" for line in parts)
 
 
@@ -111,16 +111,20 @@ def _assigned(graph: KernelGraph, assignment: Assignment) -> Iterator[str]:
     for node in graph.live:
         layout = assignment.storage.layouts[node]
         yield f"value {node.name} in {layout.buffer}"
-    for index, sizes in enumerate(assignment.cuts):
+    for index, sizes in enumerate(assignment.tilings):
         yield f"k{index} {_sizes(sizes)}"
 
 
 def _sizes(sizes: TileSizes) -> str:
     given = {"rows": sizes.rows, "n": sizes.n, "k": sizes.k}
-    cut = [f"{name}={value}" for name, value in given.items() if value < WHOLE]
-    cut += [f"groups={sizes.groups}"] if sizes.groups > 1 else []
+    found = [f"{name}={value}" for name, value in given.items() if value < WHOLE]
+    found += [f"groups={sizes.groups}"] if sizes.groups > 1 else []
     return ", ".join(
-        [*cut, "weights stay" if sizes.keep else "weights are streamed", *(["wide rows in acc"] if sizes.wide else [])]
+        [
+            *found,
+            "weights stay" if sizes.keep else "weights are streamed",
+            *(["wide rows in acc"] if sizes.wide else []),
+        ]
     )
 
 

@@ -20,7 +20,7 @@ def verify_state(state: TileState) -> None:
     graph = state.kernel_graph
     if graph is not None and graph is not before.kernel_graph:
         verify_kernels(graph.kernels, graph.repeat.canonical if graph.repeat else None)
-    if graph is not None and state.strips is not before.strips:
+    if graph is not None and state.batch_tiles is not before.batch_tiles:
         _verify_strips(state, graph)
     if graph is not None and state.assignment is not None and state.assignment is not before.assignment:
         _verify_assignment(state, graph)
@@ -32,18 +32,22 @@ def verify_state(state: TileState) -> None:
 
 
 def _verify_strips(state: TileState, graph: KernelGraph) -> None:
-    ends = [0, *(strip.end for strip in state.strips)]
-    if [strip.first for strip in state.strips] != ends[:-1] or ends[-1] != len(graph.kernels):
+    ends = [0, *(batch_tile.end for batch_tile in state.batch_tiles)]
+    if [batch_tile.first for batch_tile in state.batch_tiles] != ends[:-1] or ends[-1] != len(graph.kernels):
         raise ValueError("batch tiles do not cover the kernels one after the other")
-    for strip in state.strips:
-        if strip.parts > 1 and any(kernel.domain[0] % strip.parts for kernel in graph.kernels[strip.first : strip.end]):
-            raise ValueError(f"kernels {strip.first}..{strip.end - 1} cannot be cut into {strip.parts} equal parts")
+    for batch_tile in state.batch_tiles:
+        if batch_tile.parts > 1 and any(
+            kernel.domain[0] % batch_tile.parts for kernel in graph.kernels[batch_tile.first : batch_tile.end]
+        ):
+            raise ValueError(
+                f"kernels {batch_tile.first}..{batch_tile.end - 1} cannot be cut into {batch_tile.parts} equal parts"
+            )
 
 
 def _verify_assignment(state: TileState, graph: KernelGraph) -> None:
     assert state.assignment is not None
-    if len(state.assignment.cuts) != len(graph.kernels):
-        raise ValueError(f"{len(state.assignment.cuts)} tile sizes for {len(graph.kernels)} kernels")
+    if len(state.assignment.tilings) != len(graph.kernels):
+        raise ValueError(f"{len(state.assignment.tilings)} tile sizes for {len(graph.kernels)} kernels")
     for node in graph.live:
         if node not in state.assignment.storage.layouts:
             raise ValueError(f"{node.name} lives between kernels and lies nowhere")

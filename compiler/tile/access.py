@@ -28,13 +28,13 @@ class Read:
     """One operand of a node: its dimension i is the node's row dimension i + `lead`, for i < `follows`; all of the
     others is read.
 
-    `home`: read where it lives between kernels, not from the block that its own kernel has just computed.
+    `stored`: read where it lives between kernels, not from the block that its own kernel has just computed.
     """
 
     operand: KernelOp
     lead: int
     follows: int
-    home: bool = False
+    stored: bool = False
 
     def own_block(self, domain: Sequence[int]) -> bool:
         """Whether a block of the node, cut along leading sizes `domain`, reads exactly this block of the value behind
@@ -54,9 +54,9 @@ def _read(node: KernelOp, position: int, operand: KernelOp) -> Read:
     rank = len(operand.shape)
     match node.role, position:
         case Role.MATMUL, 1:
-            return Read(operand, len(node.shape) - rank if rank > 2 else 0, rank - 2, home=True)
+            return Read(operand, len(node.shape) - rank if rank > 2 else 0, rank - 2, stored=True)
         case Role.GATHER, 0:
-            return Read(operand, 0, 0, home=True)
+            return Read(operand, 0, 0, stored=True)
         case (Role.MATMUL, _) | (Role.GATHER, _):
             return Read(operand, 0, rank)
         case Role.DEQUANTIZE, 1:

@@ -1,8 +1,8 @@
-"""Strips: kernels whose values are too large for the chip are executed for a part of the batch at a time.
+"""Batch tiles: kernels whose values are too large for the chip are executed for a part of the batch at a time.
 
     for each layer:  for each sample:  query key value attention output up down
 
-A strip is a run of kernels that share their first dimension; no value that one of them hands to another mixes different
+A batch tile is a run of kernels that share their first dimension; no value that one of them hands to another mixes different
 indices of it. TileSizes into parts along it, what lives between the kernels is as small as one part, and parts overlap
 where memory allows.
 """
@@ -43,8 +43,8 @@ class BatchTile:
             yield low, low + size
 
 
-def find_strips(kernel_graph: KernelGraph, chip: Chip, share: float) -> list[BatchTile]:
-    """Cover all kernels with strips; those that need no parts have one."""
+def find_batch_tiles(kernel_graph: KernelGraph, chip: Chip, share: float) -> list[BatchTile]:
+    """Cover all kernels with batch tiles; those that need no parts have one."""
     found: list[BatchTile] = []
     for start, stop in kernel_graph.stretches:
         first = start
@@ -98,22 +98,26 @@ def _parts(kernel_graph: KernelGraph, first: int, end: int, room: float) -> Batc
 
 
 def size_of(node: KernelOp) -> int:
-    """Bytes of a value in its home."""
+    """Bytes of a value in its storage."""
     return -(-prod(node.shape) * node.dtype.bits // 8 // ALIGN) * ALIGN
 
 
-def part_storage(storage: Storage, strip: BatchTile, part: int) -> Storage:
-    """Homes as one part sees them: values between its kernels have a home as large as the part."""
+def part_storage(storage: Storage, batch_tile: BatchTile, part: int) -> Storage:
+    """Storage as one part sees them: values between its kernels have a place as large as the part."""
     layouts = dict(storage.layouts)
-    for node in strip.inner:
-        home = layouts[node]
-        start = part * (node.shape[0] // strip.parts)
+    for node in batch_tile.inner:
+        whole = layouts[node]
+        start = part * (node.shape[0] // batch_tile.parts)
         layouts[node] = replace(
-            home, buffer=replace(home.buffer, name=f"{home.buffer.name}.{part}"), offset=-start * home.strides[0]
+            whole, buffer=replace(whole.buffer, name=f"{whole.buffer.name}.{part}"), offset=-start * whole.strides[0]
         )
     return Storage(layouts)
 
 
-def inner_sizes(strips: Sequence[BatchTile]) -> Mapping[KernelOp, int]:
-    """Bytes of the home of every value that lives in one part at a time."""
-    return {node: -(-size_of(node) // strip.parts // ALIGN) * ALIGN for strip in strips for node in strip.inner}
+def inner_sizes(batch_tiles: Sequence[BatchTile]) -> Mapping[KernelOp, int]:
+    """Bytes of the storage of every value that lives in one part at a time."""
+    return {
+        node: -(-size_of(node) // batch_tile.parts // ALIGN) * ALIGN
+        for batch_tile in batch_tiles
+        for node in batch_tile.inner
+    }

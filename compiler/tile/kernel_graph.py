@@ -118,7 +118,7 @@ def kernel_graph(
 
 
 def _same_orders(repeat: Repeat) -> bool:
-    """Whether all values that would share a home want the same order of dimensions."""
+    """Whether all values that would share a place want the same order of dimensions."""
     groups = [*repeat.instances.values(), *([old, new] for old, new in repeat.carried.items())]
     return all(len({stored_order(n) for n in group if not n.gives_tuple}) <= 1 for group in groups)
 
@@ -176,7 +176,7 @@ def _place_outputs(
         tensors.append(tensor)
         plain = node.base is node and node.maker.is_operation and stored_order(node) == tuple(range(len(node.shape)))
         shared = repeat is not None and (
-            repeat.home_of(node) is not node or node in repeat.instances or node in repeat.carried.values()
+            repeat.storage_of(node) is not node or node in repeat.instances or node in repeat.carried.values()
         )
         if plain and not shared and node not in storage.layouts:
             storage.layouts[node] = target

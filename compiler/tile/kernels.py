@@ -207,7 +207,7 @@ def _read_elsewhere(group: Iterable[KernelOp], domain: tuple[int, ...]) -> set[K
 def _from_block(read: Read, domain: tuple[int, ...]) -> bool:
     """Whether an operand can be read from the block that its own kernel has just computed, which is stored in logical
     order."""
-    return not read.home and straight(read.operand) and read.own_block(domain)
+    return not read.stored and straight(read.operand) and read.own_block(domain)
 
 
 def _producers(node: KernelOp) -> Iterable[KernelOp]:

@@ -1,7 +1,7 @@
-"""Layouts: where the elements of an N-d tensor lie in a buffer, and how to cover them with words.
+"""Layouts: where the elements of an N-d tensor lie in a buffer, and how to cover them with instructions.
 
 A `Layout` is a strided N-d tensor over a buffer. `pieces` cuts an iteration space that several
-layouts share into the (planes, rows, cols) blocks that one word can address.
+layouts share into the (planes, rows, cols) blocks that one instruction can address.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ MAX_STRIDE = ISA["vset"].field("rs").largest  # elements
 
 
 def limits_of(mnemonic: str) -> Limits:
-    """Planes, rows, columns that a word can hold."""
+    """Planes, rows, columns that an instruction can hold."""
     largest = {f.name: f.largest for f in ISA[mnemonic].fields}
     return largest.get("planes", 1), largest["rows"], largest["cols"]
 
@@ -39,7 +39,7 @@ class Layout:
     offset: int = 0
 
     def seen(self, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> "Layout":
-        """Another view of the buffer. Layouts are made by the million while cuts are measured, and dataclasses.replace
+        """Another view of the buffer. Layouts are made by the million while tilings are measured, and dataclasses.replace
         takes four times as long."""
         return Layout(self.buffer, self.dtype, shape, strides, offset)
 
@@ -54,7 +54,7 @@ class Layout:
 
     @property
     def has_columns(self) -> bool:
-        """Whether a word can address the last dimension as its columns: elements side by side, or one repeated."""
+        """Whether an instruction can address the last dimension as its columns: elements side by side, or one repeated."""
         return not self.shape or self.shape[-1] <= 1 or self.strides[-1] in (0, 1)
 
     def widen(self, ranges: Sequence[Range], shape: Sequence[int]) -> "Layout":
@@ -156,7 +156,7 @@ def pieces(
 
     Every layout has `shape` (broadcast); `logical` gives (offset, strides) of the same elements in flattened tensors.
     With `row_op` the last dimension is the columns of every block; with `down` the last two are rows and columns,
-    whole. `planes=False` is for words that have no planes.
+    whole. `planes=False` is for instructions that have no planes.
     """
     walks = [(layout.offset, layout.strides) for layout in layouts if layout] + [(o, tuple(s)) for o, s in logical]
     unit = (1, *([0] * len(walks)))
@@ -176,12 +176,12 @@ def pieces(
         block.insert(0, outer.pop() if fits else unit)
     if row_op or down:
         _check_whole(block, limits, down)
-    cuts = [
+    parts = [
         [(low, min(low + limit, dim[0])) for low in range(0, dim[0], limit)]
         for dim, limit in zip(block, limits, strict=True)
     ]
     for index in product(*(range(dim[0]) for dim in outer)):
-        for ranges in product(*cuts):
+        for ranges in product(*parts):
             yield _piece(
                 layouts,
                 walks,
@@ -192,7 +192,7 @@ def pieces(
 
 
 def _check_whole(block: Sequence[tuple[int, ...]], limits: Limits, down: bool) -> None:
-    """What one word must see as a whole is within its reach."""
+    """What one instruction must see as a whole is within its reach."""
     axis, what = (1, "column") if down else (2, "row")
     if block[axis][0] > limits[axis]:
         raise UnsupportedError(f"a {what} of {block[axis][0]} elements; one instruction reaches {limits[axis]}")

@@ -4,7 +4,7 @@
          body, repeated `count` times, weights at a constant stride                    what follows
 
 Iterations must be the same operations on the same shapes, connected in the same way: to their own values, to the values
-of the iteration before (*carried*, which keep one home), to values from before the loop, and to constants of their own.
+of the iteration before (*carried*, which keep one place), to values from before the loop, and to constants of their own.
 """
 
 from collections.abc import Sequence
@@ -42,8 +42,8 @@ class Repeat:
         """The kernels with one copy of the body."""
         return [*kernels[: self.start + self.period], *kernels[self.end :]]
 
-    def home_of(self, node: KernelOp) -> KernelOp:
-        """The value whose home this one shares."""
+    def storage_of(self, node: KernelOp) -> KernelOp:
+        """The value whose storage this one shares."""
         node = self.canonical.get(node, node)
         return self.carried.get(node, node)
 

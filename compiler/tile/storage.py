@@ -1,6 +1,6 @@
 """Storage: where every value of the graph lives between kernels, and what views of it look like.
 
-A value that only its own kernel reads has no home. Others live in SRAM or DRAM, in the dimension order that their
+A value that only its own kernel reads has no storage. Others live in SRAM or DRAM, in the dimension order that their
 readers want: keys permuted to (batch, head, token) are stored that way, so that no copy is ever made.
 """
 
@@ -15,7 +15,7 @@ from compiler.tile.loops import Repeat
 
 @dataclass
 class Storage:
-    """Homes of values by their base node."""
+    """Storage of values by their base node."""
 
     layouts: dict[KernelOp, Layout] = field(default_factory=dict)
 
@@ -56,9 +56,9 @@ def live_ranges(
             owner[producer] == index and value.base not in (repeat.canonical if repeat else ())
         ):
             return
-        home = repeat.home_of(origin) if repeat else origin
-        first, last = ranges.get(home, (owner[producer], owner[producer]))
-        ranges[home] = (min(first, owner[producer]), max(last, index))
+        holder = repeat.storage_of(origin) if repeat else origin
+        first, last = ranges.get(holder, (owner[producer], owner[producer]))
+        ranges[holder] = (min(first, owner[producer]), max(last, index))
 
     for index, nodes in enumerate(kernels):
         for node in nodes:

@@ -99,7 +99,7 @@ def compiler() -> object:
     def emit(e: Emitter, node: KernelOp) -> None:
         out = e.result(node)
         a, b = (e.operand(x, len(node.shape)) for x in node.operands)
-        e.word("vaddr", node, out.layout.shape, {"d": out}, {"a": a, "b": b})
+        e.emit("vaddr", node, out.layout.shape, {"d": out}, {"a": a, "b": b})
         e.finish(node)
 
     def fused(a: Value, b: Value, kind: Dtype) -> Symbols:

@@ -158,6 +158,6 @@ def test_the_cost_model_counts_what_the_timing_mode_counts(model: str, chip: str
 
 def test_a_loop_starts_when_all_before_it_is_done() -> None:
     """Breaks when the fence before a loop is left out: counts inside hold only between iterations."""
-    code = made("bert of 3", "edge").compiled.code.words
+    code = made("bert of 3", "edge").compiled.code.instructions
     loops = [number for number, word in enumerate(code) if word.mnemonic == "loop"]
     assert loops and all(code[number - 1].mnemonic == "fence" for number in loops)

@@ -348,12 +348,12 @@ def test_kernels_are_verified() -> None:
 
 def test_tile_sizes_and_batch_tiles_are_verified() -> None:
     """Breaks if a kernel may be left out by the batch tiles or the tile sizes, or a value may lie nowhere."""
-    strips, assigned = behind("split-batch"), behind("assign-memory")
+    split, assigned = behind("split-batch"), behind("assign-memory")
     with pytest.raises(ValueError, match="do not cover the kernels"):
-        verify_state(replace(strips, strips=(replace(strips.strips[0], first=1), *strips.strips[1:])))
+        verify_state(replace(split, batch_tiles=(replace(split.batch_tiles[0], first=1), *split.batch_tiles[1:])))
     assignment = made(assigned.assignment)
     with pytest.raises(ValueError, match="tile sizes for"):
-        verify_state(replace(assigned, assignment=replace(assignment, cuts=assignment.cuts[1:])))
+        verify_state(replace(assigned, assignment=replace(assignment, tilings=assignment.tilings[1:])))
     layouts = dict(assignment.storage.layouts)
     layouts.pop(next(iter(made(assigned.kernel_graph).live)))
     with pytest.raises(ValueError, match="lies nowhere"):

@@ -1,5 +1,5 @@
 """The search over tilings: schedules keep order, engines and memory; plans keep bytes from being overwritten early;
-strips change no bit."""
+batch tiles change no bit."""
 
 import math
 from collections import Counter
@@ -14,7 +14,7 @@ from transformers import BertConfig, BertModel
 import llmchip
 from compiler.emit.fit import TileSizeChooser
 from compiler.emit.interleave import overlapped
-from compiler.emit.memory_space import Assignment, reside
+from compiler.emit.memory_space import Assignment, assign_memory
 from compiler.emit.program import tile
 from compiler.emit.tile_sizes import SearchPoint
 from compiler.frontend.capture import capture
@@ -27,7 +27,7 @@ from compiler.schedule.list_schedule import Schedule, schedule
 from compiler.schedule.manager import TileManager
 from compiler.schedule.passes import made
 from compiler.schedule.state import TileState
-from compiler.tile.batch_tiles import find_strips
+from compiler.tile.batch_tiles import find_batch_tiles
 from compiler.tile.conflicts import predecessors
 from compiler.tile.cost import cycles
 from compiler.tile.ir import Buffer, Op, Program, Ref
@@ -75,9 +75,11 @@ def kernels_of(graph: Lowered) -> KernelGraph:
     return made(kernel_state(graph, Options(), SMALL, TileManager()).kernel_graph)
 
 
-def assigned(graph: KernelGraph, point: SearchPoint = POINT, strips: bool = True) -> Assignment:
+def assigned(graph: KernelGraph, point: SearchPoint = POINT, split: bool = True) -> Assignment:
     """Layouts and tile sizes on the small chip."""
-    return reside(graph, TileSizeChooser(SMALL), point, find_strips(graph, SMALL, point.share if strips else math.inf))
+    return assign_memory(
+        graph, TileSizeChooser(SMALL), point, find_batch_tiles(graph, SMALL, point.share if split else math.inf)
+    )
 
 
 def compiled(batch: int, seq: int, chip: Chip, disable: str = "") -> Compiled:
@@ -195,9 +197,9 @@ def test_a_large_batch_goes_through_the_layers_in_parts() -> None:
     """Breaks if batches are cut although they fit, or not although they do not, or if parts do not make less
     traffic."""
     fitting = assigned(outlined(2, 16))
-    assert all(strip.parts == 1 for strip in fitting.strips)
+    assert all(tile.parts == 1 for tile in fitting.batch_tiles)
     large = assigned(outlined(3, 128))
-    assert max(strip.parts for strip in large.strips) > 1
+    assert max(tile.parts for tile in large.batch_tiles) > 1
     moved = {name: simulate(compiled(3, 128, SMALL, name).image()).bytes.sum() for name in ("search", "search,strips")}
     assert moved["search"] < moved["search,strips"]
 
@@ -235,7 +237,7 @@ def test_the_least_is_what_the_busiest_engine_does() -> None:
         outlined(1, 64),
     ):
         cuts = assigned(rough)
-        assert all(strip.parts == 1 for strip in cuts.strips)
+        assert all(tile.parts == 1 for tile in cuts.batch_tiles)
         program, busy = tile(rough, cuts, SMALL).program, Counter[str]()
         for index, op in enumerate(program.ops):
             engine = "bus" if op.row.engine in DMA_ENGINES else op.row.engine.value
@@ -254,6 +256,6 @@ def test_kernels_that_are_known_are_emitted_as_if_they_were_not() -> None:
         SearchPoint(points=64, share=0.5),
         SearchPoint(),
     ):
-        for strips in (True, False):
-            cuts = assigned(rough, tuning, strips)
+        for split in (True, False):
+            cuts = assigned(rough, tuning, split)
             assert tile(rough, cuts, SMALL, known=known).program == tile(rough, cuts, SMALL).program

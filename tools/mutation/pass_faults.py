@@ -13,9 +13,8 @@ import torch
 
 from compiler.emit import emitter
 from compiler.ops.record import Role
-from compiler.tile import batch_tiles as strips
+from compiler.tile import batch_tiles, kernels, layout, storage
 from compiler.tile import kernel_graph as outline
-from compiler.tile import kernels, layout, storage
 from compiler.tile.conflicts import predecessors
 from compiler.tile.ir import Buffer, Op
 from compiler.tile.kernel_op import KernelOp
@@ -160,9 +159,9 @@ def _doubled_steps(repeat: Any, stored: storage.Storage) -> bool:
     return moved
 
 
-def _part_of_the_first(stored: storage.Storage, strip: strips.BatchTile, part: int) -> storage.Storage:
-    """Every part of a strip has the layouts of the first."""
-    return _PART_STORAGE(stored, strip, 0)
+def _part_of_the_first(stored: storage.Storage, tile: batch_tiles.BatchTile, part: int) -> storage.Storage:
+    """Every part of a batch tile has the layouts of the first."""
+    return _PART_STORAGE(stored, tile, 0)
 
 
 def _dense_in_order(buffer: Buffer, dtype: Any, sizes: Sequence[int], order: Sequence[int] | None = None) -> Layout:
@@ -172,7 +171,7 @@ def _dense_in_order(buffer: Buffer, dtype: Any, sizes: Sequence[int], order: Seq
 
 _PIECES, _NARROW, _BROADCAST, _DENSE = layout.pieces, Layout.narrow, Layout.broadcast, layout.dense
 _COLUMNS, _BLOCK_RANGES = emitter.columns, emitter.Emitter.block_ranges
-_PREDECESSORS, _MOVE_CONSTANTS, _PART_STORAGE = predecessors, outline._move_constants, strips.part_storage
+_PREDECESSORS, _MOVE_CONSTANTS, _PART_STORAGE = predecessors, outline._move_constants, batch_tiles.part_storage
 
 
 PASS_FAULTS: Final[Mapping[str, Patches]] = {
@@ -210,6 +209,6 @@ PASS_FAULTS: Final[Mapping[str, Patches]] = {
         "compiler.schedule.list_schedule.predecessors": _predecessors(lambda first, then: Access.R in (first, then))
     },
     "interleaving keeps every order": {"compiler.emit.interleave._in_order": yes},
-    "strips may read any index": {"compiler.tile.batch_tiles._separable": yes},
-    "strips share the layouts of the first part": {"compiler.emit.program.part_storage": _part_of_the_first},
+    "batch tiles may read any index": {"compiler.tile.batch_tiles._separable": yes},
+    "batch tiles share the layouts of the first part": {"compiler.emit.program.part_storage": _part_of_the_first},
 }
