@@ -3,14 +3,12 @@
 import importlib.util
 import json
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+from checkout import ROOT
 
 from isa.chip import load_chip
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

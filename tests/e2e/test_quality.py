@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 import torch
+from checkout import ROOT
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertConfig, BertModel
@@ -127,7 +128,7 @@ def test_programs_are_as_fast_as_they_were(model: str, chip: str) -> None:
         kept = {name: pin for name, pin in {**pins, name: found}.items() if name in NAMES}
         PINS.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
     pinned = json.loads(PINS.read_text())[name]
-    renew = f"if it is meant: {RENEW}=1 python -m pytest {Path(__file__).relative_to(Path(__file__).parents[2])}"
+    renew = f"if it is meant: {RENEW}=1 python -m pytest {Path(__file__).relative_to(ROOT)}"
     change = found["cycles"] / pinned["cycles"] - 1
     assert change <= WORSE, f"{name}: {found['cycles']} cycles are {change:.1%} more than {pinned['cycles']}; {renew}"
     assert change >= -BETTER, (

@@ -2,12 +2,11 @@
 allow."""
 
 import os
-from pathlib import Path
-from runpy import run_path
 
 import numpy as np
 import pytest
 import torch
+from berts import Case, cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,15 +18,14 @@ from tools.mutation.races import races
 from tools.mutation.score import Subject
 
 EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "2"))
-berts = run_path(str(Path(__file__).parents[1] / "e2e" / "berts.py"))  # the same random models
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-@given(case=berts["cases"], seed=st.integers(0, 1 << 16))
-def test_random_models_do_not_depend_on_the_order(case: object, seed: int) -> None:
+@given(case=cases, seed=st.integers(0, 1 << 16))
+def test_random_models_do_not_depend_on_the_order(case: Case, seed: int) -> None:
     """Breaks when some shape, type or mask leads the compiler to forget a dependence."""
-    inputs = case.inputs()  # type: ignore[attr-defined]
-    image = compile_captured(capture(case.model(), (), inputs)).image()  # type: ignore[attr-defined]
+    inputs = case.inputs()
+    image = compile_captured(capture(case.model(), (), inputs)).image()
     assert [str(finding) for finding in check(image)] == []
     assert not races(image)
     stored = {

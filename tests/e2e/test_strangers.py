@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from checkout import ROOT
 from cli_harness import Result, call, make_bert
 
 from isa.asm.assemble import assemble
@@ -26,7 +27,6 @@ from runtime.cli.common import Given, note, say
 from runtime.cli.debug_verb import open_recorded
 from runtime.device.program_file import open_program
 
-HERE = Path(__file__).resolve().parents[2]
 EVIL = (
     "\x1b[31m\x1b]0;t\x07\x9b2J\u202e\u200b\u2028[/x]"  # colour, title, C1, order of reading, nothing, a line, markup
 )
@@ -449,7 +449,7 @@ def test_the_current_folder_is_not_on_the_path(stranger: Path) -> None:
     """Breaks when `python -m` takes a module beside the stranger's image for the one that we need."""
     (stranger / "click.py").write_text((stranger / "evil.py").read_text())
     (stranger / "a.s").write_text(ONE_WORD)
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-m", "runtime.cli", "info", "a.s"],
         cwd=stranger,
@@ -475,7 +475,7 @@ def test_closed_and_full_outputs(tmp_path: Path) -> None:
     script = "\n".join((*commands, "test -c /dev/full"))
     if not Path("/dev/full").is_char_device():
         pytest.skip("there is no /dev/full")
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         ["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )

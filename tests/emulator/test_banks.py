@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_plan import code, view
+from replay_harness import code, view
 
 from emulator.machine import Machine
 from emulator.memory import Bank

@@ -5,20 +5,20 @@ import os
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from memories import Memories, contents, differing
 from naive import Naive
-from naive_programs import SLOTS, Buffer, Program, programs
+from naive_programs import SLOTS, Program, programs
 
 from emulator.machine import Machine
-from isa.spec import Dtype, Region, Space
+from isa.spec import Region
 from lint.analyse import check
 from tools.mutation.races import races
 
 EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "20"))
 quick = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
-STORAGE = {Dtype.F32: np.float32, Dtype.F16: np.float16, Dtype.BF16: np.uint16}
 
 
-def emulated(program: Program, seed: int | None = None) -> dict[tuple[Space, Region], bytes]:
+def emulated(program: Program, seed: int | None = None) -> Memories:
     regions = {
         Region.CONST: np.frombuffer(program.const, np.uint8),
         Region.SCRATCH: np.zeros(SLOTS, np.uint8),
@@ -26,16 +26,10 @@ def emulated(program: Program, seed: int | None = None) -> dict[tuple[Space, Reg
     }
     machine = Machine(SLOTS * 2, SLOTS, regions, {Region.CONST})
     machine.run(program.code, adversarial=seed)
-    spaces = [
-        (Space.SRAM, Region.WEIGHTS),
-        (Space.ACC, Region.WEIGHTS),
-        (Space.DRAM, Region.SCRATCH),
-        (Space.DRAM, Region.OUT),
-    ]
-    return {(space, region): machine.memory.data(space, region).tobytes() for space, region in spaces}
+    return contents(machine)
 
 
-def interpreted(program: Program) -> dict[tuple[Space, Region], bytes]:
+def interpreted(program: Program) -> Memories:
     naive = Naive(
         SLOTS * 2,
         SLOTS,
@@ -44,25 +38,6 @@ def interpreted(program: Program) -> dict[tuple[Space, Region], bytes]:
     )
     naive.run(program.code)
     return {key: bytes(memory.data) for key, memory in naive.memories.items() if key[1] is not Region.CONST}
-
-
-def canonical(memory: dict[tuple[Space, Region], bytes], buffer: Buffer) -> bytes:
-    """The bytes of a buffer, every NaN with the same bits."""
-    data = memory[buffer.space, buffer.region if buffer.space is Space.DRAM else Region.WEIGHTS][
-        buffer.base : buffer.base + buffer.nbytes
-    ]
-    if not buffer.dtype.is_float:
-        return data
-    values = np.frombuffer(data, STORAGE[buffer.dtype]).copy()
-    nan = (values & 0x7FFF) > 0x7F80 if buffer.dtype is Dtype.BF16 else np.isnan(values)
-    values[nan] = 0x7FC0 if buffer.dtype is Dtype.BF16 else np.nan
-    return values.tobytes()
-
-
-def differing(
-    program: Program, a: dict[tuple[Space, Region], bytes], b: dict[tuple[Space, Region], bytes]
-) -> list[Buffer]:
-    return [buffer for buffer in program.buffers if canonical(a, buffer) != canonical(b, buffer)]
 
 
 @quick

@@ -1,4 +1,4 @@
-"""The static verifier beyond tests/isa/test_isa_check.py: warnings, what findings say, buffers, types that do not go
+"""The static verifier beyond tests/lint/test_lint_faults.py: warnings, what findings say, buffers, types that do not go
 together."""
 
 import dataclasses

@@ -1,29 +1,22 @@
 """Launches by plan beside launches word by word."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
+from memories import Memories, contents
+from naive_programs import SLOTS, Program
 
-TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS / "emulator"), str(TESTS / "naive")]
-
-from naive_programs import SLOTS, Program  # noqa: E402
-
-from emulator.machine import Machine  # noqa: E402
-from isa.spec import Region, Space  # noqa: E402
-
-Memories = dict[tuple[Space, Region], bytes]
-SPACES = (
-    (Space.SRAM, Region.WEIGHTS),
-    (Space.ACC, Region.WEIGHTS),
-    (Space.DRAM, Region.SCRATCH),
-    (Space.DRAM, Region.OUT),
-)
+from emulator.machine import Machine
+from isa.codec import Inst, encode
+from isa.spec import Dtype, Region, Space
 
 
-def contents(machine: Machine) -> Memories:
-    return {(space, region): machine.memory.data(space, region).tobytes() for space, region in SPACES}
+def code(*words: Inst) -> bytes:
+    return b"".join(map(encode, (*words, Inst.make("halt"))))
+
+
+def view(
+    number: int, space: Space, base: int = 0, region: Region = Region.WEIGHTS, dtype: Dtype = Dtype.F32, **more: int
+) -> Inst:
+    return Inst.make("vset", v=number, space=int(space), region=int(region), dtype=int(dtype), base=base, **more)
 
 
 def machine_for(program: Program, interpret: bool = False, compiled: bool = True) -> Machine:

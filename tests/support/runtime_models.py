@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from checkout import ROOT
 from torch import Tensor, nn
 from torch.nn import functional
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class Mlp(nn.Module):

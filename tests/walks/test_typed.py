@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checkout import ROOT
 from cli_harness import call, make_bert
 
-ROOT = Path(__file__).parents[2]
 PAGES = (
     "README.md",
     "docs/fallback.md",

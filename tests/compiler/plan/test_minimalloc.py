@@ -5,6 +5,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from checkout import ROOT
 
 from compiler.plan.check import check_plan
 from compiler.plan.heuristics import best_placement
@@ -13,7 +14,7 @@ from compiler.plan.parts import variants
 from compiler.plan.problem import Block, Problem, read_csv, write_csv
 from compiler.plan.solve import plan
 
-DATA = Path(__file__).parent.parent / "data" / "minimalloc"
+DATA = ROOT / "tests/data/minimalloc"
 LIVE = {"A": 1048576, "B": 1048576, "C": 1039360, "D": 986112, "E": 1048576, "F": 1048576}
 
 

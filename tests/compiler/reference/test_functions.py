@@ -1,11 +1,11 @@
 """The elementwise functions: the vectors of docs/numerics.md, and plain Python arithmetic over random bit patterns."""
 
 import re
-from pathlib import Path
 
 import numerics_scalars as scalars
 import pytest
 import torch
+from checkout import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numerics_helpers import bits, tensor
@@ -15,7 +15,7 @@ from compiler.reference import functions as reference
 from isa import constants
 from isa.spec import ACT
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "numerics.md").read_text()
+PAGE = (ROOT / "docs" / "numerics.md").read_text()
 KINDS = sorted(reference.ACTIVATIONS)
 WORDS = st.integers(0, (1 << 32) - 1)
 # sign and exponent chosen so that the interesting range is dense

@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from perf_harness import launches, machine_for
+from memories import differing
+from naive_programs import Program, programs
+from replay_harness import code, launches, machine_for, view
 
 from emulator.machine import Machine
-from isa.codec import Inst, encode
+from isa.codec import Inst
 from isa.errors import Trap
 from isa.spec import SALU, VOP, Dtype, Region, Space
 
 native = pytest.importorskip("emulator.replay.translate", reason="numba is not installed")
-from naive_programs import Program, programs  # noqa: E402
-from test_naive import differing  # noqa: E402
 
 EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "20"))
 quick = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
@@ -42,16 +42,6 @@ def test_copies_that_are_left_out_are_not_missed(program: Program) -> None:
     """Breaks when weights are taken from where they no longer lie, or a copy is left out that something reads."""
     want, got = launches(program, 2, interpret=True)[-1], launches(program, 2)[-1]
     assert [b for b in differing(program, got, want) if b.space is Space.DRAM] == []
-
-
-def code(*words: Inst) -> bytes:
-    return b"".join(map(encode, (*words, Inst.make("halt"))))
-
-
-def view(
-    number: int, space: Space, base: int = 0, region: Region = Region.WEIGHTS, dtype: Dtype = Dtype.F32, **more: int
-) -> Inst:
-    return Inst.make("vset", v=number, space=int(space), region=int(region), dtype=int(dtype), base=base, **more)
 
 
 def small(**regions: Any) -> Machine:

@@ -1,13 +1,10 @@
 """The emulator's own tests of single words once more, each program launched twice: the second time by a plan."""
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "emulator"))
 pytest.importorskip("emulator.replay.translate", reason="numba is not installed")
 
 import emulator_harness

@@ -9,11 +9,6 @@ from cli_harness import call, make_bert
 from isa.errors import CompileError
 
 
-@pytest.fixture(autouse=True)
-def factories(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-
-
 def check(result: object, kind: str, *pieces: str) -> None:
     """Exit code 2 and an error of this kind that says these things."""
     from cli_harness import Result

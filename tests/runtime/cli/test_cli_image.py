@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from checkout import ROOT
 from cli_harness import call, make_bert, spawn
 
 
@@ -62,7 +63,7 @@ codes = [main(args) for args in (
 assert codes == [0] * 5, codes
 assert not asked, asked
 """
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=there, env=environment)
     assert done.returncode == 0, done.stderr
     found, _ = json.JSONDecoder().raw_decode(done.stdout)

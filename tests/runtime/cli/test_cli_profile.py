@@ -5,9 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
+from checkout import ROOT
 from cli_harness import call
 
-GEMM = Path(__file__).parents[2] / "examples" / "asm" / "gemm.s"
+GEMM = ROOT / "examples" / "asm" / "gemm.s"
 KEYS = "cycles seconds limit_cycles limits utilisation waterfall energy_joules instructions macs dram_bytes"
 
 

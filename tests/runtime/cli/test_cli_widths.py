@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from checkout import ROOT
 from cli_harness import call
 
 from runtime.cli import common
@@ -92,7 +93,7 @@ def words(bert: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "CI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
-    gemm = Path(__file__).parents[2] / "examples/asm/gemm.s"
+    gemm = ROOT / "examples/asm/gemm.s"
     (tmp_path / "racy.s").write_text(re.sub(r" @ [^;\n]*", "", gemm.read_text()))
     return {"bert": bert, "image": image, "racy": tmp_path / "racy.s", "folder": tmp_path}
 

@@ -1,8 +1,7 @@
 """The commands, as scripts see them: what is printed, and that an error is one line and ends nothing."""
 
-from pathlib import Path
-
 import pytest
+from checkout import ROOT
 from step_harness import ADD, MUL, looped, say, session
 
 from isa.image.records import DebugMap
@@ -170,7 +169,7 @@ def test_an_image_without_debug_map_can_be_stepped() -> None:
 
 def test_the_page_about_the_debugger_has_every_command() -> None:
     """Breaks when a command changes and docs/debugger.md does not."""
-    page = (Path(__file__).resolve().parents[2] / "docs" / "debugger.md").read_text()
+    page = (ROOT / "docs" / "debugger.md").read_text()
     for command in COMMANDS:
         usage = f"{command.name} {command.usage}".strip().replace("|", "\\|")
         assert f"| `{usage}`" in page
