@@ -1,13 +1,16 @@
 """The speed of light and the profile of compiled models."""
 
 import json
+from collections.abc import Callable
 from math import ceil
 from pathlib import Path
 
 import msgspec
 import pytest
 import torch
-from torch import nn
+from models import Function, lowered_of
+from torch import Tensor, nn
+from torch.nn import functional
 from transformers import BertConfig, BertModel
 
 import llmchip
@@ -98,6 +101,44 @@ def test_operations_of_a_lowered_graph(program: Program) -> None:
     assert (
         sum(g.macs for g in gemms) == 2 * (66 * linear + attention) + 2 * 64 * 64
     )  # two layers, and the pooler on two rows
+
+
+PASSES: dict[str, tuple[Callable[..., Tensor], str]] = {  # over the elements, by hand: vaff has sub, rs, cs, bi, res
+    "a lone product": (lambda m, x, y: x * y, "mul 1"),
+    "no step of vaff": (lambda m, x, y: x / y, "div 1"),
+    "a chain": (lambda m, x, y: x * y + x, "mul 1/5, add 1/5"),  # in one word with up to five steps
+    "a chain, then none": (lambda m, x, y: (x * y + x) / y, "mul 1/5, add 1/5, div 1"),
+    "quantized": (lambda m, x, y: m.lin(x), "quantize_rows 2, dequantize 1"),  # largest magnitude, then the values
+    # vqd scales its columns, and the maximum rides on the product where that is made by itself
+    "a product, quantized": (lambda m, x, y: m.lin(x * y), "mul 0, quantize_rows 1, dequantize 1"),
+    "a chain, quantized": (lambda m, x, y: m.lin(x * 2 + y), "mul 1/5, add 0, quantize_rows 1, dequantize 1"),
+    "a sum behind vaff": (lambda m, x, y: m.lin(x) + y, "quantize_rows 2, dequantize 1, add 0"),  # its step res
+    "a product before ACT": (lambda m, x, y: torch.sigmoid(x * y), "mul 0"),  # act scales what it reads
+    "softmax": (lambda m, x, y: torch.softmax(x, -1), "softmax 2"),  # maximum, division
+    "softmax of a product": (lambda m, x, y: torch.softmax(x * y, -1), "mul 1, softmax 1"),  # maximum rides along
+    "softmax, scaled": (lambda m, x, y: torch.softmax(x, -1) * y, "softmax 1, mul 1"),  # the division is a step rs
+    "softmax, quantized": (  # vqd divides; the largest exp is exp(0)
+        lambda m, x, y: m.lin(torch.softmax(x, -1)),
+        "softmax 1, quantize_rows 1, dequantize 1",
+    ),
+    "layer norm": (lambda m, x, y: functional.layer_norm(x, (8,)), "layer_norm 3"),  # sum, squares, values
+    "layer norm of a sum": (lambda m, x, y: functional.layer_norm(x + y, (8,)), "add 1, layer_norm 2"),
+    "layer norm, scaled": (lambda m, x, y: functional.layer_norm(x, (8,)) * y, "layer_norm 3, mul 0"),
+    "layer norm, quantized": (
+        lambda m, x, y: m.lin(functional.layer_norm(x, (8,))),
+        "layer_norm 3, quantize_rows 1, dequantize 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_passes_of_the_vector_engine(name: str) -> None:
+    """Breaks when an operation's record forgets or invents where the steps of a vaff make it, or a neighbour, cheaper:
+    the limit would be above what a program can do, or far below."""
+    function, want = PASSES[name]
+    graph = lowered_of(Function(function), torch.ones(3, 8), torch.ones(3, 8)).main.graph
+    found = [f"{op.name} {op.vec.passes}" for op in operations(graph) if op.vec is not None]
+    assert ", ".join(found) == want
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,13 @@ def test_what_the_chip_has_not_runs_in_pytorch(name: str) -> None:
     check_like_eager(function, *args)
 
 
+@pytest.mark.parametrize(("dtype", "value"), [(torch.uint8, 200), (torch.int16, 30000)], ids=["uint8", "int16"])
+def test_narrow_integers_wrap_where_eager_wraps_them(dtype: torch.dtype, value: int) -> None:
+    """Breaks when a type that is kept in 32 bits computes there: 200 + 200 must be 144 before anything reads it."""
+    x = torch.tensor([value, 1, 0, 7], dtype=dtype)
+    check_like_eager(lambda x: (x + x, x * 3, (x + x).int(), x * 3 > x, -x - x, (x * 3).float() * 0.5), x)
+
+
 def test_changed_memory_is_compared_by_address() -> None:
     """Breaks when memory that two storages share is taken for two memories: numpy's, here."""
 
