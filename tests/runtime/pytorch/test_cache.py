@@ -10,6 +10,11 @@ import torch
 from torch import nn
 
 import llmchip
+from compiler.frontend.capture import capture
+from compiler.options import Options
+from isa import extension
+from isa.chip import load_chip
+from isa.extension import Extension
 from runtime.pytorch import cache
 from runtime.pytorch.tensors import to_array
 
@@ -55,6 +60,17 @@ def test_the_same_model_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> Non
     forbid_compiling(monkeypatch)
     second = llmchip.compile(Small().eval(), X)
     assert second.image == first.image and torch.equal(second(**X), want)
+
+
+def test_an_extension_has_images_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks when a process with an extension, or with another version of it, is served what one without it has made.
+    (tests/runtime/test_extension.py has the processes.)"""
+    captured, keys = capture(Small().eval(), (), X), set()
+    for installed in ({}, {"mine": "1" * 64}, {"mine": "2" * 64}, {"yours": "1" * 64}):
+        known = {name: Extension(name, (), {}, sha256=sha256) for name, sha256 in installed.items()}
+        monkeypatch.setattr(extension, "INSTALLED", known)
+        keys.add(cache.key_of(captured, Options(), load_chip("edge"), "weights"))
+    assert len(keys - {None}) == 4
 
 
 def test_torch_compile_uses_the_cache_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,13 @@ def _twice(model: nn.Module) -> None:
         p.data = p.data + 0.01  # PyTorch gives this the memory that the first one has left
 
 
+def _in_one_place(model: nn.Module) -> None:
+    for p in model.parameters():
+        memory = p.detach().numpy()
+        memory *= -2
+        p.data = torch.from_numpy(memory)  # another memory for PyTorch, at the same address, and no version is counted
+
+
 def _vectors(model: nn.Module) -> None:
     for factor in (0.5, -2.0):
         nn.utils.vector_to_parameters(nn.utils.parameters_to_vector(model.parameters()) * factor, model.parameters())
@@ -44,7 +51,7 @@ def _replaced(model: nn.Sequential) -> None:
 
 
 CHANGES: dict[str, Callable[[nn.Sequential], object]] = {
-    "data twice": _twice, "vectors": _vectors, "swap_tensors": _swapped, "new parameters": _replaced,
+    "data twice": _twice, "in one place": _in_one_place, "vectors": _vectors, "swap_tensors": _swapped, "new parameters": _replaced,
     "in place": lambda model: [p.mul_(-2) for p in model.parameters()],
     "load_state_dict": lambda model: model.load_state_dict({k: -v for k, v in model.state_dict().items()}),
     "assigned": lambda model: model.load_state_dict({k: -v for k, v in model.state_dict().items()}, assign=True),
