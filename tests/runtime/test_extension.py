@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 MINIMUM, ADD_RELU = (ROOT / "examples" / "extension" / name for name in ("vector_minimum.py", "add_relu.py"))
 MODEL = """
 import torch, llmchip

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from runtime_models import ROOT, python
+from checkout import ROOT
+from runtime_models import python
 
 
 def test_import_is_light(tmp_path: Path) -> None:

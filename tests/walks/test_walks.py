@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 WALKS = sorted((ROOT / "docs" / "walks").glob("*.patch"))
 QUICK = "verb"  # stays in the fast run
 
