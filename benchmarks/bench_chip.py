@@ -111,7 +111,7 @@ def measure(graph: Lowered, case: Case, without: tuple[str, ...]) -> Row:
         row = _figures(
             finish(graph, Options(chip=case.chip, disable=without), chip), speed_of_light(graph.main.graph, chip)
         )
-        what = f"{row['cycles']:,} cycles, {row['words']:,} words, reach {row['reach']:.3f}"
+        what = f"{row['cycles']:,} cycles, {row['words']:,} instructions, reach {row['reach']:.3f}"
     except CompileError as error:
         row = {"failed": error.what}
         what = error.what
@@ -138,7 +138,7 @@ def _figures(compiled: Compiled, limit: Limit) -> Row:
         "microseconds": round(timeline.seconds * 1e6, 3),
         "reach": round(limit.cycles / timeline.cycles, 4),
         "words": len(compiled.code.words),
-        "executed_words": len(timeline.words),
+        "executed_words": len(timeline.instructions),
         "dram_bytes": int(timeline.bytes.sum()),
         "sram_bytes": height,
         "sram_lower_bound": bound,
@@ -209,7 +209,7 @@ def table(rows: Mapping[str, Row]) -> str:
         "inputs, linear is a Linear with the quantization of its float32 input. On the right, one optimisation switched off",
         "(`--option disable=NAME`): cycles relative to all on.",
         "",
-        "| program | limit | by | cycles | reach | target | words | SRAM | lower bound | energy | "
+        "| program | limit | by | cycles | reach | target | instructions | SRAM | lower bound | energy | "
         + " | ".join(f"without {n}" for n in OPTIMISATIONS)
         + " |",
         "|---|---:|---|---:|---:|---:|---:|---:|---:|---:|" + "---:|" * len(OPTIMISATIONS),
@@ -258,7 +258,7 @@ def _worth(row: Row, other: Row | None) -> str:
         return "–"
     if "failed" in other:
         return "does not fit"
-    return f"×{other['cycles'] / row['cycles']:.2f} ({other['words']:,} words)"
+    return f"×{other['cycles'] / row['cycles']:.2f} ({other['words']:,} instructions)"
 
 
 def _kib(count: int) -> str:

@@ -1,4 +1,4 @@
-"""CTL words: loops, scalars and views. They execute in the dispatcher and touch no engine."""
+"""CTL instructions: loops, scalars and views. They execute in the dispatcher and touch no engine."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -12,7 +12,7 @@ from isa.views import View
 
 @executes("nop", "fence")
 def nothing(core: Core, call: Call) -> None:
-    """Words execute one after the other here, so there is never anything to wait for."""
+    """Instructions execute one after the other here, so there is never anything to wait for."""
 
 
 @executes("halt")
@@ -31,7 +31,7 @@ def loop(core: Core, call: Call) -> None:
         raise Fault(f"loop level {level} is already in use")
     if end > (core.loops[-1].end if core.loops else core.size):
         raise Fault(
-            f"a loop body of {length} words does not end inside the {'enclosing loop' if core.loops else 'program'}"
+            f"a loop body of {length} instructions does not end inside the {'enclosing loop' if core.loops else 'program'}"
         )
     if count <= 0 or not length:
         core.pc = end

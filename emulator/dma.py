@@ -1,4 +1,4 @@
-"""DMA words: strided copies between DRAM and SRAM, and row gathering. Bits are moved, never converted."""
+"""DMA instructions: strided copies between DRAM and SRAM, and row gathering. Bits are moved, never converted."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The matrix word. int8 products ride on float32 BLAS, which is exact, in any order, while all sums stay below
+"""The matrix instruction. int8 products ride on float32 BLAS, which is exact, in any order, while all sums stay below
 2**24."""
 
 from collections.abc import Callable

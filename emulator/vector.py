@@ -1,4 +1,4 @@
-"""The vector engine: elementwise words, reductions, affine and dynamic quantization.
+"""The vector engine: elementwise instructions, reductions, affine and dynamic quantization.
 
 Blocks are worked through in tiles of whole rows that stay in the cache; every step is its own numpy operation, so that
 each is rounded to float32 and nothing is contracted to a fused multiply-add.

@@ -119,7 +119,7 @@ def _state(session: Session) -> list[object]:
 
 
 def _check_plans(image: Image) -> None:
-    """A second launch on the same machine goes by a plan, and must do what it would do word by word."""
+    """A second launch on the same machine goes by a plan, and must do what it would do instruction by instruction."""
     results = []
     for interpret in (True, False):
         out = np.zeros(image.size(Region.OUT), np.uint8)

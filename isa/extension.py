@@ -23,8 +23,8 @@ KEY = "extensions"  # in an image's metadata: name -> sha256 of the file
 class Extension:
     """Rows of the table, and what gives them meaning, by mnemonic.
 
-    `handlers` are the emulator's (emulator/context.py). `compiler` gives what the compiler needs to emit the words
-    (compiler/extensions.py); it is called when something is compiled, so that running needs no torch.
+    `handlers` are the emulator's (emulator/context.py). `compiler` gives what the compiler needs to emit the
+    instructions (compiler/extensions.py); it is called when something is compiled, so that running needs no torch.
     """
 
     name: str

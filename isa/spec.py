@@ -1,8 +1,8 @@
 """The instruction set, written once. Everything else in `isa/` is derived from `ISA`.
 
-A program is a list of 128-bit words. A word names *views* (registers that describe a strided
-block of memory) and extents; `pseudocode` says what it does and is documentation, never executed.
-The emulator's handlers, the encoder, the assembler, the checkers and the manual all read this table.
+A program is a list of 128-bit words, one per instruction. An instruction names *views* (registers that describe a
+strided block of memory) and extents; `pseudocode` says what it does and is documentation, never executed. The
+emulator's handlers, the encoder, the assembler, the checkers and the manual all read this table.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ MAX_K = 131071  # longest int8 dot product that cannot overflow int32
 
 
 class Engine(Enum):
-    """Where a word executes. CTL executes words itself; the others have a queue each."""
+    """Where an instruction executes. CTL executes instructions itself; the others have a queue each."""
 
     CTL = "ctl"
     LDW = "ldw"
@@ -196,7 +196,7 @@ class Access(Enum):
 
 @dataclass(frozen=True, slots=True)
 class When:
-    """An exception to a view's `dims` or `access`: holds where `field` of the word equals `value`."""
+    """An exception to a view's `dims` or `access`: holds where `field` of the instruction equals `value`."""
 
     field: str
     value: int
@@ -209,7 +209,7 @@ class Field:
     """One operand of an instruction.
 
     For views, `dims` names the extents of the block in (planes, rows, cols) order: the name of
-    another field of the word, "1", or "g" (the groups of `mm`). `dtypes` and `spaces` are what the view may be.
+    another field of the instruction, "1", or "g" (the groups of `mm`). `dtypes` and `spaces` are what the view may be.
     A `default` of None means that assembly must write the operand. Of a `partial` view the data say which rows are
     read.
     """
@@ -235,7 +235,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Timing and energy of one word: read by the emulator's timing mode, never by codegen.
+    """Timing and energy of one instruction: read by the emulator's timing mode, never by codegen.
 
     `formula` names the timing rule of docs/timing.md, `passes` how often the engine streams over
     the block, `ops` how many arithmetic operations each element of the block costs (for energy).
@@ -254,7 +254,7 @@ class Example:
     operands: str = ""
     waits: str = ""
     dtypes: Mapping[str, Dtype] = field(default_factory=dict)
-    body: tuple[str, ...] = ()  # words that belong to it: the body of a loop
+    body: tuple[str, ...] = ()  # instructions that belong to it: the body of a loop
     note: str = ""
 
 
@@ -262,9 +262,9 @@ class Example:
 class Instruction:
     """One row of the ISA.
 
-    `drains` is what must have finished before a CTL word takes effect, beyond its dependence counts: the name of the
-    operand with the mask of queues, "all", or "". `alters` says that the word may make one iteration of a loop unlike
-    the one before.
+    `drains` is what must have finished before a CTL instruction takes effect, beyond its dependence counts: the name of
+    the operand with the mask of queues, "all", or "". `alters` says that the instruction may make one iteration of a
+    loop unlike the one before.
     """
 
     mnemonic: str
@@ -287,7 +287,7 @@ class Instruction:
         raise KeyError(f"{self.mnemonic} has no operand '{name}'")
 
     def drained(self, operands: Mapping[str, int]) -> int:
-        """The mask of the queues that must be empty before the word takes effect, bit i for QUEUES[i]."""
+        """The mask of the queues that must be empty before the instruction takes effect, bit i for QUEUES[i]."""
         return ALL_QUEUES if self.drains == "all" else operands[self.drains] if self.drains else 0
 
     @cached_property
@@ -382,9 +382,9 @@ def _scalar(name: str, default: int | None = None, doc: str = "") -> Field:
 
 
 def _dyn(*extents: str) -> tuple[Field, Field]:
-    """An extent may come from a scalar register instead of the word."""
+    """An extent may come from a scalar register instead of the instruction."""
     return (
-        _choice("dyn", 2, ("none", *extents), 0, "which extent is read from `dyn_s` instead of the word"),
+        _choice("dyn", 2, ("none", *extents), 0, "which extent is read from `dyn_s` instead of the instruction"),
         _scalar("dyn_s", 0, "the scalar register that holds it"),
     )
 
@@ -434,13 +434,13 @@ _ROWS: tuple[Instruction, ...] = (
         Engine.CTL,
         (
             _int("level", 2, None, "loop level; levels of nested loops differ"),
-            _int("len", 16, None, "words in the body, which follows"),
+            _int("len", 16, None, "instructions in the body, which follows"),
             _int("count", 24, 0, "trip count"),
             _flag("dyn", "take the trip count from `s`"),
             _scalar("s", 0, "scalar register with the trip count"),
         ),
-        "repeat the next `len` words",
-        "for i[level] in range(S[s] if dyn else count): execute the next len words",
+        "repeat the next `len` instructions",
+        "for i[level] in range(S[s] if dyn else count): execute the next len instructions",
         example=Example(
             "level=0, len=2, count=3", body=("salu f=add, d=s1, a=s1, bi, imm=0x1", "nop"), note="s1 becomes 3"
         ),
@@ -637,7 +637,7 @@ _ROWS: tuple[Instruction, ...] = (
             _in("a", _FULL, (*INTS, *FLOATS), "first operand"),
             _opt("b", _FULL, (*INTS, *FLOATS), "second operand; absent: `imm`"),
             *_PRC,
-            Field("imm", 32, Kind.F32, 0, doc="float32 (or int32 in an integer word) used when `b` is absent"),
+            Field("imm", 32, Kind.F32, 0, doc="float32 (or int32 in an integer instruction) used when `b` is absent"),
             *_DYN_PRC,
         ),
         "elementwise arithmetic; integer when every view is, else float32, rounded to the type of d",

@@ -70,7 +70,7 @@ class Block:
 
 
 class Shadow:
-    """One memory: whether each cell is defined, and per engine the last word that wrote and read it."""
+    """One memory: whether each cell is defined, and per engine the last instruction that wrote and read it."""
 
     def __init__(self, grain: int, cells: int, initialised: int, budget: Budget | None = None) -> None:
         self.grain, self.cells, self.budget = grain, cells, budget or Budget()
@@ -80,7 +80,7 @@ class Shadow:
         self.last: dict[tuple[str, int], NDArray[np.int32]] = {}  # (writes or reads, engine)
 
     def array(self, what: str, engine: int) -> NDArray[np.int32]:
-        """The numbers of the last words of an engine that wrote or read each cell."""
+        """The numbers of the last instructions of an engine that wrote or read each cell."""
         key = what, engine
         if key not in self.last:
             self.budget.take(4 * self.cells)
@@ -95,7 +95,7 @@ class Shadow:
         return np.ndarray(shape, array.dtype, array, block.first // self.grain * item, strides)
 
     def latest(self, what: str, engine: int, block: "Block") -> int:
-        """Number of the last word of an engine that touched the block."""
+        """Number of the last instruction of an engine that touched the block."""
         array = self.last.get((what, engine))
         return 0 if array is None else int(self.cut(array, block).max())
 

@@ -3,8 +3,8 @@
 One period of the loop later each operand touches the same block, moved by `stride_per_period` bytes. So the blocks of
 all iterations are one array with an axis more, and what must hold for each iteration is one question about it:
 
-- no two iterations touch the same byte if one of them writes it (`conflict`), so that iterations meet only words from
-  before the loop, and themselves;
+- no two iterations touch the same byte if one of them writes it (`conflict`), so that iterations meet only instructions
+  from before the loop, and themselves;
 - nothing from before the loop that may still be running has touched it, and what is read was written
   (`conflict_with_prefix`).
 
@@ -49,7 +49,7 @@ class OperandSweep:
     before: int  # periods before this one
     behind: int  # periods behind this one
     engine: int
-    clock: Sequence[int]  # words known to be complete, per engine
+    clock: Sequence[int]  # instructions known to be complete, per engine
     start: int = 0
     repeat: Dims = ()
 
@@ -107,16 +107,16 @@ class OperandSweep:
 
 def sweeps_of(
     cut: SkippedLoop,
-    words: Sequence[Dispatch],
-    by_word: Mapping[int, Sequence[Touch]],
+    instructions: Sequence[Dispatch],
+    by_instruction: Mapping[int, Sequence[Touch]],
     numbers: Mapping[int, tuple[int, Sequence[int]]],
     inner: Mapping[int, Sequence[OperandSweep]],
 ) -> list[OperandSweep] | None:
     """The operands of the last period before the cut, those that nested loops left out too; None if it does not repeat
     the one before.
 
-    `numbers`: engine and clock vector of each word. `inner`: what nested loops left out, by the word before which it
-    would stand.
+    `numbers`: engine and clock vector of each instruction. `inner`: what nested loops left out, by the instruction
+    before which it would stand.
     """
     length = cut.at - cut.before
     if cut.before - cut.earlier != length:
@@ -130,11 +130,11 @@ def sweeps_of(
 
     def here(index: int) -> list[OperandSweep]:
         nested = [sweep.nested() for sweep in inner.get(index, ()) if sweep.stride_per_period]
-        return nested + [OperandSweep(touch, 0, 0, 0, 0, *numbers[index]) for touch in by_word.get(index, ())]
+        return nested + [OperandSweep(touch, 0, 0, 0, 0, *numbers[index]) for touch in by_instruction.get(index, ())]
 
     for index in range(cut.before, cut.at):
         old, new = here(index - length), here(index)
-        if words[index].pc != words[index - length].pc or len(old) != len(new):
+        if instructions[index].pc != instructions[index - length].pc or len(old) != len(new):
             return None
         for a, b in zip(old, new, strict=True):
             stride_per_period = b.touch.view.base - a.touch.view.base
@@ -246,7 +246,7 @@ def conflict_with_prefix(sweeps: Sequence[OperandSweep], shadows: Mapping[Memory
             for queue, done in enumerate(sweep.clock):
                 array = shadow.last.get((what, queue))
                 if array is not None and any(int(shadow.cut(array, part).max()) > done for part in sweep.sweeps()):
-                    return f"{_name(sweep)} meets, in some iteration, a word from before the loop that may be running"
+                    return f"{_name(sweep)} meets, in some iteration, an instruction from before the loop that may be running"
     for sweep, shadow in moving:
         for part in sweep.sweeps():
             block = shadow.cut(shadow.defined, part)
@@ -258,8 +258,8 @@ def conflict_with_prefix(sweeps: Sequence[OperandSweep], shadows: Mapping[Memory
 
 
 def leave_behind(sweeps: Sequence[OperandSweep], shadows: Mapping[Memory, Shadow], issued: Sequence[int]) -> None:
-    """Mark what the iterations left out touch as touched by the last words of the next period: complete no later than
-    these, so on the safe side."""
+    """Mark what the iterations left out touch as touched by the last instructions of the next period: complete no later
+    than these, so on the safe side."""
     for sweep in sweeps:
         shadow = shadows.get(sweep.memory)
         if not sweep.stride_per_period or shadow is None or sweep.engine < 0:
@@ -276,4 +276,4 @@ def _meet(a: tuple[int, int], b: tuple[int, int]) -> bool:
 
 
 def _name(sweep: OperandSweep) -> str:
-    return f"operand {sweep.touch.field.name} at pc {sweep.touch.word.pc:#06x}"
+    return f"operand {sweep.touch.field.name} at pc {sweep.touch.instruction.pc:#06x}"

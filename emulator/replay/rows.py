@@ -1,4 +1,4 @@
-"""Row words: one kernel for everything that goes along rows of float32, and one for copies.
+"""Row instructions: one kernel for everything that goes along rows of float32, and one for copies.
 
 A step is a table row of integers (`Column`): extents, operands (address and strides in bytes), and a chain of
 micro-operations that a buffer of one row (or a stretch of it) goes through: load, add an operand, apply a function,

@@ -14,8 +14,8 @@ class Bus:
     def __init__(self, chip: Chip) -> None:
         self.rates = bus(chip)
         self.now = 0
-        self.waiting: dict[int, tuple[int, int, int]] = {}  # queue: cycle of arrival, word, work
-        self.active: dict[int, list[int]] = {}  # queue: [work left, word]
+        self.waiting: dict[int, tuple[int, int, int]] = {}  # queue: cycle of arrival, instruction, work
+        self.active: dict[int, list[int]] = {}  # queue: [work left, instruction]
         self.finished: list[tuple[int, int]] = []
         self.history: list[tuple[int, ...]] = []
 

@@ -1,10 +1,11 @@
-"""When each word runs: the rules of docs/timing.md on a whole program. Needs no data, so it is fast.
+"""When each instruction runs: the rules of docs/timing.md on a whole program. Needs no data, so it is fast.
 
     timeline = simulate(image)      timeline.cycles      timeline.start[i], timeline.end[i]
 
-Words only wait for earlier words, so all times follow from one another, in any order of evaluation, except on the bus:
-there a later word can slow an earlier one down. So everything that is determined is settled first; whatever is then
-still open waits for a transfer that has not ended, and it is safe to move the bus to its next event.
+Instructions only wait for earlier instructions, so all times follow from one another, in any order of evaluation,
+except on the bus: there a later instruction can slow an earlier one down. So everything that is determined is settled
+first; whatever is then still open waits for a transfer that has not ended, and it is safe to move the bus to its next
+event.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,53 +37,53 @@ def simulate(
 ) -> Timeline:
     """The timeline of one launch. `values` gives scalar arguments, which otherwise take their maximum. Raises
     ReplayError."""
-    return simulate_words(list(trace(image, entry, values, control=True)), chip or image.chip, options)
+    return simulate_instructions(list(trace(image, entry, values, control=True)), chip or image.chip, options)
 
 
-def simulate_words(words: Sequence[Dispatch], chip: Chip, options: Options = DEFAULT) -> Timeline:
-    """The timeline of words in dispatch order, control words included."""
-    run = _Run(_plan(words, chip, options), chip)
+def simulate_instructions(instructions: Sequence[Dispatch], chip: Chip, options: Options = DEFAULT) -> Timeline:
+    """The timeline of instructions in dispatch order, control instructions included."""
+    run = _Run(_plan(instructions, chip, options), chip)
     run.settle()
     while run.bus.advance():
         for queue, at in run.bus.finished:
             run.left_bus(queue, at)
         run.settle()
-    assert run.next == len(words) and all(len(e) == len(p) for e, p in zip(run.ends, run.placed, strict=True)), (
-        "a word never ran"
+    assert run.next == len(instructions) and all(len(e) == len(p) for e, p in zip(run.ends, run.placed, strict=True)), (
+        "an instruction never ran"
     )
-    return run.timeline(words, options)
+    return run.timeline(instructions, options)
 
 
 class _Plan(NamedTuple):
-    """What does not depend on time: engine, cost and awaited (queue, number of words) of each word."""
+    """What does not depend on time: engine, cost and awaited (queue, number of instructions) of each instruction."""
 
     engine: list[int]
     cost: list[Occupancy]
     needs: list[list[tuple[int, int]]]
 
 
-def _plan(words: Sequence[Dispatch], chip: Chip, options: Options) -> _Plan:
+def _plan(instructions: Sequence[Dispatch], chip: Chip, options: Options) -> _Plan:
     costs: dict[object, tuple[object, Occupancy]] = {}
     plan = _Plan([], [], [])
     issued = [0] * len(QUEUES)
-    for word in words:
-        inst = word.inst
+    for instruction in instructions:
+        inst = instruction.inst
         row = inst.row
         queue = _NUMBER[row.engine]
         cost = _PLAIN
-        if queue != CTL or word.views:
-            key: object = id(word.operands)
+        if queue != CTL or instruction.views:
+            key: object = id(instruction.operands)
             if queue in _DMA:  # the only cost that depends on where views point
-                key = (key, *((v.space, v.dtype, v.rs, v.ps, v.cs) for v in word.views.values()))
+                key = (key, *((v.space, v.dtype, v.rs, v.ps, v.cs) for v in instruction.views.values()))
             known = costs.get(key)
             if known is None:
                 known = costs[key] = (
-                    word.operands,
-                    occupancy(word, chip, options),
+                    instruction.operands,
+                    occupancy(instruction, chip, options),
                 )  # the operands are kept, so that their id stays theirs
             cost = known[1]
         needs = [(q, issued[q] - n) for q, n in enumerate(inst.deps) if n != NO_WAIT and issued[q] > n]
-        if mask := row.drained(word.operands):
+        if mask := row.drained(instruction.operands):
             needs += [(q, count) for q, count in enumerate(issued) if count and mask >> q & 1]
         plan.engine.append(queue)
         plan.cost.append(cost)
@@ -93,8 +94,8 @@ def _plan(words: Sequence[Dispatch], chip: Chip, options: Options) -> _Plan:
 
 
 class _Run:
-    """Times found so far. `placed` has the dispatched words of each queue, `ends` the completions known, `heads` the
-    next word to start."""
+    """Times found so far. `placed` has the dispatched instructions of each queue, `ends` the completions known, `heads`
+    the next instruction to start."""
 
     def __init__(self, plan: _Plan, chip: Chip) -> None:
         count = len(plan.engine)
@@ -123,7 +124,7 @@ class _Run:
                     progress |= self._request(queue)
 
     def _holds(self, index: int) -> int | None:
-        """When the counts of a word hold, or None if that is not known yet."""
+        """When the counts of an instruction hold, or None if that is not known yet."""
         at = 0
         for queue, number in self.plan.needs[index]:
             ends = self.ends[queue]
@@ -148,7 +149,7 @@ class _Run:
                 self.start[index] = self.work_start[index] = at
                 self.work_end[index] = self.end[index] = self.clock
             else:
-                full = len(self.placed[queue]) - self.depths[queue]  # that word must have completed
+                full = len(self.placed[queue]) - self.depths[queue]  # that instruction must have completed
                 if full >= len(self.ends[queue]):
                     break
                 at = max(clock, self.ends[queue][full]) if full >= 0 else clock
@@ -159,7 +160,7 @@ class _Run:
         return self.next > first
 
     def _compute(self, queue: int) -> bool:
-        """Start as many words of an engine as are determined."""
+        """Start as many instructions of an engine as are determined."""
         placed, first = self.placed[queue], self.heads[queue]
         while self.heads[queue] < len(placed):
             index = placed[self.heads[queue]]
@@ -207,8 +208,8 @@ class _Run:
         self.ends[queue].append(end)
         self.heads[queue] += 1
 
-    def timeline(self, words: Sequence[Dispatch], options: Options) -> Timeline:
-        room, previous = np.full(len(words), -1, np.int64), np.full(len(words), -1, np.int64)
+    def timeline(self, instructions: Sequence[Dispatch], options: Options) -> Timeline:
+        room, previous = np.full(len(instructions), -1, np.int64), np.full(len(instructions), -1, np.int64)
         for placed, depth in zip(self.placed, self.depths, strict=True):
             previous[placed[1:]] = placed[:-1]
             room[placed[depth:]] = placed[: max(len(placed) - depth, 0)]
@@ -217,7 +218,7 @@ class _Run:
             for t in (self.dispatch, self.ready, self.start, self.work_start, self.work_end, self.end)
         )
         return Timeline(
-            words=words,
+            instructions=instructions,
             chip=self.chip,
             options=options,
             engine=np.array(self.plan.engine, np.int8),

@@ -4,7 +4,7 @@ the second; PyTorch leaves their sign open.
     llmcc isa vmin --extension examples/extension/vector_minimum.py
     llmcc verify MODEL --extension examples/extension/vector_minimum.py
 
-Stock llmchip computes torch.minimum with several words. Everything that it takes to make it one is in this file.
+Stock llmchip computes torch.minimum with several instructions. Everything that it takes to make it one is in this file.
 """
 
 from dataclasses import replace
@@ -29,7 +29,7 @@ ROW = Instruction(
 
 
 def vmin(core: Core, call: Call) -> None:
-    """What the emulator does with a word: its blocks of memory are numpy arrays."""
+    """What the emulator does with an instruction: its blocks of memory are numpy arrays."""
     target = call.dtype("d")
     if target in INTS:
         np.copyto(call.blocks["d"], np.minimum(call.blocks["a"], call.blocks["b"]), casting="unsafe")

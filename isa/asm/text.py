@@ -16,7 +16,7 @@ import msgspec
 from msgspec import NODEFAULT, Struct
 
 from isa.asm.expression import ExpressionError, evaluate
-from isa.codec import NO_WAITS, IllegalWord, Inst, encode
+from isa.codec import NO_WAITS, IllegalInstruction, Inst, encode
 from isa.image.records import PlanRecord, Scalar, Span, Tap, TensorSpec
 from isa.spec import (
     ALSO_CALLED,
@@ -89,7 +89,7 @@ def parse_inst(mnemonic: str, operands: str = "", marks: str = "", names: Mappin
     deps, dbg = _marks(marks)
     try:
         return Inst(mnemonic, tuple(values), deps, dbg)
-    except IllegalWord as error:
+    except IllegalInstruction as error:
         raise TextError(str(error), operands) from error
 
 

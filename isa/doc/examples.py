@@ -51,7 +51,7 @@ def _setup(mnemonic: str, known: Example, sizes: dict[str, int]) -> Iterator[str
         number = named[spec.name]
         if spec.kind is not Kind.VIEW or not number or mnemonic == "vset":
             continue
-        if spec.access is None:  # a word that changes a view which exists
+        if spec.access is None:  # an instruction that changes a view which exists
             yield f"vset v=v{number}, space=sram, dtype=i8, base=0x0"
             continue
         planes, rows, cols = extents_of(spec, named)

@@ -60,7 +60,7 @@ class Section:
 
 @lru_cache
 def table_hash() -> bytes:
-    """sha256 of everything in the ISA table that changes what a word means to hardware: not its prose, costs or
+    """sha256 of everything in the ISA table that changes what an instruction means to hardware: not its prose, costs or
     defaults."""
 
     def describe(field: object) -> list[object]:

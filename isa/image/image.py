@@ -84,7 +84,7 @@ class Image:
         return self.code[pc : pc + WORD_BYTES]
 
     def inst(self, pc: int) -> Inst:
-        """The instruction at `pc`. Raises IllegalWord."""
+        """The instruction at `pc`. Raises IllegalInstruction."""
         return decode(self.word(pc))
 
     def size(self, region: Region) -> int:

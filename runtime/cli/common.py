@@ -204,7 +204,8 @@ def stdout() -> "Console":
 
 
 def styled(*pieces: str | tuple[str, str]) -> "Text":
-    """Text for `stdout()` of which some pieces have a style: `styled(("no finding", "bold green"), ": 12 words")`."""
+    """Text for `stdout()` of which some pieces have a style: `styled(("no finding", "bold green"), ": 12
+    instructions")`."""
     from rich.text import Text
 
     return Text.assemble(*(shown(p) if isinstance(p, str) else (shown(p[0]), p[1]) for p in pieces))

@@ -45,7 +45,9 @@ def main() -> int:
     head = f", {batch} sentences of up to {seq} tokens; the chip itself is emulated"
     console.print(styled((f"all-MiniLM-L6-v2 on chip '{image.chip.name}'", "bold"), head))
     console.print()
-    made = f"  compiled   {image.words} words of 16 bytes, weights {size(len(image.weights) + len(image.const))} "
+    made = (
+        f"  compiled   {image.words} instructions of 16 bytes, weights {size(len(image.weights) + len(image.const))} "
+    )
     console.print(styled(made, (f"({_sum(stage.seconds):.1f} s)", "dim")))
     console.print(f"  launched   {stage.seconds['run on the emulated chip']:.2f} s")
     console.print()

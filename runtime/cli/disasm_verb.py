@@ -46,12 +46,16 @@ _FLUSHED = 64  # lines shown at once before output is buffered
     "engines",
     multiple=True,
     type=click.Choice([e.value for e in Engine]),
-    help="Only words of this engine (repeatable).",
+    help="Only instructions of this engine (repeatable).",
 )
 @click.option(
-    "--node", "nodes", metavar="PATTERN", multiple=True, help="Only words of these nodes; * and ? match (repeatable)."
+    "--node",
+    "nodes",
+    metavar="PATTERN",
+    multiple=True,
+    help="Only instructions of these nodes; * and ? match (repeatable).",
 )
-@click.option("--pc", "pcs", metavar="A:B", default=":", help="Only words at A <= pc < B.")
+@click.option("--pc", "pcs", metavar="A:B", default=":", help="Only instructions at A <= pc < B.")
 @click.option(
     "--color",
     type=click.Choice(["auto", "always", "never"]),

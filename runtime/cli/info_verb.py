@@ -84,7 +84,7 @@ def _print(document: dict[str, Any]) -> None:
     )
     rows.append(("chip", document["chip"]))
     for entry in document["entries"]:
-        rows.append(("entry", f"{entry['name']} at {entry['pc']:#06x}, {document['words']} words in all"))
+        rows.append(("entry", f"{entry['name']} at {entry['pc']:#06x}, {document['words']} instructions in all"))
         for way in ("inputs", "outputs"):
             for spec in entry[way]:
                 rows.append((f"  {way[:-1]}", f"{spec['name']} {spec['dtype']} {spec['shape']}"))

@@ -1,5 +1,5 @@
-"""Graph nodes as the debugger sees them: which word works for which, where it starts, and its value put together from
-taps."""
+"""Graph nodes as the debugger sees them: which instruction works for which, where it starts, and its value put together
+from taps."""
 
 import math
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ class Value:
 class Nodes:
     """Lookups in the debug map."""
 
-    def __init__(self, debug: DebugMap, words: int) -> None:
+    def __init__(self, debug: DebugMap, instructions: int) -> None:
         self.debug = debug
         self.numbers = {node.name: number for number, node in enumerate(debug.nodes)}
         self.taps: dict[int, list[Tap]] = {}
@@ -45,11 +45,11 @@ class Nodes:
             self.taps.setdefault(tap.pc, []).append(tap)
         self.lines = frozenset(
             span.first for span in debug.spans if debug.nodes[span.nodes[0]].status == BY_LINE
-        )  # first words of lines
-        self._span: list[int] = [-1] * words  # of each word, its innermost span
+        )  # first instructions of lines
+        self._span: list[int] = [-1] * instructions  # of each instruction, its innermost span
         for number in sorted(range(len(debug.spans)), key=lambda n: debug.spans[n].first - debug.spans[n].end):
             span = debug.spans[number]
-            first, end = max(span.first // WORD_BYTES, 0), min(span.end // WORD_BYTES, words)
+            first, end = max(span.first // WORD_BYTES, 0), min(span.end // WORD_BYTES, instructions)
             if first < end:
                 self._span[first:end] = [number] * (end - first)
 
@@ -67,7 +67,7 @@ class Nodes:
         )
 
     def at(self, pc: int, indices: Sequence[int]) -> int | None:
-        """The node that a word works for in these loop iterations."""
+        """The node that an instruction works for in these loop iterations."""
         index = pc // WORD_BYTES
         number = self._span[index] if 0 <= index < len(self._span) else -1
         if number < 0:
@@ -85,7 +85,8 @@ class Nodes:
         if not found:
             lines = sorted({node.line for node in self.debug.nodes if _same_file(node.file, file)})
             raise InputError(
-                f"no word comes from {file}:{line}", hint=_lines(lines) if lines else "no node comes from that file"
+                f"no instruction comes from {file}:{line}",
+                hint=_lines(lines) if lines else "no node comes from that file",
             )
         return found
 
@@ -116,7 +117,7 @@ def _lines(lines: list[int]) -> str:
 
 @dataclass
 class Collector:
-    """Puts one node's value together while words execute."""
+    """Puts one node's value together while instructions execute."""
 
     nodes: Nodes
     number: int
@@ -136,7 +137,7 @@ class Collector:
         return any(v.written == v.seen.size for v in self.values.values())
 
     def see(self, effect: Effect, memory: Memory) -> bool:
-        """Take over what a word wrote of the node; says whether it did."""
+        """Take over what an instruction wrote of the node; says whether it did."""
         taken = False
         for tap in self.nodes.taps.get(effect.pc, ()):
             block = next((w for w in effect.writes if w.name == tap.operand), None)

@@ -52,7 +52,7 @@ def run_terminal(shell: Shell, write: Write) -> None:
 
 @contextmanager
 def _interruptible(shell: Shell) -> Iterator[None]:
-    """Ctrl-C ends the running command between two words, where the machine is whole."""
+    """Ctrl-C ends the running command between two instructions, where the machine is whole."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         if shell.session.interrupted:  # pressed again: nobody listens

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from isa.codec import IllegalWord
+from isa.codec import IllegalInstruction
 from isa.errors import Error
 from isa.image.image import Image
 from isa.spec import WORD_BYTES
@@ -36,7 +36,7 @@ def _tables(image: Image) -> Iterator[int]:
     for pc in range(0, len(image.code), WORD_BYTES):
         try:
             inst = image.inst(pc)
-        except (IllegalWord, Error):
+        except (IllegalInstruction, Error):
             continue
         if inst.mnemonic == "gather":
             yield inst.named()["limit"]

@@ -21,7 +21,7 @@ from isa.spec import ISA_VERSION, WORD_BYTES, Engine, Space
 from runtime.listing.disassembly import fused_into
 
 _PARTS = "several results: "
-_OTHERS = ("into ", "a view of ")  # reasons that name the node whose words compute this one
+_OTHERS = ("into ", "a view of ")  # reasons that name the node whose instructions compute this one
 ENGINES = tuple(engine.value for engine in Engine)
 
 
@@ -56,7 +56,7 @@ def report_data(image: Image, title: str) -> dict[str, Any]:
     fused, homes = fused_into(image), _homes(nodes)
     files = tuple(dict.fromkeys(node.file for node in nodes if node.line))
     listing = list(lines(image))
-    code = [_word(line) for line in listing]
+    code = [_instruction(line) for line in listing]
     return {
         "title": title,
         "isa": ISA_VERSION,
@@ -73,13 +73,13 @@ def report_data(image: Image, title: str) -> dict[str, Any]:
     }
 
 
-def _word(line: Line) -> list[Any]:
+def _instruction(line: Line) -> list[Any]:
     engine = ENGINES.index(line.engine.value) if line.engine else -1
     return [line.raw[::-1].hex(), line.depth, line.text, line.comment, list(line.nodes), engine, " ".join(line.entries)]
 
 
 def _loops(listing: Sequence[Line]) -> list[list[Any]]:
-    """First and last word of each loop's body, and how often it runs."""
+    """First and last instruction of each loop's body, and how often it runs."""
     found = []
     for number, line in enumerate(listing):
         named = line.inst.named() if line.inst is not None else {}
@@ -90,7 +90,7 @@ def _loops(listing: Sequence[Line]) -> list[list[Any]]:
 
 
 def _homes(nodes: Sequence[DebugNode]) -> dict[str, str]:
-    """For nodes that have no words of their own, the node whose words compute them."""
+    """For nodes that have no instructions of their own, the node whose instructions compute them."""
     found = {
         part: node.name
         for node in nodes

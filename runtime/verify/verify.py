@@ -1,9 +1,9 @@
 """Is the binary right? Run the image's own code and compare every node that it names, bit for bit, with PyTorch.
 
-The reference is the frozen graph, run eagerly. The two go side by side: whenever a word of the program completes part
-of a node's value (a tap of the debug map), the reference is advanced until it has that node, and the block is compared
-as integers, on the spot. So the first difference found is the first in execution order, and only values that are still
-being compared are held. There is no tolerance anywhere.
+The reference is the frozen graph, run eagerly. The two go side by side: whenever an instruction of the program
+completes part of a node's value (a tap of the debug map), the reference is advanced until it has that node, and the
+block is compared as integers, on the spot. So the first difference found is the first in execution order, and only
+values that are still being compared are held. There is no tolerance anywhere.
 """
 
 from collections.abc import Mapping, Sequence

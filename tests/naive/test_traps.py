@@ -69,4 +69,4 @@ def test_lint_and_the_emulator_agree_on_what_traps(program: Program) -> None:
 
 def _only_a_matter_of_taste(message: str) -> bool:
     """Lint refuses two results of one word in the same place; the emulator writes them one after the other."""
-    return "the same word also writes" in message
+    return "the same instruction also writes" in message

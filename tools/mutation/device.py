@@ -44,7 +44,7 @@ class Device:
     def run(
         self, code: bytes, inputs: Inputs, seed: int | None = None, moved: Mapping[int, int] | None = None
     ) -> Outcome:
-        """Launch from clean memory, in program order or overlapped by `seed`. `moved`: where words have changed
+        """Launch from clean memory, in program order or overlapped by `seed`. `moved`: where instructions have changed
         places."""
         entry, bits = self.image.entry(), Bits()
         for spec in (*entry.inputs, *entry.outputs):

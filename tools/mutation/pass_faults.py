@@ -135,7 +135,7 @@ def _any_addition(_emitter: emitter.Emitter, node: fx.Node) -> fx.Node | None:
 
 
 def _predecessors(keep: Callable[[Access, Access], bool]) -> Callable[[Sequence[Op]], list[list[int]]]:
-    """Only the conflicts of some kinds (of the earlier word's access and the later one's)."""
+    """Only the conflicts of some kinds (of the earlier instruction's access and the later one's)."""
 
     def found(ops: Sequence[Op]) -> list[list[int]]:
         result = []
@@ -194,7 +194,7 @@ PASS_FAULTS: Final[Mapping[str, Patches]] = {
     },
     "blocks begin one row early": {"compiler.emit.kernel.blocks": _shifted_blocks},
     "the last block lacks a row": {"compiler.emit.kernel.blocks": _short_blocks},
-    "the last word of a block is forgotten": {"compiler.emit.emitter.pieces": _all_but_the_last},
+    "the last instruction of a block is forgotten": {"compiler.emit.emitter.pieces": _all_but_the_last},
     "dimensions are joined by the first layout": {"compiler.tile.layout.coalesce": _coalesced_by_the_first},
     "blocks of the second dimension begin at 0": {"compiler.tile.layout.Layout.narrow": _narrowed_in_place},
     "every tile has the first columns": {"compiler.emit.matmul.columns": _first_columns},
