@@ -165,14 +165,14 @@ def run(cases: tuple[Case, ...], plain: bool) -> Iterator[tuple[Case, Row]]:
             known[key] = lowered(case)
         row = measure(known[key], case, ())
         row["target"] = case.target
-        row["promises"] = promises(known[key], case)
+        row["promises"] = predictions(known[key], case)
         row["without"] = {} if plain else {name: measure(known[key], case, (name,)) for name in OPTIMISATIONS}
         yield case, row
 
 
-def promises(graph: Lowered, case: Case) -> list[tuple[int, int]]:
-    """For every tiling that the search drafts: the cycles that its schedule promises, and those of the timing mode.
-    Drafts that find no memory are left out."""
+def predictions(graph: Lowered, case: Case) -> list[tuple[int, int]]:
+    """For every tiling that the search tries: the cycles that its schedule predicts, and those of the timing mode.
+    Those that find no memory are left out."""
     chip = load_chip(case.chip)
     names = [i.name for i in graph.inputs], [o.name for o in graph.outputs]
     found = []
@@ -227,7 +227,7 @@ def _cost_model(rows: Mapping[str, Row]) -> Iterator[str]:
     errors = sorted(abs(a / b - 1) for a, b in relative)
     yield "## The cost model"
     yield ""
-    yield f"Of all {len(relative)} tilings that the search drafted for these programs: cycles promised by the schedule against cycles of the timing mode, both"
+    yield f"Of all {len(relative)} tilings that the search tried for these programs: cycles predicted by the schedule against cycles of the timing mode, both"
     yield f"relative to the limit. Rank correlation (Spearman) {rank_correlation(relative):.3f}; error {errors[len(errors) // 2]:.1%} in the median,"
     yield f"{errors[-1]:.1%} at worst."
 

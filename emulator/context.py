@@ -43,11 +43,11 @@ class Loop:
 
 
 class Core:
-    """Everything that changes while a program runs, apart from `Machine`'s decoded instructions. `pc` counts
-    instructions here."""
+    """Everything that changes while a program runs, apart from `Machine`'s decoded instructions. `index` is
+    that of the instruction to fetch next."""
 
-    def __init__(self, memory: Memory, scratch: Scratch, size: int, pc: int, scalars: list[int]) -> None:
-        self.memory, self.scratch, self.size, self.pc = memory, scratch, size, pc
+    def __init__(self, memory: Memory, scratch: Scratch, size: int, index: int, scalars: list[int]) -> None:
+        self.memory, self.scratch, self.size, self.index = memory, scratch, size, index
         self.scalars = scalars + [0] * (SCALARS - len(scalars))
         self.views: list[ViewRegister | None] = [None] * VIEWS
         self.indices = [0] * LOOP_LEVELS
@@ -70,8 +70,8 @@ class Core:
             return view
         base = view.base
         for step in register.steps:
-            turn = self.indices[step.level] // step.div
-            base += step.inc * (turn % step.mod if step.mod else turn)
+            moved = self.indices[step.level] // step.div
+            base += step.inc * (moved % step.mod if step.mod else moved)
         return View(view.space, view.region, view.dtype, base, view.rs, view.ps, view.cs)
 
 

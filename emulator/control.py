@@ -26,7 +26,7 @@ def loop(core: Core, call: Call) -> None:
     ops = call.operands
     level, length = ops["level"], ops["len"]
     count = core.scalars[ops["s"]] if ops["dyn"] else ops["count"]
-    end = core.pc + length
+    end = core.index + length
     if any(outer.level == level for outer in core.loops):
         raise Fault(f"loop level {level} is already in use")
     if end > (core.loops[-1].end if core.loops else core.size):
@@ -34,10 +34,10 @@ def loop(core: Core, call: Call) -> None:
             f"a loop body of {length} instructions does not end inside the {'enclosing loop' if core.loops else 'program'}"
         )
     if count <= 0 or not length:
-        core.pc = end
+        core.index = end
         return
     core.indices[level] = 0
-    core.loops.append(Loop(level, core.pc, end, count))
+    core.loops.append(Loop(level, core.index, end, count))
 
 
 def next_iteration(core: Core) -> None:
@@ -45,7 +45,7 @@ def next_iteration(core: Core) -> None:
     inner = core.loops[-1]
     core.indices[inner.level] += 1
     if core.indices[inner.level] < inner.count:
-        core.pc = inner.start
+        core.index = inner.start
     else:
         core.indices[inner.level] = 0
         core.loops.pop()

@@ -257,8 +257,8 @@ def _invalid(message: str, where: str) -> ChipError:
     table = path.rstrip("`").lstrip(".")[:_SHOWN]
     unknown = re.search(r"unknown field `(.*)`", problem, re.DOTALL)
     if not unknown:
-        said = problem.lower().replace("`", "").replace("object", "a table")
-        return ChipError(f"{table or 'chip'}: {said}", where, "'llmcc chips edge' prints every key with its meaning")
+        problem = problem.lower().replace("`", "").replace("object", "a table")
+        return ChipError(f"{table or 'chip'}: {problem}", where, "'llmcc chips edge' prints every key with its meaning")
     found = getattr(Chip(), table, None) if table else Chip()
     owner = found if isinstance(found, Struct) else Chip()
     near = difflib.get_close_matches(unknown[1][:_SHOWN], owner.__struct_fields__, 1)

@@ -31,7 +31,7 @@ class ReplayError(Exception):
 
 class TooLong(ReplayError):
     """The program was left after `limit` instructions. `running` are the loops around that place, outermost first: pc,
-    turns done, all turns."""
+    iterations done, all iterations."""
 
     def __init__(self, limit: int, pc: int, running: tuple[tuple[int, int, int], ...]) -> None:
         super().__init__(f"still running after {limit} instructions", pc)
@@ -231,8 +231,8 @@ class Core:
             return register.view
         base = register.view.base
         for level, inc, div, mod in register.steps:
-            turn = self.indices[level] // div
-            base += inc * (turn % mod if mod else turn)
+            moved = self.indices[level] // div
+            base += inc * (moved % mod if mod else moved)
         return replace(register.view, base=base)
 
     def next_iteration(self) -> None:

@@ -1,6 +1,6 @@
 """One launch after the other: replay, check, and say what could not be proved.
 
-The replay of a launch is cut short twice: iterations of long loops that are proved by induction are left out
+The replay of a launch is shortened twice: iterations of long loops that are proved by induction are left out
 (`lint.induction`), and after `limit_of` instructions it ends. What lies beyond is then not proved, which is a finding
 of its own. All replays of all launches together take `LAUNCHES` times as many instructions at most. So the cost is
 bounded, and nothing passes in silence.
@@ -88,7 +88,7 @@ class _Prover:
         return self._with_unproved(launch)
 
     def _replay_once(self, skipper: LoopSkipper) -> Launch | None:
-        """One replay; None if a loop that was cut turned out to be no repetition, which is noted."""
+        """One replay; None if a loop that was shortened turned out to be no repetition, which is noted."""
         findings, instructions, stopped = Findings(self.image), list[Dispatch](), None
         limit = min(limit_of(self.image), self.allowance.instructions)
         try:
@@ -159,7 +159,7 @@ class _Prover:
 
 def _left_out(skipper: LoopSkipper) -> int:
     """Instructions that a full replay would have more; of nested loops fewer than that."""
-    return sum(cut.leave_out // cut.period * (cut.at - cut.before) for cut in skipper.found if cut.at)
+    return sum(loop.leave_out // loop.period * (loop.at - loop.before) for loop in skipper.found if loop.at)
 
 
 def analyse(

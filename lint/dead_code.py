@@ -118,7 +118,7 @@ def _reads(
         for sweep in sweeps.get(index, ()):  # the iterations of a loop that were left out
             if sweep.stride_per_period and sweep.memory in shadows:
                 shadow, held = shadows[sweep.memory], writers[sweep.memory]
-                cells = [shadow.cut(held, sweep) for sweep in sweep.sweeps()]
+                cells = [shadow.part(held, sweep) for sweep in sweep.sweeps()]
                 _follow(sweep.touch.instruction.pc, sweep.touch, cells, writes, alive)
         mine = [touch for touch in touches.by_instruction.get(index, ()) if memory_of(touch.view) in shadows]
         for touch in sorted(mine, key=lambda touch: touch.access is Access.W):  # an instruction reads before it writes
@@ -126,7 +126,7 @@ def _reads(
             _follow(
                 instruction.pc,
                 touch,
-                [shadows[memory].cut(writers[memory], block) for block in blocks(touch)],
+                [shadows[memory].part(writers[memory], block) for block in blocks(touch)],
                 writes,
                 alive,
             )

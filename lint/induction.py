@@ -45,7 +45,7 @@ def skipped(count: int, period: int) -> tuple[int, int] | None:
 
 
 def period_of(steps: Sequence[tuple[int, int]]) -> int:
-    """Turns after which all views are back, but for those that move on and on. `steps`: (div, mod) of views that
+    """Iterations after which all views are back, but for those that move on and on. `steps`: (div, mod) of views that
     move."""
     period = 1
     for div, mod in steps:

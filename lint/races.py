@@ -103,17 +103,17 @@ def check_hazards(
     instructions: Sequence[Dispatch],
     touches: Touches,
     findings: Findings,
-    cuts: Sequence[SkippedLoop] = (),
+    skipped: Sequence[SkippedLoop] = (),
     complete: bool = True,
     misplaced: Misplaced | None = None,
 ) -> Proof:
     """Add a finding for each race, read of memory never written, and (of a `complete` replay) output that is not
     written.
 
-    `cuts` are loops of which `instructions` leaves out iterations. Nothing is proved if one turns out not to be steady.
-    Raises TooLarge. `misplaced` says why bytes of a view may not be touched.
+    `skipped` are loops of which `instructions` leaves out iterations. Nothing is proved if one turns out not to be
+    steady. Raises TooLarge. `misplaced` says why bytes of a view may not be touched.
     """
-    watch = _Watch(cuts, misplaced)
+    watch = _Watch(skipped, misplaced)
     budget, written = Budget(), touches.written
     shadows = {
         memory: shadow_of(image, memory, grain, touches.ends[memory], budget)
@@ -142,15 +142,15 @@ def check_hazards(
 
 
 class _Watch:
-    """Sees to the loops that are cut: at the cut, that what was seen so far is enough."""
+    """Sees to the loops that are shortened: where iterations are left out, that what was seen so far is enough."""
 
-    def __init__(self, cuts: Sequence[SkippedLoop], misplaced: Misplaced | None) -> None:
+    def __init__(self, skipped: Sequence[SkippedLoop], misplaced: Misplaced | None) -> None:
         self.misplaced = misplaced
-        done = [cut for cut in cuts if cut.at]
-        self.marks = {number for cut in done for number in (cut.begin, cut.before, cut.at)}
+        done = [loop for loop in skipped if loop.at]
+        self.marks = {number for loop in done for number in (loop.begin, loop.before, loop.at)}
         self.ending: dict[int, list[SkippedLoop]] = defaultdict(list)
-        for cut in done:
-            self.ending[cut.at].append(cut)
+        for loop in done:
+            self.ending[loop.at].append(loop)
         self.seen: dict[int, Snapshot] = {}
         self.cells = 0  # looked at so far
         self.numbers: dict[int, tuple[int, Sequence[int]]] = {}
@@ -163,21 +163,21 @@ class _Watch:
         shadows: Mapping[Memory, Shadow],
         proof: Proof,
     ) -> None:
-        """Remember a moment, and judge the loops that are cut here."""
+        """Remember a moment, and judge the loops of which iterations are left out here."""
         order = proof.order
         self.seen[index] = Snapshot(list(order.issued), list(order.dispatched))
-        for cut in self.ending.get(index, ()):
+        for loop in self.ending.get(index, ()):
             sweeps, start, before = (
-                sweeps_of(cut, instructions, touches.by_instruction, self.numbers, proof.sweeps),
-                self.seen[cut.begin],
-                self.seen[cut.before],
+                sweeps_of(loop, instructions, touches.by_instruction, self.numbers, proof.sweeps),
+                self.seen[loop.begin],
+                self.seen[loop.before],
             )
             problem = "its iterations differ" if sweeps is None else "what its instructions wait for does not repeat"
             if sweeps is not None and is_steady(start.issued, before, self.seen[index], order.clocks):
                 self.cells += cost(sweeps, shadows)
                 problem = conflict(sweeps) or self._stray(sweeps) or conflict_with_prefix(sweeps, shadows, self.cells)
             if sweeps is None or problem:
-                proof.unsteady[cut.pc] = problem
+                proof.unsteady[loop.pc] = problem
                 return
             leave_behind(sweeps, shadows, [b + b - a for a, b in zip(before.issued, order.issued, strict=True)])
             proof.sweeps.setdefault(index, []).extend(sweeps)
@@ -294,12 +294,12 @@ def _merge(a: list[int], b: list[int]) -> list[int]:
 def _record(touch: Touch, shadow: Shadow, order: HappensBefore) -> None:
     for block in blocks(touch):
         if touch.access is not Access.R:
-            shadow.cut(shadow.defined, block)[...] = True
+            shadow.part(shadow.defined, block)[...] = True
         if order.engine < 0:
             continue  # the dispatcher has read its scalar before anything later is dispatched
         for what, concerned in (("writes", touch.access is not Access.R), ("reads", touch.access is not Access.W)):
             if concerned:
-                shadow.cut(shadow.array(what, order.engine), block)[...] = order.number
+                shadow.part(shadow.array(what, order.engine), block)[...] = order.number
 
 
 def _check_touch(touch: Touch, shadow: Shadow, order: HappensBefore, clock: list[int], findings: Findings) -> None:
@@ -307,7 +307,7 @@ def _check_touch(touch: Touch, shadow: Shadow, order: HappensBefore, clock: list
     doing = "writes" if touch.access is Access.W else "reads"
     for block in blocks(touch):
         if touch.access is not Access.W and not is_lazy(touch):
-            cells = shadow.cut(shadow.defined, block)
+            cells = shadow.part(shadow.defined, block)
             if not cells.all():
                 message = f"operand {name} = {touch.view} reads bytes that were never written{_indices(instruction)}"
                 findings.add(

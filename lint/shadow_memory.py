@@ -87,7 +87,7 @@ class Shadow:
             self.last[key] = np.zeros(self.cells, np.int32)
         return self.last[key]
 
-    def cut(self, array: NDArray[Any], block: "Block") -> NDArray[Any]:
+    def part(self, array: NDArray[Any], block: "Block") -> NDArray[Any]:
         """The cells of a block, as a view of `array`."""
         item = array.itemsize
         shape = (*(count for count, _ in block.dims), block.width // self.grain)
@@ -97,7 +97,7 @@ class Shadow:
     def latest(self, what: str, engine: int, block: "Block") -> int:
         """Number of the last instruction of an engine that touched the block."""
         array = self.last.get((what, engine))
-        return 0 if array is None else int(self.cut(array, block).max())
+        return 0 if array is None else int(self.part(array, block).max())
 
 
 def memory_of(view: View) -> Memory:

@@ -1,10 +1,10 @@
-"""Execution plans: a launch that was interpreted once, recorded, so that later launches decode and check nothing.
+"""Traces: a launch that was interpreted once, recorded, so that later launches decode and check nothing.
 
 A program's control flow, views and extents depend on its instructions and on the scalars that it loads, never on
 tensors. So the instructions that the first launch executed, with the blocks of memory that they named, are the
 instructions of every launch with the same scalars; and so is what was proved on the way: ranges, alignment, and that no
 byte is read before it is written (of a table, whose rows data choose: that all of it was written; else there is no
-plan). Kept for each instruction is what is left to do: a row of a table for the compiled kernels (emulator/replay, if
+trace). Kept for each instruction is what is left to do: a row of a table for the compiled kernels (emulator/replay, if
 numba is installed), or the handler's call.
 
     loop, vset x 9, ldw, mm, vaff …     interpreted, checked and recorded          first launch
@@ -27,7 +27,7 @@ from emulator.memory import Fault, Memory
 from isa.spec import GIVEN_REGIONS, KEPT_REGIONS, Access, Engine, Region, Space
 from isa.views import View
 
-KEPT: Final = 16  # plans per machine
+KEPT: Final = 16  # traces per machine
 LONGEST: Final = 1 << 18  # instructions; a longer launch is interpreted every time
 
 
@@ -129,34 +129,34 @@ class TraceCache:
 
     def __init__(self, memory: Memory, how: "Callable[[], Compile]") -> None:
         self._memory, self._how = memory, how
-        self._plans: dict[Key, list[Trace]] = {}
+        self._traces: dict[Key, list[Trace]] = {}
         self._latest: Trace | None = None  # whose shadows the memory has
 
     def find(self, key: Key) -> Trace | None:
         """The launch that this one would repeat."""
-        return next((plan for plan in self._plans.get(key, ()) if plan.fits()), None)
+        return next((trace for trace in self._traces.get(key, ()) if trace.fits()), None)
 
     def keep(self, key: Key, recording: Recording, exit_code: int) -> bool:
         """Remember a launch that ended well, if it can be repeated."""
         if not recording.usable:
             return False
-        if sum(map(len, self._plans.values())) >= KEPT:
-            self._plans.clear()
+        if sum(map(len, self._traces.values())) >= KEPT:
+            self._traces.clear()
         self._latest = Trace(self._memory, recording, exit_code, self._memory.shadows())
-        self._plans.setdefault(key, []).append(self._latest)
+        self._traces.setdefault(key, []).append(self._latest)
         return True
 
     def forget_shadows(self) -> None:
         """Something else is going to run."""
         self._latest = None
 
-    def execute(self, plan: Trace, core: Core) -> Iterator[int]:
+    def execute(self, trace: Trace, core: Core) -> Iterator[int]:
         """Run everything; gives the instruction that is about to execute wherever one could trap."""
-        if self._latest is not plan:
+        if self._latest is not trace:
             self._latest = None
-            self._memory.restore(plan.shadows)
-            self._latest = plan
-        for run in plan.translate(self._how()):
+            self._memory.restore(trace.shadows)
+            self._latest = trace
+        for run in trace.translate(self._how()):
             yield run.at
             run(core)
 

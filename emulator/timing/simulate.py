@@ -42,7 +42,7 @@ def simulate(
 
 def simulate_instructions(instructions: Sequence[Dispatch], chip: Chip, options: Options = DEFAULT) -> Timeline:
     """The timeline of instructions in dispatch order, control instructions included."""
-    run = _Run(_plan(instructions, chip, options), chip)
+    run = _Run(_fixed(instructions, chip, options), chip)
     run.settle()
     while run.bus.advance():
         for queue, at in run.bus.finished:
@@ -54,7 +54,7 @@ def simulate_instructions(instructions: Sequence[Dispatch], chip: Chip, options:
     return run.timeline(instructions, options)
 
 
-class _Plan(NamedTuple):
+class _Fixed(NamedTuple):
     """What does not depend on time: engine, cost and awaited (queue, number of instructions) of each instruction."""
 
     engine: list[int]
@@ -62,9 +62,9 @@ class _Plan(NamedTuple):
     needs: list[list[tuple[int, int]]]
 
 
-def _plan(instructions: Sequence[Dispatch], chip: Chip, options: Options) -> _Plan:
+def _fixed(instructions: Sequence[Dispatch], chip: Chip, options: Options) -> _Fixed:
     costs: dict[object, tuple[object, Occupancy]] = {}
-    plan = _Plan([], [], [])
+    fixed = _Fixed([], [], [])
     issued = [0] * len(QUEUES)
     for instruction in instructions:
         inst = instruction.inst
@@ -85,21 +85,21 @@ def _plan(instructions: Sequence[Dispatch], chip: Chip, options: Options) -> _Pl
         needs = [(q, issued[q] - n) for q, n in enumerate(inst.deps) if n != NO_WAIT and issued[q] > n]
         if mask := row.drained(instruction.operands):
             needs += [(q, count) for q, count in enumerate(issued) if count and mask >> q & 1]
-        plan.engine.append(queue)
-        plan.cost.append(cost)
-        plan.needs.append(needs)
+        fixed.engine.append(queue)
+        fixed.cost.append(cost)
+        fixed.needs.append(needs)
         if queue != CTL:
             issued[queue] += 1
-    return plan
+    return fixed
 
 
 class _Run:
     """Times found so far. `placed` has the dispatched instructions of each queue, `ends` the completions known, `heads`
     the next instruction to start."""
 
-    def __init__(self, plan: _Plan, chip: Chip) -> None:
-        count = len(plan.engine)
-        self.plan, self.chip, self.bus = plan, chip, Bus(chip)
+    def __init__(self, fixed: _Fixed, chip: Chip) -> None:
+        count = len(fixed.engine)
+        self.fixed, self.chip, self.bus = fixed, chip, Bus(chip)
         self.depths = [getattr(chip.queues, engine.value) for engine in QUEUES]
         self.placed: list[list[int]] = [[] for _ in QUEUES]
         self.ends: list[list[int]] = [[] for _ in QUEUES]
@@ -126,7 +126,7 @@ class _Run:
     def _holds(self, index: int) -> int | None:
         """When the counts of an instruction hold, or None if that is not known yet."""
         at = 0
-        for queue, number in self.plan.needs[index]:
+        for queue, number in self.fixed.needs[index]:
             ends = self.ends[queue]
             if len(ends) < number:
                 return None
@@ -135,7 +135,7 @@ class _Run:
         return at
 
     def _dispatch(self) -> bool:
-        engines, needs, first, total = self.plan.engine, self.plan.needs, self.next, len(self.plan.engine)
+        engines, needs, first, total = self.fixed.engine, self.fixed.needs, self.next, len(self.fixed.engine)
         while self.next < total:
             index, clock = self.next, self.clock
             queue = engines[index]
@@ -144,7 +144,7 @@ class _Run:
                 if at is None:
                     break
                 at = max(at, clock)
-                self.clock = at + self.plan.cost[index].busy
+                self.clock = at + self.fixed.cost[index].busy
                 self.ready[index] = clock
                 self.start[index] = self.work_start[index] = at
                 self.work_end[index] = self.end[index] = self.clock
@@ -167,7 +167,7 @@ class _Run:
             holds = self._holds(index)
             if holds is None:
                 break
-            load, busy, last, latency, blocking, _ = self.plan.cost[index]
+            load, busy, last, latency, blocking, _ = self.fixed.cost[index]
             ready = max(self.dispatch[index] + 1, holds)
             start = max(ready, self.load_free[queue])
             work_start = max(start + load, self.work_free[queue])
@@ -188,19 +188,19 @@ class _Run:
                 break
             self.ready[index] = max(self.dispatch[index] + 1, holds)
             start = max(self.ready[index], self.work_free[queue])
-            if self.plan.cost[index].bytes:
+            if self.fixed.cost[index].bytes:
                 self.start[index] = start
-                self.bus.request(queue, index, start, self.plan.cost[index].bytes)
+                self.bus.request(queue, index, start, self.fixed.cost[index].bytes)
                 return True
             self.work_free[queue] = start
-            self._record(queue, index, self.ready[index], start, start, start, start + self.plan.cost[index].latency)
+            self._record(queue, index, self.ready[index], start, start, start, start + self.fixed.cost[index].latency)
         return self.heads[queue] > first
 
     def left_bus(self, queue: int, at: int) -> None:
         index = self.placed[queue][self.heads[queue]]
         self.work_free[queue] = at
         start = self.start[index]
-        self._record(queue, index, self.ready[index], start, start, at, at + self.plan.cost[index].latency)
+        self._record(queue, index, self.ready[index], start, start, at, at + self.fixed.cost[index].latency)
 
     def _record(self, queue: int, index: int, ready: int, start: int, work_start: int, work_end: int, end: int) -> None:
         self.ready[index], self.start[index], self.end[index] = ready, start, end
@@ -221,15 +221,15 @@ class _Run:
             instructions=instructions,
             chip=self.chip,
             options=options,
-            engine=np.array(self.plan.engine, np.int8),
+            engine=np.array(self.fixed.engine, np.int8),
             dispatch=dispatch,
             ready=ready,
             start=start,
             work_start=work_start,
             work_end=work_end,
             end=end,
-            bytes=np.array([cost.bytes for cost in self.plan.cost], np.int64),
-            waits=[tuple(self.placed[q][n - 1] for q, n in needs) for needs in self.plan.needs],
+            bytes=np.array([cost.bytes for cost in self.fixed.cost], np.int64),
+            waits=[tuple(self.placed[q][n - 1] for q, n in needs) for needs in self.fixed.needs],
             room=room,
             previous=previous,
             bus=np.array(self.bus.history, np.int64).reshape(-1, 5),

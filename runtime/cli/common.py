@@ -163,8 +163,8 @@ class Given:
     def check_for_image(self, path: str, **more: object) -> None:
         """An image is what it is. Raises InputError for options that would change the model, rather than ignore
         them."""
-        said = {"--seq": self.seq, "--batch": self.batch, "--option": self.option or None, **more}
-        for flag, value in said.items():
+        given = {"--seq": self.seq, "--batch": self.batch, "--option": self.option or None, **more}
+        for flag, value in given.items():
             if value is not None:
                 raise InputError(
                     f"{flag} does not go with an image",

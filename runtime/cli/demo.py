@@ -54,10 +54,10 @@ def main() -> int:
     print_similarity(TEXTS, answer(TEXTS, outputs, ())["similarity"])
     console.print()
     verdict = "bold green" if result.bit_exact else "bold red"
-    said = (
+    summary = (
         f"{'bit-exact' if result.bit_exact else 'NOT bit-exact'}: {result.nodes} nodes, {_bits(result)} differing bits"
     )
-    console.print(styled((said, verdict)), end="")
+    console.print(styled((summary, verdict)), end="")
     console.print(f"   the binary's results against the same graph in PyTorch, {result.outputs} outputs included")
     if result.float:
         console.print(

@@ -33,7 +33,7 @@ class Executed:
 
 @dataclass(frozen=True, slots=True)
 class LiveIn:
-    """A verified block that the cone starts from, as it stands right after the instruction at `time`."""
+    """A verified block that the slice starts from, as it stands right after the instruction at `time`."""
 
     time: int
     block: Block
@@ -85,7 +85,7 @@ def is_host(block: Block) -> bool:
 
 
 def trace_back(stepper: Stepper, trail: Sequence[Executed], last: Executed, wrong: Block) -> BackwardSlice:
-    """The cone of a block that `last` wrote. `trail` are the executed engine instructions in order."""
+    """The slice of a block that `last` wrote. `trail` are the executed engine instructions in order."""
     needed = _Needed(stepper)
     instructions: list[Executed] = []
     live: list[LiveIn] = []

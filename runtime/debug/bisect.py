@@ -2,8 +2,8 @@
 
 The program is executed instruction by instruction beside the reference. At the first instruction whose result differs,
 the instructions that its wrong value depends on are traced back until values that have been verified, or the host's
-data: the *cone*. When nothing but verified values goes into the instruction, it is the culprit itself. Instructions of
-the cone that the compiler would not have emitted, and packed data it would not have packed, are named.
+data: the *backward slice*. When nothing but verified values goes into the instruction, it is the culprit itself.
+Instructions of the slice that the compiler would not have emitted, and packed data it would not have packed, are named.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,11 +38,11 @@ class Bisection:
     node: DebugNode
     expected: Array
     actual: Array
-    cone: BackwardSlice
+    slice: BackwardSlice
     changed: tuple[
         tuple[int, str], ...
-    ]  # instructions of the cone that a fresh compilation has otherwise: pc, its text
-    stale: tuple[str, ...]  # packed data in the cone that a fresh compilation has otherwise
+    ]  # instructions of the slice that a fresh compilation has otherwise: pc, its text
+    stale: tuple[str, ...]  # packed data in the slice that a fresh compilation has otherwise
     inputs: Mapping[str, Array]
     stepper: Stepper
 
@@ -71,8 +71,8 @@ class Bisection:
             "index": self.index,
             "expected": values(self.expected, self.block.view.dtype)[pick].item(),
             "actual": values(self.actual, self.block.view.dtype)[pick].item(),
-            "inputs_verified": len(self.cone.instructions) == 1,
-            "suspects": [{"pc": w.pc, "instruction": format_inst(w.inst)} for w in self.cone.instructions],
+            "inputs_verified": len(self.slice.instructions) == 1,
+            "suspects": [{"pc": w.pc, "instruction": format_inst(w.inst)} for w in self.slice.instructions],
             "changed": [{"pc": pc, "instruction": text} for pc, text in self.changed],
             "stale_data": list(self.stale),
         }
@@ -121,11 +121,11 @@ def bisect(image: Image, compiled: Known, inputs: Mapping[str, Array | Tensor]) 
     trail, wrong = _run(stepper, _FirstWrong(image, reference), reference)
     if wrong is None:
         return None
-    cone = trace_back(stepper, trail, wrong.instruction, wrong.block)
+    sliced = trace_back(stepper, trail, wrong.instruction, wrong.block)
     fresh = compiled.image()
     return Bisection(
-        wrong.instruction, wrong.block, wrong.node, wrong.expected, wrong.actual, cone, tuple(_changed(image, fresh, cone)),
-        tuple(_stale(image, fresh, cone)), arrays, stepper,
+        wrong.instruction, wrong.block, wrong.node, wrong.expected, wrong.actual, sliced,
+        tuple(_changed(image, fresh, sliced)), tuple(_stale(image, fresh, sliced)), arrays, stepper,
     )  # fmt: skip
 
 
@@ -203,9 +203,9 @@ def _wrong_output(stepper: Stepper, trail: Sequence[Executed], spec: TensorSpec,
     return None
 
 
-def _changed(image: Image, fresh: Image, cone: BackwardSlice) -> list[tuple[int, str]]:
+def _changed(image: Image, fresh: Image, sliced: BackwardSlice) -> list[tuple[int, str]]:
     """Instructions that took part and that the compiler would have made otherwise."""
-    pcs = sorted({pc for instruction in cone.instructions for pc in (*instruction.makers, instruction.pc)})
+    pcs = sorted({pc for instruction in sliced.instructions for pc in (*instruction.makers, instruction.pc)})
     found = []
     for pc in pcs:
         if pc + WORD_BYTES <= len(fresh.code) and fresh.word(pc) != image.word(pc):
@@ -213,10 +213,10 @@ def _changed(image: Image, fresh: Image, cone: BackwardSlice) -> list[tuple[int,
     return found
 
 
-def _stale(image: Image, fresh: Image, cone: BackwardSlice) -> list[str]:
+def _stale(image: Image, fresh: Image, sliced: BackwardSlice) -> list[str]:
     """Packed data that took part and that the compiler would have packed otherwise."""
     found = []
-    for block in cone.host:
+    for block in sliced.host:
         region = block.view.region
         if region in IMAGE_REGIONS:
             low, high = block.view.span(block.extents)

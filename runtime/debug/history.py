@@ -26,7 +26,7 @@ _Page = tuple[Store, NDArray[np.uint8], NDArray[np.uint8] | None]
 class Control:
     """What a core holds besides memory."""
 
-    pc: int
+    index: int
     scalars: tuple[int, ...]
     views: tuple[ViewRegister | None, ...]
     indices: tuple[int, ...]
@@ -35,10 +35,12 @@ class Control:
 
     @classmethod
     def of(cls, core: Core) -> "Control":
-        return cls(core.pc, tuple(core.scalars), _copied(core.views), tuple(core.indices), tuple(core.loops), core.exit)
+        return cls(
+            core.index, tuple(core.scalars), _copied(core.views), tuple(core.indices), tuple(core.loops), core.exit
+        )
 
     def restore(self, core: Core) -> None:
-        core.pc, core.exit = self.pc, self.exit
+        core.index, core.exit = self.index, self.exit
         core.scalars, core.indices, core.loops = list(self.scalars), list(self.indices), list(self.loops)
         core.views = list(_copied(self.views))
 

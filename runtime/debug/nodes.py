@@ -169,8 +169,8 @@ def offset_of(tap: Tap, indices: Sequence[int]) -> int:
     """The flat position of a tap's first element in these loop iterations."""
     offset = tap.offset
     for step in tap.steps:
-        turn = indices[step.level] // step.div
-        offset += step.inc * (turn % step.mod if step.mod else turn)
+        moved = indices[step.level] // step.div
+        offset += step.inc * (moved % step.mod if step.mod else moved)
     return offset
 
 

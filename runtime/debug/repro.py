@@ -1,7 +1,7 @@
 """A folder that shows one wrong instruction: an image of only the instructions that matter, what goes in, both values,
 and a script.
 
-    repro.llmchip   the cone of the wrong instruction, unrolled, fed from inputs instead of the instructions before it
+    repro.llmchip   the slice of the wrong instruction, unrolled, fed from inputs instead of the instructions before it
     inputs.npz      the verified blocks and host data that go in
     expected.npy    PyTorch's block           actual.npy   the chip's block
     report.json     what the bisection found  run.py       runs the image and shows the difference
@@ -169,10 +169,10 @@ class _Builder:
 
 
 def cut(found: Bisection) -> tuple[Image, dict[str, Array]]:
-    """The image of the cone, and its inputs. Moves the bisection's stepper."""
+    """The image of the slice, and its inputs. Moves the bisection's stepper."""
     builder, stepper = _Builder(found), found.stepper
-    events: list[tuple[int, int, Any]] = [(live.time, 0, live) for live in found.cone.live]
-    events += [(instruction.time, 1, instruction) for instruction in found.cone.instructions]
+    events: list[tuple[int, int, Any]] = [(live.time, 0, live) for live in found.slice.live]
+    events += [(instruction.time, 1, instruction) for instruction in found.slice.instructions]
     pc = 0
     for number, (time, is_instruction, event) in enumerate(sorted(events, key=lambda e: e[:2])):
         if is_instruction:

@@ -197,7 +197,7 @@ class Session:
 
     def _arriving(self) -> int | None:
         """The node whose first instruction comes next: of a graph once in a launch, of a hand-written program (a line)
-        in every turn of a loop."""
+        in every iteration of a loop."""
         node = self.nodes.at(self.stepper.pc, self.stepper.indices) if self.stepper.exit is None else None
         if self.stepper.pc in self.nodes.lines:
             return node

@@ -79,7 +79,7 @@ class Stepper:
 
     @property
     def pc(self) -> int:
-        return self.core.pc * WORD_BYTES
+        return self.core.index * WORD_BYTES
 
     @property
     def exit(self) -> int | None:
@@ -97,14 +97,14 @@ class Stepper:
         if self.exit is not None:
             return None
         try:
-            return self._instruction(self.core.pc).inst
+            return self._instruction(self.core.index).inst
         except (Fault, IllegalInstruction):
             return None
 
     def next_call(self) -> Call | None:
         """The next instruction's operands as it will see them, or None if it is to do nothing or to trap."""
         try:
-            return resolve(self.core, self._instruction(self.core.pc)) if self.exit is None else None
+            return resolve(self.core, self._instruction(self.core.index)) if self.exit is None else None
         except (Fault, IllegalInstruction):
             return None
 
@@ -118,13 +118,13 @@ class Stepper:
         """Execute one instruction. Raises Trap, and then everything is as it was before the instruction."""
         assert self.core.exit is None, "the program has ended"
         self.history.advance(self.time)
-        here, loops = self.core.pc, self.indices
+        here, loops = self.core.index, self.indices
         try:
             instruction = self._instruction(here)
             self._pay(instruction)
-            self.core.pc += 1
+            self.core.index += 1
             effect = self._execute(instruction, here, loops)
-            while self.core.loops and self.core.pc == self.core.loops[-1].end:
+            while self.core.loops and self.core.index == self.core.loops[-1].end:
                 control.next_iteration(self.core)
         except (Fault, IllegalInstruction) as fault:
             self._replay(self.time)

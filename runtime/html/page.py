@@ -53,7 +53,7 @@ def report_data(image: Image, title: str) -> dict[str, Any]:
     """What the page shows, as plain values."""
     nodes = image.debug.nodes
     numbers = {node.name: number for number, node in enumerate(nodes)}
-    fused, homes = fused_into(image), _homes(nodes)
+    fused, computed_by = fused_into(image), _computed_by(nodes)
     files = tuple(dict.fromkeys(node.file for node in nodes if node.line))
     listing = list(lines(image))
     code = [_instruction(line) for line in listing]
@@ -66,7 +66,7 @@ def report_data(image: Image, title: str) -> dict[str, Any]:
         "engines": ENGINES,
         "memories": {"SRAM": image.chip.sram.bytes, "ACC": image.chip.acc.bytes},
         "files": [{"name": _short(file), "lines": _source(file, nodes)} for file in files],
-        "nodes": [_node(node, files, numbers, fused, homes) for node in nodes],
+        "nodes": [_node(node, files, numbers, fused, computed_by) for node in nodes],
         "code": code,
         "loops": _loops(listing),
         "plan": [_buffer(record, numbers, code) for record in image.plan if record.space is not Space.DRAM],
@@ -89,7 +89,7 @@ def _loops(listing: Sequence[Line]) -> list[list[Any]]:
     return found
 
 
-def _homes(nodes: Sequence[DebugNode]) -> dict[str, str]:
+def _computed_by(nodes: Sequence[DebugNode]) -> dict[str, str]:
     """For nodes that have no instructions of their own, the node whose instructions compute them."""
     found = {
         part: node.name
@@ -109,7 +109,7 @@ def _node(
     files: Sequence[str],
     numbers: dict[str, int],
     fused: dict[str, tuple[str, ...]],
-    homes: dict[str, str],
+    computed_by: dict[str, str],
 ) -> dict[str, Any]:
     return {
         "name": node.name,
@@ -124,7 +124,7 @@ def _node(
         "origins": node.origins,
         "passes": node.passes,
         "fused": fused.get(node.name, ()),
-        "in": numbers.get(homes.get(node.name, ""), -1),
+        "in": numbers.get(computed_by.get(node.name, ""), -1),
     }
 
 

@@ -17,8 +17,8 @@ D.plan.forEach((buffer, b) => { buffer.number = b; if (buffer[OWNER] >= 0) buffe
 // In a loop over layers one instruction works for a node of each layer, and one buffer serves them all.
 const twins = D.nodes.map((_, n) => [n]);
 D.code.forEach(word => { if (word[NODES].length > 1) word[NODES].forEach(n => { if (twins[n].length < 2) twins[n] = word[NODES]; }); });
-const home = n => { for (let i = 0; i < 20 && !wordsOf[n].length && D.nodes[n].in >= 0; i++) n = D.nodes[n].in; return n; };
-const wordsFor = nodes => [...new Set(nodes.flatMap(n => wordsOf[home(n)]))].sort((a, b) => a - b);
+const computedBy = n => { for (let i = 0; i < 20 && !wordsOf[n].length && D.nodes[n].in >= 0; i++) n = D.nodes[n].in; return n; };
+const wordsFor = nodes => [...new Set(nodes.flatMap(n => wordsOf[computedBy(n)]))].sort((a, b) => a - b);
 
 // A pane of rows. `rows` are {html, cls, key}; row elements carry their number.
 class Pane {
@@ -146,7 +146,7 @@ function details(nodes, word) {
     w[COMMENT].split(/, (?=\w+=)|; /).filter(Boolean).forEach((part, i) => say(i ? "" : "operands", esc(part)));
   }
   nodes.slice(0, 12).forEach(n => {
-    const node = D.nodes[n], words = wordsOf[home(n)], buffers = twins[n].flatMap(twin => buffersOf[twin]);
+    const node = D.nodes[n], words = wordsOf[computedBy(n)], buffers = twins[n].flatMap(twin => buffersOf[twin]);
     say("node", `<b>${link(n)}</b> = ${esc(node.op)} ${esc(node.type)}`); say("status", isLine(node) ? "" : esc(node.status + (node.reason ? ": " + node.reason : "")));
     say("source", node.place ? esc(node.place + ": " + node.code) : ""); say(isLine(node) ? "label" : "captured as", node.origins.map(esc).join(", ")); say("made by", node.passes.map(esc).join(", "));
     say("fused from", node.fused.length ? [...node.fused, node.name].map(named).join(", ") : "");
@@ -164,7 +164,7 @@ const Map_ = {
   spaces: ["SRAM", "ACC"].map(name => ({name, canvas: $(name), buffers: D.plan.filter(b => b[SPACE] === name)})),
   draw(nodes = [], word) {  // buffers that the instruction itself touches are outlined
     const touched = word === undefined ? [] : [...D.code[word][COMMENT].matchAll(/<([^>+]+)/g)].map(m => m[1]);
-    this.now = {nodes: nodes.map(home).concat(nodes).flatMap(n => twins[n]), word, touched: new Set(touched)}; this.paint();
+    this.now = {nodes: nodes.map(computedBy).concat(nodes).flatMap(n => twins[n]), word, touched: new Set(touched)}; this.paint();
   },
   paint() { this.request ||= requestAnimationFrame(() => { this.request = 0; this.spaces.forEach(s => this.one(s)); }); },
   one(space) {

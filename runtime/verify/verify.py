@@ -31,8 +31,8 @@ class Verification:
     """What was compared and what was found; the attributes are the keys of `llmcc verify --json`.
 
     `graph_nodes` = `nodes` (compared) + the `skipped` ones. `findings` are faults that the static checker sees in the
-    program (a race, junk read): then the bits depend on the chip's timing, and it is not bit-exact whatever this run
-    gave. `float` is the distance to the original model: another figure, never part of `bit_exact`.
+    program (a race, a read of memory never written): then the bits depend on the chip's timing, and it is not bit-exact
+    whatever this run gave. `float` is the distance to the original model: another figure, never part of `bit_exact`.
     """
 
     bit_exact: bool

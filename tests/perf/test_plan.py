@@ -201,7 +201,7 @@ def test_interpreting_keeps_no_plan() -> None:
     for interpret in (True, False):
         machine = Machine(64, 64, interpret=interpret)
         machine.run(program)
-        assert (machine._plans is None) == interpret
+        assert (machine._traces is None) == interpret
 
 
 __all__ = ["machine_for"]

@@ -27,7 +27,7 @@ def state(stepper: Stepper) -> tuple[Any, ...]:
     views = tuple(register and (register.view, tuple(register.steps)) for register in core.views)
     return (
         stepper.time,
-        core.pc,
+        core.index,
         tuple(core.scalars),
         tuple(core.indices),
         tuple(core.loops),

@@ -70,7 +70,7 @@ def test_a_carried_value_that_is_overwritten_is_found() -> None:
             h = layer((h + y).sum(-1))
         return h
 
-    with seeded("a home is read before it is written"):
+    with seeded("a storage is read before it is written"):
         found = report(
             Function(forward, first=nn.Linear(16, 16), layers=layers), torch.randn(16, 16), torch.randn(16, 16, 16)
         )

@@ -67,8 +67,8 @@ class Device:
             views: Mapping[str, View],
             memory: Memory,
         ) -> None:
-            home = moved.get(pc // WORD_BYTES, pc // WORD_BYTES) * WORD_BYTES
-            for number, name in self.taps.get(home, ()):
+            original = moved.get(pc // WORD_BYTES, pc // WORD_BYTES) * WORD_BYTES
+            for number, name in self.taps.get(original, ()):
                 if name in views:
                     try:
                         block = memory.load(views[name], extents_of(inst.row.field(name), operands))

@@ -1,6 +1,6 @@
 """Faults in the tile passes themselves: one decision or one computation of a pass goes wrong while a model is compiled.
 
-Two of them were real: `columns are separable by shapes` and `a home is read before it is written`.
+Two of them were real: `columns are separable by shapes` and `a storage is read before it is written`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -157,8 +157,8 @@ def _doubled_steps(repeat: Any, stored: storage.Storage) -> bool:
     """Constants move twice as far."""
     moved = _MOVE_CONSTANTS(repeat, stored)
     for node in repeat.constants:
-        home = stored.layouts[node]
-        stored.layouts[node] = replace(home, buffer=replace(home.buffer, step=2 * home.buffer.step))
+        found = stored.layouts[node]
+        stored.layouts[node] = replace(found, buffer=replace(found.buffer, step=2 * found.buffer.step))
     return moved
 
 
@@ -184,7 +184,7 @@ PASS_FAULTS: Final[Mapping[str, Patches]] = {
         "compiler.emit.tile_sizes.is_column_separable": _separable_by_shapes,
         "compiler.emit.emitter.Emitter._inside": _view_of_block,
     },
-    "a home is read before it is written": {"compiler.emit.memory_space._read_before_written": yes},
+    "a storage is read before it is written": {"compiler.emit.memory_space._read_before_written": yes},
     "carried values stay in place": {"compiler.tile.loops._carried_in_place": yes},
     "values stay in their iteration": {"compiler.tile.loops._contained": yes},
     "constants move twice as far": {"compiler.tile.kernel_graph._move_constants": _doubled_steps},
