@@ -27,7 +27,7 @@ from emulator.memory import Fault, Memory
 from isa.spec import GIVEN_REGIONS, KEPT_REGIONS, Access, Engine, Region, Space
 from isa.views import View
 
-KEPT: Final = 16  # traces per machine
+MAX_TRACES: Final = 16  # per machine
 LONGEST: Final = 1 << 18  # instructions; a longer launch is interpreted every time
 
 
@@ -140,7 +140,7 @@ class TraceCache:
         """Remember a launch that ended well, if it can be repeated."""
         if not recording.usable:
             return False
-        if sum(map(len, self._traces.values())) >= KEPT:
+        if sum(map(len, self._traces.values())) >= MAX_TRACES:
             self._traces.clear()
         self._latest = Trace(self._memory, recording, exit_code, self._memory.shadows())
         self._traces.setdefault(key, []).append(self._latest)
