@@ -35,11 +35,11 @@ from compiler.tile.kernel_graph import kernel_graph
 from emulator.timing.energy import activity
 from emulator.timing.simulate import simulate
 from emulator.timing.waterfall import CAUSES, waterfall
+from isa.architecture import Region
 from isa.chip import load_chip
 from isa.errors import CompileError
 from isa.files import write_atomic
 from isa.image.image import Image
-from isa.spec import Region
 from runtime.profile.roofline import Limit, speed_of_light
 from runtime.version import __version__
 

@@ -21,7 +21,8 @@ from typing import Final
 
 from emulator.context import Call, Core, Probe
 from emulator.decoded import Decoded, bind, bind_sources, bind_targets, resolve
-from isa.spec import DMA_ENGINES, NO_WAIT, QUEUES, WORD_BYTES, Access, Engine
+from isa.architecture import DMA_ENGINES, NO_WAIT, QUEUES, WORD_BYTES, Engine
+from isa.fields import Access
 
 COUNT: Final = len(QUEUES)
 DISPATCH: Final = COUNT  # the dispatcher takes part in the lottery like an engine

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from emulator.formats import Block, Floats, widen
 from emulator.memory import Fault, Memory, Scratch
+from isa.architecture import LOOP_LEVELS, SCALARS, VIEWS, Dtype
 from isa.codec import Inst
-from isa.spec import LOOP_LEVELS, SCALARS, VIEWS, Dtype
 from isa.views import Extents, View
 
 # (pc in bytes, loop index per level, instruction, operands, views in effect, memory), called after an engine

@@ -6,7 +6,8 @@ from typing import Final
 from emulator.context import Call, Core, Loop, Step, ViewRegister, executes
 from emulator.formats import int_of_bits
 from emulator.memory import Fault
-from isa.spec import SALU, Dtype, Region, Space
+from isa.architecture import Dtype, Region, Space
+from isa.spec import SALU
 from isa.views import View
 
 

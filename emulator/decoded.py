@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from emulator import activation, control, dma, matrix, vector
 from emulator.context import HANDLERS, Call, Core, Handler
 from emulator.memory import Fault
+from isa.architecture import WORD_BYTES, Engine, Space
 from isa.codec import IllegalInstruction, Inst, decode
-from isa.spec import WORD_BYTES, Access, Engine, Field, Space
+from isa.fields import Access, Field
 from isa.views import Extents, View, access_of, extents_of
 
 ENGINE_MODULES = (activation, control, dma, matrix, vector)  # imported so that their handlers are registered

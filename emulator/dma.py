@@ -5,7 +5,7 @@ import numpy as np
 from emulator.context import Call, Core, executes
 from emulator.formats import Block
 from emulator.memory import Fault
-from isa.spec import Dtype
+from isa.architecture import Dtype
 from isa.views import View
 
 

@@ -19,8 +19,8 @@ from emulator.pieces import Bytes, Pieces
 from emulator.replay.recording import Compile, Recording, Trace, TraceCache, interpreted
 from emulator.threads import single_threaded_blas
 from emulator.traps import trap_of
+from isa.architecture import SCALARS, WORD_BYTES, Engine, Region
 from isa.codec import IllegalInstruction
-from isa.spec import SCALARS, WORD_BYTES, Engine, Region
 
 __all__ = ["ENGINE_MODULES", "Machine", "Probe"]
 CACHED_PROGRAMS = 8

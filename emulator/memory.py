@@ -16,7 +16,7 @@ from emulator.formats import STORAGE, Block, unpack_i4
 from emulator.lazy import lazy_bytes
 from emulator.pieces import Bytes, Piece, Pieces
 from emulator.threads import Lock
-from isa.spec import KEPT_REGIONS, Dtype, Region, Space
+from isa.architecture import KEPT_REGIONS, Dtype, Region, Space
 from isa.views import Extents, View
 
 

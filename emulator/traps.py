@@ -1,10 +1,10 @@
 """A fault as the user sees it: one text for one trap, whoever executes the instruction."""
 
 from emulator.budget import Spent
+from isa.architecture import WORD_BYTES
 from isa.asm.text import format_inst
 from isa.codec import IllegalInstruction, decode
 from isa.errors import OverBudget, Trap
-from isa.spec import WORD_BYTES
 
 
 def trap_of(fault: Exception, code: bytes, index: int, node: str = "") -> Trap:

@@ -13,7 +13,8 @@ from emulator import reductions
 from emulator.context import TILE_ELEMENTS, Call, Core, Tile, cut, executes, tiles
 from emulator.formats import Block, Floats, float_of_bits, int_of_bits, round_to, store
 from emulator.memory import Fault
-from isa.spec import INTS, ROUND, TAP, VOP, VRED, Dtype
+from isa.architecture import INTS, Dtype
+from isa.spec import ROUND, TAP, VOP, VRED
 
 MIN_SCALE: Final = np.float32(2.0**-23)
 _COMPARE: Final[Mapping[str, Callable[..., Any]]] = {

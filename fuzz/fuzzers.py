@@ -12,12 +12,12 @@ from fuzz.images import WORDS, exercise, make_image, run_image
 from fuzz.mutate import damage, damage_text, number
 from fuzz.readers import READERS
 from fuzz.samples import program, sample
+from isa.architecture import GIVEN_REGIONS, Region, Space
 from isa.asm.assemble import assemble
 from isa.asm.disassemble import disassemble
 from isa.chip import Chip, chip_hash, chip_names, load_chip, read_toml, to_toml
 from isa.errors import Error, Trap
 from isa.image.image import Image, image_bytes, read_image
-from isa.spec import GIVEN_REGIONS, Region, Space
 from lint.analyse import check
 from runtime.debug.commands import COMMANDS, Shell
 from runtime.debug.history import Control

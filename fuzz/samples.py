@@ -5,29 +5,13 @@ import random
 from functools import cache
 from typing import Any
 
+from isa.architecture import FLOATS, INTS, NO_WAIT, QUEUES, Dtype, Engine, Region, Space
 from isa.chip import Acc, Chip, Sram
 from isa.codec import NO_WAITS, IllegalInstruction, Inst, encode
+from isa.fields import Access, Field, Kind
 from isa.image.image import Image
 from isa.image.records import DebugMap, DebugNode, Entry, PlanRecord, Scalar, Span, Step, Tap, TensorSpec
-from isa.spec import (
-    FLOATS,
-    INTS,
-    ISA,
-    MM_FORMAT,
-    NO_WAIT,
-    QUEUES,
-    SALU,
-    TAP,
-    VOP,
-    VRED,
-    Access,
-    Dtype,
-    Engine,
-    Field,
-    Kind,
-    Region,
-    Space,
-)
+from isa.spec import ISA, MM_FORMAT, SALU, TAP, VOP, VRED
 
 SMALL = Chip(name="small", sram=Sram(bytes=1 << 16), acc=Acc(bytes=1 << 14))
 REGION = 8192

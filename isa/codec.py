@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Self
 
-from isa.spec import BY_OPCODE, HEADER_BITS, ISA, NO_WAIT, QUEUES, WORD_BYTES, Instruction
+from isa.architecture import NO_WAIT, QUEUES, WORD_BYTES
+from isa.fields import Instruction
+from isa.spec import BY_OPCODE, HEADER_BITS, ISA
 
 NO_WAITS = (NO_WAIT,) * len(QUEUES)
 

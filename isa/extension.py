@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from isa.architecture import EXTENSION_OPCODES, WORD_BYTES
 from isa.errors import ImageError, InputError
-from isa.spec import BY_OPCODE, EXTENSION_OPCODES, HEADER_BITS, ISA, WORD_BYTES, Instruction
+from isa.fields import Instruction
+from isa.spec import BY_OPCODE, HEADER_BITS, ISA
 
 KEY = "extensions"  # in an image's metadata: name -> sha256 of the file
 

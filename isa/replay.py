@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from isa.architecture import LOOP_LEVELS, SCALARS, WORD_BYTES, Dtype, Engine, Region, Space
 from isa.codec import IllegalInstruction, Inst, decode
+from isa.fields import Field
 from isa.image.container import Data
 from isa.image.image import Image
-from isa.spec import LOOP_LEVELS, SALU, SCALARS, WORD_BYTES, Dtype, Engine, Field, Region, Space
+from isa.spec import SALU
 from isa.views import Extents, View, extents_of
 
 Loader = Callable[[View], int]

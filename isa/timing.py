@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
+from isa.architecture import Space
 from isa.chip import Chip, Mxu
+from isa.fields import Cost
 from isa.replay import Dispatch
-from isa.spec import MM_FORMAT, Cost, Space
+from isa.spec import MM_FORMAT
 from isa.views import Extents, View
 
 VEC_LATENCY = 16  # cycles from the last element's entry to the result

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from isa.spec import Access, Dtype, Field, Region, Space
+from isa.architecture import Dtype, Region, Space
+from isa.fields import Access, Field
 
 Extents = tuple[int, int, int]  # planes, rows, cols
 

@@ -21,12 +21,13 @@ from heapq import heappop, heappush
 from itertools import chain, islice
 from operator import itemgetter
 
+from isa.architecture import LOOP_LEVELS, WORD_BYTES, Dtype, Region, Space
 from isa.asm.text import format_inst
 from isa.codec import IllegalInstruction, Inst, decode
+from isa.fields import Access, Field
 from isa.image.image import Image
 from isa.image.records import Entry, PlanRecord
 from isa.replay import Dispatch
-from isa.spec import LOOP_LEVELS, WORD_BYTES, Access, Dtype, Field, Region, Space
 from isa.views import Extents, View, access_of
 from lint.type_rules import type_error
 

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from isa.architecture import QUEUES, REGIONS, WORD_BYTES, Space
 from isa.codec import IllegalInstruction, Inst, decode
+from isa.fields import Access
 from isa.image.image import Image
 from isa.image.records import Entry
 from isa.replay import Dispatch
-from isa.spec import QUEUES, REGIONS, WORD_BYTES, Access, Space
 from lint.check import Findings, Touch
 from lint.races import Proof, Touches, needless_fences
 from lint.shadow_memory import Budget, Memory, TooLarge, blocks, memory_of, shadow_of

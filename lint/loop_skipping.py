@@ -3,8 +3,8 @@ steadily (`lint.induction`)."""
 
 from dataclasses import dataclass, field
 
+from isa.architecture import WORD_BYTES
 from isa.replay import Core, Loop
-from isa.spec import WORD_BYTES
 from lint.induction import MAX_PERIOD, period_of, skipped
 
 

@@ -41,10 +41,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from isa.architecture import DMA_ENGINES, NO_WAIT, QUEUES, WORD_BYTES, Engine, Space
+from isa.fields import Access
 from isa.image.image import Image
 from isa.image.records import Entry
 from isa.replay import Dispatch
-from isa.spec import DMA_ENGINES, NO_WAIT, QUEUES, WORD_BYTES, Access, Engine, Space
 from isa.views import View
 from lint.check import Findings, Touch
 from lint.induction import Snapshot, is_steady

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isa.architecture import REGIONS, FilledBy, Region, Space
 from isa.image.image import Image
-from isa.spec import REGIONS, FilledBy, Region, Space
 from isa.views import View
 from lint.check import Touch, capacity
 

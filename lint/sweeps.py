@@ -19,8 +19,9 @@ from itertools import product, zip_longest
 
 import numpy as np
 
+from isa.architecture import IMAGE_REGIONS, Space
+from isa.fields import Access
 from isa.replay import Dispatch
-from isa.spec import IMAGE_REGIONS, Access, Space
 from lint.check import Touch
 from lint.loop_skipping import SkippedLoop
 from lint.shadow_memory import Block, Dims, Memory, Shadow, memory_of, runs

@@ -8,7 +8,8 @@ equal.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from isa.spec import FLOATS, IMAGE_REGIONS, INTS, MM_FORMAT, TAP, VECTOR_OPS, VRED, Dtype, Space
+from isa.architecture import FLOATS, IMAGE_REGIONS, INTS, Dtype, Space
+from isa.spec import MM_FORMAT, TAP, VECTOR_OPS, VRED
 from isa.views import View
 
 Views = Mapping[str, View]

@@ -14,7 +14,7 @@ from torch import fx
 from compiler.ops.record import Role
 from compiler.tile.ir import Buffer, Op
 from compiler.tile.nodes import base, computing, role
-from isa.spec import Space
+from isa.architecture import Space
 
 
 def movable(ops: Iterable[Op]) -> set[Buffer]:

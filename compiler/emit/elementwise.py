@@ -12,8 +12,9 @@ from compiler.emit.matmul import fused_add
 from compiler.emit.rows import ONE, argument, bits
 from compiler.tile.layout import Layout, blocks
 from compiler.tile.nodes import axis, dtype, is_empty, shape
+from isa.architecture import Dtype, Space
 from isa.errors import UnsupportedError
-from isa.spec import ACT, VOP, Dtype, Space
+from isa.spec import ACT, VOP
 
 PART = 1 << 17  # elements of a part that are brought on chip at a time
 SIGN_FLIP = 0xBF800000  # -1.0

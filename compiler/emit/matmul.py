@@ -12,7 +12,8 @@ from compiler.emit.emitter import Emitter, Tile, columns, emits
 from compiler.tile.ir import Ref
 from compiler.tile.layout import Layout, Range, coalesce, limits_of
 from compiler.tile.nodes import dtype, op_name, shape
-from isa.spec import ISA, TAP, VOP, Dtype, Space
+from isa.architecture import Dtype, Space
+from isa.spec import ISA, TAP, VOP
 
 TURNS = 4  # accumulators in turn: with words of a tile of the array, long enough for one to leave it
 _ROUND = {Dtype.F32: 0, Dtype.BF16: 1, Dtype.F16: 2}

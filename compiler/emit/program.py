@@ -17,8 +17,8 @@ from compiler.tile.kernels import Kernel
 from compiler.tile.layout import DMA_LIMITS, Layout, contiguous, pieces
 from compiler.tile.nodes import shape
 from compiler.tile.storage import Storage
+from isa.architecture import Region
 from isa.chip import Chip
-from isa.spec import Region
 
 
 @dataclass(frozen=True)

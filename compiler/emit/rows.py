@@ -10,8 +10,9 @@ from compiler.emit.emitter import Emitter, Tile, columns, emits
 from compiler.ops.record import Role
 from compiler.tile.layout import Layout, limits_of, pieces
 from compiler.tile.nodes import base, computing, dtype, is_empty, op_name, role, shape
+from isa.architecture import Dtype, Space
 from isa.errors import UnsupportedError
-from isa.spec import ACT, TAP, VOP, VRED, Dtype, Space
+from isa.spec import ACT, TAP, VOP, VRED
 
 ONE = 0x3F800000
 LOWEST = 0xFF7FFFFF  # -FLT_MAX

@@ -51,8 +51,8 @@ from numpy.typing import NDArray
 
 from compiler.tile.conflicts import predecessors
 from compiler.tile.ir import Buffer, Op, Program
+from isa.architecture import DMA_ENGINES, Engine, Space
 from isa.chip import Chip
-from isa.spec import DMA_ENGINES, Engine, Space
 from isa.timing import drain_cycles
 
 WINDOW = 160  # how many ops beyond the oldest waiting one may be considered

@@ -27,8 +27,8 @@ from compiler.schedule.state import TileState
 from compiler.tile.ir import Program
 from compiler.tile.kernel_graph import KernelGraph
 from compiler.tile.verify import verify_kernels, verify_program
+from isa.architecture import Region, Space
 from isa.chip import Chip
-from isa.spec import Region, Space
 
 
 def verify_state(state: TileState) -> None:

@@ -20,7 +20,7 @@ from compiler.ops.record import Role
 from compiler.tile.ir import Buffer
 from compiler.tile.layout import Layout, contiguous, dense
 from compiler.tile.nodes import base, op_name, role, shape, tensors
-from isa.spec import Dtype, Space
+from isa.architecture import Dtype, Space
 
 _NOWHERE = Buffer("nowhere", Space.DRAM, 0)
 

@@ -17,7 +17,7 @@ from compiler.tile.layout import Layout, dense
 from compiler.tile.loops import Repeat, find_loop, hoist
 from compiler.tile.nodes import base, computing, dtype, is_empty, shape
 from compiler.tile.storage import Storage, live_ranges, materialize_views, stored_order
-from isa.spec import Dtype, Region, Space
+from isa.architecture import Dtype, Region, Space
 
 ALIGN = 64  # bytes: a DRAM burst
 

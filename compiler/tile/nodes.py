@@ -15,8 +15,8 @@ from torch import fx
 from compiler.ops.record import Role
 from compiler.ops.table import BY_TARGET
 from compiler.types import STORAGE
+from isa.architecture import Dtype
 from isa.errors import UnsupportedError
-from isa.spec import Dtype
 
 
 def op_name(node: fx.Node) -> str:

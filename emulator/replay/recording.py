@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from emulator.context import Call, Core
 from emulator.decoded import Decoded, bind
 from emulator.memory import Fault, Memory
-from isa.spec import GIVEN_REGIONS, KEPT_REGIONS, Access, Engine, Region, Space
+from isa.architecture import GIVEN_REGIONS, KEPT_REGIONS, Engine, Region, Space
+from isa.fields import Access
 from isa.views import View
 
 MAX_TRACES: Final = 16  # per machine

@@ -14,7 +14,8 @@ from numba import carray, njit
 
 from emulator.replay import lanes
 from emulator.replay.intrinsics import bits_of, float_of, float_of_half, half_of_float, pointer
-from isa.spec import ACT, Dtype
+from isa.architecture import Dtype
+from isa.spec import ACT
 
 jit: Final[Any] = njit(nogil=True, error_model="numpy", boundscheck=False)
 STRETCH: Final = 2048  # elements of a row at a time; a multiple of the 64 accumulators of a sum

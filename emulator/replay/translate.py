@@ -23,7 +23,9 @@ from emulator.replay.executor import Kind, Steps, Workspace
 from emulator.replay.recording import Recorded, Run, aliases, handled
 from emulator.replay.rows import FIRST_MICRO, FIRST_SLOT, MICROS, SLOT_WIDTH, SLOTS, WIDTH, Micro
 from emulator.replay.weight_tracking import WeightTracker, packed
-from isa.spec import FLOATS, MM_FORMAT, ROUND, TAP, VOP, VRED, Access, Dtype
+from isa.architecture import FLOATS, Dtype
+from isa.fields import Access
+from isa.spec import MM_FORMAT, ROUND, TAP, VOP, VRED
 from isa.views import Extents, View
 
 Row = list[int]

@@ -8,7 +8,8 @@ from emulator.pieces import Bytes, Piece
 from emulator.replay import executor
 from emulator.replay.gemm import packed_bytes
 from emulator.replay.recording import Recorded
-from isa.spec import Access, Dtype, Space
+from isa.architecture import Dtype, Space
+from isa.fields import Access
 from isa.views import Extents, View
 
 

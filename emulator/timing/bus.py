@@ -1,7 +1,7 @@
 """The DRAM port: shared equally, cycle by cycle, by the queues that have a transfer on it. Whole numbers throughout."""
 
+from isa.architecture import DMA_ENGINES, QUEUES
 from isa.chip import Chip
-from isa.spec import DMA_ENGINES, QUEUES
 from isa.timing import bus, ceil_div
 
 _COLUMN = {QUEUES.index(engine): 2 + i for i, engine in enumerate(DMA_ENGINES)}

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emulator.timing.timeline import Timeline
+from isa.architecture import INTS, Space
 from isa.chip import Chip
+from isa.fields import Access
 from isa.replay import Dispatch
-from isa.spec import INTS, VOP, Access, Space
+from isa.spec import VOP
 from isa.timing import SAVED_PASS, ceil_div
 from isa.views import Extents, View, access_of
 

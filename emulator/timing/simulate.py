@@ -15,10 +15,10 @@ import numpy as np
 
 from emulator.timing.bus import Bus
 from emulator.timing.timeline import CTL, Timeline
+from isa.architecture import DMA_ENGINES, NO_WAIT, QUEUES, Engine
 from isa.chip import Chip
 from isa.image.image import Image
 from isa.replay import Dispatch, trace
-from isa.spec import DMA_ENGINES, NO_WAIT, QUEUES, Engine
 from isa.timing import DEFAULT, Occupancy, Options, occupancy
 
 _NUMBER = {engine: i for i, engine in enumerate((*QUEUES, Engine.CTL))}

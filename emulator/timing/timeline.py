@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from isa.architecture import QUEUES, Engine
 from isa.chip import Chip
 from isa.replay import Dispatch
-from isa.spec import QUEUES, Engine
 from isa.timing import Options
 
 Cycles = NDArray[np.int64]

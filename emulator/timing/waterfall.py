@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from emulator.timing.timeline import CTL, ENGINES, Timeline
-from isa.spec import DMA_ENGINES, Engine
+from isa.architecture import DMA_ENGINES, Engine
 
 COMPUTE, DRAM, MXU, VEC, ACT, DEPENDENCE, DISPATCH, FILL_DRAIN = CAUSES = (
     "compute", "waiting_dram", "waiting_mxu", "waiting_vec", "waiting_act", "dependence", "dispatch", "fill_drain",

@@ -18,6 +18,7 @@ import msgspec
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
+from isa.architecture import WORD_BYTES, Region
 from isa.asm.directives import DIRECTIVES, Parts, read_string, read_value
 from isa.asm.source_map import Place, source_map
 from isa.asm.text import TextError, guess, parse_inst, parse_record, parse_word
@@ -27,7 +28,6 @@ from isa.errors import AssemblyError, ChipError, ImageError
 from isa.files import read_text
 from isa.image.image import DebugMap, Entry, Image, PlanRecord, check_image
 from isa.shown import shown
-from isa.spec import WORD_BYTES, Region
 
 _LENGTH = re.compile(
     r"\blen[ \t]*=[ \t]*([A-Za-z_][\w.]*)[ \t]*(?=,|$)"

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 
+from isa.architecture import LOOP_LEVELS, WORD_BYTES, Engine, Region, Space
 from isa.asm.text import format_inst
 from isa.codec import IllegalInstruction, Inst, decode
+from isa.fields import Field
 from isa.image.image import Image
 from isa.image.records import BY_LINE, DebugNode, PlanRecord, TensorSpec
 from isa.replay import dynamic_extent, view_of
 from isa.shown import shown
-from isa.spec import LOOP_LEVELS, WORD_BYTES, Engine, Field, Region, Space
 from isa.views import Extents, View, extents_of
 
 _PACKAGES = "site-packages/"

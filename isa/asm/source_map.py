@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from isa.architecture import WORD_BYTES
 from isa.image.records import BY_LINE, DebugMap, DebugNode, Span
-from isa.spec import WORD_BYTES
 
 _NO_VALUE = "it has instructions, but no value"
 

@@ -7,8 +7,10 @@ first.
 from collections.abc import Iterator
 from math import prod
 
+from isa.architecture import Dtype, Space
 from isa.asm.text import parse_inst
-from isa.spec import ISA, Access, Dtype, Example, Field, Kind, Space
+from isa.fields import Access, Example, Field, Kind
+from isa.spec import ISA
 from isa.views import access_of, extents_of
 
 _ALIGN = 64

@@ -8,38 +8,25 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from isa.asm.text import guess_instruction
-from isa.doc.examples import program
-from isa.errors import InputError
-from isa.spec import (
-    ACT,
-    HEADER,
-    HEADER_BITS,
-    ISA,
+from isa.architecture import (
     ISA_VERSION,
     LOOP_LEVELS,
     MAX_COUNT,
-    MM_FORMAT,
     NO_WAIT,
     QUEUES,
-    ROUND,
-    SALU,
     SCALARS,
-    TAP,
     VIEWS,
-    VOP,
-    VRED,
     WORD_BYTES,
-    Access,
     Dtype,
     Engine,
-    Field,
-    Instruction,
-    Kind,
     Region,
     Space,
-    When,
-)  # fmt: skip
+)
+from isa.asm.text import guess_instruction
+from isa.doc.examples import program
+from isa.errors import InputError
+from isa.fields import Access, Field, Instruction, Kind, When
+from isa.spec import ACT, HEADER, HEADER_BITS, ISA, MM_FORMAT, ROUND, SALU, TAP, VOP, VRED
 
 PATH = Path("docs/isa.md")
 _ROW_BITS = 32  # of a diagram

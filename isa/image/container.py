@@ -14,8 +14,9 @@ from functools import lru_cache
 
 import msgspec
 
+from isa.architecture import ISA_VERSION
 from isa.errors import ImageError
-from isa.spec import HEADER, ISA, ISA_VERSION
+from isa.spec import HEADER, ISA
 
 MAGIC = b"LLMCHIP\x1a"
 FORMAT_VERSION = 1

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
-from isa.spec import Dtype, Region, Space
+from isa.architecture import Dtype, Region, Space
 
 
 class TensorSpec(Struct, frozen=True, forbid_unknown_fields=True):

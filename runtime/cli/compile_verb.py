@@ -170,7 +170,7 @@ def _passes(compiled: "Compiled") -> dict[str, float]:
 
 
 def _memory(image: Any, heights: Mapping[str, Any]) -> dict[str, Any]:
-    from isa.spec import Region
+    from isa.architecture import Region
 
     chip = image.chip
     capacity = {"sram": chip.sram.bytes, "acc": chip.acc.bytes}

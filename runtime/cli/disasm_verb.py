@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
+from isa.architecture import Engine
 from isa.files import write_atomic
 from isa.image.image import Image
 from isa.shown import shown
-from isa.spec import Engine
 from runtime.cli import completion
 from runtime.cli.common import common_options, examples, reply, say, say_lines
 from runtime.device.program_file import open_program

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
+from isa.architecture import Region
 from isa.chip import chip_hash
 from isa.files import read_regular
 from isa.image.container import read_header, table_hash, unpack
 from isa.image.image import Image, image_bytes, read_image
 from isa.shown import shown
-from isa.spec import Region
 from runtime.cli import completion
 from runtime.cli.common import common_options, examples, need, reply, size
 from runtime.cli.tables import UNCUT, Column, show

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from isa.architecture import GIVEN_REGIONS, Dtype, Space
 from isa.codec import Inst
-from isa.spec import GIVEN_REGIONS, Dtype, Space
 from runtime.debug.points import element_bits
 from runtime.debug.stepper import Block, Stepper
 

@@ -14,10 +14,11 @@ import numpy as np
 from torch import Tensor
 
 from emulator.formats import STORAGE
+from isa.architecture import IMAGE_REGIONS, WORD_BYTES, Dtype, Engine, Space
 from isa.asm.text import format_inst
+from isa.fields import Kind
 from isa.image.image import Image
 from isa.image.records import DebugNode, TensorSpec
-from isa.spec import IMAGE_REGIONS, WORD_BYTES, Dtype, Engine, Kind, Space
 from runtime.debug.backward_slice import BackwardSlice, Executed, trace_back
 from runtime.debug.points import any_element_in, element_bits
 from runtime.debug.stepper import NO_CALL, Block, Effect, Stepper

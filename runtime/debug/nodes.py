@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from emulator.formats import STORAGE
 from emulator.memory import Memory
+from isa.architecture import WORD_BYTES, Dtype
 from isa.asm.text import guess
 from isa.errors import InputError
 from isa.image.records import BY_LINE, DebugMap, DebugNode, Tap, pick
-from isa.spec import WORD_BYTES, Dtype
 from isa.views import Extents
 from runtime.debug.stepper import Effect
 from runtime.device.arrays import Array

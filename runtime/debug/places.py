@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass, replace
 
+from isa.architecture import SCALARS, VIEWS, WORD_BYTES, Dtype, Region, Space
 from isa.errors import InputError
-from isa.spec import SCALARS, VIEWS, WORD_BYTES, Dtype, Region, Space
 from isa.views import Extents, View
 from runtime.debug.points import Range
 from runtime.debug.session import Session

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emulator.memory import Memory
-from isa.spec import Region, Space
+from isa.architecture import Region, Space
 from isa.views import Extents, View
 from runtime.debug.stepper import Block, Effect
 

@@ -21,12 +21,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from isa.architecture import QUEUES, WORD_BYTES, Dtype, Region, Space
 from isa.codec import Inst, encode
 from isa.errors import InputError
 from isa.files import write_atomic
 from isa.image.image import Image, write_image
 from isa.image.records import DebugMap, DebugNode, Entry, Span, Tap, TensorSpec
-from isa.spec import QUEUES, VOP, WORD_BYTES, Dtype, Region, Space
+from isa.spec import VOP
 from isa.views import Extents, View
 from runtime.debug.backward_slice import Executed, is_host
 from runtime.debug.bisect import Bisection

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from emulator.memory import Fault
+from isa.architecture import WORD_BYTES, Engine
 from isa.errors import InputError, Trap
 from isa.image.image import Image
 from isa.image.records import DebugNode, pick
-from isa.spec import WORD_BYTES, Engine
 from isa.views import Extents, View
 from runtime.debug.history import BUDGET
 from runtime.debug.nodes import Collector, Comparison, Nodes, Value

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from emulator.formats import widen
+from isa.architecture import NO_WAIT, QUEUES, WORD_BYTES, Dtype
 from isa.asm.text import format_inst
 from isa.codec import IllegalInstruction, decode
-from isa.spec import NO_WAIT, QUEUES, WORD_BYTES, Dtype
 from isa.views import Extents, View
 from runtime.debug.nodes import Collector, Comparison
 from runtime.debug.session import Session

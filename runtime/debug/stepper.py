@@ -20,9 +20,10 @@ from emulator.decoded import Decoded, bind, decode_at, resolve
 from emulator.memory import Fault, Scratch
 from emulator.threads import single_threaded_blas
 from emulator.traps import trap_of
+from isa.architecture import WORD_BYTES, Engine
 from isa.codec import IllegalInstruction, Inst
 from isa.errors import Trap
-from isa.spec import WORD_BYTES, Access, Engine
+from isa.fields import Access
 from isa.views import Extents, View
 from runtime.debug.history import BUDGET, History
 from runtime.device.arrays import Array

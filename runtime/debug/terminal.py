@@ -8,7 +8,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from isa.spec import ISA, VIEWS, Region
+from isa.architecture import VIEWS, Region
+from isa.spec import ISA
 from runtime.debug.commands import COMMANDS, Shell
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from isa.architecture import WORD_BYTES
 from isa.codec import IllegalInstruction
 from isa.errors import Error
 from isa.image.image import Image
-from isa.spec import WORD_BYTES
 from runtime.device.arrays import Array, host_dtype
 
 

@@ -14,10 +14,10 @@ from emulator.machine import Machine, Probe
 from emulator.memory import Bank, Fault, Memory
 from emulator.pieces import Bytes, Piece, Pieces
 from emulator.threads import Lock
+from isa.architecture import GIVEN_REGIONS, IMAGE_REGIONS, Region, Space
 from isa.errors import InputError, Trap
 from isa.image.image import Image
 from isa.image.records import Entry, TensorSpec
-from isa.spec import GIVEN_REGIONS, IMAGE_REGIONS, Region, Space
 from isa.views import View
 from runtime.device.arrays import Array, to_storage, to_user
 

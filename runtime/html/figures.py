@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from emulator.timing.timeline import CTL, ENGINES, Timeline
-from isa.spec import Engine, Space
+from isa.architecture import Engine, Space
 from runtime.profile.buffer_lifetimes import Life, lives
 from runtime.profile.profile import Profile
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import msgspec
 
+from isa.architecture import ISA_VERSION, WORD_BYTES, Engine, Space
 from isa.asm.listing import Line, lines, operation, source_place
 from isa.image.image import Image
 from isa.image.records import DebugNode, PlanRecord
-from isa.spec import ISA_VERSION, WORD_BYTES, Engine, Space
 from runtime.listing.disassembly import fused_into
 
 _PARTS = "several results: "

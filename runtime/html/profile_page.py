@@ -9,8 +9,8 @@ from html import escape
 from importlib import resources
 from typing import Any
 
+from isa.architecture import Space
 from isa.errors import InputError
-from isa.spec import Space
 from runtime.html.page import inside_script
 from runtime.profile.profile import Profile
 

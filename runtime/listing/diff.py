@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+from isa.architecture import WORD_BYTES, Engine
 from isa.asm.listing import Line, lines, operation
 from isa.image.image import Image
 from isa.image.records import BY_LINE
 from isa.replay import ReplayError
-from isa.spec import WORD_BYTES, Engine
 
 _ENOUGH = 4000  # instructions; longer stretches are compared without difflib's quadratic search
 

@@ -13,12 +13,13 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
+from isa.architecture import ISA_VERSION, NO_WAIT, QUEUES
 from isa.asm.listing import Line, lines, node_title, on_one_line, operation, place, source_place
 from isa.asm.text import format_float, guess
 from isa.errors import InputError
+from isa.fields import Kind
 from isa.image.image import Image
 from isa.image.records import BY_LINE, DebugNode
-from isa.spec import ISA_VERSION, NO_WAIT, QUEUES, Kind
 
 Paint = Callable[[str, str], str]  # (style, text) -> text
 INDENT = "  "

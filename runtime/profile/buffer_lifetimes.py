@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from emulator.timing.timeline import Timeline
+from isa.architecture import WORD_BYTES, Space
 from isa.image.image import Image
 from isa.image.records import PlanRecord
-from isa.spec import WORD_BYTES, Space
 
 
 class Life(NamedTuple):

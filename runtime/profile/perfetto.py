@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from emulator.timing.timeline import CTL, ENGINES, Timeline
+from isa.architecture import Engine, Space
 from isa.files import write_atomic
 from isa.image.image import Image
-from isa.spec import Engine, Space
 from runtime.profile.buffer_lifetimes import lives
 from runtime.profile.profile import Profile
 

@@ -21,9 +21,9 @@ from emulator.timing.energy import COMPONENTS, Activity, activity
 from emulator.timing.simulate import simulate
 from emulator.timing.timeline import ENGINES, Timeline
 from emulator.timing.waterfall import CAUSES, Share, gaps, waterfall
+from isa.architecture import QUEUES, WORD_BYTES, Engine
 from isa.image.image import Image
 from isa.image.records import DebugNode, Span, pick
-from isa.spec import QUEUES, WORD_BYTES, Engine
 from isa.timing import DEFAULT, Options, ceil_div, matmul_passes
 from runtime.profile.layers import layers_of
 from runtime.profile.roofline import Limit, speed_of_light

@@ -27,9 +27,9 @@ from compiler.codegen.image import stored_bytes
 from compiler.packing import Bytes, Recipe, Store
 from emulator.pieces import Piece, Pieces
 from emulator.threads import Lock
+from isa.architecture import IMAGE_REGIONS, Region
 from isa.image.image import Image
 from isa.image.records import TensorSpec
-from isa.spec import IMAGE_REGIONS, Region
 from runtime.device.executable import Executable
 from runtime.pytorch import constants
 from runtime.pytorch.constants import Marks, PackedConstant

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from emulator.formats import STORAGE
 from emulator.memory import Memory
+from isa.architecture import USER_TYPES, Dtype, Engine, Region, Space
 from isa.codec import Inst
 from isa.image.image import Image
 from isa.image.records import DebugNode, Tap, TensorSpec, pick
-from isa.spec import USER_TYPES, Dtype, Engine, Region, Space
 from isa.views import Extents, View, extents_of
 from runtime.device.arrays import Array, canonical, comparable
 from runtime.pytorch.tensors import to_array

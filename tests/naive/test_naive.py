@@ -9,7 +9,7 @@ from naive import Naive
 from naive_programs import SLOTS, Buffer, Program, programs
 
 from emulator.machine import Machine
-from isa.spec import Dtype, Region, Space
+from isa.architecture import Dtype, Region, Space
 from lint.analyse import check
 from tools.mutation.races import races
 

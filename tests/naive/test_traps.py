@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from naive_programs import COMPUTE, SLOTS, Builder, Program
 
 from emulator.machine import Machine
+from isa.architecture import Dtype, Region, Space
 from isa.codec import Inst
 from isa.errors import Trap
-from isa.spec import Dtype, Region, Space
 from isa.views import View
 from lint.analyse import check
 

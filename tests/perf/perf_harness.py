@@ -11,7 +11,7 @@ sys.path[:0] = [str(TESTS / "emulator"), str(TESTS / "naive")]
 from naive_programs import SLOTS, Program  # noqa: E402
 
 from emulator.machine import Machine  # noqa: E402
-from isa.spec import Region, Space  # noqa: E402
+from isa.architecture import Region, Space  # noqa: E402
 
 Memories = dict[tuple[Space, Region], bytes]
 SPACES = (

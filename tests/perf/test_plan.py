@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from perf_harness import launches, machine_for
 
 from emulator.machine import Machine
+from isa.architecture import Dtype, Region, Space
 from isa.codec import Inst, encode
 from isa.errors import Trap
-from isa.spec import SALU, VOP, Dtype, Region, Space
+from isa.spec import SALU, VOP
 
 native = pytest.importorskip("emulator.replay.translate", reason="numba is not installed")
 from naive_programs import Program, programs  # noqa: E402

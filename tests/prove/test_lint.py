@@ -5,10 +5,10 @@ import dataclasses
 
 import pytest
 
+from isa.architecture import Space
 from isa.asm.assemble import assemble
 from isa.image.image import Image
 from isa.image.records import PlanRecord
-from isa.spec import Space
 from lint.analyse import check, lint
 from tools.mutation.subjects import MODELS, subject
 

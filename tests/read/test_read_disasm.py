@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from read_harness import bert_image, mlp_image
 
+from isa.architecture import WORD_BYTES
 from isa.asm.assemble import assemble
 from isa.image.image import write_image
-from isa.spec import WORD_BYTES
 from runtime.cli.main import main
 
 LOOPED = """

@@ -8,9 +8,9 @@ import pytest
 from step_harness import ADD, COLS, STO, TURNS, X, looped
 
 from emulator.memory import Memory
+from isa.architecture import Region, Space
 from isa.codec import Inst, encode
 from isa.errors import Trap
-from isa.spec import Region, Space
 from runtime.debug.history import History
 from runtime.debug.stepper import Stepper
 from runtime.device.executable import Executable

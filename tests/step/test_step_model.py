@@ -14,9 +14,9 @@ from step_harness import say
 from torch import Tensor, nn
 
 import llmchip
+from isa.architecture import WORD_BYTES, Space
 from isa.codec import Inst, encode
 from isa.image.image import Image, load_image, write_image
-from isa.spec import WORD_BYTES, Space
 from runtime.debug.bisect import Bisection, bisect
 from runtime.debug.commands import Shell
 from runtime.debug.reference import of_lowered

@@ -22,9 +22,9 @@ from compiler.schedule.autotune import Search
 from compiler.schedule.state import TileState
 from compiler.tile.kernel_graph import kernel_graph
 from emulator.timing.simulate import simulate
+from isa.architecture import Space
 from isa.chip import Acc, Chip, Dram, Mxu, Sram, load_chip
 from isa.errors import CompileError
-from isa.spec import Space
 from runtime.profile.roofline import Gemm, reread_bytes
 
 pytestmark = pytest.mark.xdist_group(

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from emulator.timing.simulate import simulate_instructions
 from emulator.timing.waterfall import RESOURCES, waterfall
+from isa.architecture import Dtype, Engine, Region, Space
 from isa.chip import Chip, parse_chip
 from isa.codec import Inst, encode
 from isa.replay import Dispatch, replay
-from isa.spec import Dtype, Engine, Region, Space
 
 EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "20"))
 

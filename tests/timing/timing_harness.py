@@ -2,10 +2,10 @@
 
 from emulator.timing.simulate import simulate_instructions
 from emulator.timing.timeline import Timeline
+from isa.architecture import QUEUES, Dtype, Region, Space
 from isa.chip import Chip, load_chip, parse_chip
 from isa.codec import NO_WAITS, Inst, encode
 from isa.replay import Dispatch, replay
-from isa.spec import QUEUES, Dtype, Region, Space
 from isa.timing import DEFAULT, Options
 
 EDGE = load_chip("edge")

@@ -16,7 +16,8 @@ from compiler.translation.check import TranslationError
 from compiler.translation.iterations import Iterations
 from compiler.translation.memory import Wrong
 from compiler.types import STORAGE
-from isa.spec import ISA, Dtype, Engine
+from isa.architecture import Dtype, Engine
+from isa.spec import ISA
 from tools.mutation.pass_faults import PASS_FAULTS, seeded
 from tools.mutation.subjects import tile_subject
 from tools.mutation.tile_faults import TILE_FAULTS, tile_mutants

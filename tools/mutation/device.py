@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 from emulator.machine import Machine
 from emulator.memory import Fault, Memory
+from isa.architecture import GIVEN_REGIONS, WORD_BYTES, Region
 from isa.codec import Inst
 from isa.errors import Trap
 from isa.image.image import Image
 from isa.image.records import TensorSpec
-from isa.spec import GIVEN_REGIONS, WORD_BYTES, Region
 from isa.views import View, extents_of
 
 Inputs = Mapping[str, NDArray[np.uint8]]

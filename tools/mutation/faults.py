@@ -6,9 +6,9 @@ from itertools import pairwise
 from random import Random
 from typing import Final
 
+from isa.architecture import MAX_COUNT, NO_WAIT, QUEUES, WORD_BYTES, Engine
 from isa.codec import IllegalInstruction, Inst, encode
 from isa.image.image import Image
-from isa.spec import MAX_COUNT, NO_WAIT, QUEUES, WORD_BYTES, Engine
 
 Change = tuple[str, dict[int, Inst]]  # what it does, and the instructions it puts in place, by index
 STRIDES: Final = ("rs", "ps")

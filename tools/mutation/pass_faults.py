@@ -21,7 +21,7 @@ from compiler.tile.conflicts import predecessors
 from compiler.tile.ir import Buffer, Op
 from compiler.tile.layout import Layout, Range, blocks
 from compiler.tile.nodes import base, computing, op_name, role, shape
-from isa.spec import Access
+from isa.fields import Access
 
 Patches = Mapping[str, Any]
 

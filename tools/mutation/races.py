@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from isa.architecture import DMA_ENGINES, NO_WAIT, QUEUES, Engine, Region, Space
+from isa.fields import Access
 from isa.image.image import Image
 from isa.replay import Dispatch, ReplayError, trace
-from isa.spec import DMA_ENGINES, NO_WAIT, QUEUES, Access, Engine, Region, Space
 from isa.views import Extents, View, access_of
 
 Use = tuple[tuple[Space, Region], NDArray[np.int64], bool]  # memory, sorted addresses, writes

@@ -8,7 +8,8 @@ from random import Random
 from typing import Final
 
 from compiler.tile.ir import Buffer, Loop, Op, Program, Ref, verify
-from isa.spec import Kind, Space
+from isa.architecture import Space
+from isa.fields import Kind
 
 Change = tuple[str, Program]
 

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from isa.architecture import Dtype, Engine, Region, Space
+from isa.fields import Access, Kind
 from isa.image.image import Image
 from isa.replay import Dispatch, ReplayError, trace
-from isa.spec import ACT, MM_FORMAT, VOP, Access, Dtype, Engine, Kind, Region, Space
+from isa.spec import ACT, MM_FORMAT, VOP
 from isa.views import Extents, View, access_of
 
 Symbols = NDArray[np.uint64]
