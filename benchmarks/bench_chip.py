@@ -34,11 +34,11 @@ from compiler.schedule.manager import TileManager
 from emulator.timing.energy import activity
 from emulator.timing.simulate import simulate
 from emulator.timing.waterfall import CAUSES, waterfall
+from isa.architecture import Region
 from isa.chip import load_chip
 from isa.errors import CompileError
 from isa.files import write_atomic
 from isa.image.image import Image
-from isa.spec import Region
 from runtime.profile.roofline import Limit, speed_of_light
 from runtime.version import __version__
 
@@ -110,7 +110,7 @@ def measure(graph: Lowered, case: Case, without: tuple[str, ...]) -> Row:
         row = _figures(
             finish(graph, Options(chip=case.chip, disable=without), chip), speed_of_light(graph.main.graph, chip)
         )
-        what = f"{row['cycles']:,} cycles, {row['words']:,} words, reach {row['reach']:.3f}"
+        what = f"{row['cycles']:,} cycles, {row['words']:,} instructions, reach {row['reach']:.3f}"
     except CompileError as error:
         row = {"failed": error.what}
         what = error.what
@@ -137,7 +137,7 @@ def _figures(compiled: Compiled, limit: Limit) -> Row:
         "microseconds": round(timeline.seconds * 1e6, 3),
         "reach": round(limit.cycles / timeline.cycles, 4),
         "words": len(compiled.code.instructions),
-        "executed_words": len(timeline.words),
+        "executed_words": len(timeline.instructions),
         "dram_bytes": int(timeline.bytes.sum()),
         "sram_bytes": height,
         "sram_lower_bound": bound,
@@ -164,14 +164,14 @@ def run(cases: tuple[Case, ...], plain: bool) -> Iterator[tuple[Case, Row]]:
             known[key] = lowered(case)
         row = measure(known[key], case, ())
         row["target"] = case.target
-        row["promises"] = promises(known[key], case)
+        row["promises"] = predictions(known[key], case)
         row["without"] = {} if plain else {name: measure(known[key], case, (name,)) for name in OPTIMISATIONS}
         yield case, row
 
 
-def promises(graph: Lowered, case: Case) -> list[tuple[int, int]]:
-    """For every tiling that the search drafts: the cycles that its schedule promises, and those of the timing mode.
-    Drafts that find no memory are left out."""
+def predictions(graph: Lowered, case: Case) -> list[tuple[int, int]]:
+    """For every tiling that the search tries: the cycles that its schedule predicts, and those of the timing mode.
+    Those that find no memory are left out."""
     chip = load_chip(case.chip)
     found = []
     start = kernel_state(graph, Options(), chip, TileManager())
@@ -206,7 +206,7 @@ def table(rows: Mapping[str, Row]) -> str:
         "inputs, linear is a Linear with the quantization of its float32 input. On the right, one optimisation switched off",
         "(`--option disable=NAME`): cycles relative to all on.",
         "",
-        "| program | limit | by | cycles | reach | target | words | SRAM | lower bound | energy | "
+        "| program | limit | by | cycles | reach | target | instructions | SRAM | lower bound | energy | "
         + " | ".join(f"without {n}" for n in OPTIMISATIONS)
         + " |",
         "|---|---:|---|---:|---:|---:|---:|---:|---:|---:|" + "---:|" * len(OPTIMISATIONS),
@@ -224,7 +224,7 @@ def _cost_model(rows: Mapping[str, Row]) -> Iterator[str]:
     errors = sorted(abs(a / b - 1) for a, b in relative)
     yield "## The cost model"
     yield ""
-    yield f"Of all {len(relative)} tilings that the search drafted for these programs: cycles promised by the schedule against cycles of the timing mode, both"
+    yield f"Of all {len(relative)} tilings that the search tried for these programs: cycles predicted by the schedule against cycles of the timing mode, both"
     yield f"relative to the limit. Rank correlation (Spearman) {rank_correlation(relative):.3f}; error {errors[len(errors) // 2]:.1%} in the median,"
     yield f"{errors[-1]:.1%} at worst."
 
@@ -255,7 +255,7 @@ def _worth(row: Row, other: Row | None) -> str:
         return "–"
     if "failed" in other:
         return "does not fit"
-    return f"×{other['cycles'] / row['cycles']:.2f} ({other['words']:,} words)"
+    return f"×{other['cycles'] / row['cycles']:.2f} ({other['words']:,} instructions)"
 
 
 def _kib(count: int) -> str:

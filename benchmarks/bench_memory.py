@@ -64,7 +64,7 @@ def variants() -> Iterator[Variant]:
 
 
 def measure(graph: Lowered, variant: Variant) -> Row:
-    """Cycles, the limit of this chip, and processor seconds from the frozen graph to words."""
+    """Cycles, the limit of this chip, and processor seconds from the frozen graph to instructions."""
     seconds = math.inf
     for _ in range(RUNS):
         start = time.process_time()
@@ -100,7 +100,7 @@ def table(rows: list[Row]) -> str:
         "",
         f"Written by `make bench-memory` (llmchip {__version__}); do not edit. {CASE.name}; each series changes one thing of edge.",
         "",
-        "| series | chip | limit | by | cycles | reach | target | DRAM traffic | words | compile time |",
+        "| series | chip | limit | by | cycles | reach | target | DRAM traffic | instructions | compile time |",
         "|---|---|---:|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:

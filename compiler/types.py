@@ -1,10 +1,10 @@
-"""PyTorch's types and the chip's: the table of `isa.spec`, by torch.dtype."""
+"""PyTorch's types and the chip's: the table of `isa.architecture`, by torch.dtype."""
 
 from collections.abc import Mapping
 
 import torch
 
-from isa.spec import USER_TYPES, Dtype
+from isa.architecture import USER_TYPES, Dtype
 
 ACCEPTED: frozenset[torch.dtype] = frozenset(getattr(torch, name) for name in USER_TYPES)  # of inputs and weights
 STORAGE: Mapping[torch.dtype, Dtype] = {

@@ -3,11 +3,11 @@ visible.
 
     machine.run(code, adversarial=7)        same bits as machine.run(code) for every seed, unless the program has a race
 
-Words are dispatched in program order; a word's operands are snapshots of its dispatch. A word starts when its counts
-hold and, on MXU, VEC and ACT, when its predecessor on the engine is complete; DMA words start and complete in the order
-of their queue but any number may be under way. Real words read and write all the time while they run. Here each takes
-one of the extremes, by lot: all at its start, all at its completion, or reads at its start and writes at its
-completion.
+Instructions are dispatched in program order; an instruction's operands are snapshots of its dispatch. An instruction
+starts when its counts hold and, on MXU, VEC and ACT, when its predecessor on the engine is complete; DMA instructions
+start and complete in the order of their queue but any number may be under way. Real instructions read and write all the
+time while they run. Here each takes one of the extremes, by lot: all at its start, all at its completion, or reads at
+its start and writes at its completion.
 
 A seed is a strategy: one engine in turn (seed modulo 6) is held back as long as anything else can move, the others have
 random priorities that now and then change. Holding back the engine that a missing wait was for is what uncovers the
@@ -20,24 +20,25 @@ from random import Random
 from typing import Final
 
 from emulator.context import Call, Core, Probe
-from emulator.decoded import Word, bind, bind_sources, bind_targets, resolve
-from isa.spec import DMA_ENGINES, NO_WAIT, QUEUES, WORD_BYTES, Access, Engine
+from emulator.decoded import Decoded, bind, bind_sources, bind_targets, resolve
+from isa.architecture import DMA_ENGINES, NO_WAIT, QUEUES, WORD_BYTES, Engine
+from isa.fields import Access
 
 COUNT: Final = len(QUEUES)
 DISPATCH: Final = COUNT  # the dispatcher takes part in the lottery like an engine
 NUMBER: Final = {engine: number for number, engine in enumerate(QUEUES)}
 OVERLAPS: Final = tuple(engine in DMA_ENGINES for engine in QUEUES)
-ATONCE, LATE, SPLIT = range(3)  # when a word reads and writes
+ATONCE, LATE, SPLIT = range(3)  # when an instruction reads and writes
 CHANGE_PRIORITIES: Final = 0.02
 ANYTHING_GOES: Final = 0.05
 
 
 @dataclass(slots=True)
 class _Flight:
-    """A dispatched word on its way. `needs` are the completed words per engine that it waits for."""
+    """A dispatched instruction on its way. `needs` are the completed instructions per engine that it waits for."""
 
     index: int
-    word: Word
+    instruction: Decoded
     call: Call | None
     indices: tuple[int, ...]
     needs: tuple[tuple[int, int], ...]
@@ -53,7 +54,8 @@ class _Queue:
 
 
 class Overlapped:
-    """Takes the words in program order and executes them in another one. `at` is the word that is being executed."""
+    """Takes the instructions in program order and executes them in another one. `at` is the instruction that is being
+    executed."""
 
     def __init__(self, core: Core, seed: int, probe: Probe | None = None, depth: int | None = None) -> None:
         self._core, self._probe, self._depth = core, probe, depth
@@ -64,38 +66,43 @@ class Overlapped:
         self._reshuffle()
         self.at: int | None = None
 
-    def dispatch(self, word: Word, index: int) -> None:
-        """Let other words move for as long as the lottery says, then dispatch this one. `halt` ends when all is
+    def dispatch(self, instruction: Decoded, index: int) -> None:
+        """Let other instructions move for as long as the lottery says, then dispatch this one. `halt` ends when all is
         complete."""
-        needs = self._needs(word)
-        if word.engine is Engine.CTL:
+        needs = self._needs(instruction)
+        if instruction.engine is Engine.CTL:
             self._until(needs, full=None)
-            self._control(word)
+            self._control(instruction)
             return
-        queue = self._queues[NUMBER[word.engine]]
+        queue = self._queues[NUMBER[instruction.engine]]
         self._until((), full=queue)
         flight = _Flight(
-            index, word, resolve(self._core, word), tuple(self._core.indices), needs, self._random.randrange(3)
+            index,
+            instruction,
+            resolve(self._core, instruction),
+            tuple(self._core.indices),
+            needs,
+            self._random.randrange(3),
         )
         queue.waiting.append(flight)
         queue.issued += 1
 
-    def _needs(self, word: Word) -> tuple[tuple[int, int], ...]:
-        """For each engine with a count: how many of its words must be complete."""
+    def _needs(self, instruction: Decoded) -> tuple[tuple[int, int], ...]:
+        """For each engine with a count: how many of its instructions must be complete."""
         issued = [queue.issued for queue in self._queues]
-        counts = word.inst.deps
+        counts = instruction.inst.deps
         return tuple((i, issued[i] - n) for i, n in enumerate(counts) if n != NO_WAIT and issued[i] > n)
 
-    def _control(self, word: Word) -> None:
-        mask = word.inst.row.drained(word.operands)
+    def _control(self, instruction: Decoded) -> None:
+        mask = instruction.inst.row.drained(instruction.operands)
         self._until(tuple((i, queue.issued) for i, queue in enumerate(self._queues) if mask >> i & 1), full=None)
-        call = resolve(self._core, word)
+        call = resolve(self._core, instruction)
         if call is not None:
-            bind(self._core, word, call)
-            word.handler(self._core, call)
+            bind(self._core, instruction, call)
+            instruction.handler(self._core, call)
 
     def _until(self, needs: tuple[tuple[int, int], ...], full: _Queue | None) -> None:
-        """Move words until the dispatcher can go on, and draws the lot."""
+        """Move instructions until the dispatcher can go on, and draws the lot."""
         while True:
             can_dispatch = self._holds(needs) and (
                 full is None or self._depth is None or len(full.waiting) < self._depth
@@ -129,7 +136,7 @@ class Overlapped:
         self._priority[self._held_back] = -1.0
 
     def _move(self, number: int) -> None:
-        """Start or complete one word of a queue; where both are possible, by lot."""
+        """Start or complete one instruction of a queue; where both are possible, by lot."""
         queue = self._queues[number]
         if self._can_start(number) and (not queue.running or self._random.random() < 0.7):
             flight = queue.waiting.popleft()
@@ -146,12 +153,12 @@ class Overlapped:
             return
         self.at = flight.index
         if flight.when == ATONCE:
-            bind(self._core, flight.word, call)
+            bind(self._core, flight.instruction, call)
             self._execute(flight, call)
         elif flight.when == SPLIT:
-            bind_sources(self._core, flight.word, call)
-            lazy = {operand.field.name for operand in flight.word.views if operand.lazy}
-            for operand in flight.word.views:
+            bind_sources(self._core, flight.instruction, call)
+            lazy = {operand.field.name for operand in flight.instruction.views if operand.lazy}
+            for operand in flight.instruction.views:
                 name = operand.field.name
                 if (
                     operand.access is Access.R
@@ -167,19 +174,19 @@ class Overlapped:
             return
         self.at = flight.index
         if flight.when == LATE:
-            bind(self._core, flight.word, call)
+            bind(self._core, flight.instruction, call)
         else:
-            bind_targets(self._core, flight.word, call)
+            bind_targets(self._core, flight.instruction, call)
         self._execute(flight, call)
         self.at = None
 
     def _execute(self, flight: _Flight, call: Call) -> None:
-        flight.word.handler(self._core, call)
+        flight.instruction.handler(self._core, call)
         if self._probe is not None:
             self._probe(
                 flight.index * WORD_BYTES,
                 flight.indices,
-                flight.word.inst,
+                flight.instruction.inst,
                 call.operands,
                 call.views,
                 self._core.memory,

@@ -1,7 +1,7 @@
 """How much a launch may do. Programs of strangers may loop for ever; what a launch spends is counted, and it ends.
 
-An instruction costs 1, and 1 more for each full 2**20 elements that it computes, so that few words cannot take for
-ever, either.
+An instruction costs 1, and 1 more for each full 2**20 elements that it computes, so that few instructions cannot take
+for ever, either.
 """
 
 from collections.abc import Mapping

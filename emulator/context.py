@@ -1,16 +1,16 @@
-"""What handlers see: the registry they join, the executing core, and one call of one word."""
+"""What handlers see: the registry they join, the executing core, and one call of one instruction."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from emulator.formats import Block, Floats, widen
 from emulator.memory import Fault, Memory, Scratch
+from isa.architecture import LOOP_LEVELS, SCALARS, VIEWS, Dtype
 from isa.codec import Inst
-from isa.spec import LOOP_LEVELS, SCALARS, VIEWS, Dtype
 from isa.views import Extents, View
 
-# (pc in bytes, loop index per level, instruction, operands, views in effect, memory), called after an engine word has
-# executed.
+# (pc in bytes, loop index per level, instruction, operands, views in effect, memory), called after an engine
+# instruction has executed.
 Probe = Callable[[int, tuple[int, ...], Inst, Mapping[str, int], Mapping[str, View], Memory], None]
 Tile = tuple[slice, slice]  # planes, rows
 TILE_ELEMENTS = 1 << 15  # float32 temporaries of this size stay in the second-level cache
@@ -34,7 +34,7 @@ class ViewRegister:
 
 @dataclass(slots=True)
 class Loop:
-    """An active loop over the words [start, end)."""
+    """An active loop over the instructions [start, end)."""
 
     level: int
     start: int
@@ -43,10 +43,11 @@ class Loop:
 
 
 class Core:
-    """Everything that changes while a program runs, apart from `Machine`'s decoded words. `pc` counts words here."""
+    """Everything that changes while a program runs, apart from `Machine`'s decoded instructions. `index` is
+    that of the instruction to fetch next."""
 
-    def __init__(self, memory: Memory, scratch: Scratch, size: int, pc: int, scalars: list[int]) -> None:
-        self.memory, self.scratch, self.size, self.pc = memory, scratch, size, pc
+    def __init__(self, memory: Memory, scratch: Scratch, size: int, index: int, scalars: list[int]) -> None:
+        self.memory, self.scratch, self.size, self.index = memory, scratch, size, index
         self.scalars = scalars + [0] * (SCALARS - len(scalars))
         self.views: list[ViewRegister | None] = [None] * VIEWS
         self.indices = [0] * LOOP_LEVELS
@@ -69,17 +70,17 @@ class Core:
             return view
         base = view.base
         for step in register.steps:
-            turn = self.indices[step.level] // step.div
-            base += step.inc * (turn % step.mod if step.mod else turn)
+            moved = self.indices[step.level] // step.div
+            base += step.inc * (moved % step.mod if step.mod else moved)
         return View(view.space, view.region, view.dtype, base, view.rs, view.ps, view.cs)
 
 
 @dataclass(slots=True)
 class Call:
-    """One execution of one word: operands after dynamic extents, views in effect, and their blocks of memory.
+    """One execution of one instruction: operands after dynamic extents, views in effect, and their blocks of memory.
 
-    Operands that are absent are missing from `views`, `extents` and `blocks`. A word reads all its sources before it
-    writes: sources that lie partly under a destination have been copied.
+    Operands that are absent are missing from `views`, `extents` and `blocks`. An instruction reads all its sources
+    before it writes: sources that lie partly under a destination have been copied.
     """
 
     operands: dict[str, int]

@@ -1,4 +1,4 @@
-"""CTL words: loops, scalars and views. They execute in the dispatcher and touch no engine."""
+"""CTL instructions: loops, scalars and views. They execute in the dispatcher and touch no engine."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -6,13 +6,14 @@ from typing import Final
 from emulator.context import Call, Core, Loop, Step, ViewRegister, executes
 from emulator.formats import int_of_bits
 from emulator.memory import Fault
-from isa.spec import SALU, Dtype, Region, Space
+from isa.architecture import Dtype, Region, Space
+from isa.spec import SALU
 from isa.views import View
 
 
 @executes("nop", "fence")
 def nothing(core: Core, call: Call) -> None:
-    """Words execute one after the other here, so there is never anything to wait for."""
+    """Instructions execute one after the other here, so there is never anything to wait for."""
 
 
 @executes("halt")
@@ -26,18 +27,18 @@ def loop(core: Core, call: Call) -> None:
     ops = call.operands
     level, length = ops["level"], ops["len"]
     count = core.scalars[ops["s"]] if ops["dyn"] else ops["count"]
-    end = core.pc + length
+    end = core.index + length
     if any(outer.level == level for outer in core.loops):
         raise Fault(f"loop level {level} is already in use")
     if end > (core.loops[-1].end if core.loops else core.size):
         raise Fault(
-            f"a loop body of {length} words does not end inside the {'enclosing loop' if core.loops else 'program'}"
+            f"a loop body of {length} instructions does not end inside the {'enclosing loop' if core.loops else 'program'}"
         )
     if count <= 0 or not length:
-        core.pc = end
+        core.index = end
         return
     core.indices[level] = 0
-    core.loops.append(Loop(level, core.pc, end, count))
+    core.loops.append(Loop(level, core.index, end, count))
 
 
 def next_iteration(core: Core) -> None:
@@ -45,7 +46,7 @@ def next_iteration(core: Core) -> None:
     inner = core.loops[-1]
     core.indices[inner.level] += 1
     if core.indices[inner.level] < inner.count:
-        core.pc = inner.start
+        core.index = inner.start
     else:
         core.indices[inner.level] = 0
         core.loops.pop()

@@ -1,5 +1,5 @@
-"""Decoded words, and the two steps before a word executes: `resolve` (what dispatch snapshots) and `bind` (its blocks
-of memory)."""
+"""Decoded instructions, and the two steps before an instruction executes: `resolve` (what dispatch snapshots) and
+`bind` (its blocks of memory)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from emulator import activation, control, dma, matrix, vector
 from emulator.context import HANDLERS, Call, Core, Handler
 from emulator.memory import Fault
-from isa.codec import IllegalWord, Inst, decode
-from isa.spec import WORD_BYTES, Access, Engine, Field, Space
+from isa.architecture import WORD_BYTES, Engine, Space
+from isa.codec import IllegalInstruction, Inst, decode
+from isa.fields import Access, Field
 from isa.views import Extents, View, access_of, extents_of
 
 ENGINE_MODULES = (activation, control, dma, matrix, vector)  # imported so that their handlers are registered
@@ -16,7 +17,7 @@ ENGINE_MODULES = (activation, control, dma, matrix, vector)  # imported so that 
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A view operand of a decoded word; `extents` is None while they depend on a scalar register."""
+    """A view operand of a decoded instruction; `extents` is None while they depend on a scalar register."""
 
     field: Field
     number: int
@@ -26,8 +27,8 @@ class Operand:
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
-    """A decoded word with everything that does not change between executions."""
+class Decoded:
+    """A decoded instruction with everything that does not change between executions."""
 
     inst: Inst
     handler: Handler
@@ -39,9 +40,9 @@ class Word:
     empty: bool  # an extent is 0
 
 
-def decode_at(code: bytes, index: int) -> Word:
-    """The word at an index of the code. Raises Fault beyond its end, and IllegalWord for what is no instruction or
-    lacks a view."""
+def decode_at(code: bytes, index: int) -> Decoded:
+    """The instruction at an index of the code. Raises Fault beyond its end, and IllegalInstruction for what is no
+    instruction or lacks a view."""
     data = code[index * WORD_BYTES : (index + 1) * WORD_BYTES]
     if index < 0 or len(data) < WORD_BYTES:
         raise Fault("execution left the program; a halt is missing")
@@ -53,54 +54,56 @@ def decode_at(code: bytes, index: int) -> Word:
     for field in row.views:
         number = operands[field.name]
         if number == 0 and field.default is None:
-            raise IllegalWord(f"{inst.mnemonic} needs operand {field.name}, but it is v0")
+            raise IllegalInstruction(f"{inst.mnemonic} needs operand {field.name}, but it is v0")
         if number:
             extents = None if dynamic else extents_of(field, operands)
             views.append(Operand(field, number, access_of(field, operands), extents, field.partial))
     limit = (1 << row.field(dynamic).bits) - 1 if dynamic else 0
     handler = HANDLERS[inst.mnemonic]
-    return Word(inst, handler, row.engine, operands, tuple(views), dynamic, limit, _is_empty(inst, operands))
+    return Decoded(inst, handler, row.engine, operands, tuple(views), dynamic, limit, _is_empty(inst, operands))
 
 
 def _is_empty(inst: Inst, operands: Mapping[str, int]) -> bool:
     return any(operands[name] == 0 for field in inst.row.views for name in field.dims if name in operands)
 
 
-def resolve(core: Core, word: Word) -> Call | None:
+def resolve(core: Core, instruction: Decoded) -> Call | None:
     """Extents and views as they stand now, checked but without their memory. None when there is nothing to do. Raises
     Fault for an extent outside its field, and a view that was never set."""
-    operands, empty = word.operands, word.empty
-    if word.dynamic:
+    operands, empty = instruction.operands, instruction.empty
+    if instruction.dynamic:
         value = core.scalars[operands["dyn_s"]]
-        if not 0 <= value <= word.limit:
-            raise Fault(f"extent {word.dynamic} = s{operands['dyn_s']} = {value} is not between 0 and {word.limit}")
-        operands = {**operands, word.dynamic: value}
-        empty = _is_empty(word.inst, operands)
+        if not 0 <= value <= instruction.limit:
+            raise Fault(
+                f"extent {instruction.dynamic} = s{operands['dyn_s']} = {value} is not between 0 and {instruction.limit}"
+            )
+        operands = {**operands, instruction.dynamic: value}
+        empty = _is_empty(instruction.inst, operands)
     if empty:
         return None
     call = Call(operands, {}, {}, {})
-    for operand in word.views:
+    for operand in instruction.views:
         name, view = operand.field.name, core.view(operand.number)
         _check_kind(operand.field, view)
         call.views[name], call.extents[name] = view, operand.extents or extents_of(operand.field, operands)
     return call
 
 
-def bind(core: Core, word: Word, call: Call) -> None:
+def bind(core: Core, instruction: Decoded, call: Call) -> None:
     """The blocks of memory of a resolved call, checking range, alignment and definedness."""
-    bind_sources(core, word, call)
-    bind_targets(core, word, call)
+    bind_sources(core, instruction, call)
+    bind_targets(core, instruction, call)
 
 
-def bind_sources(core: Core, word: Word, call: Call) -> None:
-    for operand in word.views:
+def bind_sources(core: Core, instruction: Decoded, call: Call) -> None:
+    for operand in instruction.views:
         name = operand.field.name
         if operand.access is not Access.W:
             call.blocks[name] = core.memory.source(call.views[name], call.extents[name], operand.lazy or core.proven)
 
 
-def bind_targets(core: Core, word: Word, call: Call) -> None:
-    targets = [operand.field.name for operand in word.views if operand.access is not Access.R]
+def bind_targets(core: Core, instruction: Decoded, call: Call) -> None:
+    targets = [operand.field.name for operand in instruction.views if operand.access is not Access.R]
     for name in targets:
         call.blocks[name] = core.memory.target(call.views[name], call.extents[name])
     for name in targets:

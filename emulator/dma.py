@@ -1,11 +1,11 @@
-"""DMA words: strided copies between DRAM and SRAM, and row gathering. Bits are moved, never converted."""
+"""DMA instructions: strided copies between DRAM and SRAM, and row gathering. Bits are moved, never converted."""
 
 import numpy as np
 
 from emulator.context import Call, Core, executes
 from emulator.formats import Block
 from emulator.memory import Fault
-from isa.spec import Dtype
+from isa.architecture import Dtype
 from isa.views import View
 
 

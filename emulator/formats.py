@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from isa.spec import Dtype
+from isa.architecture import Dtype
 
 Block = NDArray[Any]
 Floats = NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""The functional machine: decodes a program once and executes its words in program order.
+"""The functional machine: decodes a program once and executes its instructions in program order.
 
 Engines run side by side on the chip, but a correct program's dependence counts make that invisible, so here they take
 turns.
@@ -12,28 +12,28 @@ from emulator import control
 from emulator.adversarial import Overlapped
 from emulator.budget import Budget
 from emulator.context import Core, Probe
-from emulator.decoded import ENGINE_MODULES, Word, bind, decode_at, resolve
+from emulator.decoded import ENGINE_MODULES, Decoded, bind, decode_at, resolve
 from emulator.formats import int_of_bits
 from emulator.memory import Bank, Fault, Memory
 from emulator.pieces import Bytes, Pieces
 from emulator.replay.recording import Compile, Recording, Trace, TraceCache, interpreted
 from emulator.threads import single_threaded_blas
 from emulator.traps import trap_of
-from isa.codec import IllegalWord
-from isa.spec import SCALARS, WORD_BYTES, Engine, Region
+from isa.architecture import SCALARS, WORD_BYTES, Engine, Region
+from isa.codec import IllegalInstruction
 
 __all__ = ["ENGINE_MODULES", "Machine", "Probe"]
 CACHED_PROGRAMS = 8
-NOTHING: Mapping[str, int] = {}  # operands of a word that does nothing
+NOTHING: Mapping[str, int] = {}  # operands of an instruction that does nothing
 
 
 class Machine:
     """One chip with its memories. `regions` are shared, not copied; those in `initialised` count as written. With
     `bank` another machine's SRAM and ACC are used, and the caller holds the bank's lock.
 
-    A launch that was executed before, with the same scalars, is executed by a plan (emulator/replay/recording.py): the
-    same bits, sooner; only what is left in SRAM and ACC may differ. With `interpret` every launch goes word by word;
-    without `compiled`, plans do without numba.
+    A launch that was executed before, with the same scalars, is executed by its recorded trace
+    (emulator/replay/recording.py): the same bits, sooner; only what is left in SRAM and ACC may differ. With
+    `interpret` every launch goes instruction by instruction; without `compiled`, traces do without numba.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class Machine:
     ) -> None:
         bank = bank or Bank(sram_bytes, acc_bytes)
         self.memory = Memory(bank, regions or {}, initialised)
-        self._plans = None if interpret else TraceCache(self.memory, compiler if compiled else lambda: interpreted)
+        self._traces = None if interpret else TraceCache(self.memory, compiler if compiled else lambda: interpreted)
         self._scratch = bank.scratch
-        self._programs: dict[bytes, list[Word | None]] = {}
+        self._programs: dict[bytes, list[Decoded | None]] = {}
 
     def run(
         self,
@@ -72,69 +72,69 @@ class Machine:
             self.memory, self._scratch, len(code) // WORD_BYTES, pc // WORD_BYTES, [int_of_bits(s) for s in scalars]
         )
         overlapped = None if adversarial is None else Overlapped(core, adversarial, probe)
-        plans = self._plans if probe is None and adversarial is None else None
+        traces = self._traces if probe is None and adversarial is None else None
         key = code, pc, tuple(scalars)
-        plan = plans.find(key) if plans else None
-        if plans and plan:
-            return self._replay(plans, plan, core, code, node_of)
-        if self._plans:
-            self._plans.forget_shadows()
-        recording = Recording() if plans else None
+        trace = traces.find(key) if traces else None
+        if traces and trace:
+            return self._replay(traces, trace, core, code, node_of)
+        if self._traces:
+            self._traces.forget_shadows()
+        recording = Recording() if traces else None
         purse = None if budget is None else Budget.of(budget)
-        words = self._decoded(code)
+        instructions = self._decoded(code)
         self.memory.launch()
-        here = core.pc
+        here = core.index
         try:
             if pc % WORD_BYTES or len(code) % WORD_BYTES or len(scalars) > SCALARS:
                 raise Fault(f"cannot start at {pc:#x} with {len(code)} bytes of code and {len(scalars)} scalars")
             with np.errstate(all="ignore"), single_threaded_blas():
                 while core.exit is None:
-                    here = core.pc
-                    word = words[here] if 0 <= here < len(words) else None
-                    if word is None:
-                        word = decode_at(code, here)
-                        words[here] = word
-                    core.pc += 1
+                    here = core.index
+                    instruction = instructions[here] if 0 <= here < len(instructions) else None
+                    if instruction is None:
+                        instruction = decode_at(code, here)
+                        instructions[here] = instruction
+                    core.index += 1
                     if overlapped is None:
-                        _execute(core, word, probe, recording, purse)
+                        _execute(core, instruction, probe, recording, purse)
                     else:
                         if purse is not None:
-                            purse.spend(word.operands)
-                        overlapped.dispatch(word, here)
-                    while core.loops and core.pc == core.loops[-1].end:
+                            purse.spend(instruction.operands)
+                        overlapped.dispatch(instruction, here)
+                    while core.loops and core.index == core.loops[-1].end:
                         control.next_iteration(core)
-        except (Fault, IllegalWord) as fault:
+        except (Fault, IllegalInstruction) as fault:
             at = here if overlapped is None or overlapped.at is None else overlapped.at
             raise trap_of(fault, code, at, node_of(at * WORD_BYTES, core.indices) if node_of else "") from fault
-        if plans and recording and plans.keep(key, recording, core.exit):
-            self._programs.pop(code, None)  # its words are not needed again
+        if traces and recording and traces.keep(key, recording, core.exit):
+            self._programs.pop(code, None)  # its instructions are not needed again
         return core.exit
 
     def _replay(
         self,
-        plans: TraceCache,
-        plan: Trace,
+        traces: TraceCache,
+        trace: Trace,
         core: Core,
         code: bytes,
         node_of: Callable[[int, Sequence[int]], str] | None,
     ) -> int:
-        here, core.proven = core.pc, True
+        here, core.proven = core.index, True
         try:
             with np.errstate(all="ignore"), single_threaded_blas():
-                for here in plans.execute(plan, core):  # noqa: B007 - where it was when something trapped
+                for here in traces.execute(trace, core):  # noqa: B007 - where it was when something trapped
                     pass
         except Fault as fault:
             raise trap_of(fault, code, here, node_of(here * WORD_BYTES, core.indices) if node_of else "") from fault
-        return plan.exit
+        return trace.exit
 
-    def _decoded(self, code: bytes) -> list[Word | None]:
-        """Words are decoded when first reached, so that an illegal word traps only if it is executed."""
-        words = self._programs.get(code)
-        if words is None:
+    def _decoded(self, code: bytes) -> list[Decoded | None]:
+        """Instructions are decoded when first reached, so that an illegal instruction traps only if it is executed."""
+        instructions = self._programs.get(code)
+        if instructions is None:
             if len(self._programs) >= CACHED_PROGRAMS:
                 self._programs.pop(next(iter(self._programs)))
-            words = self._programs[code] = [None] * (len(code) // WORD_BYTES)
-        return words
+            instructions = self._programs[code] = [None] * (len(code) // WORD_BYTES)
+        return instructions
 
 
 def compiler() -> Compile:
@@ -146,16 +146,20 @@ def compiler() -> Compile:
     return translate.runs
 
 
-def _execute(core: Core, word: Word, probe: Probe | None, recording: Recording | None, purse: Budget | None) -> None:
-    at = core.pc - 1
-    call = resolve(core, word)
+def _execute(
+    core: Core, instruction: Decoded, probe: Probe | None, recording: Recording | None, purse: Budget | None
+) -> None:
+    at = core.index - 1
+    call = resolve(core, instruction)
     if purse is not None:
         purse.spend(NOTHING if call is None else call.operands)
     if call is None:
         return
-    bind(core, word, call)
-    word.handler(core, call)
+    bind(core, instruction, call)
+    instruction.handler(core, call)
     if recording is not None:
-        recording.add(core, at, word, call)
-    if probe is not None and word.engine is not Engine.CTL:
-        probe((core.pc - 1) * WORD_BYTES, tuple(core.indices), word.inst, call.operands, call.views, core.memory)
+        recording.add(core, at, instruction, call)
+    if probe is not None and instruction.engine is not Engine.CTL:
+        probe(
+            (core.index - 1) * WORD_BYTES, tuple(core.indices), instruction.inst, call.operands, call.views, core.memory
+        )

@@ -1,4 +1,4 @@
-"""The matrix word. int8 products ride on float32 BLAS, which is exact, in any order, while all sums stay below
+"""The matrix instruction. int8 products ride on float32 BLAS, which is exact, in any order, while all sums stay below
 2**24."""
 
 from collections.abc import Callable
@@ -12,7 +12,8 @@ from emulator import threads
 from emulator.context import Call, Core, executes
 from emulator.formats import Block, Floats, widen
 from emulator.memory import Fault
-from isa.spec import FLOATS, MM_FORMAT, Dtype
+from isa.architecture import FLOATS, Dtype
+from isa.spec import MM_FORMAT
 
 EXACT_K = 1024  # 1024 * 128 * 128 == 2**24
 WORTH_SHARING = 1 << 21  # multiply-adds; waking another thread costs about as much as one million

@@ -16,7 +16,7 @@ from emulator.formats import STORAGE, Block, unpack_i4
 from emulator.lazy import lazy_bytes
 from emulator.pieces import Bytes, Piece, Pieces
 from emulator.threads import Lock
-from isa.spec import KEPT_REGIONS, Dtype, Region, Space
+from isa.architecture import KEPT_REGIONS, Dtype, Region, Space
 from isa.views import Extents, View
 
 
@@ -25,7 +25,7 @@ class Fault(Exception):
 
 
 class Store:
-    """One memory: its bytes and, unless it is born initialised, its shadow. One that is read-only lies in pieces, maybe
+    """One memory: its bytes and, unless it starts initialised, its shadow. One that is read-only lies in pieces, maybe
     one."""
 
     __slots__ = ("_data", "_end", "name", "pieces", "shadow", "size", "written")
@@ -173,7 +173,7 @@ class Memory:
                 store.forget()
 
     def shadows(self) -> dict[Region, NDArray[np.intp]]:
-        """What counts as written now in DRAM that is born undefined."""
+        """What counts as written now in DRAM that starts undefined."""
         return {region: store.edges() for region, store in self._dram.items() if store.shadow is not None}
 
     def restore(self, shadows: Mapping[Region, NDArray[np.intp]]) -> None:

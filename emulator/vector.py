@@ -1,4 +1,4 @@
-"""The vector engine: elementwise words, reductions, affine and dynamic quantization.
+"""The vector engine: elementwise instructions, reductions, affine and dynamic quantization.
 
 Blocks are worked through in tiles of whole rows that stay in the cache; every step is its own numpy operation, so that
 each is rounded to float32 and nothing is contracted to a fused multiply-add.
@@ -13,7 +13,8 @@ from emulator import reductions
 from emulator.context import TILE_ELEMENTS, Call, Core, Tile, cut, executes, tiles
 from emulator.formats import Block, Floats, float_of_bits, int_of_bits, round_to, store
 from emulator.memory import Fault
-from isa.spec import INTS, ROUND, TAP, VOP, VRED, Dtype
+from isa.architecture import INTS, Dtype
+from isa.spec import ROUND, TAP, VOP, VRED
 
 MIN_SCALE: Final = np.float32(2.0**-23)
 _COMPARE: Final[Mapping[str, Callable[..., Any]]] = {

@@ -12,12 +12,12 @@ from fuzz.images import WORDS, exercise, make_image, run_image
 from fuzz.mutate import damage, damage_text, number
 from fuzz.readers import READERS
 from fuzz.samples import program, sample
+from isa.architecture import GIVEN_REGIONS, Region, Space
 from isa.asm.assemble import assemble
 from isa.asm.disassemble import disassemble
 from isa.chip import Chip, chip_hash, chip_names, load_chip, read_toml, to_toml
 from isa.errors import Error, Trap
 from isa.image.image import Image, image_bytes, read_image
-from isa.spec import GIVEN_REGIONS, Region, Space
 from lint.analyse import check
 from runtime.debug.commands import COMMANDS, Shell
 from runtime.debug.history import Control
@@ -77,7 +77,7 @@ def run_program(case: bytes) -> None:
         "stepping and launching give different bits"
     )
     _check_time_travel(image, session)
-    _check_plans(image)
+    _check_traces(image)
     seeds = [_launched(image, seed) for seed in (1, 2)]
     if trap is None and not check(image):
         for other, problem in seeds:
@@ -118,22 +118,23 @@ def _state(session: Session) -> list[object]:
     return [Control.of(core), *(hash(memory.data(*place).tobytes()) for place in places)]
 
 
-def _check_plans(image: Image) -> None:
-    """A second launch on the same machine goes by a plan, and must do what it would do word by word."""
+def _check_traces(image: Image) -> None:
+    """A second launch on the same machine goes by a recorded trace, and must do what it would do instruction by
+    instruction."""
     results = []
     for interpret in (True, False):
         out = np.zeros(image.size(Region.OUT), np.uint8)
-        machine, said = _machine(image, out, interpret), []
+        machine, outcome = _machine(image, out, interpret), []
         for _ in range(3):
             out.fill(0)
             try:
-                said.append(str(machine.run(image.code)))
+                outcome.append(str(machine.run(image.code)))
             except Trap as trap:
-                said.append(f"{trap.pc:#x}: {trap.what}")
-            said.append(out.tobytes().hex())
-        results.append(said)
+                outcome.append(f"{trap.pc:#x}: {trap.what}")
+            outcome.append(out.tobytes().hex())
+        results.append(outcome)
     assert results[0] == results[1], (
-        f"interpreted {results[0][::2]}, by plans {results[1][::2]}, first bytes that differ: {_first(*results)}"
+        f"interpreted {results[0][::2]}, by traces {results[1][::2]}, first bytes that differ: {_first(*results)}"
     )
 
 

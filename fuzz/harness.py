@@ -177,13 +177,16 @@ def _record(report: Report, fuzzer: Fuzzer, data: bytes, problem: str, folder: P
     small = shrink(fuzzer, data, problem, current.write_bytes)
     stem = f"{fuzzer.name}-{hashlib.sha256(problem.encode()).hexdigest()[:8]}"
     (folder / f"{stem}.bin").write_bytes(small)
-    said = explain(fuzzer, small)
+    explained = explain(fuzzer, small)
     (folder / f"{stem}.txt").write_text(
-        f"seed {report.seed}, case {report.cases}: {problem}\n{said}\n{fuzzer.show(small)}"
+        f"seed {report.seed}, case {report.cases}: {problem}\n{explained}\n{fuzzer.show(small)}"
     )
     report.findings.append(
         Finding(
-            problem, said.strip().splitlines()[-1][:300], f"{report.seed}/{report.cases}", str(folder / f"{stem}.bin")
+            problem,
+            explained.strip().splitlines()[-1][:300],
+            f"{report.seed}/{report.cases}",
+            str(folder / f"{stem}.bin"),
         )
     )
 

@@ -5,29 +5,13 @@ import random
 from functools import cache
 from typing import Any
 
+from isa.architecture import FLOATS, INTS, NO_WAIT, QUEUES, Dtype, Engine, Region, Space
 from isa.chip import Acc, Chip, Sram
-from isa.codec import NO_WAITS, IllegalWord, Inst, encode
+from isa.codec import NO_WAITS, IllegalInstruction, Inst, encode
+from isa.fields import Access, Field, Kind
 from isa.image.image import Image
 from isa.image.records import DebugMap, DebugNode, Entry, PlanRecord, Scalar, Span, Step, Tap, TensorSpec
-from isa.spec import (
-    FLOATS,
-    INTS,
-    ISA,
-    MM_FORMAT,
-    NO_WAIT,
-    QUEUES,
-    SALU,
-    TAP,
-    VOP,
-    VRED,
-    Access,
-    Dtype,
-    Engine,
-    Field,
-    Kind,
-    Region,
-    Space,
-)
+from isa.spec import ISA, MM_FORMAT, SALU, TAP, VOP, VRED
 
 SMALL = Chip(name="small", sram=Sram(bytes=1 << 16), acc=Acc(bytes=1 << 14))
 REGION = 8192
@@ -40,7 +24,7 @@ def sample() -> Image:
     row = 4 * COLS
     view = {"dtype": int(Dtype.I32), "rs": COLS}
     dram = {"space": int(Space.DRAM), **view}
-    words = [
+    instructions = [
         Inst.make("vset", NO_WAITS, v=1, region=int(Region.IN), base=0, **dram),
         Inst.make("vset", NO_WAITS, v=2, space=int(Space.SRAM), base=64, **view),
         Inst.make("vset", NO_WAITS, v=3, region=int(Region.OUT), base=0, **dram),
@@ -66,7 +50,7 @@ def sample() -> Image:
     node = DebugNode("add", "aten.add", (3, COLS), "int32", "m.py", 3, "x + 1", ("add",), ("fuse",))
     tensor = TensorSpec("c", (4,), "float32", Dtype.F32, Region.CONST)
     return Image(
-        b"".join(map(encode, words)),
+        b"".join(map(encode, instructions)),
         bytes(range(64)),
         bytes(range(32)),
         (64, 32, 96, 96, 64, 0, 4, 0),
@@ -81,38 +65,42 @@ def sample() -> Image:
 
 
 def program(rng: random.Random) -> Image:
-    """A random program over small blocks: legal words on views made for them, some nonsense in between."""
-    words = [word for number in range(FILLED) for word in _fill(number)] if rng.random() < 0.9 else []
+    """A random program over small blocks: legal instructions on views made for them, some nonsense in between."""
+    instructions = (
+        [instruction for number in range(FILLED) for instruction in _fill(number)] if rng.random() < 0.9 else []
+    )
     nonsense = rng.choice((0.0, 0.0, 0.0, 0.03, 0.3))
     for _ in range(rng.randint(1, 30)):
-        words += _nonsense(rng) if rng.random() < nonsense else _word(rng)
-    words.append(encode(Inst.make("halt", code=rng.randrange(4))))
+        instructions += _nonsense(rng) if rng.random() < nonsense else _instruction(rng)
+    instructions.append(encode(Inst.make("halt", code=rng.randrange(4))))
     small = b"".join(rng.randrange(4).to_bytes(4, "little") for _ in range(256))  # row numbers that are in every table
     const = small + rng.randbytes(REGION - len(small))
-    return Image(b"".join(words), const=const, sizes=(0, REGION, REGION, REGION, REGION, REGION, 64, 0), chip=SMALL)
+    return Image(
+        b"".join(instructions), const=const, sizes=(0, REGION, REGION, REGION, REGION, REGION, 64, 0), chip=SMALL
+    )
 
 
 FILLED = 8  # KiB of SRAM, and half as much ACC, that have been written
 
 
 def _fill(number: int) -> list[bytes]:
-    """Give a KiB of SRAM, and one of ACC, a value, so that later words have something to read."""
+    """Give a KiB of SRAM, and one of ACC, a value, so that later instructions have something to read."""
     base, const = number * 1024, number % (REGION // 1024) * 1024
-    words = [
+    instructions = [
         Inst.make("vset", v=30, space=int(Space.SRAM), dtype=int(Dtype.I8), base=base),
         Inst.make("vset", v=31, space=int(Space.DRAM), region=int(Region.CONST), dtype=int(Dtype.I8), base=const),
         Inst.make("ldw", d=30, a=31, rows=1, cols=1024),
         Inst.make("vset", v=29, space=int(Space.ACC), dtype=int(Dtype.I8), base=base),
         Inst.make("vop", (0,) * len(QUEUES), f=VOP.index("mov"), d=29, a=30, rows=1, cols=1024),
     ]
-    return [encode(word) for word in words]
+    return [encode(instruction) for instruction in instructions]
 
 
-def _word(rng: random.Random) -> list[bytes]:
-    """A word of an engine with a view for each operand, or a control word."""
+def _instruction(rng: random.Random) -> list[bytes]:
+    """An instruction of an engine with a view for each operand, or a control instruction."""
     if rng.random() < 0.15:
         return _control(rng)
-    row = ISA[rng.choice(_ENGINE_WORDS)]
+    row = ISA[rng.choice(_ENGINE_INSTRUCTIONS)]
     values = {field.name: _value(rng, field) for field in row.fields}
     views = {field.name: field for field in row.views if field.default is None or rng.random() < 0.6}
     dtypes = {name: rng.choice(field.dtypes) for name, field in views.items()}
@@ -122,20 +110,20 @@ def _word(rng: random.Random) -> list[bytes]:
             values[name] = rng.randint(0 if rng.random() < 0.02 else 1, {"cols": 24, "k": 40, "n": 12}.get(name, 4))
     if rng.random() < 0.98:
         _FITTED.get(row.mnemonic, _same)(rng, values, dtypes)
-    words = []
+    instructions = []
     for register, name in enumerate(dtypes, rng.randrange(1, 20)):
-        words.append(_view(rng, register, row.field(name), dtypes[name]))
+        instructions.append(_view(rng, register, row.field(name), dtypes[name]))
         values[name] = register
     deps = tuple(rng.choice((NO_WAIT, 0, 0, rng.randrange(8))) for _ in QUEUES)
     if rng.random() < 0.9 and "dyn" in values:
         values["dyn"] = 0
     return [
-        *words,
+        *instructions,
         encode(Inst(row.mnemonic, tuple(values[f.name] for f in row.fields), deps, int(rng.random() < 0.01))),
     ]
 
 
-_ENGINE_WORDS = [name for name, row in ISA.items() if row.engine is not Engine.CTL]
+_ENGINE_INSTRUCTIONS = [name for name, row in ISA.items() if row.engine is not Engine.CTL]
 
 
 def _view(rng: random.Random, register: int, field: Field, dtype: Dtype) -> bytes:
@@ -263,7 +251,7 @@ def _nonsense(rng: random.Random) -> list[bytes]:
                 Inst(row.mnemonic, tuple(_value(rng, field) for field in row.fields), rng.choice(((0,) * 6, (7,) * 6)))
             )
         ]
-    except IllegalWord:
+    except IllegalInstruction:
         return []
 
 

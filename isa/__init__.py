@@ -1,1 +1,1 @@
-"""The instruction set: table, words, assembly, images, chips. Imports nothing else of the project."""
+"""The instruction set: table, encoding, assembly, images, chips. Imports nothing else of the project."""

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import Self
 
-from isa.spec import BY_OPCODE, HEADER_BITS, ISA, NO_WAIT, QUEUES, WORD_BYTES, Instruction
+from isa.architecture import NO_WAIT, QUEUES, WORD_BYTES
+from isa.fields import Instruction
+from isa.spec import BY_OPCODE, HEADER_BITS, ISA
 
 NO_WAITS = (NO_WAIT,) * len(QUEUES)
 
 
-class IllegalWord(ValueError):
+class IllegalInstruction(ValueError):
     """Bits that are no instruction, or an operand that does not fit its field."""
 
 
@@ -24,30 +26,32 @@ class Inst:
     def __post_init__(self) -> None:
         fields = self.row.fields
         if len(fields) != len(self.operands):
-            raise IllegalWord(f"{self.mnemonic} takes {len(fields)} operands, got {len(self.operands)}")
+            raise IllegalInstruction(f"{self.mnemonic} takes {len(fields)} operands, got {len(self.operands)}")
         for field, value in zip(fields, self.operands, strict=True):
             if not 0 <= value < 1 << field.bits:
-                raise IllegalWord(f"{self.mnemonic}: {field.name}={value} does not fit in {field.bits} bits")
+                raise IllegalInstruction(f"{self.mnemonic}: {field.name}={value} does not fit in {field.bits} bits")
             if field.choices and value >= len(field.choices):
-                raise IllegalWord(f"{self.mnemonic}: {field.name}={value} is not one of {', '.join(field.choices)}")
+                raise IllegalInstruction(
+                    f"{self.mnemonic}: {field.name}={value} is not one of {', '.join(field.choices)}"
+                )
         if len(self.deps) != len(QUEUES) or not all(0 <= n <= NO_WAIT for n in self.deps):
-            raise IllegalWord(f"{self.mnemonic}: bad dependence counts {self.deps}")
+            raise IllegalInstruction(f"{self.mnemonic}: bad dependence counts {self.deps}")
 
     @classmethod
     def make(cls, mnemonic: str, deps: tuple[int, ...] = NO_WAITS, /, **operands: int) -> Self:
         """Build from named operands; those left out take the table's defaults.
 
-        Raises IllegalWord for an unknown, missing or too large operand.
+        Raises IllegalInstruction for an unknown, missing or too large operand.
         """
         row = ISA[mnemonic]
         values = []
         for field in row.fields:
             value = operands.pop(field.name, field.default)
             if value is None:
-                raise IllegalWord(f"{mnemonic}: operand {field.name} is missing")
+                raise IllegalInstruction(f"{mnemonic}: operand {field.name} is missing")
             values.append(value)
         if operands:
-            raise IllegalWord(f"{mnemonic} has no operand {', '.join(operands)}")
+            raise IllegalInstruction(f"{mnemonic} has no operand {', '.join(operands)}")
         return cls(mnemonic, tuple(values), deps)
 
     @property
@@ -72,12 +76,12 @@ def encode(inst: Inst) -> bytes:
 
 
 def decode(data: bytes) -> Inst:
-    """The instruction of one word. Raises IllegalWord for unknown opcodes, choices or set reserved bits."""
+    """The instruction of one word. Raises IllegalInstruction for unknown opcodes, choices or set reserved bits."""
     word = int.from_bytes(data, "little")
     opcode = word & 0xFF
     row = BY_OPCODE.get(opcode)
     if row is None:
-        raise IllegalWord(f"unknown opcode {opcode:#04x}")
+        raise IllegalInstruction(f"unknown opcode {opcode:#04x}")
     deps = tuple((word >> (8 + 3 * i)) & 7 for i in range(len(QUEUES)))
     flags = (word >> (HEADER_BITS - 2)) & 3
     word >>= HEADER_BITS
@@ -86,5 +90,5 @@ def decode(data: bytes) -> Inst:
         values.append(word & ((1 << field.bits) - 1))
         word >>= field.bits
     if word or flags & 2:
-        raise IllegalWord(f"{row.mnemonic}: reserved bits are set")
+        raise IllegalInstruction(f"{row.mnemonic}: reserved bits are set")
     return Inst(row.mnemonic, tuple(values), deps, flags & 1)

@@ -77,7 +77,7 @@ class InputError(Error):
 
 
 class Trap(Error):
-    """The emulated chip stopped: an illegal word or access. Names pc, instruction and node."""
+    """The emulated chip stopped: an illegal instruction or access. Names pc, instruction and node."""
 
     kind = "trap"
 

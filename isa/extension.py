@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from isa.architecture import EXTENSION_OPCODES, WORD_BYTES
 from isa.errors import ImageError, InputError
-from isa.spec import BY_OPCODE, EXTENSION_OPCODES, HEADER_BITS, ISA, WORD_BYTES, Instruction
+from isa.fields import Instruction
+from isa.spec import BY_OPCODE, HEADER_BITS, ISA
 
 KEY = "extensions"  # in an image's metadata: name -> sha256 of the file
 
@@ -23,8 +25,8 @@ KEY = "extensions"  # in an image's metadata: name -> sha256 of the file
 class Extension:
     """Rows of the table, and what gives them meaning, by mnemonic.
 
-    `handlers` are the emulator's (emulator/context.py). `compiler` gives what the compiler needs to emit the words
-    (compiler/extensions.py); it is called when something is compiled, so that running needs no torch.
+    `handlers` are the emulator's (emulator/context.py). `compiler` gives what the compiler needs to emit the
+    instructions (compiler/extensions.py); it is called when something is compiled, so that running needs no torch.
     """
 
     name: str

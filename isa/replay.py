@@ -1,8 +1,9 @@
-"""Replay of the control words: which engine words are dispatched, in which order, on which memory. Computes no data.
+"""Replay of the control instructions: which engine instructions are dispatched, in which order, on which memory.
+Computes no data.
 
-    for word in trace(image, values={"length": 17}):    word.pc, word.inst, word.indices, word.operands, word.views
+    for i in trace(image, values={"length": 17}):    i.pc, i.inst, i.indices, i.operands, i.views
 
-Used by the checkers. Separate code from the emulator's control words but written to agree with them
+Used by the checkers. Separate code from the emulator's control instructions but written to agree with them
 (emulator/control.py): a rule that both misread is found by neither.
 """
 
@@ -10,14 +11,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from isa.codec import IllegalWord, Inst, decode
+from isa.architecture import LOOP_LEVELS, SCALARS, WORD_BYTES, Dtype, Engine, Region, Space
+from isa.codec import IllegalInstruction, Inst, decode
+from isa.fields import Field
 from isa.image.container import Data
 from isa.image.image import Image
-from isa.spec import LOOP_LEVELS, SALU, SCALARS, WORD_BYTES, Dtype, Engine, Field, Region, Space
+from isa.spec import SALU
 from isa.views import Extents, View, extents_of
 
 Loader = Callable[[View], int]
-MAX_WORDS = 1 << 19  # of a launch; a list of them takes some 300 MB
+MAX_INSTRUCTIONS = 1 << 19  # of a launch; a list of them takes some 300 MB
 
 
 class ReplayError(Exception):
@@ -29,11 +32,11 @@ class ReplayError(Exception):
 
 
 class TooLong(ReplayError):
-    """The program was left after `limit` words. `running` are the loops around that place, outermost first: pc, turns
-    done, all turns."""
+    """The program was left after `limit` instructions. `running` are the loops around that place, outermost first: pc,
+    iterations done, all iterations."""
 
     def __init__(self, limit: int, pc: int, running: tuple[tuple[int, int, int], ...]) -> None:
-        super().__init__(f"still running after {limit} words", pc)
+        super().__init__(f"still running after {limit} instructions", pc)
         self.running = running
 
 
@@ -42,17 +45,17 @@ class Skipper(Protocol):
     (lint/induction.py)."""
 
     def entered(self, core: "Core", loop: "Loop") -> None:
-        """A loop begins; `core` is at its first word."""
+        """A loop begins; `core` is at its first instruction."""
 
     def skip(self, loop: "Loop", iteration: int, executed: int) -> int:
-        """How many iterations to leave out before this one, when `executed` words have been."""
+        """How many iterations to leave out before this one, when `executed` instructions have been."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """One dispatched word: operands after dynamic extents, views in effect. `empty` words do nothing and have no
-    views."""
+    """One dispatched instruction: operands after dynamic extents, views in effect. `empty` instructions do nothing and
+    have no views."""
 
     pc: int
     inst: Inst
@@ -78,21 +81,21 @@ def view_of(operands: Mapping[str, int]) -> View:
 
 
 def dynamic_extent(inst: Inst) -> str:
-    """The extent that the word reads from scalar register `dyn_s`, or ""."""
+    """The extent that the instruction reads from scalar register `dyn_s`, or ""."""
     operands = inst.named()
     return inst.row.field("dyn").choices[operands["dyn"]] if "dyn_s" in operands and operands["dyn"] else ""
 
 
 def is_empty(inst: Inst, operands: Mapping[str, int]) -> bool:
-    """Whether an extent of the word is 0, so that it does nothing."""
+    """Whether an extent of the instruction is 0, so that it does nothing."""
     return any(operands.get(name) == 0 for field in inst.row.views for name in field.dims)
 
 
 def trace(
     image: Image, entry: str | None = None, values: Mapping[str, int] | None = None, *, control: bool = False,
-    skipper: Skipper | None = None, limit: int = MAX_WORDS,
+    skipper: Skipper | None = None, limit: int = MAX_INSTRUCTIONS,
 ) -> Iterator[Dispatch]:  # fmt: skip
-    """The words of one launch. `values` gives scalar arguments by name; the others take their maximum.
+    """The instructions of one launch. `values` gives scalar arguments by name; the others take their maximum.
 
     A `skipper` may leave iterations of long loops out.
     """
@@ -120,31 +123,32 @@ def replay(
     load: Loader | None = None,
     *,
     control: bool = False,
-    limit: int = MAX_WORDS,
+    limit: int = MAX_INSTRUCTIONS,
     skipper: Skipper | None = None,
 ) -> Iterator[Dispatch]:
-    """The words that are dispatched from byte address `pc` up to `halt`, control words only with `control`.
+    """The instructions that are dispatched from byte address `pc` up to `halt`, control instructions only with
+    `control`.
 
-    `scalars` are the initial scalar registers, `load` what `sld` finds. Raises ReplayError for a word that cannot run,
-    and TooLong after `limit` words.
+    `scalars` are the initial scalar registers, `load` what `sld` finds. Raises ReplayError for an instruction that
+    cannot run, and TooLong after `limit` instructions.
     """
     core = Core(code, pc, list(scalars) + [0] * (SCALARS - len(scalars)), load or _no_load)
     core.skipper = skipper
     for _ in range(limit):
         here = core.pc
-        word = core.fetch()
+        instruction = core.fetch()
         try:
-            dispatch = core.resolve(here, word)
+            dispatch = core.resolve(here, instruction)
             core.pc += WORD_BYTES
             core.executed += 1
-            if word.engine is not Engine.CTL:
+            if instruction.engine is not Engine.CTL:
                 yield dispatch
             else:
                 if control:
                     yield dispatch
-                _CONTROL.get(word.inst.mnemonic, _nothing)(core, dispatch)
+                _CONTROL.get(instruction.inst.mnemonic, _nothing)(core, dispatch)
         except (ValueError, ZeroDivisionError) as error:
-            raise ReplayError(str(error), here, word.inst) from error
+            raise ReplayError(str(error), here, instruction.inst) from error
         if core.halted:
             return
         while core.loops and core.pc == core.loops[-1].end:
@@ -169,8 +173,8 @@ class _Register:
 
 
 @dataclass(frozen=True, slots=True)
-class _Word:
-    """A decoded word and what does not change from one execution to the next."""
+class _Decoded:
+    """A decoded instruction and what does not change from one execution to the next."""
 
     inst: Inst
     engine: Engine
@@ -181,7 +185,7 @@ class _Word:
 
 
 class Core:
-    """Everything that control words change."""
+    """Everything that control instructions change."""
 
     def __init__(self, code: Data, pc: int, scalars: list[int], load: Loader) -> None:
         self.code, self.pc, self.scalars, self.load = code, pc, scalars, load
@@ -189,30 +193,33 @@ class Core:
         self.indices = [0] * LOOP_LEVELS
         self.loops: list[Loop] = []
         self.halted = False
-        self.decoded: dict[int, _Word] = {}
+        self.decoded: dict[int, _Decoded] = {}
         self.skipper: Skipper | None = None
         self.executed = 0
 
-    def fetch(self) -> _Word:
+    def fetch(self) -> _Decoded:
         return self.fetch_at(self.pc)
 
-    def fetch_at(self, pc: int) -> _Word:
-        word = self.decoded.get(pc)
-        if word is None:
-            word = self.decoded[pc] = _decode_at(self.code, pc)
-        return word
+    def fetch_at(self, pc: int) -> _Decoded:
+        instruction = self.decoded.get(pc)
+        if instruction is None:
+            instruction = self.decoded[pc] = _decode_at(self.code, pc)
+        return instruction
 
-    def resolve(self, pc: int, word: _Word) -> Dispatch:
-        """A word as it is dispatched now. Raises ValueError when an extent from a register does not fit its field."""
-        operands, empty = word.operands, word.empty
-        if word.dynamic:
+    def resolve(self, pc: int, instruction: _Decoded) -> Dispatch:
+        """An instruction as it is dispatched now. Raises ValueError when an extent from a register does not fit its
+        field."""
+        operands, empty = instruction.operands, instruction.empty
+        if instruction.dynamic:
             value = self.scalars[operands["dyn_s"]]
-            if not 0 <= value < 1 << word.inst.row.field(word.dynamic).bits:
-                raise ValueError(f"extent {word.dynamic} = s{operands['dyn_s']} = {value} does not fit its field")
-            operands = {**operands, word.dynamic: value}
-            empty = is_empty(word.inst, operands)
-        views = {} if empty else {name: self.view(number) for name, number in word.views}
-        return Dispatch(pc, word.inst, tuple(self.indices), operands, views, empty)
+            if not 0 <= value < 1 << instruction.inst.row.field(instruction.dynamic).bits:
+                raise ValueError(
+                    f"extent {instruction.dynamic} = s{operands['dyn_s']} = {value} does not fit its field"
+                )
+            operands = {**operands, instruction.dynamic: value}
+            empty = is_empty(instruction.inst, operands)
+        views = {} if empty else {name: self.view(number) for name, number in instruction.views}
+        return Dispatch(pc, instruction.inst, tuple(self.indices), operands, views, empty)
 
     def register(self, number: int) -> _Register:
         """A view register. Raises ValueError when it was never set."""
@@ -226,8 +233,8 @@ class Core:
             return register.view
         base = register.view.base
         for level, inc, div, mod in register.steps:
-            turn = self.indices[level] // div
-            base += inc * (turn % mod if mod else turn)
+            moved = self.indices[level] // div
+            base += inc * (moved % mod if mod else moved)
         return replace(register.view, base=base)
 
     def next_iteration(self) -> None:
@@ -242,19 +249,19 @@ class Core:
             self.loops.pop()
 
 
-def _decode_at(code: Data, pc: int) -> _Word:
+def _decode_at(code: Data, pc: int) -> _Decoded:
     if pc < 0 or pc % WORD_BYTES or pc + WORD_BYTES > len(code):
         raise ReplayError("execution leaves the program; a halt is missing", pc)
     try:
         inst = decode(bytes(code[pc : pc + WORD_BYTES]))
-    except IllegalWord as error:
-        raise ReplayError(f"illegal word: {error}", pc) from error
+    except IllegalInstruction as error:
+        raise ReplayError(f"illegal instruction: {error}", pc) from error
     operands = inst.named()
     missing = [f.name for f in inst.row.views if f.default is None and operands[f.name] == 0]
     if missing:
         raise ReplayError(f"operand {missing[0]} is v0, the absent view", pc, inst)
     views = tuple((f.name, operands[f.name]) for f in inst.row.views if operands[f.name])
-    return _Word(inst, inst.row.engine, operands, views, dynamic_extent(inst), is_empty(inst, operands))
+    return _Decoded(inst, inst.row.engine, operands, views, dynamic_extent(inst), is_empty(inst, operands))
 
 
 def _no_load(view: View) -> int:
@@ -266,23 +273,23 @@ def signed(bits: int) -> int:
     return ((bits & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000
 
 
-def _nothing(core: Core, word: Dispatch) -> None:
+def _nothing(core: Core, instruction: Dispatch) -> None:
     pass
 
 
-def _halt(core: Core, word: Dispatch) -> None:
+def _halt(core: Core, instruction: Dispatch) -> None:
     core.halted = True
 
 
-def _loop(core: Core, word: Dispatch) -> None:
-    operands = word.operands
+def _loop(core: Core, instruction: Dispatch) -> None:
+    operands = instruction.operands
     level, end = operands["level"], core.pc + WORD_BYTES * operands["len"]
     count = core.scalars[operands["s"]] if operands["dyn"] else operands["count"]
     if any(outer.level == level for outer in core.loops):
         raise ValueError(f"loop level {level} is already in use")
     if end > (core.loops[-1].end if core.loops else len(core.code)):
         raise ValueError(
-            f"the loop body of {operands['len']} words leaves the {'enclosing loop' if core.loops else 'program'}"
+            f"the loop body of {operands['len']} instructions leaves the {'enclosing loop' if core.loops else 'program'}"
         )
     if count <= 0 or not operands["len"]:
         core.pc = end
@@ -299,36 +306,36 @@ _SALU: tuple[Callable[[int, int], int], ...] = (
 assert len(_SALU) == len(SALU)
 
 
-def _salu(core: Core, word: Dispatch) -> None:
-    operands = word.operands
+def _salu(core: Core, instruction: Dispatch) -> None:
+    operands = instruction.operands
     second = signed(operands["imm"]) if operands["bi"] else core.scalars[operands["b"]]
     core.scalars[operands["d"]] = signed(_SALU[operands["f"]](core.scalars[operands["a"]], second))
 
 
-def _sld(core: Core, word: Dispatch) -> None:
-    view = word.views["v"]
-    core.scalars[word.operands["d"]] = signed(
-        core.load(replace(view, base=view.base + word.operands["off"] * view.cs * 4))
+def _sld(core: Core, instruction: Dispatch) -> None:
+    view = instruction.views["v"]
+    core.scalars[instruction.operands["d"]] = signed(
+        core.load(replace(view, base=view.base + instruction.operands["off"] * view.cs * 4))
     )
 
 
-def _vset(core: Core, word: Dispatch) -> None:
-    if not word.operands["v"]:
+def _vset(core: Core, instruction: Dispatch) -> None:
+    if not instruction.operands["v"]:
         raise ValueError("v0 is the absent view and cannot be set")
-    core.registers[word.operands["v"]] = _Register(view_of(word.operands))
+    core.registers[instruction.operands["v"]] = _Register(view_of(instruction.operands))
 
 
-def _vinc(core: Core, word: Dispatch) -> None:
-    operands = word.operands
+def _vinc(core: Core, instruction: Dispatch) -> None:
+    operands = instruction.operands
     if not operands["div"]:
         raise ValueError("vinc divides by zero")
     core.register(operands["v"]).steps.append((operands["level"], operands["inc"], operands["div"], operands["mod"]))
 
 
-def _vadd(core: Core, word: Dispatch) -> None:
-    register = core.register(word.operands["v"])
+def _vadd(core: Core, instruction: Dispatch) -> None:
+    register = core.register(instruction.operands["v"])
     register.view = replace(
-        register.view, base=register.view.base + core.scalars[word.operands["s"]] * word.operands["scale"]
+        register.view, base=register.view.base + core.scalars[instruction.operands["s"]] * instruction.operands["scale"]
     )
 
 

@@ -1,299 +1,28 @@
 """The instruction set, written once. Everything else in `isa/` is derived from `ISA`.
 
-A program is a list of 128-bit words. A word names *views* (registers that describe a strided
-block of memory) and extents; `pseudocode` says what it does and is documentation, never executed.
-The emulator's handlers, the encoder, the assembler, the checkers and the manual all read this table.
+A program is a list of 128-bit words, one per instruction. An instruction names *views* (registers that describe a
+strided block of memory) and extents; `pseudocode` says what it does and is documentation, never executed. The
+emulator's handlers, the encoder, the assembler, the checkers and the manual all read this table.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from enum import Enum, IntEnum
-from functools import cached_property
-
-ISA_VERSION = 1
-WORD_BYTES = 16
-VIEWS = 32  # v0 is the absent view: it reads as "no such operand"
-SCALARS = 16
-LOOP_LEVELS = 4
-EXTENSION_OPCODES = range(0xC0, 0x100)  # never those of a stock instruction
-MAX_K = 131071  # longest int8 dot product that cannot overflow int32
-
-
-class Engine(Enum):
-    """Where a word executes. CTL executes words itself; the others have a queue each."""
-
-    CTL = "ctl"
-    LDW = "ldw"
-    LDA = "lda"
-    STO = "sto"
-    MXU = "mxu"
-    VEC = "vec"
-    ACT = "act"
-
-
-QUEUES = (Engine.LDW, Engine.LDA, Engine.STO, Engine.MXU, Engine.VEC, Engine.ACT)
-ALL_QUEUES = (1 << len(QUEUES)) - 1
-DMA_ENGINES = (Engine.LDW, Engine.LDA, Engine.STO)
-NO_WAIT = 7  # a dependence count of 7 waits for nothing; 0..6 means "at most n outstanding"
-MAX_COUNT = 6
-
-
-class Code(IntEnum):
-    """Numbers that the encoding knows, with the hash of a number: they are keys in every inner loop, and Enum's own is
-    in Python."""
-
-    __hash__ = int.__hash__
-
-
-class Space(Code):
-    SRAM = 0
-    ACC = 1
-    DRAM = 2
-
-
-class Region(Code):
-    """DRAM regions, each with its own base register, so that images are relocatable."""
-
-    WEIGHTS = 0
-    CONST = 1
-    IN = 2
-    OUT = 3
-    STATE = 4  # persists between launches (KV cache)
-    SCRATCH = 5
-    PARAMS = 6  # small per-launch values (lengths, positions)
-    DEBUG = 7
-
-
-class FilledBy(Enum):
-    """Where the bytes of a DRAM region come from."""
-
-    IMAGE = "the image file; programs only read it"
-    HOST = "the host, before every launch"
-    PROGRAM = "the program"
-
-
-@dataclass(frozen=True, slots=True)
-class RegionRule:
-    """What is true of a DRAM region whatever the program. `read_later` says by whom, beyond the outputs that an entry
-    names."""
-
-    filled_by: FilledBy
-    kept: bool = False  # what one launch wrote is there in the next
-    read_later: str = ""
-
-
-REGIONS: Mapping[Region, RegionRule] = {
-    Region.WEIGHTS: RegionRule(FilledBy.IMAGE),
-    Region.CONST: RegionRule(FilledBy.IMAGE),
-    Region.IN: RegionRule(FilledBy.HOST),
-    Region.OUT: RegionRule(FilledBy.PROGRAM),
-    Region.STATE: RegionRule(FilledBy.PROGRAM, kept=True, read_later="the next launch"),
-    Region.SCRATCH: RegionRule(FilledBy.PROGRAM),
-    Region.PARAMS: RegionRule(FilledBy.HOST),
-    Region.DEBUG: RegionRule(FilledBy.PROGRAM, read_later="a debugger"),
-}
-IMAGE_REGIONS = tuple(region for region, rule in REGIONS.items() if rule.filled_by is FilledBy.IMAGE)
-GIVEN_REGIONS = tuple(
-    region for region, rule in REGIONS.items() if rule.filled_by is not FilledBy.PROGRAM
-)  # before every launch
-KEPT_REGIONS = tuple(region for region, rule in REGIONS.items() if rule.kept)
-
-
-class Dtype(Code):
-    """Element types. `I4` packs two elements in a byte, the even one in the low half."""
-
-    I4 = 0
-    I8 = 1
-    I32 = 2
-    F32 = 3
-    BF16 = 4
-    F16 = 5
-
-    @property
-    def bits(self) -> int:
-        return _DTYPES[self].bits
-
-    @property
-    def numpy(self) -> str:
-        """The numpy type that holds its elements. bf16 has none: it is its bit pattern; i4 is unpacked by the
-        memory."""
-        return _DTYPES[self].numpy
-
-    @property
-    def user(self) -> str:
-        """The user's type that is stored as this one without loss."""
-        return _DTYPES[self].user
-
-    @property
-    def is_float(self) -> bool:
-        return self in FLOATS
-
-
-@dataclass(frozen=True, slots=True)
-class _Element:
-    bits: int
-    numpy: str
-    user: str
-
-
-_DTYPES = {
-    Dtype.I4: _Element(4, "int8", "int8"),
-    Dtype.I8: _Element(8, "int8", "int8"),
-    Dtype.I32: _Element(32, "int32", "int32"),
-    Dtype.F32: _Element(32, "float32", "float32"),
-    Dtype.BF16: _Element(16, "uint16", "bfloat16"),
-    Dtype.F16: _Element(16, "float16", "float16"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class UserType:
-    """A type of inputs, outputs and weights, by the name that numpy and PyTorch give it."""
-
-    name: str
-    storage: Dtype  # integers are kept in 32 bits; a value that does not fit is refused
-    short: str  # in printed graphs
-    pack: str  # for `struct`; bfloat16 has none
-    computes: bool = True  # else values of this type are converted on the way in
-
-
-USER_TYPES: Mapping[str, UserType] = {
-    row.name: row
-    for row in (
-        UserType("bool", Dtype.I8, "bool", "?"),
-        UserType("int8", Dtype.I8, "i8", "b"),
-        UserType("uint8", Dtype.I32, "u8", "B", False),
-        UserType("int16", Dtype.I32, "i16", "h", False),
-        UserType("int32", Dtype.I32, "i32", "i"),
-        UserType("int64", Dtype.I32, "i64", "i"),
-        UserType("float32", Dtype.F32, "f32", "f"),
-        UserType("bfloat16", Dtype.BF16, "bf16", ""),
-        UserType("float16", Dtype.F16, "f16", "e"),
-    )
-}
-FLOATS = (Dtype.F32, Dtype.BF16, Dtype.F16)
-INTS = (Dtype.I8, Dtype.I32)
-ANY = tuple(Dtype)
-ON_CHIP = (Space.SRAM, Space.ACC)
-
-
-class Kind(Enum):
-    """What an operand field holds; decides how it is written in assembly."""
-
-    VIEW = "view"  # v0..v31
-    SCALAR = "scalar"  # s0..s15
-    INT = "int"  # unsigned integer
-    F32 = "f32"  # bits of a float32
-    FLAG = "flag"  # one bit, written by its name
-    CHOICE = "choice"  # one of `choices`
-
-
-class Access(Enum):
-    R = "r"
-    W = "w"
-    RW = "rw"
-
-
-@dataclass(frozen=True, slots=True)
-class When:
-    """An exception to a view's `dims` or `access`: holds where `field` of the word equals `value`."""
-
-    field: str
-    value: int
-    dims: tuple[str, str, str] | None = None
-    access: Access | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One operand of an instruction.
-
-    For views, `dims` names the extents of the block in (planes, rows, cols) order: the name of
-    another field of the word, "1", or "g" (the groups of `mm`). `dtypes` and `spaces` are what the view may be.
-    A `default` of None means that assembly must write the operand. Of a `partial` view the data say which rows are
-    read.
-    """
-
-    name: str
-    bits: int
-    kind: Kind = Kind.INT
-    default: int | None = None
-    choices: tuple[str, ...] = ()
-    access: Access | None = None
-    dims: tuple[str, str, str] = ("1", "1", "1")
-    dtypes: tuple[Dtype, ...] = ()
-    spaces: tuple[Space, ...] = ()
-    doc: str = ""
-    when: tuple[When, ...] = ()
-    partial: bool = False
-
-    @property
-    def largest(self) -> int:
-        """The largest number that the field holds."""
-        return (1 << self.bits) - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Timing and energy of one word: read by the emulator's timing mode, never by codegen.
-
-    `formula` names the timing rule of docs/timing.md, `passes` how often the engine streams over
-    the block, `ops` how many arithmetic operations each element of the block costs (for energy).
-    """
-
-    formula: str = "ctl"
-    passes: int = 1
-    ops: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Example:
-    """Operands and counts of one line; element types of its views, where the first that the table allows is not
-    wanted."""
-
-    operands: str = ""
-    waits: str = ""
-    dtypes: Mapping[str, Dtype] = field(default_factory=dict)
-    body: tuple[str, ...] = ()  # words that belong to it: the body of a loop
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Instruction:
-    """One row of the ISA.
-
-    `drains` is what must have finished before a CTL word takes effect, beyond its dependence counts: the name of the
-    operand with the mask of queues, "all", or "". `alters` says that the word may make one iteration of a loop unlike
-    the one before.
-    """
-
-    mnemonic: str
-    opcode: int
-    engine: Engine
-    fields: tuple[Field, ...]
-    summary: str
-    pseudocode: str
-    cost: Cost = Cost()
-    drains: str = ""
-    alters: bool = False
-    example: Example = Example()
-    extension: str = ""  # that brought it, see isa/extension.py
-
-    def field(self, name: str) -> Field:
-        """The operand of this name. Raises KeyError."""
-        for operand in self.fields:
-            if operand.name == name:
-                return operand
-        raise KeyError(f"{self.mnemonic} has no operand '{name}'")
-
-    def drained(self, operands: Mapping[str, int]) -> int:
-        """The mask of the queues that must be empty before the word takes effect, bit i for QUEUES[i]."""
-        return ALL_QUEUES if self.drains == "all" else operands[self.drains] if self.drains else 0
-
-    @cached_property
-    def views(self) -> tuple[Field, ...]:
-        """The operands that touch memory."""
-        return tuple(f for f in self.fields if f.kind is Kind.VIEW and f.access is not None)
+from dataclasses import dataclass, replace
+
+from isa.architecture import (
+    ANY,
+    EXTENSION_OPCODES,
+    FLOATS,
+    INTS,
+    NO_WAIT,
+    ON_CHIP,
+    QUEUES,
+    WORD_BYTES,
+    Dtype,
+    Engine,
+    Region,
+    Space,
+)
+from isa.fields import Access, Cost, Example, Field, Instruction, Kind, When
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,9 +111,9 @@ def _scalar(name: str, default: int | None = None, doc: str = "") -> Field:
 
 
 def _dyn(*extents: str) -> tuple[Field, Field]:
-    """An extent may come from a scalar register instead of the word."""
+    """An extent may come from a scalar register instead of the instruction."""
     return (
-        _choice("dyn", 2, ("none", *extents), 0, "which extent is read from `dyn_s` instead of the word"),
+        _choice("dyn", 2, ("none", *extents), 0, "which extent is read from `dyn_s` instead of the instruction"),
         _scalar("dyn_s", 0, "the scalar register that holds it"),
     )
 
@@ -434,13 +163,13 @@ _ROWS: tuple[Instruction, ...] = (
         Engine.CTL,
         (
             _int("level", 2, None, "loop level; levels of nested loops differ"),
-            _int("len", 16, None, "words in the body, which follows"),
+            _int("len", 16, None, "instructions in the body, which follows"),
             _int("count", 24, 0, "trip count"),
             _flag("dyn", "take the trip count from `s`"),
             _scalar("s", 0, "scalar register with the trip count"),
         ),
-        "repeat the next `len` words",
-        "for i[level] in range(S[s] if dyn else count): execute the next len words",
+        "repeat the next `len` instructions",
+        "for i[level] in range(S[s] if dyn else count): execute the next len instructions",
         example=Example(
             "level=0, len=2, count=3", body=("salu f=add, d=s1, a=s1, bi, imm=0x1", "nop"), note="s1 becomes 3"
         ),
@@ -637,7 +366,7 @@ _ROWS: tuple[Instruction, ...] = (
             _in("a", _FULL, (*INTS, *FLOATS), "first operand"),
             _opt("b", _FULL, (*INTS, *FLOATS), "second operand; absent: `imm`"),
             *_PRC,
-            Field("imm", 32, Kind.F32, 0, doc="float32 (or int32 in an integer word) used when `b` is absent"),
+            Field("imm", 32, Kind.F32, 0, doc="float32 (or int32 in an integer instruction) used when `b` is absent"),
             *_DYN_PRC,
         ),
         "elementwise arithmetic; integer when every view is, else float32, rounded to the type of d",

@@ -1,10 +1,11 @@
-"""The timing rules of docs/timing.md: what one word costs on a chip. Pure functions of shapes, no program and no clock.
+"""The timing rules of docs/timing.md: what one instruction costs on a chip. Pure functions of shapes, no program and no
+clock.
 
-    occupancy(word, chip) -> Occupancy(load, busy, last, latency, bytes)
+    occupancy(instruction, chip) -> Occupancy(load, busy, last, latency, bytes)
 
-The ISA table names each word's formula and passes (`Cost`), the chip file has every size. The timing emulator puts
-these costs into an order, the compiler's cost model may use them as they are, and `runtime.profile.roofline` uses the
-geometry alone.
+The ISA table names each instruction's formula and passes (`Cost`), the chip file has every size. The timing emulator
+puts these costs into an order, the compiler's cost model may use them as they are, and `runtime.profile.roofline` uses
+the geometry alone.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,9 +13,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
+from isa.architecture import Space
 from isa.chip import Chip, Mxu
+from isa.fields import Cost
 from isa.replay import Dispatch
-from isa.spec import MM_FORMAT, Cost, Space
+from isa.spec import MM_FORMAT
 from isa.views import Extents, View
 
 VEC_LATENCY = 16  # cycles from the last element's entry to the result
@@ -23,7 +26,7 @@ DMA_LATENCY = 8  # to set up and to complete a transfer, beside the DRAM's own l
 FLOAT_SLOWDOWN = (
     4  # assumed: a float32 multiply-add takes the room of four int8 ones, so a float row enters every fourth cycle
 )
-SAVED_PASS = "am"  # an operand that spares a word its first pass: the row maxima that `vqd` would have to find
+SAVED_PASS = "am"  # an operand that spares an instruction its first pass: the row maxima that `vqd` would have to find
 BUS_PARTS = 6  # a share of the bus is 1, 1/2 or 1/3, so all are whole sixths
 
 
@@ -39,11 +42,11 @@ DEFAULT = Options()
 
 
 class Occupancy(NamedTuple):
-    """What a word asks of its engine, in cycles.
+    """What an instruction asks of its engine, in cycles.
 
-    `load` before its first row can stream (MXU weights), `busy` while it has the engine (for DMA words the bus decides,
-    from `bytes`), `last` from the first row to the start of the last tile, when the weight buffer is free for the next
-    word, `latency` after that until it completes; `blocking` if the engine is not free before then.
+    `load` before its first row can stream (MXU weights), `busy` while it has the engine (for DMA instructions the bus
+    decides, from `bytes`), `last` from the first row to the start of the last tile, when the weight buffer is free for
+    the next instruction, `latency` after that until it completes; `blocking` if the engine is not free before then.
     """
 
     load: int = 0
@@ -152,43 +155,45 @@ def _load(rows: int, mxu: Mxu) -> int:
     return ceil_div(rows, mxu.weight_rows_per_cycle)
 
 
-def occupancy(word: Dispatch, chip: Chip, options: Options = DEFAULT) -> Occupancy:
-    """What a dispatched word costs, by the formula that its row of the ISA table names."""
-    cost = word.inst.row.cost
-    return FORMULAS[cost.formula](word, cost, chip, options)
+def occupancy(instruction: Dispatch, chip: Chip, options: Options = DEFAULT) -> Occupancy:
+    """What a dispatched instruction costs, by the formula that its row of the ISA table names."""
+    cost = instruction.inst.row.cost
+    return FORMULAS[cost.formula](instruction, cost, chip, options)
 
 
-def _ctl(word: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occupancy:
+def _ctl(instruction: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occupancy:
     """One cycle of dispatch; a scalar that comes from DRAM keeps dispatch waiting for it."""
-    remote = any(view.space is Space.DRAM for view in word.views.values())
+    remote = any(view.space is Space.DRAM for view in instruction.views.values())
     return Occupancy(busy=1 + (DMA_LATENCY + chip.dram.latency_cycles if remote else 0))
 
 
-def _dma(word: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occupancy:
-    gathered = "idx" in word.views
-    extents = word.extents(word.inst.row.field("d"))
+def _dma(instruction: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occupancy:
+    gathered = "idx" in instruction.views
+    extents = instruction.extents(instruction.inst.row.field("d"))
     moved = sum(
         dram_bytes(v, extents, chip.dram.burst_bytes, not gathered)
-        for v in word.views.values()
+        for v in instruction.views.values()
         if v.space is Space.DRAM
     )
     return Occupancy(latency=DMA_LATENCY + chip.dram.latency_cycles, bytes=moved)
 
 
-def _mxu(word: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occupancy:
-    op = word.operands
+def _mxu(instruction: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occupancy:
+    op = instruction.operands
     group = 16 << op["glog"] if "group" in MM_FORMAT[op["fmt"]] else 0
     slowdown = FLOAT_SLOWDOWN if MM_FORMAT[op["fmt"]] == "float" else 1
     return matmul(op["b"], op["m"], op["n"], op["k"], chip.mxu, options, group, slowdown * cost.passes)
 
 
-def _vec(word: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occupancy:
-    passes = cost.passes - (SAVED_PASS in word.views)
-    return Occupancy(busy=_elements(word.operands, chip.vec.lanes) * passes, latency=VEC_LATENCY, blocking=True)
+def _vec(instruction: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occupancy:
+    passes = cost.passes - (SAVED_PASS in instruction.views)
+    return Occupancy(busy=_elements(instruction.operands, chip.vec.lanes) * passes, latency=VEC_LATENCY, blocking=True)
 
 
-def _act(word: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occupancy:
-    return Occupancy(busy=_elements(word.operands, chip.act.lanes) * cost.passes, latency=ACT_LATENCY, blocking=True)
+def _act(instruction: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occupancy:
+    return Occupancy(
+        busy=_elements(instruction.operands, chip.act.lanes) * cost.passes, latency=ACT_LATENCY, blocking=True
+    )
 
 
 def _elements(operands: Mapping[str, int], lanes: int) -> int:

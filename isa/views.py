@@ -1,9 +1,10 @@
-"""Views: what a word's operand means in memory. Shared by checkers, disassembler, emulator and codegen."""
+"""Views: what an instruction's operand means in memory. Shared by checkers, disassembler, emulator and codegen."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from isa.spec import Access, Dtype, Field, Region, Space
+from isa.architecture import Dtype, Region, Space
+from isa.fields import Access, Field
 
 Extents = tuple[int, int, int]  # planes, rows, cols
 
@@ -34,7 +35,7 @@ class View:
 
 
 def extents_of(field: Field, operands: Mapping[str, int]) -> Extents:
-    """Extents of a view operand of a word, after its `when` exceptions (dynamic extents already applied)."""
+    """Extents of a view operand of an instruction, after its `when` exceptions (dynamic extents already applied)."""
     dims = field.dims
     for exception in field.when:
         if exception.dims and operands.get(exception.field) == exception.value:
@@ -44,7 +45,7 @@ def extents_of(field: Field, operands: Mapping[str, int]) -> Extents:
 
 
 def access_of(field: Field, operands: Mapping[str, int]) -> Access:
-    """How the word touches this operand, after its `when` exceptions."""
+    """How the instruction touches this operand, after its `when` exceptions."""
     for exception in field.when:
         if exception.access and operands.get(exception.field) == exception.value:
             return exception.access

@@ -1,9 +1,9 @@
 """One launch after the other: replay, check, and say what could not be proved.
 
-The replay of a launch is cut short twice: iterations of long loops that are proved by induction are left out
-(`lint.induction`), and after `limit_of` words it ends. What lies beyond is then not proved, which is a finding of its
-own. All replays of all launches together take `LAUNCHES` times as many words at most. So the cost is bounded, and
-nothing passes in silence.
+The replay of a launch is shortened twice: iterations of long loops that are proved by induction are left out
+(`lint.induction`), and after `limit_of` instructions it ends. What lies beyond is then not proved, which is a finding
+of its own. All replays of all launches together take `LAUNCHES` times as many instructions at most. So the cost is
+bounded, and nothing passes in silence.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,14 +18,17 @@ from lint.loop_skipping import LoopSkipper
 from lint.races import Proof, Touches, check_hazards, group
 from lint.shadow_memory import TooLarge
 
-MAX_WORDS, PER_WORD = 1 << 16, 64  # words replayed of a launch: so many, and so many for each word of the program
+MAX_INSTRUCTIONS, PER_INSTRUCTION = (
+    1 << 16,
+    64,
+)  # instructions replayed of a launch: so many, and so many for each instruction of the program
 LAUNCHES = 4  # of this length, together
 _TRIES = 3  # replays in which loops turn out to be no repetition, before all loops are replayed in full
 
 
 def limit_of(image: Image) -> int:
-    """The most words of one launch that are replayed."""
-    return MAX_WORDS + PER_WORD * image.words
+    """The most instructions of one launch that are replayed."""
+    return MAX_INSTRUCTIONS + PER_INSTRUCTION * image.words
 
 
 def check(image: Image, entry: str | None = None, values: Mapping[str, int] | None = None) -> list[Finding]:
@@ -44,19 +47,19 @@ class Launch:
     """What the replay of a launch showed. `proof` is None if it could not be followed to its end."""
 
     found: dict[tuple[object, ...], Finding]
-    words: Sequence[Dispatch] = ()
+    instructions: Sequence[Dispatch] = ()
     touches: Touches | None = None
     proof: Proof | None = None
-    left_out: int = 0  # words of the iterations that were left out, or more
-    length: int = 0  # words replayed
+    left_out: int = 0  # instructions of the iterations that were left out, or more
+    length: int = 0  # instructions replayed
     stopped: TooLong | None = None
 
 
 @dataclass
 class _Allowance:
-    """Words that may still be replayed."""
+    """Instructions that may still be replayed."""
 
-    words: int
+    instructions: int
 
 
 @dataclass
@@ -69,7 +72,7 @@ class _Prover:
     whole: dict[int, str] = field(default_factory=dict)  # loops that are no repetition, by pc, with the reason
     local: dict[tuple[object, ...], Finding] = field(
         default_factory=dict
-    )  # faults of single words, in whatever iterations were replayed
+    )  # faults of single instructions, in whatever iterations were replayed
 
     def prove(self, shortcuts: bool) -> Launch:
         """With as many iterations left out as can be; without, if anything is found then, so that every finding is of
@@ -77,7 +80,7 @@ class _Prover:
         for _ in range(_TRIES if shortcuts else 0):
             launch = self._replay_once(LoopSkipper(whole=dict(self.whole)))
             if launch is not None:
-                surer = launch.found and launch.stopped is None and 0 < launch.left_out < self.allowance.words
+                surer = launch.found and launch.stopped is None and 0 < launch.left_out < self.allowance.instructions
                 exact = self._replay_once(LoopSkipper(all_whole=True)) if surer else None
                 return exact if exact is not None and exact.stopped is None else self._with_unproved(launch)
         launch = self._replay_once(LoopSkipper(all_whole=True))
@@ -85,24 +88,33 @@ class _Prover:
         return self._with_unproved(launch)
 
     def _replay_once(self, skipper: LoopSkipper) -> Launch | None:
-        """One replay; None if a loop that was cut turned out to be no repetition, which is noted."""
-        findings, words, stopped = Findings(self.image), list[Dispatch](), None
-        limit = min(limit_of(self.image), self.allowance.words)
+        """One replay; None if a loop that was shortened turned out to be no repetition, which is noted."""
+        findings, instructions, stopped = Findings(self.image), list[Dispatch](), None
+        limit = min(limit_of(self.image), self.allowance.instructions)
         try:
-            for word in trace(self.image, self.point.name, self.given, control=True, skipper=skipper, limit=limit):
-                words.append(word)  # one by one: those before an error count
+            for instruction in trace(
+                self.image, self.point.name, self.given, control=True, skipper=skipper, limit=limit
+            ):
+                instructions.append(instruction)  # one by one: those before an error count
         except TooLong as error:
             stopped = error
         except ReplayError as error:
             findings.add("structure", error.pc, error.inst, error.what)
             return Launch(findings.found)
         finally:
-            self.allowance.words -= len(words)
-        touches = group(sound_touches(self.image, words, self.buffers, findings))
+            self.allowance.instructions -= len(instructions)
+        touches = group(sound_touches(self.image, instructions, self.buffers, findings))
         self.local |= findings.found
         try:
             proof = check_hazards(
-                self.image, self.point, words, touches, findings, skipper.found, stopped is None, self.buffers.problem
+                self.image,
+                self.point,
+                instructions,
+                touches,
+                findings,
+                skipper.found,
+                stopped is None,
+                self.buffers.problem,
             )
         except TooLarge as error:
             findings.add("unproved", self.point.pc, None, f"what this launch does is not proved: {error}")
@@ -111,7 +123,13 @@ class _Prover:
         if proof.unsteady:
             return None
         return Launch(
-            findings.found, words, touches, proof if stopped is None else None, _left_out(skipper), len(words), stopped
+            findings.found,
+            instructions,
+            touches,
+            proof if stopped is None else None,
+            _left_out(skipper),
+            len(instructions),
+            stopped,
         )
 
     def _with_unproved(self, launch: Launch) -> Launch:
@@ -134,14 +152,14 @@ class _Prover:
             if pc in self.whole
             else "holds loops that are too long or too deep"
         )
-        message = f"not proved beyond {launch.length} words of a launch: those end in iteration {iteration} of {iterations} of this loop, which {why}"
+        message = f"not proved beyond {launch.length} instructions of a launch: those end in iteration {iteration} of {iterations} of this loop, which {why}"
         findings.add("unproved", pc, self.image.inst(pc), message)
         return Launch(findings.found)
 
 
 def _left_out(skipper: LoopSkipper) -> int:
-    """Words that a full replay would have more; of nested loops fewer than that."""
-    return sum(cut.leave_out // cut.period * (cut.at - cut.before) for cut in skipper.found if cut.at)
+    """Instructions that a full replay would have more; of nested loops fewer than that."""
+    return sum(loop.leave_out // loop.period * (loop.at - loop.before) for loop in skipper.found if loop.at)
 
 
 def analyse(
@@ -158,7 +176,7 @@ def analyse(
             launch = _Prover(image, point, given, buffers, allowance).prove(shortcuts)
             findings.merge(launch.found)
             if dead_code and launch.proof is not None and launch.touches is not None:
-                useless.observe(point, launch.words, launch.touches, launch.proof)
+                useless.observe(point, launch.instructions, launch.touches, launch.proof)
     if dead_code and not findings.found and entry is None:
         useless.report(findings)
     return sorted(findings.found.values(), key=lambda f: f.pc)

@@ -3,14 +3,15 @@
     for finding in lint(load_image("minilm.llmchip")):    print(finding)         check: errors only; lint: warnings too
 
 Replays the program (`isa.replay`; of long loops only as many iterations as prove the rest, `lint.induction`; no more
-than `lint.analyse` allows) and checks each word: kinds, bounds and alignment of its operands here, their agreement in
-`lint.type_rules`; memory never written and races between engines in `lint.races`; what can never matter (implied waits,
-unreachable words, dead stores) in `lint.dead_code`. Imports nothing of planner, scheduler and emulator, on purpose;
-`overlaps_itself` restates the emulator's rule, because it must predict that trap.
+than `lint.analyse` allows) and checks each instruction: kinds, bounds and alignment of its operands here, their
+agreement in `lint.type_rules`; memory never written and races between engines in `lint.races`; what can never matter
+(implied waits, unreachable instructions, dead stores) in `lint.dead_code`. Imports nothing of planner, scheduler and
+emulator, on purpose; `overlaps_itself` restates the emulator's rule, because it must predict that trap.
 
-What is proved: every word keeps the rules of the table, and every pair of words that touch the same byte, one of them
-writing, is ordered by counts, fences or the order of one engine. So every execution that the chip may choose gives the
-bits of program order. For programs with scalar arguments it is proved at both ends of their ranges, not between.
+What is proved: every instruction keeps the rules of the table, and every pair of instructions that touch the same byte,
+one of them writing, is ordered by counts, fences or the order of one engine. So every execution that the chip may
+choose gives the bits of program order. For programs with scalar arguments it is proved at both ends of their ranges,
+not between.
 """
 
 from bisect import bisect_left, bisect_right
@@ -20,12 +21,13 @@ from heapq import heappop, heappush
 from itertools import chain, islice
 from operator import itemgetter
 
+from isa.architecture import LOOP_LEVELS, WORD_BYTES, Dtype, Region, Space
 from isa.asm.text import format_inst
-from isa.codec import IllegalWord, Inst, decode
+from isa.codec import IllegalInstruction, Inst, decode
+from isa.fields import Access, Field
 from isa.image.image import Image
 from isa.image.records import Entry, PlanRecord
 from isa.replay import Dispatch
-from isa.spec import LOOP_LEVELS, WORD_BYTES, Access, Dtype, Field, Region, Space
 from isa.views import Extents, View, access_of
 from lint.type_rules import type_error
 
@@ -59,9 +61,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Touch:
-    """One operand of one dispatched word, in memory."""
+    """One operand of one dispatched instruction, in memory."""
 
-    word: Dispatch
+    instruction: Dispatch
     field: Field
     view: View
     extents: Extents
@@ -102,7 +104,7 @@ class Findings:
             return ""
         try:
             return format_inst(decode(self.image.word(pc)))
-        except IllegalWord:
+        except IllegalInstruction:
             return ""
 
 
@@ -141,13 +143,13 @@ _Numbered = tuple[int, PlanRecord]
 
 
 def _overlaps(records: list[_Numbered]) -> Iterator[tuple[_Numbered, _Numbered]]:
-    """Pairs of buffers of one memory that share bytes and words, the later one of the plan first.
+    """Pairs of buffers of one memory that share bytes and instructions, the later one of the plan first.
 
-    A sweep over the words in n log n. What is alive lies apart, sorted by address, so that a buffer meets any of it
-    only if it meets a neighbour. One that does is reported and left out: at least one pair is found if there is any.
+    A sweep over the instructions in n log n. What is alive lies apart, sorted by address, so that a buffer meets any of
+    it only if it meets a neighbour. One that does is reported and left out: at least one pair is found if there is any.
     """
     alive: list[tuple[int, int, int, PlanRecord]] = []  # offset, end, number, record; by offset, apart from each other
-    leaving: list[tuple[int, int, int]] = []  # last word, offset, number
+    leaving: list[tuple[int, int, int]] = []  # last instruction, offset, number
     usual = ((n, r) for n, r in records if r.bytes > 0 and r.first <= r.last)
     for number, record in sorted(usual, key=lambda item: (item[1].first, item[0])):
         while leaving and leaving[0][0] < record.first:
@@ -176,19 +178,19 @@ def capacity(image: Image, space: Space, region: Region) -> int:
 
 def _place(record: PlanRecord) -> str:
     memory = f"dram.{record.region.name.lower()}" if record.space is Space.DRAM else record.space.name.lower()
-    return f"{record.name} {memory}[{record.offset:#x}, {record.offset + record.bytes:#x}) words {record.first} to {record.last}"
+    return f"{record.name} {memory}[{record.offset:#x}, {record.offset + record.bytes:#x}) instructions {record.first} to {record.last}"
 
 
 def check_structure(image: Image, findings: Findings) -> None:
-    """What a reader sees without running: illegal words, loop bodies, levels. Finds it in code that is never reached,
-    too."""
+    """What a reader sees without running: illegal instructions, loop bodies, levels. Finds it in code that is never
+    reached, too."""
     loops: list[tuple[int, int]] = []  # end, level
     for pc in range(0, len(image.code), WORD_BYTES):
         loops = [loop for loop in loops if loop[0] > pc]
         try:
             inst = decode(image.word(pc))
-        except IllegalWord as error:
-            findings.add("structure", pc, None, f"illegal word: {error}")
+        except IllegalInstruction as error:
+            findings.add("structure", pc, None, f"illegal instruction: {error}")
             continue
         named = inst.named()
         if not named.get("len"):
@@ -203,21 +205,26 @@ def check_structure(image: Image, findings: Findings) -> None:
 
 
 def sound_touches(
-    image: Image, words: list[Dispatch], buffers: "Buffers", findings: Findings
+    image: Image, instructions: list[Dispatch], buffers: "Buffers", findings: Findings
 ) -> Iterator[tuple[int, Touch]]:
-    """Index of the word and operand, for each operand whose access is possible at all; the others become findings."""
-    for index, word in enumerate(words):
-        if word.empty:
+    """Index of the instruction and operand, for each operand whose access is possible at all; the others become
+    findings."""
+    for index, instruction in enumerate(instructions):
+        if instruction.empty:
             continue
         written: list[Touch] = []
-        problem = type_error(word.inst.mnemonic, word.operands, word.views)
+        problem = type_error(instruction.inst.mnemonic, instruction.operands, instruction.views)
         if problem:
-            findings.add("kind", word.pc, word.inst, problem, None, "", word.indices)
-        for field in word.inst.row.views:
-            view = word.views.get(field.name)
+            findings.add("kind", instruction.pc, instruction.inst, problem, None, "", instruction.indices)
+        for field in instruction.inst.row.views:
+            view = instruction.views.get(field.name)
             if view is not None:
-                extents = (1, 1, word.operands["off"] + 1) if "off" in word.operands else word.extents(field)
-                touch = Touch(word, field, view, extents, access_of(field, word.operands))
+                extents = (
+                    (1, 1, instruction.operands["off"] + 1)
+                    if "off" in instruction.operands
+                    else instruction.extents(field)
+                )
+                touch = Touch(instruction, field, view, extents, access_of(field, instruction.operands))
                 if _is_sound(image, touch, buffers, written, findings):
                     yield index, touch
                 if touch.access is not Access.R:
@@ -226,16 +233,16 @@ def sound_touches(
 
 def _is_sound(image: Image, touch: Touch, buffers: "Buffers", written: list[Touch], findings: Findings) -> bool:
     faults = list(_faults(image, touch)) or list(_misplaced(touch, buffers, written))
-    word = touch.word
+    instruction = touch.instruction
     for kind, message in faults:
         findings.add(
             kind,
-            word.pc,
-            word.inst,
+            instruction.pc,
+            instruction.inst,
             f"operand {touch.field.name} = {touch.view}: {message}{_iteration(touch)}",
             None,
             touch.field.name,
-            word.indices,
+            instruction.indices,
         )
     return not any(kind != "buffer" for kind, _ in faults)
 
@@ -243,7 +250,7 @@ def _is_sound(image: Image, touch: Touch, buffers: "Buffers", written: list[Touc
 def _misplaced(touch: Touch, buffers: "Buffers", written: list[Touch]) -> Iterator[tuple[str, str]]:
     """Accesses that the chip would carry out, but that no compiler means."""
     low, high = touch.view.span(touch.extents)
-    problem = buffers.problem(touch.view, low, high, touch.word.pc // WORD_BYTES)
+    problem = buffers.problem(touch.view, low, high, touch.instruction.pc // WORD_BYTES)
     if not problem and touch.field.partial:
         problem = buffers.beyond(touch.view, low, high)
     if problem:
@@ -251,10 +258,10 @@ def _misplaced(touch: Touch, buffers: "Buffers", written: list[Touch]) -> Iterat
     for other in written if touch.access is not Access.R else ():
         begin, end = other.view.span(other.extents)
         if other.view.space is touch.view.space and low < end and begin < high:
-            yield "overlap", f"the same word also writes {other.field.name} = {other.view} there"
+            yield "overlap", f"the same instruction also writes {other.field.name} = {other.view} there"
 
 
-_Lives = tuple[int, int, int, int]  # of a buffer: its bytes, and its first and last word
+_Lives = tuple[int, int, int, int]  # of a buffer: its bytes, and its first and last instruction
 _FIRST = itemgetter(2)
 
 
@@ -299,18 +306,18 @@ class Buffers:
         for page in range(first, end) if end - first <= _MANY else (_EVERYWHERE,):
             self.records.setdefault((space, region, page, length), []).append(record)
 
-    def problem(self, view: View, low: int, high: int, word: int) -> str:
+    def problem(self, view: View, low: int, high: int, instruction: int) -> str:
         memory = view.space, view.region if view.space is Space.DRAM else Region.WEIGHTS
         if memory not in self.described:
             return ""
         for page in (low // _PAGE, _EVERYWHERE):
             for length in range(self.longest + 1):
                 records = self.records.get((*memory, page, length), ())
-                for number in range(bisect_right(records, word, key=_FIRST) - 1, -1, -1):
+                for number in range(bisect_right(records, instruction, key=_FIRST) - 1, -1, -1):
                     begin, end, first, last = records[number]
-                    if first + (1 << length) <= word:
+                    if first + (1 << length) <= instruction:
                         break
-                    if begin <= low and high <= end and word <= last:
+                    if begin <= low and high <= end and instruction <= last:
                         return ""
         return f"bytes {low:#x} to {high:#x} do not lie inside one buffer that is alive here"
 
@@ -345,4 +352,4 @@ def overlaps_itself(view: View, extents: Extents) -> bool:
 
 
 def _iteration(touch: Touch) -> str:
-    return f" (loop indices {', '.join(map(str, touch.word.indices))})" if any(touch.word.indices) else ""
+    return f" (loop indices {', '.join(map(str, touch.instruction.indices))})" if any(touch.instruction.indices) else ""

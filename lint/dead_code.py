@@ -1,8 +1,8 @@
-"""What a program does for nothing: waits and fences that others imply, words that are never reached, stores that nobody
-reads. Warnings only.
+"""What a program does for nothing: waits and fences that others imply, instructions that are never reached, stores that
+nobody reads. Warnings only.
 
-Collected over all replays of a program (entries, ends of scalar ranges), because a word is useless only if it is so in
-all of them.
+Collected over all replays of a program (entries, ends of scalar ranges), because an instruction is useless only if it
+is so in all of them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,17 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from isa.codec import IllegalWord, Inst, decode
+from isa.architecture import QUEUES, REGIONS, WORD_BYTES, Space
+from isa.codec import IllegalInstruction, Inst, decode
+from isa.fields import Access
 from isa.image.image import Image
 from isa.image.records import Entry
 from isa.replay import Dispatch
-from isa.spec import QUEUES, REGIONS, WORD_BYTES, Access, Space
 from lint.check import Findings, Touch
 from lint.races import Proof, Touches, needless_fences
 from lint.shadow_memory import Budget, Memory, TooLarge, blocks, memory_of, shadow_of
 from lint.sweeps import OperandSweep
 
-_FENCES = 16  # of a program that are looked at: each costs a pass over the words
+_FENCES = 16  # of a program that are looked at: each costs a pass over the instructions
 
 
 class DeadCode:
@@ -33,15 +34,15 @@ class DeadCode:
         self.fences: dict[int, bool] = {}  # by pc, whether it orders nothing
         self.useful: dict[tuple[int, str], bool] = {}  # (pc, operand written): whether any of it is ever read
 
-    def observe(self, entry: Entry, words: Sequence[Dispatch], touches: Touches, proof: Proof) -> None:
-        self.reached.update(word.pc for word in words)
+    def observe(self, entry: Entry, instructions: Sequence[Dispatch], touches: Touches, proof: Proof) -> None:
+        self.reached.update(instruction.pc for instruction in instructions)
         for key, implied in proof.order.implied.items():
             self.implied[key] = self.implied.get(key, True) and implied
-        needless = needless_fences(words, proof, _FENCES)
-        for pc in {word.pc for word in words if word.inst.mnemonic == "fence"}:
+        needless = needless_fences(instructions, proof, _FENCES)
+        for pc in {instruction.pc for instruction in instructions if instruction.inst.mnemonic == "fence"}:
             self.fences[pc] = pc in needless and self.fences.get(pc, True)
         try:
-            for (pc, operand), read in _reads(self.image, entry, words, touches, proof.sweeps):
+            for (pc, operand), read in _reads(self.image, entry, instructions, touches, proof.sweeps):
                 self.useful[pc, operand] = self.useful.get((pc, operand), False) or read
         except TooLarge:
             self.useful = dict.fromkeys(self.useful, True)  # dead stores are not looked for
@@ -58,14 +59,15 @@ class DeadCode:
                 message = "the fence can never matter: what follows is ordered without it"
                 findings.add("wait", pc, self.image.inst(pc), message, None, "fence", severity="warning")
         for first, end in self._unreached():
-            message = f"{(end - first) // WORD_BYTES} words from here on are never executed"
+            message = f"{(end - first) // WORD_BYTES} instructions from here on are never executed"
             findings.add("unreachable", first, self._inst(first), message, severity="warning")
         for pc, operand in self._dead():
-            message = f"operand {operand}: nothing ever reads what this word writes there"
+            message = f"operand {operand}: nothing ever reads what this instruction writes there"
             findings.add("dead", pc, self.image.inst(pc), message, None, operand, severity="warning")
 
     def _dead(self) -> Iterator[tuple[int, str]]:
-        """Words of which no operand is read, and optional operands that are not: the others are written in any case."""
+        """Instructions of which no operand is read, and optional operands that are not: the others are written in any
+        case."""
         used = {pc for (pc, _), read in self.useful.items() if read}
         for (pc, operand), read in self.useful.items():
             optional = self.image.inst(pc).row.field(operand).default is not None
@@ -85,14 +87,14 @@ class DeadCode:
     def _inst(self, pc: int) -> Inst | None:
         try:
             return decode(self.image.word(pc))
-        except IllegalWord:
+        except IllegalInstruction:
             return None
 
 
 def _reads(
     image: Image,
     entry: Entry,
-    words: Sequence[Dispatch],
+    instructions: Sequence[Dispatch],
     touches: Touches,
     sweeps: Mapping[int, Sequence[OperandSweep]],
 ) -> Iterator[tuple[tuple[int, str], bool]]:
@@ -110,19 +112,24 @@ def _reads(
         writers[memory] = np.zeros(shadow.cells, np.int32)
     swept = [sweep for found in sweeps.values() for sweep in found if sweep.writes]
     alive = np.zeros(
-        1 + len(swept) + sum(t.access is not Access.R for group in touches.by_word.values() for t in group), np.bool_
+        1 + len(swept) + sum(t.access is not Access.R for group in touches.by_instruction.values() for t in group),
+        np.bool_,
     )
-    for index, word in enumerate(words):
+    for index, instruction in enumerate(instructions):
         for sweep in sweeps.get(index, ()):  # the iterations of a loop that were left out
             if sweep.stride_per_period and sweep.memory in shadows:
                 shadow, held = shadows[sweep.memory], writers[sweep.memory]
-                cells = [shadow.cut(held, sweep) for sweep in sweep.sweeps()]
-                _follow(sweep.touch.word.pc, sweep.touch, cells, writes, alive)
-        mine = [touch for touch in touches.by_word.get(index, ()) if memory_of(touch.view) in shadows]
-        for touch in sorted(mine, key=lambda touch: touch.access is Access.W):  # a word reads before it writes
+                cells = [shadow.part(held, sweep) for sweep in sweep.sweeps()]
+                _follow(sweep.touch.instruction.pc, sweep.touch, cells, writes, alive)
+        mine = [touch for touch in touches.by_instruction.get(index, ()) if memory_of(touch.view) in shadows]
+        for touch in sorted(mine, key=lambda touch: touch.access is Access.W):  # an instruction reads before it writes
             memory = memory_of(touch.view)
             _follow(
-                word.pc, touch, [shadows[memory].cut(writers[memory], block) for block in blocks(touch)], writes, alive
+                instruction.pc,
+                touch,
+                [shadows[memory].part(writers[memory], block) for block in blocks(touch)],
+                writes,
+                alive,
             )
     for memory, held in writers.items():
         alive[_survivors(entry, memory, held, shadows[memory].grain)] = True

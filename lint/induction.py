@@ -5,9 +5,9 @@ Which loops: those whose body changes no scalar and sets each view before it mov
 loops are fine). Then every operand touches the same block one period later, moved by a constant number of bytes. Two
 things are to be proved, and neither is assumed:
 
-- what the words know of each other repeats (`is_steady`): one period later, every count is either the same word from
-  before the loop or the corresponding word of the next period. What the next period then does is the same again, and so
-  on up to the last.
+- what the instructions know of each other repeats (`is_steady`): one period later, every count is either the same
+  instruction from before the loop or the corresponding instruction of the next period. What the next period then does
+  is the same again, and so on up to the last.
 - the bytes that moving operands reach in the iterations left out are as good as those of the iterations replayed
   (`lint.sweeps`).
 
@@ -20,9 +20,9 @@ from dataclasses import dataclass
 
 FIRST, LAST = 24, 2  # periods replayed at both ends: some to warm up, then as far back as counts reach
 MAX_PERIOD = 64
-_RECENT = 6  # a count reaches this many words back
+_RECENT = 6  # a count reaches this many instructions back
 _COMPARED = (
-    10  # periods: the words within reach of a count are at most so many periods old, and name words not much older
+    10  # periods: the instructions within reach of a count are at most so many periods old, and name none much older
 )
 
 Known = list[int]
@@ -30,7 +30,7 @@ Known = list[int]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What the dispatcher remembers at the end of an iteration: words issued per engine, and those known to be
+    """What the dispatcher remembers at the end of an iteration: instructions issued per engine, and those known to be
     complete."""
 
     issued: Known
@@ -45,7 +45,7 @@ def skipped(count: int, period: int) -> tuple[int, int] | None:
 
 
 def period_of(steps: Sequence[tuple[int, int]]) -> int:
-    """Turns after which all views are back, but for those that move on and on. `steps`: (div, mod) of views that
+    """Iterations after which all views are back, but for those that move on and on. `steps`: (div, mod) of views that
     move."""
     period = 1
     for div, mod in steps:
@@ -54,13 +54,13 @@ def period_of(steps: Sequence[tuple[int, int]]) -> int:
 
 
 def is_steady(start: Known, a: Snapshot, b: Snapshot, clocks: Sequence[Sequence[Known]]) -> bool:
-    """Whether state `b` is state `a` one period later. `start`: words issued per engine when the loop began."""
+    """Whether state `b` is state `a` one period later. `start`: instructions issued per engine when the loop began."""
     shift = [y - x for x, y in zip(a.issued, b.issued, strict=True)]
 
     oldest = [issued - _COMPARED * d - _RECENT for issued, d in zip(a.issued, shift, strict=True)]
 
     def corresponds(x: Known, y: Known) -> bool:
-        """Each number is a word from before the loop, or a word of the loop, a period later."""
+        """Each number is an instruction from before the loop, or an instruction of the loop, a period later."""
         return all((p == q and p <= s) or (p > s and q == p + d) for p, q, s, d in zip(x, y, start, shift, strict=True))
 
     def is_recent(x: Known) -> bool:
@@ -69,13 +69,13 @@ def is_steady(start: Known, a: Snapshot, b: Snapshot, clocks: Sequence[Sequence[
 
     if not (corresponds(a.dispatched, b.dispatched) and is_recent(a.dispatched)):
         return False
-    for queue, words in enumerate(clocks):
+    for queue, instructions in enumerate(clocks):
         compared = range(max(start[queue], oldest[queue]), a.issued[queue])
         followed = range(
             max(start[queue], a.issued[queue] - _RECENT - 1), b.issued[queue]
         )  # what the next period will look up
-        if not all(corresponds(words[i], words[i + shift[queue]]) for i in compared) or not all(
-            is_recent(words[i]) for i in followed
+        if not all(corresponds(instructions[i], instructions[i + shift[queue]]) for i in compared) or not all(
+            is_recent(instructions[i]) for i in followed
         ):
             return False
     return True

@@ -3,8 +3,8 @@ steadily (`lint.induction`)."""
 
 from dataclasses import dataclass, field
 
+from isa.architecture import WORD_BYTES
 from isa.replay import Core, Loop
-from isa.spec import WORD_BYTES
 from lint.induction import MAX_PERIOD, period_of, skipped
 
 
@@ -12,8 +12,8 @@ from lint.induction import MAX_PERIOD, period_of, skipped
 class SkippedLoop:
     """A loop that is shortened: after `first` iterations `leave_out` of `count` are skipped, a multiple of `period`.
 
-    `begin`, `earlier`, `before`, `at` are numbers of words: where it begins, the last two periods before the skip, the
-    skip (0: not yet there).
+    `begin`, `earlier`, `before`, `at` are numbers of instructions: where it begins, the last two periods before the
+    skip, the skip (0: not yet there).
     """
 
     pc: int
@@ -79,14 +79,14 @@ def _steps(core: Core, loop: Loop) -> list[tuple[int, int]]:
     made = set[int]()  # views that every iteration sets, before it moves them
     pc = loop.start
     while pc < loop.end:
-        word = core.fetch_at(pc)
-        named = word.operands
+        instruction = core.fetch_at(pc)
+        named = instruction.operands
         pc += WORD_BYTES
-        if word.inst.row.alters:
-            raise ValueError(f"its body has a '{word.inst.mnemonic}'")
-        if word.inst.mnemonic == "vset":
+        if instruction.inst.row.alters:
+            raise ValueError(f"its body has a '{instruction.inst.mnemonic}'")
+        if instruction.inst.mnemonic == "vset":
             made.add(named["v"])
-        elif word.inst.mnemonic == "vinc":
+        elif instruction.inst.mnemonic == "vinc":
             if named["v"] not in made:
                 raise ValueError(f"its body moves v{named['v']} again in every iteration")
             steps.append((named["level"], named["inc"], named["div"], named["mod"]))

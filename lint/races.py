@@ -1,32 +1,34 @@
 """Races between engines, and memory never written: a happens-before race detector over the replay of a program, exact
 to the byte.
 
-**Program.** A launch dispatches words w1, w2, … in program order. A word of engine q waits in q's queue; `issued[q]`
-counts those dispatched so far. Word number n of queue q is written (q, n), n from 1. A compute engine runs one word
-after the other; the words of a DMA queue start and complete in their order, and may overlap.
+**Program.** A launch dispatches instructions i1, i2, … in program order. An instruction of engine q waits in q's queue;
+`issued[q]` counts those dispatched so far. Instruction number n of queue q is written (q, n), n from 1. A compute
+engine runs one instruction after the other; the instructions of a DMA queue start and complete in their order, and may
+overlap.
 
-**Happens-before.** The *vector clock* C(w) of a word says, for each queue q, how many of q's first words are certainly
-complete when w starts:
+**Happens-before.** The *vector clock* C(i) of an instruction says, for each queue q, how many of q's first instructions
+are certainly complete when i starts:
 
-    count  q<=n on w      C(w)[q] >= issued[q] - n                       a count waits until at most n words of q are
-    outstanding
-    fence, halt, sld      the dispatcher itself waits; its clock D is below that of every later word
-    queue order           C(w) >= C(v) for v just before w in its queue; and C(w)[q] >= number of v if q computes
-    transitivity          C(w)[q] >= n  implies  C(w) >= C((q, n))       what a complete word had waited for is
-    complete, too
+    count  q<=n on i      C(i)[q] >= issued[q] - n                       a count waits until at most n instructions of q
+                                                                         are outstanding
+    fence, halt, sld      the dispatcher itself waits; its clock D is below that of every later instruction
+    queue order           C(i) >= C(h) for h just before i in its queue; and C(i)[q] >= number of h if q computes
+    transitivity          C(i)[q] >= n  implies  C(i) >= C((q, n))       what a complete instruction had waited for is
+                                                                         complete, too
 
 `HappensBefore.dispatch` computes the least clocks that satisfy these rules. Clocks only grow along a queue, so one look
 at each of the few queues closes the transitivity.
 
 **State.** Of each byte in use a shadow (lint/shadow_memory.py) holds whether it is defined, and per queue the number of
-the last word that wrote and that read it. **Invariant:** after w the shadows are those of all words up to w, in program
-order.
+the last instruction that wrote and that read it. **Invariant:** after i the shadows are those of all instructions up to
+i, in program order.
 
-**What must hold** when w touches a byte: of every queue q, the last word that wrote it (and, if w writes, that read it)
-has a number <= C(w)[q]. Earlier words of q come for free: they complete in order. If it holds for all words, any two
-accesses of a byte of which one writes are ordered by happens-before; every execution that the hardware rules allow then
-gives each read the same bytes as program order does. If it fails, the rules allow an execution in which both are in
-flight: that is a finding, never a false one, since clocks are what the rules force and no more.
+**What must hold** when i touches a byte: of every queue q, the last instruction that wrote it (and, if i writes, that
+read it) has a number <= C(i)[q]. Earlier instructions of q come for free: they complete in order. If it holds for all
+instructions, any two accesses of a byte of which one writes are ordered by happens-before; every execution that the
+hardware rules allow then gives each read the same bytes as program order does. If it fails, the rules allow an
+execution in which both are in flight: that is a finding, never a false one, since clocks are what the rules force and
+no more.
 
 **Not proved here:** that the chip keeps these rules; anything about data (which rows a gather fetches counts as all
 rows); iterations that are left out are proved by induction (lint/induction.py), and what the replay does not reach is
@@ -39,10 +41,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from isa.architecture import DMA_ENGINES, NO_WAIT, QUEUES, WORD_BYTES, Engine, Space
+from isa.fields import Access
 from isa.image.image import Image
 from isa.image.records import Entry
 from isa.replay import Dispatch
-from isa.spec import DMA_ENGINES, NO_WAIT, QUEUES, WORD_BYTES, Access, Engine, Space
 from isa.views import View
 from lint.check import Findings, Touch
 from lint.induction import Snapshot, is_steady
@@ -50,16 +53,16 @@ from lint.loop_skipping import SkippedLoop
 from lint.shadow_memory import Budget, Memory, Shadow, blocks, memory_of, ready, runs, shadow_of
 from lint.sweeps import OperandSweep, conflict, conflict_with_prefix, cost, is_lazy, leave_behind, sweeps_of
 
-Misplaced = Callable[[View, int, int, int], str]  # view, first byte, end, word
+Misplaced = Callable[[View, int, int, int], str]  # view, first byte, end, instruction
 _DMA = tuple(engine in DMA_ENGINES for engine in QUEUES)
 
 
 @dataclass(frozen=True, slots=True)
 class Touches:
-    """The operands of a replay by word, and per memory: the granule of its addresses, its last byte in use, and whether
-    anything writes it."""
+    """The operands of a replay by instruction, and per memory: the granule of its addresses, its last byte in use, and
+    whether anything writes it."""
 
-    by_word: Mapping[int, Sequence[Touch]]
+    by_instruction: Mapping[int, Sequence[Touch]]
     grains: Mapping[Memory, int]
     ends: Mapping[Memory, int]
     written: Set[Memory]
@@ -67,24 +70,24 @@ class Touches:
 
 @dataclass
 class Proof:
-    """What the replay shows: the order of its words, and which loops turned out to be no repetition (by pc, with the
-    reason)."""
+    """What the replay shows: the order of its instructions, and which loops turned out to be no repetition (by pc, with
+    the reason)."""
 
     order: "HappensBefore"
     unsteady: dict[int, str] = field(default_factory=dict)
-    clock: list[Sequence[int]] = field(default_factory=list)  # of each word
+    clock: list[Sequence[int]] = field(default_factory=list)  # of each instruction
     sweeps: dict[int, list[OperandSweep]] = field(
         default_factory=dict
-    )  # of the iterations left out, by the word before which they would stand
+    )  # of the iterations left out, by the instruction before which they would stand
 
 
 def group(touches: Iterable[tuple[int, Touch]]) -> Touches:
-    by_word: dict[int, list[Touch]] = defaultdict(list)
+    by_instruction: dict[int, list[Touch]] = defaultdict(list)
     grains: dict[Memory, int] = defaultdict(int)
     ends: dict[Memory, int] = defaultdict(int)
     written: set[Memory] = set()
     for index, touch in touches:
-        by_word[index].append(touch)
+        by_instruction[index].append(touch)
         memory = memory_of(touch.view)
         grains[memory] = math.gcd(
             grains[memory], *(size for run in runs(touch) for size in (run[0], run[2], run[4], run[5]))
@@ -92,41 +95,41 @@ def group(touches: Iterable[tuple[int, Touch]]) -> Touches:
         ends[memory] = max(ends[memory], touch.view.span(touch.extents)[1])
         if touch.access is not Access.R:
             written.add(memory)
-    return Touches(by_word, grains, ends, written)
+    return Touches(by_instruction, grains, ends, written)
 
 
 def check_hazards(
     image: Image,
     entry: Entry,
-    words: Sequence[Dispatch],
+    instructions: Sequence[Dispatch],
     touches: Touches,
     findings: Findings,
-    cuts: Sequence[SkippedLoop] = (),
+    skipped: Sequence[SkippedLoop] = (),
     complete: bool = True,
     misplaced: Misplaced | None = None,
 ) -> Proof:
     """Add a finding for each race, read of memory never written, and (of a `complete` replay) output that is not
     written.
 
-    `cuts` are loops of which `words` leaves out iterations. Nothing is proved if one turns out not to be steady. Raises
-    TooLarge. `misplaced` says why bytes of a view may not be touched.
+    `skipped` are loops of which `instructions` leaves out iterations. Nothing is proved if one turns out not to be
+    steady. Raises TooLarge. `misplaced` says why bytes of a view may not be touched.
     """
-    watch = _Watch(cuts, misplaced)
+    watch = _Watch(skipped, misplaced)
     budget, written = Budget(), touches.written
     shadows = {
         memory: shadow_of(image, memory, grain, touches.ends[memory], budget)
         for memory, grain in touches.grains.items() if memory in written or not _is_constant(image, memory)
     }  # fmt: skip
     proof = Proof(HappensBefore())
-    for index, word in enumerate(words):
+    for index, instruction in enumerate(instructions):
         if index in watch.marks:
-            watch.look(index, words, touches, shadows, proof)
-        clock = proof.order.dispatch(word)
+            watch.look(index, instructions, touches, shadows, proof)
+        clock = proof.order.dispatch(instruction)
         watch.numbers[index] = proof.order.engine, clock
         proof.clock.append(clock)
         mine = [
             (touch, shadow)
-            for touch in touches.by_word.get(index, ())
+            for touch in touches.by_instruction.get(index, ())
             if (shadow := shadows.get(memory_of(touch.view))) is not None
         ]
         for touch, shadow in mine:
@@ -135,42 +138,47 @@ def check_hazards(
         for touch, shadow in mine:
             _record(touch, shadow, proof.order)
     if complete:
-        _check_outputs(entry, words, shadows, findings)
+        _check_outputs(entry, instructions, shadows, findings)
     return proof
 
 
 class _Watch:
-    """Sees to the loops that are cut: at the cut, that what was seen so far is enough."""
+    """Sees to the loops that are shortened: where iterations are left out, that what was seen so far is enough."""
 
-    def __init__(self, cuts: Sequence[SkippedLoop], misplaced: Misplaced | None) -> None:
+    def __init__(self, skipped: Sequence[SkippedLoop], misplaced: Misplaced | None) -> None:
         self.misplaced = misplaced
-        done = [cut for cut in cuts if cut.at]
-        self.marks = {number for cut in done for number in (cut.begin, cut.before, cut.at)}
+        done = [loop for loop in skipped if loop.at]
+        self.marks = {number for loop in done for number in (loop.begin, loop.before, loop.at)}
         self.ending: dict[int, list[SkippedLoop]] = defaultdict(list)
-        for cut in done:
-            self.ending[cut.at].append(cut)
+        for loop in done:
+            self.ending[loop.at].append(loop)
         self.seen: dict[int, Snapshot] = {}
         self.cells = 0  # looked at so far
         self.numbers: dict[int, tuple[int, Sequence[int]]] = {}
 
     def look(
-        self, index: int, words: Sequence[Dispatch], touches: Touches, shadows: Mapping[Memory, Shadow], proof: Proof
+        self,
+        index: int,
+        instructions: Sequence[Dispatch],
+        touches: Touches,
+        shadows: Mapping[Memory, Shadow],
+        proof: Proof,
     ) -> None:
-        """Remember a moment, and judge the loops that are cut here."""
+        """Remember a moment, and judge the loops of which iterations are left out here."""
         order = proof.order
         self.seen[index] = Snapshot(list(order.issued), list(order.dispatched))
-        for cut in self.ending.get(index, ()):
+        for loop in self.ending.get(index, ()):
             sweeps, start, before = (
-                sweeps_of(cut, words, touches.by_word, self.numbers, proof.sweeps),
-                self.seen[cut.begin],
-                self.seen[cut.before],
+                sweeps_of(loop, instructions, touches.by_instruction, self.numbers, proof.sweeps),
+                self.seen[loop.begin],
+                self.seen[loop.before],
             )
-            problem = "its iterations differ" if sweeps is None else "what its words wait for does not repeat"
+            problem = "its iterations differ" if sweeps is None else "what its instructions wait for does not repeat"
             if sweeps is not None and is_steady(start.issued, before, self.seen[index], order.clocks):
                 self.cells += cost(sweeps, shadows)
                 problem = conflict(sweeps) or self._stray(sweeps) or conflict_with_prefix(sweeps, shadows, self.cells)
             if sweeps is None or problem:
-                proof.unsteady[cut.pc] = problem
+                proof.unsteady[loop.pc] = problem
                 return
             leave_behind(sweeps, shadows, [b + b - a for a, b in zip(before.issued, order.issued, strict=True)])
             proof.sweeps.setdefault(index, []).extend(sweeps)
@@ -178,13 +186,15 @@ class _Watch:
     def _stray(self, sweeps: Sequence[OperandSweep]) -> str:
         """An operand that does not stay inside one buffer in the iterations left out."""
         for sweep in sweeps:
-            word = sweep.touch.word
+            instruction = sweep.touch.instruction
             if (
                 sweep.stride_per_period
                 and self.misplaced
-                and self.misplaced(sweep.touch.view, *sweep.left_out(), word.pc // WORD_BYTES)
+                and self.misplaced(sweep.touch.view, *sweep.left_out(), instruction.pc // WORD_BYTES)
             ):
-                return f"operand {sweep.touch.field.name} at pc {word.pc:#06x} leaves its buffer in some iteration"
+                return (
+                    f"operand {sweep.touch.field.name} at pc {instruction.pc:#06x} leaves its buffer in some iteration"
+                )
         return ""
 
 
@@ -194,26 +204,27 @@ def _is_constant(image: Image, memory: Memory) -> bool:
 
 
 class HappensBefore:
-    """Which words are certainly complete when a word starts."""
+    """Which instructions are certainly complete when an instruction starts."""
 
     def __init__(self, without: Set[int] = frozenset()) -> None:
         self.without = without  # fences, by pc, that are taken out
         self.issued = [0] * len(QUEUES)
         self.pcs: list[list[int]] = [[] for _ in QUEUES]
-        self.clocks: list[list[list[int]]] = [[] for _ in QUEUES]  # per engine and word: its clock vector
+        self.clocks: list[list[list[int]]] = [[] for _ in QUEUES]  # per engine and instruction: its clock vector
         self.dispatched = [0] * len(QUEUES)  # known to be complete by the dispatcher itself
         self.engine, self.number = -1, 0
         self.implied: dict[tuple[int, int], bool] = {}  # (pc, queue): whether the other waits always imply this one
 
-    def dispatch(self, word: Dispatch) -> list[int]:
-        """The clock vector of the next word. Its own number is then `number` on queue `engine` (-1: the dispatcher)."""
-        self.engine = QUEUES.index(word.engine) if word.engine is not Engine.CTL else -1
+    def dispatch(self, instruction: Dispatch) -> list[int]:
+        """The clock vector of the next instruction. Its own number is then `number` on queue `engine` (-1: the
+        dispatcher)."""
+        self.engine = QUEUES.index(instruction.engine) if instruction.engine is not Engine.CTL else -1
         clock = list(self.dispatched)
-        if word.pc in self.without:
+        if instruction.pc in self.without:
             return clock
-        waits = [count if count != NO_WAIT else None for count in word.inst.deps]
-        mask = word.inst.row.drained(word.operands)
-        least: list[int] = []  # words per queue that its wait leaves complete
+        waits = [count if count != NO_WAIT else None for count in instruction.inst.deps]
+        mask = instruction.inst.row.drained(instruction.operands)
+        least: list[int] = []  # instructions per queue that its wait leaves complete
         for queue, count in enumerate(waits):
             if mask >> queue & 1:
                 count = 0
@@ -222,19 +233,19 @@ class HappensBefore:
             clock = _merge(clock, self.clocks[self.engine][-1])  # queues are in order: it started before this one
             if not _DMA[self.engine]:
                 clock[self.engine] = self.issued[self.engine]
-        self._note_implied(word.pc, waits, least, clock, mask)
+        self._note_implied(instruction.pc, waits, least, clock, mask)
         clock = self._joined(clock, enumerate(least))
         if self.engine < 0:
             self.dispatched = clock
         else:
             self.issued[self.engine] += 1
             self.number = self.issued[self.engine]
-            self.pcs[self.engine].append(word.pc)
+            self.pcs[self.engine].append(instruction.pc)
             self.clocks[self.engine].append(clock)
         return clock
 
     def _joined(self, clock: list[int], least: Iterable[tuple[int, int]]) -> list[int]:
-        """Known after waiting until `least` words of the queues are complete: these, and what they knew."""
+        """Known after waiting until `least` instructions of the queues are complete: these, and what they knew."""
         for queue, count in least:
             if count > clock[queue]:
                 clock = _merge(clock, self.clocks[queue][count - 1])
@@ -247,29 +258,31 @@ class HappensBefore:
     def _note_implied(
         self, pc: int, waits: Sequence[int | None], least: Sequence[int], clock: list[int], mask: int
     ) -> None:
-        """Remember which counts of the word the others imply; in a loop only if they do so every time."""
+        """Remember which counts of the instruction the others imply; in a loop only if they do so every time."""
         for queue, count in enumerate(waits):
             if count is not None and self.implied.get((pc, queue), True):
                 without = self._joined(list(clock), ((other, n) for other, n in enumerate(least) if other != queue))
                 self.implied[pc, queue] = bool(mask >> queue & 1) or without[queue] >= least[queue]
 
 
-def needless_fences(words: Sequence[Dispatch], proof: Proof, most: int) -> set[int]:
-    """Fences, by pc, that may all be taken out, and every word still knows the same of the others. At most so many are
-    looked at.
+def needless_fences(instructions: Sequence[Dispatch], proof: Proof, most: int) -> set[int]:
+    """Fences, by pc, that may all be taken out, and every instruction still knows the same of the others. At most so
+    many are looked at.
 
     A fence right before a loop is not questioned: it makes the first iteration like the others, so that counts inside
     need only hold between iterations.
     """
     found: set[int] = set()
     fences = [
-        word.pc for word, after in pairwise(words) if word.inst.mnemonic == "fence" and after.inst.mnemonic != "loop"
+        instruction.pc
+        for instruction, after in pairwise(instructions)
+        if instruction.inst.mnemonic == "fence" and after.inst.mnemonic != "loop"
     ]
     for pc in list(dict.fromkeys(fences))[:most]:
         order = HappensBefore({*found, pc})
         if all(
-            order.dispatch(word) == clock or not word.inst.row.views
-            for word, clock in zip(words, proof.clock, strict=True)
+            order.dispatch(instruction) == clock or not instruction.inst.row.views
+            for instruction, clock in zip(instructions, proof.clock, strict=True)
         ):
             found.add(pc)
     return found
@@ -282,25 +295,27 @@ def _merge(a: list[int], b: list[int]) -> list[int]:
 def _record(touch: Touch, shadow: Shadow, order: HappensBefore) -> None:
     for block in blocks(touch):
         if touch.access is not Access.R:
-            shadow.cut(shadow.defined, block)[...] = True
+            shadow.part(shadow.defined, block)[...] = True
         if order.engine < 0:
             continue  # the dispatcher has read its scalar before anything later is dispatched
         for what, concerned in (("writes", touch.access is not Access.R), ("reads", touch.access is not Access.W)):
             if concerned:
-                shadow.cut(shadow.array(what, order.engine), block)[...] = order.number
+                shadow.part(shadow.array(what, order.engine), block)[...] = order.number
 
 
 def _check_touch(touch: Touch, shadow: Shadow, order: HappensBefore, clock: list[int], findings: Findings) -> None:
-    word, name = touch.word, touch.field.name
+    instruction, name = touch.instruction, touch.field.name
     doing = "writes" if touch.access is Access.W else "reads"
     for block in blocks(touch):
         if touch.access is not Access.W and not is_lazy(touch):
-            cells = shadow.cut(shadow.defined, block)
+            cells = shadow.part(shadow.defined, block)
             if not cells.all():
-                message = f"operand {name} = {touch.view} reads bytes that were never written{_indices(word)}"
-                findings.add("uninitialized", word.pc, word.inst, message, None, name, word.indices)
-        # a word's own number is not recorded yet; of its own engine everything before counts like any other engine's
-        # words
+                message = f"operand {name} = {touch.view} reads bytes that were never written{_indices(instruction)}"
+                findings.add(
+                    "uninitialized", instruction.pc, instruction.inst, message, None, name, instruction.indices
+                )
+        # an instruction's own number is not recorded yet; of its own engine everything before counts like any other
+        # engine's instructions
         for queue, engine in enumerate(QUEUES):
             done, issued = clock[queue], order.issued[queue] - (queue == order.engine)
             if done >= issued:
@@ -309,11 +324,16 @@ def _check_touch(touch: Touch, shadow: Shadow, order: HappensBefore, clock: list
                 latest = shadow.latest(what, queue, block)
                 if latest > done:
                     other = order.pcs[queue][min(latest, issued) - 1]  # iterations left out may stand for later ones
-                    message = f"{doing} {name} = {touch.view}{_indices(word)} while {engine.value} word at pc {other:#06x}, which {what} it, may be running"
-                    findings.add("race", word.pc, word.inst, message, other, name, word.indices)
+                    message = (
+                        f"{doing} {name} = {touch.view}{_indices(instruction)} while {engine.value} instruction at pc "
+                        f"{other:#06x}, which {what} it, may be running"
+                    )
+                    findings.add("race", instruction.pc, instruction.inst, message, other, name, instruction.indices)
 
 
-def _check_outputs(entry: Entry, words: Sequence[Dispatch], shadows: dict[Memory, Shadow], findings: Findings) -> None:
+def _check_outputs(
+    entry: Entry, instructions: Sequence[Dispatch], shadows: dict[Memory, Shadow], findings: Findings
+) -> None:
     for tensor in entry.outputs:
         shadow = shadows.get((Space.DRAM, tensor.region))
         first, end = tensor.offset, tensor.offset + tensor.nbytes
@@ -322,7 +342,7 @@ def _check_outputs(entry: Entry, words: Sequence[Dispatch], shadows: dict[Memory
             or end > shadow.cells * shadow.grain
             or not shadow.defined[first // shadow.grain : -(-end // shadow.grain)].all()
         ):
-            last = words[-1]
+            last = instructions[-1]
             findings.add(
                 "output",
                 last.pc,
@@ -333,5 +353,5 @@ def _check_outputs(entry: Entry, words: Sequence[Dispatch], shadows: dict[Memory
             )
 
 
-def _indices(word: Dispatch) -> str:
-    return f" (loop indices {', '.join(map(str, word.indices))})" if any(word.indices) else ""
+def _indices(instruction: Dispatch) -> str:
+    return f" (loop indices {', '.join(map(str, instruction.indices))})" if any(instruction.indices) else ""

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isa.architecture import REGIONS, FilledBy, Region, Space
 from isa.image.image import Image
-from isa.spec import REGIONS, FilledBy, Region, Space
 from isa.views import View
 from lint.check import Touch, capacity
 
@@ -70,7 +70,7 @@ class Block:
 
 
 class Shadow:
-    """One memory: whether each cell is defined, and per engine the last word that wrote and read it."""
+    """One memory: whether each cell is defined, and per engine the last instruction that wrote and read it."""
 
     def __init__(self, grain: int, cells: int, initialised: int, budget: Budget | None = None) -> None:
         self.grain, self.cells, self.budget = grain, cells, budget or Budget()
@@ -80,14 +80,14 @@ class Shadow:
         self.last: dict[tuple[str, int], NDArray[np.int32]] = {}  # (writes or reads, engine)
 
     def array(self, what: str, engine: int) -> NDArray[np.int32]:
-        """The numbers of the last words of an engine that wrote or read each cell."""
+        """The numbers of the last instructions of an engine that wrote or read each cell."""
         key = what, engine
         if key not in self.last:
             self.budget.take(4 * self.cells)
             self.last[key] = np.zeros(self.cells, np.int32)
         return self.last[key]
 
-    def cut(self, array: NDArray[Any], block: "Block") -> NDArray[Any]:
+    def part(self, array: NDArray[Any], block: "Block") -> NDArray[Any]:
         """The cells of a block, as a view of `array`."""
         item = array.itemsize
         shape = (*(count for count, _ in block.dims), block.width // self.grain)
@@ -95,9 +95,9 @@ class Shadow:
         return np.ndarray(shape, array.dtype, array, block.first // self.grain * item, strides)
 
     def latest(self, what: str, engine: int, block: "Block") -> int:
-        """Number of the last word of an engine that touched the block."""
+        """Number of the last instruction of an engine that touched the block."""
         array = self.last.get((what, engine))
-        return 0 if array is None else int(self.cut(array, block).max())
+        return 0 if array is None else int(self.part(array, block).max())
 
 
 def memory_of(view: View) -> Memory:

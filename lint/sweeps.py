@@ -3,8 +3,8 @@
 One period of the loop later each operand touches the same block, moved by `stride_per_period` bytes. So the blocks of
 all iterations are one array with an axis more, and what must hold for each iteration is one question about it:
 
-- no two iterations touch the same byte if one of them writes it (`conflict`), so that iterations meet only words from
-  before the loop, and themselves;
+- no two iterations touch the same byte if one of them writes it (`conflict`), so that iterations meet only instructions
+  from before the loop, and themselves;
 - nothing from before the loop that may still be running has touched it, and what is read was written
   (`conflict_with_prefix`).
 
@@ -19,8 +19,9 @@ from itertools import product, zip_longest
 
 import numpy as np
 
+from isa.architecture import IMAGE_REGIONS, Space
+from isa.fields import Access
 from isa.replay import Dispatch
-from isa.spec import IMAGE_REGIONS, Access, Space
 from lint.check import Touch
 from lint.loop_skipping import SkippedLoop
 from lint.shadow_memory import Block, Dims, Memory, Shadow, memory_of, runs
@@ -37,7 +38,7 @@ def is_lazy(touch: Touch) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class OperandSweep:
-    """An operand as it stands in the last period before the cut, and where it goes from there.
+    """An operand as it stands in the last period before the skip, and where it goes from there.
 
     Of a nested loop of which iterations were left out it is all the blocks of those: `start` bytes from the operand,
     repeated.
@@ -49,7 +50,7 @@ class OperandSweep:
     before: int  # periods before this one
     behind: int  # periods behind this one
     engine: int
-    clock: Sequence[int]  # words known to be complete, per engine
+    clock: Sequence[int]  # instructions known to be complete, per engine
     start: int = 0
     repeat: Dims = ()
 
@@ -62,7 +63,7 @@ class OperandSweep:
         return self.touch.access is not Access.R
 
     def span(self) -> tuple[int, int]:
-        """First byte and one past the last byte in the last period before the cut."""
+        """First byte and one past the last byte in the last period before the skip."""
         low, high = self.touch.view.span(self.touch.extents)
         return low + self.start, high + self.start + sum((count - 1) * stride for count, stride in self.repeat)
 
@@ -77,7 +78,7 @@ class OperandSweep:
         return low + self.stride_per_period, high + self.iterations * self.stride_per_period
 
     def blocks(self) -> Iterator[Block]:
-        """The bytes of the last period before the cut."""
+        """The bytes of the last period before the skip."""
         for first, planes, plane_stride, rows, row_stride, width in runs(self.touch):
             yield Block(first + self.start, (*self.repeat, (planes, plane_stride), (rows, row_stride)), width)
 
@@ -106,35 +107,35 @@ class OperandSweep:
 
 
 def sweeps_of(
-    cut: SkippedLoop,
-    words: Sequence[Dispatch],
-    by_word: Mapping[int, Sequence[Touch]],
+    loop: SkippedLoop,
+    instructions: Sequence[Dispatch],
+    by_instruction: Mapping[int, Sequence[Touch]],
     numbers: Mapping[int, tuple[int, Sequence[int]]],
     inner: Mapping[int, Sequence[OperandSweep]],
 ) -> list[OperandSweep] | None:
-    """The operands of the last period before the cut, those that nested loops left out too; None if it does not repeat
+    """The operands of the last period before the skip, those that nested loops left out too; None if it does not repeat
     the one before.
 
-    `numbers`: engine and clock vector of each word. `inner`: what nested loops left out, by the word before which it
-    would stand.
+    `numbers`: engine and clock vector of each instruction. `inner`: what nested loops left out, by the instruction
+    before which it would stand.
     """
-    length = cut.at - cut.before
-    if cut.before - cut.earlier != length:
+    length = loop.at - loop.before
+    if loop.before - loop.earlier != length:
         return None
     found = list[OperandSweep]()
     iterations, before, behind = (
-        cut.leave_out // cut.period,
-        cut.first // cut.period - 1,
-        -(-(cut.count - cut.first) // cut.period),
+        loop.leave_out // loop.period,
+        loop.first // loop.period - 1,
+        -(-(loop.count - loop.first) // loop.period),
     )
 
     def here(index: int) -> list[OperandSweep]:
         nested = [sweep.nested() for sweep in inner.get(index, ()) if sweep.stride_per_period]
-        return nested + [OperandSweep(touch, 0, 0, 0, 0, *numbers[index]) for touch in by_word.get(index, ())]
+        return nested + [OperandSweep(touch, 0, 0, 0, 0, *numbers[index]) for touch in by_instruction.get(index, ())]
 
-    for index in range(cut.before, cut.at):
+    for index in range(loop.before, loop.at):
         old, new = here(index - length), here(index)
-        if words[index].pc != words[index - length].pc or len(old) != len(new):
+        if instructions[index].pc != instructions[index - length].pc or len(old) != len(new):
             return None
         for a, b in zip(old, new, strict=True):
             stride_per_period = b.touch.view.base - a.touch.view.base
@@ -245,11 +246,11 @@ def conflict_with_prefix(sweeps: Sequence[OperandSweep], shadows: Mapping[Memory
         for what in ("writes", "reads") if sweep.writes else ("writes",):
             for queue, done in enumerate(sweep.clock):
                 array = shadow.last.get((what, queue))
-                if array is not None and any(int(shadow.cut(array, part).max()) > done for part in sweep.sweeps()):
-                    return f"{_name(sweep)} meets, in some iteration, a word from before the loop that may be running"
+                if array is not None and any(int(shadow.part(array, part).max()) > done for part in sweep.sweeps()):
+                    return f"{_name(sweep)} meets, in some iteration, an instruction from before the loop that may be running"
     for sweep, shadow in moving:
         for part in sweep.sweeps():
-            block = shadow.cut(shadow.defined, part)
+            block = shadow.part(shadow.defined, part)
             if sweep.touch.access is not Access.W and not is_lazy(sweep.touch) and not block.all():
                 return f"{_name(sweep)} reads, in some iteration, bytes that were never written"
             if sweep.writes:
@@ -258,8 +259,8 @@ def conflict_with_prefix(sweeps: Sequence[OperandSweep], shadows: Mapping[Memory
 
 
 def leave_behind(sweeps: Sequence[OperandSweep], shadows: Mapping[Memory, Shadow], issued: Sequence[int]) -> None:
-    """Mark what the iterations left out touch as touched by the last words of the next period: complete no later than
-    these, so on the safe side."""
+    """Mark what the iterations left out touch as touched by the last instructions of the next period: complete no later
+    than these, so on the safe side."""
     for sweep in sweeps:
         shadow = shadows.get(sweep.memory)
         if not sweep.stride_per_period or shadow is None or sweep.engine < 0:
@@ -268,7 +269,7 @@ def leave_behind(sweeps: Sequence[OperandSweep], shadows: Mapping[Memory, Shadow
             if concerned:
                 array = shadow.array(what, sweep.engine)
                 for part in sweep.sweeps():
-                    shadow.cut(array, part)[...] = issued[sweep.engine]
+                    shadow.part(array, part)[...] = issued[sweep.engine]
 
 
 def _meet(a: tuple[int, int], b: tuple[int, int]) -> bool:
@@ -276,4 +277,4 @@ def _meet(a: tuple[int, int], b: tuple[int, int]) -> bool:
 
 
 def _name(sweep: OperandSweep) -> str:
-    return f"operand {sweep.touch.field.name} at pc {sweep.touch.word.pc:#06x}"
+    return f"operand {sweep.touch.field.name} at pc {sweep.touch.instruction.pc:#06x}"

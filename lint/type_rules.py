@@ -1,13 +1,15 @@
-"""Which types the operands of one word may have together, beyond what each may have alone.
+"""Which types the operands of one instruction may have together, beyond what each may have alone.
 
-`type_error` gives the reason why a word with these views would trap, or "". One rule per mnemonic; words without a rule
-have nothing to agree on. Restates the emulator's traps on purpose (`emulator/`): a test holds the two equal.
+`type_error` gives the reason why an instruction with these views would trap, or "". One rule per mnemonic; instructions
+without a rule have nothing to agree on. Restates the emulator's traps on purpose (`emulator/`): a test holds the two
+equal.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from isa.spec import FLOATS, IMAGE_REGIONS, INTS, MM_FORMAT, TAP, VECTOR_OPS, VRED, Dtype, Space
+from isa.architecture import FLOATS, IMAGE_REGIONS, INTS, Dtype, Space
+from isa.spec import MM_FORMAT, TAP, VECTOR_OPS, VRED
 from isa.views import View
 
 Views = Mapping[str, View]
@@ -21,7 +23,7 @@ _PRODUCTS: Final[Mapping[str, tuple[Dtype, tuple[Dtype, ...], tuple[Dtype, ...]]
 
 
 def type_error(mnemonic: str, operands: Operands, views: Views) -> str:
-    """Why these views do not go together in this word; "" if they do."""
+    """Why these views do not go together in this instruction; "" if they do."""
     rule = _RULES.get(mnemonic)
     return next(rule(operands, views), "") if rule else ""
 

@@ -7,7 +7,7 @@ Seeds faults into compiled programs and says who notices them. A mutant is
                       program in some bit of an output or tapped node, for one of the inputs;
   harmless            proved: the symbols of all outputs are equal (tools/mutation/values.py: the same operations on the
   same operands
-                      in program order, for every input) and brute force over all pairs of words finds no race
+                      in program order, for every input) and brute force over all pairs of instructions finds no race
                       (tools/mutation/races.py), so every order that the chip may choose gives those same bits. A
                       dropped wait that others imply is the usual case;
   survived            none of these. There should be none.

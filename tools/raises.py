@@ -34,10 +34,10 @@ def silent(folders: Sequence[str] = FOLDERS) -> Iterator[Silent]:
         for path in sorted((ROOT / folder).rglob("*.py")):
             file = path.relative_to(ROOT).as_posix()
             for name, function in _public(ast.parse(path.read_text()).body):
-                said = ast.get_docstring(function) or ""
-                unsaid = sorted(name for name in set(_raised(function.body)) if not re.search(rf"\b{name}\b", said))
-                if unsaid and not _is_help(function):
-                    yield Silent(file, function.lineno, name, tuple(unsaid))
+                doc = ast.get_docstring(function) or ""
+                unnamed = sorted(name for name in set(_raised(function.body)) if not re.search(rf"\b{name}\b", doc))
+                if unnamed and not _is_help(function):
+                    yield Silent(file, function.lineno, name, tuple(unnamed))
 
 
 def _public(body: Sequence[ast.stmt], owner: str = "") -> Iterator[tuple[str, Function]]:

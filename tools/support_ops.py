@@ -1,8 +1,8 @@
 """`make support-ops`: PyTorch's own operator and module tests through torch.compile(backend="llmchip"), fallback on,
 against eager PyTorch.
 
-Every sample must come back as eager PyTorch gives it (`tools.support.judge` says in what). Findings go into a file line
-by line, so that the table can be run in slices; a pair of operator and type that is run again replaces its line.
+Every sample must come back as eager PyTorch gives it (`tools.support.oracle` says in what). Findings go into a file
+line by line, so that the table can be run in slices; a pair of operator and type that is run again replaces its line.
 
     python -m tools.support_ops                     every operator and module, all samples (hours)
     python -m tools.support_ops --samples 6         at most six samples of each, spread over all of them
@@ -180,7 +180,7 @@ def _table(rows: Sequence[Row]) -> str:
 def _child(types: Sequence[str], most: int) -> int:
     from torch._dynamo import guards
 
-    from tools.support.judge import count_calls
+    from tools.support.oracle import count_calls
 
     # It flushes the processor's caches to measure itself.
     patch.object(guards, "profile_guard_manager", lambda *_: 0.0).start()
@@ -196,7 +196,7 @@ def _child(types: Sequence[str], most: int) -> int:
 def _run(name: str, text: str, most: int) -> Row | None:
     import torch
 
-    from tools.support.judge import judge
+    from tools.support.oracle import judge
 
     start = time.process_time()
     torch.manual_seed(0)

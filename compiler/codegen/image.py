@@ -15,11 +15,11 @@ from compiler.packing import Store
 from compiler.schedule.addresses import Placement
 from compiler.tile.kernel_graph import Tensor as Interface
 from compiler.tile.kernel_op import INPUT, OUTPUT, KernelOp
+from isa.architecture import IMAGE_REGIONS, Region, Space
 from isa.chip import Chip
 from isa.errors import UnsupportedError
 from isa.image.image import Image
 from isa.image.records import DebugMap, DebugNode, Entry, PlanRecord, Span, Tap, TensorSpec
-from isa.spec import IMAGE_REGIONS, Region, Space
 
 
 def region_sizes(tiled: Tiled, placement: Placement) -> dict[Region, int]:

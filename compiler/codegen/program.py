@@ -7,9 +7,10 @@ from compiler.codegen.view_registers import LEVEL, ViewFile
 from compiler.codegen.wait_counts import Tracker
 from compiler.schedule.addresses import Placement
 from compiler.tile.ir import Op, Program, Ref, Tap
+from isa.architecture import NO_WAIT, QUEUES, WORD_BYTES, Region, Space
 from isa.chip import Chip
 from isa.codec import NO_WAITS, Inst, encode
-from isa.spec import NO_WAIT, QUEUES, WORD_BYTES, Kind, Region, Space
+from isa.fields import Kind
 from isa.views import View
 
 REPLAYS = (

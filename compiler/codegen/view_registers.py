@@ -6,8 +6,8 @@ A moving view is a view and the bytes it moves per iteration of the loop; it tak
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from isa.architecture import VIEWS
 from isa.codec import NO_WAITS, Inst
-from isa.spec import VIEWS
 from isa.views import View
 
 Moving = tuple[View, int]

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from isa.spec import DMA_ENGINES, GIVEN_REGIONS, MAX_COUNT, NO_WAIT, QUEUES, Access, Engine, Space
+from isa.architecture import DMA_ENGINES, GIVEN_REGIONS, MAX_COUNT, NO_WAIT, QUEUES, Engine, Space
+from isa.fields import Access
 from isa.views import Extents, View
 
 PAGE = 64  # bytes; buffers are aligned to this, so that neighbours do not share a page

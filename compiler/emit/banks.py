@@ -12,7 +12,7 @@ from dataclasses import replace
 from compiler.ops.record import Role
 from compiler.tile.ir import Buffer, Op
 from compiler.tile.kernel_op import OUTPUT, KernelOp
-from isa.spec import Space
+from isa.architecture import Space
 
 
 def movable(ops: Iterable[Op]) -> set[Buffer]:

@@ -8,8 +8,9 @@ from compiler.emit.emitter import Emitter, emits
 from compiler.emit.rows import ONE, bits
 from compiler.tile.kernel_op import KernelOp
 from compiler.tile.layout import Layout, blocks
+from isa.architecture import Dtype, Space
 from isa.errors import UnsupportedError
-from isa.spec import ACT, VOP, Dtype, Space
+from isa.spec import ACT, VOP
 
 Operand = KernelOp | int | float | None
 PART = 1 << 17  # elements of a part that are brought on chip at a time

@@ -14,7 +14,9 @@ from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel, Step
 from compiler.tile.layout import DMA_LIMITS, Layout, Range, contiguous, dense, limits_of, pieces
 from compiler.tile.storage import Storage
-from isa.spec import IMAGE_REGIONS, ISA, VOP, Dtype, Kind, Region, Space
+from isa.architecture import IMAGE_REGIONS, Dtype, Region, Space
+from isa.fields import Kind
+from isa.spec import ISA, VOP
 from isa.timing import ceil_div
 
 EMITTERS: dict[str, "Emit"] = {}  # by the name of the operation, see compiler/ops/table.py

@@ -32,9 +32,9 @@ from compiler.tile.kernels import Kernel
 from compiler.tile.layout import Range
 from compiler.tile.loops import signature, views
 from compiler.tile.storage import Storage
+from isa.architecture import DMA_ENGINES, Engine, Space
 from isa.chip import Chip
 from isa.errors import CompileError
-from isa.spec import DMA_ENGINES, Engine, Space
 from isa.timing import ceil_div
 
 ALIGN = 64

@@ -12,7 +12,8 @@ from compiler.tile.epilogues import MAXIMUM
 from compiler.tile.ir import Ref
 from compiler.tile.kernel_op import KernelOp
 from compiler.tile.layout import Layout, Range, coalesce
-from isa.spec import ISA, TAP, VOP, Dtype, Space
+from isa.architecture import Dtype, Space
+from isa.spec import ISA, TAP, VOP
 
 TURNS = 4  # accumulators in turn: with instructions of a tile of the array, long enough for one to leave it
 _ROUND = {Dtype.F32: 0, Dtype.BF16: 1, Dtype.F16: 2}

@@ -20,9 +20,9 @@ from compiler.tile.kernels import Kernel
 from compiler.tile.layout import dense
 from compiler.tile.loops import Repeat
 from compiler.tile.storage import Storage, stored_order
+from isa.architecture import Region, Space
 from isa.chip import Chip
 from isa.errors import CompileError
-from isa.spec import Region, Space
 
 
 @dataclass(frozen=True)

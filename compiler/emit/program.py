@@ -15,8 +15,8 @@ from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel
 from compiler.tile.layout import DMA_LIMITS, Layout, contiguous, pieces
 from compiler.tile.storage import Storage
+from isa.architecture import Region
 from isa.chip import Chip
-from isa.spec import Region
 
 
 @dataclass(frozen=True)

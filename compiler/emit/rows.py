@@ -7,8 +7,9 @@ from compiler.ops.record import Role
 from compiler.tile.epilogues import EXP, MAGNITUDE, MAXIMUM, RECIP
 from compiler.tile.kernel_op import KernelOp
 from compiler.tile.layout import Layout, limits_of, pieces
+from isa.architecture import Dtype, Space
 from isa.errors import UnsupportedError
-from isa.spec import ACT, TAP, VOP, VRED, Dtype, Space
+from isa.spec import ACT, TAP, VOP, VRED
 
 ONE = 0x3F800000
 LOWEST = 0xFF7FFFFF  # -FLT_MAX

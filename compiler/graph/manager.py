@@ -14,8 +14,8 @@ from torch import Tensor, fx
 
 from compiler.graph.editor import is_static
 from compiler.graph.source import UNKNOWN
+from isa.architecture import USER_TYPES
 from isa.errors import Error, InternalError, UnsupportedError
-from isa.spec import USER_TYPES
 
 Legal = Callable[[fx.Node], str | None]  # why a node is not legal, or None
 

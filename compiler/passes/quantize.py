@@ -18,7 +18,7 @@ from compiler.graph.editor import Editor, aten, dtype_of, shape_of
 from compiler.graph.manager import unsupported
 from compiler.graph.rules import apply_rules, arguments
 from compiler.ops import library as ops
-from isa.spec import MAX_K
+from isa.architecture import MAX_K
 
 
 @dataclass(frozen=True)

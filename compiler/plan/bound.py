@@ -1,4 +1,15 @@
-"""What no plan can beat: the bytes that live at the same time, found by one sweep over the live ranges."""
+"""What no plan can beat: the bytes that live at the same time, found by one sweep over the live ranges.
+
+**Why it is a bound.** At an instruction t every two blocks alive share no byte unless they are in one reuse group, and
+no granule either (compiler/plan/problem.py). The members of a group that are alive at t cover together at least what
+the largest of them takes. So at t the granules in use are at least the sum of the sizes, in granules, of the blocks
+without a group and of the largest member alive of each group; and a memory with so many granules in use is at least so
+high. The sum grows only where a block starts: it is enough to look there. A fixed block ends where it ends, which is a
+bound as well.
+
+**Not always reached:** a plan may need gaps between blocks. Then the exact search can raise the bound
+(compiler/plan/solve.py).
+"""
 
 from collections import defaultdict
 from heapq import heappop, heappush

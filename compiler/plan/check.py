@@ -1,5 +1,19 @@
-"""The independent checker of memory plans: every pair of blocks that live together, nothing clever, no code shared with
-the solver."""
+"""The independent checker of memory plans: nothing clever, no code shared with the solver. It knows the records of
+`problem` and bytes, neither granules nor the solver's boxes, parts and units.
+
+**What it proves.** The plan is valid, as compiler/plan/problem.py defines it: it places exactly the blocks of the
+problem, each of them *alone* and *inside*, and every two *apart*.
+
+**Why every two.** Blocks come in order of their start. Of a and a later b, a.lower <= b.lower; as no live range is
+empty, they are alive together exactly if a.upper > b.lower. `alive` holds the earlier blocks of which that is true.
+What leaves it ends before b starts, hence before all that come after b start, too. So a pair that is never compared is
+never alive together. At worst this is quadratic.
+
+**Not proved.** The lower bound: of the certificate only the form is checked (no height below the bound, `optimal`
+exactly if they are equal). The bound itself rests on compiler/plan/bound.py and on the exact search, which tests/plan
+compares with brute force on small problems. Nor that the height is the least that holds these offsets, nor that live
+ranges and reuse groups are right.
+"""
 
 from compiler.plan.problem import Block, Plan, Problem
 from isa.errors import CompileError

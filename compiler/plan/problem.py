@@ -2,9 +2,28 @@
 
     block x [0, 4) 2048 B, block y [2, 6) 1024 B   ->   Plan({x: 0, y: 2048}, height=3072, ...)
 
-Two blocks that live at the same time must not share bytes, except members of one reuse group (`may_alias`): they may
-start at the *same offset* although both live, which is how an elementwise operation overwrites its input. Whoever forms
-a group vouches that this is safe; the planner never lets members overlap in any other way.
+**Problem.** A capacity in bytes, and blocks. A block b has a live range [lower, upper) in instructions, which is not
+empty, a size, an alignment, and perhaps a fixed offset and a reuse group (`may_alias`). Two blocks are *alive together*
+if some instruction is in both live ranges. Known as dynamic storage allocation; NP-complete in the strong sense (Garey
+& Johnson 1979, problem SR2).
+
+**Plan.** An offset o(b) for every block, and a height. It is *valid* if
+
+    alone    o(b) >= 0, b.align divides o(b), o(b) = b.fixed if that is given
+    inside   o(b) + b.size is at most the height, and at most the capacity
+    apart    a and b that are alive together share no byte of [o(a), o(a) + a.size) and [o(b), o(b) + b.size), unless
+             they are in one reuse group and o(a) = o(b)
+
+The exception is how an elementwise operation overwrites its input. Whoever forms a group vouches that this is safe. The
+compiler forms none today (compiler/schedule/addresses.py); they come from CSV files and tests.
+
+**Granule.** The greatest common divisor of the capacity, all alignments and all fixed offsets. Every offset is a
+multiple of it, so that nothing else fits into the rest of the last granule of a block: sizes are rounded up to granules
+and no plan is lost. The height is the end of the highest granule in use.
+
+**Not said here.** Whether live ranges are those of the program, and whether engines that overlap in time keep to them.
+The first is compared again in compiler/schedule/verify.py. The second is the work of dependence counts
+(compiler/codegen/wait_counts.py), and lint/races.py proves it of the image.
 """
 
 import csv

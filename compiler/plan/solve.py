@@ -1,10 +1,28 @@
 """The memory planner: `plan(problem)` gives offsets and a certificate, or an error that says what did not fit.
 
 1. The lower bound (most bytes alive) refuses what cannot fit. 2. First fit in several orders, and climbing from the
-  best
-of them, usually reaches it, which proves itself optimal. 3. Otherwise the exact search of `search` tries to reach it,
-then heights between it and the best known. Parts that are separate in time are planned separately, none lower than the
-highest of them needs.
+best of them, usually reaches it, which proves itself optimal. 3. Otherwise the exact search of `search` tries to reach
+it, then heights between it and the best known. Parts that are separate in time are planned separately, none lower than
+the highest of them needs.
+
+**State.** Per way to use reuse groups (`parts.variants`), and per part of it, a `_Draft`: the lowest placement so far,
+and a height that no placement of this part goes below. Placements are replaced by lower ones, bounds rise; both are
+true at any time, so that the work may end anywhere.
+
+**Lower bound.** That of compiler/plan/bound.py. It rises where the exact search has tried every placement of a part
+within h units, and there is none: then the part needs h + 1. A height of the problem is at least that of each part,
+since its parts share memory, not time.
+
+**Certificate.** `optimal` means height == lower_bound, nothing else; a plan that is not called optimal may well be.
+What the search excludes is a bound only if its boxes are all that there is: with a choice of boxes (reuse groups that
+can be joined) it proves nothing about the problem, and the bound stays that of the sweep.
+
+**Not proved.** That a plan is found where one exists: climbing and the search end after their seconds, nodes or visits,
+and parts of more than `search.MAX_BOXES` boxes are not searched at all. That the plan is valid: check.py decides that,
+and whoever plans calls it. With two members of one reuse group fixed at different offsets, a third that could share
+with the first is not joined to it (`parts._boxes`): such a plan is valid, but may call itself optimal and not be. The
+canonical form of placements that the search goes through is explained in compiler/plan/descend.py; test problems are
+those of MiniMalloc (tests/data/minimalloc).
 """
 
 import time

@@ -12,9 +12,9 @@ from compiler.plan.jit import COMPILED
 from compiler.plan.problem import Block, Plan, Problem
 from compiler.plan.solve import plan
 from compiler.tile.ir import Buffer, Program
+from isa.architecture import Region, Space
 from isa.chip import Chip
 from isa.errors import CompileError
-from isa.spec import Region, Space
 
 Times = Sequence[tuple[int, int]]  # predicted start and finish of each op
 DRAM_LIMIT = 1 << 36  # what a view's base can address

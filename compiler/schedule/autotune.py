@@ -23,8 +23,8 @@ from compiler.schedule.passes import Choice, Known, Stages, Switch, made, tile_p
 from compiler.schedule.state import TileState
 from compiler.tile.batch_tiles import find_batch_tiles
 from compiler.tile.ir import Program
+from isa.architecture import Space
 from isa.errors import CompileError
-from isa.spec import Space
 
 SHARES = (0.9, 0.75, 0.5, 0.25)  # of the memories that a kernel may plan with, when no plan was found for all of them
 PLANS, FEWER = 8, 2  # how many orders are planned of the first tilings, and of one for less memory

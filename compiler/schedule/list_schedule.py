@@ -1,9 +1,43 @@
 """Schedule: reorder a tile program so that the engines work at the same time.
 
-List scheduling: engines, bus and memories are simulated with the durations of the timing rules; among the instructions whose
-inputs exist, the one that can start first goes next (the earlier one on a tie). Loads therefore run ahead as far as
-memory allows, which is what double buffering and weight prefetch are. An instruction that needs new memory waits until enough
-has been left.
+List scheduling (Graham 1969): engines, bus and memories are simulated with the durations of the timing rules; among the
+ops whose inputs exist, the one that can start first goes next (the earlier one on a tie). Loads therefore run ahead as
+far as memory allows, which is what double buffering and weight prefetch are. An op that needs new memory waits until
+enough has been left.
+
+**State.** `oldest`: the first op in the old order that is not placed yet. `missing[i]`: how many ops that i must follow
+are not placed yet. `ready`: the ops with none missing, among the `window` from `oldest` on. Times: when each engine and
+the bus are free, when the inputs of each op exist. Per memory: the buffers taken, and when each will be free again.
+
+**Dependences kept.** i before j in the old order, both touching one byte of one buffer, at least one of them writing
+(`tile.conflicts.predecessors`; the bytes of a view count from its first to its last, gaps included). Of buffers that
+nobody writes (regions that are given) there are none. Two buffers count as two memories: those that get an address are
+kept apart by the plan while both live, those with a given address are taken to lie apart.
+
+**Legal order.** A permutation of the ops between two borders of the loop in which every dependence keeps its direction.
+An op is ready only when all that it must follow is placed, so each order made here is one. There always is a next op:
+what `oldest` must follow is older, hence placed, and the window begins with it.
+
+**Why the meaning stays.** An op reads and writes memory, and nothing else of the machine: view registers and dependence
+counts come after the schedule, with codegen. So each read finds the last write before it in the old order, also in the
+new one (the fundamental theorem of dependence: Allen & Kennedy 2001, theorem 2.2). Times decide which legal order comes
+out, never whether it is legal.
+
+**Loops.** What stands before, in and after the loop is reordered by itself; no op crosses a border. The iterations are
+executed one after the other in program order, each is a legal order of the same ops, so that the program before and
+after mean the same, whatever passes from one iteration to the next. Engines overlap iterations all the same, within
+their dependence counts; the prediction does not count on that: it takes an iteration's length times their number.
+
+**Shares of memory.** Ops may fill the share `fill` of a memory (FILLS). An op that is the first to touch a buffer goes
+ahead of older ones only if the bytes alive (in units of ALIGN) stay within that share at each op that it skips, with
+all that has run ahead already. So at no op of the new order more is alive than the share, or than the most in the old
+order if that is more; what lives across a border counts throughout. The rest of a memory is for gaps.
+
+**Not proved.** That addresses exist: bytes alive within a memory are only a lower bound of what a plan needs, so the
+search goes on with smaller shares until one is placed (autotune.py). That the order is the fastest, or the prediction
+exact. And nothing here is verified by comparing the two orders: behind the pass, compiler/schedule/verify.py looks at
+the new program as at any other, the translation check replays it on symbols, and lint/races.py proves counts and
+addresses of the image.
 """
 
 from bisect import insort
@@ -17,8 +51,8 @@ from numpy.typing import NDArray
 
 from compiler.tile.conflicts import predecessors
 from compiler.tile.ir import Buffer, Op, Program
+from isa.architecture import DMA_ENGINES, Engine, Space
 from isa.chip import Chip
-from isa.spec import DMA_ENGINES, Engine, Space
 from isa.timing import drain_cycles
 
 WINDOW = 160  # how many ops beyond the oldest waiting one may be considered

@@ -1,5 +1,24 @@
 """What must be true behind each tile pass. A pass is judged by what it has changed in the state, so that a new one is
-judged as well."""
+judged as well.
+
+    kernels       each operation is in one of them, behind those that it reads (compiler/tile/verify.py)
+    batch tiles   they cover the kernels one after the other, and divide the batch of each into equal parts
+    assignment    every kernel has tile sizes, every value between kernels a storage
+    program       every op is well formed; no byte is read that nobody has written (compiler/tile/verify.py)
+    placement     every buffer has an address, its given one if there is one; those that live together lie apart
+
+**Of an order** (a schedule) the program alone is looked at, not the one before it: that each byte is written before it
+is read, not by whom. That the value is the right one is for the translation check, which replays the program in its
+last order on symbols.
+
+**Of addresses** live ranges are taken from the program again, without the rest that the planner adds to them, in the
+order of its ops; then compiler/plan/check.py decides. It follows that an execution of one op after the other overwrites
+nothing that is still needed. Engines overlap, and what keeps them to it are the dependence counts, which come later:
+lint/races.py. Buffers of DRAM with given addresses (weights, inputs, outputs, state) are not compared with each other.
+
+**Not proved:** that a program is fast, or that heights are the least. Of what the search makes only the states that are
+kept are looked at (compiler/schedule/manager.py).
+"""
 
 from compiler.plan.check import check_plan
 from compiler.plan.problem import Block, Plan, Problem
@@ -8,8 +27,8 @@ from compiler.schedule.state import TileState
 from compiler.tile.ir import Program
 from compiler.tile.kernel_graph import KernelGraph
 from compiler.tile.verify import verify_kernels, verify_program
+from isa.architecture import Region, Space
 from isa.chip import Chip
-from isa.spec import Region, Space
 
 
 def verify_state(state: TileState) -> None:
@@ -54,8 +73,8 @@ def _verify_assignment(state: TileState, graph: KernelGraph) -> None:
 
 
 def verify_placement(program: Program, placement: Placement, chip: Chip) -> None:
-    """Raises ValueError unless every buffer has an address in its memory, the given one if there is one, and none that live
-    together overlap.
+    """Raises ValueError unless every buffer has an address in its memory, the given one if there is one, and none that
+    live together overlap.
 
     Live ranges are those of the program: what the planner made of them does not matter here.
     """

@@ -18,7 +18,7 @@ from compiler.ops.record import Role
 from compiler.tile.ir import Buffer
 from compiler.tile.kernel_op import KernelOp
 from compiler.tile.layout import Layout, contiguous, dense
-from isa.spec import Dtype, Space
+from isa.architecture import Dtype, Space
 
 _NOWHERE = Buffer("nowhere", Space.DRAM, 0)
 

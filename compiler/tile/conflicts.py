@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from compiler.tile.ir import Buffer, Op, span
-from isa.spec import GIVEN_REGIONS, Access, Space
+from isa.architecture import GIVEN_REGIONS, Space
+from isa.fields import Access
 
 _Touch = tuple[int, int, int]  # op, first byte, one past the last
 

@@ -1,8 +1,8 @@
 """How long a tile op occupies its engine, by the rules of docs/timing.md. Guides the schedule; never reported."""
 
 from compiler.tile.ir import Op
+from isa.architecture import Region, Space
 from isa.chip import Chip
-from isa.spec import Region, Space
 from isa.timing import ACT_LATENCY, VEC_LATENCY, ceil_div, dram_bytes, matmul, vector_cycles
 from isa.views import View
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel, Step
 from compiler.tile.layout import limits_of
-from isa.spec import Dtype
+from isa.architecture import Dtype
 
 MAXIMUM, MAGNITUDE, EXP, RECIP = "max", "absmax", "exp", "recip"  # what steps hand to each other
 

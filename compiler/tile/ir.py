@@ -17,7 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from isa.spec import ISA, Access, Dtype, Field, Instruction, Kind, Region, Space
+from isa.architecture import Dtype, Region, Space
+from isa.fields import Access, Field, Instruction, Kind
+from isa.spec import ISA
 from isa.views import Extents, access_of, extents_of
 
 

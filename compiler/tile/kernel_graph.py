@@ -14,7 +14,7 @@ from compiler.tile.kernels import Kernel, fuse
 from compiler.tile.layout import Layout, dense
 from compiler.tile.loops import Repeat, find_loop, hoist
 from compiler.tile.storage import Storage, live_ranges, stored_order
-from isa.spec import Dtype, Region, Space
+from isa.architecture import Dtype, Region, Space
 
 ALIGN = 64  # bytes: a DRAM burst
 

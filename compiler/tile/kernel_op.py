@@ -20,8 +20,8 @@ from compiler.graph.source import SourceLine
 from compiler.ops.record import Role
 from compiler.ops.table import BY_TARGET, OPS
 from compiler.types import STORAGE
+from isa.architecture import Dtype
 from isa.errors import UnsupportedError
-from isa.spec import Dtype
 
 INPUT, OUTPUT, GETITEM = "input", "output", "getitem"  # kinds that compute nothing
 

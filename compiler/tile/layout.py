@@ -10,8 +10,9 @@ from itertools import product
 from math import prod
 
 from compiler.tile.ir import Buffer, Ref
+from isa.architecture import Dtype
 from isa.errors import UnsupportedError
-from isa.spec import ISA, Dtype
+from isa.spec import ISA
 
 Range = tuple[int, int]
 Limits = tuple[int, int, int]

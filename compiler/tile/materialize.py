@@ -15,7 +15,7 @@ from compiler.tile.ir import Buffer
 from compiler.tile.kernel_op import OUTPUT, KernelOp, kernel_ops
 from compiler.tile.layout import Layout, dense
 from compiler.tile.storage import stored_order
-from isa.spec import Space
+from isa.architecture import Space
 
 _SOMEWHERE = Buffer("somewhere", Space.DRAM, 0)
 

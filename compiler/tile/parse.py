@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from compiler.tile.ir import Buffer, Loop, Op, Program, Ref, Tap
-from isa.spec import ISA, Dtype, Field, Kind, Region, Space
+from isa.architecture import Dtype, Region, Space
+from isa.fields import Field, Kind
+from isa.spec import ISA
 
 _NAME = r'("(?:[^"\\]|\\.)*"|[\w.-]+)'
 _NUMBER = r"(-?(?:0x[0-9a-f]+|\d+))"

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from compiler.tile.ir import Buffer, Op, Program, Ref, span, verify
 from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel
-from isa.spec import GIVEN_REGIONS, KEPT_REGIONS, Access, Space
+from isa.architecture import GIVEN_REGIONS, KEPT_REGIONS, Space
+from isa.fields import Access
 from isa.views import Extents
 
 _NOT_WRITTEN, _WRITTEN, _READ = range(3)  # what is known of a byte

@@ -25,8 +25,10 @@ from compiler.translation.iterations import Iterations
 from compiler.translation.memory import Memory, Placed, Wrong, touched
 from compiler.translation.symbols import NOTHING, Symbols, Value
 from compiler.translation.words import RULES, Word
+from isa.architecture import Dtype, Space
 from isa.errors import InternalError
-from isa.spec import MM_FORMAT, Access, Dtype, Space
+from isa.fields import Access
+from isa.spec import MM_FORMAT
 from isa.views import Extents
 
 COPIES = ("ldw", "lda", "sto")

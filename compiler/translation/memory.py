@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from compiler.tile.ir import Buffer, Ref
 from compiler.translation.symbols import BITS, Symbol, Symbols, Value, given, immediate
-from isa.spec import FLOATS, GIVEN_REGIONS, Dtype, Region, Space
+from isa.architecture import FLOATS, GIVEN_REGIONS, Dtype, Region, Space
 from isa.views import Extents
 
 SMALL = 1 << 12  # elements; below this a formula is not worth its care

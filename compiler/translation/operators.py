@@ -17,7 +17,7 @@ from compiler.translation import symbols as s
 from compiler.translation.blocks import aligned, blockwise, repeated
 from compiler.translation.symbols import Symbols, Value, known, rounded
 from compiler.types import STORAGE
-from isa.spec import FLOATS, Dtype
+from isa.architecture import FLOATS, Dtype
 
 _TORCH = {Dtype.BF16: torch.bfloat16, Dtype.F16: torch.float16}
 LOWEST = 0xFF7FFFFF  # -FLT_MAX

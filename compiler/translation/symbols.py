@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from isa.spec import FLOATS, Dtype
+from isa.architecture import FLOATS, Dtype
 
 BITS: Final = 32
 Symbol = np.uint32

@@ -11,7 +11,8 @@ from compiler.translation import symbols as s
 from compiler.translation.blocks import repeated
 from compiler.translation.memory import Wrong
 from compiler.translation.symbols import Symbols, Value, known, rounded
-from isa.spec import ACT, FLOATS, INTS, ROUND, TAP, VOP, VRED, Dtype
+from isa.architecture import FLOATS, INTS, Dtype
+from isa.spec import ACT, ROUND, TAP, VOP, VRED
 from isa.views import Extents
 
 NOT_OF_INTEGERS = frozenset({"div"})

@@ -1,2 +1,2 @@
-"""Compiled kernels for the execution plan (emulator/replay/recording.py). They need numba; where it is missing nothing
+"""Compiled kernels for recorded traces (emulator/replay/recording.py). They need numba; where it is missing nothing
 here is imported."""

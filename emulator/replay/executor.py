@@ -28,7 +28,7 @@ class Kind(IntEnum):
 
 ROWS, QUANTIZE, COPY, MATMUL = (int(kind) for kind in Kind)
 SOLO: Final = 7  # the step is too small to share
-PACKED: Final = FIRST_SLOT + 3 * SLOT_WIDTH  # of a matrix word: its packed weights, or 0
+PACKED: Final = FIRST_SLOT + 3 * SLOT_WIDTH  # of a matrix instruction: its packed weights, or 0
 Steps = NDArray[np.int64]
 
 

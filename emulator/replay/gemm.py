@@ -1,7 +1,8 @@
-"""The int8 matrix word by dot products of four bytes. Weights are packed once if they are constant, else for each word.
+"""The int8 matrix instruction by dot products of four bytes. Weights are packed once if they are constant, else for
+each instruction.
 
 Packed: (panels of 32 columns, k/4, 32, 4) unsigned bytes w + 128; what was added is taken off by starting row m at -128
-* sum_k a[m,k]. Everything is exact modulo 2**32, like the word itself.
+* sum_k a[m,k]. Everything is exact modulo 2**32, like the instruction itself.
 """
 
 import numpy as np

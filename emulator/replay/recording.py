@@ -1,10 +1,11 @@
-"""Execution plans: a launch that was interpreted once, recorded, so that later launches decode and check nothing.
+"""Traces: a launch that was interpreted once, recorded, so that later launches decode and check nothing.
 
-A program's control flow, views and extents depend on its words and on the scalars that it loads, never on tensors. So
-the words that the first launch executed, with the blocks of memory that they named, are the words of every launch with
-the same scalars; and so is what was proved on the way: ranges, alignment, and that no byte is read before it is written
-(of a table, whose rows data choose: that all of it was written; else there is no plan). Kept for each word is what is
-left to do: a row of a table for the compiled kernels (emulator/replay, if numba is installed), or the handler's call.
+A program's control flow, views and extents depend on its instructions and on the scalars that it loads, never on
+tensors. So the instructions that the first launch executed, with the blocks of memory that they named, are the
+instructions of every launch with the same scalars; and so is what was proved on the way: ranges, alignment, and that no
+byte is read before it is written (of a table, whose rows data choose: that all of it was written; else there is no
+trace). Kept for each instruction is what is left to do: a row of a table for the compiled kernels (emulator/replay, if
+numba is installed), or the handler's call.
 
     loop, vset x 9, ldw, mm, vaff …     interpreted, checked and recorded          first launch
     [table of 2000 steps] gather …      the same bits, without Python in between   later launches
@@ -21,26 +22,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emulator.context import Call, Core
-from emulator.decoded import Word, bind
+from emulator.decoded import Decoded, bind
 from emulator.memory import Fault, Memory
-from isa.spec import GIVEN_REGIONS, KEPT_REGIONS, Access, Engine, Region, Space
+from isa.architecture import GIVEN_REGIONS, KEPT_REGIONS, Engine, Region, Space
+from isa.fields import Access
 from isa.views import View
 
-KEPT: Final = 16  # plans per machine
-LONGEST: Final = 1 << 18  # words; a longer launch is interpreted every time
+MAX_TRACES: Final = 16  # per machine
+LONGEST: Final = 1 << 18  # instructions; a longer launch is interpreted every time
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One engine word as it was executed, at word `at` of the program."""
+    """One engine instruction as it was executed, at instruction `at` of the program."""
 
     at: int
-    word: Word
+    instruction: Decoded
     call: Call
 
 
 class Run(Protocol):
-    """Some consecutive words, ready to execute. `at` is the word that is being executed, for traps."""
+    """Some consecutive instructions, ready to execute. `at` is the instruction that is being executed, for traps."""
 
     at: int
 
@@ -51,36 +53,36 @@ class Run(Protocol):
 class Recording:
     """What one launch executed. `reads` are the scalars that it loaded; None of it is of use once `unusable`."""
 
-    words: list[Recorded] = field(default_factory=list)
+    instructions: list[Recorded] = field(default_factory=list)
     reads: list[tuple[View, int]] = field(default_factory=list)
     unusable: bool = False
 
-    def add(self, core: Core, at: int, word: Word, call: Call) -> None:
-        if word.inst.mnemonic == "sld":
+    def add(self, core: Core, at: int, instruction: Decoded, call: Call) -> None:
+        if instruction.inst.mnemonic == "sld":
             view = call.views["v"]
             self.unusable |= view.space is not Space.DRAM or view.region not in (*GIVEN_REGIONS, *KEPT_REGIONS)
             self.reads.append((moved(view, call.operands["off"]), core.scalars[call.operands["d"]]))
-        elif word.engine is not Engine.CTL:
-            self.unusable |= len(self.words) >= LONGEST or not _whole_tables(core.memory, word, call)
+        elif instruction.engine is not Engine.CTL:
+            self.unusable |= len(self.instructions) >= LONGEST or not _whole_tables(core.memory, instruction, call)
             if not self.unusable:
-                self.words.append(Recorded(at, word, call))
+                self.instructions.append(Recorded(at, instruction, call))
 
     @property
     def usable(self) -> bool:
         """Not if a scalar was loaded from what the program itself wrote."""
         written = {
             view.region
-            for item in self.words
+            for item in self.instructions
             for name, view in item.call.views.items()
-            if _writes_dram(item.word, name, view)
+            if _writes_dram(item.instruction, name, view)
         }
         return not self.unusable and not any(view.region in written for view, _ in self.reads)
 
 
-def _whole_tables(memory: Memory, word: Word, call: Call) -> bool:
+def _whole_tables(memory: Memory, instruction: Decoded, call: Call) -> bool:
     """Whether rows that data choose can be any, because the whole table has been written by now."""
     try:
-        for name in (operand.field.name for operand in word.views if operand.lazy):
+        for name in (operand.field.name for operand in instruction.views if operand.lazy):
             memory.source(call.views[name], call.extents[name])
     except Fault:
         return False
@@ -91,8 +93,10 @@ def moved(view: View, elements: int) -> View:
     return View(view.space, view.region, view.dtype, view.base + elements * view.cs * (view.dtype.bits // 8))
 
 
-def _writes_dram(word: Word, name: str, view: View) -> bool:
-    return view.space is Space.DRAM and any(o.field.name == name and o.access is not Access.R for o in word.views)
+def _writes_dram(instruction: Decoded, name: str, view: View) -> bool:
+    return view.space is Space.DRAM and any(
+        o.field.name == name and o.access is not Access.R for o in instruction.views
+    )
 
 
 @dataclass(slots=True)
@@ -112,8 +116,8 @@ class Trace:
 
     def translate(self, how: "Compile") -> list[Run]:
         if self.runs is None:
-            self.runs = list(how(self.memory, self.recording.words))
-            self.recording.words.clear()
+            self.runs = list(how(self.memory, self.recording.instructions))
+            self.recording.instructions.clear()
         return self.runs
 
 
@@ -121,39 +125,39 @@ Key = tuple[bytes, int, tuple[int, ...]]  # the program, where it starts, the sc
 
 
 class TraceCache:
-    """The launches of one machine so far. `how` makes of recorded words what is run of them: compiled kernels, or their
-    handlers."""
+    """The launches of one machine so far. `how` makes of recorded instructions what is run of them: compiled kernels,
+    or their handlers."""
 
     def __init__(self, memory: Memory, how: "Callable[[], Compile]") -> None:
         self._memory, self._how = memory, how
-        self._plans: dict[Key, list[Trace]] = {}
+        self._traces: dict[Key, list[Trace]] = {}
         self._latest: Trace | None = None  # whose shadows the memory has
 
     def find(self, key: Key) -> Trace | None:
         """The launch that this one would repeat."""
-        return next((plan for plan in self._plans.get(key, ()) if plan.fits()), None)
+        return next((trace for trace in self._traces.get(key, ()) if trace.fits()), None)
 
     def keep(self, key: Key, recording: Recording, exit_code: int) -> bool:
         """Remember a launch that ended well, if it can be repeated."""
         if not recording.usable:
             return False
-        if sum(map(len, self._plans.values())) >= KEPT:
-            self._plans.clear()
+        if sum(map(len, self._traces.values())) >= MAX_TRACES:
+            self._traces.clear()
         self._latest = Trace(self._memory, recording, exit_code, self._memory.shadows())
-        self._plans.setdefault(key, []).append(self._latest)
+        self._traces.setdefault(key, []).append(self._latest)
         return True
 
     def forget_shadows(self) -> None:
         """Something else is going to run."""
         self._latest = None
 
-    def execute(self, plan: Trace, core: Core) -> Iterator[int]:
-        """Run everything; gives the word that is about to execute wherever one could trap."""
-        if self._latest is not plan:
+    def execute(self, trace: Trace, core: Core) -> Iterator[int]:
+        """Run everything; gives the instruction that is about to execute wherever one could trap."""
+        if self._latest is not trace:
             self._latest = None
-            self._memory.restore(plan.shadows)
-            self._latest = plan
-        for run in plan.translate(self._how()):
+            self._memory.restore(trace.shadows)
+            self._latest = trace
+        for run in trace.translate(self._how()):
             yield run.at
             run(core)
 
@@ -163,25 +167,25 @@ Compile = Callable[[Memory, Sequence[Recorded]], Iterator[Run]]
 
 @dataclass(slots=True)
 class Handled:
-    """A word that its handler executes, with the blocks of the recorded launch, or bound anew where these are
+    """An instruction that its handler executes, with the blocks of the recorded launch, or bound anew where these are
     copies."""
 
     at: int
-    word: Word
+    instruction: Decoded
     call: Call
     again: bool
 
     def __call__(self, core: Core) -> None:
         if self.again:
             call = Call(self.call.operands, self.call.views, self.call.extents, {})
-            bind(core, self.word, call)
-            self.word.handler(core, call)
+            bind(core, self.instruction, call)
+            self.instruction.handler(core, call)
         else:
-            self.word.handler(core, self.call)
+            self.instruction.handler(core, self.call)
 
 
 def handled(memory: Memory, item: Recorded) -> Handled:
-    return Handled(item.at, item.word, item.call, not aliases(memory, item))
+    return Handled(item.at, item.instruction, item.call, not aliases(memory, item))
 
 
 def aliases(memory: Memory, item: Recorded) -> bool:
@@ -197,7 +201,7 @@ def _is_memory(memory: Memory, call: Call, name: str, block: Any) -> bool:
     return bool(block.size) and not block.flags.owndata and start <= block.ctypes.data < start + size
 
 
-def interpreted(memory: Memory, words: Sequence[Recorded]) -> Iterator[Run]:
+def interpreted(memory: Memory, instructions: Sequence[Recorded]) -> Iterator[Run]:
     """Without compiled kernels: the handlers, one after the other."""
-    for item in words:
+    for item in instructions:
         yield handled(memory, item)

@@ -1,4 +1,4 @@
-"""Row words: one kernel for everything that goes along rows of float32, and one for copies.
+"""Row instructions: one kernel for everything that goes along rows of float32, and one for copies.
 
 A step is a table row of integers (`Column`): extents, operands (address and strides in bytes), and a chain of
 micro-operations that a buffer of one row (or a stretch of it) goes through: load, add an operand, apply a function,
@@ -14,7 +14,8 @@ from numba import carray, njit
 
 from emulator.replay import lanes
 from emulator.replay.intrinsics import bits_of, float_of, float_of_half, half_of_float, pointer
-from isa.spec import ACT, Dtype
+from isa.architecture import Dtype
+from isa.spec import ACT
 
 jit: Final[Any] = njit(nogil=True, error_model="numpy", boundscheck=False)
 STRETCH: Final = 2048  # elements of a row at a time; a multiple of the 64 accumulators of a sum

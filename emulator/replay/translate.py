@@ -1,8 +1,8 @@
-"""Recorded words as steps of the compiled kernels. A word that no kernel takes stays with its handler.
+"""Recorded instructions as steps of the compiled kernels. An instruction that no kernel takes stays with its handler.
 
-Weights are the bulk of the bytes: where a matrix word reads what a copy brought from read-only memory, it is given the
-packed weights (kept from launch to launch) and the copy is left out if nothing else reads it. SRAM does not survive a
-launch, so no program can tell.
+Weights are the bulk of the bytes: where a matrix instruction reads what a copy brought from read-only memory, it is
+given the packed weights (kept from launch to launch) and the copy is left out if nothing else reads it. SRAM does not
+survive a launch, so no program can tell.
 """
 
 import time
@@ -23,7 +23,9 @@ from emulator.replay.executor import Kind, Steps, Workspace
 from emulator.replay.recording import Recorded, Run, aliases, handled
 from emulator.replay.rows import FIRST_MICRO, FIRST_SLOT, MICROS, SLOT_WIDTH, SLOTS, WIDTH, Micro
 from emulator.replay.weight_tracking import WeightTracker, packed
-from isa.spec import FLOATS, MM_FORMAT, ROUND, TAP, VOP, VRED, Access, Dtype
+from isa.architecture import FLOATS, Dtype
+from isa.fields import Access
+from isa.spec import MM_FORMAT, ROUND, TAP, VOP, VRED
 from isa.views import Extents, View
 
 Row = list[int]
@@ -51,7 +53,7 @@ _TYPES: Final = {"bf16": Dtype.BF16, "f16": Dtype.F16}
 
 @dataclass(slots=True)
 class Compiled:
-    """Consecutive words as one table.
+    """Consecutive instructions as one table.
 
     Threads meet at every step, which pays on processors that are free and costs dearly on busy ones. So both ways are
     timed, and the quicker one is taken; now and then the other gets another chance. The bits are the same.
@@ -162,8 +164,8 @@ class _Translator:
         self.by_name |= dict.fromkeys(("ldw", "lda", "sto"), self.copy)
 
     def step(self, item: Recorded) -> Row | None:
-        """The table row of a word; None if its handler must do it."""
-        make = self.by_name.get(item.word.inst.mnemonic)
+        """The table row of an instruction; None if its handler must do it."""
+        make = self.by_name.get(item.instruction.inst.mnemonic)
         if make is None or not aliases(self.memory, item) or not _plain(item):
             return None
         return make(item)
@@ -266,18 +268,18 @@ class _Translator:
 def _plain(item: Recorded) -> bool:
     """Whether destinations are contiguous along rows and do not lie over one another."""
     call = item.call
-    targets = [operand.field.name for operand in item.word.views if operand.access is not Access.R]
+    targets = [operand.field.name for operand in item.instruction.views if operand.access is not Access.R]
     if any(not call.views[name].cs and call.extents[name][2] > 1 for name in targets):
         return False
     spans = [(call.views[name].space, *call.views[name].span(call.extents[name])) for name in targets]
     return not any(a[0] is b[0] and a[1] < b[2] and b[1] < a[2] for i, a in enumerate(spans) for b in spans[:i])
 
 
-def runs(memory: Memory, words: Sequence[Recorded]) -> Iterator[Run]:
-    """The words of a launch as tables and handlers, in order."""
+def runs(memory: Memory, instructions: Sequence[Recorded]) -> Iterator[Run]:
+    """The instructions of a launch as tables and handlers, in order."""
     translator = _Translator(memory)
     rows: list[Row | None] = []
-    for number, item in enumerate(words):
+    for number, item in enumerate(instructions):
         row = translator.step(item)
         rows.append(row)
         direct = row is not None and row[0] == Kind.MATMUL and row[executor.PACKED] != 0
@@ -286,7 +288,7 @@ def runs(memory: Memory, words: Sequence[Recorded]) -> Iterator[Run]:
         )
     left_out = translator.origins.unread()
     groups: list[tuple[int, list[Row]] | Run] = []
-    for number, (item, row) in enumerate(zip(words, rows, strict=True)):
+    for number, (item, row) in enumerate(zip(instructions, rows, strict=True)):
         if number in left_out:
             continue
         if row is None:

@@ -8,7 +8,8 @@ from emulator.pieces import Bytes, Piece
 from emulator.replay import executor
 from emulator.replay.gemm import packed_bytes
 from emulator.replay.recording import Recorded
-from isa.spec import Access, Dtype, Space
+from isa.architecture import Dtype, Space
+from isa.fields import Access
 from isa.views import Extents, View
 
 
@@ -16,7 +17,7 @@ from isa.views import Extents, View
 class _Copied:
     """Bytes [low, high) of SRAM hold what lies at `source` of a piece, as long as they are all `left`."""
 
-    word: int
+    instruction: int
     low: int
     high: int
     piece: Piece
@@ -37,7 +38,7 @@ class _Copied:
 
 
 class WeightTracker:
-    """Follows the words of a launch in order."""
+    """Follows the instructions of a launch in order."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
@@ -53,15 +54,17 @@ class WeightTracker:
         return None
 
     def executed(self, number: int, item: Recorded, is_copy: bool, bypassed: frozenset[str]) -> None:
-        """Take note of what word `number` read (but for operands that are `bypassed`) and wrote."""
+        """Take note of what instruction `number` read (but for operands that are `bypassed`) and wrote."""
         call = item.call
-        named = [(operand, operand.field.name) for operand in item.word.views if operand.field.name not in bypassed]
+        named = [
+            (operand, operand.field.name) for operand in item.instruction.views if operand.field.name not in bypassed
+        ]
         operands = [
             (operand.access, call.views[name], call.extents[name])
             for operand, name in named
             if call.views[name].space is Space.SRAM
         ]
-        for copied in self._live:  # a word reads all its sources before it writes
+        for copied in self._live:  # an instruction reads all its sources before it writes
             copied.read |= any(
                 access is not Access.W and copied.meets(*view.span(extents)) for access, view, extents in operands
             )
@@ -94,7 +97,7 @@ class WeightTracker:
 
     def unread(self) -> frozenset[int]:
         """Copies that need not be made."""
-        return frozenset(copied.word for copied in self._all if not copied.read)
+        return frozenset(copied.instruction for copied in self._all if not copied.read)
 
 
 def _dense(view: View, extents: Extents) -> bool:

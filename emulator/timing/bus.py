@@ -1,7 +1,7 @@
 """The DRAM port: shared equally, cycle by cycle, by the queues that have a transfer on it. Whole numbers throughout."""
 
+from isa.architecture import DMA_ENGINES, QUEUES
 from isa.chip import Chip
-from isa.spec import DMA_ENGINES, QUEUES
 from isa.timing import bus, ceil_div
 
 _COLUMN = {QUEUES.index(engine): 2 + i for i, engine in enumerate(DMA_ENGINES)}
@@ -14,8 +14,8 @@ class Bus:
     def __init__(self, chip: Chip) -> None:
         self.rates = bus(chip)
         self.now = 0
-        self.waiting: dict[int, tuple[int, int, int]] = {}  # queue: cycle of arrival, word, work
-        self.active: dict[int, list[int]] = {}  # queue: [work left, word]
+        self.waiting: dict[int, tuple[int, int, int]] = {}  # queue: cycle of arrival, instruction, work
+        self.active: dict[int, list[int]] = {}  # queue: [work left, instruction]
         self.finished: list[tuple[int, int]] = []
         self.history: list[tuple[int, ...]] = []
 

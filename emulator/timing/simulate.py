@@ -1,10 +1,11 @@
-"""When each word runs: the rules of docs/timing.md on a whole program. Needs no data, so it is fast.
+"""When each instruction runs: the rules of docs/timing.md on a whole program. Needs no data, so it is fast.
 
     timeline = simulate(image)      timeline.cycles      timeline.start[i], timeline.end[i]
 
-Words only wait for earlier words, so all times follow from one another, in any order of evaluation, except on the bus:
-there a later word can slow an earlier one down. So everything that is determined is settled first; whatever is then
-still open waits for a transfer that has not ended, and it is safe to move the bus to its next event.
+Instructions only wait for earlier instructions, so all times follow from one another, in any order of evaluation,
+except on the bus: there a later instruction can slow an earlier one down. So everything that is determined is settled
+first; whatever is then still open waits for a transfer that has not ended, and it is safe to move the bus to its next
+event.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,10 @@ import numpy as np
 
 from emulator.timing.bus import Bus
 from emulator.timing.timeline import CTL, Timeline
+from isa.architecture import DMA_ENGINES, NO_WAIT, QUEUES, Engine
 from isa.chip import Chip
 from isa.image.image import Image
 from isa.replay import Dispatch, trace
-from isa.spec import DMA_ENGINES, NO_WAIT, QUEUES, Engine
 from isa.timing import DEFAULT, Occupancy, Options, occupancy
 
 _NUMBER = {engine: i for i, engine in enumerate((*QUEUES, Engine.CTL))}
@@ -36,69 +37,69 @@ def simulate(
 ) -> Timeline:
     """The timeline of one launch. `values` gives scalar arguments, which otherwise take their maximum. Raises
     ReplayError."""
-    return simulate_words(list(trace(image, entry, values, control=True)), chip or image.chip, options)
+    return simulate_instructions(list(trace(image, entry, values, control=True)), chip or image.chip, options)
 
 
-def simulate_words(words: Sequence[Dispatch], chip: Chip, options: Options = DEFAULT) -> Timeline:
-    """The timeline of words in dispatch order, control words included."""
-    run = _Run(_plan(words, chip, options), chip)
+def simulate_instructions(instructions: Sequence[Dispatch], chip: Chip, options: Options = DEFAULT) -> Timeline:
+    """The timeline of instructions in dispatch order, control instructions included."""
+    run = _Run(_fixed(instructions, chip, options), chip)
     run.settle()
     while run.bus.advance():
         for queue, at in run.bus.finished:
             run.left_bus(queue, at)
         run.settle()
-    assert run.next == len(words) and all(len(e) == len(p) for e, p in zip(run.ends, run.placed, strict=True)), (
-        "a word never ran"
+    assert run.next == len(instructions) and all(len(e) == len(p) for e, p in zip(run.ends, run.placed, strict=True)), (
+        "an instruction never ran"
     )
-    return run.timeline(words, options)
+    return run.timeline(instructions, options)
 
 
-class _Plan(NamedTuple):
-    """What does not depend on time: engine, cost and awaited (queue, number of words) of each word."""
+class _Fixed(NamedTuple):
+    """What does not depend on time: engine, cost and awaited (queue, number of instructions) of each instruction."""
 
     engine: list[int]
     cost: list[Occupancy]
     needs: list[list[tuple[int, int]]]
 
 
-def _plan(words: Sequence[Dispatch], chip: Chip, options: Options) -> _Plan:
+def _fixed(instructions: Sequence[Dispatch], chip: Chip, options: Options) -> _Fixed:
     costs: dict[object, tuple[object, Occupancy]] = {}
-    plan = _Plan([], [], [])
+    fixed = _Fixed([], [], [])
     issued = [0] * len(QUEUES)
-    for word in words:
-        inst = word.inst
+    for instruction in instructions:
+        inst = instruction.inst
         row = inst.row
         queue = _NUMBER[row.engine]
         cost = _PLAIN
-        if queue != CTL or word.views:
-            key: object = id(word.operands)
+        if queue != CTL or instruction.views:
+            key: object = id(instruction.operands)
             if queue in _DMA:  # the only cost that depends on where views point
-                key = (key, *((v.space, v.dtype, v.rs, v.ps, v.cs) for v in word.views.values()))
+                key = (key, *((v.space, v.dtype, v.rs, v.ps, v.cs) for v in instruction.views.values()))
             known = costs.get(key)
             if known is None:
                 known = costs[key] = (
-                    word.operands,
-                    occupancy(word, chip, options),
+                    instruction.operands,
+                    occupancy(instruction, chip, options),
                 )  # the operands are kept, so that their id stays theirs
             cost = known[1]
         needs = [(q, issued[q] - n) for q, n in enumerate(inst.deps) if n != NO_WAIT and issued[q] > n]
-        if mask := row.drained(word.operands):
+        if mask := row.drained(instruction.operands):
             needs += [(q, count) for q, count in enumerate(issued) if count and mask >> q & 1]
-        plan.engine.append(queue)
-        plan.cost.append(cost)
-        plan.needs.append(needs)
+        fixed.engine.append(queue)
+        fixed.cost.append(cost)
+        fixed.needs.append(needs)
         if queue != CTL:
             issued[queue] += 1
-    return plan
+    return fixed
 
 
 class _Run:
-    """Times found so far. `placed` has the dispatched words of each queue, `ends` the completions known, `heads` the
-    next word to start."""
+    """Times found so far. `placed` has the dispatched instructions of each queue, `ends` the completions known, `heads`
+    the next instruction to start."""
 
-    def __init__(self, plan: _Plan, chip: Chip) -> None:
-        count = len(plan.engine)
-        self.plan, self.chip, self.bus = plan, chip, Bus(chip)
+    def __init__(self, fixed: _Fixed, chip: Chip) -> None:
+        count = len(fixed.engine)
+        self.fixed, self.chip, self.bus = fixed, chip, Bus(chip)
         self.depths = [getattr(chip.queues, engine.value) for engine in QUEUES]
         self.placed: list[list[int]] = [[] for _ in QUEUES]
         self.ends: list[list[int]] = [[] for _ in QUEUES]
@@ -123,9 +124,9 @@ class _Run:
                     progress |= self._request(queue)
 
     def _holds(self, index: int) -> int | None:
-        """When the counts of a word hold, or None if that is not known yet."""
+        """When the counts of an instruction hold, or None if that is not known yet."""
         at = 0
-        for queue, number in self.plan.needs[index]:
+        for queue, number in self.fixed.needs[index]:
             ends = self.ends[queue]
             if len(ends) < number:
                 return None
@@ -134,7 +135,7 @@ class _Run:
         return at
 
     def _dispatch(self) -> bool:
-        engines, needs, first, total = self.plan.engine, self.plan.needs, self.next, len(self.plan.engine)
+        engines, needs, first, total = self.fixed.engine, self.fixed.needs, self.next, len(self.fixed.engine)
         while self.next < total:
             index, clock = self.next, self.clock
             queue = engines[index]
@@ -143,12 +144,12 @@ class _Run:
                 if at is None:
                     break
                 at = max(at, clock)
-                self.clock = at + self.plan.cost[index].busy
+                self.clock = at + self.fixed.cost[index].busy
                 self.ready[index] = clock
                 self.start[index] = self.work_start[index] = at
                 self.work_end[index] = self.end[index] = self.clock
             else:
-                full = len(self.placed[queue]) - self.depths[queue]  # that word must have completed
+                full = len(self.placed[queue]) - self.depths[queue]  # that instruction must have completed
                 if full >= len(self.ends[queue]):
                     break
                 at = max(clock, self.ends[queue][full]) if full >= 0 else clock
@@ -159,14 +160,14 @@ class _Run:
         return self.next > first
 
     def _compute(self, queue: int) -> bool:
-        """Start as many words of an engine as are determined."""
+        """Start as many instructions of an engine as are determined."""
         placed, first = self.placed[queue], self.heads[queue]
         while self.heads[queue] < len(placed):
             index = placed[self.heads[queue]]
             holds = self._holds(index)
             if holds is None:
                 break
-            load, busy, last, latency, blocking, _ = self.plan.cost[index]
+            load, busy, last, latency, blocking, _ = self.fixed.cost[index]
             ready = max(self.dispatch[index] + 1, holds)
             start = max(ready, self.load_free[queue])
             work_start = max(start + load, self.work_free[queue])
@@ -187,19 +188,19 @@ class _Run:
                 break
             self.ready[index] = max(self.dispatch[index] + 1, holds)
             start = max(self.ready[index], self.work_free[queue])
-            if self.plan.cost[index].bytes:
+            if self.fixed.cost[index].bytes:
                 self.start[index] = start
-                self.bus.request(queue, index, start, self.plan.cost[index].bytes)
+                self.bus.request(queue, index, start, self.fixed.cost[index].bytes)
                 return True
             self.work_free[queue] = start
-            self._record(queue, index, self.ready[index], start, start, start, start + self.plan.cost[index].latency)
+            self._record(queue, index, self.ready[index], start, start, start, start + self.fixed.cost[index].latency)
         return self.heads[queue] > first
 
     def left_bus(self, queue: int, at: int) -> None:
         index = self.placed[queue][self.heads[queue]]
         self.work_free[queue] = at
         start = self.start[index]
-        self._record(queue, index, self.ready[index], start, start, at, at + self.plan.cost[index].latency)
+        self._record(queue, index, self.ready[index], start, start, at, at + self.fixed.cost[index].latency)
 
     def _record(self, queue: int, index: int, ready: int, start: int, work_start: int, work_end: int, end: int) -> None:
         self.ready[index], self.start[index], self.end[index] = ready, start, end
@@ -207,8 +208,8 @@ class _Run:
         self.ends[queue].append(end)
         self.heads[queue] += 1
 
-    def timeline(self, words: Sequence[Dispatch], options: Options) -> Timeline:
-        room, previous = np.full(len(words), -1, np.int64), np.full(len(words), -1, np.int64)
+    def timeline(self, instructions: Sequence[Dispatch], options: Options) -> Timeline:
+        room, previous = np.full(len(instructions), -1, np.int64), np.full(len(instructions), -1, np.int64)
         for placed, depth in zip(self.placed, self.depths, strict=True):
             previous[placed[1:]] = placed[:-1]
             room[placed[depth:]] = placed[: max(len(placed) - depth, 0)]
@@ -217,18 +218,18 @@ class _Run:
             for t in (self.dispatch, self.ready, self.start, self.work_start, self.work_end, self.end)
         )
         return Timeline(
-            words=words,
+            instructions=instructions,
             chip=self.chip,
             options=options,
-            engine=np.array(self.plan.engine, np.int8),
+            engine=np.array(self.fixed.engine, np.int8),
             dispatch=dispatch,
             ready=ready,
             start=start,
             work_start=work_start,
             work_end=work_end,
             end=end,
-            bytes=np.array([cost.bytes for cost in self.plan.cost], np.int64),
-            waits=[tuple(self.placed[q][n - 1] for q, n in needs) for needs in self.plan.needs],
+            bytes=np.array([cost.bytes for cost in self.fixed.cost], np.int64),
+            waits=[tuple(self.placed[q][n - 1] for q, n in needs) for needs in self.fixed.needs],
             room=room,
             previous=previous,
             bus=np.array(self.bus.history, np.int64).reshape(-1, 5),

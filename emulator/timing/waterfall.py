@@ -1,17 +1,17 @@
 """Where the time goes: every cycle of a run belongs to exactly one cause, so the parts add up to the total.
 
 One resource is looked at, the one that limits the program. Cycles in which it works are `compute`. In every other cycle
-it stands idle until its next word begins; why that word did not begin earlier is found by walking back from it, from
-each event to the one that allowed it: the end of the word it waited for, the word before it on its engine, room in a
-queue, the word dispatched before it. These steps touch each other without gaps, so they cover the idle time, and each
-names a cause.
+it stands idle until its next instruction begins; why that instruction did not begin earlier is found by walking back
+from it, from each event to the one that allowed it: the end of the instruction it waited for, the instruction before it
+on its engine, room in a queue, the instruction dispatched before it. These steps touch each other without gaps, so they
+cover the idle time, and each names a cause.
 """
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from emulator.timing.timeline import CTL, ENGINES, Timeline
-from isa.spec import DMA_ENGINES, Engine
+from isa.architecture import DMA_ENGINES, Engine
 
 COMPUTE, DRAM, MXU, VEC, ACT, DEPENDENCE, DISPATCH, FILL_DRAIN = CAUSES = (
     "compute", "waiting_dram", "waiting_mxu", "waiting_vec", "waiting_act", "dependence", "dispatch", "fill_drain",
@@ -22,28 +22,28 @@ _LATENCY = {Engine.MXU: FILL_DRAIN, Engine.VEC: DEPENDENCE, Engine.ACT: DEPENDEN
 
 
 class Share(NamedTuple):
-    """`cycles` are charged to `cause` and to `word`: the one that worked, or that through which the resource's next
-    word had to wait."""
+    """`cycles` are charged to `cause` and to `instruction`: the one that worked, or that through which the resource's
+    next instruction had to wait."""
 
-    word: int
+    instruction: int
     cause: str
     cycles: int
 
 
 class Link(NamedTuple):
-    """A piece of a chain of waits: from `low` to `high` the chain passes through `word`."""
+    """A piece of a chain of waits: from `low` to `high` the chain passes through `instruction`."""
 
-    word: int
+    instruction: int
     cause: str
     low: int
     high: int
 
 
 class Gap(NamedTuple):
-    """The resource stands idle from `low` to `high`, when `word` begins. `links` lead back from it, the latest
+    """The resource stands idle from `low` to `high`, when `instruction` begins. `links` lead back from it, the latest
     first."""
 
-    word: int
+    instruction: int
     low: int
     high: int
     links: tuple[Link, ...]
@@ -52,14 +52,16 @@ class Gap(NamedTuple):
 class _Step(NamedTuple):
     low: int
     cause: str
-    word: int
+    instruction: int
 
 
 def waterfall(timeline: Timeline, resource: str) -> list[Share]:
-    """Shares of all words; their cycles add up to `timeline.cycles`."""
-    shares = [Share(word, COMPUTE, high - low) for low, high, word in _busy(timeline, resource) if high > low]
+    """Shares of all instructions; their cycles add up to `timeline.cycles`."""
+    shares = [
+        Share(instruction, COMPUTE, high - low) for low, high, instruction in _busy(timeline, resource) if high > low
+    ]
     for gap in gaps(timeline, resource):
-        shares += [Share(link.word, link.cause, link.high - link.low) for link in gap.links]
+        shares += [Share(link.instruction, link.cause, link.high - link.low) for link in gap.links]
     return shares
 
 
@@ -67,9 +69,9 @@ def gaps(timeline: Timeline, resource: str) -> list[Gap]:
     """Every time that the resource stands idle, and the chain of waits behind it."""
     found = []
     now = 0
-    for low, high, word in _busy(timeline, resource):
+    for low, high, instruction in _busy(timeline, resource):
         if low > now:
-            found.append(_gap(word, _before_work(timeline, word), now, low))
+            found.append(_gap(instruction, _before_work(timeline, instruction), now, low))
         now = max(now, high)
     if timeline.cycles > now:
         last, steps = _from_the_end(timeline)
@@ -78,120 +80,124 @@ def gaps(timeline: Timeline, resource: str) -> list[Gap]:
 
 
 def _busy(timeline: Timeline, resource: str) -> list[tuple[int, int, int]]:
-    """When the resource works, and for which word: of transfers that share the bus, the oldest."""
+    """When the resource works, and for which instruction: of transfers that share the bus, the oldest."""
     if resource == "dram":
         return [(row[0], row[1], min(w for w in row[2:] if w >= 0)) for row in timeline.bus.tolist()]
     mine = timeline.of(Engine(resource))
     return list(zip(timeline.work_start[mine].tolist(), timeline.work_end[mine].tolist(), mine.tolist(), strict=True))
 
 
-def _gap(word: int, steps: Iterator[_Step], low: int, high: int) -> Gap:
-    """The gap from `low` to `high` before `word`."""
+def _gap(instruction: int, steps: Iterator[_Step], low: int, high: int) -> Gap:
+    """The gap from `low` to `high` before `instruction`."""
     links = []
     now = high
     for step in steps:
         begin = max(step.low, low)
         if begin < now:
-            links.append(Link(step.word, step.cause, begin, now))
+            links.append(Link(step.instruction, step.cause, begin, now))
             now = begin
         if now <= low:
             break
     assert now <= low, "the walk back ended before the beginning"
-    return Gap(word, low, high, tuple(links))
+    return Gap(instruction, low, high, tuple(links))
 
 
 def _from_the_end(timeline: Timeline) -> tuple[int, Iterator[_Step]]:
-    last = len(timeline.words) - 1
+    last = len(timeline.instructions) - 1
     if timeline.engine[last] == CTL and timeline.end[last] == timeline.cycles:
         return last, _dispatched(timeline, last)
-    word = int(timeline.end.argmax())
-    return word, _completed(timeline, word)
+    instruction = int(timeline.end.argmax())
+    return instruction, _completed(timeline, instruction)
 
 
-# Each function yields the steps back from one kind of event of a word, down to cycle 0. They call each other in turn
-# through
-# `_follow`, which is a loop, so that a long chain needs no deep recursion.
+# Each function yields the steps back from one kind of event of an instruction, down to cycle 0. They call each other in
+# turn through `_follow`, which is a loop, so that a long chain needs no deep recursion.
 
 
 class _Event(NamedTuple):
     kind: str
-    word: int
+    instruction: int
 
 
-def _before_work(timeline: Timeline, word: int) -> Iterator[_Step]:
-    return _follow(timeline, _Event("work", word))
+def _before_work(timeline: Timeline, instruction: int) -> Iterator[_Step]:
+    return _follow(timeline, _Event("work", instruction))
 
 
-def _completed(timeline: Timeline, word: int) -> Iterator[_Step]:
-    return _follow(timeline, _Event("end", word))
+def _completed(timeline: Timeline, instruction: int) -> Iterator[_Step]:
+    return _follow(timeline, _Event("end", instruction))
 
 
-def _dispatched(timeline: Timeline, word: int) -> Iterator[_Step]:
-    return _follow(timeline, _Event("executed", word))
+def _dispatched(timeline: Timeline, instruction: int) -> Iterator[_Step]:
+    return _follow(timeline, _Event("executed", instruction))
 
 
 def _follow(timeline: Timeline, event: _Event | None) -> Iterator[_Step]:
     while event is not None:
-        steps, event = _BACK[event.kind](timeline, event.word)
+        steps, event = _BACK[event.kind](timeline, event.instruction)
         yield from steps
 
 
 _Back = tuple[list[_Step], _Event | None]
 
 
-def _back_from_end(t: Timeline, word: int) -> _Back:
+def _back_from_end(t: Timeline, instruction: int) -> _Back:
     """From completion to the last cycle of work."""
-    engine = ENGINES[t.engine[word]]
-    return [_Step(int(t.work_end[word]), _LATENCY[engine], word)], _Event("worked", word)
+    engine = ENGINES[t.engine[instruction]]
+    return [_Step(int(t.work_end[instruction]), _LATENCY[engine], instruction)], _Event("worked", instruction)
 
 
-def _back_from_worked(t: Timeline, word: int) -> _Back:
-    return [_Step(int(t.work_start[word]), _WORK[ENGINES[t.engine[word]]], word)], _Event("work", word)
-
-
-def _back_from_work(t: Timeline, word: int) -> _Back:
-    """From the first cycle of work: the array was busy with the word before, or the weights were on their way."""
-    before = int(t.previous[word])
-    if t.work_start[word] > t.start[word]:
-        if before >= 0 and t.work_end[before] == t.work_start[word]:
-            return [], _Event("worked", before)
-        return [_Step(int(t.start[word]), FILL_DRAIN, word)], _Event("start", word)
-    return [], _Event("start", word)
-
-
-def _back_from_start(t: Timeline, word: int) -> _Back:
-    """From the start: the word before had the engine, a count did not hold, or it had only just been dispatched."""
-    start, before = t.start[word], int(t.previous[word])
-    if start > t.ready[word]:
-        if t.end[before] == start:
-            return [], _Event("end", before)
-        return [], _Event("worked", before) if t.work_end[before] == start else _Event("working", before)
-    for other in t.waits[word]:
-        if t.end[other] == start:
-            return [], _Event("end", other)
-    return [_Step(int(t.dispatch[word]), DISPATCH, word)], _Event("dispatch", word)
-
-
-def _back_from_executed(t: Timeline, word: int) -> _Back:
-    """From the end of a control word; what is longer than a cycle waits for DRAM."""
-    return [_Step(int(t.end[word]) - 1, DISPATCH, word), _Step(int(t.start[word]), DRAM, word)], _Event(
-        "dispatch", word
+def _back_from_worked(t: Timeline, instruction: int) -> _Back:
+    return [_Step(int(t.work_start[instruction]), _WORK[ENGINES[t.engine[instruction]]], instruction)], _Event(
+        "work", instruction
     )
 
 
-def _back_from_dispatch(t: Timeline, word: int) -> _Back:
-    """From dispatch: a full queue, a wait of dispatch itself, or the word dispatched before."""
-    at = t.dispatch[word]
-    room = int(t.room[word])
-    blockers = t.waits[word] if t.engine[word] == CTL else ((room,) if room >= 0 else ())
+def _back_from_work(t: Timeline, instruction: int) -> _Back:
+    """From the first cycle of work: the array was busy with the instruction before, or the weights were on their
+    way."""
+    before = int(t.previous[instruction])
+    if t.work_start[instruction] > t.start[instruction]:
+        if before >= 0 and t.work_end[before] == t.work_start[instruction]:
+            return [], _Event("worked", before)
+        return [_Step(int(t.start[instruction]), FILL_DRAIN, instruction)], _Event("start", instruction)
+    return [], _Event("start", instruction)
+
+
+def _back_from_start(t: Timeline, instruction: int) -> _Back:
+    """From the start: the instruction before had the engine, a count did not hold, or it had only just been
+    dispatched."""
+    start, before = t.start[instruction], int(t.previous[instruction])
+    if start > t.ready[instruction]:
+        if t.end[before] == start:
+            return [], _Event("end", before)
+        return [], _Event("worked", before) if t.work_end[before] == start else _Event("working", before)
+    for other in t.waits[instruction]:
+        if t.end[other] == start:
+            return [], _Event("end", other)
+    return [_Step(int(t.dispatch[instruction]), DISPATCH, instruction)], _Event("dispatch", instruction)
+
+
+def _back_from_executed(t: Timeline, instruction: int) -> _Back:
+    """From the end of a control instruction; what is longer than a cycle waits for DRAM."""
+    return [
+        _Step(int(t.end[instruction]) - 1, DISPATCH, instruction),
+        _Step(int(t.start[instruction]), DRAM, instruction),
+    ], _Event("dispatch", instruction)
+
+
+def _back_from_dispatch(t: Timeline, instruction: int) -> _Back:
+    """From dispatch: a full queue, a wait of dispatch itself, or the instruction dispatched before."""
+    at = t.dispatch[instruction]
+    room = int(t.room[instruction])
+    blockers = t.waits[instruction] if t.engine[instruction] == CTL else ((room,) if room >= 0 else ())
     for other in blockers:
         if t.end[other] == at:
             return [], _Event("end", other)
-    if word == 0:
+    if instruction == 0:
         return [], None
-    if t.engine[word - 1] == CTL:
-        return [], _Event("executed", word - 1)
-    return [_Step(int(t.dispatch[word - 1]), DISPATCH, word - 1)], _Event("dispatch", word - 1)
+    if t.engine[instruction - 1] == CTL:
+        return [], _Event("executed", instruction - 1)
+    return [_Step(int(t.dispatch[instruction - 1]), DISPATCH, instruction - 1)], _Event("dispatch", instruction - 1)
 
 
 _BACK = {

@@ -10,7 +10,7 @@
 ;   VEC   mov0  mov1               moves sums from the accumulators to SRAM
 ;   STO         c0   c1            stores them
 ;
-; A count "mxu<=1" on a word reads: all words of MXU dispatched before me are complete, except at most the last one.
+; A count "mxu<=1" on an instruction reads: all instructions of MXU dispatched before me are complete, except at most the last one.
 .chip "edge"
 .equ M=64, K=128, N=256, TN=32
 .equ TILES=N/TN

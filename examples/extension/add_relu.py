@@ -13,8 +13,10 @@ import numpy as np
 
 from emulator.context import Call, Core, cut, tiles
 from emulator.formats import store
+from isa.architecture import FLOATS, Dtype, Engine
 from isa.extension import Extension
-from isa.spec import FLOATS, ISA, Cost, Dtype, Engine, Example, Instruction
+from isa.fields import Cost, Example, Instruction
+from isa.spec import ISA
 
 VOP = ISA["vop"]
 ROW = Instruction(

@@ -4,7 +4,7 @@ the second; PyTorch leaves their sign open.
     llmcc isa vmin --extension examples/extension/vector_minimum.py
     llmcc verify MODEL --extension examples/extension/vector_minimum.py
 
-Stock llmchip computes torch.minimum with several words. Everything that it takes to make it one is in this file.
+Stock llmchip computes torch.minimum with several instructions. Everything that it takes to make it one is in this file.
 """
 
 from dataclasses import replace
@@ -13,8 +13,10 @@ import numpy as np
 
 from emulator.context import Call, Core, cut, tiles
 from emulator.formats import store
+from isa.architecture import INTS, Dtype, Engine
 from isa.extension import Extension
-from isa.spec import INTS, ISA, Cost, Dtype, Engine, Example, Instruction
+from isa.fields import Cost, Example, Instruction
+from isa.spec import ISA
 
 VOP = ISA["vop"]
 ROW = Instruction(
@@ -29,7 +31,7 @@ ROW = Instruction(
 
 
 def vmin(core: Core, call: Call) -> None:
-    """What the emulator does with a word: its blocks of memory are numpy arrays."""
+    """What the emulator does with an instruction: its blocks of memory are numpy arrays."""
     target = call.dtype("d")
     if target in INTS:
         np.copyto(call.blocks["d"], np.minimum(call.blocks["a"], call.blocks["b"]), casting="unsafe")

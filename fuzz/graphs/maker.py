@@ -26,7 +26,7 @@ MAX_ELEMENTS = {
     1 << 12: 42,
     1 << 14: 10,
     1 << 17: 3,
-}  # of a value, and how often: a program of few words shows most faults as well
+}  # of a value, and how often: a program of few instructions shows most faults as well
 TOTAL_ELEMENTS = 1 << 20  # of all values
 TOTAL_MACS = 1 << 27
 _SMALL = (1, 2, 3, 4, 5, 7, 8, 12, 16)

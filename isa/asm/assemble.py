@@ -18,6 +18,7 @@ import msgspec
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
+from isa.architecture import WORD_BYTES, Region
 from isa.asm.directives import DIRECTIVES, Parts, read_string, read_value
 from isa.asm.source_map import Place, source_map
 from isa.asm.text import TextError, guess, parse_inst, parse_record, parse_word
@@ -27,7 +28,6 @@ from isa.errors import AssemblyError, ChipError, ImageError
 from isa.files import read_text
 from isa.image.image import DebugMap, Entry, Image, PlanRecord, check_image
 from isa.shown import shown
-from isa.spec import WORD_BYTES, Region
 
 _LENGTH = re.compile(
     r"\blen[ \t]*=[ \t]*([A-Za-z_][\w.]*)[ \t]*(?=,|$)"
@@ -168,7 +168,7 @@ class _Builder:
     later: list[_Later] = field(default_factory=list)
     places: list[tuple[_Source, int, str]] = field(
         default_factory=list
-    )  # of each word: text, line, mnemonic or directive
+    )  # of each instruction: text, line, mnemonic or directive
     depth: int = 0
 
     def read(self) -> None:
@@ -278,8 +278,8 @@ class _Builder:
     def finish(self, chip: Chip | str | None) -> Image:
         parts = self.parts
         parts.names.update({name: number * WORD_BYTES for name, number in parts.labels.items()})
-        for word in self.later:
-            parts.words[word.index] = self._postponed(word)
+        for later in self.later:
+            parts.words[later.index] = self._postponed(later)
         data = {region: bytes(parts.data.get(region, b"")) for region in Region}
         plan = (
             *parts.records["plan"],
@@ -320,20 +320,20 @@ class _Builder:
         places = [Place(source.name, line, source.line(line).strip()) for source, line, _ in self.places]
         return source_map(places, [mnemonic for *_, mnemonic in self.places], self.parts.labels)
 
-    def _postponed(self, word: _Later) -> bytes:
-        length = _LENGTH.search(word.operands)
-        text = str(word.operands)
+    def _postponed(self, later: _Later) -> bytes:
+        length = _LENGTH.search(later.operands)
+        text = str(later.operands)
         if length and length[1] in self.parts.labels:
-            text = f"{text[: length.start(1)]}{self.parts.labels[length[1]] - word.index - 1}{text[length.end(1) :]}"
+            text = f"{text[: length.start(1)]}{self.parts.labels[length[1]] - later.index - 1}{text[length.end(1) :]}"
         elif length and length[1] not in self.parts.names:
-            word.source.fail_at(
-                word.operands,
+            later.source.fail_at(
+                later.operands,
                 TextError(f"label '{length[1]}' is not defined", length[1], guess(length[1], self.parts.labels)),
             )
         try:
-            return self._word(str(word.mnemonic), text, str(word.marks or ""))
+            return self._word(str(later.mnemonic), text, str(later.marks or ""))
         except TextError as error:
-            self._fail(word.source, error, word.mnemonic, word.operands, word.marks)
+            self._fail(later.source, error, later.mnemonic, later.operands, later.marks)
 
     def _entries(self) -> tuple[Entry, ...]:
         parts = self.parts

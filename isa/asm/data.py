@@ -4,8 +4,8 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from isa.architecture import USER_TYPES, UserType
 from isa.asm.text import TextError
-from isa.spec import USER_TYPES, UserType
 
 _MOST_FILLED = 1 << 26  # bytes that one directive may fill
 

@@ -24,13 +24,13 @@ from typing import Any, NoReturn
 from lark import Token
 from msgspec import Struct
 
+from isa.architecture import IMAGE_REGIONS, ISA_VERSION, USER_TYPES, WORD_BYTES, Region, Space
 from isa.asm.data import contents
 from isa.asm.expression import FUNCTIONS, ExpressionError, evaluate
 from isa.asm.text import TextError, guess, parse_record
 from isa.chip import Chip, chip_names, load_chip, parse_chip, unknown_chip
 from isa.files import TEXT_BYTES, below, read_regular
 from isa.image.image import DebugNode, PlanRecord, Scalar, Span, Tap, TensorSpec
-from isa.spec import IMAGE_REGIONS, ISA_VERSION, USER_TYPES, WORD_BYTES, Region, Space
 
 Pairs = dict[str, Any]
 Failure = Callable[[Token, TextError], NoReturn]

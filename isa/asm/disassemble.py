@@ -12,12 +12,12 @@ from pathlib import Path
 
 import msgspec
 
+from isa.architecture import IMAGE_REGIONS, ISA_VERSION, Region
 from isa.asm.listing import lines, node_title, on_one_line
 from isa.asm.text import format_record
 from isa.files import write_atomic
 from isa.image.container import Data
 from isa.image.image import Image
-from isa.spec import IMAGE_REGIONS, ISA_VERSION, Region
 
 INLINE_BYTES = 4096  # data of this size or more stands in a file of its own
 _HEX_LINE = 32

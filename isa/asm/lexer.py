@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 from pygments.lexer import RegexLexer, bygroups, words
 from pygments.token import Comment, Keyword, Name, Number, Operator, Punctuation, String, Text
 
+from isa.architecture import QUEUES, SCALARS, VIEWS, Dtype, Region, Space
 from isa.asm.directives import DIRECTIVES
 from isa.asm.expression import FUNCTIONS
 from isa.files import write_atomic
-from isa.spec import ISA, QUEUES, SCALARS, VIEWS, Dtype, Region, Space
+from isa.spec import ISA
 
 PATH = Path("editors/llmchip.tmLanguage.json")
 MNEMONICS = tuple(ISA)

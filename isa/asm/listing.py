@@ -1,5 +1,5 @@
-"""The program read from top to bottom, one `Line` per word: what every way of showing it (text, JSON, HTML, diff) is
-made from.
+"""The program read from top to bottom, one `Line` per instruction: what every way of showing it (text, JSON, HTML,
+diff) is made from.
 
     for line in lines(image):    line.pc, line.inst, line.depth, line.node, line.operands, line.comment
 
@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 
+from isa.architecture import LOOP_LEVELS, WORD_BYTES, Engine, Region, Space
 from isa.asm.text import format_inst
-from isa.codec import IllegalWord, Inst, decode
+from isa.codec import IllegalInstruction, Inst, decode
+from isa.fields import Field
 from isa.image.image import Image
 from isa.image.records import BY_LINE, DebugNode, PlanRecord, TensorSpec
 from isa.replay import dynamic_extent, view_of
 from isa.shown import shown
-from isa.spec import LOOP_LEVELS, WORD_BYTES, Engine, Field, Region, Space
 from isa.views import Extents, View, extents_of
 
 _PACKAGES = "site-packages/"
@@ -25,7 +26,8 @@ _PACKAGES = "site-packages/"
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A memory operand of a word. `end` is one past its last byte, 0 when an extent is only known at run time."""
+    """A memory operand of an instruction. `end` is one past its last byte, 0 when an extent is only known at run
+    time."""
 
     name: str
     view: View
@@ -41,8 +43,8 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One word. `inst` is None for bits that are no instruction; `fault` then says why. `depth` counts the loops around
-    it."""
+    """One instruction. `inst` is None for bits that are no instruction; `fault` then says why. `depth` counts the loops
+    around it."""
 
     pc: int
     raw: bytes
@@ -73,8 +75,8 @@ class Line:
 
 
 def lines(image: Image) -> Iterator[Line]:
-    """Every word of the image, in order."""
-    nodes = nodes_by_word(image)
+    """Every instruction of the image, in order."""
+    nodes = nodes_by_instruction(image)
     entries: dict[int, tuple[str, ...]] = {}
     for entry in image.entries:
         entries[entry.pc] = (*entries.get(entry.pc, ()), entry.name)
@@ -84,7 +86,7 @@ def lines(image: Image) -> Iterator[Line]:
         raw, about, names = image.word(pc), nodes[pc // WORD_BYTES] if nodes else (), entries.get(pc, ())
         try:
             inst = decode(raw)
-        except IllegalWord as error:
+        except IllegalInstruction as error:
             yield Line(pc, raw, None, str(error), len(loops), about, names)
             continue
         operands = tracker.operands(pc // WORD_BYTES, inst) if inst.row.views else ()
@@ -98,8 +100,8 @@ def place(view: View) -> str:
     return f"dram.{view.region.name.lower()}" if view.space is Space.DRAM else view.space.name.lower()
 
 
-def nodes_by_word(image: Image) -> list[tuple[int, ...]]:
-    """For each word the nodes of its span; longer spans first, so that the inner one wins. Empty without a debug
+def nodes_by_instruction(image: Image) -> list[tuple[int, ...]]:
+    """For each instruction the nodes of its span; longer spans first, so that the inner one wins. Empty without a debug
     map."""
     if not image.debug.spans:
         return []
@@ -112,8 +114,8 @@ def nodes_by_word(image: Image) -> list[tuple[int, ...]]:
 
 
 def node_title(node: DebugNode, more: int = 0) -> str:
-    """One line about a node: name, operation, the user's line. Of a line of assembly, which says no more than the word:
-    its label."""
+    """One line about a node: name, operation, the user's line. Of a line of assembly, which says no more than the
+    instruction: its label."""
     if node.status == BY_LINE:
         return on_one_line("".join(node.origins))
     where = f" {source_place(node)}" if node.line else ""
@@ -148,12 +150,12 @@ class Symbols:
         }
         self._offsets = {region: [t.offset for t in found] for region, found in self._tensors.items()}
 
-    def at(self, word: int, view: View) -> str:
+    def at(self, instruction: int, view: View) -> str:
         """The name of the byte where the view begins, or ""."""
-        while self._waiting and self._waiting[-1].first <= word:
+        while self._waiting and self._waiting[-1].first <= instruction:
             self._live.append(self._waiting.pop())
-        if any(record.last < word for record in self._live):
-            self._live = [record for record in self._live if record.last >= word]
+        if any(record.last < instruction for record in self._live):
+            self._live = [record for record in self._live if record.last >= instruction]
         for record in reversed(self._live):
             same = record.space is view.space and (view.space is not Space.DRAM or record.region is view.region)
             if same and record.offset <= view.base < record.offset + max(record.bytes, 1):
@@ -182,20 +184,22 @@ class ViewTracker:
         if handler:
             handler(self, inst.named())
 
-    def operands(self, word: int, inst: Inst) -> tuple[Operand, ...]:
+    def operands(self, instruction: int, inst: Inst) -> tuple[Operand, ...]:
         named, found = inst.named(), []
         for field in inst.row.views:
             view = self.views.get(named[field.name])
             if named[field.name] and view is not None:
-                found.append(self._operand(word, inst, field, named, view))
+                found.append(self._operand(instruction, inst, field, named, view))
         return tuple(found)
 
-    def _operand(self, word: int, inst: Inst, field: Field, named: Mapping[str, int], view: View) -> Operand:
+    def _operand(self, instruction: int, inst: Inst, field: Field, named: Mapping[str, int], view: View) -> Operand:
         extents, dynamic = extents_of(field, named), dynamic_extent(inst)
         used = _dims(field, named)
         known = dynamic not in used or not dynamic
         shape = _shape(extents, tuple(name == dynamic for name in used), named)
-        return Operand(field.name, view, view.span(extents)[1] if known else 0, shape, self.symbols.at(word, view))
+        return Operand(
+            field.name, view, view.span(extents)[1] if known else 0, shape, self.symbols.at(instruction, view)
+        )
 
     def notes(self, inst: Inst) -> tuple[str, ...]:
         used = sorted(
@@ -233,7 +237,7 @@ class ViewTracker:
 _TRACKED: dict[str, Callable[[ViewTracker, Mapping[str, int]], None]] = {
     "vset": ViewTracker.define, "vinc": ViewTracker.increment, "vadd": ViewTracker.add,
 }  # fmt: skip
-_NAMED = frozenset({"vset"})  # words that give a view its address
+_NAMED = frozenset({"vset"})  # instructions that give a view its address
 
 
 def _dims(field: Field, named: Mapping[str, int]) -> tuple[str, str, str]:

@@ -1,4 +1,4 @@
-"""Where the words of a hand-written program stand in its text, as a debug map: one node per source line.
+"""Where the instructions of a hand-written program stand in its text, as a debug map: one node per source line.
 
 So everything that knows the graph of a compiled program (`disasm --source`, the HTML page, lint, profile, the debugger)
 knows the lines of a written one. A node is called `gemm.s:61`; its `origins` hold the label that it stands under, which
@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from isa.architecture import WORD_BYTES
 from isa.image.records import BY_LINE, DebugMap, DebugNode, Span
-from isa.spec import WORD_BYTES
 
-_NO_VALUE = "it has words, but no value"
+_NO_VALUE = "it has instructions, but no value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Place:
 
 
 def source_map(places: Sequence[Place], mnemonics: Sequence[str], labels: Mapping[str, int]) -> DebugMap:
-    """The debug map of words that come from `places`, one for each word. `labels` gives the index of the word behind
-    each label."""
+    """The debug map of instructions that come from `places`, one for each instruction. `labels` gives the index of the
+    instruction behind each label."""
     short = _short({place.file for place in places})
     under, nodes, spans = _labels(labels, len(places)), list[DebugNode](), list[Span]()
     numbers: dict[Place, int] = {}
@@ -60,11 +60,11 @@ def _short(files: set[str]) -> dict[str, str]:
     return {file: PurePath(file).name if names.count(PurePath(file).name) == 1 else file for file in files}
 
 
-def _labels(labels: Mapping[str, int], words: int) -> list[str]:
-    """For each word the last label before it."""
+def _labels(labels: Mapping[str, int], instructions: int) -> list[str]:
+    """For each instruction the last label before it."""
     at = {index: name for name, index in labels.items()}  # in the order of the text
     found, last = list[str](), ""
-    for index in range(words):
+    for index in range(instructions):
         last = at.get(index, last)
         found.append(last)
     return found

@@ -15,24 +15,12 @@ from typing import Any
 import msgspec
 from msgspec import NODEFAULT, Struct
 
+from isa.architecture import MAX_COUNT, NO_WAIT, QUEUES, SCALARS, VIEWS, Dtype, Region, Space
 from isa.asm.expression import ExpressionError, evaluate
-from isa.codec import NO_WAITS, IllegalWord, Inst, encode
+from isa.codec import NO_WAITS, IllegalInstruction, Inst, encode
+from isa.fields import Field, Instruction, Kind
 from isa.image.records import PlanRecord, Scalar, Span, Tap, TensorSpec
-from isa.spec import (
-    ALSO_CALLED,
-    ISA,
-    MAX_COUNT,
-    NO_WAIT,
-    QUEUES,
-    SCALARS,
-    VIEWS,
-    Dtype,
-    Field,
-    Instruction,
-    Kind,
-    Region,
-    Space,
-)
+from isa.spec import ALSO_CALLED, ISA
 
 HEX_FIELDS = frozenset({"base", "inc", "imm", "off"})  # addresses and bit patterns read better in hexadecimal
 _HEX_KEYS: dict[type[Struct], frozenset[str]] = {
@@ -89,7 +77,7 @@ def parse_inst(mnemonic: str, operands: str = "", marks: str = "", names: Mappin
     deps, dbg = _marks(marks)
     try:
         return Inst(mnemonic, tuple(values), deps, dbg)
-    except IllegalWord as error:
+    except IllegalInstruction as error:
         raise TextError(str(error), operands) from error
 
 

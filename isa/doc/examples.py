@@ -7,8 +7,10 @@ first.
 from collections.abc import Iterator
 from math import prod
 
+from isa.architecture import Dtype, Space
 from isa.asm.text import parse_inst
-from isa.spec import ISA, Access, Dtype, Example, Field, Kind, Space
+from isa.fields import Access, Example, Field, Kind
+from isa.spec import ISA
 from isa.views import access_of, extents_of
 
 _ALIGN = 64
@@ -51,7 +53,7 @@ def _setup(mnemonic: str, known: Example, sizes: dict[str, int]) -> Iterator[str
         number = named[spec.name]
         if spec.kind is not Kind.VIEW or not number or mnemonic == "vset":
             continue
-        if spec.access is None:  # a word that changes a view which exists
+        if spec.access is None:  # an instruction that changes a view which exists
             yield f"vset v=v{number}, space=sram, dtype=i8, base=0x0"
             continue
         planes, rows, cols = extents_of(spec, named)

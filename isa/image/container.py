@@ -14,8 +14,9 @@ from functools import lru_cache
 
 import msgspec
 
+from isa.architecture import ISA_VERSION
 from isa.errors import ImageError
-from isa.spec import HEADER, ISA, ISA_VERSION
+from isa.spec import HEADER, ISA
 
 MAGIC = b"LLMCHIP\x1a"
 FORMAT_VERSION = 1
@@ -60,7 +61,7 @@ class Section:
 
 @lru_cache
 def table_hash() -> bytes:
-    """sha256 of everything in the ISA table that changes what a word means to hardware: not its prose, costs or
+    """sha256 of everything in the ISA table that changes what an instruction means to hardware: not its prose, costs or
     defaults."""
 
     def describe(field: object) -> list[object]:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from isa.architecture import IMAGE_REGIONS, LOOP_LEVELS, REGIONS, USER_TYPES, WORD_BYTES, Dtype, FilledBy, Region
 from isa.chip import ADDRESS_LIMIT, Chip, chip_hash, load_chip, read_toml, to_toml
 from isa.codec import Inst, decode
 from isa.errors import ChipError, ImageError
@@ -23,7 +24,6 @@ from isa.extension import KEY, require, used_by
 from isa.files import open_regular, write_atomic
 from isa.image.container import DAMAGED, MAGIC, Data, pack, unpack
 from isa.image.records import DebugMap, DebugNode, Entry, PlanRecord, Scalar, Span, Step, Tap, TensorSpec, pick
-from isa.spec import IMAGE_REGIONS, LOOP_LEVELS, REGIONS, USER_TYPES, WORD_BYTES, Dtype, FilledBy, Region
 
 __all__ = [
     "Data", "DebugMap", "DebugNode", "Entry", "Image", "PlanRecord", "Scalar", "Span", "Step", "Tap", "TensorSpec",
@@ -84,7 +84,7 @@ class Image:
         return self.code[pc : pc + WORD_BYTES]
 
     def inst(self, pc: int) -> Inst:
-        """The instruction at `pc`. Raises IllegalWord."""
+        """The instruction at `pc`. Raises IllegalInstruction."""
         return decode(self.word(pc))
 
     def size(self, region: Region) -> int:

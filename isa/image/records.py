@@ -1,13 +1,13 @@
 """What an image says about its program: entries, tensors, memory plan, debug map.
 
-Every `pc` is a byte address, 16 * the index of the word. All records are frozen and go to JSON as they stand.
+Every `pc` is a byte address, 16 * the index of the instruction. All records are frozen and go to JSON as they stand.
 """
 
 from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
-from isa.spec import Dtype, Region, Space
+from isa.architecture import Dtype, Region, Space
 
 
 class TensorSpec(Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,7 +53,7 @@ class Entry(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PlanRecord(Struct, frozen=True, forbid_unknown_fields=True):
-    """A buffer of the memory plan: alive from word index `first` to word index `last`, both included."""
+    """A buffer of the memory plan: alive from instruction index `first` to instruction index `last`, both included."""
 
     name: str
     space: Space
@@ -104,7 +104,7 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tap(Struct, frozen=True, forbid_unknown_fields=True):
-    """After the word at `pc`, the block written through view operand `operand` is part of a node's value.
+    """After the instruction at `pc`, the block written through view operand `operand` is part of a node's value.
 
     Element (p, r, c) of the block is flat[offset + p*ps + r*rs + c*cs] of node `nodes[i[level]]` (level -1:
     `nodes[0]`).
@@ -122,7 +122,7 @@ class Tap(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Span(Struct, frozen=True, forbid_unknown_fields=True):
-    """The words at first <= pc < end work for node `nodes[i[level]]` (level -1: `nodes[0]`)."""
+    """The instructions at first <= pc < end work for node `nodes[i[level]]` (level -1: `nodes[0]`)."""
 
     first: int
     end: int
@@ -138,8 +138,8 @@ class DebugMap(Struct, frozen=True, forbid_unknown_fields=True):
     spans: tuple[Span, ...] = ()
 
     def node_at(self, pc: int, indices: Mapping[int, int] | Sequence[int] = ()) -> DebugNode | None:
-        """The node that the word at `pc` works for; of nested spans the shortest. `indices` are the loop indices by
-        level."""
+        """The node that the instruction at `pc` works for; of nested spans the shortest. `indices` are the loop indices
+        by level."""
         covering = [span for span in self.spans if span.first <= pc < span.end]
         if not covering:
             return None

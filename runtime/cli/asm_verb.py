@@ -21,5 +21,5 @@ def command(source: str, output: str, as_json: bool, traceback: bool) -> int:
     image = assemble_file(source)
     write_image(image, output)
     document = {"file": output, "words": image.words, "bytes": Path(output).stat().st_size}
-    reply(document, as_json, lambda: say(f"{output}: {document['words']} words, {document['bytes']} bytes"))
+    reply(document, as_json, lambda: say(f"{output}: {document['words']} instructions, {document['bytes']} bytes"))
     return 0

@@ -163,8 +163,8 @@ class Given:
     def check_for_image(self, path: str, **more: object) -> None:
         """An image is what it is. Raises InputError for options that would change the model, rather than ignore
         them."""
-        said = {"--seq": self.seq, "--batch": self.batch, "--option": self.option or None, **more}
-        for flag, value in said.items():
+        given = {"--seq": self.seq, "--batch": self.batch, "--option": self.option or None, **more}
+        for flag, value in given.items():
             if value is not None:
                 raise InputError(
                     f"{flag} does not go with an image",
@@ -204,7 +204,8 @@ def stdout() -> "Console":
 
 
 def styled(*pieces: str | tuple[str, str]) -> "Text":
-    """Text for `stdout()` of which some pieces have a style: `styled(("no finding", "bold green"), ": 12 words")`."""
+    """Text for `stdout()` of which some pieces have a style: `styled(("no finding", "bold green"), ": 12
+    instructions")`."""
     from rich.text import Text
 
     return Text.assemble(*(shown(p) if isinstance(p, str) else (shown(p[0]), p[1]) for p in pieces))

@@ -170,7 +170,7 @@ def _passes(compiled: "Compiled") -> dict[str, float]:
 
 
 def _memory(image: Any, heights: Mapping[str, Any]) -> dict[str, Any]:
-    from isa.spec import Region
+    from isa.architecture import Region
 
     chip = image.chip
     capacity = {"sram": chip.sram.bytes, "acc": chip.acc.bytes}
@@ -197,7 +197,7 @@ def _estimate(image: Any) -> dict[str, Any]:
         "milliseconds": 1e3 * timeline.seconds,
         "busy_cycles": busy,
         "bus_cycles": timeline.bus_busy(),
-        "dispatched_words": len(timeline.words),
+        "dispatched_words": len(timeline.instructions),
         "dram_bytes": int(timeline.bytes.sum()),
     }
 
@@ -210,7 +210,7 @@ def _print(document: dict[str, Any], switches: Mapping[str, Any]) -> None:
         else f"{document['model']}: nothing written"
     )
     console.print(
-        f"{head}, {document['words']} words for chip {document['chip']}, {document['seconds']['total']:.1f} s",
+        f"{head}, {document['words']} instructions for chip {document['chip']}, {document['seconds']['total']:.1f} s",
         soft_wrap=True,
     )
     for way in ("inputs", "outputs"):

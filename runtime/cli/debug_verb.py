@@ -71,12 +71,12 @@ def command(
     traceback: bool,
     **rest: Any,
 ) -> int:
-    """Step through an image (or assembly text, or a model, which is compiled first), word by word.
+    """Step through an image (or assembly text, or a model, which is compiled first), instruction by instruction.
 
-    Breakpoints on words, nodes, source lines and memory writes; tensors of any node so far; comparison of any node with
-    PyTorch; and all of it backwards. 'help' lists the commands. Without inputs they are drawn from --seed. Commands
-    come from the terminal, --script or a pipe. Exit code 1 if a command failed, the program trapped or a comparison
-    found a difference.
+    Breakpoints on instructions, nodes, source lines and memory writes; tensors of any node so far; comparison of any
+    node with PyTorch; and all of it backwards. 'help' lists the commands. Without inputs they are drawn from --seed.
+    Commands come from the terminal, --script or a pipe. Exit code 1 if a command failed, the program trapped or a
+    comparison found a difference.
     """
     from runtime.debug.commands import Shell
     from runtime.debug.session import Session
@@ -101,7 +101,9 @@ def command(
     from runtime.debug import terminal
 
     if lines is None and sys.stdin.isatty():
-        note(f"{image.words} words, {len(image.debug.nodes)} nodes, chip {image.chip.name}; 'help' lists the commands")
+        note(
+            f"{image.words} instructions, {len(image.debug.nodes)} nodes, chip {image.chip.name}; 'help' lists the commands"
+        )
         terminal.run_terminal(shell, say)
         return 0
     terminal.run_lines(shell, lines if lines is not None else _stdin(), say)

@@ -45,17 +45,19 @@ def main() -> int:
     head = f", {batch} sentences of up to {seq} tokens; the chip itself is emulated"
     console.print(styled((f"all-MiniLM-L6-v2 on chip '{image.chip.name}'", "bold"), head))
     console.print()
-    made = f"  compiled   {image.words} words of 16 bytes, weights {size(len(image.weights) + len(image.const))} "
+    made = (
+        f"  compiled   {image.words} instructions of 16 bytes, weights {size(len(image.weights) + len(image.const))} "
+    )
     console.print(styled(made, (f"({_sum(stage.seconds):.1f} s)", "dim")))
     console.print(f"  launched   {stage.seconds['run on the emulated chip']:.2f} s")
     console.print()
     print_similarity(TEXTS, answer(TEXTS, outputs, ())["similarity"])
     console.print()
     verdict = "bold green" if result.bit_exact else "bold red"
-    said = (
+    summary = (
         f"{'bit-exact' if result.bit_exact else 'NOT bit-exact'}: {result.nodes} nodes, {_bits(result)} differing bits"
     )
-    console.print(styled((said, verdict)), end="")
+    console.print(styled((summary, verdict)), end="")
     console.print(f"   the binary's results against the same graph in PyTorch, {result.outputs} outputs included")
     if result.float:
         console.print(

@@ -25,9 +25,10 @@ _NARROW, _WIDE = 60, 110
 @click.option("--all", "everything", is_flag=True, help="Show the nodes that are the same, too.")
 @common_options
 def command(a: str, b: str, everything: bool, as_json: bool, traceback: bool) -> int:
-    """Compare two programs (images or assembly text): nodes aligned, words side by side, words and cycles per engine.
+    """Compare two programs (images or assembly text): nodes aligned, instructions side by side, instructions and cycles
+    per engine.
 
-    Marks: | another word, - only in A, + only in B. Exit code 1 if the programs differ.
+    Marks: | another instruction, - only in A, + only in B. Exit code 1 if the programs differ.
     """
     comparison = compare(open_program(a), open_program(b))
     reply({"a": a, "b": b, **comparison.as_dict()}, as_json, lambda: _print(comparison, everything))
@@ -48,7 +49,7 @@ def _print(comparison: Comparison, everything: bool) -> None:
 def _part(part: Part, width: int, colored: bool) -> Iterator[str]:
     before, after = part.counts
     busy = f"; {part.busy[0]} and {part.busy[1]} cycles of work" if any(part.busy) else ""
-    yield f"---- {on_one_line(part.title or 'code')}: {before} and {after} words{busy}"
+    yield f"---- {on_one_line(part.title or 'code')}: {before} and {after} instructions{busy}"
     for row in part.rows:
         text = _row(row, width)
         yield f"\x1b[{_STYLE[row.mark]}m{text}\x1b[0m" if colored and _STYLE[row.mark] else text
@@ -66,7 +67,7 @@ def _cell(line: Line | None, width: int) -> str:
 def _table(comparison: Comparison) -> None:
     changed = sum(part.changed for part in comparison.parts)
     say(f"{changed} of {len(comparison.parts)} nodes differ" if changed else "the programs are the same")
-    title = f"{'':8}{'words A':>10}{'words B':>10}{'B-A':>10}"
+    title = f"{'':8}{'instr. A':>10}{'instr. B':>10}{'B-A':>10}"
     say(title + (f"{'cycles A':>14}{'cycles B':>14}{'B-A':>14}" if comparison.cycles else ""))
     for engine, (a, b) in comparison.engines.items():
         line = f"{engine:8}{a:10}{b:10}{_change(a, b):>10}"
@@ -75,7 +76,7 @@ def _table(comparison: Comparison) -> None:
             line += f"{before:14}{after:14}{_change(before, after):>14}"
         say(line.rstrip())
     if comparison.cycles:
-        say("cycles of an engine: those in which it works; all: from the first word to the last")
+        say("cycles of an engine: those in which it works; all: from the first instruction to the last")
 
 
 def _change(a: int, b: int) -> str:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
+from isa.architecture import Engine
 from isa.files import write_atomic
 from isa.image.image import Image
 from isa.shown import shown
-from isa.spec import Engine
 from runtime.cli import completion
 from runtime.cli.common import common_options, examples, reply, say, say_lines
 from runtime.device.program_file import open_program
@@ -46,12 +46,16 @@ _FLUSHED = 64  # lines shown at once before output is buffered
     "engines",
     multiple=True,
     type=click.Choice([e.value for e in Engine]),
-    help="Only words of this engine (repeatable).",
+    help="Only instructions of this engine (repeatable).",
 )
 @click.option(
-    "--node", "nodes", metavar="PATTERN", multiple=True, help="Only words of these nodes; * and ? match (repeatable)."
+    "--node",
+    "nodes",
+    metavar="PATTERN",
+    multiple=True,
+    help="Only instructions of these nodes; * and ? match (repeatable).",
 )
-@click.option("--pc", "pcs", metavar="A:B", default=":", help="Only words at A <= pc < B.")
+@click.option("--pc", "pcs", metavar="A:B", default=":", help="Only instructions at A <= pc < B.")
 @click.option(
     "--color",
     type=click.Choice(["auto", "always", "never"]),

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
+from isa.architecture import Region
 from isa.chip import chip_hash
 from isa.files import read_regular
 from isa.image.container import read_header, table_hash, unpack
 from isa.image.image import Image, image_bytes, read_image
 from isa.shown import shown
-from isa.spec import Region
 from runtime.cli import completion
 from runtime.cli.common import common_options, examples, need, reply, size
 from runtime.cli.tables import UNCUT, Column, show
@@ -84,7 +84,7 @@ def _print(document: dict[str, Any]) -> None:
     )
     rows.append(("chip", document["chip"]))
     for entry in document["entries"]:
-        rows.append(("entry", f"{entry['name']} at {entry['pc']:#06x}, {document['words']} words in all"))
+        rows.append(("entry", f"{entry['name']} at {entry['pc']:#06x}, {document['words']} instructions in all"))
         for way in ("inputs", "outputs"):
             for spec in entry[way]:
                 rows.append((f"  {way[:-1]}", f"{spec['name']} {spec['dtype']} {spec['shape']}"))

@@ -4,8 +4,10 @@ from typing import Any
 
 import click
 
+from isa.architecture import ISA_VERSION
 from isa.doc.manual import describe, summary
-from isa.spec import ISA, ISA_VERSION, Instruction
+from isa.fields import Instruction
+from isa.spec import ISA
 from runtime.cli import completion
 from runtime.cli.common import common_options, examples, reply, say_lines
 

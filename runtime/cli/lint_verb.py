@@ -76,6 +76,6 @@ def _print(found: "list[Finding]", document: dict[str, Any]) -> None:
         console.print(
             styled(
                 ("no finding", "bold green"),
-                f": {document['words']} words, every pair of accesses that conflict is ordered",
+                f": {document['words']} instructions, every pair of accesses that conflict is ordered",
             )
         )

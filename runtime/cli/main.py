@@ -74,7 +74,7 @@ def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
         return
     from importlib.metadata import version
 
-    from isa.spec import ISA_VERSION
+    from isa.architecture import ISA_VERSION
 
     click.echo(f"llmcc {version('llmchip')}, ISA version {ISA_VERSION}")
     ctx.exit()

@@ -82,7 +82,7 @@ def command(
 
     A MODEL is compiled first; a FILE is an image or assembly text. The parts of the waterfall add up to the total
     exactly, and so do the tables by layer, node and source line. The limit is that of the model's operations on this
-    chip, whatever the program; for a FILE alone, that of its own words. Rules and words are explained in
+    chip, whatever the program; for a FILE alone, that of its own instructions. Rules and words are explained in
     docs/timing.md.
     """
     for path in filter(None, (trace, html)):
@@ -137,7 +137,7 @@ def _print(document: Mapping[str, Any], top: int) -> None:
     _waterfall(console, document)
     for key, title in _TABLES.items() if top else ():
         if len(document[key]) < 2:
-            continue  # nothing is known that would tell its words apart
+            continue  # nothing is known that would tell its instructions apart
         _table(console, title, document[key], document["cycles"], top)
     for path in document["files"]:
         console.print(f"wrote {path}", soft_wrap=True)
@@ -149,12 +149,12 @@ def _head(console: "Console", d: Mapping[str, Any]) -> None:
     whose = (
         "of the model's operations"
         if d["limit_source"] == "graph"
-        else "of the program's own words (--model MODEL takes the model's)"
+        else "of the program's own instructions (--model MODEL takes the model's)"
     )
     limit = f"limit {d['limit_cycles']:,} cycles ({d['limit_resource']}), {whose}: reached "
     console.print(styled(limit, (f"{d['of_limit']:.3f}", "bold")), soft_wrap=True)
     console.print(
-        f"{d['instructions']:,} words executed of {d['program_words']:,}, {d['macs']:,} MACs, {size(d['dram_bytes'])} of DRAM at "
+        f"{d['instructions']:,} instructions executed of {d['program_words']:,}, {d['macs']:,} MACs, {size(d['dram_bytes'])} of DRAM at "
         f"{d['bandwidth_bytes_per_second'] / 1e9:.1f} GB/s, {d['arithmetic_intensity']:.1f} MACs per byte",
         soft_wrap=True,
     )

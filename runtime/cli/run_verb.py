@@ -47,7 +47,9 @@ from runtime.models.tokenize import answer, tokenize
 @model_options
 @input_options
 @click.option(
-    "--interpret", is_flag=True, help="Execute word by word, without an execution plan (slower, the same bits)."
+    "--interpret",
+    is_flag=True,
+    help="Execute instruction by instruction, without a recorded trace (slower, the same bits).",
 )
 @click.option(
     "--adversarial",
@@ -181,7 +183,9 @@ def _print(document: dict[str, Any]) -> None:
         if "file" in output:
             console.print(f"{name} → {output['file']}", soft_wrap=True)
     seconds = document["seconds"].get("run on the emulated chip", 0.0)
-    console.print(f"{document['words']} words on chip {document['chip']}, emulated in {seconds:.1f} s", style="dim")
+    console.print(
+        f"{document['words']} instructions on chip {document['chip']}, emulated in {seconds:.1f} s", style="dim"
+    )
 
 
 def print_similarity(texts: Sequence[str], table: Sequence[Sequence[float]]) -> None:

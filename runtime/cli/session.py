@@ -87,7 +87,7 @@ class Session:
         """What an image records about where it came from."""
         import torch
 
-        from isa.spec import ISA_VERSION
+        from isa.architecture import ISA_VERSION
         from runtime.version import __version__
 
         options = {name: value for name, value in asdict(self.options).items() if name != "chip"}

@@ -65,9 +65,9 @@ def read_array(file: BinaryIO) -> Array:
     shape, _, dtype = _HEADERS[version](file)
     if dtype.hasobject or dtype.names or dtype.itemsize == 0:
         raise ValueError(f"an array of {str(dtype)[:80]}")
-    said, held = math.prod(shape) * dtype.itemsize, os.fstat(file.fileno()).st_size - file.tell()
-    if said != held or min(shape, default=0) < 0:
-        raise ValueError(f"its header says {said} bytes, it has {held}")
+    stated, held = math.prod(shape) * dtype.itemsize, os.fstat(file.fileno()).st_size - file.tell()
+    if stated != held or min(shape, default=0) < 0:
+        raise ValueError(f"its header says {stated} bytes, it has {held}")
     file.seek(0)
     array: Array = npy.read_array(file, allow_pickle=False)
     if array.dtype == np.bool_:

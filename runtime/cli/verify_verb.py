@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     Verified = tuple[Verification, Image, Session, Compilation]
 
-_CHANGES = 8  # words that differ from the compiler's; more are only counted: a program of another hand
+_CHANGES = 8  # instructions that differ from the compiler's; more are only counted: a program of another hand
 
 
 @click.command(
@@ -261,10 +261,10 @@ def _print_bisection(found: Mapping[str, Any] | None) -> None:
     else:
         console.print(f"  {len(found['suspects']) - 1} unverified instructions lead to it, see report.json")
     if len(found["changed"]) > _CHANGES:
-        console.print(f"  {len(found['changed'])} words are not the compiler's")
+        console.print(f"  {len(found['changed'])} instructions are not the compiler's")
     for change in found["changed"] if len(found["changed"]) <= _CHANGES else ():
         console.print(f"  the compiler has at {change['pc']:#06x}: {change['instruction']}", soft_wrap=True)
     for text in found["stale_data"]:
         console.print(f"  {text}")
     alone = "reproduces it alone" if found["reproduced"] else "does not reproduce it alone"
-    console.print(f"  {found['folder']}/run.py {alone} ({found['words']} words)", soft_wrap=True)
+    console.print(f"  {found['folder']}/run.py {alone} ({found['words']} instructions)", soft_wrap=True)

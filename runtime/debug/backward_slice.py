@@ -1,5 +1,5 @@
-"""Which words a wrong value depends on: a backward walk over executed words, down to verified values and the host's
-data."""
+"""Which instructions a wrong value depends on: a backward walk over executed instructions, down to verified values and
+the host's data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from isa.architecture import GIVEN_REGIONS, Dtype, Space
 from isa.codec import Inst
-from isa.spec import GIVEN_REGIONS, Dtype, Space
 from runtime.debug.points import element_bits
 from runtime.debug.stepper import Block, Stepper
 
@@ -17,8 +17,8 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """A word that was executed: what `Effect` says, without the memory; `makers` are the control words that set its
-    views."""
+    """An instruction that was executed: what `Effect` says, without the memory; `makers` are the control instructions
+    that set its views."""
 
     time: int
     pc: int
@@ -33,7 +33,7 @@ class Executed:
 
 @dataclass(frozen=True, slots=True)
 class LiveIn:
-    """A verified block that the cone starts from, as it stands right after the word at `time`."""
+    """A verified block that the slice starts from, as it stands right after the instruction at `time`."""
 
     time: int
     block: Block
@@ -41,11 +41,11 @@ class LiveIn:
 
 @dataclass(frozen=True, slots=True)
 class BackwardSlice:
-    """Unverified words in the order of execution, the wrong one last, and what goes into them."""
+    """Unverified instructions in the order of execution, the wrong one last, and what goes into them."""
 
-    words: tuple[Executed, ...]
+    instructions: tuple[Executed, ...]
     live: tuple[LiveIn, ...]
-    host: tuple[Block, ...]  # blocks of the host's data that the words read
+    host: tuple[Block, ...]  # blocks of the host's data that the instructions read
 
 
 class _Needed:
@@ -85,32 +85,32 @@ def is_host(block: Block) -> bool:
 
 
 def trace_back(stepper: Stepper, trail: Sequence[Executed], last: Executed, wrong: Block) -> BackwardSlice:
-    """The cone of a block that `last` wrote. `trail` are the executed engine words in order."""
+    """The slice of a block that `last` wrote. `trail` are the executed engine instructions in order."""
     needed = _Needed(stepper)
-    words: list[Executed] = []
+    instructions: list[Executed] = []
     live: list[LiveIn] = []
     host: list[Block] = []
 
-    def take(word: Executed) -> None:
-        words.append(word)
-        for block in word.writes:
+    def take(instruction: Executed) -> None:
+        instructions.append(instruction)
+        for block in instruction.writes:
             needed.clear(block)
-        for block in word.reads:
+        for block in instruction.reads:
             if is_host(block):
                 host.append(block)
             else:
                 needed.add(block)
 
     take(last)
-    before = next(number for number, word in enumerate(trail) if word is last)
-    for word in reversed(trail[:before]):
-        wanted = [block for block in word.writes if needed.touches(block)]
+    before = next(number for number, instruction in enumerate(trail) if instruction is last)
+    for instruction in reversed(trail[:before]):
+        wanted = [block for block in instruction.writes if needed.touches(block)]
         if not wanted:
             continue
-        if all(block.name in word.verified for block in wanted):
+        if all(block.name in instruction.verified for block in wanted):
             for block in wanted:
-                live.append(LiveIn(word.time, block))
+                live.append(LiveIn(instruction.time, block))
                 needed.clear(block)
         else:
-            take(word)
-    return BackwardSlice(tuple(reversed(words)), tuple(reversed(live)), tuple(host))
+            take(instruction)
+    return BackwardSlice(tuple(reversed(instructions)), tuple(reversed(live)), tuple(host))

@@ -1,9 +1,9 @@
 """Where bits differ from PyTorch: the first instruction whose result is wrong, and what could have made it so.
 
-The program is executed word by word beside the reference. At the first word whose result differs, the words that its
-wrong value depends on are traced back until values that have been verified, or the host's data: the *cone*. When
-nothing but verified values goes into the word, it is the culprit itself. Words of the cone that the compiler would not
-have emitted, and packed data it would not have packed, are named.
+The program is executed instruction by instruction beside the reference. At the first instruction whose result differs,
+the instructions that its wrong value depends on are traced back until values that have been verified, or the host's
+data: the *backward slice*. When nothing but verified values goes into the instruction, it is the culprit itself.
+Instructions of the slice that the compiler would not have emitted, and packed data it would not have packed, are named.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,11 @@ import numpy as np
 from torch import Tensor
 
 from emulator.formats import STORAGE
+from isa.architecture import IMAGE_REGIONS, WORD_BYTES, Dtype, Engine, Space
 from isa.asm.text import format_inst
+from isa.fields import Kind
 from isa.image.image import Image
 from isa.image.records import DebugNode, TensorSpec
-from isa.spec import IMAGE_REGIONS, WORD_BYTES, Dtype, Engine, Kind, Space
 from runtime.debug.backward_slice import BackwardSlice, Executed, trace_back
 from runtime.debug.points import any_element_in, element_bits
 from runtime.debug.stepper import NO_CALL, Block, Effect, Stepper
@@ -31,16 +32,18 @@ from runtime.verify.reference import LazyReference
 
 @dataclass(frozen=True)
 class Bisection:
-    """The first wrong word, the block it wrote, and where the fault may come from."""
+    """The first wrong instruction, the block it wrote, and where the fault may come from."""
 
-    word: Executed
+    instruction: Executed
     block: Block
     node: DebugNode
     expected: Array
     actual: Array
-    cone: BackwardSlice
-    changed: tuple[tuple[int, str], ...]  # words of the cone that a fresh compilation has otherwise: pc, its text
-    stale: tuple[str, ...]  # packed data in the cone that a fresh compilation has otherwise
+    slice: BackwardSlice
+    changed: tuple[
+        tuple[int, str], ...
+    ]  # instructions of the slice that a fresh compilation has otherwise: pc, its text
+    stale: tuple[str, ...]  # packed data in the slice that a fresh compilation has otherwise
     inputs: Mapping[str, Array]
     stepper: Stepper
 
@@ -56,10 +59,10 @@ class Bisection:
     def as_dict(self) -> dict[str, Any]:
         pick = tuple(self.index)
         return {
-            "pc": self.word.pc,
-            "instruction": format_inst(self.word.inst),
-            "time": self.word.time,
-            "indices": list(self.word.indices),
+            "pc": self.instruction.pc,
+            "instruction": format_inst(self.instruction.inst),
+            "time": self.instruction.time,
+            "indices": list(self.instruction.indices),
             "operand": self.block.name,
             "block": str(self.block.view),
             "extents": list(self.block.extents),
@@ -69,8 +72,8 @@ class Bisection:
             "index": self.index,
             "expected": values(self.expected, self.block.view.dtype)[pick].item(),
             "actual": values(self.actual, self.block.view.dtype)[pick].item(),
-            "inputs_verified": len(self.cone.words) == 1,
-            "suspects": [{"pc": w.pc, "instruction": format_inst(w.inst)} for w in self.cone.words],
+            "inputs_verified": len(self.slice.instructions) == 1,
+            "suspects": [{"pc": w.pc, "instruction": format_inst(w.inst)} for w in self.slice.instructions],
             "changed": [{"pc": pc, "instruction": text} for pc, text in self.changed],
             "stale_data": list(self.stale),
         }
@@ -85,7 +88,7 @@ def values(bits: Array, dtype: Dtype) -> Array:
 
 @dataclass(frozen=True)
 class _Wrong:
-    word: Executed
+    instruction: Executed
     block: Block
     node: DebugNode
     expected: Array
@@ -111,7 +114,7 @@ class _FirstWrong(Comparer):
 
 
 def bisect(image: Image, compiled: Known, inputs: Mapping[str, Array | Tensor]) -> Bisection | None:
-    """The first wrong word, or None when every bit is right (or only missing: never written). Raises Trap."""
+    """The first wrong instruction, or None when every bit is right (or only missing: never written). Raises Trap."""
     arrays = {name: to_array(value) if isinstance(value, Tensor) else value for name, value in inputs.items()}
     tensors = [to_tensor(np.asarray(arrays[spec.name], order="C"), spec.dtype) for spec in image.entry().inputs]
     reference = LazyReference(compiled.lowered.main, (*tensors, *compiled.lowered.pack_weights()))
@@ -119,16 +122,16 @@ def bisect(image: Image, compiled: Known, inputs: Mapping[str, Array | Tensor]) 
     trail, wrong = _run(stepper, _FirstWrong(image, reference), reference)
     if wrong is None:
         return None
-    cone = trace_back(stepper, trail, wrong.word, wrong.block)
+    sliced = trace_back(stepper, trail, wrong.instruction, wrong.block)
     fresh = compiled.image()
     return Bisection(
-        wrong.word, wrong.block, wrong.node, wrong.expected, wrong.actual, cone, tuple(_changed(image, fresh, cone)),
-        tuple(_stale(image, fresh, cone)), arrays, stepper,
+        wrong.instruction, wrong.block, wrong.node, wrong.expected, wrong.actual, sliced,
+        tuple(_changed(image, fresh, sliced)), tuple(_stale(image, fresh, sliced)), arrays, stepper,
     )  # fmt: skip
 
 
 def _run(stepper: Stepper, comparer: _FirstWrong, reference: LazyReference) -> tuple[list[Executed], _Wrong | None]:
-    """Execute until a word is wrong, or to the end and then look at the outputs."""
+    """Execute until an instruction is wrong, or to the end and then look at the outputs."""
     trail: list[Executed] = []
     makers: dict[int, tuple[int, ...]] = {}
     taps = {(tap.pc, tap.operand) for tap in stepper.image.debug.taps}
@@ -139,11 +142,13 @@ def _run(stepper: Stepper, comparer: _FirstWrong, reference: LazyReference) -> t
             if effect.call is NO_CALL or effect.inst.row.engine is Engine.CTL:
                 continue
             stepper.tell(comparer.probe, effect)
-            word = _executed(effect, makers, taps)
-            trail.append(word)
+            instruction = _executed(effect, makers, taps)
+            trail.append(instruction)
             if comparer.wrong is not None:
                 operand, node, expected, actual = comparer.wrong
-                return trail, _Wrong(word, next(b for b in word.writes if b.name == operand), node, expected, actual)
+                return trail, _Wrong(
+                    instruction, next(b for b in instruction.writes if b.name == operand), node, expected, actual
+                )
     for spec, value in zip(stepper.entry.outputs, reference.outputs(), strict=True):
         wrong = _wrong_output(stepper, trail, spec, to_array(value))
         if wrong is not None:
@@ -152,7 +157,7 @@ def _run(stepper: Stepper, comparer: _FirstWrong, reference: LazyReference) -> t
 
 
 def _define(effect: Effect, makers: dict[int, tuple[int, ...]]) -> None:
-    """Which control words made each view register what it is."""
+    """Which control instructions made each view register what it is."""
     row = effect.inst.row
     for field, value in zip(row.fields, effect.inst.operands, strict=True):
         if row.engine is Engine.CTL and field.kind is Kind.VIEW and field.access is None:
@@ -177,7 +182,7 @@ def _executed(effect: Effect, makers: Mapping[int, tuple[int, ...]], taps: set[t
 
 
 def _wrong_output(stepper: Stepper, trail: Sequence[Executed], spec: TensorSpec, value: Array) -> _Wrong | None:
-    """The last word that stored the first wrong element of an output."""
+    """The last instruction that stored the first wrong element of an output."""
     dtype = spec.storage
     wanted = comparable(converted(value, _FLOATS.get(spec.dtype), dtype), dtype).reshape(-1)
     actual = comparable(stepper.device.tensor(spec), dtype).reshape(-1)
@@ -185,8 +190,8 @@ def _wrong_output(stepper: Stepper, trail: Sequence[Executed], spec: TensorSpec,
         return None
     size = dtype.bits // 8
     address = spec.offset + int(np.argmax(wanted != actual)) * size
-    for word in reversed(trail):
-        for block in word.writes:
+    for instruction in reversed(trail):
+        for block in instruction.writes:
             if block.view.space is not Space.DRAM or block.view.region is not spec.region:
                 continue
             if not any_element_in(block.view, block.extents, address, address + size):
@@ -194,14 +199,14 @@ def _wrong_output(stepper: Stepper, trail: Sequence[Executed], spec: TensorSpec,
             where = np.broadcast_to((element_bits(block.view, block.extents) // 8 - spec.offset) // size, block.extents)
             if where.min() < 0 or where.max() >= wanted.size:
                 continue
-            node = stepper.image.debug.node_at(word.pc, word.indices) or DebugNode(spec.name, "output")
-            return _Wrong(word, block, node, wanted[where], actual[where])
+            node = stepper.image.debug.node_at(instruction.pc, instruction.indices) or DebugNode(spec.name, "output")
+            return _Wrong(instruction, block, node, wanted[where], actual[where])
     return None
 
 
-def _changed(image: Image, fresh: Image, cone: BackwardSlice) -> list[tuple[int, str]]:
-    """Words that took part and that the compiler would have made otherwise."""
-    pcs = sorted({pc for word in cone.words for pc in (*word.makers, word.pc)})
+def _changed(image: Image, fresh: Image, sliced: BackwardSlice) -> list[tuple[int, str]]:
+    """Instructions that took part and that the compiler would have made otherwise."""
+    pcs = sorted({pc for instruction in sliced.instructions for pc in (*instruction.makers, instruction.pc)})
     found = []
     for pc in pcs:
         if pc + WORD_BYTES <= len(fresh.code) and fresh.word(pc) != image.word(pc):
@@ -209,10 +214,10 @@ def _changed(image: Image, fresh: Image, cone: BackwardSlice) -> list[tuple[int,
     return found
 
 
-def _stale(image: Image, fresh: Image, cone: BackwardSlice) -> list[str]:
+def _stale(image: Image, fresh: Image, sliced: BackwardSlice) -> list[str]:
     """Packed data that took part and that the compiler would have packed otherwise."""
     found = []
-    for block in cone.host:
+    for block in sliced.host:
         region = block.view.region
         if region in IMAGE_REGIONS:
             low, high = block.view.span(block.extents)

@@ -96,7 +96,7 @@ def _finish(shell: Shell, words: list[str]) -> Lines:
     session = shell.session
     number = session.nodes.number(words[0]) if words else session.nodes.at(session.stepper.pc, session.stepper.indices)
     if number is None:
-        raise InputError("the next word belongs to no node", hint="finish NODE")
+        raise InputError("the next instruction belongs to no node", hint="finish NODE")
     return _stopped(shell, session.finish(number))
 
 
@@ -186,7 +186,7 @@ def _print_node(session: Session, text: str) -> Lines:
 def _last_written(session: Session) -> Lines:
     last = session.stepper.last
     if last is None or not last.writes:
-        raise InputError("the last word wrote nothing", hint="print v3, print sram[0]:f32 4x8, or print NODE")
+        raise InputError("the last instruction wrote nothing", hint="print v3, print sram[0]:f32 4x8, or print NODE")
     return [line for block in last.writes for line in show.memory(session, block.view, block.extents, block.name)]
 
 
@@ -230,7 +230,7 @@ def _compare(shell: Shell, words: list[str]) -> Lines:
     session = shell.session
     number = session.nodes.number(words[0]) if words else session.nodes.at(session.stepper.pc, session.stepper.indices)
     if number is None:
-        raise InputError("the next word belongs to no node", hint="compare NODE")
+        raise InputError("the next instruction belongs to no node", hint="compare NODE")
     result = session.compare(number)
     shell.failed += not result.equal
     return show.comparison(result)
@@ -273,18 +273,25 @@ def _quit(shell: Shell, words: list[str]) -> Lines:
 
 COMMANDS = (
     Command("run", "", "run on, until a breakpoint, a watch, a trap or the end", "run", _run, ("r", "c", "continue")),
-    Command("step", "[N]", "execute one word, or N", "step 10", _step, ("s",)),
-    Command("next", "[N]", "run to the first word of the next node, or of the Nth", "next", _next, ("n",)),
-    Command("until", "PC|NODE", "run to a word, or to the first word of a node", "until 0x00a0", _until, ("u",)),
+    Command("step", "[N]", "execute one instruction, or N", "step 10", _step, ("s",)),
+    Command("next", "[N]", "run to the first instruction of the next node, or of the Nth", "next", _next, ("n",)),
+    Command(
+        "until",
+        "PC|NODE",
+        "run to an instruction, or to the first instruction of a node",
+        "until 0x00a0",
+        _until,
+        ("u",),
+    ),
     Command("finish", "[NODE]", "run until every element of a node is written", "finish layer_norm", _finish, ("f",)),
-    Command("reverse-step", "[N]", "go one word back, or N", "reverse-step 3", _back, ("rs", "back")),
+    Command("reverse-step", "[N]", "go one instruction back, or N", "reverse-step 3", _back, ("rs", "back")),
     Command("reverse-continue", "", "go back to the last stop before this one", "reverse-continue", _reverse, ("rc",)),
-    Command("goto", "TIME", "jump to the moment after TIME words", "goto 1200", _goto),
+    Command("goto", "TIME", "jump to the moment after TIME instructions", "goto 1200", _goto),
     Command("restart", "", "go back to the start; breakpoints stay", "restart", _restart),
     Command(
         "break",
         "[PC|NODE|FILE:LINE|op MNEMONIC|write PLACE]",
-        "stop before a word, at a node's or line's first word, behind a write",
+        "stop before an instruction, at a node's or line's first instruction, behind a write",
         "break write sram[0..0x40]",
         _break,
         ("b",),
@@ -294,7 +301,7 @@ COMMANDS = (
     Command(
         "print",
         "[vN|sN|PLACE [SHAPE]|NODE[INDEX]]",
-        "show a view, a scalar, memory, a node's value, or what the last word wrote",
+        "show a view, a scalar, memory, a node's value, or what the last instruction wrote",
         "print sram[0x100]:f32 4x8",
         _print,
         ("p", "x"),
@@ -319,12 +326,12 @@ COMMANDS = (
     Command(
         "disassemble",
         "[PC|NODE] [N]",
-        "N words on either side of the next word, of a pc or of a node",
+        "N instructions on either side of the next instruction, of a pc or of a node",
         "disassemble activation 8",
         _disassemble,
         ("dis", "l"),
     ),
-    Command("where", "", "the next word, its operands and its node", "where", _where_am_i),
+    Command("where", "", "the next instruction, its operands and its node", "where", _where_am_i),
     Command("nodes", "[TEXT]", "list the nodes with TEXT in their name or operator", "nodes layer_norm", _nodes),
     Command(
         "help", "[COMMAND|MNEMONIC]", "this list, one command, or one instruction", "help break", _help, ("h", "?")

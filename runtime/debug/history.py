@@ -18,7 +18,7 @@ from isa.views import Extents, View
 
 PAGE = 4096
 BUDGET = 256 << 20
-INTERVAL = 64  # words between checkpoints, until the budget says otherwise
+INTERVAL = 64  # instructions between checkpoints, until the budget says otherwise
 _Page = tuple[Store, NDArray[np.uint8], NDArray[np.uint8] | None]
 
 
@@ -26,7 +26,7 @@ _Page = tuple[Store, NDArray[np.uint8], NDArray[np.uint8] | None]
 class Control:
     """What a core holds besides memory."""
 
-    pc: int
+    index: int
     scalars: tuple[int, ...]
     views: tuple[ViewRegister | None, ...]
     indices: tuple[int, ...]
@@ -35,10 +35,12 @@ class Control:
 
     @classmethod
     def of(cls, core: Core) -> "Control":
-        return cls(core.pc, tuple(core.scalars), _copied(core.views), tuple(core.indices), tuple(core.loops), core.exit)
+        return cls(
+            core.index, tuple(core.scalars), _copied(core.views), tuple(core.indices), tuple(core.loops), core.exit
+        )
 
     def restore(self, core: Core) -> None:
-        core.pc, core.exit = self.pc, self.exit
+        core.index, core.exit = self.index, self.exit
         core.scalars, core.indices, core.loops = list(self.scalars), list(self.indices), list(self.loops)
         core.views = list(_copied(self.views))
 
@@ -57,7 +59,7 @@ class _Interval:
 
 
 class History:
-    """Old pages of one machine's memory, by interval. `time` counts executed words."""
+    """Old pages of one machine's memory, by interval. `time` counts executed instructions."""
 
     def __init__(self, core: Core, budget: int = BUDGET, interval: int = INTERVAL) -> None:
         self._core, self._memory, self._budget = core, core.memory, budget
@@ -70,7 +72,7 @@ class History:
         return max(i.time for i in self._intervals if i.time <= time)
 
     def advance(self, time: int) -> None:
-        """Take a checkpoint if it is time for one. Called between words."""
+        """Take a checkpoint if it is time for one. Called between instructions."""
         if time - self._intervals[-1].time >= self.interval:
             self._intervals.append(_Interval(time, Control.of(self._core)))
             while self.bytes > self._budget and len(self._intervals) > 2:

@@ -1,5 +1,5 @@
-"""Graph nodes as the debugger sees them: which word works for which, where it starts, and its value put together from
-taps."""
+"""Graph nodes as the debugger sees them: which instruction works for which, where it starts, and its value put together
+from taps."""
 
 import math
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from emulator.formats import STORAGE
 from emulator.memory import Memory
+from isa.architecture import WORD_BYTES, Dtype
 from isa.asm.text import guess
 from isa.errors import InputError
 from isa.image.records import BY_LINE, DebugMap, DebugNode, Tap, pick
-from isa.spec import WORD_BYTES, Dtype
 from isa.views import Extents
 from runtime.debug.stepper import Effect
 from runtime.device.arrays import Array
@@ -37,7 +37,7 @@ class Value:
 class Nodes:
     """Lookups in the debug map."""
 
-    def __init__(self, debug: DebugMap, words: int) -> None:
+    def __init__(self, debug: DebugMap, instructions: int) -> None:
         self.debug = debug
         self.numbers = {node.name: number for number, node in enumerate(debug.nodes)}
         self.taps: dict[int, list[Tap]] = {}
@@ -45,11 +45,11 @@ class Nodes:
             self.taps.setdefault(tap.pc, []).append(tap)
         self.lines = frozenset(
             span.first for span in debug.spans if debug.nodes[span.nodes[0]].status == BY_LINE
-        )  # first words of lines
-        self._span: list[int] = [-1] * words  # of each word, its innermost span
+        )  # first instructions of lines
+        self._span: list[int] = [-1] * instructions  # of each instruction, its innermost span
         for number in sorted(range(len(debug.spans)), key=lambda n: debug.spans[n].first - debug.spans[n].end):
             span = debug.spans[number]
-            first, end = max(span.first // WORD_BYTES, 0), min(span.end // WORD_BYTES, words)
+            first, end = max(span.first // WORD_BYTES, 0), min(span.end // WORD_BYTES, instructions)
             if first < end:
                 self._span[first:end] = [number] * (end - first)
 
@@ -67,7 +67,7 @@ class Nodes:
         )
 
     def at(self, pc: int, indices: Sequence[int]) -> int | None:
-        """The node that a word works for in these loop iterations."""
+        """The node that an instruction works for in these loop iterations."""
         index = pc // WORD_BYTES
         number = self._span[index] if 0 <= index < len(self._span) else -1
         if number < 0:
@@ -85,7 +85,8 @@ class Nodes:
         if not found:
             lines = sorted({node.line for node in self.debug.nodes if _same_file(node.file, file)})
             raise InputError(
-                f"no word comes from {file}:{line}", hint=_lines(lines) if lines else "no node comes from that file"
+                f"no instruction comes from {file}:{line}",
+                hint=_lines(lines) if lines else "no node comes from that file",
             )
         return found
 
@@ -116,7 +117,7 @@ def _lines(lines: list[int]) -> str:
 
 @dataclass
 class Collector:
-    """Puts one node's value together while words execute."""
+    """Puts one node's value together while instructions execute."""
 
     nodes: Nodes
     number: int
@@ -136,7 +137,7 @@ class Collector:
         return any(v.written == v.seen.size for v in self.values.values())
 
     def see(self, effect: Effect, memory: Memory) -> bool:
-        """Take over what a word wrote of the node; says whether it did."""
+        """Take over what an instruction wrote of the node; says whether it did."""
         taken = False
         for tap in self.nodes.taps.get(effect.pc, ()):
             block = next((w for w in effect.writes if w.name == tap.operand), None)
@@ -168,8 +169,8 @@ def offset_of(tap: Tap, indices: Sequence[int]) -> int:
     """The flat position of a tap's first element in these loop iterations."""
     offset = tap.offset
     for step in tap.steps:
-        turn = indices[step.level] // step.div
-        offset += step.inc * (turn % step.mod if step.mod else turn)
+        moved = indices[step.level] // step.div
+        offset += step.inc * (moved % step.mod if step.mod else moved)
     return offset
 
 

@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass, replace
 
+from isa.architecture import SCALARS, VIEWS, WORD_BYTES, Dtype, Region, Space
 from isa.errors import InputError
-from isa.spec import SCALARS, VIEWS, WORD_BYTES, Dtype, Region, Space
 from isa.views import Extents, View
 from runtime.debug.points import Range
 from runtime.debug.session import Session
@@ -79,7 +79,7 @@ def block(session: Session, words: list[str]) -> Block:
         view = known[0] if known else session.view(found[1])
         if known is None and extents is None:
             raise InputError(
-                f"neither the next word nor the last uses {name}, so its extents are not known",
+                f"neither the next instruction nor the last uses {name}, so its extents are not known",
                 hint=f"say them: print {name} 4x8",
             )
         return Block(view, extents or (known[1] if known else (1, 1, 1)))
@@ -170,12 +170,13 @@ def memory_range(session: Session, words: list[str], usage: str) -> Range:
 
 def where(session: Session, text: str) -> tuple[int | None, list[int], str]:
     """A pc, or nodes (of a hand-written program also a label), and how to call the place. Raises InputError for other
-    texts, and a node that no word works for."""
+    texts, and a node that no instruction works for."""
     if text[:1].isdigit():
         pc = integer(text, "pc")
         if pc % WORD_BYTES or not 0 <= pc < len(session.stepper.code):
             raise InputError(
-                f"{text} is not the address of a word", hint=f"a multiple of 16 below {len(session.stepper.code):#x}"
+                f"{text} is not the address of an instruction",
+                hint=f"a multiple of 16 below {len(session.stepper.code):#x}",
             )
         return pc, [], f"pc {pc:#06x}"
     file, colon, line = text.rpartition(":")
@@ -186,5 +187,5 @@ def where(session: Session, text: str) -> tuple[int | None, list[int], str]:
         return None, [number], f"label {text}"
     number = session.nodes.number(text)
     if not any(number in span.nodes for span in session.image.debug.spans):
-        raise InputError(f"no word works for node {session.nodes.explain(number)}")
+        raise InputError(f"no instruction works for node {session.nodes.explain(number)}")
     return None, [number], f"node {text}"

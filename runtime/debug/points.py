@@ -1,6 +1,7 @@
 """Where to stop: breakpoints on a pc, a node, a source line or a memory write, and watches of bytes.
 
-A breakpoint looks at a word before it executes; memory breakpoints and watches look at what a word has done.
+A breakpoint looks at an instruction before it executes; memory breakpoints and watches look at what an instruction has
+done.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emulator.memory import Memory
-from isa.spec import Region, Space
+from isa.architecture import Region, Space
 from isa.views import Extents, View
 from runtime.debug.stepper import Block, Effect
 
@@ -98,13 +99,14 @@ class Points:
         return found
 
     def before(self, pc: int, mnemonic: str, node: int | None) -> Point | None:
-        """The point that stops in front of a word. `node` if the word is the first ever to work for it."""
+        """The point that stops in front of an instruction. `node` if the instruction is the first ever to work for
+        it."""
         return next(
             (p for p in self.points if p.pc == pc or node in p.nodes or (mnemonic and p.mnemonic == mnemonic)), None
         )
 
     def after(self, effect: Effect, memory: Memory) -> tuple[Point, str] | None:
-        """The point that stops behind a word, and what happened."""
+        """The point that stops behind an instruction, and what happened."""
         found = None
         for point in self.points:
             wanted = point.writes or point.watch

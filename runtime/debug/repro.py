@@ -1,12 +1,13 @@
-"""A folder that shows one wrong word: an image of only the words that matter, what goes in, both values, and a script.
+"""A folder that shows one wrong instruction: an image of only the instructions that matter, what goes in, both values,
+and a script.
 
-    repro.llmchip   the cone of the wrong word, unrolled, fed from inputs instead of the words before it
+    repro.llmchip   the slice of the wrong instruction, unrolled, fed from inputs instead of the instructions before it
     inputs.npz      the verified blocks and host data that go in
     expected.npy    PyTorch's block           actual.npy   the chip's block
     report.json     what the bisection found  run.py       runs the image and shows the difference
     original_inputs.npz   the inputs of the whole program
 
-Every word waits for all engines, so that the cut program has no schedule of its own to be wrong.
+Every instruction waits for all engines, so that the cut program has no schedule of its own to be wrong.
 """
 
 import io
@@ -20,12 +21,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from isa.architecture import QUEUES, WORD_BYTES, Dtype, Region, Space
 from isa.codec import Inst, encode
 from isa.errors import InputError
 from isa.files import write_atomic
 from isa.image.image import Image, write_image
 from isa.image.records import DebugMap, DebugNode, Entry, Span, Tap, TensorSpec
-from isa.spec import QUEUES, VOP, WORD_BYTES, Dtype, Region, Space
+from isa.spec import VOP
 from isa.views import Extents, View
 from runtime.debug.backward_slice import Executed, is_host
 from runtime.debug.bisect import Bisection
@@ -43,7 +45,7 @@ class _Builder:
 
     def __init__(self, found: Bisection) -> None:
         self.found, self.original = found, found.stepper.image
-        self.words: list[Inst] = []
+        self.instructions: list[Inst] = []
         self.inputs: list[TensorSpec] = []
         self.data: dict[str, Array] = {}
         self.end = 0  # bytes of IN in use
@@ -52,11 +54,11 @@ class _Builder:
         )  # behind the chip's own SRAM; the cut image's chip is larger
         self.staged = 0
 
-    def word(self, mnemonic: str, **operands: int) -> None:
-        self.words.append(Inst.make(mnemonic, ALL, **operands))
+    def instruction(self, mnemonic: str, **operands: int) -> None:
+        self.instructions.append(Inst.make(mnemonic, ALL, **operands))
 
     def view(self, number: int, view: View) -> None:
-        self.words.append(
+        self.instructions.append(
             Inst.make(
                 "vset",
                 v=number,
@@ -75,7 +77,7 @@ class _Builder:
         self.view(_SOURCE, source)
         planes, rows, cols = extents
         extra = {"f": VOP.index("mov")} if mnemonic == "vop" else {}
-        self.word(mnemonic, d=_TARGET, a=_SOURCE, planes=planes, rows=rows, cols=cols, **extra)
+        self.instruction(mnemonic, d=_TARGET, a=_SOURCE, planes=planes, rows=rows, cols=cols, **extra)
 
     def add_input(self, name: str, array: Array, dtype: Dtype, shape: tuple[int, ...]) -> int:
         """A new input; gives its offset in IN."""
@@ -106,10 +108,10 @@ class _Builder:
         self.copy("ldw", stage, dense, block.extents)
         self.copy("vop" if block.view.space is Space.ACC else "sto", block.view, stage, block.extents)
 
-    def execute(self, word: Executed, number: int) -> int:
-        """The word itself, with its views as they were; gives its pc. The host's data becomes an input."""
-        operands, changes = dict(word.operands), dict[str, int]()
-        blocks = {block.name: block for block in (*word.writes, *word.reads)}
+    def execute(self, instruction: Executed, number: int) -> int:
+        """The instruction itself, with its views as they were; gives its pc. The host's data becomes an input."""
+        operands, changes = dict(instruction.operands), dict[str, int]()
+        blocks = {block.name: block for block in (*instruction.writes, *instruction.reads)}
         for register, (name, block) in enumerate(blocks.items(), 1):
             view = block.view
             if is_host(block):
@@ -122,9 +124,11 @@ class _Builder:
             changes[name] = register
         if "dyn_s" in operands:
             changes |= {"dyn": 0, "dyn_s": 0}
-        row = word.inst.row
-        self.words.append(Inst(word.inst.mnemonic, tuple({**operands, **changes}[f.name] for f in row.fields), ALL))
-        return (len(self.words) - 1) * WORD_BYTES
+        row = instruction.inst.row
+        self.instructions.append(
+            Inst(instruction.inst.mnemonic, tuple({**operands, **changes}[f.name] for f in row.fields), ALL)
+        )
+        return (len(self.instructions) - 1) * WORD_BYTES
 
     def finish(self, pc: int) -> Image:
         """Store the wrong block to OUT, and close the image."""
@@ -137,7 +141,7 @@ class _Builder:
             source = self.staging(dtype, block.extents)
             self.copy("vop" if block.view.space is Space.ACC else "lda", source, block.view, block.extents)
         self.copy("sto", dense, source, block.extents)
-        self.word("halt")
+        self.instruction("halt")
         sizes = list(original.sizes)
         output = TensorSpec("value", block.extents, dtype.user, dtype, Region.OUT, offset)
         sizes[Region.WEIGHTS] = sizes[Region.CONST] = 0
@@ -148,7 +152,7 @@ class _Builder:
             sram=msgspec.structs.replace(original.chip.sram, bytes=self.stage + self.staged + ALIGN),
         )
         return Image(
-            b"".join(map(encode, self.words)),
+            b"".join(map(encode, self.instructions)),
             sizes=tuple(sizes),
             entries=(Entry("main", 0, tuple(self.inputs), (output,)),),
             chip=chip,
@@ -166,13 +170,13 @@ class _Builder:
 
 
 def cut(found: Bisection) -> tuple[Image, dict[str, Array]]:
-    """The image of the cone, and its inputs. Moves the bisection's stepper."""
+    """The image of the slice, and its inputs. Moves the bisection's stepper."""
     builder, stepper = _Builder(found), found.stepper
-    events: list[tuple[int, int, Any]] = [(live.time, 0, live) for live in found.cone.live]
-    events += [(word.time, 1, word) for word in found.cone.words]
+    events: list[tuple[int, int, Any]] = [(live.time, 0, live) for live in found.slice.live]
+    events += [(instruction.time, 1, instruction) for instruction in found.slice.instructions]
     pc = 0
-    for number, (time, is_word, event) in enumerate(sorted(events, key=lambda e: e[:2])):
-        if is_word:
+    for number, (time, is_instruction, event) in enumerate(sorted(events, key=lambda e: e[:2])):
+        if is_instruction:
             pc = builder.execute(event, number)
         else:
             stepper.seek(time + 1)
@@ -251,7 +255,7 @@ value = load(HERE / "repro.llmchip")(**np.load(HERE / "inputs.npz"))["value"]
 expected = np.load(HERE / "expected.npy")
 actual = value.view(expected.dtype)
 wrong = actual != expected
-print(f"node {{report['node']}}, word at {{report['pc']:#06x}}: {{report['instruction']}}")
+print(f"node {{report['node']}}, instruction at {{report['pc']:#06x}}: {{report['instruction']}}")
 print(f"{{np.count_nonzero(wrong)}} of {{wrong.size}} elements differ (bits, as integers)")
 for index in np.argwhere(wrong)[:8]:
     place = tuple(index)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from emulator.memory import Fault
+from isa.architecture import WORD_BYTES, Engine
 from isa.errors import InputError, Trap
 from isa.image.image import Image
 from isa.image.records import DebugNode, pick
-from isa.spec import WORD_BYTES, Engine
 from isa.views import Extents, View
 from runtime.debug.history import BUDGET
 from runtime.debug.nodes import Collector, Comparison, Nodes, Value
@@ -63,9 +63,9 @@ class Session:
         self.interrupted = False
         self._make_reference = reference
         self._reference: Reference | None = None
-        self._arrived: dict[int, int] = {}  # node: when its first word was reached
+        self._arrived: dict[int, int] = {}  # node: when its first instruction was reached
         self._tapped: dict[int, int] = {}  # node: when its first element was written
-        self.trail = array("I")  # word index of every executed word, by time
+        self.trail = array("I")  # instruction index of every executed instruction, by time
 
     # ---- moving
 
@@ -78,7 +78,7 @@ class Session:
         return self._forward(lambda effect: Stop("stepped") if self.stepper.time >= target else None)
 
     def next(self, count: int = 1) -> Stop:
-        """To the first word of the next node, or of the next but `count` - 1."""
+        """To the first instruction of the next node, or of the next but `count` - 1."""
         left = count
 
         def arrived(_effect: Effect) -> Stop | None:
@@ -91,7 +91,7 @@ class Session:
         return self._forward(arrived)
 
     def until(self, pc: int | None = None, node: int | None = None) -> Stop:
-        """To a word, or to the first word of a node."""
+        """To an instruction, or to the first instruction of a node."""
         return self._forward(
             lambda _: (
                 Stop("until") if self.stepper.pc == pc or (node is not None and self._arriving() == node) else None
@@ -112,7 +112,7 @@ class Session:
         return self._forward(written)
 
     def seek(self, time: int) -> None:
-        """Jump to the moment after `time` words. Raises Trap when the program ends or traps before."""
+        """Jump to the moment after `time` instructions. Raises Trap when the program ends or traps before."""
         with self.stepper.running():
             if time < self.stepper.time:
                 self.stepper.seek(time)
@@ -156,7 +156,7 @@ class Session:
         return found
 
     def _forward(self, extra: Callable[[Effect], Stop | None] = lambda _: None) -> Stop:
-        """Execute at least one word, then stop where something asks for it."""
+        """Execute at least one instruction, then stop where something asks for it."""
         if self.stepper.exit is not None:
             raise InputError(f"the program has ended with exit code {self.stepper.exit}", hint="go back, or 'restart'")
         self.interrupted, self.trap = False, None
@@ -180,7 +180,7 @@ class Session:
         return self.interrupted  # set by a signal handler, meanwhile
 
     def _one(self) -> Effect:
-        """One word, noting what is first reached and written: facts about the launch that going back does not
+        """One instruction, noting what is first reached and written: facts about the launch that going back does not
         change."""
         stepper = self.stepper
         if stepper.time == len(self.trail):
@@ -196,8 +196,8 @@ class Session:
         return effect
 
     def _arriving(self) -> int | None:
-        """The node whose first word comes next: of a graph once in a launch, of a hand-written program (a line) in
-        every turn of a loop."""
+        """The node whose first instruction comes next: of a graph once in a launch, of a hand-written program (a line)
+        in every iteration of a loop."""
         node = self.nodes.at(self.stepper.pc, self.stepper.indices) if self.stepper.exit is None else None
         if self.stepper.pc in self.nodes.lines:
             return node
@@ -211,7 +211,7 @@ class Session:
         point = self.points.before(stepper.pc, inst.mnemonic if inst is not None else "", self._arriving())
         if point is not None:
             return Stop("breakpoint", f"breakpoint {point.number}: {point.text}")
-        return Stop("dbg", "the word is marked dbg") if inst is not None and inst.dbg else None
+        return Stop("dbg", "the instruction is marked dbg") if inst is not None and inst.dbg else None
 
     def _after(self, effect: Effect) -> Stop | None:
         if not effect.writes:
@@ -221,7 +221,7 @@ class Session:
             return None
         point, what = hit
         kind = "watch" if point.watch is not None else "breakpoint"
-        return Stop(kind, f"{kind} {point.number}: {what} by the word at {effect.pc:#06x}")
+        return Stop(kind, f"{kind} {point.number}: {what} by the instruction at {effect.pc:#06x}")
 
     # ---- looking
 
@@ -233,7 +233,7 @@ class Session:
             raise InputError(str(fault)) from fault
 
     def extents_of(self, register: int) -> tuple[View, Extents] | None:
-        """A view register with the extents that the next word, or else the last one, gives it."""
+        """A view register with the extents that the next instruction, or else the last one, gives it."""
         call, inst = self.stepper.next_call(), self.stepper.next_inst()
         if call is not None and inst is not None:
             named = inst.named()
@@ -295,7 +295,7 @@ class Session:
         return self._reference.compare(collector.node, value)
 
     def engine_counts(self) -> dict[Engine, tuple[int, int | None]]:
-        """Of each engine, how many words it has executed, and the pc of the last."""
+        """Of each engine, how many instructions it has executed, and the pc of the last."""
         counts: dict[Engine, tuple[int, int | None]] = dict.fromkeys(ENGINES, (0, None))
         kinds: dict[int, Engine] = {}
         for index in self.trail[: self.stepper.time]:

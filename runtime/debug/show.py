@@ -5,9 +5,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from emulator.formats import widen
+from isa.architecture import NO_WAIT, QUEUES, WORD_BYTES, Dtype
 from isa.asm.text import format_inst
-from isa.codec import IllegalWord, decode
-from isa.spec import NO_WAIT, QUEUES, WORD_BYTES, Dtype
+from isa.codec import IllegalInstruction, decode
 from isa.views import Extents, View
 from runtime.debug.nodes import Collector, Comparison
 from runtime.debug.session import Session
@@ -23,15 +23,15 @@ def extents_text(extents: Extents) -> str:
 def instruction(code: bytes) -> str:
     try:
         return format_inst(decode(code))
-    except IllegalWord:
+    except IllegalInstruction:
         return f".word {int.from_bytes(code, 'little'):#034x}"
 
 
 def location(session: Session) -> Lines:
-    """Where execution stands: the next word with its operands as they are now, and its node."""
+    """Where execution stands: the next instruction with its operands as they are now, and its node."""
     stepper = session.stepper
     if stepper.exit is not None:
-        yield f"ended with exit code {stepper.exit} after {stepper.time} words"
+        yield f"ended with exit code {stepper.exit} after {stepper.time} instructions"
         return
     node = session.nodes.at(stepper.pc, stepper.indices)
     if node is not None:
@@ -40,8 +40,8 @@ def location(session: Session) -> Lines:
             f"  {place}: {session.nodes.debug.nodes[node].code.strip()}" if place else ""
         )
     loops = ", ".join(f"i{loop.level}={stepper.core.indices[loop.level]}" for loop in stepper.core.loops)
-    word = instruction(stepper.code[stepper.pc : stepper.pc + WORD_BYTES])
-    yield f"=> {stepper.pc:#06x}  {word}" + (f"  ({loops})" if loops else "")
+    text = instruction(stepper.code[stepper.pc : stepper.pc + WORD_BYTES])
+    yield f"=> {stepper.pc:#06x}  {text}" + (f"  ({loops})" if loops else "")
     yield from (f"     {line}" for line in operands(session))
 
 
@@ -52,7 +52,7 @@ def operands(session: Session) -> Lines:
 
 
 def around(session: Session, pc: int, count: int) -> Lines:
-    """Words before and behind a pc; the next one and breakpoints are marked."""
+    """Instructions before and behind a pc; the next one and breakpoints are marked."""
     stepper, marked = session.stepper, {p.pc for p in session.points.points if p.pc is not None}
     shown = ""
     for here in range(
@@ -83,10 +83,10 @@ def registers(session: Session) -> Lines:
 def loops(session: Session) -> Lines:
     """Innermost first."""
     stepper = session.stepper
-    yield f"#0 pc {stepper.pc:#06x} after {stepper.time} words, node {session.nodes.name_at(stepper.pc, stepper.indices) or 'unknown'}"
+    yield f"#0 pc {stepper.pc:#06x} after {stepper.time} instructions, node {session.nodes.name_at(stepper.pc, stepper.indices) or 'unknown'}"
     for depth, loop in enumerate(reversed(stepper.core.loops), 1):
         index = stepper.core.indices[loop.level]
-        yield f"#{depth} loop i{loop.level}={index} of {loop.count}, words {loop.start * WORD_BYTES:#06x} to {loop.end * WORD_BYTES:#06x}"
+        yield f"#{depth} loop i{loop.level}={index} of {loop.count}, instructions {loop.start * WORD_BYTES:#06x} to {loop.end * WORD_BYTES:#06x}"
 
 
 def points(session: Session) -> Lines:
@@ -96,15 +96,19 @@ def points(session: Session) -> Lines:
 
 
 def engines(session: Session) -> Lines:
-    """Words so far in program order, and what the next word would wait for on the chip."""
+    """Instructions so far in program order, and what the next instruction would wait for on the chip."""
     inst = session.stepper.next_inst()
     for engine, (count, last) in session.engine_counts().items():
         waits = inst.deps[QUEUES.index(engine)] if inst is not None and engine in QUEUES else NO_WAIT
         yield (
-            f"{engine.value:<4}{count:>8} words"
+            f"{engine.value:<4}{count:>8} instructions"
             + (f", last {last:#06x}" if last is not None else "")
-            + (f"; the next word starts when at most {waits} of them are outstanding" if waits != NO_WAIT else "")
-            + ("; executes the next word" if inst is not None and inst.row.engine is engine else "")
+            + (
+                f"; the next instruction starts when at most {waits} of them are outstanding"
+                if waits != NO_WAIT
+                else ""
+            )
+            + ("; executes the next instruction" if inst is not None and inst.row.engine is engine else "")
         )
 
 

@@ -1,10 +1,10 @@
-"""A machine that executes one word at a time and can go back.
+"""A machine that executes one instruction at a time and can go back.
 
     stepper = Stepper(Executable(image), inputs)
-    stepper.step()             one word; gives what it did
+    stepper.step()             one instruction; gives what it did
     stepper.seek(stepper.time - 1)   ... and back
 
-It shares decoding, resolving and handlers with `emulator.machine`, so a word means the same here and there.
+It shares decoding, resolving and handlers with `emulator.machine`, so an instruction means the same here and there.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,13 +16,14 @@ import numpy as np
 from emulator import control
 from emulator.budget import Budget
 from emulator.context import Call, Core, Probe
-from emulator.decoded import Word, bind, decode_at, resolve
+from emulator.decoded import Decoded, bind, decode_at, resolve
 from emulator.memory import Fault, Scratch
 from emulator.threads import single_threaded_blas
 from emulator.traps import trap_of
-from isa.codec import IllegalWord, Inst
+from isa.architecture import WORD_BYTES, Engine
+from isa.codec import IllegalInstruction, Inst
 from isa.errors import Trap
-from isa.spec import WORD_BYTES, Access, Engine
+from isa.fields import Access
 from isa.views import Extents, View
 from runtime.debug.history import BUDGET, History
 from runtime.device.arrays import Array
@@ -33,7 +34,7 @@ NO_CALL = Call({}, {}, {}, {})
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """An operand of an executed word: which bytes."""
+    """An operand of an executed instruction: which bytes."""
 
     name: str
     view: View
@@ -42,7 +43,8 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """One executed word. `time` counts the words executed before it; `call` has no blocks when the word did nothing."""
+    """One executed instruction. `time` counts the instructions executed before it; `call` has no blocks when the
+    instruction did nothing."""
 
     time: int
     pc: int
@@ -54,7 +56,7 @@ class Effect:
 
 
 class Stepper:
-    """One launch of an image, word by word, forwards and backwards."""
+    """One launch of an image, instruction by instruction, forwards and backwards."""
 
     def __init__(
         self,
@@ -67,7 +69,7 @@ class Stepper:
         self.device, self.image = device, device.image
         self.entry, self.memory = device.prepare(inputs, entry, scalars)
         self.code = bytes(self.image.code)
-        self._words: dict[int, Word] = {}
+        self._instructions: dict[int, Decoded] = {}
         self.core = Core(self.memory, Scratch(), self.image.words, self.entry.pc // WORD_BYTES, [])
         self.memory.launch()
         self.time = 0
@@ -78,7 +80,7 @@ class Stepper:
 
     @property
     def pc(self) -> int:
-        return self.core.pc * WORD_BYTES
+        return self.core.index * WORD_BYTES
 
     @property
     def exit(self) -> int | None:
@@ -92,19 +94,19 @@ class Stepper:
         return tuple(self.core.indices)
 
     def next_inst(self) -> Inst | None:
-        """The instruction about to execute, or None at the end or at an illegal word."""
+        """The instruction about to execute, or None at the end or at an illegal instruction."""
         if self.exit is not None:
             return None
         try:
-            return self._word(self.core.pc).inst
-        except (Fault, IllegalWord):
+            return self._instruction(self.core.index).inst
+        except (Fault, IllegalInstruction):
             return None
 
     def next_call(self) -> Call | None:
-        """The next word's operands as it will see them, or None if it is to do nothing or to trap."""
+        """The next instruction's operands as it will see them, or None if it is to do nothing or to trap."""
         try:
-            return resolve(self.core, self._word(self.core.pc)) if self.exit is None else None
-        except (Fault, IllegalWord):
+            return resolve(self.core, self._instruction(self.core.index)) if self.exit is None else None
+        except (Fault, IllegalInstruction):
             return None
 
     @contextmanager
@@ -114,32 +116,32 @@ class Stepper:
             yield
 
     def step(self) -> Effect:
-        """Execute one word. Raises Trap, and then everything is as it was before the word."""
+        """Execute one instruction. Raises Trap, and then everything is as it was before the instruction."""
         assert self.core.exit is None, "the program has ended"
         self.history.advance(self.time)
-        here, loops = self.core.pc, self.indices
+        here, loops = self.core.index, self.indices
         try:
-            word = self._word(here)
-            self._pay(word)
-            self.core.pc += 1
-            effect = self._execute(word, here, loops)
-            while self.core.loops and self.core.pc == self.core.loops[-1].end:
+            instruction = self._instruction(here)
+            self._pay(instruction)
+            self.core.index += 1
+            effect = self._execute(instruction, here, loops)
+            while self.core.loops and self.core.index == self.core.loops[-1].end:
                 control.next_iteration(self.core)
-        except (Fault, IllegalWord) as fault:
+        except (Fault, IllegalInstruction) as fault:
             self._replay(self.time)
             raise self._trap(fault, here) from fault
         self.time += 1
         self.last = effect
         return effect
 
-    def _pay(self, word: Word) -> None:
+    def _pay(self, instruction: Decoded) -> None:
         """Going where the launch has been before costs nothing."""
         if self._purse is not None and self.time >= self._furthest:
-            self._purse.spend(word.operands)
+            self._purse.spend(instruction.operands)
             self._furthest = self.time + 1
 
     def seek(self, time: int) -> None:
-        """Go to the moment after `time` words, wherever it lies."""
+        """Go to the moment after `time` instructions, wherever it lies."""
         assert time >= 0
         with self.running():
             if time < self.time:
@@ -153,17 +155,17 @@ class Stepper:
         while self.time < time:
             self.step()
 
-    def _word(self, index: int) -> Word:
-        word = self._words.get(index)
-        if word is None:
-            word = self._words[index] = decode_at(self.code, index)
-        return word
+    def _instruction(self, index: int) -> Decoded:
+        instruction = self._instructions.get(index)
+        if instruction is None:
+            instruction = self._instructions[index] = decode_at(self.code, index)
+        return instruction
 
-    def _execute(self, word: Word, here: int, indices: tuple[int, ...]) -> Effect:
-        call = resolve(self.core, word)
+    def _execute(self, instruction: Decoded, here: int, indices: tuple[int, ...]) -> Effect:
+        call = resolve(self.core, instruction)
         reads, writes = [], []
         if call is not None:
-            for operand in word.views:
+            for operand in instruction.views:
                 name = operand.field.name
                 block = Block(name, call.views[name], call.extents[name])
                 if operand.access is not Access.W:
@@ -171,15 +173,17 @@ class Stepper:
                 if operand.access is not Access.R:
                     writes.append(block)
                     self.history.keep(block.view, block.extents)
-            bind(self.core, word, call)
-            word.handler(self.core, call)
-        return Effect(self.time, here * WORD_BYTES, indices, word.inst, call or NO_CALL, tuple(reads), tuple(writes))
+            bind(self.core, instruction, call)
+            instruction.handler(self.core, call)
+        return Effect(
+            self.time, here * WORD_BYTES, indices, instruction.inst, call or NO_CALL, tuple(reads), tuple(writes)
+        )
 
     def _trap(self, fault: Exception, index: int) -> Trap:
         node = self.image.debug.node_at(index * WORD_BYTES, self.indices)
         return trap_of(fault, self.code, index, node.place if node else "")
 
     def tell(self, probe: Probe, effect: Effect) -> None:
-        """Show a word to a probe made for `Machine.run`."""
+        """Show an instruction to a probe made for `Machine.run`."""
         if effect.call is not NO_CALL and effect.inst.row.engine is not Engine.CTL:
             probe(effect.pc, effect.indices, effect.inst, effect.call.operands, effect.call.views, self.memory)

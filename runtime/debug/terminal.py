@@ -8,7 +8,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from isa.spec import ISA, VIEWS, Region
+from isa.architecture import VIEWS, Region
+from isa.spec import ISA
 from runtime.debug.commands import COMMANDS, Shell
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def run_terminal(shell: Shell, write: Write) -> None:
 
 @contextmanager
 def _interruptible(shell: Shell) -> Iterator[None]:
-    """Ctrl-C ends the running command between two words, where the machine is whole."""
+    """Ctrl-C ends the running command between two instructions, where the machine is whole."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         if shell.session.interrupted:  # pressed again: nobody listens

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emulator.formats import STORAGE
+from isa.architecture import Dtype
 from isa.errors import InputError
 from isa.image.records import TensorSpec
-from isa.spec import Dtype
 
 Array = NDArray[Any]
 

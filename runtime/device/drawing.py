@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from isa.codec import IllegalWord
+from isa.architecture import WORD_BYTES
+from isa.codec import IllegalInstruction
 from isa.errors import Error
 from isa.image.image import Image
-from isa.spec import WORD_BYTES
 from runtime.device.arrays import Array, host_dtype
 
 
@@ -36,7 +36,7 @@ def _tables(image: Image) -> Iterator[int]:
     for pc in range(0, len(image.code), WORD_BYTES):
         try:
             inst = image.inst(pc)
-        except (IllegalWord, Error):
+        except (IllegalInstruction, Error):
             continue
         if inst.mnemonic == "gather":
             yield inst.named()["limit"]

@@ -14,10 +14,10 @@ from emulator.machine import Machine, Probe
 from emulator.memory import Bank, Fault, Memory
 from emulator.pieces import Bytes, Piece, Pieces
 from emulator.threads import Lock
+from isa.architecture import GIVEN_REGIONS, IMAGE_REGIONS, Region, Space
 from isa.errors import InputError, Trap
 from isa.image.image import Image
 from isa.image.records import Entry, TensorSpec
-from isa.spec import GIVEN_REGIONS, IMAGE_REGIONS, Region, Space
 from isa.views import View
 from runtime.device.arrays import Array, to_storage, to_user
 
@@ -27,10 +27,10 @@ _PASSING = (Region.IN, Region.OUT, Region.SCRATCH)
 class Executable:
     """An image with the memories of a chip; calls from several threads take turns. Weights are shared with the image.
 
-    With `interpret` every launch goes word by word, without an execution plan: the same bits, slower. `adversarial` is
-    a seed: the engines overlap in a random order that the program's dependence counts allow; a program without races
-    gives the same bits. `max_instructions` ends a launch that does more (OverBudget); None: programs that we made
-    ourselves end.
+    With `interpret` every launch goes instruction by instruction, without a recorded trace: the same bits, slower.
+    `adversarial` is a seed: the engines overlap in a random order that the program's dependence counts allow; a program
+    without races gives the same bits. `max_instructions` ends a launch that does more (OverBudget); None: programs that
+    we made ourselves end.
     """
 
     def __init__(
@@ -88,8 +88,8 @@ class Executable:
     def prepare(
         self, inputs: Mapping[str, Array], entry: str | None = None, scalars: Mapping[str, int] | None = None
     ) -> tuple[Entry, Memory]:
-        """Everything before a launch, for who executes the words himself (the debugger): the entry point and fresh
-        memories."""
+        """Everything before a launch, for who executes the instructions himself (the debugger): the entry point and
+        fresh memories."""
         point = self.image.entry(entry)
         stored = bind(point, inputs)
         for spec in point.inputs:

@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from emulator.timing.timeline import CTL, ENGINES, Timeline
-from isa.spec import Engine, Space
+from isa.architecture import Engine, Space
 from runtime.profile.buffer_lifetimes import Life, lives
 from runtime.profile.profile import Profile
 
@@ -95,9 +95,13 @@ def _tracks(report: Profile) -> dict[str, list[Span]]:
         name: [] for name in ("dispatch waits", "ldw", "lda", "sto", "mxu weights", "mxu", "vec", "act")
     }
     columns = (t.engine, t.ready, t.start, t.work_start, t.work_end, report.node)
-    for word, engine, ready, start, begin, stop, node in zip(t.words, *(c.tolist() for c in columns), strict=True):
+    for instruction, engine, ready, start, begin, stop, node in zip(
+        t.instructions, *(c.tolist() for c in columns), strict=True
+    ):
         name = report.image.debug.nodes[node].name if node >= 0 else ""
-        label = f"{name} {word.inst.mnemonic} at {word.pc:#06x}".strip() + "".join(f"[{i}]" for i in word.indices)
+        label = f"{name} {instruction.inst.mnemonic} at {instruction.pc:#06x}".strip() + "".join(
+            f"[{i}]" for i in instruction.indices
+        )
         low, high = (ready, begin) if engine == CTL else (begin, stop)
         if high > low:
             tracks[names[engine]].append((low, high, label))

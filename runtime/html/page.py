@@ -14,14 +14,14 @@ from typing import Any
 
 import msgspec
 
+from isa.architecture import ISA_VERSION, WORD_BYTES, Engine, Space
 from isa.asm.listing import Line, lines, operation, source_place
 from isa.image.image import Image
 from isa.image.records import DebugNode, PlanRecord
-from isa.spec import ISA_VERSION, WORD_BYTES, Engine, Space
 from runtime.listing.disassembly import fused_into
 
 _PARTS = "several results: "
-_OTHERS = ("into ", "a view of ")  # reasons that name the node whose words compute this one
+_OTHERS = ("into ", "a view of ")  # reasons that name the node whose instructions compute this one
 ENGINES = tuple(engine.value for engine in Engine)
 
 
@@ -53,10 +53,10 @@ def report_data(image: Image, title: str) -> dict[str, Any]:
     """What the page shows, as plain values."""
     nodes = image.debug.nodes
     numbers = {node.name: number for number, node in enumerate(nodes)}
-    fused, homes = fused_into(image), _homes(nodes)
+    fused, computed_by = fused_into(image), _computed_by(nodes)
     files = tuple(dict.fromkeys(node.file for node in nodes if node.line))
     listing = list(lines(image))
-    code = [_word(line) for line in listing]
+    code = [_instruction(line) for line in listing]
     return {
         "title": title,
         "isa": ISA_VERSION,
@@ -66,20 +66,20 @@ def report_data(image: Image, title: str) -> dict[str, Any]:
         "engines": ENGINES,
         "memories": {"SRAM": image.chip.sram.bytes, "ACC": image.chip.acc.bytes},
         "files": [{"name": _short(file), "lines": _source(file, nodes)} for file in files],
-        "nodes": [_node(node, files, numbers, fused, homes) for node in nodes],
+        "nodes": [_node(node, files, numbers, fused, computed_by) for node in nodes],
         "code": code,
         "loops": _loops(listing),
         "plan": [_buffer(record, numbers, code) for record in image.plan if record.space is not Space.DRAM],
     }
 
 
-def _word(line: Line) -> list[Any]:
+def _instruction(line: Line) -> list[Any]:
     engine = ENGINES.index(line.engine.value) if line.engine else -1
     return [line.raw[::-1].hex(), line.depth, line.text, line.comment, list(line.nodes), engine, " ".join(line.entries)]
 
 
 def _loops(listing: Sequence[Line]) -> list[list[Any]]:
-    """First and last word of each loop's body, and how often it runs."""
+    """First and last instruction of each loop's body, and how often it runs."""
     found = []
     for number, line in enumerate(listing):
         named = line.inst.named() if line.inst is not None else {}
@@ -89,8 +89,8 @@ def _loops(listing: Sequence[Line]) -> list[list[Any]]:
     return found
 
 
-def _homes(nodes: Sequence[DebugNode]) -> dict[str, str]:
-    """For nodes that have no words of their own, the node whose words compute them."""
+def _computed_by(nodes: Sequence[DebugNode]) -> dict[str, str]:
+    """For nodes that have no instructions of their own, the node whose instructions compute them."""
     found = {
         part: node.name
         for node in nodes
@@ -109,7 +109,7 @@ def _node(
     files: Sequence[str],
     numbers: dict[str, int],
     fused: dict[str, tuple[str, ...]],
-    homes: dict[str, str],
+    computed_by: dict[str, str],
 ) -> dict[str, Any]:
     return {
         "name": node.name,
@@ -124,7 +124,7 @@ def _node(
         "origins": node.origins,
         "passes": node.passes,
         "fused": fused.get(node.name, ()),
-        "in": numbers.get(homes.get(node.name, ""), -1),
+        "in": numbers.get(computed_by.get(node.name, ""), -1),
     }
 
 

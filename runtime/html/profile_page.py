@@ -9,14 +9,14 @@ from html import escape
 from importlib import resources
 from typing import Any
 
+from isa.architecture import Space
 from isa.errors import InputError
-from isa.spec import Space
 from runtime.html.page import inside_script
 from runtime.profile.profile import Profile
 
 _TABLES = {"layers": "By layer", "nodes": "By node", "lines": "By source line"}
 _ROWS = 60
-_HEADS = ("", "cycles", "share", "mxu", "vec", "act", "MACs", "DRAM bytes", "µJ", "words", "")
+_HEADS = ("", "cycles", "share", "mxu", "vec", "act", "MACs", "DRAM bytes", "µJ", "instructions", "")
 
 
 def page(report: Profile, document: Mapping[str, Any]) -> str:
@@ -60,7 +60,7 @@ def page(report: Profile, document: Mapping[str, Any]) -> str:
 
 
 def _facts(d: Mapping[str, Any]) -> Iterator[str]:
-    whose = "the model's operations" if d["limit_source"] == "graph" else "the program's words"
+    whose = "the model's operations" if d["limit_source"] == "graph" else "the program's instructions"
     facts = {
         "cycles": f"{d['cycles']:,}",
         "latency": f"{d['seconds'] * 1e6:,.1f} µs",
@@ -73,7 +73,7 @@ def _facts(d: Mapping[str, Any]) -> Iterator[str]:
         "intensity": f"{d['arithmetic_intensity']:.1f} MACs/byte",
         "energy": f"{d['total_joules'] * 1e3:.3f} mJ",
         "power": f"{d['watts']:.2f} W",
-        "words executed": f"{d['instructions']:,} of {d['program_words']:,}",
+        "instructions executed": f"{d['instructions']:,} of {d['program_words']:,}",
     }
     for name, value in facts.items():
         yield f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"

@@ -6,19 +6,19 @@ const esc = text => String(text).replace(/[&<>"]/g, c => ({"&": "&amp;", "<": "&
 const hex = number => "0x" + number.toString(16).padStart(4, "0");
 const size = bytes => bytes < 1024 ? bytes + " B" : bytes < 1048576 ? (bytes / 1024).toFixed(1) + " KiB" : (bytes / 1048576).toFixed(2) + " MiB";
 const color = engine => engine < 0 ? "var(--fault)" : `var(--${D.engines[engine]})`;
-const [RAW, DEPTH, TEXT, COMMENT, NODES, ENGINE, ENTRIES] = [0, 1, 2, 3, 4, 5, 6];  // of a word
+const [RAW, DEPTH, TEXT, COMMENT, NODES, ENGINE, ENTRIES] = [0, 1, 2, 3, 4, 5, 6];  // of an instruction
 const [NAME, SPACE, OFFSET, BYTES, FIRST, LAST, OWNER] = [0, 1, 2, 3, 4, 5, 6];  // of a buffer
 
-// What belongs together: words of nodes (a node inside another has the other's), nodes of source lines.
+// What belongs together: instructions of nodes (a node inside another has the other's), nodes of source lines.
 const wordsOf = D.nodes.map(() => []), nodesAt = new Map(), buffersOf = D.nodes.map(() => []);
 D.code.forEach((word, i) => word[NODES].forEach(n => wordsOf[n].push(i)));
 D.nodes.forEach((node, n) => { if (node.file >= 0) { const key = node.file + ":" + node.line; nodesAt.has(key) ? nodesAt.get(key).push(n) : nodesAt.set(key, [n]); } });
 D.plan.forEach((buffer, b) => { buffer.number = b; if (buffer[OWNER] >= 0) buffersOf[buffer[OWNER]].push(b); });
-// In a loop over layers one word works for a node of each layer, and one buffer serves them all.
+// In a loop over layers one instruction works for a node of each layer, and one buffer serves them all.
 const twins = D.nodes.map((_, n) => [n]);
 D.code.forEach(word => { if (word[NODES].length > 1) word[NODES].forEach(n => { if (twins[n].length < 2) twins[n] = word[NODES]; }); });
-const home = n => { for (let i = 0; i < 20 && !wordsOf[n].length && D.nodes[n].in >= 0; i++) n = D.nodes[n].in; return n; };
-const wordsFor = nodes => [...new Set(nodes.flatMap(n => wordsOf[home(n)]))].sort((a, b) => a - b);
+const computedBy = n => { for (let i = 0; i < 20 && !wordsOf[n].length && D.nodes[n].in >= 0; i++) n = D.nodes[n].in; return n; };
+const wordsFor = nodes => [...new Set(nodes.flatMap(n => wordsOf[computedBy(n)]))].sort((a, b) => a - b);
 
 // A pane of rows. `rows` are {html, cls, key}; row elements carry their number.
 class Pane {
@@ -146,11 +146,11 @@ function details(nodes, word) {
     w[COMMENT].split(/, (?=\w+=)|; /).filter(Boolean).forEach((part, i) => say(i ? "" : "operands", esc(part)));
   }
   nodes.slice(0, 12).forEach(n => {
-    const node = D.nodes[n], words = wordsOf[home(n)], buffers = twins[n].flatMap(twin => buffersOf[twin]);
+    const node = D.nodes[n], words = wordsOf[computedBy(n)], buffers = twins[n].flatMap(twin => buffersOf[twin]);
     say("node", `<b>${link(n)}</b> = ${esc(node.op)} ${esc(node.type)}`); say("status", isLine(node) ? "" : esc(node.status + (node.reason ? ": " + node.reason : "")));
     say("source", node.place ? esc(node.place + ": " + node.code) : ""); say(isLine(node) ? "label" : "captured as", node.origins.map(esc).join(", ")); say("made by", node.passes.map(esc).join(", "));
     say("fused from", node.fused.length ? [...node.fused, node.name].map(named).join(", ") : "");
-    say("words", words.length ? `${words.length}, first at ${hex(words[0] * D.wordBytes)}, last at ${hex(words[words.length - 1] * D.wordBytes)}` : "none");
+    say("instructions", words.length ? `${words.length}, first at ${hex(words[0] * D.wordBytes)}, last at ${hex(words[words.length - 1] * D.wordBytes)}` : "none");
     say("buffers", buffers.slice(0, 8).map(b => { const p = D.plan[b]; return `${p[SPACE]} ${hex(p[OFFSET])}, ${size(p[BYTES])}: ${esc(p[NAME])}`; }).join("<br>") + (buffers.length > 8 ? `<br>and ${buffers.length - 8} more` : ""));
   });
   if (nodes.length > 12) say("", `and ${nodes.length - 12} more nodes`);
@@ -162,9 +162,9 @@ $("details").addEventListener("click", event => { const a = event.target.closest
 const Map_ = {
   from: 0, to: Math.max(D.words, 1), now: {nodes: [], word: undefined, touched: new Set()},
   spaces: ["SRAM", "ACC"].map(name => ({name, canvas: $(name), buffers: D.plan.filter(b => b[SPACE] === name)})),
-  draw(nodes = [], word) {  // buffers that the word itself touches are outlined
+  draw(nodes = [], word) {  // buffers that the instruction itself touches are outlined
     const touched = word === undefined ? [] : [...D.code[word][COMMENT].matchAll(/<([^>+]+)/g)].map(m => m[1]);
-    this.now = {nodes: nodes.map(home).concat(nodes).flatMap(n => twins[n]), word, touched: new Set(touched)}; this.paint();
+    this.now = {nodes: nodes.map(computedBy).concat(nodes).flatMap(n => twins[n]), word, touched: new Set(touched)}; this.paint();
   },
   paint() { this.request ||= requestAnimationFrame(() => { this.request = 0; this.spaces.forEach(s => this.one(s)); }); },
   one(space) {
@@ -187,7 +187,7 @@ const Map_ = {
       if (touched) { g.strokeStyle = "#d00"; g.lineWidth = 2; g.strokeRect(x0, y0, Math.max(x1 - x0, 2), Math.max(y1 - y0, 2)); }
       if (x1 - x0 > 60 && y1 - y0 > 12) { g.save(); g.beginPath(); g.rect(x0, y0, x1 - x0, y1 - y0); g.clip(); g.fillStyle = dark ? "#fff" : "#1d2125"; g.fillText(b[NAME], Math.max(x0, left) + 3, y0 + 11); g.restore(); }
     }
-    for (const [first, last, text] of D.loops) {  // a bracket over the words that repeat
+    for (const [first, last, text] of D.loops) {  // a bracket over the instructions that repeat
       if (last < this.from || first > this.to) continue;
       g.strokeStyle = g.fillStyle = ink; g.lineWidth = 1; g.beginPath();
       g.moveTo(x(first) + .5, 18); g.lineTo(x(first) + .5, 13.5); g.lineTo(x(last + 1) - .5, 13.5); g.lineTo(x(last + 1) - .5, 18); g.stroke();
@@ -235,10 +235,10 @@ Map_.spaces.forEach(space => {
 
 // Header: facts, engines, search.
 const counts = D.engines.map((_, e) => D.code.filter(w => w[ENGINE] === e).length);
-$("facts").textContent = `ISA version ${D.isa}, chip ${D.chip}, ${D.words} words, ${D.nodes.length} ${D.nodes.length && D.nodes.every(isLine) ? "lines" : "nodes"}, ${D.plan.length} buffers`;
+$("facts").textContent = `ISA version ${D.isa}, chip ${D.chip}, ${D.words} instructions, ${D.nodes.length} ${D.nodes.length && D.nodes.every(isLine) ? "lines" : "nodes"}, ${D.plan.length} buffers`;
 D.engines.forEach((name, e) => {
   const button = document.createElement("button");
-  button.textContent = `${name} ${counts[e]}`; button.style.setProperty("--c", color(e)); button.setAttribute("aria-pressed", "true"); button.title = `show or hide the words of ${name}`;
+  button.textContent = `${name} ${counts[e]}`; button.style.setProperty("--c", color(e)); button.setAttribute("aria-pressed", "true"); button.title = `show or hide the instructions of ${name}`;
   button.onclick = () => { enginesOff.has(e) ? enginesOff.delete(e) : enginesOff.add(e); button.setAttribute("aria-pressed", String(!enginesOff.has(e))); panes.code.layout(); };
   $("engines").append(button);
 });

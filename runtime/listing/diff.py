@@ -1,9 +1,10 @@
-"""Two programs side by side: their nodes aligned, then the words of each node, and the counts of words per engine.
+"""Two programs side by side: their nodes aligned, then the instructions of each node, and the counts of instructions
+per engine.
 
     comparison = compare(old, new)    comparison.engines["mxu"] == (12, 10)    [part for part in comparison.parts if
     part.changed]
 
-Words are compared by their text; addresses in memory count, `pc` does not. Cycles come from a timing run of each
+Instructions are compared by their text; addresses in memory count, `pc` does not. Cycles come from a timing run of each
 program: the total, and for engines and nodes the cycles in which an engine works for them (those of different engines
 overlap).
 """
@@ -15,25 +16,25 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+from isa.architecture import WORD_BYTES, Engine
 from isa.asm.listing import Line, lines, operation
 from isa.image.image import Image
 from isa.image.records import BY_LINE
 from isa.replay import ReplayError
-from isa.spec import WORD_BYTES, Engine
 
-_ENOUGH = 4000  # words; longer stretches are compared without difflib's quadratic search
+_ENOUGH = 4000  # instructions; longer stretches are compared without difflib's quadratic search
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A word of A beside a word of B: one of them is missing where the other has no partner."""
+    """An instruction of A beside an instruction of B: one of them is missing where the other has no partner."""
 
     a: Line | None
     b: Line | None
 
     @property
     def mark(self) -> str:
-        """`=` the same, `|` another word, `-` only in A, `+` only in B."""
+        """`=` the same, `|` another instruction, `-` only in A, `+` only in B."""
         if self.a is None or self.b is None:
             return "+" if self.a is None else "-"
         return "=" if self.a.text == self.b.text else "|"
@@ -41,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A stretch of words of one node, in A, in B, or in both."""
+    """A stretch of instructions of one node, in A, in B, or in both."""
 
     node: str
     title: str
@@ -77,18 +78,18 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Times:
-    """What a timing run says: cycles in all, of each engine, and of each word over all its executions."""
+    """What a timing run says: cycles in all, of each engine, and of each instruction over all its executions."""
 
     total: int
     engines: Mapping[str, int]
-    words: Mapping[int, int]
+    instructions: Mapping[int, int]
 
 
 @dataclass(frozen=True)
 class _Stretch:
     node: str
     op: str
-    words: tuple[Line, ...]
+    instructions: tuple[Line, ...]
 
 
 def compare(a: Image, b: Image) -> Comparison:
@@ -113,18 +114,24 @@ def _times(image: Image) -> _Times | None:
         timeline = simulate(image)
     except ReplayError:
         return None
-    words = [0] * (image.words + 1)
-    for word, start, end in zip(timeline.words, timeline.work_start.tolist(), timeline.work_end.tolist(), strict=True):
-        words[word.pc // WORD_BYTES] += end - start
+    instructions = [0] * (image.words + 1)
+    for instruction, start, end in zip(
+        timeline.instructions, timeline.work_start.tolist(), timeline.work_end.tolist(), strict=True
+    ):
+        instructions[instruction.pc // WORD_BYTES] += end - start
     return _Times(
         timeline.cycles,
         {e.value: timeline.busy(e) for e in Engine},
-        {i * WORD_BYTES: busy for i, busy in enumerate(words)},
+        {i * WORD_BYTES: busy for i, busy in enumerate(instructions)},
     )
 
 
 def _busy(stretch: _Stretch | None, times: _Times | None) -> int:
-    return sum(times.words.get(word.pc, 0) for word in stretch.words) if stretch and times else 0
+    return (
+        sum(times.instructions.get(instruction.pc, 0) for instruction in stretch.instructions)
+        if stretch and times
+        else 0
+    )
 
 
 def _cycles(a: _Times | None, b: _Times | None) -> dict[str, tuple[int, int]]:
@@ -134,7 +141,7 @@ def _cycles(a: _Times | None, b: _Times | None) -> dict[str, tuple[int, int]]:
 
 
 def _stretches(image: Image) -> list[_Stretch]:
-    """Runs of words of one node or label."""
+    """Runs of instructions of one node or label."""
     found = []
     for (name, op), group in groupby(lines(image), key=lambda line: _work(image, line)):
         found.append(_Stretch(name, op, tuple(group)))
@@ -142,8 +149,8 @@ def _stretches(image: Image) -> list[_Stretch]:
 
 
 def _work(image: Image, line: Line) -> tuple[str, str]:
-    """What a word works for: a node and its operator; in a hand-written program, whose lines move when one is inserted,
-    a label."""
+    """What an instruction works for: a node and its operator; in a hand-written program, whose lines move when one is
+    inserted, a label."""
     node = image.debug.nodes[line.nodes[0]] if line.nodes else None
     if node is None or node.status == BY_LINE:
         return "".join(node.origins) if node else "", ""
@@ -164,7 +171,7 @@ def _align(a: Sequence[Hashable], b: Sequence[Hashable]) -> list[tuple[int | Non
 
 
 def _rows(a: _Stretch | None, b: _Stretch | None) -> tuple[Row, ...]:
-    left, right = (a.words if a else ()), (b.words if b else ())
+    left, right = (a.instructions if a else ()), (b.instructions if b else ())
     rows: list[Row] = []
     matcher = difflib.SequenceMatcher(
         None, [w.text for w in left], [w.text for w in right], autojunk=max(len(left), len(right)) > _ENOUGH
@@ -178,8 +185,8 @@ def _rows(a: _Stretch | None, b: _Stretch | None) -> tuple[Row, ...]:
 
 
 def _replaced(left: Sequence[Line], right: Sequence[Line]) -> list[Row]:
-    """Different words face each other where the instruction is the same."""
-    pairs = _align([_mnemonic(word) for word in left], [_mnemonic(word) for word in right])
+    """Different instructions face each other where the instruction is the same."""
+    pairs = _align([_mnemonic(instruction) for instruction in left], [_mnemonic(instruction) for instruction in right])
     return [Row(left[i] if i is not None else None, right[j] if j is not None else None) for i, j in pairs]
 
 
@@ -188,7 +195,7 @@ def _mnemonic(line: Line) -> str:
 
 
 def _engines(left: list[_Stretch], right: list[_Stretch]) -> dict[str, tuple[int, int]]:
-    a, b = (Counter(word.engine for s in side for word in s.words) for side in (left, right))
+    a, b = (Counter(instruction.engine for s in side for instruction in s.instructions) for side in (left, right))
     counts = {engine.value: (a[engine], b[engine]) for engine in Engine}
     illegal = (a[None], b[None])
     return {**counts, **({"illegal": illegal} if any(illegal) else {}), "all": (a.total(), b.total())}

@@ -13,12 +13,13 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
+from isa.architecture import ISA_VERSION, NO_WAIT, QUEUES
 from isa.asm.listing import Line, lines, node_title, on_one_line, operation, place, source_place
 from isa.asm.text import format_float, guess
 from isa.errors import InputError
+from isa.fields import Kind
 from isa.image.image import Image
 from isa.image.records import BY_LINE, DebugNode
-from isa.spec import ISA_VERSION, NO_WAIT, QUEUES, Kind
 
 Paint = Callable[[str, str], str]  # (style, text) -> text
 INDENT = "  "
@@ -51,7 +52,7 @@ def ansi(style: str, text: str) -> str:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which words to show; empty fields let everything through. `nodes` are patterns for node names and their
+    """Which instructions to show; empty fields let everything through. `nodes` are patterns for node names and their
     origins."""
 
     engines: tuple[str, ...] = ()
@@ -93,7 +94,7 @@ def parse_range(text: str) -> tuple[int, int | None]:
 
 @dataclass(frozen=True)
 class Listing:
-    """A program and the words of it that are shown."""
+    """A program and the instructions of it that are shown."""
 
     image: Image
     chosen: Filter = field(default_factory=Filter)
@@ -112,7 +113,7 @@ class Listing:
     def text(self, title: str, *, source: bool = False, paint: Paint = plain) -> Iterator[str]:
         """The lines of a terminal or file."""
         yield on_one_line(
-            f"{title}: llmchip image, ISA version {ISA_VERSION}, chip {self.image.chip.name}, {self.image.words} words"
+            f"{title}: llmchip image, ISA version {ISA_VERSION}, chip {self.image.chip.name}, {self.image.words} instructions"
         )
         shown: tuple[int, ...] = ()
         heading, titled = ("", 0), ""
@@ -158,7 +159,7 @@ class Listing:
         code = []
         for line in self.lines():
             used.update(line.nodes)
-            code.append(_word(line, image))
+            code.append(_instruction(line, image))
         return {
             "file": file,
             "isa": ISA_VERSION,
@@ -196,8 +197,8 @@ def _text(line: Line, paint: Paint) -> str:
     return f"{code}{gap}{shown}" if shown else code
 
 
-def _word(line: Line, image: Image) -> dict[str, Any]:
-    word: dict[str, Any] = {
+def _instruction(line: Line, image: Image) -> dict[str, Any]:
+    instruction: dict[str, Any] = {
         "pc": line.pc,
         "raw": line.hex,
         "text": line.text,
@@ -205,7 +206,7 @@ def _word(line: Line, image: Image) -> dict[str, Any]:
         "nodes": [image.debug.nodes[n].name for n in line.nodes],
     }
     if line.inst is None:
-        return word | {"fault": line.fault}
+        return instruction | {"fault": line.fault}
     row = line.inst.row
     operands: dict[str, Any] = {}
     for spec, value in zip(row.fields, line.inst.operands, strict=True):
@@ -226,7 +227,7 @@ def _word(line: Line, image: Image) -> dict[str, Any]:
         for o in line.operands
     ]
     waits = {queue.value: count for queue, count in zip(QUEUES, line.inst.deps, strict=True) if count != NO_WAIT}
-    return word | {
+    return instruction | {
         "mnemonic": row.mnemonic,
         "engine": row.engine.value,
         "operands": operands,

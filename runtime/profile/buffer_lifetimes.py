@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from emulator.timing.timeline import Timeline
+from isa.architecture import WORD_BYTES, Space
 from isa.image.image import Image
 from isa.image.records import PlanRecord
-from isa.spec import WORD_BYTES, Space
 
 
 class Life(NamedTuple):
@@ -18,10 +18,10 @@ class Life(NamedTuple):
 
 
 def lives(image: Image, timeline: Timeline, space: Space) -> Iterator[Life]:
-    """From the start of the first word that uses a buffer to the end of the last, each time round a loop."""
+    """From the start of the first instruction that uses a buffer to the end of the last, each time round a loop."""
     runs: dict[int, list[int]] = {}
-    for index, word in enumerate(timeline.words):
-        runs.setdefault(word.pc // WORD_BYTES, []).append(index)
+    for index, instruction in enumerate(timeline.instructions):
+        runs.setdefault(instruction.pc // WORD_BYTES, []).append(index)
     for record in image.plan:
         first, last = runs.get(record.first, []), runs.get(record.last, [])
         if record.space is not space or not first or not last:

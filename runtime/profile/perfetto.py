@@ -1,7 +1,7 @@
 """A timing run as a trace for Perfetto (ui.perfetto.dev) or chrome://tracing.
 
 One track per resource that does one thing at a time; counters for DRAM bandwidth and SRAM in use; arrows for the waits
-that held a word up.
+that held an instruction up.
 """
 
 import json
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from emulator.timing.timeline import CTL, ENGINES, Timeline
+from isa.architecture import Engine, Space
 from isa.files import write_atomic
 from isa.image.image import Image
-from isa.spec import Engine, Space
 from runtime.profile.buffer_lifetimes import lives
 from runtime.profile.profile import Profile
 
@@ -56,14 +56,14 @@ def trace_events(report: Profile) -> Iterator[Event]:
 def _slices(report: Profile, micro: float) -> Iterator[Event]:
     t = report.timeline
     columns = (t.engine, t.dispatch, t.ready, t.start, t.work_start, t.work_end, t.end, t.bytes, report.node)
-    for word, engine, dispatch, ready, start, begin, stop, end, moved, node in zip(
-        t.words, *(c.tolist() for c in columns), strict=True
+    for instruction, engine, dispatch, ready, start, begin, stop, end, moved, node in zip(
+        t.instructions, *(c.tolist() for c in columns), strict=True
     ):
         named = report.image.debug.nodes[node].name if node >= 0 else ""
-        label = f"{named} {word.inst.mnemonic}".strip()
+        label = f"{named} {instruction.inst.mnemonic}".strip()
         args = {
-            "pc": f"{word.pc:#06x}",
-            "indices": list(word.indices),
+            "pc": f"{instruction.pc:#06x}",
+            "indices": list(instruction.indices),
             "dispatch": dispatch,
             "ready": ready,
             "start": start,
@@ -85,7 +85,7 @@ def _slices(report: Profile, micro: float) -> Iterator[Event]:
 
 
 def _flows(t: Timeline, micro: float) -> Iterator[Event]:
-    """An arrow from the word that came last to each word that its completion released."""
+    """An arrow from the instruction that came last to each instruction that its completion released."""
     for index in np.flatnonzero((t.engine != CTL) & (t.ready > t.dispatch + 1) & (t.work_end > t.work_start)).tolist():
         for other in t.waits[index]:
             if t.end[other] == t.ready[index] and t.work_end[other] > t.work_start[other]:
@@ -104,12 +104,13 @@ def _flows(t: Timeline, micro: float) -> Iterator[Event]:
 def _bandwidth(t: Timeline, micro: float) -> Iterator[Event]:
     """GB/s that each queue gets of the bus."""
     rate, last = t.chip.dram.bytes_per_second / 1e9, 0
-    for low, high, *words in t.bus.tolist():
+    for low, high, *instructions in t.bus.tolist():
         if low > last:
             yield _counter("DRAM GB/s", last * micro, dict.fromkeys(("ldw", "lda", "sto"), 0.0))
-        sharing = sum(word >= 0 for word in words)
+        sharing = sum(instruction >= 0 for instruction in instructions)
         shares = {
-            name: rate / sharing if word >= 0 else 0.0 for name, word in zip(("ldw", "lda", "sto"), words, strict=True)
+            name: rate / sharing if instruction >= 0 else 0.0
+            for name, instruction in zip(("ldw", "lda", "sto"), instructions, strict=True)
         }
         yield _counter("DRAM GB/s", low * micro, shares)
         last = high

@@ -3,7 +3,7 @@
     report = profile(image, compiled)     report.as_dict()["waterfall"]     write_trace(report, "run.json")
 
 Everything comes from one timing run of the binary. With `compiled` the speed of light is that of the model's operations
-(runtime.profile.roofline); an image alone does not know them, so its own words give the figure instead, and
+(runtime.profile.roofline); an image alone does not know them, so its own instructions give the figure instead, and
 `limit_source` says so.
 """
 
@@ -21,9 +21,9 @@ from emulator.timing.energy import COMPONENTS, Activity, activity
 from emulator.timing.simulate import simulate
 from emulator.timing.timeline import ENGINES, Timeline
 from emulator.timing.waterfall import CAUSES, Share, gaps, waterfall
+from isa.architecture import QUEUES, WORD_BYTES, Engine
 from isa.image.image import Image
 from isa.image.records import DebugNode, Span, pick
-from isa.spec import QUEUES, WORD_BYTES, Engine
 from isa.timing import DEFAULT, Options, ceil_div, matmul_passes
 from runtime.profile.layers import layers_of
 from runtime.profile.roofline import Limit, speed_of_light
@@ -65,7 +65,7 @@ class Profile:
     limit: Limit
     limit_source: str  # "graph" or "program"
     shares: Sequence[Share]
-    node: NDArray[np.int64]  # of each word: index into image.debug.nodes, or -1
+    node: NDArray[np.int64]  # of each instruction: index into image.debug.nodes, or -1
     layers: Mapping[str, str]  # of each node, as far as known
 
     @property
@@ -123,21 +123,21 @@ class Profile:
                 "from": gap.low,
                 "to": gap.high,
                 "cycles": gap.high - gap.low,
-                "before": self._describe(gap.word),
+                "before": self._describe(gap.instruction),
                 "chain": [
-                    {"cause": link.cause, "cycles": link.high - link.low, **self._describe(link.word)}
+                    {"cause": link.cause, "cycles": link.high - link.low, **self._describe(link.instruction)}
                     for link in gap.links
                 ],
             }
             for gap in longest
         ]
 
-    def _describe(self, word: int) -> dict[str, Any]:
-        here = self.timeline.words[word]
+    def _describe(self, instruction: int) -> dict[str, Any]:
+        here = self.timeline.instructions[instruction]
         return {
             "pc": here.pc,
             "word": here.inst.mnemonic,
-            "node": self._node(int(self.node[word])).name,
+            "node": self._node(int(self.node[instruction])).name,
             "indices": here.indices,
         }
 
@@ -161,7 +161,7 @@ class Profile:
             "energy_joules": energy,
             "total_joules": joules,
             "watts": joules / t.seconds,
-            "instructions": len(t.words),
+            "instructions": len(t.instructions),
             "program_words": self.image.words,
             "macs": self.macs,
             "dram_bytes": self.dram_bytes,
@@ -191,13 +191,13 @@ class Profile:
         return {"file": node.file, "line": node.line, "code": node.code}
 
     def _table(self, names: Sequence[str], detail: Any) -> list[Row]:
-        """Words grouped by name, in the order of first appearance."""
+        """Instructions grouped by name, in the order of first appearance."""
         t = self.timeline
         number: dict[str, int] = {}
         which = np.array([number.setdefault(name, len(number)) for name in names], np.int64)
         causes: list[dict[str, int]] = [defaultdict(int) for _ in number]
         for share in self.shares:
-            causes[which[share.word]][share.cause] += share.cycles
+            causes[which[share.instruction]][share.cause] += share.cycles
         first = {key: int(self.node[i]) for i, key in reversed(list(enumerate(names)))}
         work = t.work_end - t.work_start
         busy = {e.value: _sums(which, np.where(t.engine == i, work, 0), len(number)) for i, e in enumerate(ENGINES)}
@@ -242,34 +242,34 @@ def profile(
         limit,
         source,
         waterfall(timeline, limit.resource),
-        node_of_words(image, timeline),
+        node_of_instructions(image, timeline),
         layers,
     )
 
 
 def own_limit(timeline: Timeline) -> Limit:
-    """The limit of a program's own words: what its engines must do if nothing ever waits. Knows nothing of better
-    programs."""
+    """The limit of a program's own instructions: what its engines must do if nothing ever waits. Knows nothing of
+    better programs."""
     chip = timeline.chip
-    mms = [w.operands for w in timeline.words if w.engine is Engine.MXU]
+    mms = [w.operands for w in timeline.instructions if w.engine is Engine.MXU]
     mxu = sum(matmul_passes(o["b"], o["k"], o["n"], chip.mxu) * o["m"] for o in mms)
     dram = ceil_div(int(timeline.bytes.sum()) * chip.clock_hz, chip.dram.bytes_per_second)
     return Limit({"mxu": mxu, "vec": timeline.busy(Engine.VEC), "act": timeline.busy(Engine.ACT), "dram": ceil(dram)})
 
 
-def node_of_words(image: Image, timeline: Timeline) -> NDArray[np.int64]:
-    """The debug node that each dispatched word works for, or -1."""
+def node_of_instructions(image: Image, timeline: Timeline) -> NDArray[np.int64]:
+    """The debug node that each dispatched instruction works for, or -1."""
     at: dict[int, Span] = {}
     for span in sorted(image.debug.spans, key=lambda s: s.first - s.end):  # long ones first, so that nested ones win
         for pc in range(span.first, span.end, WORD_BYTES):
             at[pc] = span
     known: dict[Hashable, int] = {}
     found = []
-    for word in timeline.words:
-        key = word.pc, word.indices
+    for instruction in timeline.instructions:
+        key = instruction.pc, instruction.indices
         if key not in known:
-            span_here = at.get(word.pc)
-            known[key] = pick(span_here.nodes, span_here.level, word.indices) if span_here is not None else -1
+            span_here = at.get(instruction.pc)
+            known[key] = pick(span_here.nodes, span_here.level, instruction.indices) if span_here is not None else -1
         found.append(known[key])
     return np.array(found, np.int64)
 
@@ -297,4 +297,4 @@ def summary(report: Profile) -> Iterable[str]:
     yield "utilisation  " + "  ".join(f"{name} {share:.1%}" for name, share in d["utilisation"].items())
     yield "energy (µJ)  " + "  ".join(f"{name} {d['energy_joules'][name] * 1e6:,.0f}" for name in COMPONENTS)
     rate = d["bandwidth_bytes_per_second"] / 1e9
-    yield f"{d['instructions']:,} words, {d['macs']:,} MACs, {d['dram_bytes']:,} DRAM bytes, {rate:.1f} GB/s"
+    yield f"{d['instructions']:,} instructions, {d['macs']:,} MACs, {d['dram_bytes']:,} DRAM bytes, {rate:.1f} GB/s"

@@ -7,7 +7,7 @@ Each engine must at least do its share: the MXU pass every row of every GEMM thr
 stream over the elements they alone can process, DRAM deliver each byte once. The largest share is the limit; a perfect
 schedule hides all others. Nothing here looks at a program. What a memory too small for a product must read again is
 counted, see `reread_bytes`. Where the instruction set leaves a choice the cheapest is taken: a reduction rides on the
-word that produces its operand, an addition on the word that produces or consumes it.
+instruction that produces its operand, an addition on the instruction that produces or consumes it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -258,8 +258,8 @@ def _elementwise(node: KernelOp) -> Operation:
 
 
 def _share(node: KernelOp) -> Fraction:
-    """Passes of an elementwise operation: none if a neighbour's word has a step for it, a fifth in a chain of its
-    like."""
+    """Passes of an elementwise operation: none if a neighbour's instruction has a step for it, a fifth in a chain of
+    its like."""
     if Affine.STEP not in OPS[node.kind].affine:
         return Fraction(1)
     before, after = (

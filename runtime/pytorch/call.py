@@ -16,7 +16,7 @@ from isa.errors import UnsupportedError
 from runtime.pytorch.gradients import Backward, Keep
 from runtime.pytorch.observed import Observed, apart, draws, observe
 from runtime.pytorch.pieces import Runs, Setting, whole
-from runtime.pytorch.results import Made, Plan, plan
+from runtime.pytorch.results import Made, ResultMap, map_results
 from runtime.pytorch.strides import meet, span
 
 Runner = Callable[..., tuple[Any, ...]]
@@ -33,7 +33,7 @@ def compiled(gm: fx.GraphModule, values: Sequence[Any], known: Sequence[Role], s
             raise _unfollowed()
         with torch.set_grad_enabled(grad):
             observed = observe(found.replay, flat)
-        captured, how = plan(found.captured, [number for _, number in found.changed], observed)
+        captured, how = map_results(found.captured, [number for _, number in found.changed], observed)
         if inference:  # nothing is followed there, whatever the frame says
             how = replace(how, tracked=frozenset())
         _check_changed(found, observed)
@@ -55,7 +55,7 @@ def _check_changed(found: DynamoCapture, observed: Observed) -> None:
         raise UnsupportedError("an argument is changed that is taken apart with as_strided")
 
 
-def _check_followed(how: Plan, found: DynamoCapture, observed: Observed) -> None:
+def _check_followed(how: ResultMap, found: DynamoCapture, observed: Observed) -> None:
     """Refuse gradients through what the chip's results cannot stand for."""
     if how.tracked and (
         found.changed or any(isinstance(source, Made) and source.view is not None for source in how.results)
@@ -110,7 +110,7 @@ class Call:
         found: DynamoCapture,
         program: Runs,
         sources: Sequence["int | Tensor"],
-        how: Plan,
+        how: ResultMap,
         setting: Setting,
         backward: Backward | None,
     ) -> None:

@@ -24,7 +24,7 @@ Marks = tuple[tuple[Any, ...], ...]  # of some tensors, column by column
 _Key = tuple[str, tuple[tuple[int, tuple[int, ...], Any], ...]]
 
 
-class Block:
+class PackedConstant:
     """One packed constant. `marks` are those of its weights when it was packed; None: it must be packed again."""
 
     __slots__ = ("__weakref__", "_key", "marks", "piece")
@@ -49,7 +49,7 @@ class Block:
         self.marks = marks
 
 
-_blocks: "WeakValueDictionary[_Key, Block]" = WeakValueDictionary()
+_blocks: "WeakValueDictionary[_Key, PackedConstant]" = WeakValueDictionary()
 lock = Lock()  # of all blocks
 
 
@@ -59,24 +59,24 @@ def _key(recipe: Recipe, weights: Sequence[Tensor], owners: Sequence[int] | None
     return recipe.text, tuple((ids[at], tuple(weights[at].shape), weights[at].dtype) for at in recipe.weights)
 
 
-def find(recipe: Recipe, weights: Sequence[Tensor]) -> Block | None:
+def find(recipe: Recipe, weights: Sequence[Tensor]) -> PackedConstant | None:
     """The block of these very tensors (`weights` are all of the program's), packed of what they hold now or held
     before."""
     return _blocks.get(_key(recipe, weights))
 
 
-def keep(recipe: Recipe, weights: Sequence[Tensor], data: Bytes, marks: Marks) -> Block:
+def keep(recipe: Recipe, weights: Sequence[Tensor], data: Bytes, marks: Marks) -> PackedConstant:
     """The block of these tensors, with these bytes; `data` becomes its memory if there was none."""
     block = find(recipe, weights)
     if block is None:
-        block = Block(Piece(data), marks)
+        block = PackedConstant(Piece(data), marks)
         block.belong(recipe, weights)
     elif block.marks != marks:
         block.change(data, marks)
     return block
 
 
-def hand_over(block: Block, recipe: Recipe, owners: Sequence[int], weights: Sequence[Tensor]) -> bool:
+def hand_over(block: PackedConstant, recipe: Recipe, owners: Sequence[int], weights: Sequence[Tensor]) -> bool:
     """Let a block of `owners` that are gone belong to others, with its old bytes. False if these have one of their own,
     or somebody else has been given it before."""
     there = find(recipe, weights)

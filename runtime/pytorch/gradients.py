@@ -17,7 +17,7 @@ from compiler.frontend.dynamo import Role
 from isa.errors import Error, UnsupportedError
 from runtime.pytorch.observed import Observed
 from runtime.pytorch.pieces import Setting
-from runtime.pytorch.results import Made, Plan
+from runtime.pytorch.results import Made, ResultMap
 
 _BACKWARD = UnsupportedError(
     "the chip has no backward pass: gradients are those of the float model, run once more in PyTorch"
@@ -51,7 +51,7 @@ class Backward:
     """The frame as a function that autograd can go back through. `known` are the roles of its arguments; `grad`: the
     mode it runs in."""
 
-    def __init__(self, gm: fx.GraphModule, how: Plan, keep: Keep, setting: Setting, grad: bool) -> None:
+    def __init__(self, gm: fx.GraphModule, how: ResultMap, keep: Keep, setting: Setting, grad: bool) -> None:
         self._gm, self._setting, self._grad, self.tracked, self.keep = gm, setting, grad, how.tracked, keep
         self._places = {
             source.number: place for place, source in reversed(list(enumerate(how.results))) if isinstance(source, Made)

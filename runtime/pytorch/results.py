@@ -74,7 +74,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ResultMap:
     """`results`: where each comes from (anything else is returned as it is). `lays`: the strides of what is computed,
     by number.
 
@@ -99,7 +99,7 @@ class Plan:
         return source
 
 
-def plan(captured: Captured, changed: Sequence[int], observed: Observed) -> tuple[Captured, Plan]:
+def map_results(captured: Captured, changed: Sequence[int], observed: Observed) -> tuple[Captured, ResultMap]:
     """The graph with only those results that must be computed, and how the frame's results are made of them.
 
     `changed` are numbers of results that are new values of arguments; they stay the first. Raises UnsupportedError
@@ -126,7 +126,7 @@ class _Planner:
             if isinstance(value, Tensor) and memory(value) not in self._owners:
                 self._groups.setdefault(memory(value), []).append(place)
 
-    def made(self) -> tuple[Captured, Plan]:
+    def made(self) -> tuple[Captured, ResultMap]:
         results = tuple(self._source(place, value) for place, value in enumerate(self._observed.results))
         graph = self._captured.gm.graph
         graph.output_node().args = (tuple(self._outputs),)
@@ -138,7 +138,7 @@ class _Planner:
             outputs=tuple(self._infos),
             result=tuple(Leaf(number) for number in range(len(self._outputs))),
         )
-        return captured, Plan(results, tuple(self._lays), frozenset(self._tracked), simple)
+        return captured, ResultMap(results, tuple(self._lays), frozenset(self._tracked), simple)
 
     def _source(self, place: int, value: Any) -> Any:
         leaf = self._captured.result[place]

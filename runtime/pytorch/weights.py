@@ -27,12 +27,12 @@ from compiler.codegen.image import stored_bytes
 from compiler.packing import Bytes, Recipe, Store
 from emulator.pieces import Piece, Pieces
 from emulator.threads import Lock
+from isa.architecture import IMAGE_REGIONS, Region
 from isa.image.image import Image
 from isa.image.records import TensorSpec
-from isa.spec import IMAGE_REGIONS, Region
 from runtime.device.executable import Executable
 from runtime.pytorch import constants
-from runtime.pytorch.constants import Block, Marks
+from runtime.pytorch.constants import Marks, PackedConstant
 from runtime.pytorch.tensors import tensor_bytes
 
 MOST: Final = 1024  # sets of weights in use with one program
@@ -63,7 +63,7 @@ class _Packed:
     sizes: list[int]
     marks: Stamps | None
     recipes: Sequence[Recipe]
-    blocks: Mapping[int, Block]
+    blocks: Mapping[int, PackedConstant]
     regions: Mapping[Region, Pieces]
     executable: Executable
 
@@ -179,7 +179,7 @@ class PackedCache:
         sizes = [tensor.nbytes for tensor in tensors]
         return _Packed(self._watched(key, tensors), sizes, now, program.recipes, blocks, regions, executable)
 
-    def _packed(self, program: "_Program", tensors: Sequence[Tensor], now: Stamps) -> dict[int, Block]:
+    def _packed(self, program: "_Program", tensors: Sequence[Tensor], now: Stamps) -> dict[int, PackedConstant]:
         known = _known(program.recipes, tensors, now)
         found = {number: known[number] for number in program.numbers if number in known}
 
@@ -238,7 +238,7 @@ class _Program:
     def numbers(self) -> list[int]:
         return [number for number, spec in enumerate(self.image.constants) if spec.nbytes]
 
-    def taken_from(self, image: Image, tensors: Sequence[Tensor], now: Stamps) -> dict[int, Block]:
+    def taken_from(self, image: Image, tensors: Sequence[Tensor], now: Stamps) -> dict[int, PackedConstant]:
         """The blocks of an image's constants. Those that are new are parts of the image where that wastes little
         memory, else copies."""
         specs, known = image.constants, _known(self.recipes, tensors, now)
@@ -252,7 +252,7 @@ class _Program:
             found[number] = known.get(number) or constants.keep(recipe, tensors, usable, _part(now, recipe.weights))
         return found
 
-    def regions(self, blocks: Mapping[int, Block]) -> dict[Region, Pieces]:
+    def regions(self, blocks: Mapping[int, PackedConstant]) -> dict[Region, Pieces]:
         places: dict[Region, dict[int, Piece]] = {
             region: dict([place] if place[1].data.size else []) for region, place in self.literals.items()
         }
@@ -262,7 +262,7 @@ class _Program:
         return {region: Pieces(self.image.size(region), places[region]) for region in IMAGE_REGIONS}
 
 
-def _known(recipes: Sequence[Recipe], tensors: Sequence[Tensor], now: Stamps) -> dict[int, Block]:
+def _known(recipes: Sequence[Recipe], tensors: Sequence[Tensor], now: Stamps) -> dict[int, PackedConstant]:
     """Blocks, by number, that are there and packed of what the tensors hold now."""
     found = {}
     for number, recipe in enumerate(recipes):

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from emulator.formats import STORAGE
 from emulator.memory import Memory
+from isa.architecture import USER_TYPES, Dtype, Engine, Region, Space
 from isa.codec import Inst
 from isa.image.image import Image
 from isa.image.records import DebugNode, Tap, TensorSpec, pick
-from isa.spec import USER_TYPES, Dtype, Engine, Region, Space
 from isa.views import Extents, View, extents_of
 from runtime.device.arrays import Array, canonical, comparable
 from runtime.pytorch.tensors import to_array
@@ -148,7 +148,7 @@ class Comparer:
             }
 
     def _complete(self, number: int) -> None:
-        """Keep finished values for a while: a later word may write the node again, and wrongly."""
+        """Keep finished values for a while: a later instruction may write the node again, and wrongly."""
         state = self._states[number]
         self._finished[number] = state.value.nbytes * 2 + state.seen.nbytes
         while sum(self._finished.values()) > KEPT_BYTES:
@@ -172,7 +172,7 @@ class Comparer:
             self._differs(record, pc, [int(i) for i in place], *shown, 0 if already else count)
 
     def _writer(self, address: int) -> int | None:
-        """The last word that stored to this byte of OUT."""
+        """The last instruction that stored to this byte of OUT."""
         for pc, view, extents in reversed(self._stores):
             low, high = view.span(extents)
             if low <= address < high and _touches(view, extents, address):
@@ -192,7 +192,12 @@ class Comparer:
             known = node.name in self.compared or node.name in self.differing or 0 in node.shape
             if node.status == "materialized" and not known:
                 self._differs(
-                    node, None, [], "a value", "no word of the program is known to write it", math.prod(node.shape)
+                    node,
+                    None,
+                    [],
+                    "a value",
+                    "no instruction of the program is known to write it",
+                    math.prod(node.shape),
                 )
 
 

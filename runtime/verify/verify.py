@@ -1,9 +1,9 @@
 """Is the binary right? Run the image's own code and compare every node that it names, bit for bit, with PyTorch.
 
-The reference is the frozen graph, run eagerly. The two go side by side: whenever a word of the program completes part
-of a node's value (a tap of the debug map), the reference is advanced until it has that node, and the block is compared
-as integers, on the spot. So the first difference found is the first in execution order, and only values that are still
-being compared are held. There is no tolerance anywhere.
+The reference is the frozen graph, run eagerly. The two go side by side: whenever an instruction of the program
+completes part of a node's value (a tap of the debug map), the reference is advanced until it has that node, and the
+block is compared as integers, on the spot. So the first difference found is the first in execution order, and only
+values that are still being compared are held. There is no tolerance anywhere.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,8 +31,8 @@ class Verification:
     """What was compared and what was found; the attributes are the keys of `llmcc verify --json`.
 
     `graph_nodes` = `nodes` (compared) + the `skipped` ones. `findings` are faults that the static checker sees in the
-    program (a race, junk read): then the bits depend on the chip's timing, and it is not bit-exact whatever this run
-    gave. `float` is the distance to the original model: another figure, never part of `bit_exact`.
+    program (a race, a read of memory never written): then the bits depend on the chip's timing, and it is not bit-exact
+    whatever this run gave. `float` is the distance to the original model: another figure, never part of `bit_exact`.
     """
 
     bit_exact: bool

@@ -22,8 +22,8 @@ from compiler.pipeline import Compiled, compile_captured
 from compiler.tile.cost import cycles
 from emulator.timing.simulate import simulate
 from emulator.timing.timeline import Timeline
+from isa.architecture import DMA_ENGINES, Engine
 from isa.chip import Acc, Mxu, Sram, load_chip
-from isa.spec import DMA_ENGINES, Engine
 
 pytestmark = pytest.mark.xdist_group("quality")  # on one worker, so that what is compiled for all is compiled once
 PINS = Path(__file__).with_name("quality.json")

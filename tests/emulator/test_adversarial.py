@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from emulator.machine import Machine
+from isa.architecture import NO_WAIT, WORD_BYTES, Region
 from isa.asm.assemble import assemble
 from isa.chip import Chip, Sram, load_chip
 from isa.codec import Inst, encode
 from isa.errors import Trap
-from isa.spec import NO_WAIT, WORD_BYTES, Region
 from tools.mutation.races import races
 from tools.mutation.subjects import subject
 

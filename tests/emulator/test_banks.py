@@ -12,12 +12,13 @@ from replay_harness import code, view
 from emulator.machine import Machine
 from emulator.memory import Bank
 from emulator.pieces import Bytes, Piece, Pieces
+from isa.architecture import Dtype, Region, Space
 from isa.chip import load_chip
 from isa.codec import Inst
 from isa.errors import Trap
 from isa.image.image import Image
 from isa.image.records import Entry, TensorSpec
-from isa.spec import VOP, Dtype, Region, Space
+from isa.spec import VOP
 from runtime.device.executable import Executable
 
 I32: Any = {"dtype": Dtype.I32}

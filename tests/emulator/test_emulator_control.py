@@ -8,8 +8,9 @@ from emulator_harness import Program
 
 from emulator.machine import Machine
 from emulator.memory import Memory
+from isa.architecture import Dtype, Region, Space
 from isa.codec import Inst, encode
-from isa.spec import SALU, VOP, Dtype, Region, Space
+from isa.spec import SALU, VOP
 from isa.views import View
 
 I4, I8, I32, F32 = Dtype.I4, Dtype.I8, Dtype.I32, Dtype.F32

@@ -8,7 +8,8 @@ from emulator_harness import Array, Program, bits, narrow, same_bits, slow_sum, 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from isa.spec import MM_FORMAT, ROUND, TAP, VOP, VRED, Dtype, Space
+from isa.architecture import Dtype, Space
+from isa.spec import MM_FORMAT, ROUND, TAP, VOP, VRED
 
 I8, I32, F32, BF16, F16 = Dtype.I8, Dtype.I32, Dtype.F32, Dtype.BF16, Dtype.F16
 FLOATS = st.sampled_from([F32, BF16, F16])

@@ -7,9 +7,10 @@ import pytest
 from emulator_harness import Program
 
 from emulator.machine import Machine
+from isa.architecture import Dtype, Region, Space
 from isa.codec import Inst, encode
 from isa.errors import Trap
-from isa.spec import MM_FORMAT, SALU, VOP, Dtype, Region, Space
+from isa.spec import MM_FORMAT, SALU, VOP
 
 I8, I32, F32 = Dtype.I8, Dtype.I32, Dtype.F32
 MOV = VOP.index("mov")

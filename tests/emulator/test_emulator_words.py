@@ -6,8 +6,9 @@ from emulator_harness import INF, NAN, Array, Program, bits, f32, same_bits
 
 from emulator import machine
 from emulator.context import HANDLERS
+from isa.architecture import Dtype, Space
 from isa.errors import Trap
-from isa.spec import ACT, ISA, MM_FORMAT, ROUND, TAP, VOP, VRED, Dtype, Space
+from isa.spec import ACT, ISA, MM_FORMAT, ROUND, TAP, VOP, VRED
 
 I8, I32, F32, BF16, F16 = Dtype.I8, Dtype.I32, Dtype.F32, Dtype.BF16, Dtype.F16
 SUB = 2.0**-149  # smallest subnormal

@@ -10,7 +10,7 @@ from naive import Naive
 from naive_programs import SLOTS, Program, programs
 
 from emulator.machine import Machine
-from isa.spec import Region
+from isa.architecture import Region
 from lint.analyse import check
 from tools.mutation.races import races
 

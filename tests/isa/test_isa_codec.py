@@ -7,7 +7,7 @@ from isa_strategies import insts, words
 from isa.asm.assemble import assemble
 from isa.asm.disassemble import disassemble_code
 from isa.asm.text import format_float, format_inst, parse_float
-from isa.codec import IllegalWord, Inst, decode, encode
+from isa.codec import IllegalInstruction, Inst, decode, encode
 from isa.doc.manual import PATH, describe, document
 from isa.image.image import Image
 from isa.spec import ISA
@@ -25,7 +25,7 @@ def test_decoding_loses_no_bit(word: bytes) -> None:
     """Breaks when two different words decode to one instruction."""
     try:
         inst = decode(word)
-    except IllegalWord:
+    except IllegalInstruction:
         return
     assert encode(inst) == word
 

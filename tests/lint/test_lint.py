@@ -5,10 +5,10 @@ import dataclasses
 
 import pytest
 
+from isa.architecture import Space
 from isa.asm.assemble import assemble
 from isa.image.image import Image
 from isa.image.records import PlanRecord
-from isa.spec import Space
 from lint.analyse import check, lint
 from tools.mutation.subjects import MODELS, subject
 
@@ -87,7 +87,7 @@ def test_what_halt_waits_for_need_not_be_waited_for() -> None:
 
 def test_unreachable_words_are_found() -> None:
     """Breaks when words behind the halt go unnoticed."""
-    assert dict(warnings(assemble(SOUND + "nop\nnop\nhalt\n")))["unreachable"].startswith("3 words")
+    assert dict(warnings(assemble(SOUND + "nop\nnop\nhalt\n")))["unreachable"].startswith("3 instructions")
 
 
 def test_dead_stores_are_found() -> None:

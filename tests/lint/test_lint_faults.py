@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from isa_strategies import insts, small_image
 
+from isa.architecture import Region, Space
 from isa.asm.assemble import assemble
 from isa.codec import Inst, encode
 from isa.image.image import Image, PlanRecord
 from isa.replay import ReplayError, replay, trace
-from isa.spec import Region, Space
 from lint.analyse import check
 from lint.check import check_plan
 

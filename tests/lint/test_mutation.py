@@ -7,9 +7,9 @@ from unittest.mock import patch
 
 import pytest
 
+from isa.architecture import WORD_BYTES
 from isa.asm.assemble import assemble
 from isa.codec import Inst, encode
-from isa.spec import WORD_BYTES
 from tools.mutate import measure, table
 from tools.mutation.faults import FAULTS, mutants
 from tools.mutation.score import Verdict

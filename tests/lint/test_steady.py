@@ -14,7 +14,7 @@ from steady_random import image as random_image
 
 from isa.asm.assemble import assemble
 from isa.replay import trace
-from lint.analyse import LAUNCHES, PER_WORD, analyse, check, limit_of, lint
+from lint.analyse import LAUNCHES, PER_INSTRUCTION, analyse, check, limit_of, lint
 from lint.loop_skipping import LoopSkipper
 from lint.shadow_memory import Block
 from lint.sweeps import meet_later
@@ -177,7 +177,7 @@ def test_bytes_that_no_turn_writes_are_missed() -> None:
 )
 def test_what_cannot_be_proved_is_said(more: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when a program that is too long to be replayed passes in silence, or costs without bound."""
-    monkeypatch.setattr("lint.analyse.MAX_WORDS", 1 << 12)
+    monkeypatch.setattr("lint.analyse.MAX_INSTRUCTIONS", 1 << 12)
     text = tiles(TURNS, load="sto<=0, vec<=0, lda<=0", more=more)
     image = assemble(f".data const dtype=int32, values=[0]\n{text}")
     found = [finding for finding in lint(image) if finding.kind == "unproved"]
@@ -187,12 +187,12 @@ def test_what_cannot_be_proved_is_said(more: str, reason: str, monkeypatch: pyte
 
 def test_the_replay_is_bounded_over_all_launches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when each entry of a program may cost as much again."""
-    monkeypatch.setattr("lint.analyse.MAX_WORDS", 1 << 12)
+    monkeypatch.setattr("lint.analyse.MAX_INSTRUCTIONS", 1 << 12)
     text = tiles(TURNS, more="salu f=add, d=s1, a=s1, bi=1, imm=1")
     text = text.replace(".entry name=main, pc=0\n", "").replace(".output", ".entry name=main, pc=0\n.output")
     image = assemble(text + "".join(f".entry name=e{i}, pc=0\n" for i in range(9)))
     found = [finding.message for finding in check(image) if finding.kind == "unproved"]
-    assert limit_of(image) == (1 << 12) + PER_WORD * image.words and 1 < LAUNCHES < 9
+    assert limit_of(image) == (1 << 12) + PER_INSTRUCTION * image.words and 1 < LAUNCHES < 9
     assert any("took too long" in message for message in found)
 
 

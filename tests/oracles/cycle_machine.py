@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
+from isa.architecture import Engine, Space
 from isa.chip import Chip
 from isa.replay import Dispatch
-from isa.spec import Engine, Space
 
 DMA = ("ldw", "lda", "sto")
 NAMES = (*DMA, "mxu", "vec", "act")

@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 from naive_math import FUNCTIONS, bits_of, f32, narrow, of_bits, ordered_sum, reduce_row
 
+from isa.architecture import WORD_BYTES, Dtype, Region, Space
 from isa.codec import Inst, decode
-from isa.spec import ACT, MM_FORMAT, ROUND, SALU, TAP, VOP, VRED, WORD_BYTES, Dtype, Field, Region, Space
+from isa.fields import Field
+from isa.spec import ACT, MM_FORMAT, ROUND, SALU, TAP, VOP, VRED
 
 Key = tuple[Space, Region]
 Value = Any  # a Python int, or an np.float32

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from isa import constants as k
-from isa.spec import Dtype
+from isa.architecture import Dtype
 
 F = np.float32
 

@@ -1,4 +1,4 @@
-"""The judge of `make support-ops` sees every difference that it is there for, and its table counts each pair once."""
+"""The oracle of `make support-ops` sees every difference that it is there for, and its table counts each pair once."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tools.support.judge import compare
+from tools.support.oracle import compare
 from tools.support_ops import FINDINGS, _latest, _table
 
 X = torch.tensor([[1.0, -0.0], [float("nan"), 3.0]])

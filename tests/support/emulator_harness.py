@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emulator.machine import Machine
+from isa.architecture import Dtype, Region, Space
 from isa.codec import NO_WAITS, Inst, encode
-from isa.spec import ROUND, Dtype, Region, Space
+from isa.spec import ROUND
 from isa.views import View
 
 Array = NDArray[Any]

@@ -2,10 +2,12 @@
 
 from hypothesis import strategies as st
 
+from isa.architecture import NO_WAIT, QUEUES
 from isa.asm.assemble import assemble
 from isa.codec import Inst, encode
+from isa.fields import Field, Instruction
 from isa.image.image import Image
-from isa.spec import ISA, NO_WAIT, QUEUES, Field, Instruction
+from isa.spec import ISA
 
 SMALL_TEXT = """
 .chip "edge"

@@ -4,7 +4,7 @@ import numpy as np
 from naive_programs import Buffer, Program
 
 from emulator.machine import Machine
-from isa.spec import Dtype, Region, Space
+from isa.architecture import Dtype, Region, Space
 
 Memories = dict[tuple[Space, Region], bytes]
 SPACES = (

@@ -14,12 +14,14 @@ from typing import Any
 from hypothesis import strategies as st
 from msgspec import structs
 
+from isa.architecture import NO_WAIT, QUEUES, WORD_BYTES, Dtype, Engine, Region, Space
 from isa.asm.text import format_inst
 from isa.chip import Acc, Sram, load_chip
 from isa.codec import NO_WAITS, Inst, encode
+from isa.fields import Access, Field, Instruction, Kind
 from isa.image.image import Image
 from isa.image.records import Entry, TensorSpec
-from isa.spec import ISA, NO_WAIT, QUEUES, WORD_BYTES, Access, Dtype, Engine, Field, Instruction, Kind, Region, Space
+from isa.spec import ISA
 from isa.views import Extents, View, access_of, extents_of
 from lint.type_rules import type_error
 

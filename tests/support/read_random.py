@@ -3,10 +3,12 @@
 import random
 from typing import Any
 
+from isa.architecture import MAX_COUNT, NO_WAIT, QUEUES, REGIONS, Dtype, FilledBy, Region, Space
 from isa.chip import Chip, Mxu
 from isa.codec import Inst, encode
+from isa.fields import Field, Kind
 from isa.image.image import DebugMap, DebugNode, Entry, Image, PlanRecord, Scalar, Span, Step, Tap, TensorSpec
-from isa.spec import ISA, MAX_COUNT, NO_WAIT, QUEUES, REGIONS, Dtype, Field, FilledBy, Kind, Region, Space
+from isa.spec import ISA
 
 _ODD = (
     "",

@@ -5,8 +5,8 @@ from memories import Memories, contents
 from naive_programs import SLOTS, Program
 
 from emulator.machine import Machine
+from isa.architecture import Dtype, Region, Space
 from isa.codec import Inst, encode
-from isa.spec import Dtype, Region, Space
 
 
 def code(*words: Inst) -> bytes:

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isa.architecture import WORD_BYTES, Dtype, Region, Space
 from isa.chip import Acc, Chip, Sram
 from isa.codec import Inst, encode
 from isa.image.image import Image
 from isa.image.records import DebugMap, DebugNode, Entry, Span, Step, Tap, TensorSpec
-from isa.spec import VOP, WORD_BYTES, Dtype, Region, Space
+from isa.spec import VOP
 from runtime.debug.commands import Shell
 from runtime.debug.session import Session
 

@@ -1,11 +1,11 @@
 """Short programs for timing tests: view registers that are ready to use, and words by name."""
 
-from emulator.timing.simulate import simulate_words
+from emulator.timing.simulate import simulate_instructions
 from emulator.timing.timeline import Timeline
+from isa.architecture import QUEUES, Dtype, Region, Space
 from isa.chip import Chip, load_chip, parse_chip
 from isa.codec import NO_WAITS, Inst, encode
 from isa.replay import Dispatch, replay
-from isa.spec import QUEUES, Dtype, Region, Space
 from isa.timing import DEFAULT, Options
 
 EDGE = load_chip("edge")
@@ -53,7 +53,7 @@ def dispatched(words: list[Inst]) -> list[Dispatch]:
 
 
 def run(*words: Inst, chip: Chip = EDGE, options: Options = DEFAULT) -> Timeline:
-    return simulate_words(dispatched(list(words)), chip, options)
+    return simulate_instructions(dispatched(list(words)), chip, options)
 
 
 def times(timeline: Timeline, index: int) -> tuple[int, int, int]:

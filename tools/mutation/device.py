@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 from emulator.machine import Machine
 from emulator.memory import Fault, Memory
+from isa.architecture import GIVEN_REGIONS, WORD_BYTES, Region
 from isa.codec import Inst
 from isa.errors import Trap
 from isa.image.image import Image
 from isa.image.records import TensorSpec
-from isa.spec import GIVEN_REGIONS, WORD_BYTES, Region
 from isa.views import View, extents_of
 
 Inputs = Mapping[str, NDArray[np.uint8]]
@@ -44,7 +44,7 @@ class Device:
     def run(
         self, code: bytes, inputs: Inputs, seed: int | None = None, moved: Mapping[int, int] | None = None
     ) -> Outcome:
-        """Launch from clean memory, in program order or overlapped by `seed`. `moved`: where words have changed
+        """Launch from clean memory, in program order or overlapped by `seed`. `moved`: where instructions have changed
         places."""
         entry, bits = self.image.entry(), Bits()
         for spec in (*entry.inputs, *entry.outputs):
@@ -67,8 +67,8 @@ class Device:
             views: Mapping[str, View],
             memory: Memory,
         ) -> None:
-            home = moved.get(pc // WORD_BYTES, pc // WORD_BYTES) * WORD_BYTES
-            for number, name in self.taps.get(home, ()):
+            original = moved.get(pc // WORD_BYTES, pc // WORD_BYTES) * WORD_BYTES
+            for number, name in self.taps.get(original, ()):
                 if name in views:
                     try:
                         block = memory.load(views[name], extents_of(inst.row.field(name), operands))

@@ -1,6 +1,6 @@
 """Faults in the tile passes themselves: one decision or one computation of a pass goes wrong while a model is compiled.
 
-Two of them were real: `columns are separable by shapes` and `a home is read before it is written`.
+Two of them were real: `columns are separable by shapes` and `a storage is read before it is written`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from compiler.tile.conflicts import predecessors
 from compiler.tile.ir import Buffer, Op
 from compiler.tile.kernel_op import KernelOp
 from compiler.tile.layout import Layout, Range, blocks
-from isa.spec import Access
+from isa.fields import Access
 
 Patches = Mapping[str, Any]
 
@@ -132,7 +132,7 @@ def _any_addition(add: KernelOp, kernel: kernels.Kernel, _stored: object) -> Ker
 
 
 def _predecessors(keep: Callable[[Access, Access], bool]) -> Callable[[Sequence[Op]], list[list[int]]]:
-    """Only the conflicts of some kinds (of the earlier word's access and the later one's)."""
+    """Only the conflicts of some kinds (of the earlier instruction's access and the later one's)."""
 
     def found(ops: Sequence[Op]) -> list[list[int]]:
         result = []
@@ -154,8 +154,8 @@ def _doubled_steps(repeat: Any, stored: storage.Storage) -> bool:
     """Constants move twice as far."""
     moved = _MOVE_CONSTANTS(repeat, stored)
     for node in repeat.constants:
-        home = stored.layouts[node]
-        stored.layouts[node] = replace(home, buffer=replace(home.buffer, step=2 * home.buffer.step))
+        found = stored.layouts[node]
+        stored.layouts[node] = replace(found, buffer=replace(found.buffer, step=2 * found.buffer.step))
     return moved
 
 
@@ -181,7 +181,7 @@ PASS_FAULTS: Final[Mapping[str, Patches]] = {
         "compiler.emit.tile_sizes.is_column_separable": _separable_by_shapes,
         "compiler.emit.emitter.Emitter._inside": _view_of_block,
     },
-    "a home is read before it is written": {"compiler.emit.memory_space._read_before_written": yes},
+    "a storage is read before it is written": {"compiler.emit.memory_space._read_before_written": yes},
     "carried values stay in place": {"compiler.tile.loops._carried_in_place": yes},
     "values stay in their iteration": {"compiler.tile.loops._contained": yes},
     "constants move twice as far": {"compiler.tile.kernel_graph._move_constants": _doubled_steps},
@@ -191,7 +191,7 @@ PASS_FAULTS: Final[Mapping[str, Patches]] = {
     },
     "blocks begin one row early": {"compiler.emit.kernel.blocks": _shifted_blocks},
     "the last block lacks a row": {"compiler.emit.kernel.blocks": _short_blocks},
-    "the last word of a block is forgotten": {"compiler.emit.emitter.pieces": _all_but_the_last},
+    "the last instruction of a block is forgotten": {"compiler.emit.emitter.pieces": _all_but_the_last},
     "dimensions are joined by the first layout": {"compiler.tile.layout.coalesce": _coalesced_by_the_first},
     "blocks of the second dimension begin at 0": {"compiler.tile.layout.Layout.narrow": _narrowed_in_place},
     "every tile has the first columns": {"compiler.emit.matmul.columns": _first_columns},

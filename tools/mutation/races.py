@@ -1,9 +1,9 @@
-"""Races by brute force: every pair of words, every byte. Slow, obvious, and sharing nothing with `lint.races`.
+"""Races by brute force: every pair of instructions, every byte. Slow, obvious, and sharing nothing with `lint.races`.
 
-`complete[i]` is the set (bits of an integer) of words that are certainly complete when word i starts, straight from the
-rules: a count leaves all but its last n words of an engine complete; a complete word means that all it waited for is
-complete, and on every engine all words before it; compute engines run one word after the other; DMA words start in
-order.
+`complete[i]` is the set (bits of an integer) of instructions that are certainly complete when instruction i starts,
+straight from the rules: a count leaves all but its last n instructions of an engine complete; a complete instruction
+means that all it waited for is complete, and on every engine all instructions before it; compute engines run one
+instruction after the other; DMA instructions start in order.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from isa.architecture import DMA_ENGINES, NO_WAIT, QUEUES, Engine, Region, Space
+from isa.fields import Access
 from isa.image.image import Image
 from isa.replay import Dispatch, ReplayError, trace
-from isa.spec import DMA_ENGINES, NO_WAIT, QUEUES, Access, Engine, Region, Space
 from isa.views import Extents, View, access_of
 
 Use = tuple[tuple[Space, Region], NDArray[np.int64], bool]  # memory, sorted addresses, writes
@@ -23,39 +24,39 @@ def races(image: Image) -> list[tuple[int, int]]:
     """Pairs of pcs that touch the same byte, one writing, with nothing to order them. ReplayError: no pairs, it never
     runs."""
     try:
-        words = list(trace(image, control=True))
+        instructions = list(trace(image, control=True))
     except ReplayError:
         return []
-    complete = completed_before(words)
-    uses = [_uses(word) if word.engine is not Engine.CTL else [] for word in words]
+    complete = completed_before(instructions)
+    uses = [_uses(instruction) if instruction.engine is not Engine.CTL else [] for instruction in instructions]
     found = []
-    for later in range(len(words)):
+    for later in range(len(instructions)):
         for earlier in range(later):
             ordered = complete[later] >> earlier & 1 or not uses[later] or not uses[earlier]
             if not ordered and any(_conflict(a, b) for a in uses[earlier] for b in uses[later]):
-                found.append((words[earlier].pc, words[later].pc))
+                found.append((instructions[earlier].pc, instructions[later].pc))
     return found
 
 
-def completed_before(words: Sequence[Dispatch]) -> list[int]:
+def completed_before(instructions: Sequence[Dispatch]) -> list[int]:
     complete: list[int] = []
     queues: dict[Engine, list[int]] = {engine: [] for engine in QUEUES}
     dispatcher = 0
-    for number, word in enumerate(words):
+    for number, instruction in enumerate(instructions):
         mine = dispatcher
-        mask = word.operands.get("mask", 0) if word.inst.mnemonic == "fence" else 0
+        mask = instruction.operands.get("mask", 0) if instruction.inst.mnemonic == "fence" else 0
         for i, engine in enumerate(QUEUES):
-            count = 0 if mask >> i & 1 else word.inst.deps[i]
+            count = 0 if mask >> i & 1 else instruction.inst.deps[i]
             if count != NO_WAIT:
                 for other in queues[engine][: len(queues[engine]) - count]:
                     mine |= 1 << other | complete[other]
-        if word.engine is Engine.CTL:
+        if instruction.engine is Engine.CTL:
             dispatcher = mine
         else:
-            for other in queues[word.engine]:
-                mine |= complete[other] if word.engine in DMA_ENGINES else complete[other] | 1 << other
-            queues[word.engine].append(number)
-        for engine in QUEUES:  # a complete word has complete predecessors
+            for other in queues[instruction.engine]:
+                mine |= complete[other] if instruction.engine in DMA_ENGINES else complete[other] | 1 << other
+            queues[instruction.engine].append(number)
+        for engine in QUEUES:  # a complete instruction has complete predecessors
             last = max((i for i, other in enumerate(queues[engine]) if mine >> other & 1), default=-1)
             for other in queues[engine][: last + 1]:
                 mine |= 1 << other | complete[other] if other != number else 0
@@ -63,13 +64,19 @@ def completed_before(words: Sequence[Dispatch]) -> list[int]:
     return complete
 
 
-def _uses(word: Dispatch) -> list[Use]:
+def _uses(instruction: Dispatch) -> list[Use]:
     uses = []
-    for field in word.inst.row.views:
-        view = word.views.get(field.name)
+    for field in instruction.inst.row.views:
+        view = instruction.views.get(field.name)
         if view is not None:
             memory = view.space, view.region if view.space is Space.DRAM else Region.WEIGHTS
-            uses.append((memory, _bytes(view, word.extents(field)), access_of(field, word.operands) is not Access.R))
+            uses.append(
+                (
+                    memory,
+                    _bytes(view, instruction.extents(field)),
+                    access_of(field, instruction.operands) is not Access.R,
+                )
+            )
     return uses
 
 

@@ -17,9 +17,9 @@ SEEDS = tuple(range(6))
 class Verdict:
     """What became of one mutant.
 
-    `race`: some pair of conflicting words is unordered (brute force) or an overlapped run went wrong although program
-    order did not. `bounds`: the program traps on a memory access. `changes`: some run differs. `harmless`: proved to
-    compute the same.
+    `race`: some pair of conflicting instructions is unordered (brute force) or an overlapped run went wrong although
+    program order did not. `bounds`: the program traps on a memory access. `changes`: some run differs. `harmless`:
+    proved to compute the same.
     """
 
     kind: str

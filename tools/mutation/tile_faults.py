@@ -8,7 +8,8 @@ from random import Random
 from typing import Final
 
 from compiler.tile.ir import Buffer, Loop, Op, Program, Ref, verify
-from isa.spec import Kind, Space
+from isa.architecture import Space
+from isa.fields import Kind
 
 Change = tuple[str, Program]
 
@@ -41,7 +42,7 @@ def _with(program: Program, index: int, op: Op) -> Program:
 
 
 def _places(program: Program, random: Random) -> Iterator[tuple[int, Op, int, Ref]]:
-    """Views of words in random order, for ever."""
+    """Views of instructions in random order, for ever."""
     while True:
         index = random.randrange(len(program.ops))
         op = program.ops[index]
@@ -108,7 +109,7 @@ def _wrong_buffer(program: Program, random: Random) -> Iterator[Change]:
 
 
 def _swapped_buffers(program: Program, random: Random) -> Iterator[Change]:
-    """From some word on two buffers have changed places."""
+    """From some instruction on two buffers have changed places."""
     buffers = _on_chip(program)
     while len(buffers) > 1:
         a, b = random.sample(buffers, 2)
@@ -116,7 +117,7 @@ def _swapped_buffers(program: Program, random: Random) -> Iterator[Change]:
         if a.space is b.space:
             ops = (*program.ops[:start], *(_renamed(op, {a: b, b: a}) for op in program.ops[start:]))
             if ops != program.ops:
-                yield f"%{a.name} and %{b.name} change places at word {start}", Program(ops, program.loop)
+                yield f"%{a.name} and %{b.name} change places at instruction {start}", Program(ops, program.loop)
 
 
 def _shared(program: Program, random: Random) -> Iterator[Change]:
@@ -185,7 +186,7 @@ def _dropped(program: Program, random: Random) -> Iterator[Change]:
 
 
 def _reordered(program: Program, random: Random) -> Iterator[Change]:
-    """Two words that touch the same buffer change places."""
+    """Two instructions that touch the same buffer change places."""
     last: dict[Buffer, int] = {}
     pairs = set()
     for index, op in enumerate(program.ops):
@@ -259,8 +260,8 @@ TILE_FAULTS: Final[Mapping[str, Callable[[Program, Random], Iterator[Change]]]] 
     "share buffer": _shared,
     "resize block": _resized,
     "wrong function": _recomputed,
-    "drop word": _dropped,
-    "reorder words": _reordered,
+    "drop instruction": _dropped,
+    "reorder instructions": _reordered,
     "change step": _stepped,
     "swap operands": _swapped_operands,
     "lose operand": _lost_operands,

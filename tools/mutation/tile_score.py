@@ -41,8 +41,8 @@ class TileVerdict:
 
 
 def judge_pass(fault: str, name: str, compiling: Callable[[], "TileSubject"]) -> TileVerdict | None:
-    """A fault in a tile pass while a model is compiled; None if no program comes of it. Only outputs count: the words
-    are others."""
+    """A fault in a tile pass while a model is compiled; None if no program comes of it. Only outputs count: the
+    instructions are others."""
     try:
         with seeded(fault):
             faulty = compiling()
@@ -112,7 +112,7 @@ class TileSubject:
 
 
 def _named(image: Image, outcome: Outcome) -> Mapping[object, bytes] | str:
-    """The bits of outputs and taps, a tap by what it holds and not by where its word stands; or the trap."""
+    """The bits of outputs and taps, a tap by what it holds and not by where its instruction stands; or the trap."""
     if outcome.trap:
         return outcome.trap
     found: dict[object, bytes] = {}

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from isa.architecture import Dtype, Engine, Region, Space
+from isa.fields import Access, Kind
 from isa.image.image import Image
 from isa.replay import Dispatch, ReplayError, trace
-from isa.spec import ACT, MM_FORMAT, VOP, Access, Dtype, Engine, Kind, Region, Space
+from isa.spec import ACT, MM_FORMAT, VOP
 from isa.views import Extents, View, access_of
 
 Symbols = NDArray[np.uint64]
@@ -31,9 +33,9 @@ def fingerprint(image: Image) -> bytes | None:
     """The symbols of all outputs; None if the program does something that this page cannot follow."""
     try:
         state = _State(image)
-        for word in trace(image):
-            if not word.empty and word.engine is not Engine.CTL:
-                _RULES.get(word.inst.mnemonic, _opaque)(state, word)
+        for instruction in trace(image):
+            if not instruction.empty and instruction.engine is not Engine.CTL:
+                _RULES.get(instruction.inst.mnemonic, _opaque)(state, instruction)
     except (ReplayError, IndexError, ValueError, KeyError):
         return None
     return b"".join(
@@ -82,35 +84,35 @@ class _State:
         strides = tuple(8 * stride for stride in (view.ps * size, view.rs * size, view.cs * size, 1))
         return as_strided(memory[low:], (*extents, size), strides)
 
-    def elements(self, word: Dispatch, name: str) -> Symbols | None:
+    def elements(self, instruction: Dispatch, name: str) -> Symbols | None:
         """The symbols of an operand, one per element and dependent on its type; None if it is absent."""
-        if name not in word.views:
+        if name not in instruction.views:
             return None
-        view = word.views[name]
-        block = self.bytes(view, word.extents(word.inst.row.field(name)))
+        view = instruction.views[name]
+        block = self.bytes(view, instruction.extents(instruction.inst.row.field(name)))
         total = (block * _K[: block.shape[-1]]).sum(axis=-1, dtype=np.uint64)
         return _mix(total + _name(view.dtype))
 
-    def read(self, word: Dispatch, name: str) -> Symbols:
-        found = self.elements(word, name)
+    def read(self, instruction: Dispatch, name: str) -> Symbols:
+        found = self.elements(instruction, name)
         if found is None:
             raise KeyError(name)
         return found
 
-    def write(self, word: Dispatch, name: str, values: Symbols) -> None:
+    def write(self, instruction: Dispatch, name: str, values: Symbols) -> None:
         """Store new values: each byte is a part of its element, rounded to the type of the view."""
-        if name not in word.views:
+        if name not in instruction.views:
             return
-        view = word.views[name]
-        block = self.bytes(view, word.extents(word.inst.row.field(name)))
+        view = instruction.views[name]
+        block = self.bytes(view, instruction.extents(instruction.inst.row.field(name)))
         parts = np.arange(block.shape[-1], dtype=np.uint64) * _K[9] + _name("store", view.dtype)
         block[...] = _mix(values.reshape(block.shape[:-1])[..., None] + parts)
 
 
-def _chain(state: _State, word: Dispatch, value: Symbols, **steps: str) -> Symbols:
+def _chain(state: _State, instruction: Dispatch, value: Symbols, **steps: str) -> Symbols:
     """Apply the operands that are present, in order; each keyword names an operand and says what it does."""
     for name, operation in steps.items():
-        other = state.elements(word, name)
+        other = state.elements(instruction, name)
         if other is not None:
             value = _mix(value * _K[1] + other * _K[2] + _name(operation))
     return value
@@ -122,100 +124,114 @@ def _fold(values: Symbols, ordered: bool = True) -> Symbols:
     return _mix(_mix(values + places).sum(axis=-1, dtype=np.uint64) + _K[4])[..., None]
 
 
-def _copy(state: _State, word: Dispatch) -> None:
-    blocks = (state.bytes(word.views[n], word.extents(word.inst.row.field(n))) for n in ("d", "a"))
+def _copy(state: _State, instruction: Dispatch) -> None:
+    blocks = (state.bytes(instruction.views[n], instruction.extents(instruction.inst.row.field(n))) for n in ("d", "a"))
     target, source = blocks
     target[...] = source.copy()
 
 
-def _gather(state: _State, word: Dispatch) -> None:
-    view, index = replace(word.views["a"], ps=0), state.read(word, "idx")  # a table has one plane
-    row = np.arange(word.operands["cols"] * view.dtype.bits // 8, dtype=np.uint64)
-    table = _name(view, word.operands["limit"], word.operands["cols"])
+def _gather(state: _State, instruction: Dispatch) -> None:
+    view, index = replace(instruction.views["a"], ps=0), state.read(instruction, "idx")  # a table has one plane
+    row = np.arange(instruction.operands["cols"] * view.dtype.bits // 8, dtype=np.uint64)
+    table = _name(view, instruction.operands["limit"], instruction.operands["cols"])
     found = _mix(index[..., None] * _K[5] + row * _K[6] + table)
-    target = state.bytes(word.views["d"], word.extents(word.inst.row.field("d")))
+    target = state.bytes(instruction.views["d"], instruction.extents(instruction.inst.row.field("d")))
     target[...] = found.reshape(target.shape)
 
 
-def _vop(state: _State, word: Dispatch) -> None:
-    f, operands = VOP[word.operands["f"]], word.operands
-    if f == "mov" and word.views["a"].dtype is word.views["d"].dtype:
-        _copy(state, word)
+def _vop(state: _State, instruction: Dispatch) -> None:
+    f, operands = VOP[instruction.operands["f"]], instruction.operands
+    if f == "mov" and instruction.views["a"].dtype is instruction.views["d"].dtype:
+        _copy(state, instruction)
         return
-    a = state.read(word, "a")
-    other = state.elements(word, "b")
+    a = state.read(instruction, "a")
+    other = state.elements(instruction, "b")
     b = np.full_like(a, _name("imm", operands["imm"])) if other is None else other
     pair = a + b if f in _COMMUTE else a * _K[1] + b * _K[2]
     if f == "sel":
-        pair = pair + state.read(word, "d") * _K[7]
-    state.write(word, "d", _mix(pair + _name("vop", f, [word.views[n].dtype for n in sorted(word.views)])))
+        pair = pair + state.read(instruction, "d") * _K[7]
+    state.write(
+        instruction, "d", _mix(pair + _name("vop", f, [instruction.views[n].dtype for n in sorted(instruction.views)]))
+    )
 
 
-def _vred(state: _State, word: Dispatch) -> None:
-    f = word.inst.row.field("f").choices[word.operands["f"]]
-    a, sub = state.read(word, "a"), state.elements(word, "sub")
-    x = _chain(state, word, a, sub="sub")
+def _vred(state: _State, instruction: Dispatch) -> None:
+    f = instruction.inst.row.field("f").choices[instruction.operands["f"]]
+    a, sub = state.read(instruction, "a"), state.elements(instruction, "sub")
+    x = _chain(state, instruction, a, sub="sub")
     if sub is not None and f in _EVEN:
         x = _mix(a + sub)
-    if word.operands["down"]:
+    if instruction.operands["down"]:
         x = x.swapaxes(-1, -2)
-    state.write(word, "d", _mix(_fold(x, f not in _ORDERLESS) + _name("vred", f)))
+    state.write(instruction, "d", _mix(_fold(x, f not in _ORDERLESS) + _name("vred", f)))
 
 
-def _vaff(state: _State, word: Dispatch) -> None:
-    operands = word.operands
+def _vaff(state: _State, instruction: Dispatch) -> None:
+    operands = instruction.operands
     if operands["rnd"]:  # then it matters where a step stands
         steps = {name: f"{name} {operands['rnd']}" for name in ("sub", "rs", "cs", "bi", "res")}
     else:
         steps = {"sub": "sub", "rs": "mul", "cs": "mul", "bi": "add", "res": "add"}
-    value = _mix(_chain(state, word, state.read(word, "a"), **steps) + _name("vaff", operands["rnd"]))
-    tap = _fold(_mix(value + _name(word.views["d"].dtype))) + _name("tap", operands["red"])
-    state.write(word, "d", value)
-    state.write(word, "tap", tap)
+    value = _mix(_chain(state, instruction, state.read(instruction, "a"), **steps) + _name("vaff", operands["rnd"]))
+    tap = _fold(_mix(value + _name(instruction.views["d"].dtype))) + _name("tap", operands["red"])
+    state.write(instruction, "d", value)
+    state.write(instruction, "tap", tap)
 
 
-def _vqd(state: _State, word: Dispatch) -> None:
-    x = _chain(state, word, state.read(word, "a"), rs="mul", cs="mul")
-    given = state.elements(word, "am")
-    scale = _mix((_fold(x, ordered=False) if given is None else given) + _name("scale", word.views["s"].dtype))
-    state.write(word, "d", _mix(x * _K[1] + scale * _K[2]))
-    state.write(word, "s", scale)
+def _vqd(state: _State, instruction: Dispatch) -> None:
+    x = _chain(state, instruction, state.read(instruction, "a"), rs="mul", cs="mul")
+    given = state.elements(instruction, "am")
+    scale = _mix((_fold(x, ordered=False) if given is None else given) + _name("scale", instruction.views["s"].dtype))
+    state.write(instruction, "d", _mix(x * _K[1] + scale * _K[2]))
+    state.write(instruction, "s", scale)
 
 
-def _act(state: _State, word: Dispatch) -> None:
-    operands = word.operands
-    t = _chain(state, word, _mix(state.read(word, "a") + _name("scale", operands["scale"], operands["neg"])), bi="bi")
+def _act(state: _State, instruction: Dispatch) -> None:
+    operands = instruction.operands
+    t = _chain(
+        state,
+        instruction,
+        _mix(state.read(instruction, "a") + _name("scale", operands["scale"], operands["neg"])),
+        bi="bi",
+    )
     y = _mix(t + _name("act", ACT[operands["f"]]))
-    state.write(word, "d", y)
-    state.write(word, "sum", _fold(y))
+    state.write(instruction, "d", y)
+    state.write(instruction, "sum", _fold(y))
 
 
-def _mm(state: _State, word: Dispatch) -> None:
-    operands = word.operands
+def _mm(state: _State, instruction: Dispatch) -> None:
+    operands = instruction.operands
     if MM_FORMAT[operands["fmt"]] != "i8":
         raise ValueError("only integer products are followed")
-    a, w = _mix(state.read(word, "a") + _K[11]), _mix(state.read(word, "w") + _K[12])
+    a, w = _mix(state.read(instruction, "a") + _K[11]), _mix(state.read(instruction, "w") + _K[12])
     product: Any = np.matmul(a, w.swapaxes(-1, -2) if operands["wt"] else w)
     if operands["acc"]:
-        product = _mix(product + state.read(word, "c"))
-    state.write(word, "c", _mix(product))
+        product = _mix(product + state.read(instruction, "c"))
+    state.write(instruction, "c", _mix(product))
 
 
-def _opaque(state: _State, word: Dispatch) -> None:
-    """Any other word: each result depends on the operands of the word and on all that it reads, in their order. So two
-    programs are never taken for equal that are not; that two equal ones may be taken for different is the price."""
-    views = word.inst.row.views
+def _opaque(state: _State, instruction: Dispatch) -> None:
+    """Any other instruction: each result depends on the operands of the instruction and on all that it reads, in their
+    order. So two programs are never taken for equal that are not; that two equal ones may be taken for different is the
+    price."""
+    views = instruction.inst.row.views
     seen = np.zeros(1, np.uint64)
     for place, field in enumerate(views):
-        read = state.elements(word, field.name) if access_of(field, word.operands) is not Access.W else None
+        read = (
+            state.elements(instruction, field.name) if access_of(field, instruction.operands) is not Access.W else None
+        )
         if read is not None:
             seen = _mix(seen + _fold(read.reshape(1, -1))[0] * _K[place])
-    numbers = [(f.name, word.operands[f.name]) for f in word.inst.row.fields if f.kind is not Kind.VIEW]
+    numbers = [(f.name, instruction.operands[f.name]) for f in instruction.inst.row.fields if f.kind is not Kind.VIEW]
     for field in views:
-        if access_of(field, word.operands) is not Access.R and field.name in word.views:
-            planes, rows, cols = word.extents(field)
+        if access_of(field, instruction.operands) is not Access.R and field.name in instruction.views:
+            planes, rows, cols = instruction.extents(field)
             places = np.arange(planes * rows * cols, dtype=np.uint64).reshape(planes, rows, cols)
-            state.write(word, field.name, _mix(places * _K[13] + seen + _name(word.inst.mnemonic, field.name, numbers)))
+            state.write(
+                instruction,
+                field.name,
+                _mix(places * _K[13] + seen + _name(instruction.inst.mnemonic, field.name, numbers)),
+            )
 
 
 _RULES: Final[Mapping[str, Callable[[_State, Dispatch], None]]] = {

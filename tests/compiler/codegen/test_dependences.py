@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compiler.codegen.wait_counts import Tracker
-from isa.spec import DMA_ENGINES, NO_WAIT, QUEUES, Access, Dtype, Engine, Region, Space
+from isa.architecture import DMA_ENGINES, NO_WAIT, QUEUES, Dtype, Engine, Region, Space
+from isa.fields import Access
 from isa.views import View
 
 BYTES = 64 * 64

@@ -2,7 +2,7 @@
 
 from compiler.emit.fit import lives_of, peak_bytes
 from compiler.tile.ir import Buffer, Op, Ref
-from isa.spec import Dtype, Region, Space
+from isa.architecture import Dtype, Region, Space
 
 
 def test_loads_that_run_ahead_take_their_place_earlier() -> None:

@@ -21,9 +21,9 @@ from compiler.schedule import passes
 from compiler.schedule.autotune import Search
 from compiler.schedule.manager import TileManager
 from emulator.timing.simulate import simulate
+from isa.architecture import Space
 from isa.chip import Acc, Chip, Dram, Mxu, Sram, load_chip
 from isa.errors import CompileError
-from isa.spec import Space
 from runtime.profile.roofline import Gemm, reread_bytes
 
 pytestmark = pytest.mark.xdist_group(

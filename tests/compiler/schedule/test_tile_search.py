@@ -33,8 +33,8 @@ from compiler.tile.cost import cycles
 from compiler.tile.ir import Buffer, Op, Program, Ref
 from compiler.tile.kernel_graph import KernelGraph
 from emulator.timing.simulate import simulate
+from isa.architecture import DMA_ENGINES, Dtype, Engine, Space
 from isa.chip import Acc, Chip, Mxu, Sram, load_chip
-from isa.spec import DMA_ENGINES, Dtype, Engine, Space
 
 pytestmark = pytest.mark.xdist_group(
     "tile search"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from compiler.tile.ir import Buffer
 from compiler.tile.layout import WORD_LIMITS, Layout, blocks, contiguous, dense, pieces
-from isa.spec import Dtype, Space
+from isa.architecture import Dtype, Space
 
 BUFFER = Buffer("b", Space.SRAM, 1 << 30)
 shapes = st.lists(st.integers(1, 4), min_size=1, max_size=5).map(tuple)

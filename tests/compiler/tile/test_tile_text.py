@@ -12,7 +12,9 @@ from compiler.options import Options
 from compiler.pipeline import compile_captured
 from compiler.tile.ir import Buffer, Loop, Op, Program, Ref, Tap
 from compiler.tile.parse import parse
-from isa.spec import ISA, Dtype, Engine, Instruction, Kind, Region, Space
+from isa.architecture import Dtype, Engine, Region, Space
+from isa.fields import Instruction, Kind
+from isa.spec import ISA
 from tools.mutation.subjects import TILE_MODELS, tile_compiled
 
 ROWS = [row for row in ISA.values() if row.engine is not Engine.CTL]

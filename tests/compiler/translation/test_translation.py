@@ -16,7 +16,8 @@ from compiler.translation.check import TranslationError
 from compiler.translation.iterations import Iterations
 from compiler.translation.memory import Wrong
 from compiler.types import STORAGE
-from isa.spec import ISA, Dtype, Engine
+from isa.architecture import Dtype, Engine
+from isa.spec import ISA
 from tools.mutation.pass_faults import PASS_FAULTS, seeded
 from tools.mutation.subjects import tile_subject
 from tools.mutation.tile_faults import TILE_FAULTS, tile_mutants
@@ -70,7 +71,7 @@ def test_a_carried_value_that_is_overwritten_is_found() -> None:
             h = layer((h + y).sum(-1))
         return h
 
-    with seeded("a home is read before it is written"):
+    with seeded("a storage is read before it is written"):
         found = report(
             Function(forward, first=nn.Linear(16, 16), layers=layers), torch.randn(16, 16), torch.randn(16, 16, 16)
         )

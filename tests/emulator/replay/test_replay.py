@@ -11,9 +11,10 @@ from naive_programs import Program, programs
 from replay_harness import code, launches, machine_for, view
 
 from emulator.machine import Machine
+from isa.architecture import Dtype, Region, Space
 from isa.codec import Inst
 from isa.errors import Trap
-from isa.spec import SALU, VOP, Dtype, Region, Space
+from isa.spec import SALU, VOP
 
 native = pytest.importorskip("emulator.replay.translate", reason="numba is not installed")
 
@@ -191,7 +192,7 @@ def test_interpreting_keeps_no_plan() -> None:
     for interpret in (True, False):
         machine = Machine(64, 64, interpret=interpret)
         machine.run(program)
-        assert (machine._plans is None) == interpret
+        assert (machine._traces is None) == interpret
 
 
 __all__ = ["machine_for"]

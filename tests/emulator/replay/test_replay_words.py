@@ -22,7 +22,8 @@ from test_emulator_random import (  # noqa: F401 - collected here again
 )
 
 from emulator import functions
-from isa.spec import ACT, Dtype
+from isa.architecture import Dtype
+from isa.spec import ACT
 
 once = emulator_harness.Program.run
 

@@ -238,5 +238,5 @@ def test_a_gap_is_charged_to_what_the_resource_waits_for() -> None:
     timeline = run(load(64), add(1, 8, after={"ldw": 0}))
     first = len(SETUP)
     waiting = [share for share in waterfall(timeline, "vec") if share.cause == "waiting_dram"]
-    assert {share.word for share in waiting} == {first}
+    assert {share.instruction for share in waiting} == {first}
     assert sum(share.cycles for share in waiting) == 656 + 8 + 200  # 65,536 bytes at 100 a cycle, and the way to DRAM

@@ -7,12 +7,12 @@ from cycle_machine import CycleMachine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.timing.simulate import simulate_words
+from emulator.timing.simulate import simulate_instructions
 from emulator.timing.waterfall import RESOURCES, waterfall
+from isa.architecture import Dtype, Engine, Region, Space
 from isa.chip import Chip, parse_chip
 from isa.codec import Inst, encode
 from isa.replay import Dispatch, replay
-from isa.spec import Dtype, Engine, Region, Space
 
 EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "20"))
 
@@ -97,7 +97,7 @@ def programs(draw: st.DrawFn) -> list[Dispatch]:
 def test_both_machines_agree_to_the_cycle(program: list[Dispatch], chip: Chip) -> None:
     """Breaks if any rule (queue room, counts, fences, sharing of the bus, weight buffers, split) is read differently by
     the two."""
-    timeline = simulate_words(program, chip)
+    timeline = simulate_instructions(program, chip)
     stepped = CycleMachine(program, chip).run()
     found = list(zip(timeline.dispatch.tolist(), timeline.start.tolist(), timeline.end.tolist(), strict=True))
     assert found == [(t.dispatch, t.start, t.end) for t in stepped]
@@ -108,7 +108,7 @@ def test_both_machines_agree_to_the_cycle(program: list[Dispatch], chip: Chip) -
 @given(programs(), chips())
 def test_waterfall_adds_up_for_every_resource(program: list[Dispatch], chip: Chip) -> None:
     """Breaks if a cycle is charged twice or not at all, or if the walk back loses its way."""
-    timeline = simulate_words(program, chip)
+    timeline = simulate_instructions(program, chip)
     for resource in RESOURCES:
         shares = waterfall(timeline, resource)
         assert sum(share.cycles for share in shares) == timeline.cycles
@@ -121,7 +121,7 @@ def test_waterfall_adds_up_for_every_resource(program: list[Dispatch], chip: Chi
 @given(programs(), chips())
 def test_times_are_in_order_and_engines_never_overlap(program: list[Dispatch], chip: Chip) -> None:
     """Breaks if a word ends before it starts, or two words work on one engine at once."""
-    t = simulate_words(program, chip)
+    t = simulate_instructions(program, chip)
     for earlier, later in (
         (t.ready, t.start),
         (t.start, t.work_start),

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isa.architecture import Dtype, Region, Space
 from isa.asm.assemble import assemble, assemble_file
 from isa.asm.directives import DIRECTIVES
 from isa.asm.disassemble import disassemble
 from isa.asm.expression import FUNCTIONS, ExpressionError, evaluate
 from isa.errors import AssemblyError
 from isa.image.image import image_bytes
-from isa.spec import Dtype, Region, Space
 from lint.analyse import check
 from runtime.device.executable import Executable
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pygments.token import Comment, Error, Keyword, Name
 
+from isa.architecture import WORD_BYTES
 from isa.asm.assemble import assemble
 from isa.asm.directives import DIRECTIVES
 from isa.asm.lexer import PATH as GRAMMAR
@@ -12,7 +13,7 @@ from isa.asm.lexer import LlmchipLexer, textmate
 from isa.codec import decode
 from isa.doc.examples import line, program
 from isa.doc.manual import PATH, describe, diagram, document
-from isa.spec import HEADER, ISA, WORD_BYTES
+from isa.spec import HEADER, ISA
 from runtime.device.executable import Executable
 
 

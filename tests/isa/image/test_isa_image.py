@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from isa_strategies import small_image
 
 from isa import files
+from isa.architecture import Dtype, Region, Space
 from isa.chip import Chip, Sram, load_chip
 from isa.errors import ImageError
 from isa.image import container
@@ -30,7 +31,6 @@ from isa.image.image import (
     write_image,
 )
 from isa.image.records import DebugMap, DebugNode, Span
-from isa.spec import Dtype, Region, Space
 
 json_values = st.recursive(
     st.none()

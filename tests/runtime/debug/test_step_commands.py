@@ -37,7 +37,7 @@ def test_break_at_line_node_and_write(shell: Shell) -> None:
     assert "breakpoint 2: pc 0x0090" in say(shell, "run")
     assert "breakpoint 1: toy.py:8" in say(shell, "run")
     assert "breakpoint 4: op sto" in say(shell, "run")
-    assert "breakpoint 3: write to dram.out[0x0..0x4) by the word at 0x00b0" in say(shell, "run")
+    assert "breakpoint 3: write to dram.out[0x0..0x4) by the instruction at 0x00b0" in say(shell, "run")
     assert "deleted 2" in say(shell, "delete 2")
     assert shell.failed == 0
 
@@ -58,14 +58,14 @@ def test_print_view_memory_scalar_and_node(shell: Shell) -> None:
 def test_watch_and_reverse(shell: Shell) -> None:
     text = say(shell, "watch sram[0x40]:i32 8", "run", "run", "reverse-continue", "reverse-step", "where")
     assert "watch 1: sram[0x40..0x60)" in text
-    assert "bytes changed, first 0x40: 0x00 -> 0x01, by the word at 0x0090" in text
+    assert "bytes changed, first 0x40: 0x00 -> 0x01, by the instruction at 0x0090" in text
 
 
 def test_info_backtrace_and_disassemble(shell: Shell) -> None:
     say(shell, f"until {MUL:#x}", "step 4")
-    assert "#1 loop i1=1 of 3, words 0x0080 to 0x00c0" in say(shell, "backtrace")
+    assert "#1 loop i1=1 of 3, instructions 0x0080 to 0x00c0" in say(shell, "backtrace")
     assert "v1   dram.in[0x20]:i32 ps=0 rs=8  base 0x0 + 0x20*(i1//1)" in say(shell, "info registers")
-    assert "vec        3 words, last 0x0090; executes the next word" in say(shell, "info engines")
+    assert "vec        3 instructions, last 0x0090; executes the next instruction" in say(shell, "info engines")
     text = say(shell, "disassemble 1")
     assert [line[:9] for line in text.splitlines() if "0x0" in line[:9]] == ["   0x0090", "=> 0x00a0", "   0x00b0"]
     assert "; add" in say(shell, "disassemble add 1")

@@ -8,9 +8,9 @@ import pytest
 from step_harness import ADD, COLS, STO, TURNS, X, looped
 
 from emulator.memory import Memory
+from isa.architecture import Region, Space
 from isa.codec import Inst, encode
 from isa.errors import Trap
-from isa.spec import Region, Space
 from runtime.debug.history import History
 from runtime.debug.stepper import Stepper
 from runtime.device.executable import Executable
@@ -27,7 +27,7 @@ def state(stepper: Stepper) -> tuple[Any, ...]:
     views = tuple(register and (register.view, tuple(register.steps)) for register in core.views)
     return (
         stepper.time,
-        core.pc,
+        core.index,
         tuple(core.scalars),
         tuple(core.indices),
         tuple(core.loops),

@@ -14,9 +14,9 @@ from step_harness import say
 from torch import Tensor, nn
 
 import llmchip
+from isa.architecture import WORD_BYTES, Space
 from isa.codec import Inst, encode
 from isa.image.image import Image, load_image, write_image
-from isa.spec import WORD_BYTES, Space
 from runtime.debug.bisect import Bisection, bisect
 from runtime.debug.commands import Shell
 from runtime.debug.reference import of_lowered
@@ -127,11 +127,11 @@ def test_swapped_operands_are_found_and_reproduced(program: Program, tmp_path: P
     found, report = found_in(
         program, with_word(program.image, pc, changed(inst, cs=named["bi"], bi=named["cs"])), tmp_path / "case"
     )
-    assert found.word.pc == pc
+    assert found.instruction.pc == pc
     assert [p for p, _ in found.changed] == [pc]
     done = run_alone(tmp_path / "case")
     assert done.returncode == 1, done.stderr
-    assert f"word at {pc:#06x}" in done.stdout
+    assert f"instruction at {pc:#06x}" in done.stdout
     assert f"{report['differing']} of {found.actual.size} elements differ" in done.stdout
 
 
@@ -145,7 +145,7 @@ def test_a_wrong_address_is_found_in_its_control_word(program: Program, tmp_path
     found, _ = found_in(
         program, with_word(program.image, pc, changed(inst, base=inst.named()["base"] + 16)), tmp_path / "case"
     )
-    assert found.word.pc != pc
+    assert found.instruction.pc != pc
     assert [p for p, _ in found.changed] == [pc]
     assert not found.as_dict()["inputs_verified"]
 

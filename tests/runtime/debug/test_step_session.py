@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from step_harness import ADD, COLS, MUL, STO, TURNS, X, looped, session
 
+from isa.architecture import Region, Space
 from isa.errors import InputError
 from isa.image.records import DebugMap
-from isa.spec import Region, Space
 from runtime.debug.points import Range
 from runtime.debug.session import Session
 

@@ -139,7 +139,7 @@ def test_a_pipe_gets_answers_only(toy: Path) -> None:
     done = piped(toy, "run\nprint mul[1]\n", "--input", f"x={toy / 'x.npy'}")
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
-        "the program has ended with exit code 0", "ended with exit code 0 after 21 words",
+        "the program has ended with exit code 0", "ended with exit code 0 after 21 instructions",
         "mul (aten.mul) [3, 8] int32, stored as i32", "[18 20 22 24 26 28 30 32]",
     ]  # fmt: skip
     assert done.stderr == ""

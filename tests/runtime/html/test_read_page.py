@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from read_harness import bert_image, dom, mlp_image, said
 
+from isa.architecture import Space
 from isa.asm.assemble import assemble
 from isa.image.image import DebugMap, DebugNode, Image, Span
-from isa.spec import Space
 from runtime.cli.main import main
 from runtime.html.page import page, report_data
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from read_harness import bert_image, mlp_image
 
+from isa.architecture import WORD_BYTES
 from isa.asm.assemble import assemble
 from isa.image.image import write_image
-from isa.spec import WORD_BYTES
 from runtime.cli.main import main
 
 LOOPED = """
@@ -73,7 +73,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_lines_show_address_raw_word_instruction_and_operands(looped: Path) -> None:
     """Breaks when a column is missing, loops are not indented, or an operand's memory is wrong."""
     text = shown(looped).split("\n")
-    assert text[0] == "looped.s: llmchip image, ISA version 1, chip edge, 10 words"
+    assert text[0] == "looped.s: llmchip image, ISA version 1, chip edge, 10 instructions"
     assert text[2] == "0x0000 <main>:"
     lda = next(line for line in text if "lda" in line)
     assert re.match(

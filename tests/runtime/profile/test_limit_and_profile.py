@@ -15,9 +15,9 @@ from transformers import BertConfig, BertModel
 
 import llmchip
 from emulator.timing.waterfall import CAUSES
+from isa.architecture import Engine
 from isa.chip import Acc, Chip, Dram, Lanes, Mxu, Sram, load_chip
 from isa.image.image import image_bytes, read_image
-from isa.spec import Engine
 from runtime.profile.perfetto import trace_events, write_trace
 from runtime.profile.profile import Profile, profile, summary
 from runtime.profile.roofline import Gemm, Operation, Stream, limit, operations

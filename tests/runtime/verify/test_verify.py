@@ -7,8 +7,8 @@ import torch
 from runtime_models import Mlp, make
 
 import llmchip
+from isa.architecture import WORD_BYTES
 from isa.codec import Inst, encode
-from isa.spec import WORD_BYTES
 from runtime.debug.bisect import bisect
 from runtime.debug.reference import of_lowered
 from runtime.program import Program
