@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -53,8 +52,13 @@ class Lowered:
 
     def pack_weights(self, tensors: Mapping[str, Tensor] | None = None) -> tuple[Tensor, ...]:
         """The constants for these weights (by name; default: those of the captured model)."""
-        found: dict[int, Any] = {}
-        self.pack_into(found.__setitem__, tensors)
+        found: dict[int, Tensor] = {}
+
+        def keep(number: int, value: Tensor | Bytes) -> None:
+            assert isinstance(value, Tensor)  # bytes are of constants that are known already
+            found[number] = value
+
+        self.pack_into(keep, tensors)
         return tuple(found[number] for number in range(len(found)))
 
     def pack_into(

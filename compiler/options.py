@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from isa.errors import CompileError
 
+T = TypeVar("T")
 OPTIMISATIONS = (
     "fuse",
     "find-loop",
@@ -17,7 +18,7 @@ OPTIMISATIONS = (
 _OLD_NAMES = {"loop": "find-loop", "strips": "split-batch"}
 
 
-def _option(default: Any, help_text: str) -> Any:
+def _option(default: T, help_text: str) -> T:
     return field(default=default, metadata={"help": help_text})
 
 
@@ -37,7 +38,7 @@ class Options:
         return name not in self.disable
 
     @classmethod
-    def from_strings(cls, given: Mapping[str, Any], base: "Options | None" = None) -> "Options":
+    def from_strings(cls, given: Mapping[str, object], base: "Options | None" = None) -> "Options":
         """Options from text (`--option K=V`) or Python values (torch.compile's `options=`). Raises CompileError for an
         unknown option or value."""
         known = {f.name: f for f in fields(cls)}
@@ -53,7 +54,7 @@ class Options:
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
-def _parse(key: str, value: Any, default: Any) -> Any:
+def _parse(key: str, value: Any, default: object) -> str | int | tuple[str, ...]:
     """`value` in the type of the option's default."""
     if isinstance(default, bool):
         word = str(value).lower()

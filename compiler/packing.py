@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 from uuid import uuid4
 
 import numpy as np
@@ -22,13 +22,16 @@ from torch.utils import _pytree as pytree
 
 from compiler.frontend.capture import Weight
 from compiler.frontend.checks import check_finite
+from compiler.graph.arguments import tensors
 from compiler.graph.fx_copy import as_written
 from compiler.ops import library as ops
 
 BLOCK = 1 << 17  # elements: half a megabyte, long enough for another thread to run meanwhile
 MOST = 8  # threads
 
+T = TypeVar("T")
 Bytes = NDArray[np.uint8]
+Result = Tensor | tuple[Tensor, ...]  # of one operation
 Store = Callable[[int, Tensor | Bytes], None]  # bytes are as the chip stores them
 
 
@@ -55,10 +58,9 @@ class Packing:
     def __init__(self, graph: fx.Graph, weights: Sequence[Weight]) -> None:
         self._holders, self._weights, self._jobs = graph.find_nodes(op="placeholder"), weights, _jobs(graph)
         self._quantized = _quantized(graph)
-        results: Any = graph.output_node().args[0]
         numbers = {node: number for number, node in enumerate(self._holders)}
         order = {node: number for number, node in enumerate(graph.nodes)}
-        self.recipes = tuple(_recipe(node, numbers, order) for node in results)
+        self.recipes = tuple(_recipe(node, numbers, order) for node in tensors(graph.output_node(), 0))
 
     def run(self, tensors: Mapping[str, Tensor], store: Store, only: Collection[int] | None = None) -> None:
         """Compute the constants (`only` those with these numbers) and give each, with its number, to `store`, from any
@@ -116,7 +118,8 @@ def _name(node: fx.Node) -> str:
     leaves = pytree.tree_leaves((node.args, node.kwargs))
     if node.op != "call_function" or not all(isinstance(leaf, (fx.Node, *_WRITABLE)) for leaf in leaves):
         return f"{node.target} {uuid4()}"
-    target: Any = node.target
+    target = node.target
+    assert callable(target)
     return (
         f"{target.__module__}.{target}"
         if isinstance(target, torch._ops.OpOverload)
@@ -124,7 +127,7 @@ def _name(node: fx.Node) -> str:
     )
 
 
-def in_parallel(work: Callable[[Any], None], items: Sequence[Any]) -> None:
+def in_parallel(work: Callable[[T], None], items: Sequence[T]) -> None:
     """Do `work` on all items, in as many threads as PyTorch may use. The first item that fails, in order, raises its
     error."""
     before = torch.get_num_threads()
@@ -167,31 +170,34 @@ def _jobs(graph: fx.Graph) -> list[_Job]:
     jobs: dict[fx.Node, _Job] = {}
     for node in group:
         jobs.setdefault(find(node), _Job()).nodes.append(node)
-    results: Any = graph.output_node().args[0]
-    for number, node in enumerate(results):
+    for number, node in enumerate(tensors(graph.output_node(), 0)):
         jobs.setdefault(find(node) if node in group else node, _Job()).results.append((number, node))
     return list(jobs.values())
 
 
 def _run(job: _Job, given: Mapping[fx.Node, Tensor], store: Store) -> None:
-    values: dict[fx.Node, Any] = {}
+    values: dict[fx.Node, Result] = {}
 
-    def value(node: fx.Node) -> Any:
+    def value(node: fx.Node) -> Result:
         return values[node] if node in values else given[node]
 
     with as_written():  # in this thread
         for node in job.nodes:
             args, kwargs = fx.map_arg((node.args, node.kwargs), value)
-            function: Any = _quantize_rows if node.target is ops.quantize_rows else node.target
+            assert callable(node.target)
+            function: Callable[..., Result] = _quantize_rows if node.target is ops.quantize_rows else node.target
             values[node] = function(*args, **kwargs)
         for number, node in job.results:
-            store(number, value(node))
+            result = value(node)
+            assert isinstance(result, Tensor)
+            store(number, result)
 
 
-def _quantize_rows(x: Tensor, col: Tensor | None = None) -> Any:
+def _quantize_rows(x: Tensor, col: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """`llmchip.quantize_rows`, block by block."""
     if col is not None or x.dim() != 2 or x.numel() <= BLOCK:
-        return ops.quantize_rows(x, col)
+        q, s = ops.quantize_rows(x, col)
+        return q, s
     q, s = torch.empty(x.shape, dtype=torch.int8), torch.empty(x.shape[:1], dtype=x.dtype)
     rows = max(1, BLOCK // x.shape[1])
     for first in range(0, x.shape[0], rows):

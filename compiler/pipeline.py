@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -47,7 +46,7 @@ class Compiled:
     def image(
         self,
         tensors: Mapping[str, Tensor] | None = None,
-        metadata: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, object] | None = None,
         known: Mapping[int, Bytes] | None = None,
     ) -> Image:
         """The image with these weights (by name; default: those that were captured). `known` are constants that are

@@ -12,15 +12,16 @@ does not cover (torch 2.13). Such writes are refused.
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._ops import OpOverload
+from torch.fx.node import Argument
 from torch.utils import _pytree as pytree
 
 from isa.errors import UnsupportedError
 
-Table = dict[torch._ops.OpOverload, Callable[..., Any]]
+Table = dict[OpOverload, Callable[..., object]]
 
 
 def settle_aliases(gm: fx.GraphModule) -> Table:
@@ -63,7 +64,7 @@ _UNTRACKED = frozenset({"unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes
 
 
 @cache
-def _composite(op: torch._ops.OpOverload) -> Callable[..., Any]:
+def _composite(op: OpOverload) -> Callable[..., object]:
     """PyTorch's own decomposition of a composite operator; the same object each time, since tables of them are
     remembered."""
     if not op._can_decompose():
@@ -73,16 +74,18 @@ def _composite(op: torch._ops.OpOverload) -> Callable[..., Any]:
     return partial(op._op_dk, torch._C.DispatchKey.CompositeImplicitAutograd)
 
 
-def _schema(node: fx.Node) -> Any:
-    return node.target._schema if isinstance(node.target, torch._ops.OpOverload) else None
+def _schema(node: fx.Node) -> torch._C.FunctionSchema | None:
+    return node.target._schema if isinstance(node.target, OpOverload) else None
 
 
 def _asked(node: fx.Node) -> tuple[fx.Node | None, bool]:
     """The operand that the operator gives as it is, if it does; and whether any of its results shares memory with an
     operand."""
     meta: dict[fx.Node, Tensor] = {}
+    target = node.target
+    assert callable(target)
 
-    def value(operand: fx.Node) -> Any:
+    def value(operand: fx.Node) -> Argument:
         val = operand.meta.get("val")
         if isinstance(val, Tensor) and operand not in meta:
             meta[operand] = torch.empty_strided(val.shape, val.stride(), dtype=val.dtype, device="meta")
@@ -91,7 +94,7 @@ def _asked(node: fx.Node) -> tuple[fx.Node | None, bool]:
     try:
         with torch.no_grad():
             args, kwargs = fx.map_arg((node.args, node.kwargs), value)
-            results = [leaf for leaf in pytree.tree_leaves(node.target(*args, **kwargs)) if isinstance(leaf, Tensor)]  # type: ignore[operator]
+            results = [leaf for leaf in pytree.tree_leaves(target(*args, **kwargs)) if isinstance(leaf, Tensor)]
     except Exception:  # no meta kernel, or sizes that depend on data: such operators compute, they do not pass on
         return None, False
     if (
@@ -110,7 +113,7 @@ def _check_write(node: fx.Node) -> None:
                 _check_written(node, written)
 
 
-def _check_written(node: fx.Node, written: Any) -> None:
+def _check_written(node: fx.Node, written: Argument) -> None:
     """Follow what is written to through the views that it comes from."""
     base = written
     while isinstance(base, fx.Node):
@@ -136,9 +139,10 @@ def _check_written(node: fx.Node, written: Any) -> None:
         base = base[0] if isinstance(base, list | tuple) and base else base
 
 
-def _arguments(node: fx.Node) -> Mapping[Any, Any]:
+def _arguments(node: fx.Node) -> Mapping[torch._C.Argument, Argument]:
     """What is given for each argument of the schema."""
-    arguments = _schema(node).arguments
+    schema = _schema(node)
+    arguments = [] if schema is None else schema.arguments
     given = dict(zip(arguments, node.args, strict=False))
     return given | {argument: node.kwargs[argument.name] for argument in arguments if argument.name in node.kwargs}
 

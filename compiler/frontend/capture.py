@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -24,6 +23,7 @@ from compiler.frontend.aliases import settle_aliases
 from compiler.frontend.checks import check_tensor
 from compiler.frontend.composites import remembered
 from compiler.frontend.torchao import adopt
+from compiler.graph.arguments import tensors
 from compiler.graph.fx_copy import graph_module
 from compiler.graph.source import source_line
 from compiler.tested import warn_untested
@@ -73,12 +73,12 @@ class Captured:
     outputs: tuple[TensorInfo, ...]
     weights: tuple[Weight, ...]
     tensors: Mapping[str, Tensor]
-    arguments: Mapping[str, Any]
-    result: Any
+    arguments: Mapping[str, object]
+    result: pytree.PyTree
     changed: tuple[tuple[str, int], ...] = ()
     signature: inspect.Signature | None = None
 
-    def flatten(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> tuple[Tensor, ...]:
+    def flatten(self, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None) -> tuple[Tensor, ...]:
         """The caller's arguments, passed by position or by name as to the model itself, as the graph's inputs. Raises
         InputError for a name that the model does not have, and for inputs of another form."""
         given = self._named(args, kwargs or {})
@@ -97,7 +97,7 @@ class Captured:
                 )
         return tuple(tensors[index] for index in range(len(self.inputs)))
 
-    def _named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def _named(self, args: Sequence[object], kwargs: Mapping[str, object]) -> dict[str, object]:
         """The caller's arguments by name, as forward would bind them."""
         if self.signature is None:
             names = list(self.arguments)
@@ -122,12 +122,12 @@ class Captured:
             raise InputError(str(error), hint=f"forward takes {', '.join(self.signature.parameters)}") from None
         return {**bound, **{name: value for name, value in kwargs.items() if name not in taken}}
 
-    def _default(self, name: str) -> Any:
+    def _default(self, name: str) -> object:
         """What forward takes for an argument that is left out; `empty` if it must be given."""
         parameter = self.signature.parameters.get(name) if self.signature else None
         return inspect.Parameter.empty if parameter is None else parameter.default
 
-    def _left_out(self, name: str, template: Any) -> Any:
+    def _left_out(self, name: str, template: object) -> object:
         parameter = self.signature.parameters.get(name) if self.signature else None
         if parameter is None or parameter.kind is parameter.VAR_POSITIONAL:
             return template  # a tensor in it is missing; any other value is what the model was compiled with
@@ -137,27 +137,27 @@ class Captured:
             )
         return parameter.default
 
-    def unflatten(self, outputs: Sequence[Any]) -> Any:
+    def unflatten(self, outputs: Sequence[object]) -> pytree.PyTree:
         """The graph's outputs in the structure that the model returns."""
         return pytree.tree_map(lambda leaf: outputs[leaf.index] if isinstance(leaf, Leaf) else leaf, self.result)
 
 
-def named_arguments(bound: inspect.BoundArguments) -> dict[str, Any]:
+def named_arguments(bound: inspect.BoundArguments) -> dict[str, object]:
     """Bound arguments by name, those that a ** parameter collects among the others."""
-    named: dict[str, Any] = {}
+    named: dict[str, object] = {}
     for name, value in bound.arguments.items():
         collects = bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
         named.update(value if collects else {name: value})
     return named
 
 
-def _once(positional: Sequence[str], kwargs: Mapping[str, Any]) -> None:
+def _once(positional: Sequence[str], kwargs: Mapping[str, object]) -> None:
     for name in positional:
         if name in kwargs:
             raise InputError(f"input '{name}' is given twice, by position and by name")
 
 
-def _bind(name: str, template: Any, value: Any, tensors: dict[int, Tensor]) -> None:
+def _bind(name: str, template: object, value: object, tensors: dict[int, Tensor]) -> None:
     """Match one argument with its template and collect its tensors."""
     expected, spec = pytree.tree_flatten(template)
     leaves, given_spec = pytree.tree_flatten(value)
@@ -175,11 +175,13 @@ def _bind(name: str, template: Any, value: Any, tensors: dict[int, Tensor]) -> N
             )
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return "a tensor" if isinstance(value, Tensor) else repr(value)
 
 
-def capture(module: torch.nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Captured:
+def capture(
+    module: torch.nn.Module, args: tuple[object, ...] = (), kwargs: Mapping[str, object] | None = None
+) -> Captured:
     """Export `module` with these example inputs. Raises CompileError for a model in train mode or one that torch.export
     cannot capture."""
     if module.training and not _exported(module):
@@ -227,20 +229,22 @@ def _left_as_it_was(module: torch.nn.Module) -> Iterator[None]:
                     _refill(old[name], contents.get(name))
 
 
-def _holds_fakes(value: Any) -> bool:
+def _holds_fakes(value: object) -> bool:
     return any(isinstance(leaf, FakeTensor) for leaf in pytree.tree_leaves(value))
 
 
-def _refill(container: Any, content: Any) -> None:
+def _refill(container: object, content: object) -> None:
     """What a list or dictionary held before it was added to."""
-    if isinstance(content, list):
+    if isinstance(container, list) and isinstance(content, list):
         container[:] = content
-    elif isinstance(content, dict):
+    elif isinstance(container, dict) and isinstance(content, dict):
         container.clear()
         container.update(content)
 
 
-def export(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> ExportedProgram:
+def export(
+    module: torch.nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object] | None = None
+) -> ExportedProgram:
     """torch.export. Raises CompileError, one sentence, for what it cannot capture."""
     try:
         with torch.no_grad(), warnings.catch_warnings():
@@ -254,7 +258,7 @@ def export(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, 
         ) from error
 
 
-def _check_positions(module: torch.nn.Module, given: Any, error: Exception) -> None:
+def _check_positions(module: torch.nn.Module, given: object, error: Exception) -> None:
     """The commonest reason why a transformer cannot be traced, in its user's words."""
     limit = getattr(getattr(module, "config", None), "max_position_embeddings", None)
     ids = [
@@ -391,7 +395,7 @@ def _mark_numbers(graph: fx.Graph, weights: Sequence[Weight], tensors: Mapping[s
 
 def annotate(node: fx.Node) -> None:
     """Keep what the compiler uses of PyTorch's metadata, and drop the rest (it is large, and it would go stale)."""
-    kept: dict[str, Any] = {key: node.meta[key] for key in ("val", "weight") if key in node.meta}
+    kept: dict[str, object] = {key: node.meta[key] for key in ("val", "weight") if key in node.meta}
     kept |= {"source": source_line(node.meta.get("stack_trace")), "origins": (node.name,), "passes": ()}
     node.meta = kept
 
@@ -402,7 +406,7 @@ def _info(name: str, value: Tensor) -> TensorInfo:
 
 def _arguments(
     program: ExportedProgram, inputs: Sequence[TensorInfo], signature: inspect.Signature | None
-) -> tuple[dict[str, Any], inspect.Signature | None]:
+) -> tuple[dict[str, object], inspect.Signature | None]:
     """Each argument of the model by name, as a pytree with `Leaf`s; and the signature that binds them."""
     index = {info.name: number for number, info in enumerate(inputs)}
     leaves = []
@@ -438,11 +442,10 @@ def call_signature(program: ExportedProgram) -> inspect.Signature | None:
         return None
 
 
-def _results(program: ExportedProgram, gm: fx.GraphModule) -> tuple[tuple[TensorInfo, ...], Any]:
+def _results(program: ExportedProgram, gm: fx.GraphModule) -> tuple[tuple[TensorInfo, ...], object]:
     """Names of the outputs, from their place in the model's result, and the result with `Leaf`s."""
-    results: Any = gm.graph.output_node().args[0]
-    values = iter(node.meta["val"] for node in results)
-    leaves: list[Any] = []
+    values = iter(node.meta["val"] for node in tensors(gm.graph.output_node(), 0))
+    leaves: list[object] = []
     count = 0
     for spec in program.graph_signature.output_specs:
         constant = isinstance(spec.arg, ConstantArgument)
@@ -457,7 +460,7 @@ def _results(program: ExportedProgram, gm: fx.GraphModule) -> tuple[tuple[Tensor
     return tuple(_info(named.get(number, f"changed{number}"), value) for number, value in enumerate(values)), result
 
 
-def _output_name(path: tuple[Any, ...]) -> str:
+def _output_name(path: pytree.KeyPath) -> str:
     """`last_hidden_state` for a field, `output0` for a tuple's element, `output` for a single tensor."""
     parts = [str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path]
     if not parts:

@@ -8,21 +8,23 @@ of a second longer.
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
+from torch._ops import OpOverload
 from torch._subclasses import fake_impls
 from torch.export import exported_program
 
-Kernels = dict[Any, Any]
+Table = Mapping[OpOverload, Callable[..., object]]
+Kernels = dict[torch._C.DispatchKey, Callable[..., object]]
+State = dict[OpOverload, tuple[Kernels, object]]  # kernels of every operator, and its fake if it has one
 _SEARCH, _OVERRIDE = "_collect_all_valid_cia_ops", "_override_composite_implicit_decomp"
 
 MOST = 8  # tables that are remembered: nearly always there is one
 
 _lock = threading.RLock()
-_found: dict[Any, set[Any]] = {}
-_made: dict[frozenset[tuple[Any, Any]], dict[Any, tuple[Kernels, Any]]] = {}
+_found: dict[tuple[frozenset[str], int], set[OpOverload]] = {}
+_made: dict[frozenset[tuple[OpOverload, Callable[..., object]]], State] = {}
 
 
 @contextmanager
@@ -34,20 +36,20 @@ def remembered() -> Iterator[None]:
 
 
 def _remembered() -> Iterator[None]:
-    own = {name: getattr(exported_program, name, None) for name in (_SEARCH, _OVERRIDE)}
-    if None in own.values():
+    search, override = (getattr(exported_program, name, None) for name in (_SEARCH, _OVERRIDE))
+    if search is None or override is None:
         yield
         return
-    setattr(exported_program, _SEARCH, lambda: _search(own[_SEARCH]))  # type: ignore[arg-type]
-    setattr(exported_program, _OVERRIDE, lambda table: _override(own[_OVERRIDE], table))  # type: ignore[arg-type]
+    setattr(exported_program, _SEARCH, lambda: _search(search))
+    setattr(exported_program, _OVERRIDE, lambda table: _override(override, table))
     try:
         yield
     finally:
-        for name, function in own.items():
-            setattr(exported_program, name, function)
+        setattr(exported_program, _SEARCH, search)
+        setattr(exported_program, _OVERRIDE, override)
 
 
-def _search(plain: Callable[[], set[Any]]) -> set[Any]:
+def _search(plain: Callable[[], set[OpOverload]]) -> set[OpOverload]:
     """All composite operators; looked for again when somebody has registered one."""
     registered = (
         frozenset(torch._C._dispatch_get_registrations_for_dispatch_key("CompositeImplicitAutograd")),
@@ -60,7 +62,7 @@ def _search(plain: Callable[[], set[Any]]) -> set[Any]:
 
 
 @contextmanager
-def _override(plain: Callable[[Mapping[Any, Any]], Any], table: Mapping[Any, Any]) -> Iterator[None]:
+def _override(plain: Callable[[Table], AbstractContextManager[None]], table: Table) -> Iterator[None]:
     """PyTorch's context in which the operators of a table stay whole; from the second time on by what it did the first
     time."""
     key = frozenset(table.items())
@@ -79,7 +81,7 @@ def _override(plain: Callable[[Mapping[Any, Any]], Any], table: Mapping[Any, Any
         _install(before)
 
 
-def _install(state: Mapping[Any, tuple[Kernels, Any]]) -> None:
+def _install(state: State) -> None:
     for op, (kernels, fake) in state.items():
         op.py_kernels.clear()
         op.py_kernels.update(kernels)

@@ -8,14 +8,18 @@ never constants: the same code runs again with other weights (CAPTURE.md says wh
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx
+from torch.fx.node import Argument, Target
+from torch.utils import _pytree as pytree
 
 from compiler.frontend.capture import Captured, Leaf, TensorInfo, Weight, export, from_exported
 from compiler.frontend.torchao import FIELDS, check_quantized, is_quantized, quantized_linear
 from isa.errors import UnsupportedError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +49,10 @@ class DynamoCapture:
     weights: tuple[int, ...]
     changed: tuple[tuple[int, int], ...] = ()
     places: tuple[Place, ...] = ()
-    replay: Callable[..., Any] = tuple
+    replay: Callable[..., pytree.PyTree] = tuple
 
 
-def roles(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> tuple[Role, ...]:
+def roles(gm: fx.GraphModule, example_inputs: Sequence[object]) -> tuple[Role, ...]:
     """To be asked while the backend is called: afterwards Dynamo forgets where its inputs came from."""
     holders = gm.graph.find_nodes(op="placeholder")
     found = [_role(node, example) for node, example in zip(holders, example_inputs, strict=True)]
@@ -66,7 +70,7 @@ def roles(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> tuple[Role, ...]
 _ITEM = re.compile(r"\['(\w+)'\]$")
 
 
-def _role(node: fx.Node, example: Any) -> Role:
+def _role(node: fx.Node, example: object) -> Role:
     source = getattr(node.meta.get("grapharg"), "source", None)
     place = getattr(source, "name", "")
     place = str(place() if callable(place) else place)
@@ -81,7 +85,7 @@ def _role(node: fx.Node, example: Any) -> Role:
     return Role(item[1] if item else own, "input")
 
 
-def capture_dynamo(gm: fx.GraphModule, arguments: Sequence[Any], known: Sequence[Role]) -> DynamoCapture:
+def capture_dynamo(gm: fx.GraphModule, arguments: Sequence[object], known: Sequence[Role]) -> DynamoCapture:
     """Capture the graph of one Dynamo frame for these arguments, as they come when it is called.
 
     Sizes are taken as they are now. (What a backend gets beforehand may be symbolic, which export would guard on.)
@@ -124,14 +128,14 @@ def _check_transforms(gm: fx.GraphModule) -> None:
             _check_transforms(inner)
 
 
-def _places(examples: Sequence[Any]) -> tuple[Place, ...]:
+def _places(examples: Sequence[object]) -> tuple[Place, ...]:
     """All tensors (and numbers) among the arguments. A torchao weight is two: int8 numbers and their scales."""
     return tuple(
         (p, field) for p, example in enumerate(examples) for field in (FIELDS if is_quantized(example) else ("",))
     )
 
 
-def pick(arguments: Sequence[Any], places: Sequence[Place]) -> list[Any]:
+def pick(arguments: Sequence[T], places: Sequence[Place]) -> list[T]:
     """What lies at these places."""
     return [getattr(arguments[p], field) if field else arguments[p] for p, field in places]
 
@@ -144,11 +148,13 @@ class _Replay(torch.nn.Module):
         self.replayed, self.places = gm, places
         self.eval()
 
-    def forward(self, *flat: Any) -> Any:
-        args: list[Any] = []
+    def forward(self, *flat: object) -> object:
+        args: list[object] = []
         for (_, field), value in zip(self.places, flat, strict=True):
             if field and field == FIELDS[-1]:
-                args[-1] = _Quantized(args[-1], value)
+                q = args.pop()
+                assert isinstance(q, Tensor) and isinstance(value, Tensor)
+                args.append(_Quantized(q, value))
             else:
                 args.append(value)
         with fx.traceback.preserve_node_meta():
@@ -166,10 +172,10 @@ class _Quantized:
 class _Interpreter(fx.Interpreter):
     """Replays linears of torchao weights as the chip's operations on the very same integers."""
 
-    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+    def call_function(self, target: Target, args: tuple[Argument, ...], kwargs: dict[str, Any]) -> object:
         if not any(isinstance(value, _Quantized) for value in (*args, *kwargs.values())):
             return super().call_function(target, args, kwargs)
-        named = {**dict(zip(("input", "weight", "bias"), args, strict=False)), **kwargs}
+        named: dict[str, Any] = {**dict(zip(("input", "weight", "bias"), args, strict=False)), **kwargs}
         weight = named["weight"]
         if target is not torch.nn.functional.linear or not isinstance(weight, _Quantized):
             raise UnsupportedError(
@@ -178,32 +184,32 @@ class _Interpreter(fx.Interpreter):
         return quantized_linear(named["input"], weight.q, weight.s, named.get("bias"))
 
 
-def _separate(exported: Captured, known: Sequence[Role], examples: Sequence[Any]) -> DynamoCapture:
+def _separate(exported: Captured, known: Sequence[Role], examples: Sequence[object]) -> DynamoCapture:
     """Sort the exported inputs into the user's and the model's."""
-    order = [position for position, example in enumerate(examples) if isinstance(example, Tensor)]
+    given = {position: example for position, example in enumerate(examples) if isinstance(example, Tensor)}
     changed = dict(exported.changed)
-    holders = exported.gm.graph.find_nodes(op="placeholder")[: len(order)]
+    holders = exported.gm.graph.find_nodes(op="placeholder")[: len(given)]
     inputs: list[TensorInfo] = []
     weights: list[Weight] = []
     tensors = dict(exported.tensors)
-    for position, node, info in zip(order, holders, exported.inputs, strict=True):
+    for position, node, info in zip(given, holders, exported.inputs, strict=True):
         role = known[position]
         if role.kind == "input" or node.name in changed:
             inputs.append(replace(info, name=role.name))
         else:
             node.meta["weight"] = True
             weights.append(Weight(role.name, node.name, role.kind))
-            tensors[role.name] = examples[position]
+            tensors[role.name] = given[position]
     _order(exported.gm, [node for node in holders if not node.meta["weight"]])
     names = {info.name: Leaf(number) for number, info in enumerate(inputs)}
     everything = (*weights, *exported.weights)
     captured = Captured(exported.gm, tuple(inputs), exported.outputs, everything, tensors, names, exported.result)
-    given = [not node.meta["weight"] for node in holders]
+    of_user = [not node.meta["weight"] for node in holders]
     return DynamoCapture(
         captured,
-        tuple(p for p, is_input in zip(order, given, strict=True) if is_input),
-        tuple(p for p, is_input in zip(order, given, strict=True) if not is_input),
-        tuple((p, changed[node.name]) for p, node in zip(order, holders, strict=True) if node.name in changed),
+        tuple(p for p, is_input in zip(given, of_user, strict=True) if is_input),
+        tuple(p for p, is_input in zip(given, of_user, strict=True) if not is_input),
+        tuple((p, changed[node.name]) for p, node in zip(given, holders, strict=True) if node.name in changed),
     )
 
 

@@ -5,7 +5,7 @@ gives its own eager bits on the chip. Other configurations are refused by name.
 """
 
 import copy
-from typing import Any
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ def quantized_linear(x: Tensor, q: Tensor, s: Tensor, bias: Tensor | None = None
     return y
 
 
-def is_quantized(tensor: object) -> bool:
+def is_quantized(tensor: object) -> TypeGuard[Tensor]:
     """Whether a weight is one of torchao's int8 tensors. Does not import torchao."""
     return type(tensor).__module__.startswith("torchao.") and isinstance(tensor, Tensor)
 
@@ -61,8 +61,8 @@ FIELDS = ("qdata", "scale")  # what torchao calls q and s
 
 def _replace(name: str, linear: nn.Linear) -> QuantizedLinear:
     check_quantized(f"{name}.weight", linear.weight)
-    weight: Any = linear.weight
-    return QuantizedLinear(weight.qdata, weight.scale, linear.bias).eval()
+    q, s = (getattr(linear.weight, field) for field in FIELDS)
+    return QuantizedLinear(q, s, linear.bias).eval()
 
 
 def check_quantized(name: str, weight: Tensor) -> None:

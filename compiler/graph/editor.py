@@ -1,13 +1,14 @@
 """Editing an FX graph: new nodes get their value's shape, source line, origins and dependence at once."""
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from enum import IntEnum
-from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.node import Argument, Target
 
+from compiler.graph.arguments import Operand, integers, tensor
 from compiler.graph.fx_copy import new_node
 from compiler.graph.source import UNKNOWN
 
@@ -33,7 +34,7 @@ class Editor:
         for node in self.graph.nodes:
             node.meta["depends"] = _depends(node)
 
-    def emit(self, at: fx.Node, target: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
+    def emit(self, at: fx.Node, target: Target, *args: Argument, **kwargs: Argument) -> fx.Node:
         """A new call before `at`, on behalf of `at`: same source line and origins."""
         with self.graph.inserting_before(at):
             node = new_node(self.graph, "call_function", target, args, kwargs, short_name(target))
@@ -55,7 +56,7 @@ class Editor:
             _inherit(new, old, self.name)
         self.graph.erase_node(old)
 
-    def update(self, node: fx.Node, *args: Any) -> None:
+    def update(self, node: fx.Node, *args: Argument) -> None:
         """Change the operands of `node` in place."""
         node.args = args
         if self.name not in node.meta["passes"]:
@@ -70,16 +71,16 @@ class Editor:
         """`x` in another shape; reshapes of reshapes become one."""
         shape = list(shape)
         while x.target is aten.reshape.default:
-            x = x.args[0]  # type: ignore[assignment]
+            x = tensor(x, 0)
         return x if list(shape_of(x)) == shape else self.emit(at, aten.reshape.default, x, shape)
 
     def permute(self, at: fx.Node, x: fx.Node, dims: Iterable[int]) -> fx.Node:
         """`x` with its dimensions in another order; permutes of permutes become one."""
         order = list(dims)
         if x.target is aten.permute.default:
-            inner: Any = x.args[1]
+            inner = integers(x, 1)
             order = [inner[d] for d in order]
-            x = x.args[0]  # type: ignore[assignment]
+            x = tensor(x, 0)
         return x if order == sorted(order) else self.emit(at, aten.permute.default, x, order)
 
     def swap_last(self, at: fx.Node, x: fx.Node) -> fx.Node:
@@ -91,7 +92,7 @@ class Editor:
         """`x` broadcast to `shape`; expands of expands become one."""
         shape = list(shape)
         if x.target is aten.expand.default and len(shape_of(x)) == len(shape):
-            x = x.args[0]  # type: ignore[assignment]
+            x = tensor(x, 0)
         return x if list(shape_of(x)) == shape else self.emit(at, aten.expand.default, x, shape)
 
     def broadcast(self, at: fx.Node, x: fx.Node, shape: tuple[int, ...]) -> fx.Node:
@@ -99,7 +100,7 @@ class Editor:
         missing = len(shape) - len(shape_of(x))
         return self.expand(at, self.reshape(at, x, (*[1] * missing, *shape_of(x))) if missing else x, shape)
 
-    def known(self, node: Any) -> Tensor | None:
+    def known(self, node: Argument) -> Tensor | None:
         """The value of a node that depends on nothing (arange, masks of ones): evaluated while compiling."""
         return evaluate(node, self._values) if isinstance(node, fx.Node) else None
 
@@ -150,7 +151,7 @@ def fake_mode(graph: fx.Graph) -> FakeTensorMode:
     return FakeTensorMode()
 
 
-def evaluate_fake(mode: FakeTensorMode, node: fx.Node) -> Any:
+def evaluate_fake(mode: FakeTensorMode, node: fx.Node) -> object:
     """Shape and type of a node's result, from those of its operands. Raises what PyTorch raised, again for every equal
     node.
 
@@ -158,19 +159,20 @@ def evaluate_fake(mode: FakeTensorMode, node: fx.Node) -> Any:
     identical layers cost a look-up. What it said is kept with the mode, as are the fake tensors themselves; nothing
     ever writes to those.
     """
-    known: dict[Hashable, Any] = vars(mode).setdefault("_llmchip_forms", {})
+    known: dict[Hashable, object] = vars(mode).setdefault("_llmchip_forms", {})
     key = (node.target, _form(node.args), _form(node.kwargs))
     try:
         if key not in known:
             known[key] = _answer(mode, node)
     except TypeError:  # an argument that cannot be hashed
         return _ask(mode, node)
-    if isinstance(known[key], Exception):
-        raise known[key]
-    return known[key]
+    answer = known[key]
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
-def _answer(mode: FakeTensorMode, node: fx.Node) -> Any:
+def _answer(mode: FakeTensorMode, node: fx.Node) -> object:
     """What PyTorch says; also that it refuses, as it does a view that its operand's strides do not allow."""
     try:
         return _ask(mode, node)
@@ -183,14 +185,14 @@ def forget_forms(graph: fx.Graph) -> None:
     vars(fake_mode(graph)).pop("_llmchip_forms", None)
 
 
-def _ask(mode: FakeTensorMode, node: fx.Node) -> Any:
+def _ask(mode: FakeTensorMode, node: fx.Node) -> object:
     args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
     assert callable(node.target)
     with mode, torch.no_grad():
         return node.target(*args, **kwargs)
 
 
-def _form(value: Any) -> Hashable:
+def _form(value: object) -> Hashable:
     """All that the form of a result depends on, hashable. Numbers carry their type, because 1 == 1.0 == True."""
     if isinstance(value, fx.Node):
         return _form(value.meta["val"])
@@ -203,7 +205,7 @@ def _form(value: Any) -> Hashable:
     return type(value), value
 
 
-def shape_of(node: Any) -> tuple[int, ...]:
+def shape_of(node: Argument) -> tuple[int, ...]:
     """Shape of a node's value; a Python number has none."""
     return tuple(node.meta["val"].shape) if isinstance(node, fx.Node) else ()
 
@@ -214,13 +216,13 @@ def dtype_of(node: fx.Node) -> torch.dtype:
     return dtype
 
 
-def common_type(a: Any, b: Any) -> torch.dtype:
+def common_type(a: Operand, b: Operand) -> torch.dtype:
     """The type in which PyTorch computes with two operands, tensors or numbers."""
     a, b = (value.meta["val"] if isinstance(value, fx.Node) else value for value in (a, b))
     return torch.result_type(a, b)
 
 
-def is_static(node: Any) -> bool:
+def is_static(node: Argument) -> bool:
     """Whether the value does not depend on the user's inputs: then it is computed when the image is packed."""
     return not isinstance(node, fx.Node) or node.meta["depends"] is not Depends.INPUTS
 
@@ -250,7 +252,7 @@ def _inherit(new: fx.Node, old: fx.Node, name: str) -> None:
         new.meta["passes"] = (*new.meta.get("passes", ()), name)
 
 
-def short_name(target: Any) -> str:
+def short_name(target: Target) -> str:
     """`add` for torch.ops.aten.add.Tensor; views of any kind are called what they become."""
     name = str(getattr(target, "_opname", getattr(target, "__name__", "node")))
     return {"reshape": "view", "getitem": "part", "_to_copy": "cast"}.get(name, name)

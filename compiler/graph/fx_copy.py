@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import fx
 from torch.fx._lazy_graph_module import _LazyGraphModule
+from torch.fx.node import Argument, Target
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def graph_module(graph: fx.Graph, name: str, root: torch.nn.Module | None = None
 
 
 def new_node(
-    graph: fx.Graph, op: str, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str
+    graph: fx.Graph, op: str, target: Target, args: tuple[Argument, ...], kwargs: Mapping[str, Argument], name: str
 ) -> fx.Node:
     """A node at the insertion point. Operands are set afterwards: `create_node` looks through them for symbols, which
     takes longer than all else it does."""

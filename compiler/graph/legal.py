@@ -1,10 +1,10 @@
 """What the chip computes: the operations that may remain in a frozen graph, and on which types."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, fx
+from torch.fx.node import Argument, Target
 
+from compiler.graph.arguments import operand, tensor
 from compiler.graph.editor import aten, common_type, dtype_of
 from compiler.graph.ranges import INT32, interval
 from compiler.ops.record import ChipOp, Domain, Role
@@ -14,7 +14,7 @@ from compiler.types import STORAGE
 FROZEN = BY_TARGET.keys()
 
 
-def moves(target: Any) -> bool:
+def moves(target: Target) -> bool:
     """Whether an operation only says where elements are: views and joins."""
     op = BY_TARGET.get(target)
     return op is not None and op.role in (Role.VIEW, Role.CAT)
@@ -46,23 +46,24 @@ def _typed(node: fx.Node, op: ChipOp) -> str | None:
     """Why the chip cannot do this elementwise operation on operands of these types: it computes in one type, which it
     has."""
     if op.domain is Domain.CAST:
-        floats = [dtype.is_floating_point for dtype in (dtype_of(node.args[0]), dtype_of(node))]  # type: ignore[arg-type]
+        floats = [dtype.is_floating_point for dtype in (dtype_of(tensor(node, 0)), dtype_of(node))]
         to_bool = dtype_of(node) is torch.bool
         return (
             "converts a float to an integer, which the chip cannot" if floats == [True, False] and not to_bool else None
         )
     result, operands = dtype_of(node), list(node.args)
     if op.domain is Domain.CHOICE:
-        if dtype_of(operands.pop(0)) is not torch.bool:  # type: ignore[arg-type]
+        del operands[0]
+        if dtype_of(tensor(node, 0)) is not torch.bool:
             return "chooses by something else than truth, which the chip cannot"
     elif op.domain is Domain.COMPARISON:
-        result = common_type(operands[0], operands[-1])  # of one operand, its own
+        result = common_type(operand(node, 0), operand(node, -1))  # of one operand, its own
     if any(isinstance(value, fx.Node) and dtype_of(value) is not result for value in operands) or node.kwargs:
         return f"mixes types in a way that the chip cannot ({_name(result)} is the result's)"
     return _computed(node, op.domain, result, operands)
 
 
-def _computed(node: fx.Node, domain: Domain, dtype: torch.dtype, operands: list[Any]) -> str | None:
+def _computed(node: fx.Node, domain: Domain, dtype: torch.dtype, operands: list[Argument]) -> str | None:
     """Why the chip cannot do this operation in `dtype`."""
     numbers = [value for value in operands if isinstance(value, (int, float))]
     if not dtype.is_floating_point and not all(INT32[0] <= number <= INT32[1] for number in numbers):

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TextIO
+from typing import ClassVar, Protocol, TextIO
 
 from torch import Tensor, fx
+from torch.fx.node import Target
 
 from compiler.graph.editor import is_static
 from compiler.graph.source import UNKNOWN
@@ -29,7 +30,7 @@ class Pass(Protocol):
 
     name: ClassVar[str]
     changes_bits: ClassVar[bool]
-    gone: ClassVar[frozenset[Any]]
+    gone: ClassVar[frozenset[Target]]
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule: ...
 
@@ -93,19 +94,24 @@ class PassManager:
     timings: list[Timing] = field(default_factory=list)
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
-        gone: frozenset[Any] = frozenset()
+        gone: frozenset[Target] = frozenset()
         for index, step in enumerate(self.passes):
             start = time.perf_counter()
             with named(f"{index} '{step.name}'", "failed"):
                 gm = step.run(gm)
                 gone |= step.gone
-                verify(gm, lambda node, gone=gone: "should be gone by now" if node.target in gone else None)  # type: ignore[misc]
+                verify(gm, partial(_gone, gone))
             gm.recompile()  # marks the code as outdated; it is written when somebody calls the graph
             self.timings.append(Timing(step.name, time.perf_counter() - start, len(gm.graph.nodes)))
             show(self, index, step.name, partial(text, gm.graph))
             if step.name == self.stop_after:
                 break
         return gm
+
+
+def _gone(gone: frozenset[Target], node: fx.Node) -> str | None:
+    """Legality after a pass."""
+    return "should be gone by now" if node.target in gone else None
 
 
 _ANNOTATIONS = frozenset(("val", "source", "origins", "passes"))
@@ -161,7 +167,7 @@ def _line(node: fx.Node) -> str:
     return f"{head} = {name}({', '.join(operands)})"
 
 
-def _type(value: Any) -> str:
+def _type(value: object) -> str:
     if isinstance(value, Tensor):
         dtype = str(value.dtype).removeprefix("torch.")
         return f"{USER_TYPES[dtype].short if dtype in USER_TYPES else dtype}[{','.join(map(str, value.shape))}]"
@@ -170,7 +176,7 @@ def _type(value: Any) -> str:
     return type(value).__name__
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     if isinstance(value, fx.Node):
         return f"%{value.name}"
     if isinstance(value, (list, tuple)):

@@ -4,10 +4,12 @@ Every value that the chip holds is known to fit: inputs and constants are checke
 only narrower where an operation says so.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import TypeGuard
 
 import torch
 from torch import fx
+from torch.fx.node import Argument, Target
 
 from compiler.graph.editor import aten, dtype_of, evaluate, is_static
 
@@ -27,7 +29,7 @@ def _fitting(found: Interval, dtype: torch.dtype) -> Interval | None:
     return found if low <= found[0] and found[1] <= high else None
 
 
-def _of(value: Any, depth: int) -> Interval:
+def _of(value: fx.Node | float, depth: int) -> Interval:
     """The range of an operand: what the chip holds fits, and narrower types wrap."""
     if not isinstance(value, fx.Node):
         return int(value), int(value)
@@ -50,14 +52,14 @@ def _result(node: fx.Node, depth: int) -> Interval:
             _type_range(dtype_of(node)) if value is None or not value.numel() else (int(value.min()), int(value.max()))
         )
     rule = _RULES.get(node.target)
-    operands = node.args if rule is not _same else node.args[:1]
-    if rule is None or not all(isinstance(arg, (int, float, bool)) or _is_integer(arg) for arg in operands):
+    given = node.args if rule is not _same else node.args[:1]
+    operands = [arg for arg in given if isinstance(arg, (int, float)) or _is_integer(arg)]
+    if rule is None or len(operands) < len(given):
         return _type_range(dtype_of(node))
-    found: Interval = rule(*(_of(arg, depth) for arg in operands))
-    return found
+    return rule(*(_of(arg, depth) for arg in operands))
 
 
-def _is_integer(value: Any) -> bool:
+def _is_integer(value: Argument) -> TypeGuard[fx.Node]:
     return (
         isinstance(value, fx.Node)
         and isinstance(value.meta["val"], torch.Tensor)
@@ -91,7 +93,7 @@ def _either(_condition: Interval, a: Interval, b: Interval) -> Interval:
 
 
 _VIEWS = (aten.reshape, aten.view, aten.permute, aten.expand, aten.clone)
-_RULES: dict[Any, Any] = {
+_RULES: dict[Target, Callable[..., Interval]] = {
     **dict.fromkeys(
         (*(view.default for view in _VIEWS), aten.slice.Tensor, aten.select.int, aten._to_copy.default), _same
     ),

@@ -1,9 +1,9 @@
 """A pass made of rewrite rules: one function per operation, applied to every node once, in order."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from torch import fx
+from torch.fx.node import Target
 
 from compiler.graph.editor import Editor, strongest
 from compiler.graph.legal import frozen
@@ -12,7 +12,9 @@ from compiler.ops.table import BY_TARGET
 Rule = Callable[[Editor, fx.Node], fx.Node | None]
 
 
-def apply_rules(gm: fx.GraphModule, name: str, rules: Mapping[Any, Rule], skip_static: bool = False) -> fx.GraphModule:
+def apply_rules(
+    gm: fx.GraphModule, name: str, rules: Mapping[Target, Rule], skip_static: bool = False
+) -> fx.GraphModule:
     """Give each node to the rule of its operation; the rule returns its replacement, or None to leave it alone.
 
     Nodes are visited in order, so a rule sees operands that are rewritten already.
@@ -34,12 +36,3 @@ def _of_extension(node: fx.Node) -> bool:
     """An operation that an extension computes as it stands is not rewritten into others."""
     op = BY_TARGET.get(node.target)
     return op is not None and op.extension != "" and frozen(node) is None
-
-
-def arguments(node: fx.Node) -> dict[str, Any]:
-    """The operands of an aten call by the names of its schema, defaults filled in."""
-    schema = node.target._schema.arguments  # type: ignore[union-attr]
-    values = {arg.name: arg.default_value for arg in schema if arg.has_default_value()}
-    values.update({arg.name: value for arg, value in zip(schema, node.args, strict=False)})
-    values.update(node.kwargs)
-    return values

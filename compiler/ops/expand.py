@@ -2,7 +2,6 @@
 
 import operator
 from collections.abc import Hashable
-from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -17,7 +16,8 @@ def expand_reference(gm: fx.GraphModule) -> fx.GraphModule:
     Each distinct use of an operator (shapes, types, options) is traced once, so layers share the work.
     """
     graph = fx.Graph()
-    remap: dict[fx.Node, Any] = {}
+    remap: dict[fx.Node, fx.Node] = {}
+    parts: dict[fx.Node, tuple[fx.Node, ...]] = {}  # of operators with several results
     traced: dict[Hashable, fx.GraphModule] = {}
     for node in gm.graph.nodes:
         if node.op == "output":
@@ -26,9 +26,13 @@ def expand_reference(gm: fx.GraphModule) -> fx.GraphModule:
             use = _use(node)
             if use not in traced:
                 traced[use] = _trace(node)
-            remap[node] = _inline(graph, node, traced[use], [remap[n] for n in _tensors(node)])
-        elif node.target is operator.getitem and isinstance(remap[node.args[0]], tuple):
-            remap[node] = remap[node.args[0]][node.args[1]]
+            result = _inline(graph, node, traced[use], [remap[n] for n in _tensors(node)])
+            if isinstance(result, tuple):
+                parts[node] = result
+            else:
+                remap[node] = result
+        elif node.target is operator.getitem and node.args[0] in parts:
+            remap[node] = parts[node.args[0]][node.args[1]]
         else:
             remap[node] = graph.node_copy(node, lambda old: remap[old])
     return fx.GraphModule(torch.nn.Module(), graph, "Reference")
@@ -41,7 +45,7 @@ def _tensors(node: fx.Node) -> list[fx.Node]:
 def _use(node: fx.Node) -> Hashable:
     """What the traced body depends on."""
 
-    def describe(arg: Any) -> Hashable:
+    def describe(arg: object) -> Hashable:
         if isinstance(arg, fx.Node):
             value = arg.meta["val"]
             return "tensor", tuple(value.shape), value.stride(), value.dtype
@@ -55,7 +59,7 @@ def _trace(node: fx.Node) -> fx.GraphModule:
     function = BY_TARGET[node.target].implementation
     assert function is not None
 
-    def body(*tensors: Tensor) -> Any:
+    def body(*tensors: Tensor) -> object:
         given = iter(tensors)
         args = [next(given) if isinstance(arg, fx.Node) else arg for arg in node.args]
         kwargs = {key: next(given) if isinstance(arg, fx.Node) else arg for key, arg in node.kwargs.items()}
@@ -68,7 +72,9 @@ def _trace(node: fx.Node) -> fx.GraphModule:
         )
 
 
-def _inline(graph: fx.Graph, node: fx.Node, body: fx.GraphModule, operands: list[fx.Node]) -> Any:
+def _inline(
+    graph: fx.Graph, node: fx.Node, body: fx.GraphModule, operands: list[fx.Node]
+) -> fx.Node | tuple[fx.Node, ...]:
     """Copy a traced body into the graph; returns its result, a node or a tuple of nodes."""
     given = iter(operands)
     remap: dict[fx.Node, fx.Node] = {}

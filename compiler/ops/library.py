@@ -9,46 +9,56 @@ and quantize it.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 
-from compiler.ops.record import Affine, ChipOp, Limit, Role
+from compiler.ops.record import Affine, ChipOp, Domain, Facts, Limit, Role
 from compiler.reference import functions as reference
 
 _LIBRARY = torch.library.Library("llmchip", "DEF")
-Function = Callable[..., Any]
+Function = Callable[..., Tensor | tuple[Tensor, ...]]
 
 
 def _dense(function: Function) -> Function:
     """The fakes promise dense results; PyTorch's own follow the strides of their operands."""
 
     @functools.wraps(function)
-    def dense(*args: Any, **kwargs: Any) -> Any:
+    def dense(*args: object, **kwargs: object) -> Tensor | tuple[Tensor, ...]:
         result = function(*args, **kwargs)
         return tuple(part.contiguous() for part in result) if isinstance(result, tuple) else result.contiguous()
 
     return dense
 
 
-def _define(schema: str, implementation: Function, fake: Function) -> Any:
+def _define(schema: str, implementation: Function, fake: Function) -> OpOverload:
     """Register an operator; returns its overload."""
     name = schema.partition("(")[0]
     _LIBRARY.define(schema)
     _LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
     torch.library.register_fake(f"llmchip::{name}", fake, lib=_LIBRARY)
-    return getattr(torch.ops.llmchip, name).default
+    overload = getattr(torch.ops.llmchip, name).default
+    assert isinstance(overload, OpOverload)
+    return overload
 
 
 def define_operator(
-    schema: str, meaning: Function, fake: Function, role: Role, limit: Limit = Limit.OWN, **facts: Any
+    schema: str,
+    meaning: Function,
+    fake: Function,
+    role: Role,
+    limit: Limit = Limit.OWN,
+    domain: Domain = Domain.ANY,
+    **facts: Unpack[Facts],
 ) -> ChipOp:
     """An operator of the chip's own: registered with PyTorch, and its record. `meaning` is its reference, `fake` gives
     shape and type."""
     implementation = _dense(meaning)
     target = _define(schema, implementation, fake)
-    return ChipOp(schema.partition("(")[0], (target,), role, limit=limit, implementation=implementation, **facts)
+    name = schema.partition("(")[0]
+    return ChipOp(name, (target,), role, domain, limit, implementation=implementation, **facts)
 
 
 def _same(x: Tensor, *_args: object, **_options: object) -> Tensor:
@@ -143,6 +153,11 @@ attention = _define(
     _dense(_float_attention), _fake_attention,
 )  # fmt: skip
 
-quantize_rows, matmul_i8, dequantize, softmax, layer_norm, activation, reduce, clamp = (
-    op.targets[0] for op in OPERATORS
-)
+
+def _overload(op: ChipOp) -> OpOverload:
+    (target,) = op.targets
+    assert isinstance(target, OpOverload)
+    return target
+
+
+quantize_rows, matmul_i8, dequantize, softmax, layer_norm, activation, reduce, clamp = map(_overload, OPERATORS)

@@ -4,7 +4,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, Flag
-from typing import Any
+from typing import TypedDict
+
+from torch.fx.node import Target
 
 
 class Role(Enum):
@@ -49,6 +51,14 @@ class Limit(Enum):
     OWN = "a rule of its own"
 
 
+class Facts(TypedDict, total=False):
+    """What need not be said of every operation: fields of `ChipOp`."""
+
+    affine: Affine
+    in_place: bool
+    moves: bool
+
+
 @dataclass(frozen=True, slots=True)
 class ChipOp:
     """One operation that may remain in a frozen graph.
@@ -60,14 +70,14 @@ class ChipOp:
     """
 
     name: str
-    targets: tuple[Any, ...]
+    targets: tuple[Target, ...]
     role: Role = Role.ELEMENTWISE
     domain: Domain = Domain.ANY
     limit: Limit = Limit.ELEMENTS
     affine: Affine = Affine.NONE
     in_place: bool = False
     moves: bool = False  # a view that may be a copy of its operand, too
-    implementation: Callable[..., Any] | None = None
+    implementation: Callable[..., object] | None = None
     extension: str = ""  # that brought it, see compiler/extensions.py
 
     @property

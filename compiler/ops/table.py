@@ -7,19 +7,27 @@ translation check (compiler/translation/operators.py); a new operator of the chi
 """
 
 import operator
-from typing import Any
+from typing import Unpack
 
 import torch
+from torch.fx.node import Target
 
 from compiler.ops.library import OPERATORS
-from compiler.ops.record import Affine, ChipOp, Domain, Limit, Role
+from compiler.ops.record import Affine, ChipOp, Domain, Facts, Limit, Role
 
 aten = torch.ops.aten
 
 
-def _rows(names: str, kinds: str, domain: Domain, **facts: Any) -> tuple[ChipOp, ...]:
+def _rows(
+    names: str,
+    kinds: str,
+    domain: Domain,
+    role: Role = Role.ELEMENTWISE,
+    limit: Limit = Limit.ELEMENTS,
+    **facts: Unpack[Facts],
+) -> tuple[ChipOp, ...]:
     return tuple(
-        ChipOp(name, tuple(getattr(getattr(aten, name), kind) for kind in kinds.split()), domain=domain, **facts)
+        ChipOp(name, tuple(getattr(getattr(aten, name), kind) for kind in kinds.split()), role, domain, limit, **facts)
         for name in names.split()
     )
 
@@ -46,4 +54,4 @@ OPS: dict[str, ChipOp] = {
         ChipOp("getitem", (operator.getitem,), Role.VIEW, limit=Limit.NOTHING),
     )
 }
-BY_TARGET: dict[Any, ChipOp] = {target: op for op in OPS.values() for target in op.targets}
+BY_TARGET: dict[Target, ChipOp] = {target: op for op in OPS.values() for target in op.targets}

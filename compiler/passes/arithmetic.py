@@ -11,20 +11,20 @@ PyTorch does (`compiler.graph.legal` sees to it).
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.fx.node import Argument, Target
 
+from compiler.graph.arguments import Number, Operand, first_of, number, operand, tensor
 from compiler.graph.editor import Editor, aten, common_type, dtype_of, is_half, shape_of
 from compiler.graph.manager import unsupported
-from compiler.graph.rules import Rule, arguments
+from compiler.graph.rules import Rule
 
 
 def _cast(editor: Editor, node: fx.Node) -> fx.Node:
     """Casts say only the type; to the same type is nothing."""
-    x: Any = node.args[0]
-    return _as(editor, node, x, dtype_of(node))
+    return _as(editor, node, tensor(node, 0), dtype_of(node))
 
 
 def _as(editor: Editor, at: fx.Node, x: fx.Node, dtype: torch.dtype) -> fx.Node:
@@ -34,7 +34,7 @@ def _as(editor: Editor, at: fx.Node, x: fx.Node, dtype: torch.dtype) -> fx.Node:
     return editor.cast(at, x, dtype)
 
 
-def convert(number: Any, dtype: torch.dtype) -> Any:
+def convert(number: Number, dtype: torch.dtype) -> Number:
     """A number as `dtype` holds it: integers wrap and floats become infinite, as operands of PyTorch's arithmetic do.
 
     What merely rounds stays as the model wrote it, since its type may be float32 or narrower, depending on the
@@ -43,38 +43,37 @@ def convert(number: Any, dtype: torch.dtype) -> Any:
     kind = torch.float64 if isinstance(number, float) else None
     held = torch.tensor(number, dtype=kind).to(torch.float32 if dtype.is_floating_point else dtype).item()
     limit = EXACT if isinstance(number, int) else ROUNDING
-    rounds = dtype.is_floating_point and math.isclose(held, number, rel_tol=limit, abs_tol=TINY)
+    rounds = dtype.is_floating_point and math.isclose(held, number.real, rel_tol=limit, abs_tol=TINY)
     return number if rounds or held == number else held
 
 
-def _held(number: Any, dtype: torch.dtype) -> Any:
+def _held(number: Number, dtype: torch.dtype) -> Number:
     """A number rounded to a type."""
     return torch.tensor(number, dtype=torch.float64 if isinstance(number, float) else None).to(dtype).item()
 
 
-def _known(editor: Editor, operand: Any) -> Any:
+def _known(editor: Editor, value: Operand) -> Operand:
     """A known 0-d tensor as the Python number that it holds."""
-    value = editor.known(operand) if isinstance(operand, fx.Node) and shape_of(operand) == () else None
-    return operand if value is None else value.item()
+    known = editor.known(value) if isinstance(value, fx.Node) and shape_of(value) == () else None
+    return value if known is None else known.item()
 
 
-def _operand(editor: Editor, at: fx.Node, value: Any, dtype: torch.dtype) -> Any:
+def _operand(editor: Editor, at: fx.Node, value: Operand, dtype: torch.dtype) -> Operand:
     """A tensor or number as `dtype`."""
     return _as(editor, at, value, dtype) if isinstance(value, fx.Node) else convert(value, dtype)
 
 
 def _arithmetic(editor: Editor, node: fx.Node) -> fx.Node | None:
     """add, sub, mul, div in the result's type: known 0-d operands become numbers, alpha is written out."""
-    values = arguments(node)
-    target, dtype = _ARITHMETIC[node.target], dtype_of(node)
+    target, dtype, alpha = _ARITHMETIC[node.target], dtype_of(node), _alpha(node)
     if dtype is torch.bool:
-        return _bool_arithmetic(editor, node, target, values)
+        return _bool_arithmetic(editor, node, target)
     half = is_half(dtype)
-    a, b = (_known(editor, v) for v in (values["self"], values["other"]))
-    if values.get("alpha", 1) != 1:
-        if half and values["alpha"] != -1:
+    a, b = (_known(editor, operand(node, name)) for name in ("self", "other"))
+    if alpha != 1:
+        if half and alpha != -1:
             return None  # PyTorch rounds the product with alpha or not, depending on an element's place in memory
-        b = _scaled(editor, node, b, values["alpha"], dtype)
+        b = _scaled(editor, node, b, alpha, dtype)
     wide = torch.float32 if half and target in _PRODUCTS else dtype
     # Of a number, or one element of another type, as a factor PyTorch rounds the first to the half type and takes the
     # second as it is.
@@ -83,10 +82,12 @@ def _arithmetic(editor: Editor, node: fx.Node) -> fx.Node | None:
         if isinstance(b, fx.Node) and dtype_of(b) is not dtype and b.meta["val"].numel() == 1:
             return _rounded_once(editor, node, target, a, b)
     if not isinstance(a, fx.Node):
-        commutes = target in (aten.add.Tensor, aten.mul.Tensor) and isinstance(b, fx.Node)
-        if wide is not dtype and not commutes:
+        if target in (aten.add.Tensor, aten.mul.Tensor) and isinstance(b, fx.Node):
+            a, b = b, a
+        elif wide is not dtype:
             return _rounded_once(editor, node, target, a, b)
-        a, b = (b, a) if commutes else (values["self"], b)
+        else:
+            a = tensor(node, "self")
     a = _as(editor, node, a, dtype)
     b = _as(editor, node, b, dtype) if isinstance(b, fx.Node) else convert(b, wide)
     if not isinstance(b, fx.Node) and shape_of(a) == shape_of(node) and _is_identity(target, b, dtype):
@@ -94,7 +95,12 @@ def _arithmetic(editor: Editor, node: fx.Node) -> fx.Node | None:
     return _unless_same(editor, node, target, a, b)
 
 
-def _scaled(editor: Editor, node: fx.Node, b: Any, alpha: Any, dtype: torch.dtype) -> Any:
+def _alpha(node: fx.Node) -> Number:
+    """The factor of the second operand, where the operation has one."""
+    return 1 if first_of(node, "alpha") is None else number(node, "alpha")
+
+
+def _scaled(editor: Editor, node: fx.Node, b: Operand, alpha: Number, dtype: torch.dtype) -> Operand:
     """b * alpha in `dtype`."""
     alpha = convert(alpha, dtype)
     return (
@@ -104,29 +110,29 @@ def _scaled(editor: Editor, node: fx.Node, b: Any, alpha: Any, dtype: torch.dtyp
     )
 
 
-def _rounded_once(editor: Editor, node: fx.Node, target: Any, a: Any, b: Any) -> fx.Node:
+def _rounded_once(editor: Editor, node: fx.Node, target: Target, a: Operand, b: Operand) -> fx.Node:
     """The operation in float32, then in the type of `node`."""
     a, b = (_operand(editor, node, v, torch.float32) for v in (a, b))
     a = a if isinstance(a, fx.Node) else editor.emit(node, aten.full.default, [], a, dtype=torch.float32)
     return editor.cast(node, editor.emit(node, target, a, b), dtype_of(node))
 
 
-def _bool_arithmetic(editor: Editor, node: fx.Node, target: Any, values: dict[str, Any]) -> fx.Node | None:
+def _bool_arithmetic(editor: Editor, node: fx.Node, target: Target) -> fx.Node | None:
     """The sum of truths is `or`, their product `and`; PyTorch has no other arithmetic on bool."""
-    if target not in _LOGIC or not values.get("alpha", True):
+    if target not in _LOGIC or not _alpha(node):
         return None
-    return _logic(editor, node, _LOGIC[target], values["self"], values["other"])
+    return _logic(editor, node, _LOGIC[target], operand(node, "self"), operand(node, "other"))
 
 
-def _is_identity(target: Any, number: float, dtype: torch.dtype) -> bool:
+def _is_identity(target: Target, number: Number, dtype: torch.dtype) -> bool:
     """x * 1, x / 1, x - 0, and x + 0 for integers (for floats it turns -0 into +0)."""
     if target in _PRODUCTS:
         return number == 1
-    exact = not dtype.is_floating_point or (target is aten.sub.Tensor and math.copysign(1, number) == 1)
+    exact = not dtype.is_floating_point or (target is aten.sub.Tensor and math.copysign(1, number.real) == 1)
     return number == 0 and exact
 
 
-def _unless_same(editor: Editor, node: fx.Node, target: Any, *args: Any) -> fx.Node | None:
+def _unless_same(editor: Editor, node: fx.Node, target: Target, *args: Argument) -> fx.Node | None:
     """`target(*args)`, or None if that is what `node` is already."""
     same = node.target is target and not node.kwargs and len(args) == len(node.args)
     if same and all(
@@ -139,53 +145,53 @@ def _unless_same(editor: Editor, node: fx.Node, target: Any, *args: Any) -> fx.N
 
 def _compare(editor: Editor, node: fx.Node) -> fx.Node | None:
     """Comparisons in the common type of both operands; a known 0-d operand is a number."""
-    a, b = node.args
+    a, b = operand(node, 0), operand(node, 1)
     common = common_type(a, b)
     a, b = _operand(editor, node, a, common), _operand(editor, node, _known(editor, b), common)
-    scalar, tensor = _COMPARE[node.target]
+    of_number, of_tensor = _COMPARE[node.target]
     if not isinstance(b, fx.Node) and common is torch.int64 and convert(b, torch.int32) != b:
         truth = bool(
-            scalar(torch.zeros(1, dtype=torch.int64), b)
+            of_number(torch.zeros(1, dtype=torch.int64), b)
         )  # the chip keeps these in 32 bits: all lie on one side
         return editor.broadcast(node, editor.emit(node, aten.full.default, [], truth), shape_of(node))
-    return _unless_same(editor, node, tensor if isinstance(b, fx.Node) else scalar, a, b)
+    return _unless_same(editor, node, of_tensor if isinstance(b, fx.Node) else of_number, a, b)
 
 
 def _rsub(editor: Editor, node: fx.Node) -> fx.Node | None:
     """number - x is (-x) + number, which rounds alike."""
-    values = arguments(node)
-    x, other, dtype = values["self"], values["other"], dtype_of(node)
+    x, other, alpha, dtype = tensor(node, "self"), operand(node, "other"), _alpha(node), dtype_of(node)
     if isinstance(other, fx.Node):
-        return _arithmetic_of(editor, node, aten.sub.Tensor, other, x, values["alpha"])
-    if is_half(dtype) and values["alpha"] != 1:
+        return _arithmetic_of(editor, node, aten.sub.Tensor, other, x, alpha)
+    if is_half(dtype) and alpha != 1:
         return None
-    x = _scaled(editor, node, x, values["alpha"], dtype) if values["alpha"] != 1 else _as(editor, node, x, dtype)
-    return editor.emit(node, aten.add.Tensor, editor.emit(node, aten.neg.default, x), convert(other, dtype))
+    scaled = _scaled(editor, node, x, alpha, dtype) if alpha != 1 else _as(editor, node, x, dtype)
+    return editor.emit(node, aten.add.Tensor, editor.emit(node, aten.neg.default, scaled), convert(other, dtype))
 
 
-def _arithmetic_of(editor: Editor, node: fx.Node, target: Any, a: fx.Node, b: fx.Node, alpha: Any) -> fx.Node:
+def _arithmetic_of(editor: Editor, node: fx.Node, target: Target, a: fx.Node, b: fx.Node, alpha: Number) -> fx.Node:
     """`target(a, b, alpha=alpha)` in canonical form, in place of `node`."""
     plain = editor.emit(node, target, a, b, alpha=alpha)
     return _arithmetic(editor, plain) or plain
 
 
-def _bitwise(target: Any) -> Rule:
+def _bitwise(target: Target) -> Rule:
     """and, or, xor in the type of the result: of integers, or of truths, whatever the operands are."""
-    return lambda editor, node: _logic(editor, node, target, node.args[0], node.args[1])
+    return lambda editor, node: _logic(editor, node, target, operand(node, 0), operand(node, 1))
 
 
-def _truths(target: Any) -> Rule:
+def _truths(target: Target) -> Rule:
     """logical_and, or, xor: operands become their common type first, in which one that is 0-d may wrap or round to
     zero."""
 
     def rule(editor: Editor, node: fx.Node) -> fx.Node | None:
-        common = common_type(*node.args)
-        return _logic(editor, node, target, *(_operand(editor, node, value, common) for value in node.args))
+        a, b = operand(node, 0), operand(node, 1)
+        common = common_type(a, b)
+        return _logic(editor, node, target, _operand(editor, node, a, common), _operand(editor, node, b, common))
 
     return rule
 
 
-def _logic(editor: Editor, node: fx.Node, target: Any, a: Any, b: Any) -> fx.Node | None:
+def _logic(editor: Editor, node: fx.Node, target: Target, a: Operand, b: Operand) -> fx.Node | None:
     """`target` in the type of the result. A known operand that decides nothing goes."""
     dtype = dtype_of(node)
     if not isinstance(a, fx.Node):
@@ -203,7 +209,7 @@ def _logic(editor: Editor, node: fx.Node, target: Any, a: Any, b: Any) -> fx.Nod
 
 def _not(editor: Editor, node: fx.Node) -> fx.Node | None:
     """not of truth; ~ of integers flips every bit."""
-    x: Any = node.args[0]
+    x = tensor(node, 0)
     if node.target is aten.bitwise_not.default and dtype_of(x) is not torch.bool:
         return _logic(editor, node, aten.bitwise_xor.Tensor, x, -1)
     return _unless_same(editor, node, aten.logical_not.default, _as(editor, node, x, torch.bool))
@@ -211,11 +217,11 @@ def _not(editor: Editor, node: fx.Node) -> fx.Node | None:
 
 def _relu(editor: Editor, node: fx.Node) -> fx.Node | None:
     """relu of integers; that of floats is a function of the chip."""
-    x: Any = node.args[0]
+    x = tensor(node, 0)
     return None if dtype_of(x).is_floating_point else bounded(editor, node, x, 0, None)
 
 
-def bounded(editor: Editor, at: fx.Node, x: fx.Node, low: Any, high: Any) -> fx.Node:
+def bounded(editor: Editor, at: fx.Node, x: fx.Node, low: Number | None, high: Number | None) -> fx.Node:
     """x between the bounds, which are numbers of its type: what clamp does with integers, zero keeps the sign that it
     has."""
     for target, limit in ((aten.lt.Scalar, low), (aten.gt.Scalar, high)):
@@ -230,8 +236,8 @@ def _larger(editor: Editor, node: fx.Node) -> fx.Node | None:
     beats, misses, of_truths = _EXTREMES[node.target]
     dtype = dtype_of(node)
     if dtype is torch.bool:
-        return _logic(editor, node, of_truths, node.args[0], node.args[1])
-    a, b = (_operand(editor, node, value, dtype) for value in node.args)
+        return _logic(editor, node, of_truths, operand(node, 0), operand(node, 1))
+    a, b = (_operand(editor, node, operand(node, place), dtype) for place in (0, 1))
     other = b
     if dtype.is_floating_point:
         other = editor.emit(
@@ -242,19 +248,16 @@ def _larger(editor: Editor, node: fx.Node) -> fx.Node | None:
 
 def _where(editor: Editor, node: fx.Node) -> fx.Node | None:
     """where: known 0-d operands become numbers, tensors get the result's type."""
-    values = arguments(node)
-    return _choose(
-        editor, node, values["condition"], *(_picked(editor, node, values[name]) for name in ("self", "other"))
-    )
+    a, b = (_picked(editor, node, operand(node, name)) for name in ("self", "other"))
+    return _choose(editor, node, tensor(node, "condition"), a, b)
 
 
 def _masked_fill(editor: Editor, node: fx.Node) -> fx.Node | None:
-    x, mask, value = node.args
-    value = _known(editor, value)
+    x, mask, value = tensor(node, 0), tensor(node, 1), _known(editor, operand(node, 2))
     return _choose(editor, node, mask, value if isinstance(value, fx.Node) else filled(node, value, dtype_of(node)), x)
 
 
-def _picked(editor: Editor, node: fx.Node, value: Any) -> Any:
+def _picked(editor: Editor, node: fx.Node, value: Operand) -> Operand:
     """A known operand of where as a number of the result's type: a tensor wraps, a number must be one of its values."""
     dtype, known = dtype_of(node), _known(editor, value)
     if isinstance(known, fx.Node):
@@ -264,12 +267,12 @@ def _picked(editor: Editor, node: fx.Node, value: Any) -> Any:
     return _asked(node, lambda: torch.where(torch.ones(1, dtype=torch.bool), value, torch.zeros(1, dtype=dtype)))
 
 
-def filled(node: fx.Node, value: Any, dtype: torch.dtype) -> Any:
+def filled(node: fx.Node, value: Number, dtype: torch.dtype) -> Number:
     """What masked_fill and clamp make of a number."""
     return _asked(node, lambda: torch.zeros(1, dtype=dtype).masked_fill_(torch.ones(1, dtype=torch.bool), value))
 
 
-def _asked(node: fx.Node, compute: Callable[[], Tensor]) -> Any:
+def _asked(node: fx.Node, compute: Callable[[], Tensor]) -> Number:
     """A number as PyTorch converts it."""
     try:
         return compute().item()
@@ -277,7 +280,7 @@ def _asked(node: fx.Node, compute: Callable[[], Tensor]) -> Any:
         raise unsupported(node, f"fails in PyTorch, too: {error}") from error
 
 
-def _choose(editor: Editor, node: fx.Node, condition: Any, a: Any, b: Any) -> fx.Node | None:
+def _choose(editor: Editor, node: fx.Node, condition: fx.Node, a: Operand, b: Operand) -> fx.Node | None:
     dtype = dtype_of(node)
     a, b = (_as(editor, node, v, dtype) if isinstance(v, fx.Node) else v for v in (a, b))
     known = editor.known(condition)
@@ -298,11 +301,11 @@ def _unexpanded(editor: Editor, node: fx.Node) -> fx.Node:
     Where the result is then too small, it is expanded instead, so that less is computed and the next operation can
     profit.
     """
-    sources = {n: n.args[0] for n in node.all_input_nodes if n.target is aten.expand.default}
+    sources = {n: tensor(n, 0) for n in node.all_input_nodes if n.target is aten.expand.default}
     if not sources:
         return node
     args = [sources.get(arg, arg) if isinstance(arg, fx.Node) else arg for arg in node.args]
-    new = editor.emit(node, node.target, *args, **node.kwargs)  # type: ignore[arg-type]
+    new = editor.emit(node, node.target, *args, **node.kwargs)
     return editor.broadcast(node, new, shape_of(node))
 
 
@@ -338,7 +341,7 @@ _WHERE = {
 }
 _MAXIMUM = (aten.gt.Tensor, aten.le.Tensor, aten.bitwise_or.Tensor)
 _MINIMUM = (aten.lt.Tensor, aten.ge.Tensor, aten.bitwise_and.Tensor)
-_EXTREMES: dict[Any, tuple[Any, Any, Any]] = {
+_EXTREMES: dict[Target, tuple[Target, Target, Target]] = {
     **dict.fromkeys((aten.maximum.default, aten.max.other), _MAXIMUM),
     **dict.fromkeys((aten.minimum.default, aten.min.other), _MINIMUM),
 }
@@ -362,7 +365,7 @@ _BITS = {
 _TRUTHS = {
     getattr(aten, f"logical_{name}").default: getattr(aten, f"bitwise_{name}").Tensor for name in ("and", "or", "xor")
 }
-RULES: dict[Any, Rule] = {
+RULES: dict[Target, Rule] = {
     **dict.fromkeys(
         (aten._to_copy.default, aten.to.dtype, aten.to.dtype_layout, aten.type_as.default), elementwise(_cast)
     ),

@@ -6,19 +6,21 @@ before   %y = bmm(%q, %k)                     after    %y = matmul(%q, %k)
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import fx
+from torch.fx.node import Target
 
+from compiler.graph.arguments import argument, optional_tensor, tensor
 from compiler.graph.editor import Editor, aten, is_static, shape_of
-from compiler.graph.rules import Rule, apply_rules, arguments
+from compiler.graph.rules import Rule, apply_rules
 
 
 @dataclass(frozen=True)
 class CanonicalMatmul:
     name: ClassVar[str] = "canonical-matmul"
     changes_bits: ClassVar[bool] = True
-    gone: ClassVar[frozenset[Any]] = frozenset(
+    gone: ClassVar[frozenset[Target]] = frozenset(
         {aten.mm.default, aten.bmm.default, aten.addmm.default, aten.mv.default, aten.dot.default}
     )
 
@@ -64,23 +66,20 @@ def _with_rows(editor: Editor, at: fx.Node, a: fx.Node, b: fx.Node) -> tuple[fx.
 
 
 def _matmul(editor: Editor, node: fx.Node) -> fx.Node | None:
-    a, b = node.args[0], node.args[1]
-    assert isinstance(a, fx.Node) and isinstance(b, fx.Node)
+    a, b = tensor(node, 0), tensor(node, 1)
     plain = min(len(shape_of(a)), len(shape_of(b))) >= 2 and not (is_static(b) and len(shape_of(b)) == 2)
     return None if node.target is aten.matmul.default and plain else product(editor, node, a, b)
 
 
 def _addmm(editor: Editor, node: fx.Node) -> fx.Node | None:
-    values = arguments(node)
-    if (values["beta"], values["alpha"]) != (1, 1):
+    if (argument(node, "beta"), argument(node, "alpha")) != (1, 1):
         return None
-    left, right = (values["mat1"], values["mat2"]) if "mat1" in values else (values["batch1"], values["batch2"])
-    return product(editor, node, left, right, values["self"])
+    left, right = ("mat1", "mat2") if node.target is aten.addmm.default else ("batch1", "batch2")
+    return product(editor, node, tensor(node, left), tensor(node, right), tensor(node, "self"))
 
 
 def _linear(editor: Editor, node: fx.Node) -> fx.Node | None:
-    values = arguments(node)
-    x, weight, bias = values["input"], values["weight"], values["bias"]
+    x, weight, bias = tensor(node, "input"), tensor(node, "weight"), optional_tensor(node, "bias")
     if is_static(weight) and (bias is None or is_static(bias)) and len(shape_of(x)) > 1 and len(shape_of(weight)) == 2:
         return None
     row = editor.reshape(node, x, (1, *shape_of(x))) if len(shape_of(x)) == 1 else x
@@ -88,7 +87,7 @@ def _linear(editor: Editor, node: fx.Node) -> fx.Node | None:
     return editor.reshape(node, out, shape_of(node))
 
 
-RULES: Mapping[Any, Rule] = {
+RULES: Mapping[Target, Rule] = {
     **dict.fromkeys(
         (aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default, aten.vdot.default, aten.matmul.default),
         _matmul,

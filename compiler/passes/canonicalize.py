@@ -5,22 +5,23 @@ Two tables of rules: `views` (also drops copies, dropout and assertions) and `ar
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import fx
+from torch.fx.node import Target
 
 from compiler.graph.editor import Editor, aten
 from compiler.graph.rules import Rule, apply_rules
 from compiler.passes import arithmetic, views
 
-RULES: dict[Any, Rule] = {**views.RULES, **arithmetic.RULES}
+RULES: dict[Target, Rule] = {**views.RULES, **arithmetic.RULES}
 
 
 @dataclass(frozen=True)
 class Canonicalize:
     name: ClassVar[str] = "canonicalize"
     changes_bits: ClassVar[bool] = False
-    gone: ClassVar[frozenset[Any]] = frozenset(
+    gone: ClassVar[frozenset[Target]] = frozenset(
         {aten.view.default, aten.transpose.int, aten.t.default, aten.clone.default, aten.unsqueeze.default}
     )
 
@@ -34,7 +35,7 @@ class ShareEqual:
 
     name: ClassVar[str] = "share-equal"
     changes_bits: ClassVar[bool] = False
-    gone: ClassVar[frozenset[Any]] = frozenset()
+    gone: ClassVar[frozenset[Target]] = frozenset()
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
         editor = Editor(gm, self.name)
@@ -51,7 +52,7 @@ def _key(node: fx.Node) -> Hashable:
     return node.target, _frozen(node.args), _frozen(node.kwargs)
 
 
-def _frozen(value: Any) -> Hashable:
+def _frozen(value: object) -> Hashable:
     """A hashable stand-in. Numbers carry their type, because 1 == 1.0 == True, and repr, because 0.0 == -0.0."""
     if isinstance(value, (list, tuple)):
         return tuple(_frozen(item) for item in value)

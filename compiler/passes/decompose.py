@@ -9,14 +9,17 @@ What has no decomposition stays, and is refused by name when the graph is frozen
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, fx
 from torch._decomp import decomposition_table
+from torch._ops import OpOverload
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.node import Target
 from torch.utils import _pytree as pytree
 
+from compiler.graph.arguments import integer
 from compiler.graph.editor import Editor, aten, is_static
 from compiler.graph.legal import FROZEN
 from compiler.passes import canonical_matmul, canonicalize, select
@@ -29,7 +32,7 @@ _EXTRA = frozenset({aten._assert_tensor_metadata.default, aten.sym_size.int})
 class Decompose:
     name: ClassVar[str] = "decompose"
     changes_bits: ClassVar[bool] = True
-    gone: ClassVar[frozenset[Any]] = frozenset()
+    gone: ClassVar[frozenset[Target]] = frozenset()
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
         editor = Editor(gm, self.name)
@@ -40,23 +43,25 @@ class Decompose:
 
 
 @cache
-def known_operations() -> frozenset[Any]:
+def known_operations() -> frozenset[Target]:
     """Every operation for which some pass has a rule, or which the chip has."""
     return frozenset((*FROZEN, *canonicalize.RULES, *canonical_matmul.RULES, *recognise.RULES, *select.RULES, *_EXTRA))
 
 
 @cache
-def _table() -> dict[Any, Callable[..., Any]]:
-    return {op: rule for op, rule in decomposition_table.items() if op not in known_operations()}
+def _table() -> dict[OpOverload, Callable[..., object]]:
+    known = known_operations()
+    return {op: rule for op, rule in decomposition_table.items() if isinstance(op, OpOverload) and op not in known}
 
 
 def _inline(editor: Editor, node: fx.Node) -> None:
     """Replace `node` by its decomposition, if it has one made of other operations."""
-    target: Any = node.target
+    target = node.target
+    assert callable(target)
     leaves, spec = pytree.tree_flatten((node.args, node.kwargs))
     tensors = [leaf for leaf in leaves if isinstance(leaf, fx.Node)]
 
-    def call(*values: Tensor) -> Any:
+    def call(*values: Tensor) -> object:
         given = iter(values)
         args, kwargs = pytree.tree_unflatten(
             [next(given) if isinstance(leaf, fx.Node) else leaf for leaf in leaves], spec
@@ -74,7 +79,7 @@ def _inline(editor: Editor, node: fx.Node) -> None:
         _copy(editor, node, body, tensors)
 
 
-def _is_usable(inner: fx.Node, target: Any) -> bool:
+def _is_usable(inner: fx.Node, target: Target) -> bool:
     """No constants, no in-place operations (their effect is lost in a graph of values), nothing lower than aten."""
     if inner.op != "call_function":
         return inner.op != "get_attr"
@@ -89,7 +94,7 @@ def _is_usable(inner: fx.Node, target: Any) -> bool:
 
 def _copy(editor: Editor, node: fx.Node, body: fx.GraphModule, operands: list[fx.Node]) -> None:
     given = iter(operands)
-    remap: dict[fx.Node, Any] = {}
+    remap: dict[fx.Node, fx.Node] = {}
     for inner in body.graph.nodes:
         if inner.op == "placeholder":
             remap[inner] = next(given)
@@ -100,6 +105,8 @@ def _copy(editor: Editor, node: fx.Node, body: fx.GraphModule, operands: list[fx
     if isinstance(result, fx.Node):
         editor.replace(node, remap[result])
         return
+    assert isinstance(result, (list, tuple))
     for user in list(node.users):
-        part: Any = result[user.args[1]]  # type: ignore[index]
+        part = result[integer(user, 1)]
+        assert isinstance(part, fx.Node)
         editor.replace(user, remap[part])

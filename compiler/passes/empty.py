@@ -5,9 +5,10 @@ after    %f = full([0, 3], 0); %s = sum(%f, [0])            which is computed wh
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, fx
+from torch.fx.node import Target
 
 from compiler.graph.editor import Editor, aten, dtype_of, is_static, shape_of
 
@@ -16,7 +17,7 @@ from compiler.graph.editor import Editor, aten, dtype_of, is_static, shape_of
 class FoldEmpty:
     name: ClassVar[str] = "fold-empty"
     changes_bits: ClassVar[bool] = False
-    gone: ClassVar[frozenset[Any]] = frozenset()
+    gone: ClassVar[frozenset[Target]] = frozenset()
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
         editor = Editor(gm, self.name)

@@ -9,14 +9,16 @@ after    %qx, %sx = llmchip.quantize_rows(%x); %qw, %sw = llmchip.quantize_rows(
 import operator
 import struct
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import fx
+from torch.fx.node import Target
 
+from compiler.graph.arguments import argument, integers, optional_tensor, real, tensor
 from compiler.graph.editor import Editor, aten, dtype_of, shape_of
 from compiler.graph.manager import unsupported
-from compiler.graph.rules import apply_rules, arguments
+from compiler.graph.rules import Rule, apply_rules
 from compiler.ops import library as ops
 from isa.architecture import MAX_K
 
@@ -25,12 +27,12 @@ from isa.architecture import MAX_K
 class Quantize:
     name: ClassVar[str] = "quantize"
     changes_bits: ClassVar[bool] = True
-    gone: ClassVar[frozenset[Any]] = frozenset(
+    gone: ClassVar[frozenset[Target]] = frozenset(
         {aten.linear.default, aten.matmul.default, aten._int_mm.default, ops.attention}
     )
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
-        rules = {
+        rules: dict[Target, Rule] = {
             aten.linear.default: _linear,
             ops.attention: _attention,
             aten.matmul.default: _matmul,
@@ -46,16 +48,14 @@ def quantize_rows(editor: Editor, at: fx.Node, x: fx.Node, col: fx.Node | None =
 
 def quantize_source(editor: Editor, at: fx.Node, x: fx.Node) -> tuple[fx.Node, fx.Node]:
     """Quantize the rows of x where they were made, before any view that keeps rows whole: once, and in token order."""
-    source: Any = x.args[0] if x.args else None
-    if x.target is aten.permute.default and x.args[1][-1] == len(shape_of(x)) - 1:  # type: ignore[index]
-        dims: Any = x.args[1]
-        q, s = quantize_source(editor, at, source)
+    if x.target is aten.permute.default and (dims := integers(x, 1))[-1] == len(shape_of(x)) - 1:
+        q, s = quantize_source(editor, at, tensor(x, 0))
         return editor.permute(at, q, dims), editor.permute(at, s, dims[:-1])
-    if x.target is aten.reshape.default and shape_of(x)[-1:] == shape_of(source)[-1:]:
-        q, s = quantize_source(editor, at, source)
+    if x.target is aten.reshape.default and shape_of(x)[-1:] == shape_of(x.args[0])[-1:]:
+        q, s = quantize_source(editor, at, tensor(x, 0))
         return editor.reshape(at, q, shape_of(x)), editor.reshape(at, s, shape_of(x)[:-1])
-    if x.target is aten.expand.default and shape_of(x)[-1:] == shape_of(source)[-1:]:
-        q, s = quantize_source(editor, at, source)
+    if x.target is aten.expand.default and shape_of(x)[-1:] == shape_of(x.args[0])[-1:]:
+        q, s = quantize_source(editor, at, tensor(x, 0))
         return editor.expand(at, q, shape_of(x)), editor.expand(at, s, shape_of(x)[:-1])
     return quantize_rows(editor, at, x)
 
@@ -92,37 +92,34 @@ def _check_operands(node: fx.Node, a: fx.Node, b: fx.Node) -> None:
 
 
 def _linear(editor: Editor, node: fx.Node) -> fx.Node:
-    values = arguments(node)
-    x, weight = values["input"], values["weight"]
+    x, weight = tensor(node, "input"), tensor(node, "weight")
     _check_operands(node, x, weight)
     qx, sx = quantize_source(editor, node, x)
     qw, sw = quantize_rows(editor, node, weight)
     c = editor.emit(node, ops.matmul_i8, qx, qw, True)
-    return dequantize(editor, node, c, sx, sw, values["bias"], dtype_of(node))
+    return dequantize(editor, node, c, sx, sw, optional_tensor(node, "bias"), dtype_of(node))
 
 
 def _attention(editor: Editor, node: fx.Node) -> fx.Node:
-    q, k, v, mask, scale, zero_masked_rows = node.args
     batch = shape_of(node)[:-2]
-    q, k, v = (editor.broadcast(node, x, (*batch, *shape_of(x)[-2:])) for x in (q, k, v))  # type: ignore[arg-type]
+    q, k, v = (editor.broadcast(node, x, (*batch, *shape_of(x)[-2:])) for x in (tensor(node, i) for i in range(3)))
     qq, sq = quantize_source(editor, node, q)
     qk, sk = quantize_source(editor, node, k)
     qv, sv = quantize_source(editor, node, v)
-    factor = float32(scale)  # type: ignore[arg-type]
+    factor = float32(real(node, "scale"))
     sq = editor.cast(node, sq, torch.float32)
     if factor != 1.0:
         sq = editor.emit(node, aten.mul.Tensor, sq, factor)
     c = editor.emit(node, ops.matmul_i8, qq, qk, True)
-    scores = dequantize(editor, node, c, sq, as_row(editor, node, sk), mask)  # type: ignore[arg-type]
-    weights = editor.emit(node, ops.softmax, scores, zero_masked_rows)
+    scores = dequantize(editor, node, c, sq, as_row(editor, node, sk), optional_tensor(node, "mask"))
+    weights = editor.emit(node, ops.softmax, scores, argument(node, "zero_masked_rows"))
     qp, sp = quantize_rows(editor, node, weights, as_row(editor, node, sv))
     return dequantize(editor, node, editor.emit(node, ops.matmul_i8, qp, qv, False), sp, dtype=dtype_of(node))
 
 
 def _matmul(editor: Editor, node: fx.Node) -> fx.Node:
     """Two activations. Rows of b along k: both by rows; else b's rows belong to k and their scales go into a."""
-    a: Any = node.args[0]
-    b: Any = node.args[1]
+    a, b = tensor(node, 0), tensor(node, 1)
     _check_operands(node, a, b)
     batch = shape_of(node)[:-2]
     a = editor.broadcast(node, a, (*batch, *shape_of(a)[-2:]))
@@ -140,11 +137,10 @@ def _matmul(editor: Editor, node: fx.Node) -> fx.Node:
 
 def _int_mm(editor: Editor, node: fx.Node) -> fx.Node:
     """int8 already: the product as it is, int32."""
-    a: Any = node.args[0]
-    b: Any = node.args[1]
+    a, b = tensor(node, 0), tensor(node, 1)
     if shape_of(a)[-1] > MAX_K:
         raise unsupported(node, f"sums {shape_of(a)[-1]} products; an int32 holds at most {MAX_K}")
-    if b.target is aten.permute.default and list(b.args[1]) == [1, 0]:
+    if b.target is aten.permute.default and integers(b, 1) == [1, 0]:
         return editor.emit(node, ops.matmul_i8, a, b.args[0], True)
     return editor.emit(node, ops.matmul_i8, a, b, False)
 
@@ -155,5 +151,5 @@ def _rows_along_k(b: fx.Node) -> bool:
         return True
     rank = len(shape_of(b))
     while b.target is aten.expand.default:
-        b = b.args[0]  # type: ignore[assignment]
-    return b.target is aten.permute.default and b.args[1][-2] == rank - 1  # type: ignore[index, return-value]
+        b = tensor(b, 0)
+    return b.target is aten.permute.default and integers(b, 1)[-2] == rank - 1

@@ -7,15 +7,18 @@ after    %y = gelu(%x, approximate="tanh")
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, TypeAlias
 
 from torch import fx
+from torch._ops import OpOverload
+from torch.fx.node import Argument, Target
 
 from compiler.graph.editor import Editor, aten
 from compiler.graph.rules import apply_rules
 
 X = "x"  # stands for the operand in a pattern
-Pattern = Any  # X, a number, or (operation, operand, ...); add and mul match either order
+# X, a number, or (operation, operand, ...); add and mul match either order
+Pattern: TypeAlias = "str | float | tuple[OpOverload, *tuple[Pattern, ...]]"
 
 _CUBE_FORMS: tuple[Pattern, ...] = (
     (aten.pow.Tensor_Scalar, X, 3),
@@ -52,7 +55,7 @@ SILU: Pattern = (aten.mul.Tensor, X, (aten.sigmoid.default, X))
 class RecogniseActivations:
     name: ClassVar[str] = "recognise-activations"
     changes_bits: ClassVar[bool] = True
-    gone: ClassVar[frozenset[Any]] = frozenset()
+    gone: ClassVar[frozenset[Target]] = frozenset()
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
         return apply_rules(gm, self.name, {aten.mul.Tensor: _activation}, skip_static=True)
@@ -67,9 +70,9 @@ def _activation(editor: Editor, node: fx.Node) -> fx.Node | None:
     return editor.emit(node, aten.silu.default, found[X]) if match(SILU, node, found) else None
 
 
-def match(pattern: Pattern, value: Any, found: dict[str, fx.Node]) -> bool:
+def match(pattern: Pattern, value: Argument, found: dict[str, fx.Node]) -> bool:
     """Whether `value` has the form of `pattern`; binds X on the way."""
-    if pattern is X:
+    if isinstance(pattern, str):
         return isinstance(value, fx.Node) and found.setdefault(X, value) is value
     if not isinstance(pattern, tuple):
         return isinstance(value, (int, float)) and math.isclose(value, pattern, rel_tol=1e-6)

@@ -9,14 +9,16 @@ scaled_dot_product_attention gives zeros for a row whose keys are all masked (`z
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import fx
+from torch.fx.node import Argument, Target
 
+from compiler.graph.arguments import argument, optional_tensor, real, tensor
 from compiler.graph.editor import Editor, aten, dtype_of, shape_of
 from compiler.graph.manager import unsupported
-from compiler.graph.rules import Rule, apply_rules, arguments
+from compiler.graph.rules import Rule, apply_rules
 from compiler.ops import library as ops
 
 
@@ -24,7 +26,7 @@ from compiler.ops import library as ops
 class RecogniseAttention:
     name: ClassVar[str] = "recognise-attention"
     changes_bits: ClassVar[bool] = True
-    gone: ClassVar[frozenset[Any]] = frozenset({aten.scaled_dot_product_attention.default})
+    gone: ClassVar[frozenset[Target]] = frozenset({aten.scaled_dot_product_attention.default})
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
         return apply_rules(gm, self.name, RULES, skip_static=True)
@@ -41,14 +43,15 @@ class Scores:
 
 
 def _sdpa(editor: Editor, node: fx.Node) -> fx.Node:
-    values = arguments(node)
-    q, k, v = values["query"], values["key"], values["value"]
-    if values["dropout_p"]:
+    q, k, v = (tensor(node, name) for name in ("query", "key", "value"))
+    if argument(node, "dropout_p"):
         raise unsupported(node, "drops out (call model.eval())")
-    if values["enable_gqa"]:
+    if argument(node, "enable_gqa"):
         k, v = (_repeat_heads(editor, node, x, shape_of(q)[-3]) for x in (k, v))
-    scale = values["scale"] if values["scale"] is not None else 1.0 / math.sqrt(shape_of(q)[-1])
-    mask = _causal(editor, node, shape_of(q)[-2], shape_of(k)[-2]) if values["is_causal"] else values["attn_mask"]
+    scale = 1.0 / math.sqrt(shape_of(q)[-1]) if argument(node, "scale") is None else real(node, "scale")
+    mask = optional_tensor(node, "attn_mask")
+    if argument(node, "is_causal"):
+        mask = _causal(editor, node, shape_of(q)[-2], shape_of(k)[-2])
     return editor.emit(node, ops.attention, q, k, v, _additive(editor, node, mask), float(scale), True)
 
 
@@ -75,19 +78,14 @@ def _additive(editor: Editor, at: fx.Node, mask: fx.Node | None) -> fx.Node | No
     if known is not None and bool(known.all() if boolean else (known == 0).all()):
         return None
     while mask.target is aten.expand.default:
-        mask = mask.args[0]  # type: ignore[assignment]
+        mask = tensor(mask, 0)
     return editor.emit(at, aten.where.Scalar, mask, 0.0, float("-inf")) if boolean else mask
 
 
 def _eager(editor: Editor, node: fx.Node) -> fx.Node | None:
     """matmul(softmax(...), v) where nobody else reads what is in between."""
-    weights, v = node.args
-    weights = _before(weights, aten._to_copy.default)
-    if (
-        not isinstance(weights, fx.Node)
-        or weights.target not in (aten.softmax.int, aten._softmax.default)
-        or not _is_last(weights)
-    ):
+    weights, v = _before(node.args[0], aten._to_copy.default), tensor(node, 1)
+    if weights is None or weights.target not in (aten.softmax.int, aten._softmax.default) or not _is_last(weights):
         return None
     scores = _scores(editor, node, weights.args[0])
     if scores is None or len(shape_of(scores.q)) < 3 or len(shape_of(scores.k)) < 3 or len(shape_of(v)) < 3:
@@ -99,21 +97,20 @@ def _is_last(softmax: fx.Node) -> bool:
     return softmax.args[1] in (-1, len(shape_of(softmax)) - 1)
 
 
-def _before(node: Any, *targets: Any) -> Any:
+def _before(node: Argument, *targets: Target) -> fx.Node | None:
     """What `node` was before these operations, if nobody else reads it."""
     while isinstance(node, fx.Node) and node.target in targets and len(node.users) == 1:
         node = node.args[0]
     return node if isinstance(node, fx.Node) and len(node.users) == 1 else None
 
 
-def _scores(editor: Editor, at: fx.Node, x: Any) -> Scores | None:
-    x = _before(x, aten._to_copy.default)
-    mask = None
+def _scores(editor: Editor, at: fx.Node, weighted: Argument) -> Scores | None:
+    x, mask = _before(weighted, aten._to_copy.default), None
     if x is not None and x.target is aten.add.Tensor and isinstance(x.args[1], fx.Node):
         x, mask = _product_first(x)
         mask = _additive(editor, at, mask)
     elif x is not None and x.target is aten.where.ScalarSelf and x.args[1] == float("-inf"):
-        mask = editor.emit(at, aten.where.Scalar, _unexpanded(x.args[0]), float("-inf"), 0.0)
+        mask = editor.emit(at, aten.where.Scalar, _unexpanded(tensor(x, 0)), float("-inf"), 0.0)
         x = _before(x.args[2])
     scale = 1.0
     while x is not None and x.target in (aten.mul.Tensor, aten.div.Tensor) and isinstance(x.args[1], (int, float)):
@@ -123,21 +120,22 @@ def _scores(editor: Editor, at: fx.Node, x: Any) -> Scores | None:
         x = _before(x.args[0], aten._to_copy.default)
     if x is None or x.target is not aten.matmul.default:
         return None
-    q, keys = x.args
-    return Scores(q, editor.swap_last(at, keys), scale, mask)
+    return Scores(tensor(x, 0), editor.swap_last(at, tensor(x, 1)), scale, mask)
 
 
-def _unexpanded(x: Any) -> Any:
-    return x.args[0] if x.target is aten.expand.default else x
+def _unexpanded(x: fx.Node) -> fx.Node:
+    return tensor(x, 0) if x.target is aten.expand.default else x
 
 
-def _product_first(add: fx.Node) -> tuple[Any, Any]:
+def _product_first(add: fx.Node) -> tuple[fx.Node | None, fx.Node | None]:
     """The operands of scores + mask, the scores first."""
-    for one, other in (add.args, reversed(add.args)):
+    a, b = add.args
+    for one, other in ((a, b), (b, a)):
         inner = _before(one, aten.mul.Tensor, aten.div.Tensor, aten._to_copy.default)
         if inner is not None and inner.target is aten.matmul.default:
+            assert isinstance(other, fx.Node)
             return _before(one, aten._to_copy.default), other
     return None, None
 
 
-RULES: dict[Any, Rule] = {aten.scaled_dot_product_attention.default: _sdpa, aten.matmul.default: _eager}
+RULES: dict[Target, Rule] = {aten.scaled_dot_product_attention.default: _sdpa, aten.matmul.default: _eager}

@@ -8,16 +8,29 @@ A bfloat16 or float16 operation that becomes several is computed in float32 and 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import fx
+from torch.fx.node import Target
 
+from compiler.graph.arguments import (
+    Operand,
+    argument,
+    first_of,
+    integer,
+    integers,
+    number,
+    optional_tensor,
+    real,
+    tensor,
+)
 from compiler.graph.editor import Editor, aten, dtype_of, shape_of
 from compiler.graph.manager import unsupported
 from compiler.graph.ranges import INT32, interval
-from compiler.graph.rules import Rule, apply_rules, arguments
+from compiler.graph.rules import Rule, apply_rules
 from compiler.ops import library as ops
 from compiler.passes import arithmetic
 from compiler.passes.quantize import float32
@@ -27,7 +40,7 @@ from compiler.passes.quantize import float32
 class Select:
     name: ClassVar[str] = "select"
     changes_bits: ClassVar[bool] = True
-    gone: ClassVar[frozenset[Any]] = frozenset()
+    gone: ClassVar[frozenset[Target]] = frozenset()
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
         return apply_rules(gm, self.name, RULES, skip_static=True)
@@ -35,27 +48,23 @@ class Select:
 
 def _activation(kind: str) -> Rule:
     def rule(editor: Editor, node: fx.Node) -> fx.Node:
-        x: Any = node.args[0]
-        return editor.emit(node, ops.activation, editor.cast(node, x, dtype_of(node)), kind)
+        return editor.emit(node, ops.activation, editor.cast(node, tensor(node, 0), dtype_of(node)), kind)
 
     return rule
 
 
 def _gelu(editor: Editor, node: fx.Node) -> fx.Node:
-    values = arguments(node)
-    kind = "gelu_tanh" if values["approximate"] == "tanh" else "gelu_erf"
-    return editor.emit(node, ops.activation, values["self"], kind)
+    kind = "gelu_tanh" if argument(node, "approximate") == "tanh" else "gelu_erf"
+    return editor.emit(node, ops.activation, tensor(node, "self"), kind)
 
 
 def _softmax(editor: Editor, node: fx.Node) -> fx.Node:
-    x, dim = node.args[0], node.args[1]
-    assert isinstance(x, fx.Node) and isinstance(dim, int)
-    moved, back = _last(editor, node, x, dim)
+    moved, back = _last(editor, node, tensor(node, 0), integer(node, 1))
     out = editor.emit(node, ops.softmax, moved, False)
     return editor.cast(node, back(out), dtype_of(node))
 
 
-def _last(editor: Editor, at: fx.Node, x: fx.Node, dim: int) -> tuple[fx.Node, Any]:
+def _last(editor: Editor, at: fx.Node, x: fx.Node, dim: int) -> tuple[fx.Node, Callable[[fx.Node], fx.Node]]:
     """x with `dim` moved to the end, and the way back. A single number is a row of one."""
     if not shape_of(x):
         return editor.reshape(at, x, (1,)), lambda y: editor.reshape(at, y, ())
@@ -66,29 +75,27 @@ def _last(editor: Editor, at: fx.Node, x: fx.Node, dim: int) -> tuple[fx.Node, A
 
 
 def _layer_norm(editor: Editor, node: fx.Node) -> fx.Node:
-    values = arguments(node)
-    x, weight, bias, eps = values["input"], values["weight"], values["bias"], values["eps"]
-    count = 1
-    for size in values["normalized_shape"]:
-        count *= size
-    lead = shape_of(x)[: len(shape_of(x)) - len(values["normalized_shape"])]
+    x, sizes = tensor(node, "input"), integers(node, "normalized_shape")
+    count = math.prod(sizes)
+    lead = shape_of(x)[: len(shape_of(x)) - len(sizes)]
     rows = editor.reshape(node, x, (*lead, count))
-    weight, bias = (None if v is None else editor.reshape(node, v, (count,)) for v in (weight, bias))
-    return editor.reshape(node, editor.emit(node, ops.layer_norm, rows, weight, bias, eps), shape_of(x))
+    given = (optional_tensor(node, name) for name in ("weight", "bias"))
+    weight, bias = (None if v is None else editor.reshape(node, v, (count,)) for v in given)
+    out = editor.emit(node, ops.layer_norm, rows, weight, bias, argument(node, "eps"))
+    return editor.reshape(node, out, shape_of(x))
 
 
 def _rms_norm(editor: Editor, node: fx.Node) -> fx.Node | None:
-    values = arguments(node)
-    if len(values["normalized_shape"]) != 1:
+    if len(integers(node, "normalized_shape")) != 1:
         return None
-    x = editor.cast(node, values["input"], torch.float32)
-    eps = values["eps"] if values["eps"] is not None else torch.finfo(dtype_of(node)).eps
+    x = editor.cast(node, tensor(node, "input"), torch.float32)
+    eps = torch.finfo(dtype_of(node)).eps if argument(node, "eps") is None else real(node, "eps")
     squares = editor.emit(node, ops.reduce, x, "sumsq", -1, True)
     variance = editor.emit(node, aten.mul.Tensor, squares, float32(1.0 / shape_of(x)[-1]))
     root = editor.emit(node, ops.activation, editor.emit(node, aten.add.Tensor, variance, eps), "rsqrt")
     y = editor.emit(node, aten.mul.Tensor, x, root)
-    if values["weight"] is not None:
-        y = editor.emit(node, aten.mul.Tensor, y, values["weight"])
+    if argument(node, "weight") is not None:
+        y = editor.emit(node, aten.mul.Tensor, y, tensor(node, "weight"))
     return editor.cast(node, y, dtype_of(node))
 
 
@@ -96,13 +103,21 @@ def _reduction(kind: str) -> Rule:
     """sum, mean, amax, amin over any one dimension, or over several neighbouring last ones."""
 
     def rule(editor: Editor, node: fx.Node) -> fx.Node | None:
-        values = arguments(node)
-        x, dims = values["self"], values.get("dim")
+        x = tensor(node, "self")
         x = x if shape_of(x) else editor.reshape(node, x, (1,))
-        dims = list(range(len(shape_of(x)))) if dims in (None, []) else [dims] if isinstance(dims, int) else dims
-        return reduction(editor, node, x, kind, [d % len(shape_of(x)) for d in dims])
+        rank = len(shape_of(x))
+        dims = [d % rank for d in _dims(node)]
+        return reduction(editor, node, x, kind, dims or list(range(rank)))
 
     return rule
+
+
+def _dims(node: fx.Node) -> list[int]:
+    """The dimensions that an operation names; none where it means all of them."""
+    given = first_of(node, "dim")
+    if isinstance(given, int):
+        return [given]
+    return [] if given is None else integers(node, "dim")
 
 
 def reduction(editor: Editor, node: fx.Node, x: fx.Node, kind: str, dims: list[int]) -> fx.Node | None:
@@ -148,7 +163,7 @@ SHIFT = 1.5 * 2.0**23  # added and taken off again: rounds a smaller number to a
 
 def _counts(editor: Editor, node: fx.Node) -> fx.Node | None:
     """A sum of integers that is read as floats is summed as floats, where that is exact: the chip has no other."""
-    total: Any = node.args[0]
+    total = tensor(node, 0)
     return _float_sum(editor, node, total) if dtype_of(node).is_floating_point and _is_integer_sum(total) else None
 
 
@@ -161,8 +176,7 @@ def _float_sum(editor: Editor, at: fx.Node, x: fx.Node) -> fx.Node | None:
     dtype = dtype_of(at)
     if not _is_integer_sum(x):
         return editor.cast(at, x, dtype)
-    values = arguments(x)
-    source, dims, keep = values["self"], values.get("dim"), values.get("keepdim", False)
+    source, dims, keep = tensor(x, "self"), first_of(x, "dim"), bool(first_of(x, "keepdim"))
 
     def total(part: fx.Node) -> fx.Node:
         summed = editor.emit(at, aten.sum.dim_IntList, editor.cast(at, part, torch.float32), dims, keep)
@@ -217,12 +231,11 @@ def _full_shape(node: fx.Node, dims: list[int], rank: int) -> list[int]:
 
 def _variance(editor: Editor, node: fx.Node) -> fx.Node | None:
     """var and std over one dimension: the sum of squared distances from the mean, over n - correction."""
-    values = arguments(node)
-    dims = values["dim"]
-    correction = 1 if values["correction"] is None else values["correction"]
-    if dims is None or len(dims) != 1:
+    dims = _dims(node)
+    correction = 1 if argument(node, "correction") is None else real(node, "correction")
+    if len(dims) != 1:
         return None
-    rows, _ = _last(editor, node, editor.cast(node, values["self"], torch.float32), dims[0])
+    rows, _ = _last(editor, node, editor.cast(node, tensor(node, "self"), torch.float32), dims[0])
     count = shape_of(rows)[-1]
     total = editor.emit(node, ops.reduce, rows, "sum", -1, True)
     distance = editor.emit(node, aten.sub.Tensor, rows, editor.emit(node, aten.mul.Tensor, total, float32(1.0 / count)))
@@ -240,24 +253,26 @@ def _variance(editor: Editor, node: fx.Node) -> fx.Node | None:
 
 def _norm(editor: Editor, node: fx.Node) -> fx.Node | None:
     """Euclidean norm over one dimension: the root of the sum of squares."""
-    values = arguments(node)
-    x = values["self"]
-    order = values.get("ord", values.get("p"))
-    dims = values["dim"] if isinstance(values["dim"], (list, tuple)) else [values["dim"]]
-    if order not in (2, None) or len(dims) != 1 or dims[0] is None:
+    dims = _dims(node)
+    if first_of(node, "ord", "p") not in (2, None) or len(dims) != 1:
         return None
-    x = editor.cast(node, x, torch.float32)
+    x = editor.cast(node, tensor(node, "self"), torch.float32)
     moved, _ = _last(editor, node, x, dims[0])
     root = editor.emit(node, ops.activation, editor.emit(node, ops.reduce, moved, "sumsq", -1, False), "sqrt")
     return editor.reshape(node, editor.cast(node, root, dtype_of(node)), shape_of(node))
 
 
+def _bound(node: fx.Node, *names: str) -> Operand | None:
+    value = first_of(node, *names)
+    assert value is None or isinstance(value, Operand)
+    return value
+
+
 def _clamp(editor: Editor, node: fx.Node) -> fx.Node | None:
     """Bounds that are numbers. Integers keep what zero they have, as in PyTorch; of floats a zero result is +0."""
-    values = arguments(node)
-    x, dtype = values["self"], dtype_of(node)
-    low, high = values.get("min", values.get("min_val")), values.get("max", values.get("max_val"))
-    if any(isinstance(limit, fx.Node) for limit in (low, high)):
+    x, dtype = tensor(node, "self"), dtype_of(node)
+    low, high = _bound(node, "min", "min_val"), _bound(node, "max", "max_val")
+    if isinstance(low, fx.Node) or isinstance(high, fx.Node):
         return None
     if any(limit is not None and limit != limit for limit in (low, high)):
         return editor.broadcast(node, editor.emit(node, aten.full.default, [], math.nan, dtype=dtype), shape_of(node))
@@ -274,15 +289,15 @@ def _clamp(editor: Editor, node: fx.Node) -> fx.Node | None:
 def _pow(editor: Editor, node: fx.Node) -> fx.Node | None:
     """Powers 2 and 3 are products, 0.5 and -0.5 are roots, all in the type of the result: an integer has become a float
     before."""
-    x, exponent = node.args[0], node.args[1]
-    if not isinstance(x, fx.Node) or exponent not in (1, 2, 3, 0.5, -0.5) or not dtype_of(node).is_floating_point:
+    exponent = number(node, 1)
+    if exponent not in (1, 2, 3, 0.5, -0.5) or not dtype_of(node).is_floating_point:
         return None
-    x = editor.cast(node, x, dtype_of(node))
+    x = editor.cast(node, tensor(node, 0), dtype_of(node))
     if exponent in (0.5, -0.5):
         return editor.emit(node, ops.activation, x, "sqrt" if exponent == 0.5 else "rsqrt")
     wide = editor.cast(node, x, torch.float32) if exponent == 3 else x
     y = wide
-    for _ in range(int(exponent) - 1):  # type: ignore[arg-type]
+    for _ in range(int(exponent.real) - 1):
         y = editor.emit(node, aten.mul.Tensor, y, wide)
     return editor.cast(node, y, dtype_of(node))
 
@@ -294,7 +309,7 @@ def _refuse_train(editor: Editor, node: fx.Node) -> None:
 _SIMPLE = {"reciprocal": "recip"} | {
     name: name for name in ("exp", "erf", "sqrt", "rsqrt", "tanh", "relu", "sigmoid", "silu")
 }
-RULES: dict[Any, Rule] = {
+RULES: dict[Target, Rule] = {
     **{getattr(aten, name).default: _activation(kind) for name, kind in _SIMPLE.items()},
     aten.gelu.default: _gelu,
     aten._to_copy.default: _counts,

@@ -6,11 +6,12 @@ after    main(inputs, constants) for the chip, pack(weights) -> constants for th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from compiler.graph.arguments import integer, integers, tensor, tensors
 from compiler.graph.editor import Editor, aten, evaluate_fake, fake_mode, is_static, short_name
 from compiler.graph.fx_copy import copy_node, graph_module, new_node
 
@@ -97,7 +98,7 @@ def _main(graph: fx.Graph, border: Sequence[fx.Node]) -> tuple[fx.Graph, tuple[s
         names.append(holder.name)
     for node in graph.nodes:
         if node.op == "output":
-            out.output(tuple(_own(out, remap[n]) for n in node.args[0]))
+            out.output(tuple(_own(out, remap[n]) for n in tensors(node, 0)))
         elif node not in remap and not is_static(node) and node.op != "placeholder":
             # named after its operation and numbered from the start, so that names say nothing about the passes' history
             remap[node] = copy_node(out, node, remap, short_name(node.target))
@@ -117,12 +118,12 @@ def _origin(node: fx.Node) -> tuple[str, str, bool]:
     """The weight that a constant is made of, `_q` or `_s` for its quantized values or scales, and True; else an
     operation's name."""
     base, suffix = node, ""
-    source: Any = node.args[0] if node.args else None
+    source = node.args[0] if node.args else None
     if isinstance(source, fx.Node) and str(source.target) == "llmchip.quantize_rows.default":
-        suffix = ("_q", "_s")[node.args[1]]  # type: ignore[index]
-        base = source.args[0]  # type: ignore[assignment]
+        suffix = ("_q", "_s")[integer(node, 1)]
+        base = tensor(source, 0)
     while base.target in (aten.reshape.default, aten.permute.default, aten._to_copy.default):
-        base = base.args[0]  # type: ignore[assignment]
+        base = tensor(base, 0)
     weight = base.op == "placeholder"
     return (str(base.target) if weight else short_name(base.target)), suffix, weight
 
@@ -136,9 +137,9 @@ def constant_name(base: str, suffix: str, weight: bool) -> str:
 def _is_view(node: fx.Node) -> bool:
     """Whether a reshape moves nothing. Asked of meta tensors: fake ones of torch 2.13 view (2, 1, 2) of strides (1, 1,
     2) as (4,), real ones do not."""
-    value: torch.Tensor = node.args[0].meta["val"]  # type: ignore[union-attr]
+    value: Tensor = tensor(node, 0).meta["val"]
     try:
-        torch.empty_strided(value.shape, value.stride(), device="meta").view(node.args[1])  # type: ignore[arg-type]
+        torch.empty_strided(value.shape, value.stride(), device="meta").view(integers(node, 1))
     except RuntimeError:
         return False
     return True
@@ -156,13 +157,14 @@ def layout(graph: fx.Graph) -> None:
                 _copy_before(graph, mode, node)
         node.meta["val"] = evaluate_fake(mode, node)
     result = graph.output_node()
-    owned = []
-    for node in result.args[0]:  # type: ignore[union-attr]
-        owned.append(node if node.meta["val"].is_contiguous() else _contiguous(graph, mode, node, result))  # type: ignore[union-attr]
+    owned = [
+        node if node.meta["val"].is_contiguous() else _contiguous(graph, mode, node, result)
+        for node in tensors(result, 0)
+    ]
     result.args = (tuple(owned),)
 
 
-def _contiguous(graph: fx.Graph, mode: Any, node: Any, at: fx.Node) -> fx.Node:
+def _contiguous(graph: fx.Graph, mode: FakeTensorMode, node: fx.Node, at: fx.Node) -> fx.Node:
     with graph.inserting_before(at):
         copy = graph.create_node(
             "call_function", aten.clone.default, (node,), {"memory_format": torch.contiguous_format}, name="copy"
@@ -172,5 +174,5 @@ def _contiguous(graph: fx.Graph, mode: Any, node: Any, at: fx.Node) -> fx.Node:
     return copy
 
 
-def _copy_before(graph: fx.Graph, mode: Any, node: fx.Node) -> None:
-    node.args = (_contiguous(graph, mode, node.args[0], node), node.args[1])
+def _copy_before(graph: fx.Graph, mode: FakeTensorMode, node: fx.Node) -> None:
+    node.args = (_contiguous(graph, mode, tensor(node, 0), node), node.args[1])

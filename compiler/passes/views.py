@@ -5,82 +5,83 @@ after    %t = permute(%x, [0, 2, 1, 3]); %z = reshape(%t, [2, 7, 384]); %w = res
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.fx.node import Target
 
+from compiler.graph.arguments import argument, first_of, integer, integers, tensor, tensors
 from compiler.graph.editor import Editor, aten, dtype_of, is_static, shape_of
-from compiler.graph.rules import Rule, arguments
+from compiler.graph.rules import Rule
 
 
 def _drop(editor: Editor, node: fx.Node) -> fx.Node:
-    x = node.args[0]
-    assert isinstance(x, fx.Node)
-    return x
+    return tensor(node, 0)
 
 
 def _dropout(editor: Editor, node: fx.Node) -> fx.Node | None:
-    values = arguments(node)
-    train = values.get("train", values.get("training"))
-    return None if train and values["p"] else values["input"]
+    train = first_of(node, "train", "training")
+    return None if train and argument(node, "p") else tensor(node, "input")
+
+
+_SWAPPED: dict[Target, tuple[str, str]] = {
+    aten.transpose.int: ("dim0", "dim1"),
+    aten.swapaxes.default: ("axis0", "axis1"),
+}
 
 
 def _transpose(editor: Editor, node: fx.Node) -> fx.Node:
-    values = arguments(node)
-    x = values["self"]
+    x = tensor(node, "self")
     order = list(range(len(shape_of(x))))
-    first, second = values.get("dim0", values.get("axis0", -2)), values.get("dim1", values.get("axis1", -1))
+    names = _SWAPPED.get(node.target)  # those of t, mT and adjoint are the last two
+    first, second = (integer(node, names[0]), integer(node, names[1])) if names else (-2, -1)
     if len(order) > 1:
         order[first], order[second] = order[second], order[first]
     return editor.permute(node, x, order)
 
 
 def _reverse_dims(editor: Editor, node: fx.Node) -> fx.Node:
-    x: Any = node.args[0]
+    x = tensor(node, 0)
     return editor.permute(node, x, reversed(range(len(shape_of(x)))))
 
 
 def _permute(editor: Editor, node: fx.Node) -> fx.Node:
-    x: Any = node.args[0]
-    dims: Any = node.args[1]
-    return editor.permute(node, x, [d % len(shape_of(x)) for d in dims])
+    x = tensor(node, 0)
+    return editor.permute(node, x, [d % len(shape_of(x)) for d in integers(node, 1)])
 
 
 def _reshape(editor: Editor, node: fx.Node) -> fx.Node:
     """Any operation that only regroups elements: the result's shape says it all."""
-    x: Any = node.args[0]
+    x = tensor(node, 0)
     while x.target is aten.expand.default and math.prod(shape_of(x)) == math.prod(shape_of(x.args[0])):
-        x = x.args[0]
+        x = tensor(x, 0)
     return editor.reshape(node, x, shape_of(node))
 
 
 def _expand(editor: Editor, node: fx.Node) -> fx.Node:
     """An expand that only adds leading ones is a reshape."""
-    x: Any = node.args[0]
-    shape = shape_of(node)
+    x, shape = tensor(node, 0), shape_of(node)
     if math.prod(shape) == math.prod(shape_of(x)):
         return editor.reshape(node, x, shape)
     return editor.broadcast(node, x, shape)
 
 
 def _slice(editor: Editor, node: fx.Node) -> fx.Node | None:
-    values = arguments(node)
-    x, dim = values["self"], values["dim"] % len(shape_of(values["self"]))
+    x = tensor(node, "self")
+    dim = integer(node, "dim") % len(shape_of(x))
     if shape_of(x) == shape_of(node):
-        return x  # type: ignore[no-any-return]
+        return x
     size = shape_of(x)[dim]
-    start, end, _ = slice(values["start"], values["end"]).indices(size)
-    if values["step"] != 1:
+    start, end, _ = slice(argument(node, "start"), argument(node, "end")).indices(size)
+    if argument(node, "step") != 1:
         return None
     return editor.emit(node, aten.slice.Tensor, x, dim, start, end)
 
 
 def _select(editor: Editor, node: fx.Node) -> fx.Node:
-    x: Any = node.args[0]
-    dim: Any = node.args[1]
-    index: Any = node.args[2]
-    dim, index = dim % len(shape_of(x)), index % shape_of(x)[dim]
+    x = tensor(node, 0)
+    dim = integer(node, 1) % len(shape_of(x))
+    index = integer(node, 2) % shape_of(x)[dim]
     if shape_of(x)[dim] == 1:
         return editor.reshape(node, x, shape_of(node))
     return editor.emit(node, aten.select.int, x, dim, index)
@@ -88,9 +89,8 @@ def _select(editor: Editor, node: fx.Node) -> fx.Node:
 
 def _pieces(editor: Editor, node: fx.Node) -> None:
     """split, chunk, unbind: each piece that is read becomes a slice."""
-    x: Any = node.args[0]
-    values = arguments(node)
-    dim = (values.get("dim") or 0) % len(shape_of(x))
+    x = tensor(node, 0)
+    dim = integer(node, "dim") % len(shape_of(x))
     start = 0
     starts = []
     pieces = node.meta["val"]
@@ -99,7 +99,7 @@ def _pieces(editor: Editor, node: fx.Node) -> None:
         starts.append(start)
         start += 1 if unbind else piece.shape[dim]
     for user in list(node.users):
-        number: Any = user.args[1]
+        number = integer(user, 1)
         end = starts[number] + (1 if unbind else pieces[number].shape[dim])
         piece = editor.emit(user, aten.slice.Tensor, x, dim, starts[number], end)
         editor.replace(user, editor.reshape(user, piece, pieces[number].shape))
@@ -134,8 +134,7 @@ def _full_axis(index: Tensor | None, size: int, rank: int) -> int | None:
 
 def _embedding(editor: Editor, node: fx.Node) -> fx.Node:
     """Rows are looked up before they are broadcast; other options only matter for gradients."""
-    table, index = node.args[0], node.args[1]
-    assert isinstance(index, fx.Node)
+    table, index = tensor(node, 0), tensor(node, 1)
     if index.target is aten.gather.default and is_static(table) and is_static(index.args[0]):
         return _through_gather(editor, node, table, index) or node
     if index.target is aten.expand.default:
@@ -145,13 +144,13 @@ def _embedding(editor: Editor, node: fx.Node) -> fx.Node:
     return node if len(node.args) == 2 and not node.kwargs else editor.emit(node, aten.embedding.default, table, index)
 
 
-def _through_gather(editor: Editor, node: fx.Node, table: Any, gather: fx.Node) -> fx.Node | None:
+def _through_gather(editor: Editor, node: fx.Node, table: fx.Node, gather: fx.Node) -> fx.Node | None:
     """embedding(table, gather(row, 1, index)) looks up in embedding(table, row), which is computed when packing.
 
     transformers reads default token types that way when positions are given.
     """
-    row: Any = gather.args[0]
-    row = row.args[0] if row.target is aten.expand.default else row
+    row = tensor(gather, 0)
+    row = tensor(row, 0) if row.target is aten.expand.default else row
     if gather.args[1] not in (1, -1) or len(shape_of(row)) != 2 or shape_of(row)[0] != 1:
         return None
     rows = editor.emit(node, aten.embedding.default, table, editor.reshape(node, row, shape_of(row)[1:]))
@@ -160,21 +159,19 @@ def _through_gather(editor: Editor, node: fx.Node, table: Any, gather: fx.Node) 
 
 def _stack(editor: Editor, node: fx.Node) -> fx.Node:
     """stack is cat along a new dimension of size one."""
-    values = arguments(node)
-    dim = values["dim"] % len(shape_of(node))
+    dim = integer(node, "dim") % len(shape_of(node))
     shape = [1 if d == dim else size for d, size in enumerate(shape_of(node))]
-    return editor.emit(node, aten.cat.default, [editor.reshape(node, x, shape) for x in values["tensors"]], dim)
+    return editor.emit(node, aten.cat.default, [editor.reshape(node, x, shape) for x in tensors(node, "tensors")], dim)
 
 
 def _cat(editor: Editor, node: fx.Node) -> fx.Node:
     """cat of parts that have elements, in the type of the result; an empty 1-d tensor is taken beside any others."""
-    values = arguments(node)
-    rank = len(shape_of(node))
-    parts = [editor.cast(node, x, dtype_of(node)) for x in values["tensors"] if math.prod(shape_of(x))]
-    return parts[0] if len(parts) == 1 else editor.emit(node, aten.cat.default, parts, values["dim"] % rank)
+    dim = integer(node, "dim") % len(shape_of(node))
+    parts = [editor.cast(node, x, dtype_of(node)) for x in tensors(node, "tensors") if math.prod(shape_of(x))]
+    return parts[0] if len(parts) == 1 else editor.emit(node, aten.cat.default, parts, dim)
 
 
-RULES: dict[Any, Rule] = {
+RULES: dict[Target, Rule] = {
     aten.cat.default: _cat,
     **dict.fromkeys(
         (

@@ -5,22 +5,39 @@
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
+from typing import Protocol, TypeVar, overload
 
 import numpy as np
 
-numba: Any = importlib.import_module("numba") if importlib.util.find_spec("numba") else None
+numba: ModuleType | None = importlib.import_module("numba") if importlib.util.find_spec("numba") else None
 
 COMPILED = numba is not None
-Vector = Any  # a list of int, or an int64 array when compiled
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+class Vector(Protocol):
+    """A list of int, or an int64 array when compiled."""
+
+    @overload
+    def __getitem__(self, place: int, /) -> int: ...
+
+    @overload
+    def __getitem__(self, place: slice, /) -> "Vector": ...
+
+    def __setitem__(self, place: int, value: int, /) -> None: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[int]: ...
+
 
 if numba is not None:
+    njit = numba.njit
 
-    def compiled(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        decorate: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(
-            signature.replace("V", "int64[::1]"), cache=True
-        )
+    def compiled(signature: str) -> Callable[[Function], Function]:
+        decorate: Callable[[Function], Function] = njit(signature.replace("V", "int64[::1]"), cache=True)
         return decorate
 
     @compiled("V(int64)")
@@ -29,14 +46,14 @@ if numba is not None:
 
     @compiled("V(V, int64)")
     def argsort(keys: Vector, length: int) -> Vector:
-        return np.argsort(keys[:length])
+        return np.argsort(keys[:length])  # type: ignore[arg-type]  # compiled for arrays
 
     def frozen(values: Sequence[int]) -> Vector:
         return np.array(values, np.int64)
 
 else:
 
-    def compiled(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def compiled(signature: str) -> Callable[[Function], Function]:
         return lambda function: function
 
     def vector(length: int) -> Vector:

@@ -68,8 +68,8 @@ def _descend(part: Part, order: Sequence[int], capacity: int, limit: int) -> tup
     fixed = frozen(part.fixed)
     place, counts = frozen([0] * len(part)), frozen([0, limit])
     floor = frozen([max(0, f) for f in part.fixed])
-    shape = [frozen(x) for x in (part.lower, part.upper, part.size, part.align)]
-    result = descend(frozen(ids), capacity, *shape, fixed, frozen(rank), floor, place, counts)
+    lower, upper, size, align = (frozen(x) for x in (part.lower, part.upper, part.size, part.align))
+    result = descend(frozen(ids), capacity, lower, upper, size, align, fixed, frozen(rank), floor, place, counts)
     return int(result), [int(offset) for offset in place], int(counts[0])
 
 

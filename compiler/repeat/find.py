@@ -10,7 +10,6 @@ share.
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -71,7 +70,7 @@ def _signature(node: fx.Node) -> Hashable:
     return node.target, plain(node.args), plain(node.kwargs), form(node.meta.get("val")), node.meta.get("source")
 
 
-def plain(value: Any) -> Hashable:
+def plain(value: object) -> Hashable:
     if isinstance(value, fx.Node):
         return fx.Node
     if isinstance(value, (tuple, list)):
@@ -81,7 +80,7 @@ def plain(value: Any) -> Hashable:
     return type(value), repr(value)  # 1 == 1.0 == True, and 0.0 == -0.0
 
 
-def form(value: Any) -> Hashable:
+def form(value: object) -> Hashable:
     if isinstance(value, Tensor):
         return tuple(value.shape), value.stride(), value.dtype
     return tuple(map(form, value)) if isinstance(value, (tuple, list)) else repr(value)
@@ -149,6 +148,6 @@ def _relative(place: tuple[int, int] | None, window: int) -> tuple[int, int]:
 def _same_weight(a: fx.Node, b: fx.Node) -> bool:
     if not (a.op == b.op == "placeholder" and a.meta.get("weight") and b.meta.get("weight")):
         return False
-    known = [node.meta.get("constant") for node in (a, b)]
-    equal = known[0] is known[1] or (all(isinstance(k, Tensor) for k in known) and torch.equal(*known))  # type: ignore[arg-type]
+    one, other = a.meta.get("constant"), b.meta.get("constant")
+    equal = one is other or (isinstance(one, Tensor) and isinstance(other, Tensor) and torch.equal(one, other))
     return equal and form(a.meta["val"]) == form(b.meta["val"])

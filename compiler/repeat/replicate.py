@@ -10,12 +10,13 @@ something is not as it must be, there is no answer (None), and all layers are lo
 """
 
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from itertools import groupby
-from typing import Any
 
 from torch import fx
 
+from compiler.graph.arguments import tensors
 from compiler.graph.fx_copy import graph_module, new_node
 from compiler.passes.split import SplitGraphs, constant_name
 from compiler.repeat.find import KEPT, Layers, form
@@ -106,7 +107,7 @@ class _Graph:
             if self._key(theirs, TEMPLATE - 1) != self._key(ours, TEMPLATE):
                 raise NotUniform
 
-    def _holder(self, target: str, name: str | None, meta: dict[str, Any]) -> fx.Node:
+    def _holder(self, target: str, name: str | None, meta: Mapping[str, object]) -> fx.Node:
         holder = self.graph.create_node("placeholder", target, name=name)
         if name is None:
             holder.target = holder.name
@@ -137,9 +138,9 @@ class _Graph:
             name if place is None else (place[0] - window, place[1])
             for name, place in zip(node.meta["origins"], places, strict=True)
         )
-        packed: Any = node.meta.get("packed_from", ("", "", False))
-        base = self.windows.place.get(packed[0]) if packed[2] else None
-        base = packed[0] if base is None else (base[0] - window, base[1])
+        packed: tuple[str, str, bool] = node.meta.get("packed_from", ("", "", False))
+        place = self.windows.place.get(packed[0]) if packed[2] else None
+        base = packed[0] if place is None else (place[0] - window, place[1])
         operands = _describe(
             (node.args, node.kwargs) if node.op != "placeholder" else (), lambda n: self._operand(n, window)
         )
@@ -168,7 +169,7 @@ class _Graph:
         for node in self.nodes:
             number = self.windows.of(node)
             origins = self.windows.origins(node, number)
-            self.remap[node] = self._add(node, lambda operand, reader=node: self.value(operand, reader), origins, 0)  # type: ignore[misc]
+            self.remap[node] = self._add(node, partial(self.value, reader=node), origins, 0)
             if number == TEMPLATE:
                 self.stamped[TEMPLATE].append(self.remap[node])
             for window in self.windows.dropped if node in self.ends else ():
@@ -211,7 +212,7 @@ class _Graph:
         return self._holder(constant_name(*meta["packed_from"]), None, meta)
 
 
-def _describe(value: Any, operand: Callable[[fx.Node], Hashable]) -> Hashable:
+def _describe(value: object, operand: Callable[[fx.Node], Hashable]) -> Hashable:
     if isinstance(value, fx.Node):
         return operand(value)
     if isinstance(value, (tuple, list)):
@@ -228,9 +229,9 @@ def _stamped(halves: SplitGraphs, captured: fx.Graph, windows: _Windows) -> Spli
     pack = _Graph(windows, [node for node in old_pack.nodes if node.op not in ("placeholder", "output")], weights)
     main.build()
     pack.build()
-    output: Any = old_main.output_node()
-    main.graph.output(tuple(main.value(node, output) for node in output.args[0]))
-    given: Any = old_pack.output_node().args[0]
+    output = old_main.output_node()
+    main.graph.output(tuple(main.value(node, output) for node in tensors(output, 0)))
+    given = tensors(old_pack.output_node(), 0)
     packed = dict(
         zip((node for node in old_main.find_nodes(op="placeholder") if node.meta.get("weight")), given, strict=True)
     )

@@ -4,14 +4,14 @@ again."""
 from collections import Counter
 from collections.abc import Iterable
 from operator import getitem
-from typing import Any
 
 import numpy as np
 import torch
 from torch import fx
+from torch._ops import OpOverload
 
 from compiler.translation.iterations import Iterations
-from compiler.translation.operators import RULES, Call, Given
+from compiler.translation.operators import RULES, Call, Given, Results
 from compiler.translation.symbols import Symbols
 from compiler.translation.views import is_view, view_given, view_symbols
 
@@ -23,7 +23,7 @@ class Graph:
     def __init__(self, graph: fx.Graph, iterations: Iterations, readers: Iterable[str]) -> None:
         self.nodes = {node.name: node for node in graph.nodes}
         self.iterations = iterations
-        self._values: dict[fx.Node, Any] = {}
+        self._values: dict[fx.Node, Results] = {}
         self._uses = self._count(graph, readers)
 
     def _count(self, graph: fx.Graph, readers: Iterable[str]) -> Counter[fx.Node]:
@@ -59,7 +59,9 @@ class Graph:
         if given is not None:
             return given.symbols()
         self._ensure(self._base(node))
-        return self._of(node)  # type: ignore[no-any-return]
+        found = self._of(node)
+        assert not isinstance(found, tuple), f"{node.name} has several results"
+        return found
 
     def given(self, node: fx.Node) -> Given | None:
         """The node as a view of a constant or an input, if it is one."""
@@ -75,12 +77,12 @@ class Graph:
             for number, part in enumerate(value if isinstance(value, tuple) else (value,)):
                 yield (node.name if not isinstance(value, tuple) else f"{node.name}[{number}]"), part
 
-    def _of(self, node: fx.Node) -> Any:
+    def _of(self, node: fx.Node) -> Results:
         source, chain = _views(node)
         source = self.iterations.standing(source)
-        value: Any = _whole(source).symbols() if source.op == "placeholder" else self._values[source]
+        value = _whole(source).symbols() if source.op == "placeholder" else self._values[source]
         for view in reversed(chain):
-            value = value[view.args[1]] if view.target is getitem else view_symbols(value, view)
+            value = _viewed(value, view)
         return value
 
     def _ensure(self, node: fx.Node) -> None:
@@ -109,10 +111,21 @@ class Graph:
         if self._uses[node] <= 0:
             self._values.pop(node, None)
 
-    def _compute(self, node: fx.Node) -> Any:
-        rule = RULES[str(node.target._schema.name.split("::")[1])]  # type: ignore[union-attr]
+    def _compute(self, node: fx.Node) -> Results:
+        assert isinstance(node.target, OpOverload), f"{node.name} calls {node.target}, which has no schema"
+        rule = RULES[node.target._schema.name.split("::")[1]]
         result = rule(Call(node, self.value, self.given))
         return result if isinstance(result, tuple) else np.asarray(result)
+
+
+def _viewed(value: Results, view: fx.Node) -> Results:
+    """One of several results, or the view of the only one."""
+    if view.target is getitem:
+        number = view.args[1]
+        assert isinstance(value, tuple) and isinstance(number, int), f"{view.name} takes one of a single result"
+        return value[number]
+    assert not isinstance(value, tuple), f"{view.name} views several results"
+    return view_symbols(value, view)
 
 
 def _views(node: fx.Node) -> tuple[fx.Node, list[fx.Node]]:

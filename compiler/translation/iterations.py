@@ -21,8 +21,7 @@ The pairing of nodes is the compiler's claim, but nothing depends on its truth: 
 a proof.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Hashable, Iterable, Mapping
 
 from torch import Tensor, fx
 
@@ -83,14 +82,14 @@ class Iterations:
                     f"{nodes[iteration].name} is not to iteration {iteration} what {nodes[1].name} is to iteration 1"
                 )
 
-    def _form(self, node: fx.Node, iteration: int) -> Any:
+    def _form(self, node: fx.Node, iteration: int) -> Hashable:
         """What a node does, with every operand named by its relation to the iteration."""
         value = node.meta["val"]
         results = value if isinstance(value, tuple | list) else (value,)
         types = tuple((tuple(v.shape), v.dtype) if isinstance(v, Tensor) else v for v in results)
         return node.target, types, self._relation(node.args, iteration), self._relation(node.kwargs, iteration)
 
-    def _relation(self, x: Any, iteration: int) -> Any:
+    def _relation(self, x: object, iteration: int) -> Hashable:
         if isinstance(x, fx.Node):
             if x in self.place:
                 name, i = self.place[x]

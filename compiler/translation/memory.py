@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,7 +125,10 @@ class Cells:
         return self.array
 
 
-def _view(array: Any, at: int, steps: Sequence[int], extents: Sequence[int]) -> Any:
+Element = TypeVar("Element", bound=np.generic)
+
+
+def _view(array: NDArray[Element], at: int, steps: Sequence[int], extents: Sequence[int]) -> NDArray[Element]:
     """A strided view, repeated dimensions held once. Raises Wrong when it leaves the array."""
     shape, reach = _shape(*steps, *extents)
     if at < 0 or at + reach >= len(array):

@@ -7,11 +7,11 @@ Views are none of them: PyTorch itself applies those to the symbols.
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx
+from torch.fx.node import Argument
 
 from compiler.translation import symbols as s
 from compiler.translation.blocks import aligned, blockwise, repeated
@@ -71,14 +71,48 @@ class Call:
     value: Callable[[fx.Node], Symbols]
     given: Callable[[fx.Node], Given | None]
 
-    def argument(self, place: int, name: str, default: Any = None) -> Any:
+    def argument(self, place: int, name: str, default: Argument = None) -> Argument:
         return self.node.args[place] if len(self.node.args) > place else self.node.kwargs.get(name, default)
+
+    def tensor(self, place: int) -> fx.Node:
+        found = self.node.args[place]
+        assert isinstance(found, fx.Node), f"operand {place} of {self.node.name} is {found!r}, not a tensor"
+        return found
+
+    def tensors(self, place: int) -> list[fx.Node]:
+        given = self.node.args[place]
+        assert isinstance(given, list | tuple), f"operand {place} of {self.node.name} is {given!r}, not several tensors"
+        found = [x for x in given if isinstance(x, fx.Node)]
+        assert len(found) == len(given), f"operand {place} of {self.node.name} is {given!r}, not several tensors"
+        return found
+
+    def element(self, place: int) -> fx.Node | float:
+        """A tensor or a number."""
+        found = self.node.args[place]
+        assert isinstance(found, (fx.Node, int, float)), f"operand {place} of {self.node.name} is {found!r}"
+        return found
+
+    def number(self, place: int, name: str, default: float | None = None) -> float:
+        found = self.argument(place, name, default)
+        assert isinstance(found, (int, float)), f"'{name}' of {self.node.name} is {found!r}, not a number"
+        return found
+
+    def integer(self, place: int, name: str, default: int | None = None) -> int:
+        found = self.argument(place, name, default)
+        assert isinstance(found, int), f"'{name}' of {self.node.name} is {found!r}, not a whole number"
+        return found
+
+    def optional(self, **places: int) -> dict[str, Value]:
+        """Optional operands by name: those that are given."""
+        found = {name: self.argument(place, name) for name, place in places.items()}
+        return {name: self.operand(x) for name, x in found.items() if isinstance(x, fx.Node)}
 
     @property
     def result(self) -> Tensor:
         """The fake tensor of the (first) result."""
         value = self.node.meta["val"]
-        return value[0] if isinstance(value, tuple | list) else value  # type: ignore[no-any-return]
+        first: Tensor = value[0] if isinstance(value, tuple | list) else value
+        return first
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -91,7 +125,9 @@ class Call:
     def operand(self, x: fx.Node) -> Value:
         return Value(self.value(x), kind_of(x.meta["val"]))
 
-    def fill(self, work: Callable[..., Symbols], *operands: Any, shape: tuple[int, ...] | None = None) -> Symbols:
+    def fill(
+        self, work: Callable[..., Symbols], *operands: Value | fx.Node, shape: tuple[int, ...] | None = None
+    ) -> Symbols:
         """A result of the node's shape, every block of which `work` computes; operands are nodes, arrays or Python
         numbers' symbols."""
         out = np.empty(self.shape if shape is None else shape, s.Symbol)
@@ -104,38 +140,41 @@ class Call:
         return out
 
 
+Results = Symbols | tuple[Symbols, ...]
+Compute = Callable[[Call], Results]
+Elementwise = Callable[[Call], Symbols]
+
+
 # ---- arithmetic
 
 
-def _operands(call: Call, narrows: bool) -> tuple[list[Any], bool, Dtype]:
+def _operands(call: Call, narrows: bool) -> tuple[list[Value], bool, Dtype]:
     """The two operands as values, whether they are computed with as integers, and the type in which PyTorch computes.
 
     A number beside a bfloat16 or float16 tensor is rounded to that type before it is added or compared (`narrows`), not
     before a product.
     """
-    args: list[Any] = [arg.meta["val"] if isinstance(arg, fx.Node) else arg for arg in call.node.args[:2]]
-    common = torch.result_type(*args)
+    operands = call.element(0), call.element(1)
+    a, b = (x.meta["val"] if isinstance(x, fx.Node) else x for x in operands)
+    common = torch.result_type(a, b)
     integer, kind = not common.is_floating_point, STORAGE[common]
     found = []
-    for arg in call.node.args[:2]:
+    for arg in operands:
         if isinstance(arg, fx.Node):
             found.append(_promoted(call.operand(arg), kind))
         elif integer:
-            found.append(Value(s.immediate(True, int(arg)), Dtype.I32))  # type: ignore[arg-type]
+            found.append(Value(s.immediate(True, int(arg)), Dtype.I32))
         else:
-            bits = float_bits(float(arg))  # type: ignore[arg-type]
+            bits = float_bits(float(arg))
             found.append(Value(s.immediate(False, narrow_bits(bits, kind) if narrows else bits), F32))
     return found, integer, kind
 
 
 def _is_one(call: Call) -> bool:
     """Whether a float is multiplied by the number 1."""
-    factor: Any = call.node.args[1]
+    factor = call.element(1)
     return (
-        call.kind in FLOATS
-        and not isinstance(factor, fx.Node)
-        and factor == 1
-        and isinstance(call.node.args[0], fx.Node)
+        call.kind in FLOATS and not isinstance(factor, fx.Node) and factor == 1 and isinstance(call.element(0), fx.Node)
     )
 
 
@@ -147,7 +186,7 @@ def _promoted(value: Value, kind: Dtype) -> Value:
     return value
 
 
-def _arithmetic(name: str) -> "Compute":
+def _arithmetic(name: str) -> Elementwise:
     def compute(call: Call) -> Symbols:
         if name == "mul" and _is_one(call):
             return _cast(call)
@@ -164,7 +203,7 @@ def _arithmetic(name: str) -> "Compute":
     return compute
 
 
-def _comparison(name: str, swap: bool = False) -> "Compute":
+def _comparison(name: str, swap: bool = False) -> Elementwise:
     """gt is lt with its operands swapped; ge likewise."""
 
     def compute(call: Call) -> Symbols:
@@ -184,13 +223,13 @@ def _truth(x: Value) -> Symbols:
     return s.binary("ne", x.symbols if integer else x.float, s.immediate(integer, 0), integer)
 
 
-def _compared_with_zero(name: str) -> "Compute":
+def _compared_with_zero(name: str) -> Elementwise:
     def compute(call: Call) -> Symbols:
         def work(x: Value) -> Symbols:
             integer = x.kind not in FLOATS
             return s.binary(name, x.symbols if integer else x.float, s.immediate(integer, 0), integer)
 
-        return call.fill(work, call.node.args[0])
+        return call.fill(work, call.tensor(0))
 
     return compute
 
@@ -203,7 +242,7 @@ def _times_minus_one(x: Value, kind: Dtype) -> Symbols:
 
 
 def _neg(call: Call) -> Symbols:
-    return call.fill(lambda x: _times_minus_one(x, call.kind), call.node.args[0])
+    return call.fill(lambda x: _times_minus_one(x, call.kind), call.tensor(0))
 
 
 def _abs(call: Call) -> Symbols:
@@ -216,39 +255,37 @@ def _abs(call: Call) -> Symbols:
             return rounded(Value(s.binary("max", x.float, other.float), F32), kind)
         return rounded(Value(s.binary("max", x.symbols, other.symbols, True), Dtype.I32), kind)
 
-    return call.fill(work, call.node.args[0])
+    return call.fill(work, call.tensor(0))
 
 
 def _where(call: Call) -> Symbols:
     kind = call.kind
 
-    def value(x: Any) -> Any:
+    def value(x: fx.Node | float) -> Value | fx.Node:
         if isinstance(x, fx.Node):
             return x
         if kind in FLOATS:
             return Value(s.immediate(False, float_bits(float(x))), F32)
         return Value(s.immediate(True, int(x)), Dtype.I32)
 
-    condition, x, y = call.node.args[:3]
-    return call.fill(
-        lambda c, x, y: s.select(c.symbols, rounded(x, kind), rounded(y, kind)), condition, value(x), value(y)
-    )
+    def work(c: Value, x: Value, y: Value) -> Symbols:
+        return s.select(c.symbols, rounded(x, kind), rounded(y, kind))
+
+    return call.fill(work, call.tensor(0), value(call.element(1)), value(call.element(2)))
 
 
 def _cast(call: Call) -> Symbols:
     """To bool: whether it is not zero."""
     kind = call.kind
     if call.result.dtype is torch.bool:
-        truth: Symbols = _compared_with_zero("ne")(call)
-        return truth
-    return call.fill(lambda x: rounded(x, kind), call.node.args[0])
+        return _compared_with_zero("ne")(call)
+    return call.fill(lambda x: rounded(x, kind), call.tensor(0))
 
 
 def _cat(call: Call) -> Symbols:
-    parts: Any = call.node.args[0]
-    kind = call.kind
+    parts, kind = call.tensors(0), call.kind
     arrays = [rounded(call.operand(part), kind) for part in parts if part.meta["val"].shape != (0,)]
-    joined: Symbols = np.concatenate(arrays, call.argument(1, "dim", 0))
+    joined: Symbols = np.concatenate(arrays, call.integer(1, "dim", 0))
     return joined
 
 
@@ -256,22 +293,22 @@ def _cat(call: Call) -> Symbols:
 
 
 def _activation(call: Call) -> Symbols:
-    name, kind = call.argument(1, "kind"), call.kind
-    return call.fill(lambda x: rounded(Value(s.function(name, x.float), F32), kind), call.node.args[0])
+    name, kind = str(call.argument(1, "kind")), call.kind
+    return call.fill(lambda x: rounded(Value(s.function(name, x.float), F32), kind), call.tensor(0))
 
 
 def _clamp(call: Call) -> Symbols:
     """Rounding after each bound or once at the end is the same: it keeps the order."""
     kind = call.kind
-    bounds = [(f, call.argument(place, f"{'min' if f == 'max' else 'max'}")) for place, f in ((1, "max"), (2, "min"))]
+    given = ((1, "min", "max"), (2, "max", "min"))  # the larger of x and the bound `min`
+    bounds = [(f, call.number(place, name)) for place, name, f in given if call.argument(place, name) is not None]
 
     def work(x: Value) -> Symbols:
         for f, bound in bounds:
-            if bound is not None:
-                x = known(Value(s.binary(f, x.float, s.immediate(False, float_bits(bound))), F32), kind)
+            x = known(Value(s.binary(f, x.float, s.immediate(False, float_bits(bound))), F32), kind)
         return x.symbols
 
-    return call.fill(work, call.node.args[0])
+    return call.fill(work, call.tensor(0))
 
 
 def _rows(
@@ -295,14 +332,9 @@ def _row(x: Symbols, length: int) -> Symbols:
 
 
 def _reduce(call: Call) -> Symbols:
-    x = call.operand(call.node.args[0])  # type: ignore[arg-type]
-    name, dim, keep, kind = (
-        call.argument(1, "kind"),
-        call.argument(2, "dim"),
-        call.argument(3, "keepdim", False),
-        call.kind,
-    )
-    shape = call.node.args[0].meta["val"].shape  # type: ignore[union-attr]
+    x, kind = call.operand(call.tensor(0)), call.kind
+    name, dim, keep = str(call.argument(1, "kind")), call.integer(2, "dim"), call.argument(3, "keepdim", False)
+    shape = call.tensor(0).meta["val"].shape
     down = dim % len(shape) == len(shape) - 2 and len(shape) > 1
     if 0 in shape:
         return np.full(
@@ -320,7 +352,7 @@ def _reduce(call: Call) -> Symbols:
 
 
 def _softmax(call: Call) -> Symbols:
-    x, masked = call.operand(call.node.args[0]), bool(call.argument(1, "zero_masked_rows", False))  # type: ignore[arg-type]
+    x, masked = call.operand(call.tensor(0)), bool(call.argument(1, "zero_masked_rows", False))
     out, length = np.empty(call.shape, s.Symbol), call.shape[-1]
 
     def work(x: Value) -> tuple[Symbols, ...]:
@@ -339,9 +371,8 @@ def _softmax(call: Call) -> Symbols:
 
 
 def _layer_norm(call: Call) -> Symbols:
-    x, kind, length = call.operand(call.node.args[0]), call.kind, call.shape[-1]  # type: ignore[arg-type]
-    weight, bias, eps = call.argument(1, "weight"), call.argument(2, "bias"), call.argument(3, "eps", 1e-5)
-    given = {name: call.operand(value) for name, value in (("weight", weight), ("bias", bias)) if value is not None}
+    x, kind, length = call.operand(call.tensor(0)), call.kind, call.shape[-1]
+    given, eps = call.optional(weight=1, bias=2), call.number(3, "eps", 1e-5)
     share = float_bits(1.0 / length)
     out = np.empty(call.shape, s.Symbol)
 
@@ -363,8 +394,8 @@ def _layer_norm(call: Call) -> Symbols:
 
 
 def _quantize_rows(call: Call) -> tuple[Symbols, Symbols]:
-    x, col = call.operand(call.node.args[0]), call.argument(1, "col")  # type: ignore[arg-type]
-    kind, shape = kind_of(call.node.args[0].meta["val"]), call.shape  # type: ignore[union-attr]
+    x, shape = call.operand(call.tensor(0)), call.shape
+    kind = x.kind
     q, scale = np.empty(shape, s.Symbol), np.empty((*shape[:-1], 1), s.Symbol)
     if 0 in shape:
         return q, np.full(shape[:-1], s.immediate(False, 0x34000000), s.Symbol)  # the smallest scale, 2**-23
@@ -374,7 +405,7 @@ def _quantize_rows(call: Call) -> tuple[Symbols, Symbols]:
         step = s.scale_of(s.reduced("absmax", _row(y, shape[-1])), kind)
         return s.quantized(y, step), step
 
-    _rows(call, shape, [q, scale], work, x, *([call.operand(col)] if col is not None else []))
+    _rows(call, shape, [q, scale], work, x, *call.optional(col=1).values())
     return q, scale[..., 0]
 
 
@@ -382,8 +413,7 @@ def _quantize_rows(call: Call) -> tuple[Symbols, Symbols]:
 
 
 def _matmul_i8(call: Call) -> Symbols:
-    a, b, transposed = call.node.args[:3]
-    assert isinstance(a, fx.Node) and isinstance(b, fx.Node)
+    a, b, transposed = call.tensor(0), call.tensor(1), call.node.args[2]
     if a.meta["val"].shape[-1] == 0:
         return np.full(call.shape, s.immediate(True, 0), s.Symbol)  # sums of nothing
     rows = s.dot_rows(repeated(call.value(a), tuple(a.meta["val"].shape)), 0)
@@ -399,13 +429,8 @@ def _matmul_i8(call: Call) -> Symbols:
 
 def _dequantize(call: Call) -> Symbols:
     """A row scale for each row of c; rounded to the result's type after it and at the end."""
-    c, row = call.operand(call.node.args[0]), call.operand(call.node.args[1])  # type: ignore[arg-type]
-    given = {
-        name: call.operand(v)
-        for place, name in ((2, "col"), (3, "bias"))
-        if (v := call.argument(place, name)) is not None
-    }
-    kind = call.kind
+    c, row = call.operand(call.tensor(0)), call.operand(call.tensor(1))
+    given, kind = call.optional(col=2, bias=3), call.kind
 
     def work(c: Value, row: Value, *more: Value) -> Symbols:
         rest = dict(zip(given, more, strict=True))
@@ -420,8 +445,7 @@ def _dequantize(call: Call) -> Symbols:
 
 
 def _embedding(call: Call) -> Symbols:
-    table, ids = call.node.args[0], call.node.args[1]
-    assert isinstance(table, fx.Node) and isinstance(ids, fx.Node)
+    table, ids = call.tensor(0), call.tensor(1)
     given = call.given(table)
     row, shape = call.value(ids)[..., None], tuple(table.meta["val"].shape)
     if given is None:
@@ -429,8 +453,6 @@ def _embedding(call: Call) -> Symbols:
     column = Given(given.name, given.view.select(0, 0)).indices()
     return s.looked_up(row, given.name, aligned(column, row.ndim), given.view.stride()[0], given.view.shape[0])
 
-
-Compute = Callable[[Call], Any]
 
 RULES: dict[str, Compute] = {
     "quantize_rows": _quantize_rows,

@@ -16,7 +16,7 @@ operations may change places. Nothing else: (a + b) + c is not a + (b + c).
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +36,11 @@ def number(*parts: object) -> Symbol:
     return Symbol(int.from_bytes(blake2b(repr(parts).encode(), digest_size=BITS // 8).digest(), "little") | 1)
 
 
-def stir(x: Any, *key: object) -> Symbols:
+def stir(x: Symbols, *key: object) -> Symbols:
     """A bijection of the symbols, another for every key. `x` is used up."""
     x ^= x >> _HALF
     x *= number(*key)
-    return x  # type: ignore[no-any-return]
+    return x
 
 
 # ---- given values: element i of a constant or input is stir(first + i * step), which makes sums over its rows closed
@@ -50,9 +50,9 @@ _GIVEN: Final = "given"
 _UNDO: Final = Symbol(pow(int(number(_GIVEN)), -1, 1 << BITS))
 
 
-def raw_given(name: str, index: Any) -> Symbols:
+def raw_given(name: str, index: Symbols) -> Symbols:
     """The number behind element `index` of the value `name`, linear in the index."""
-    return index * number("step", name) + number("first", name)  # type: ignore[no-any-return]
+    return index * number("step", name) + number("first", name)
 
 
 def given(name: str, index: Symbols) -> Symbols:
@@ -170,7 +170,8 @@ def weights(name: str, length: int) -> Symbols:
 
 def summed(x: Symbols, numbers: Symbols) -> Symbols:
     """The last dimension times these numbers, summed; for integers einsum is faster than @."""
-    return np.einsum("...k,k->...", x, numbers)  # type: ignore[no-any-return]
+    total: Symbols = np.einsum("...k,k->...", x, numbers)
+    return total
 
 
 def reduced(kind: str, x: Symbols) -> Symbols:

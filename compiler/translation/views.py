@@ -1,7 +1,7 @@
 """Views: PyTorch itself applies them to symbols, or to strides alone where a value is given and not unfolded."""
 
+from collections.abc import Sequence
 from operator import getitem
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,18 +38,19 @@ def view_given(given: Given, node: fx.Node) -> Given | None:
     return Given(given.name, out) if isinstance(out, Tensor) else None
 
 
-def view_symbols(symbols: Symbols, node: fx.Node) -> Any:
+def view_symbols(symbols: Symbols, node: fx.Node) -> Symbols | tuple[Symbols, ...]:
     """The view of an array; of several results a tuple."""
     if node.target in _COPIES:
         return symbols
     tensor = torch.from_numpy(symbols.view(np.int32))
     out = tensor.reshape(tuple(node.meta["val"].shape)) if node.target in _SHAPES else _applied(tensor, node)
-    return tuple(map(_numbers, out)) if isinstance(out, tuple | list) else _numbers(out)
+    return _numbers(out) if isinstance(out, Tensor) else tuple(map(_numbers, out))
 
 
-def _applied(tensor: Tensor, node: fx.Node) -> Any:
-    target: Any = node.target
-    return target(tensor, *node.args[1:], **node.kwargs)
+def _applied(tensor: Tensor, node: fx.Node) -> Tensor | Sequence[Tensor]:
+    assert callable(node.target)
+    out: Tensor | Sequence[Tensor] = node.target(tensor, *node.args[1:], **node.kwargs)
+    return out
 
 
 def _numbers(tensor: Tensor) -> Symbols:
