@@ -29,7 +29,7 @@ from compiler.pipeline import compile_captured
 ROOT = Path(__file__).resolve().parent.parent
 VOCABULARY = (
     "compiler/types.py", "compiler/ops/", "compiler/graph/",
-    "compiler/tile/ir.py", "compiler/tile/layout.py", "compiler/tile/nodes.py",
+    "compiler/tile/ir.py", "compiler/tile/layout.py", "compiler/tile/kernel_op.py",
 )  # fmt: skip
 
 

@@ -87,7 +87,7 @@ def _arithmetic(editor: Editor, node: fx.Node) -> fx.Node | None:
         elif wide is not dtype:
             return _rounded_once(editor, node, target, a, b)
         else:
-            a = tensor(node, "self")
+            a = _as_tensor(editor, node, operand(node, "self"), dtype)
     a = _as(editor, node, a, dtype)
     b = _as(editor, node, b, dtype) if isinstance(b, fx.Node) else convert(b, wide)
     if not isinstance(b, fx.Node) and shape_of(a) == shape_of(node) and _is_identity(target, b, dtype):
@@ -113,8 +113,15 @@ def _scaled(editor: Editor, node: fx.Node, b: Operand, alpha: Number, dtype: tor
 def _rounded_once(editor: Editor, node: fx.Node, target: Target, a: Operand, b: Operand) -> fx.Node:
     """The operation in float32, then in the type of `node`."""
     a, b = (_operand(editor, node, v, torch.float32) for v in (a, b))
-    a = a if isinstance(a, fx.Node) else editor.emit(node, aten.full.default, [], a, dtype=torch.float32)
+    a = _as_tensor(editor, node, a, torch.float32)
     return editor.cast(node, editor.emit(node, target, a, b), dtype_of(node))
+
+
+def _as_tensor(editor: Editor, at: fx.Node, value: Operand, dtype: torch.dtype) -> fx.Node:
+    """A number as a tensor without dimensions: the first operand of what does not commute."""
+    if isinstance(value, fx.Node):
+        return value
+    return editor.emit(at, aten.full.default, [], convert(value, dtype), dtype=dtype)
 
 
 def _bool_arithmetic(editor: Editor, node: fx.Node, target: Target) -> fx.Node | None:

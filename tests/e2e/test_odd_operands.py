@@ -109,3 +109,17 @@ def test_a_result_without_elements_has_eagers_strides() -> None:
     with torch.no_grad():
         got = torch.compile(lambda x: x.clamp(min=1.0), backend="llmchip")(torch.zeros(0, 10, 3))
     assert got.stride() == (30, 3, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int8])
+def test_a_number_may_come_first(dtype: torch.dtype) -> None:
+    """Breaks if the first operand of what does not commute is taken for a tensor: torch.sub(5, x) failed inside."""
+
+    def work(w: Any, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        halves = dtype.is_floating_point and dtype is not torch.float32  # for them PyTorch rounds alpha or not
+        scaled = x if halves else torch.sub(5, x, alpha=2)
+        return torch.sub(5, x), torch.sub(2.5, x), torch.div(5, x), torch.div(True, x), scaled
+
+    x = (torch.arange(12).reshape(3, 4) - 5).to(dtype)
+    for got, want in zip(llmchip.compile(Of(work).eval(), (x,))(x), work(None, x), strict=True):
+        assert got.dtype is want.dtype and torch.equal(got.view(torch.uint8), want.view(torch.uint8))
