@@ -30,7 +30,7 @@ DEFAULT_CHIP = "edge"
 _TEXT_BYTES = 1 << 20
 _MOST_DOTS = 200  # in a line: a key of a million parts nests as deep
 _SHOWN = 80  # characters of a key in an error
-_DEPTH = "instructions that may wait"
+_DEPTH = "words that may wait"
 _MOST = 1e9
 _TABLE2 = "pJ, 7 nm, Jouppi et al., ISCA 2021, table 2"
 
@@ -73,7 +73,7 @@ class Dram(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Queues(Struct, frozen=True, forbid_unknown_fields=True):
-    """Depth of each engine's queue in instructions; dispatch stalls on a full one."""
+    """Depth of each engine's queue in words; dispatch stalls on a full one."""
 
     ldw: Annotated[int, Meta(ge=1, le=4096, description=_DEPTH)] = 16
     lda: Annotated[int, Meta(ge=1, le=4096, description=_DEPTH)] = 16
@@ -84,8 +84,7 @@ class Queues(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Energy(Struct, frozen=True, forbid_unknown_fields=True):
-    """Picojoule per operation, byte or instruction; static power in watts. Every figure is good to a factor of two at
-    best."""
+    """Picojoule per operation, byte or word; static power in watts. Every figure is good to a factor of two at best."""
 
     i8_mac: Annotated[float, Meta(ge=0, le=_MOST, description=f"{_TABLE2}: mul 0.07 + int32 add 0.03")] = 0.10
     i32_add: Annotated[float, Meta(ge=0, le=_MOST, description=_TABLE2)] = 0.03

@@ -30,17 +30,17 @@ def program(mnemonic: str) -> str:
 
 def _program(mnemonic: str) -> Iterator[str]:
     known, sizes = ISA[mnemonic].example, dict.fromkeys(("const", "out"), 0)
-    words = list(_setup(mnemonic, known, sizes))
+    lines = list(_setup(mnemonic, known, sizes))
     if sizes["const"]:
         yield f".data const dtype=int8, fill=0, count={sizes['const']}"
     if sizes["out"]:
         yield f".region out bytes={sizes['out']}"
-    yield from words
-    if any(word.startswith("lda") for word in words):
+    yield from lines
+    if any(each.startswith("lda") for each in lines):
         yield "fence"
     text = line(mnemonic)
     yield f"{text:<58} ; {known.note}" if known.note else text
-    yield from (f"  {word}" for word in known.body)
+    yield from (f"  {each}" for each in known.body)
     if mnemonic != "halt":
         yield "halt"
 
