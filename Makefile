@@ -8,6 +8,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIP_ARGS ?=
 CONSTRAINTS ?= requirements/pinned.txt
 WORKERS ?= 2
+# The tests of a file share what they compile, so one worker runs them. (Groups of tests, xdist's --dist loadgroup, have no effect
+# with pytest 9.2, which keeps a test's name elsewhere than xdist 3.8 writes it.)
+SPREAD := -n $(WORKERS) --dist loadfile
 FUZZ_EXAMPLES ?= 50
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE = 1
@@ -24,10 +27,10 @@ demo: $(VENV)/.run ## real MiniLM on the emulated chip: similarity, bit-exactnes
 	@$(BIN)/python -m runtime.cli.demo
 
 test: $(VENV)/.dev ## the tests (a few minutes)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest $(SPREAD) -m "not slow"
 
 test-all: $(VENV)/.dev ## every test, the slow ones and more random examples too
-	LLMCHIP_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	LLMCHIP_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest $(SPREAD)
 
 lint: $(VENV)/.dev ## ruff, mypy --strict, import rules
 	$(BIN)/ruff check .

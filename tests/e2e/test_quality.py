@@ -25,7 +25,6 @@ from emulator.timing.timeline import Timeline
 from isa.architecture import DMA_ENGINES, Engine
 from isa.chip import Acc, Mxu, Sram, load_chip
 
-pytestmark = pytest.mark.xdist_group("quality")  # on one worker, so that what is compiled for all is compiled once
 PINS = Path(__file__).with_name("quality.json")
 RENEW = "LLMCHIP_RENEW_PINS"
 WORSE, BETTER = 0.02, 0.1  # shares of the pinned cycles that a program may lose, and gain without a new pin

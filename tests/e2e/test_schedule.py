@@ -10,9 +10,6 @@ from berts import Case
 import llmchip
 from isa.chip import Acc, Chip, Lanes, Mxu, Sram, load_chip
 
-pytestmark = pytest.mark.xdist_group(
-    "schedule"
-)  # on one worker, so that what is compiled for all tests is compiled once
 CASE = Case("BertModel", 4, 8, 2, 70, 50, "gelu", "sdpa", False, 2, 33, "right", False, 3)
 EDGE = load_chip("edge")
 

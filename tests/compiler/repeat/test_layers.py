@@ -18,7 +18,6 @@ from compiler.passes.split import split
 from compiler.repeat.find import KEPT, find_layers
 from isa.errors import UnsupportedError
 
-pytestmark = pytest.mark.xdist_group("layers")  # on one worker, so that what is compiled for all tests is compiled once
 X = torch.randn(3, 8, generator=torch.Generator().manual_seed(1))
 
 

@@ -26,9 +26,6 @@ from isa.chip import Acc, Chip, Dram, Mxu, Sram, load_chip
 from isa.errors import CompileError
 from runtime.profile.roofline import Gemm, reread_bytes
 
-pytestmark = pytest.mark.xdist_group(
-    "small memories"
-)  # on one worker, so that what is compiled for all tests is compiled once
 SHAPE = {
     "hidden_size": 32,
     "num_hidden_layers": 2,

@@ -36,9 +36,6 @@ from emulator.timing.simulate import simulate
 from isa.architecture import DMA_ENGINES, Dtype, Engine, Space
 from isa.chip import Acc, Chip, Mxu, Sram, load_chip
 
-pytestmark = pytest.mark.xdist_group(
-    "tile search"
-)  # on one worker, so that what is compiled for all tests is compiled once
 SMALL = msgspec.structs.replace(
     load_chip("edge"),
     name="small",

@@ -7,13 +7,6 @@ import pytest
 from cli_harness import call, make_bert
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """On one worker, so that the image below is made once."""
-    for item in items:
-        if Path(item.path).parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.xdist_group("cli"))
-
-
 @pytest.fixture(scope="session")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_bert(tmp_path_factory.mktemp("bert"))

@@ -17,8 +17,6 @@ pytest.importorskip("plotly")
 from runtime.html.figures import MAX_SPANS, _merged, _tracks
 from runtime.html.profile_page import page
 
-pytestmark = pytest.mark.xdist_group("pages")  # on one worker, so that what is compiled for all tests is compiled once
-
 
 @pytest.fixture(scope="module")
 def report() -> Profile:

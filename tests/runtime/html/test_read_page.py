@@ -15,8 +15,6 @@ from isa.image.image import DebugMap, DebugNode, Image, Span
 from runtime.cli.main import main
 from runtime.html.page import page, report_data
 
-pytestmark = pytest.mark.xdist_group("pages")  # on one worker, so that what is compiled for all tests is compiled once
-
 
 @pytest.fixture(scope="module")
 def bert_page(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -23,7 +23,6 @@ from runtime.profile.profile import Profile, profile, summary
 from runtime.profile.roofline import Gemm, Operation, Stream, limit, operations
 from runtime.program import Program
 
-pytestmark = pytest.mark.xdist_group("limit")  # on one worker, so that what is compiled for all tests is compiled once
 EDGE, SERVER = load_chip("edge"), load_chip("server")
 CHIPS = {
     "edge": EDGE,
