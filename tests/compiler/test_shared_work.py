@@ -1,6 +1,7 @@
 """Layers share the compiler's work. What is shared must be what each would have got for itself."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -57,6 +58,12 @@ MODELS: dict[str, Callable[[], tuple[nn.Module, tuple[Any, ...], dict[str, Any]]
 }
 
 
+@cache
+def lowered_model(name: str) -> Lowered:
+    model, args, kwargs = MODELS[name]()
+    return lower(capture(model.eval(), args, kwargs))
+
+
 def _forms(lowered: Lowered) -> list[Any]:
     def form(value: Any) -> Any:
         return (
@@ -75,12 +82,10 @@ def _forms(lowered: Lowered) -> list[Any]:
 def test_a_form_that_was_seen_before_is_the_form_that_pytorch_gives(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when two calls count as equal whose results differ in shape, strides or type: the graph would be another
     one."""
-    model, args, kwargs = MODELS[name]()
-    captured = capture(model.eval(), args, kwargs)
-    shared = lower(captured)
+    shared = lowered_model(name)
     monkeypatch.setattr(editor, "evaluate_fake", editor._ask)
     monkeypatch.setattr(split, "evaluate_fake", editor._ask)
-    alone = lower(captured)
+    alone = lower(shared.captured)
     assert text(shared.main.graph) == text(alone.main.graph) and text(shared.pack.graph) == text(alone.pack.graph)
     assert _forms(shared) == _forms(alone)
 
@@ -106,8 +111,7 @@ def test_identical_layers_ask_pytorch_once(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("threads", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_packing_gives_the_bits_of_the_pack_graph(name: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when a block, a thread or a missing dependence between packed weights changes a bit."""
-    model, args, kwargs = MODELS[name]()
-    lowered = lower(capture(model.eval(), args, kwargs))
+    lowered = lowered_model(name)
     weights = [lowered.captured.tensors[weight.name] for weight in lowered.captured.weights]
     with torch.no_grad():
         want = lowered.pack(*weights)
