@@ -9,8 +9,8 @@ from compiler.graph.manager import Pass
 from compiler.ops.record import ChipOp
 from compiler.ops.table import BY_TARGET, OPS
 from compiler.passes.decompose import known_operations
+from compiler.translation import instructions as instruction_rules
 from compiler.translation import operators as graph_rules
-from compiler.translation import words as word_rules
 from isa.errors import InputError
 from isa.extension import INSTALLED
 
@@ -19,17 +19,16 @@ from isa.extension import INSTALLED
 class CompilerPart:
     """Tables of the compiler, continued.
 
-    `operators` may remain in a frozen graph, `emitters` turn them into words, both by name. `passes` run behind those
-    of the pipeline, before equal work is shared: fusions, for example. `meaning` (of operations) and `words` (of
-    mnemonics) say the same in symbols, for the check that compares each program with its graph: write them after the
-    documentation, not after the emitter.
-    """
+    `operators` may remain in a frozen graph, `emitters` turn them into instructions, both by name. `passes` run behind
+    those of the pipeline, before equal work is shared: fusions, for example. `meaning` (of operations) and
+    `instructions` (of mnemonics) say the same in symbols, for the check that compares each program with its graph:
+    write them after the documentation, not after the emitter."""
 
     operators: tuple[ChipOp, ...] = ()
     emitters: Mapping[str, Emit] = field(default_factory=dict)
     passes: tuple[Pass, ...] = ()
     meaning: Mapping[str, graph_rules.Compute] = field(default_factory=dict)
-    words: Mapping[str, word_rules.Rule] = field(default_factory=dict)
+    instructions: Mapping[str, instruction_rules.Rule] = field(default_factory=dict)
 
 
 _PARTS: dict[str, CompilerPart] = {}
@@ -47,7 +46,7 @@ def install() -> None:
                 BY_TARGET.update(dict.fromkeys(op.targets, OPS[op.name]))
             EMITTERS.update(part.emitters)
             graph_rules.RULES.update(part.meaning)
-            word_rules.RULES.update(part.words)
+            instruction_rules.RULES.update(part.instructions)
             known_operations.cache_clear()
 
 
@@ -55,7 +54,7 @@ def _check(name: str, part: CompilerPart) -> None:
     """Raises InputError where the part says something of what is not its own."""
     own, rows = {op.name for op in part.operators}, {row.mnemonic for row in INSTALLED[name].instructions}
     taken = (own & OPS.keys()) | {op.name for op in part.operators if BY_TARGET.keys() & set(op.targets)}
-    foreign = (part.emitters.keys() | part.meaning.keys()) - own | part.words.keys() - rows
+    foreign = (part.emitters.keys() | part.meaning.keys()) - own | part.instructions.keys() - rows
     if taken or foreign:
         raise InputError(f"extension '{name}' redefines {', '.join(sorted(taken | foreign))}")
 

@@ -10,7 +10,7 @@ from isa.chip import Acc, Chip, Sram
 from isa.codec import NO_WAITS, IllegalInstruction, Inst, encode
 from isa.fields import Access, Field, Kind
 from isa.image.image import Image
-from isa.image.records import DebugMap, DebugNode, Entry, PlanRecord, Scalar, Span, Step, Tap, TensorSpec
+from isa.image.records import DebugMap, DebugNode, Entry, PlanRecord, Probe, Scalar, Span, Step, TensorSpec
 from isa.spec import ISA, MM_FORMAT, SALU, TAP, VOP, VRED
 
 SMALL = Chip(name="small", sram=Sram(bytes=1 << 16), acc=Acc(bytes=1 << 14))
@@ -58,7 +58,7 @@ def sample() -> Image:
         (TensorSpec("cache", (4, 4), "float32", Dtype.F32, Region.STATE),),
         (tensor,),
         (PlanRecord("x", Space.SRAM, 64, 32, 8, 10),),
-        DebugMap((node,), (Tap(0x90, "d", (0,), steps=(Step(1, COLS),)),), (Span(0x80, 0xB0, (0,)),)),
+        DebugMap((node,), (Probe(0x90, "d", (0,), steps=(Step(1, COLS),)),), (Span(0x80, 0xB0, (0,)),)),
         {"model": "fuzz", "options": {"seed": 1}, "names": ["a; b", "c"]},
         SMALL,
     )

@@ -33,7 +33,8 @@ def test_package_list_is_what_is_there() -> None:
 
 
 def test_everything_is_typed() -> None:
-    """Breaks when a top-level folder is forgotten by mypy, or mypy and pytest find the tests' helpers in other places."""
+    """Breaks when a top-level folder is forgotten by mypy, or mypy and pytest find the tests' helpers in other
+    places."""
     typed = PROJECT["tool"]["mypy"]
     listed = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert set(typed["files"]) == {*listed, "fuzz", "tests", "tools", "benchmarks"}

@@ -1,5 +1,5 @@
-"""`make docs`: writes every generated file: the ISA manual, the editors' grammar, the command-line page, the stock chips.
-Tests say when one is old."""
+"""`make docs`: writes every generated file: the ISA manual, the editors' grammar, the command-line page, the stock
+chips. Tests say when one is old."""
 
 import sys
 from pathlib import Path

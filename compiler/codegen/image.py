@@ -19,7 +19,7 @@ from isa.architecture import IMAGE_REGIONS, Region, Space
 from isa.chip import Chip
 from isa.errors import UnsupportedError
 from isa.image.image import Image
-from isa.image.records import DebugMap, DebugNode, Entry, PlanRecord, Span, Tap, TensorSpec
+from isa.image.records import DebugMap, DebugNode, Entry, PlanRecord, Probe, Span, TensorSpec
 
 
 def region_sizes(tiled: Tiled, placement: Placement) -> dict[Region, int]:
@@ -126,9 +126,9 @@ def _debug(tiled: Tiled, code: Code) -> DebugMap:
             return (index[name],), -1
         return tuple(index[n] for n in tiled.instances[name]), LEVEL
 
-    taps = tuple(Tap(pc, t.operand, *numbers(t.node, pc), t.offset, t.ps, t.rs, t.cs) for pc, t in code.taps)
+    probes = tuple(Probe(pc, t.operand, *numbers(t.node, pc), t.offset, t.ps, t.rs, t.cs) for pc, t in code.probes)
     spans = tuple(Span(first, end, *numbers(name, first)) for first, end, name in code.spans)
-    return DebugMap(tuple(records), taps, spans)
+    return DebugMap(tuple(records), probes, spans)
 
 
 def _node(op: KernelOp, tiled: Tiled) -> DebugNode:

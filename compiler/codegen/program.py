@@ -1,4 +1,4 @@
-"""Codegen: placed tile programs to instructions, with taps and spans for the debug map."""
+"""Codegen: placed tile programs to instructions, with probes and spans for the debug map."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from compiler.codegen.view_registers import LEVEL, ViewFile
 from compiler.codegen.wait_counts import Tracker
 from compiler.schedule.addresses import Placement
-from compiler.tile.ir import Op, Program, Ref, Tap
+from compiler.tile.ir import Op, Probe, Program, Ref
 from isa.architecture import NO_WAIT, QUEUES, WORD_BYTES, Region, Space
 from isa.chip import Chip
 from isa.codec import NO_WAITS, Inst, encode
@@ -20,14 +20,14 @@ REPLAYS = (
 
 @dataclass(frozen=True)
 class Code:
-    """The instructions of a program; (pc, tap) of every instruction that completes part of a node; (first pc, end pc, node) of its
-    spans.
+    """The instructions of a program; (pc, probe) of every instruction that completes part of a node; (first pc, end pc,
+    node) of its spans.
 
     `pc_of` is the instruction index of each tile op; `loop` the first and end pc of the loop body.
     """
 
     instructions: tuple[Inst, ...]
-    taps: tuple[tuple[int, Tap], ...]
+    probes: tuple[tuple[int, Probe], ...]
     spans: tuple[tuple[int, int, str], ...]
     pc_of: tuple[int, ...]
     loop: tuple[int, int] = (0, 0)
@@ -47,7 +47,7 @@ def generate(program: Program, placement: Placement, chip: Chip, region_sizes: M
     counts = dependence_counts(program, placement, sizes)
     registers = ViewFile()
     instructions: list[Inst] = []
-    taps: list[tuple[int, Tap]] = []
+    probes: list[tuple[int, Probe]] = []
     spans: list[tuple[int, int, str]] = []
     pc_of: list[int] = []
     loop, loop_at = program.loop, 0
@@ -69,7 +69,7 @@ def generate(program: Program, placement: Placement, chip: Chip, region_sizes: M
         instructions += sets
         pc_of.append(len(instructions))
         instructions.append(_instruction(op, numbers, counts[index]))
-        taps += [((len(instructions) - 1) * WORD_BYTES, tap) for tap in op.taps]
+        probes += [((len(instructions) - 1) * WORD_BYTES, probe) for probe in op.probes]
         if spans and spans[-1][1:] == (first * WORD_BYTES, op.node):
             spans[-1] = (spans[-1][0], len(instructions) * WORD_BYTES, op.node)
         else:
@@ -80,7 +80,7 @@ def generate(program: Program, placement: Placement, chip: Chip, region_sizes: M
             )
     instructions.append(Inst.make("halt"))
     inside = ((loop_at + 1) * WORD_BYTES, (pc_of[loop.end - 1] + 1) * WORD_BYTES) if loop else (0, 0)
-    return Code(tuple(instructions), tuple(taps), tuple(spans), tuple(pc_of), inside)
+    return Code(tuple(instructions), tuple(probes), tuple(spans), tuple(pc_of), inside)
 
 
 def dependence_counts(
@@ -88,9 +88,8 @@ def dependence_counts(
 ) -> list[tuple[int, ...]]:
     """The counts of every op.
 
-    Counts inside a loop must hold in every iteration, so iterations are replayed and each instruction keeps the strictest
-    count that any of them asked for, until nothing changes. A stricter count is always safe.
-    """
+    Counts inside a loop must hold in every iteration, so iterations are replayed and each instruction keeps the
+    strictest count that any of them asked for, until nothing changes. A stricter count is always safe."""
     touches = [
         (op.row.engine, [(place_view(ref, placement), extents, access) for _, ref, extents, access in op.accesses])
         for op in program.ops

@@ -1,9 +1,9 @@
 """Dependence counts: which instructions of each engine an instruction must wait for.
 
-Every conflict between two instructions (one writes what the other touches) must be ordered by a count, by in-order execution
-of one engine, or by an earlier wait that implies it. Memory is tracked in small pages, so that the latest conflicting
-instruction of each engine is a maximum over arrays. Pages make this conservative; `lint.check` proves the result byte by byte.
-"""
+Every conflict between two instructions (one writes what the other touches) must be ordered by a count, by in-order
+execution of one engine, or by an earlier wait that implies it. Memory is tracked in small pages, so that the latest
+conflicting instruction of each engine is a maximum over arrays. Pages make this conservative; `lint.check` proves the
+result byte by byte."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,9 +26,8 @@ COUNT = len(QUEUES)
 class Tracker:
     """Feeds on instructions in dispatch order and answers with their six counts.
 
-    `memories` has, per page, the number (within its engine) of the last instruction of each engine that wrote it (rows 0..5)
-    and that read it (rows 6..11).
-    """
+    `memories` has, per page, the number (within its engine) of the last instruction of each engine that wrote it (rows
+    0..5) and that read it (rows 6..11)."""
 
     sizes: Mapping[tuple[Space, int], int]
     memories: dict[tuple[Space, int], NDArray[np.int32]] = field(default_factory=dict)
@@ -109,8 +108,8 @@ class Tracker:
         return result
 
     def _learn(self, done: list[int], queue: int, instruction: int) -> None:
-        """Word `instruction` of `queue` has completed, and so has everything it had waited for, and all before it in its
-        queue."""
+        """Instruction `instruction` of `queue` has completed, and so has everything it had waited for, and all before
+        it in its queue."""
         if instruction < 0:
             return
         done[queue] = max(done[queue], instruction)

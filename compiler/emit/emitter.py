@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from compiler.tile.access import follow
-from compiler.tile.ir import Buffer, Op, Ref, Tap
+from compiler.tile.ir import Buffer, Op, Probe, Ref
 from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel, Step
 from compiler.tile.layout import DMA_LIMITS, Layout, Range, contiguous, dense, limits_of, pieces
@@ -20,7 +20,7 @@ from isa.spec import ISA, VOP
 from isa.timing import ceil_div
 
 EMITTERS: dict[str, "Emit"] = {}  # by the name of the operation, see compiler/ops/table.py
-FLAT = Buffer("flat", Space.DRAM, 0)  # the row-major flattened value, for debug taps
+FLAT = Buffer("flat", Space.DRAM, 0)  # the row-major flattened value, for debug probes
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +143,8 @@ class Emitter:
         return tile
 
     def direct_target(self, node: KernelOp) -> Tile | None:
-        """The block of `node` in DRAM, if its storage is there and its kernel does not read it: what need not be gathered
-        on chip first."""
+        """The block of `node` in DRAM, if its storage is there and its kernel does not read it: what need not be
+        gathered on chip first."""
         stored = self.storage.layouts.get(node)
         inside = any(n.base is node for member in self.kernel.nodes for n in member.operands)
         if stored is None or stored.buffer.space is not Space.DRAM or inside:
@@ -155,7 +155,9 @@ class Emitter:
         """Write a part of `node` straight to its storage in DRAM."""
         where = [(target.logical.offset, target.logical.strides)]
         for piece in pieces(target.layout.shape, (target.layout, source), where, limits=DMA_LIMITS):
-            self.ops.append(Op("sto", piece.refs, piece.extents, node.name, (Tap("d", node.name, *piece.logical[0]),)))
+            self.ops.append(
+                Op("sto", piece.refs, piece.extents, node.name, (Probe("d", node.name, *piece.logical[0]),))
+            )
 
     def _logical(self, node: KernelOp) -> Layout:
         """Which elements of the whole value the block holds."""
@@ -195,7 +197,8 @@ class Emitter:
         return self.storage.resolve(node).narrow(self.ranges[:batch])
 
     def stage(self, node: KernelOp, layout: Layout, many: bool = False, once: bool = False) -> Layout:
-        """Bring a part of a value on chip unless it is there; `many` blocks read it, or only `once` an instruction does."""
+        """Bring a part of a value on chip unless it is there; `many` blocks read it, or only `once` an instruction
+        does."""
         return self.stage_layout(layout, node.base.name, many, once)
 
     def stage_layout(self, layout: Layout, name: str, many: bool = False, once: bool = False) -> Layout:
@@ -243,8 +246,8 @@ class Emitter:
         """Whether the step being emitted leaves `what` to one behind it, see compiler/tile/epilogues.py."""
         return self.step is not None and what in self.step.hands
 
-    def tap(self, operand: str, node: str, where: tuple[int, int, int, int]) -> Tap:
-        return Tap(operand, node, *where)
+    def probe(self, operand: str, node: str, where: tuple[int, int, int, int]) -> Probe:
+        return Probe(operand, node, *where)
 
     def _inside(self, node: KernelOp, ranges: Sequence[Range]) -> Layout | None:
         """The block of a value that this kernel has just computed, or of a view of one."""
@@ -292,8 +295,8 @@ class Emitter:
             sizes, layouts, logical, row_op=row_op, down=down, planes=has_planes, limits=limits_of(mnemonic)
         ):
             extents = tuple((k, v) for k, v in piece.extents if k in names)
-            taps = tuple(Tap(name, t.node, *where) for (name, t), where in zip(tapped, piece.logical, strict=True))
-            self.ops.append(Op(mnemonic, piece.refs, (*extents, *(attrs or {}).items()), node.name, taps))
+            probes = tuple(Probe(name, t.node, *where) for (name, t), where in zip(tapped, piece.logical, strict=True))
+            self.ops.append(Op(mnemonic, piece.refs, (*extents, *(attrs or {}).items()), node.name, probes))
         self.move(node, moves)
 
     def with_columns(self, layout: Layout, node: KernelOp) -> Layout:
@@ -330,11 +333,11 @@ class Emitter:
         node: KernelOp,
         views: Mapping[str, Ref],
         attrs: Mapping[str, int],
-        taps: tuple[Tap, ...] = (),
+        probes: tuple[Probe, ...] = (),
     ) -> None:
         """Emit one instruction as given."""
         self.ops.append(
-            Op(mnemonic, tuple(views.get(f.name) for f in ISA[mnemonic].views), tuple(attrs.items()), node.name, taps)
+            Op(mnemonic, tuple(views.get(f.name) for f in ISA[mnemonic].views), tuple(attrs.items()), node.name, probes)
         )
 
 

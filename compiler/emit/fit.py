@@ -1,9 +1,8 @@
 """Fit: the tile sizes of a kernel beside what is resident, by what its first two blocks need and cost.
 
-A usual tiling of which two blocks fit is taken as it is. Otherwise the kernel is tiled in the way in which it promises to
-take the least time: that of its busiest engine where blocks overlap, of the bus where at least loads run ahead, of all
-engines in turn where nothing does.
-"""
+A usual tiling of which two blocks fit is taken as it is. Otherwise the kernel is tiled in the way in which it promises
+to take the least time: that of its busiest engine where blocks overlap, of the bus where at least loads run ahead, of
+all engines in turn where nothing does."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -223,8 +222,8 @@ class _Sample:
         return None
 
     def _halved(self, family: Family, test: Callable[[MemoryDemand, Room], bool]) -> list[TileSizes]:
-        """The first tiling of a family that passes. The very first often does, and is the one with the fewest instructions to
-        measure."""
+        """The first tiling of a family that passes. The very first often does, and is the one with the fewest
+        instructions to measure."""
         if possible := self.passing(family[0], test):
             return possible
         at = bisect_left(family, True, lo=1, key=lambda tiling: bool(self.passing(tiling, test)))
@@ -280,7 +279,8 @@ class _Sample:
         return max(busy["bus"], inside) if need.streams(self.room) else busy["bus"] + inside
 
     def _least(self, tiling: TileSizes) -> int:
-        """Cycles that the array and the bus need at least with blocks of so many rows, without a look at any instruction."""
+        """Cycles that the array and the bus need at least with blocks of so many rows, without a look at any
+        instruction."""
         chip, count = self.chip, self._blocks(tiling)
         slots = max(self.rows, count * ceil_div(chip.mxu.rows, chip.mxu.weight_rows_per_cycle))
         mxu = loaded = 0

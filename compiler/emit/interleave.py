@@ -48,8 +48,8 @@ def _merge(producers: Sequence[Emitter], consumer: Emitter) -> list[Op] | None:
 
 
 def overlapped(parts: Sequence[Sequence[Op]], overlap: float, cycles: Callable[[Op], int]) -> list[Op]:
-    """The parts of a batch tile, each of which begins when the share `overlap` of the work of the one before is still to
-    come."""
+    """The parts of a batch tile, each of which begins when the share `overlap` of the work of the one before is still
+    to come."""
     plain = [op for part in parts for op in part]
     if not overlap or len(parts) == 1:
         return plain

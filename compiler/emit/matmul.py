@@ -103,9 +103,8 @@ def _part(layout: Layout | None, low: int, high: int) -> Layout | None:
 def _tiles(e: Emitter, product_: _Product, sizes: tuple[int, ...], start: int) -> Iterator[tuple[Range, Layout]]:
     """Emit the product tile by tile of its columns: each tile of the block, with its accumulator.
 
-    Where the depth is cut, too, a few tiles take turns: a sum that goes on where the last instruction has just left it would
-    wait for that instruction.
-    """
+    Where the depth is cut, too, a few tiles take turns: a sum that goes on where the last instruction has just left it
+    would wait for that instruction."""
     n = sizes[-1]
     step = min(e.tiling.n, n)
     tiles = [(low, min(low + step, n)) for low in range(0, n, step)]

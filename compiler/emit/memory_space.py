@@ -1,5 +1,5 @@
-"""Memory spaces: a memory for every value between kernels, SRAM where it fits and SCRATCH in DRAM where not, and tile sizes for
-every kernel."""
+"""Memory spaces: a memory for every value between kernels, SRAM where it fits and SCRATCH in DRAM where not, and tile
+sizes for every kernel."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -27,8 +27,8 @@ from isa.errors import CompileError
 
 @dataclass(frozen=True)
 class Assignment:
-    """Where all values lie, the batch tiles, and the tile sizes of every kernel. No schedule of them can be faster than `least`
-    cycles."""
+    """Where all values lie, the batch tiles, and the tile sizes of every kernel. No schedule of them can be faster than
+    `least` cycles."""
 
     storage: Storage
     batch_tiles: tuple[BatchTile, ...]
@@ -44,10 +44,9 @@ def assign_memory(
 ) -> Assignment:
     """Give every value between kernels a place, and find tile sizes for each kernel beside what is resident.
 
-    `batch_tiles` (of `find_batch_tiles`) are executed for a part of the batch at a time. Small and short-lived values come
-    first. A kernel that does not fit evicts the largest value alive, and all begins anew. Raises CompileError when a
-    kernel fits in no way.
-    """
+    `batch_tiles` (of `find_batch_tiles`) are executed for a part of the batch at a time. Small and short-lived values
+    come first. A kernel that does not fit evicts the largest value alive, and all begins anew. Raises CompileError when
+    a kernel fits in no way."""
     spilled: set[KernelOp] = set()
     while True:
         storage, resident = _assign_spaces(kernel_graph, fitter.chip, tuning, batch_tiles, spilled)
@@ -133,8 +132,8 @@ def _overwrite(
     resident: Resident,
     size: Mapping[KernelOp, int],
 ) -> None:
-    """Let a value live in the storage of another of its kind that nobody needs meanwhile: the residual stream stays in one
-    place.
+    """Let a value live in the storage of another of its kind that nobody needs meanwhile: the residual stream stays in
+    one place.
 
     It may begin in the kernel that reads the other for the last time, block by block, before it writes; and likewise
     end in the kernel that writes the other's next value.

@@ -9,7 +9,7 @@ from compiler.emit.kernel import emit_kernel
 from compiler.emit.memory_space import Assignment
 from compiler.tile.batch_tiles import BatchTile, part_storage
 from compiler.tile.cost import cycles
-from compiler.tile.ir import Buffer, Loop, Op, Program, Tap
+from compiler.tile.ir import Buffer, Loop, Op, Probe, Program
 from compiler.tile.kernel_graph import ALIGN, KernelGraph, Tensor
 from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel
@@ -43,8 +43,8 @@ Emitted = dict[object, Emitter]  # kernels by all that their instructions depend
 def tile(
     kernel_graph: KernelGraph, assignment: Assignment, chip: Chip, overlap: float = 0.0, known: Emitted | None = None
 ) -> Tiled:
-    """The tile program of `kernel_graph`, tiled like `assignment`. Each part of a batch tile begins when the share `overlap` of the
-    one before is still to come.
+    """The tile program of `kernel_graph`, tiled like `assignment`. Each part of a batch tile begins when the share
+    `overlap` of the one before is still to come.
 
     What is `known` of other tilings of the same kernel_graph is not emitted again, and what is emitted is added to it.
     """
@@ -102,7 +102,7 @@ def _emit_part(
 
 def _materialized(ops: Sequence[Op], instances: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
     """Nodes whose value some instruction completes, in every iteration."""
-    return frozenset(name for op in ops for tap in op.taps for name in instances.get(tap.node, (tap.node,)))
+    return frozenset(name for op in ops for probe in op.probes for name in instances.get(probe.node, (probe.node,)))
 
 
 def _copy_out(name: str, node: KernelOp, target: Layout, storage: Storage, chip: Chip) -> list[Op]:
@@ -120,8 +120,8 @@ def _copy_out(name: str, node: KernelOp, target: Layout, storage: Storage, chip:
         d = target.narrow(ranges)
         logical = Layout(FLAT, d.dtype, node.shape, contiguous(node.shape)).narrow(ranges)
         for piece in pieces(d.shape, (d, local), [(logical.offset, logical.strides)], limits=DMA_LIMITS):
-            taps = (Tap("d", node.name, *piece.logical[0]),)
-            e.ops.append(Op("sto", piece.refs, piece.extents, node.name, taps))
+            probes = (Probe("d", node.name, *piece.logical[0]),)
+            e.ops.append(Op("sto", piece.refs, piece.extents, node.name, probes))
     return e.ops
 
 

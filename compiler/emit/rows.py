@@ -209,7 +209,7 @@ def embedding(e: Emitter, node: KernelOp) -> None:
             node,
             views,
             {"n": piece.rows, "cols": cols, "limit": table_node.shape[0]},
-            tuple(e.tap("d", node.name, tap) for tap in piece.logical),
+            tuple(e.probe("d", node.name, tap) for tap in piece.logical),
         )
     e.move(node, moves)
     e.finish(node)

@@ -33,9 +33,9 @@ class SearchPoint:
     """What the search over tilings varies.
 
     `points` (head, query) pairs per block of attention, `rows` per block of other kernels, the share of the scratchpad
-    that one instruction loads (a `slice` of weights: small enough to start early and to find room, large enough to keep counts
-    short), how far the parts of a batch tile overlap in the order of the kernels (`overlap`), the `share` of the memories to
-    plan with, and whether loads get memory in the order of the kernels (`in_turn`).
+    that one instruction loads (a `slice` of weights: small enough to start early and to find room, large enough to keep
+    counts short), how far the parts of a batch tile overlap in the order of the kernels (`overlap`), the `share` of the
+    memories to plan with, and whether loads get memory in the order of the kernels (`in_turn`).
 
     Of that share, values between kernels get the part `resident`, and a kernel fills the part `room` of what they
     leave, so that loads of the next one find some. With `wide`, ACC is the first choice for what may lie there instead
@@ -114,8 +114,8 @@ def both(tiling: TileSizes, tuning: SearchPoint) -> tuple[TileSizes, TileSizes]:
 
 
 def slice_width(k: int, n: int, chip: Chip, size: int) -> int:
-    """Columns of weights that one instruction loads: about `size` bytes, whole columns of the array, slices of nearly equal
-    size."""
+    """Columns of weights that one instruction loads: about `size` bytes, whole columns of the array, slices of nearly
+    equal size."""
     slices = max(ceil_div(k * n, max(size, 1)), 1)
     return ceil_div(ceil_div(n, slices), chip.mxu.cols) * chip.mxu.cols
 

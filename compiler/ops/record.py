@@ -39,7 +39,7 @@ class Affine(Flag):
     NONE = 0
     STEP = 1  # is one of the steps: sub, rs, cs, bi, res
     MADE = 2  # is made by a vaff, so that a reduction of its result rides along
-    BEFORE = 4  # is made by a word with steps to spare for the consumer
+    BEFORE = 4  # is made by an instruction with steps to spare for the consumer
     AFTER = 8  # has a scale or a bias of its own for the producer
 
 
@@ -82,5 +82,5 @@ class ChipOp:
 
     @property
     def emitted(self) -> bool:
-        """Whether words compute it; views are a matter of addresses."""
+        """Whether instructions compute it; views are a matter of addresses."""
         return self.moves or self.role is not Role.VIEW

@@ -37,9 +37,8 @@ class Placement:
 def place(program: Program, chip: Chip, times: Times | None = None) -> Placement:
     """Plan each memory and check the plan. Raises CompileError when a memory is too small.
 
-    `times` (of a schedule) are the predicted start and finish of each op, so that no instruction overwrites what is still
-    being read. With them, a plan that is not found quickly counts as none: other orders can replace this one.
-    """
+    `times` (of a schedule) are the predicted start and finish of each op, so that no instruction overwrites what is
+    still being read. With them, a plan that is not found quickly counts as none: other orders can replace this one."""
     live = program.live
     offsets = {b: b.fixed for b in live if b.fixed is not None}
     heights = {}
@@ -71,8 +70,8 @@ def _plan(
     program: Program,
     times: Times | None,
 ) -> Plan:
-    """Plan a memory so that bytes rest before they are used again: an instruction that overwrites bytes just read has to wait
-    for their reader.
+    """Plan a memory so that bytes rest before they are used again: an instruction that overwrites bytes just read has
+    to wait for their reader.
 
     A schedule says how long that is. Without one, live ranges begin as many ops earlier as there is room for.
     Raises CompileError when the buffers do not fit even without rest.

@@ -116,10 +116,9 @@ def _scheduler(
 class _Memory:
     """One memory, seen in two ways.
 
-    In the original order, `alive` bytes at each op: instructions issued early add to the ops they skip, so that what is left
-    can always be finished in that order. In time: what is taken, and when each buffer that nobody needs any more
-    becomes free.
-    """
+    In the original order, `alive` bytes at each op: instructions issued early add to the ops they skip, so that what is
+    left can always be finished in that order. In time: what is taken, and when each buffer that nobody needs any more
+    becomes free."""
 
     def __init__(self, program: Program, space: Space, capacity: int, resident: frozenset[Buffer]) -> None:
         self.limit = capacity - sum(_bytes(b) for b in resident if b.space is space)

@@ -1,7 +1,7 @@
 """What the tile passes hand to each other, and what of it a reader sees.
 
-frozen graph → kernel operations → kernels → kernel graph → batch tiles → layouts and tile sizes → tile program → schedule → addresses
-"""
+frozen graph → kernel operations → kernels → kernel graph → batch tiles → layouts and tile sizes → tile program →
+schedule → addresses"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

@@ -7,7 +7,7 @@
 
 Buffers come first, each with its memory, bytes, offset if it is given and step in the loop. An op names its views in
 the order of its table row, then its attributes as they were given; behind `;` stands the node that it works for,
-behind each `|` a tap: the view that completes part of a node's value. The text says all that a program holds:
+behind each `|` a probe: the view that completes part of a node's value. The text says all that a program holds:
 `parse(str(program)) == program` (compiler/tile/parse.py). Placing the buffers turns an op into an instruction.
 """
 
@@ -67,7 +67,7 @@ class Ref:
 
 
 @dataclass(frozen=True, slots=True)
-class Tap:
+class Probe:
     """The block written through view `operand` holds elements offset + p*ps + r*rs + c*cs of `node`, flattened."""
 
     operand: str
@@ -89,7 +89,7 @@ class Op:
     views: tuple[Ref | None, ...]
     attrs: tuple[tuple[str, int], ...]
     node: str
-    taps: tuple[Tap, ...] = ()
+    probes: tuple[Probe, ...] = ()
 
     @property
     def row(self) -> Instruction:
@@ -112,7 +112,9 @@ class Op:
     def __str__(self) -> str:
         parts = [f"{f.name}={ref}" for f, ref in zip(self.row.views, self.views, strict=True) if ref is not None]
         parts += [_attribute(self.row.field(name), int(value)) for name, value in self.attrs]
-        return f"{self.mnemonic} {', '.join(parts)} ; {quoted(self.node)}{''.join(f' | {tap}' for tap in self.taps)}"
+        return (
+            f"{self.mnemonic} {', '.join(parts)} ; {quoted(self.node)}{''.join(f' | {probe}' for probe in self.probes)}"
+        )
 
 
 def quoted(name: str) -> str:
@@ -120,7 +122,7 @@ def quoted(name: str) -> str:
     return name if re.fullmatch(r"[\w.-]+", name, re.ASCII) else json.dumps(name)
 
 
-def _strides(block: "Ref | Tap") -> str:
+def _strides(block: "Ref | Probe") -> str:
     return "".join(
         f" {n}={v}" for n, v, default in (("rs", block.rs, 0), ("ps", block.ps, 0), ("cs", block.cs, 1)) if v != default
     )

@@ -47,9 +47,8 @@ class KernelGraph:
     """Kernels in execution order (one copy of a repeated body), layouts of everything in DRAM, live ranges in kernel
     indices.
 
-    `ops` is the whole graph. `copies` are outputs that are copied to their place at the end. `instances` names, for a node that the loop
-    computes, the nodes of all iterations.
-    """
+    `ops` is the whole graph. `copies` are outputs that are copied to their place at the end. `instances` names, for a
+    node that the loop computes, the nodes of all iterations."""
 
     ops: tuple[KernelOp, ...]
     kernels: tuple[Kernel, ...]
@@ -98,9 +97,8 @@ def kernel_graph(
 ) -> KernelGraph:
     """The `kernels` of a frozen graph (default: as `group` makes them of its `ops`) with what they read and give.
 
-    The first values given from outside are the inputs named `inputs`, the others packed constants. With `rolled`, identical layers
-    become one loop.
-    """
+    The first values given from outside are the inputs named `inputs`, the others packed constants. With `rolled`,
+    identical layers become one loop."""
     every = group(ops) if kernels is None else kernels
     storage = Storage()
     tensors_in, constants = _place_given(ops, storage, inputs)

@@ -94,7 +94,8 @@ class KernelOp:
 
     @property
     def base(self) -> "KernelOp":
-        """The value that this one is a view of; itself, unless it is a view. A part of a tuple is a value of its own."""
+        """The value that this one is a view of; itself, unless it is a view. A part of a tuple is a value of its
+        own."""
         return self.viewed or self
 
     @property

@@ -40,8 +40,8 @@ class Layout:
     offset: int = 0
 
     def seen(self, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> "Layout":
-        """Another view of the buffer. Layouts are made by the million while tilings are measured, and dataclasses.replace
-        takes four times as long."""
+        """Another view of the buffer. Layouts are made by the million while tilings are measured, and
+        dataclasses.replace takes four times as long."""
         return Layout(self.buffer, self.dtype, shape, strides, offset)
 
     def narrow(self, ranges: Sequence[Range]) -> "Layout":
@@ -55,7 +55,8 @@ class Layout:
 
     @property
     def has_columns(self) -> bool:
-        """Whether an instruction can address the last dimension as its columns: elements side by side, or one repeated."""
+        """Whether an instruction can address the last dimension as its columns: elements side by side, or one
+        repeated."""
         return not self.shape or self.shape[-1] <= 1 or self.strides[-1] in (0, 1)
 
     def widen(self, ranges: Sequence[Range], shape: Sequence[int]) -> "Layout":

@@ -4,8 +4,8 @@
          body, repeated `count` times, weights at a constant stride                    what follows
 
 Iterations must be the same operations on the same shapes, connected in the same way: to their own values, to the values
-of the iteration before (*carried*, which keep one place), to values from before the loop, and to constants of their own.
-"""
+of the iteration before (*carried*, which keep one place), to values from before the loop, and to constants of their
+own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

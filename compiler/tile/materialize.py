@@ -1,4 +1,5 @@
-"""Materialize: copies where a view cannot be had by strides alone, so that behind it every view is a matter of addresses.
+"""Materialize: copies where a view cannot be had by strides alone, so that behind it every view is a matter of
+addresses.
 
     %v = reshape(%permuted)   →   %copy = clone(%permuted); %v = reshape(%copy)
 

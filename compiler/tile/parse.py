@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from compiler.tile.ir import Buffer, Loop, Op, Program, Ref, Tap
+from compiler.tile.ir import Buffer, Loop, Op, Probe, Program, Ref
 from isa.architecture import Dtype, Region, Space
 from isa.fields import Field, Kind
 from isa.spec import ISA
@@ -88,11 +88,11 @@ def _op(line: str, buffers: dict[str, Buffer]) -> Op:
         raise ValueError(f"{mnemonic} has no view {', '.join(sorted(unknown))}")
     attrs = tuple(_once((m[1], _value(row.field(m[1]), m[2])) for m in at.all(_ATTRIBUTE)).items())
     node = _name(at.need(_NODE, "`; node`")[1])
-    taps = tuple(
-        Tap(m[1], _name(m[2]), int(m[3], 0), **{"ps": 0, "rs": 0, "cs": 1, **_strides(m[4])}) for m in at.all(_TAP)
+    probes = tuple(
+        Probe(m[1], _name(m[2]), int(m[3], 0), **{"ps": 0, "rs": 0, "cs": 1, **_strides(m[4])}) for m in at.all(_TAP)
     )
     at.finished()
-    return Op(mnemonic, tuple(views.get(field.name) for field in row.views), attrs, node, taps)
+    return Op(mnemonic, tuple(views.get(field.name) for field in row.views), attrs, node, probes)
 
 
 def _once(pairs: Iterable[tuple[str, T]]) -> dict[str, T]:

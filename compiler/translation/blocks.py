@@ -41,7 +41,7 @@ def part(array: Symbols, box: Box) -> Symbols:
 
 
 def block_shape(shape: Extents, box: Box) -> Extents:
-    """The shape of a block of a word's iteration space.
+    """The shape of a block of an instruction's iteration space.
 
     >>> block_shape((4, 8, 9), (slice(1, 2), slice(0, 6)))
     (1, 6, 9)

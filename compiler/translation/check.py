@@ -1,11 +1,11 @@
-"""The replay: every word of a tile program over memories of symbols, compared with the graph wherever a word says what
-it completes.
+"""The replay: every instruction of a tile program over memories of symbols, compared with the graph wherever an
+instruction says what it completes.
 
 state      per buffer one symbol per element, 0 where nobody has written
 compared   the block of each tapped operand with the elements of the node that it claims to hold; every output, in full
-proved     in this order of the words, at these sizes, every output element is the expression that the graph says, of
+proved     in this order of the instructions, at these sizes, every output element is the expression that the graph says, of
 the same elements
-not        that words overlap safely (lint), that buffers lie apart (the planner's own check), that a word does what
+not        that instructions overlap safely (lint), that buffers lie apart (the planner's own check), that an instruction does what
 docs/isa.md says
            (the emulator's tests), and nothing of how the graph came about: it is the reference
 """
@@ -17,14 +17,14 @@ from itertools import combinations
 import numpy as np
 from torch import fx
 
-from compiler.tile.ir import Buffer, Op, Program, Ref, Tap
+from compiler.tile.ir import Buffer, Op, Probe, Program, Ref
 from compiler.translation import symbols as s
 from compiler.translation.blocks import aligned, block_shape, boxes, part, repeated
 from compiler.translation.evaluate import Graph
+from compiler.translation.instructions import RULES, Executed
 from compiler.translation.iterations import Iterations
 from compiler.translation.memory import Memory, Placed, Wrong, touched
 from compiler.translation.symbols import NOTHING, Symbols, Value
-from compiler.translation.words import RULES, Word
 from isa.architecture import Dtype, Space
 from isa.errors import InternalError
 from isa.fields import Access
@@ -57,7 +57,7 @@ def check_translation(graph: fx.Graph, program: Program, interface: Interface) -
 
 
 def _require_apart(blocks: Sequence[tuple[Ref, Extents]]) -> None:
-    """A word has no order among the things that it writes."""
+    """A instruction has no order among the things that it writes."""
     for (a, first), (b, second) in combinations(blocks, 2):
         if a.buffer == b.buffer:
             one, other = touched(a, first), touched(b, second)
@@ -78,33 +78,33 @@ class _Replay:
                 f"the tile program is not the graph's: {error}", "translation check", OURS
             ) from error
         readers = [
-            self.iterations.name(tap.node, turn) if inside else tap.node
-            for op, turn, inside in self._order()
-            for tap in op.taps
+            self.iterations.name(probe.node, iteration) if inside else probe.node
+            for op, iteration, inside in self._order()
+            for probe in op.probes
         ]
         self.graph = Graph(graph, self.iterations, [*readers, *(output.node for output in interface.outputs)])
 
     def _order(self) -> Iterator[tuple[Op, int, bool]]:
-        """The words as replayed, with the iteration and whether they stand in the loop."""
+        """The instructions as replayed, with the iteration and whether they stand in the loop."""
         loop, ops = self.program.loop, self.program.ops
         if loop is None:
             yield from ((op, 0, False) for op in ops)
             return
         yield from ((op, 0, False) for op in ops[: loop.first])
-        for turn in (0, loop.count - 1) if loop.count > 1 else (0,):
-            yield from ((op, turn, True) for op in ops[loop.first : loop.end])
+        for iteration in (0, loop.count - 1) if loop.count > 1 else (0,):
+            yield from ((op, iteration, True) for op in ops[loop.first : loop.end])
         yield from ((op, 0, False) for op in ops[loop.end :])
 
     def run(self) -> None:
         leaving = self._leaving()
-        for number, (op, turn, inside) in enumerate(self._order()):
-            self.memory.iteration = turn if inside else 0
+        for number, (op, iteration, inside) in enumerate(self._order()):
+            self.memory.iteration = iteration if inside else 0
             try:
                 if any(op.operands.get(name) for name in ("dyn",)):
                     raise Wrong("takes an extent from a register")
-                self._execute(op, turn if inside else None)
+                self._execute(op, iteration if inside else None)
             except Wrong as error:
-                where = f" in iteration {turn}" if inside else ""
+                where = f" in iteration {iteration}" if inside else ""
                 raise TranslationError(
                     f"the tile program does not compute the graph: {error}", f"'{op}'{where}", OURS
                 ) from error
@@ -113,8 +113,8 @@ class _Replay:
             self._compare_output(output)
 
     def _leaving(self) -> dict[int, list[Buffer]]:
-        """By number in the replay the buffers that no later word touches, outputs apart: their symbols are many and
-        nobody looks at them again."""
+        """By number in the replay the buffers that no later instruction touches, outputs apart: their symbols are many
+        and nobody looks at them again."""
         last = {
             ref.buffer: number for number, (op, _, _) in enumerate(self._order()) for ref in op.views if ref is not None
         }
@@ -124,32 +124,32 @@ class _Replay:
                 found.setdefault(number, []).append(buffer)
         return found
 
-    # ---- words
+    # ---- instructions
 
-    def _execute(self, op: Op, turn: int | None) -> None:
+    def _execute(self, op: Op, iteration: int | None) -> None:
         match op.mnemonic:
             case "ldw" | "lda" | "sto":
-                self._copy(op, turn)
+                self._copy(op, iteration)
             case "gather":
-                self._gather(op, turn)
+                self._gather(op, iteration)
             case "mm":
                 self._product(op)
             case mnemonic if mnemonic in RULES:
-                self._compute(op, turn)
+                self._compute(op, iteration)
             case mnemonic:
                 raise Wrong(f"nothing is known of {mnemonic}")
 
-    def _copy(self, op: Op, turn: int | None) -> None:
+    def _copy(self, op: Op, iteration: int | None) -> None:
         (_, d, extents, _), (_, a, _, _) = op.accesses
         if d.dtype is not a.dtype:
             raise Wrong(f"a copy cannot turn {a.dtype.name.lower()} into {d.dtype.name.lower()}")
         formula = self.memory.formula(a, extents)
-        if formula is not None and not op.taps and self.memory.load(d, extents, formula):
+        if formula is not None and not op.probes and self.memory.load(d, extents, formula):
             return
         source = self.memory.read(a, extents).symbols
-        self._store(op, turn, "d", d, extents, source)
+        self._store(op, iteration, "d", d, extents, source)
 
-    def _gather(self, op: Op, turn: int | None) -> None:
+    def _gather(self, op: Op, iteration: int | None) -> None:
         named = {name: (ref, extents) for name, ref, extents, _ in op.accesses}
         (d, extents), (a, table), (idx, rows) = named["d"], named["a"], named["idx"]
         if d.dtype is not a.dtype:
@@ -160,7 +160,7 @@ class _Replay:
         else:
             column = type(formula)(formula.name, formula.start, (0, 0, formula.steps[2])).indices(extents)
             found = s.looked_up(wanted, formula.name, column, a.rs, limit)
-        self._store(op, turn, "d", d, extents, found)
+        self._store(op, iteration, "d", d, extents, found)
 
     def _product(self, op: Op) -> None:
         operands = op.operands
@@ -216,7 +216,7 @@ class _Replay:
         start = type(formula)(formula.name, formula.start, other).indices(extents).squeeze(axis)
         return s.dot_given(formula.name, start, formula.steps[axis], first, extents[axis])
 
-    def _compute(self, op: Op, turn: int | None) -> None:
+    def _compute(self, op: Op, iteration: int | None) -> None:
         rule, accesses = RULES[op.mnemonic], op.accesses
         if op.mnemonic == "vaff" and ("tap" in {name for name, *_ in accesses}) != bool(op.operands["red"]):
             raise Wrong("needs both tap and red, or neither")
@@ -232,50 +232,52 @@ class _Replay:
                 if other is not None and other != ref:
                     value = Value(value.symbols.copy(), value.kind)  # read in full before anything is written
                 reads[name] = value
-        word = Word(op.operands, {name: ref.dtype for name, ref, _, access in accesses})
+        instruction = Executed(op.operands, {name: ref.dtype for name, ref, _, access in accesses})
         shape = next(extents for name, _, extents, _ in accesses if name == "a")
         targets = [
-            (name, self.memory.target(ref, extents), self._expected(op, turn, name, extents), extents)
+            (name, self.memory.target(ref, extents), self._expected(op, iteration, name, extents), extents)
             for name, ref, extents in writes
         ]
         for box in boxes(shape, rule.whole(op.operands)):
             results = rule.work(
-                word, {name: Value(part(v.symbols, box), v.kind) for name, v in reads.items()}, block_shape(shape, box)
+                instruction,
+                {name: Value(part(v.symbols, box), v.kind) for name, v in reads.items()},
+                block_shape(shape, box),
             )
             for name, target, expected, _ in targets:
                 block = part(target, box)
                 block[...] = results[name]
                 if expected is not None and not (block == part(expected, box)).all():
-                    self._explain(op, turn, name, target, expected, reads)
+                    self._explain(op, iteration, name, target, expected, reads)
 
-    def _store(self, op: Op, turn: int | None, name: str, ref: Ref, extents: Extents, values: Symbols) -> None:
+    def _store(self, op: Op, iteration: int | None, name: str, ref: Ref, extents: Extents, values: Symbols) -> None:
         target = self.memory.target(ref, extents)
         target[...] = values
-        expected = self._expected(op, turn, name, extents)
+        expected = self._expected(op, iteration, name, extents)
         if expected is not None and not (target == expected).all():
-            self._explain(op, turn, name, target, expected, {"a": Value(values, ref.dtype)})
+            self._explain(op, iteration, name, target, expected, {"a": Value(values, ref.dtype)})
 
     # ---- comparing
 
-    def _expected(self, op: Op, turn: int | None, name: str, extents: Extents) -> Symbols | None:
+    def _expected(self, op: Op, iteration: int | None, name: str, extents: Extents) -> Symbols | None:
         """What the graph says of the block that operand `name` completes."""
         found = None
-        for tap in op.taps:
-            if tap.operand == name:
-                flat = self._flat(tap, turn)
-                last = tap.offset + sum(
-                    (n - 1) * step for n, step in zip(extents, (tap.ps, tap.rs, tap.cs), strict=True)
+        for probe in op.probes:
+            if probe.operand == name:
+                flat = self._flat(probe, iteration)
+                last = probe.offset + sum(
+                    (n - 1) * step for n, step in zip(extents, (probe.ps, probe.rs, probe.cs), strict=True)
                 )
-                if tap.offset < 0 or last >= flat.size:
-                    raise Wrong(f"claims element {last} of {tap.node}, which has {flat.size}")
+                if probe.offset < 0 or last >= flat.size:
+                    raise Wrong(f"claims element {last} of {probe.node}, which has {flat.size}")
                 size = flat.itemsize
                 found = np.ndarray(
-                    extents, flat.dtype, flat, size * tap.offset, (size * tap.ps, size * tap.rs, size * tap.cs)
+                    extents, flat.dtype, flat, size * probe.offset, (size * probe.ps, size * probe.rs, size * probe.cs)
                 )
         return found
 
-    def _flat(self, tap: Tap, turn: int | None) -> Symbols:
-        name = tap.node if turn is None else self.iterations.name(tap.node, turn)
+    def _flat(self, probe: Probe, iteration: int | None) -> Symbols:
+        name = probe.node if iteration is None else self.iterations.name(probe.node, iteration)
         try:
             value = self.graph.take(name)
         except (KeyError, NotImplementedError) as error:
@@ -286,7 +288,7 @@ class _Replay:
 
     def _compare_output(self, output: Placed) -> None:
         try:
-            expected = self._flat(Tap("d", output.node, 0, 0, 0, 1), None)
+            expected = self._flat(Probe("d", output.node, 0, 0, 0, 1), None)
         except Wrong as error:
             raise TranslationError(
                 f"the tile program does not compute the graph: {error}", f"output {output.node}", OURS
@@ -308,13 +310,13 @@ class _Replay:
         )
 
     def _explain(
-        self, op: Op, turn: int | None, name: str, target: Symbols, expected: Symbols, reads: Mapping[str, Value]
+        self, op: Op, iteration: int | None, name: str, target: Symbols, expected: Symbols, reads: Mapping[str, Value]
     ) -> None:
         """Say which element is wrong, and what every operand holds at its place."""
         place = tuple(map(int, np.argwhere(target != expected)[0]))
-        tap = next(tap for tap in op.taps if tap.operand == name)
-        flat = tap.offset + sum(i * step for i, step in zip(place, (tap.ps, tap.rs, tap.cs), strict=True))
-        node = self.graph.nodes[tap.node if turn is None else self.iterations.name(tap.node, turn)]
+        probe = next(probe for probe in op.probes if probe.operand == name)
+        flat = probe.offset + sum(i * step for i, step in zip(place, (probe.ps, probe.rs, probe.cs), strict=True))
+        node = self.graph.nodes[probe.node if iteration is None else self.iterations.name(probe.node, iteration)]
         where = list(map(int, np.unravel_index(flat, tuple(node.meta["val"].shape)))) if node.meta["val"].ndim else []
         operands = []
         for operand, value in reads.items():

@@ -1,11 +1,11 @@
 """The loop of a program and the layers of the graph that it stands for.
 
-The loop is checked in two turns: the first iteration, and the last one as if it followed the first. That shows all of
+The loop is checked twice: the first iteration, and the last one as if it followed the first. That shows all of
 them:
 
-- State: every word of the body writes the same places in every iteration (what a word writes never moves), so after any
+- State: every instruction of the body writes the same places in every iteration (what an instruction writes never moves), so after any
   iteration those places hold values of that iteration, and all other places what they held before the loop.
-- The second turn starts from such a state. It reads, of what the body writes, values of the iteration before it (here
+- The second time starts from such a state. It reads, of what the body writes, values of the iteration before it (here
   the first), at the same places as any later iteration does. What is proved of it holds for iterations 1 to N-1 if
   these are alike.
 - Alike in the graph: `Iterations` verifies that node by node the iterations 1 to N-1 have the same operators and
@@ -14,7 +14,7 @@ them:
 - Alike in memory: constants move by a fixed number of bytes per iteration. Their places form an arithmetic progression
   (verified here), and the replay finds the right ones in the first and in the last iteration; two equal lines through
   two points.
-- What stands behind the loop sees the state after the second turn, which is the last iteration's; `Iterations` verifies
+- What stands behind the loop sees the state after the second time, which is the last iteration's; `Iterations` verifies
   that nothing outside reads a value of an earlier one.
 
 The pairing of nodes is the compiler's claim, but nothing depends on its truth: any pairing for which the above holds is

@@ -1,7 +1,7 @@
 """Memory as the replay sees it: for every buffer the symbol of each of its elements.
 
 Constants and inputs are looked up by their address, as the chip will do it, and are not unfolded: a block of them is a
-formula, and stays one when a word has loaded it, until somebody looks at single elements.
+formula, and stays one when an instruction has loaded it, until somebody looks at single elements.
 """
 
 from bisect import bisect_right
@@ -22,7 +22,7 @@ SMALL = 1 << 12  # elements; below this a formula is not worth its care
 
 
 class Wrong(Exception):
-    """A word does what no word may do."""
+    """An instruction does what no instruction may do."""
 
 
 class Placed(Protocol):

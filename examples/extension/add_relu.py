@@ -57,9 +57,9 @@ def compiler() -> object:
     from compiler.ops.record import Limit, Role
     from compiler.tile.kernel_op import KernelOp
     from compiler.translation import symbols as s
+    from compiler.translation.instructions import Executed, Reads, Rule, Writes
     from compiler.translation.operators import Call as Node
     from compiler.translation.symbols import Symbols, Value, rounded
-    from compiler.translation.words import Reads, Rule, Word, Writes
     from isa.views import Extents
 
     def reference(a: Tensor, b: Tensor) -> Tensor:
@@ -110,11 +110,15 @@ def compiler() -> object:
     def meaning(node: Node) -> Symbols:
         return node.fill(lambda a, b: fused(a, b, node.kind), *node.node.args[:2])
 
-    def word(word: Word, reads: Reads, extents: Extents) -> Writes:
-        return {"d": fused(reads["a"], reads["b"], word.kinds["d"])}
+    def instruction(executed: Executed, reads: Reads, extents: Extents) -> Writes:
+        return {"d": fused(reads["a"], reads["b"], executed.kinds["d"])}
 
     return CompilerPart(
-        (add_relu,), {"add_relu": emit}, (FuseAddRelu(),), {"add_relu": meaning}, {"vaddr": Rule(word, lambda _: 0)}
+        (add_relu,),
+        {"add_relu": emit},
+        (FuseAddRelu(),),
+        {"add_relu": meaning},
+        {"vaddr": Rule(instruction, lambda _: 0)},
     )
 
 

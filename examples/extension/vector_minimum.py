@@ -1,5 +1,5 @@
-"""An instruction from outside: `vmin`, the smaller of two blocks as torch.minimum has it, NaN included. Of two zeros it is
-the second; PyTorch leaves their sign open.
+"""An instruction from outside: `vmin`, the smaller of two blocks as torch.minimum has it, NaN included. Of two zeros it
+is the second; PyTorch leaves their sign open.
 
     llmcc isa vmin --extension examples/extension/vector_minimum.py
     llmcc verify MODEL --extension examples/extension/vector_minimum.py
@@ -54,9 +54,9 @@ def compiler() -> object:
     from compiler.ops.record import ChipOp, Domain
     from compiler.tile.kernel_op import KernelOp
     from compiler.translation import symbols as s
+    from compiler.translation.instructions import Executed, Reads, Rule, Writes
     from compiler.translation.operators import Call as Node
     from compiler.translation.symbols import Symbols, Value, rounded
-    from compiler.translation.words import Reads, Rule, Word, Writes
     from isa.views import Extents
 
     def emit(e: Emitter, node: KernelOp) -> None:
@@ -74,11 +74,13 @@ def compiler() -> object:
     def meaning(node: Node) -> Symbols:
         return node.fill(lambda a, b: smaller(a, b, node.kind), *node.node.args[:2])
 
-    def word(word: Word, reads: Reads, extents: Extents) -> Writes:
-        return {"d": smaller(reads["a"], reads["b"], word.kinds["d"])}
+    def instruction(executed: Executed, reads: Reads, extents: Extents) -> Writes:
+        return {"d": smaller(reads["a"], reads["b"], executed.kinds["d"])}
 
     operation = ChipOp("minimum", (torch.ops.aten.minimum.default,), domain=Domain.NUMBERS, in_place=True)
-    return CompilerPart((operation,), {"minimum": emit}, (), {"minimum": meaning}, {"vmin": Rule(word, lambda _: 0)})
+    return CompilerPart(
+        (operation,), {"minimum": emit}, (), {"minimum": meaning}, {"vmin": Rule(instruction, lambda _: 0)}
+    )
 
 
 EXTENSION = Extension(

@@ -315,8 +315,8 @@ class _Builder:
     def _debug(self) -> DebugMap:
         """The text's own debug map if it has one, as the text of an image does; else the lines of the text."""
         records = self.parts.records
-        if not self.parts.lines or records["node"] or records["tap"] or records["span"]:
-            return DebugMap(tuple(records["node"]), tuple(records["tap"]), tuple(records["span"]))
+        if not self.parts.lines or records["node"] or records["probe"] or records["span"]:
+            return DebugMap(tuple(records["node"]), tuple(records["probe"]), tuple(records["span"]))
         places = [Place(source.name, line, source.line(line).strip()) for source, line, _ in self.places]
         return source_map(places, [mnemonic for *_, mnemonic in self.places], self.parts.labels)
 

@@ -12,7 +12,7 @@
 .include "common.s"                                   another text
 .lines off                                            no debug map; else the lines of the text are it, if there is no
 .node
-.state .constant .plan .node .tap .span .meta         records as the disassembler writes them; see isa.image.records
+.state .constant .plan .node .probe .span .meta       records as the disassembler writes them; see isa.image.records
 """
 
 import json
@@ -30,7 +30,7 @@ from isa.asm.expression import FUNCTIONS, ExpressionError, evaluate
 from isa.asm.text import TextError, guess, parse_record
 from isa.chip import Chip, chip_names, load_chip, parse_chip, unknown_chip
 from isa.files import TEXT_BYTES, below, read_regular
-from isa.image.image import DebugNode, PlanRecord, Scalar, Span, Tap, TensorSpec
+from isa.image.image import DebugNode, PlanRecord, Probe, Scalar, Span, TensorSpec
 
 Pairs = dict[str, Any]
 Failure = Callable[[Token, TextError], NoReturn]
@@ -211,7 +211,7 @@ def _plain(value: Any) -> Any:
 
 
 _RECORDS: dict[str, type[Struct]] = {
-    "state": TensorSpec, "constant": TensorSpec, "plan": PlanRecord, "node": DebugNode, "tap": Tap, "span": Span,
+    "state": TensorSpec, "constant": TensorSpec, "plan": PlanRecord, "node": DebugNode, "probe": Probe, "span": Span,
 }  # fmt: skip
 
 

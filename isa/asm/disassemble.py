@@ -69,7 +69,7 @@ def listing(image: Image, stem: str = "program") -> Iterator[str]:
     yield from (f".plan {format_record(record)}" for record in image.plan)
     for number, node in enumerate(image.debug.nodes):
         yield f".node {format_record(node)} ; {number}"
-    yield from (f".tap {format_record(tap)}" for tap in image.debug.taps)
+    yield from (f".probe {format_record(probe)}" for probe in image.debug.probes)
     yield from (f".span {format_record(span)}" for span in image.debug.spans)
 
 

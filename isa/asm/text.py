@@ -19,13 +19,13 @@ from isa.architecture import MAX_COUNT, NO_WAIT, QUEUES, SCALARS, VIEWS, Dtype, 
 from isa.asm.expression import ExpressionError, evaluate
 from isa.codec import NO_WAITS, IllegalInstruction, Inst, encode
 from isa.fields import Field, Instruction, Kind
-from isa.image.records import PlanRecord, Scalar, Span, Tap, TensorSpec
+from isa.image.records import PlanRecord, Probe, Scalar, Span, TensorSpec
 from isa.spec import ALSO_CALLED, ISA
 
 HEX_FIELDS = frozenset({"base", "inc", "imm", "off"})  # addresses and bit patterns read better in hexadecimal
 _HEX_KEYS: dict[type[Struct], frozenset[str]] = {
     TensorSpec: frozenset({"offset"}), Scalar: frozenset({"offset"}), PlanRecord: frozenset({"offset", "bytes"}),
-    Tap: frozenset({"pc"}), Span: frozenset({"first", "end"}),
+    Probe: frozenset({"pc"}), Span: frozenset({"first", "end"}),
 }  # fmt: skip
 _ENUM_KEYS: dict[str, type[IntEnum]] = {"storage": Dtype, "region": Region, "space": Space}
 _LISTED = 24  # names in a hint

@@ -1,8 +1,7 @@
 """An example of every instruction: a line for the manual, and a whole program around it that runs.
 
-The line is written by hand, in the instruction's row of the table; the program follows from the table: every operand gets a view, and what is read is loaded
-first.
-"""
+The line is written by hand, in the instruction's row of the table; the program follows from the table: every operand
+gets a view, and what is read is loaded first."""
 
 from collections.abc import Iterator
 from math import prod

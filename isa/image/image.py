@@ -23,11 +23,26 @@ from isa.errors import ChipError, ImageError
 from isa.extension import KEY, require, used_by
 from isa.files import open_regular, write_atomic
 from isa.image.container import DAMAGED, MAGIC, Data, pack, unpack
-from isa.image.records import DebugMap, DebugNode, Entry, PlanRecord, Scalar, Span, Step, Tap, TensorSpec, pick
+from isa.image.records import DebugMap, DebugNode, Entry, PlanRecord, Probe, Scalar, Span, Step, TensorSpec, pick
 
 __all__ = [
-    "Data", "DebugMap", "DebugNode", "Entry", "Image", "PlanRecord", "Scalar", "Span", "Step", "Tap", "TensorSpec",
-    "image_bytes", "is_image", "load_image", "pick", "read_image", "write_image",
+    "Data",
+    "DebugMap",
+    "DebugNode",
+    "Entry",
+    "Image",
+    "PlanRecord",
+    "Probe",
+    "Scalar",
+    "Span",
+    "Step",
+    "TensorSpec",
+    "image_bytes",
+    "is_image",
+    "load_image",
+    "pick",
+    "read_image",
+    "write_image",
 ]  # fmt: skip
 
 MAX_DIMENSIONS = 64  # of a tensor; numpy has no more
@@ -260,7 +275,7 @@ def _problems(image: Image) -> Iterator[tuple[str, str]]:
         ("layout", problem) for problem in (*_region_problems(image), *_tensor_problems(image), *_entry_problems(image))
     )
     count = len(image.debug.nodes)
-    marks: tuple[Span | Tap, ...] = (*image.debug.spans, *image.debug.taps)
+    marks: tuple[Span | Probe, ...] = (*image.debug.spans, *image.debug.probes)
     for mark in marks:
         if not mark.nodes or not all(0 <= node < count for node in mark.nodes):
             yield "debug", f"{mark} names a node that does not exist"
@@ -269,13 +284,13 @@ def _problems(image: Image) -> Iterator[tuple[str, str]]:
     for span in image.debug.spans:
         if not (0 <= span.first <= len(image.code) and 0 <= span.end <= len(image.code)):
             yield "debug", f"{span} leaves the code"
-    for tap in image.debug.taps:
-        if not all(0 <= number < ADDRESS_LIMIT for number in (tap.offset, tap.ps, tap.rs, tap.cs)):
-            yield "debug", f"{tap} has a stride or offset that no block has"
+    for probe in image.debug.probes:
+        if not all(0 <= number < ADDRESS_LIMIT for number in (probe.offset, probe.ps, probe.rs, probe.cs)):
+            yield "debug", f"{probe} has a stride or offset that no block has"
         if not all(
-            0 <= s.level < LOOP_LEVELS and abs(s.inc) < ADDRESS_LIMIT and s.div > 0 and s.mod >= 0 for s in tap.steps
+            0 <= s.level < LOOP_LEVELS and abs(s.inc) < ADDRESS_LIMIT and s.div > 0 and s.mod >= 0 for s in probe.steps
         ):
-            yield "debug", f"{tap} has a step that no loop takes"
+            yield "debug", f"{probe} has a step that no loop takes"
     for node in image.debug.nodes:
         if any(extent < 0 for extent in node.shape) or math.prod(node.shape) > ADDRESS_LIMIT:
             yield "debug", f"node {node.name} has the impossible shape {node.shape}"

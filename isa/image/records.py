@@ -103,7 +103,7 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True):
     mod: int = 0
 
 
-class Tap(Struct, frozen=True, forbid_unknown_fields=True):
+class Probe(Struct, frozen=True, forbid_unknown_fields=True):
     """After the instruction at `pc`, the block written through view operand `operand` is part of a node's value.
 
     Element (p, r, c) of the block is flat[offset + p*ps + r*rs + c*cs] of node `nodes[i[level]]` (level -1:
@@ -130,11 +130,11 @@ class Span(Struct, frozen=True, forbid_unknown_fields=True):
     level: int = -1
 
 
-class DebugMap(Struct, frozen=True, forbid_unknown_fields=True):
-    """From the binary back to the graph and to the user's lines."""
+class DebugMap(Struct, frozen=True, forbid_unknown_fields=True, rename={"probes": "taps"}):
+    """From the binary back to the graph and to the user's lines. Files call the probes `taps`, as they always did."""
 
     nodes: tuple[DebugNode, ...] = ()
-    taps: tuple[Tap, ...] = ()
+    probes: tuple[Probe, ...] = ()
     spans: tuple[Span, ...] = ()
 
     def node_at(self, pc: int, indices: Mapping[int, int] | Sequence[int] = ()) -> DebugNode | None:

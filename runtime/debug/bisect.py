@@ -134,7 +134,7 @@ def _run(stepper: Stepper, comparer: _FirstWrong, reference: LazyReference) -> t
     """Execute until an instruction is wrong, or to the end and then look at the outputs."""
     trail: list[Executed] = []
     makers: dict[int, tuple[int, ...]] = {}
-    taps = {(tap.pc, tap.operand) for tap in stepper.image.debug.taps}
+    probes = {(tap.pc, tap.operand) for tap in stepper.image.debug.probes}
     with stepper.running():
         while stepper.exit is None:
             effect = stepper.step()
@@ -142,7 +142,7 @@ def _run(stepper: Stepper, comparer: _FirstWrong, reference: LazyReference) -> t
             if effect.call is NO_CALL or effect.inst.row.engine is Engine.CTL:
                 continue
             stepper.tell(comparer.probe, effect)
-            instruction = _executed(effect, makers, taps)
+            instruction = _executed(effect, makers, probes)
             trail.append(instruction)
             if comparer.wrong is not None:
                 operand, node, expected, actual = comparer.wrong
@@ -164,10 +164,10 @@ def _define(effect: Effect, makers: dict[int, tuple[int, ...]]) -> None:
             makers[value] = (effect.pc,) if effect.inst.mnemonic == "vset" else (*makers.get(value, ()), effect.pc)
 
 
-def _executed(effect: Effect, makers: Mapping[int, tuple[int, ...]], taps: set[tuple[int, str]]) -> Executed:
+def _executed(effect: Effect, makers: Mapping[int, tuple[int, ...]], probes: set[tuple[int, str]]) -> Executed:
     named = effect.inst.named()
     used = sorted({pc for block in (*effect.reads, *effect.writes) for pc in makers.get(named[block.name], ())})
-    verified = frozenset(block.name for block in effect.writes if (effect.pc, block.name) in taps)
+    verified = frozenset(block.name for block in effect.writes if (effect.pc, block.name) in probes)
     return Executed(
         effect.time,
         effect.pc,

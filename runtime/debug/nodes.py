@@ -1,5 +1,5 @@
 """Graph nodes as the debugger sees them: which instruction works for which, where it starts, and its value put together
-from taps."""
+from probes."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from emulator.memory import Memory
 from isa.architecture import WORD_BYTES, Dtype
 from isa.asm.text import guess
 from isa.errors import InputError
-from isa.image.records import BY_LINE, DebugMap, DebugNode, Tap, pick
+from isa.image.records import BY_LINE, DebugMap, DebugNode, Probe, pick
 from isa.views import Extents
 from runtime.debug.stepper import Effect
 from runtime.device.arrays import Array
@@ -40,9 +40,9 @@ class Nodes:
     def __init__(self, debug: DebugMap, instructions: int) -> None:
         self.debug = debug
         self.numbers = {node.name: number for number, node in enumerate(debug.nodes)}
-        self.taps: dict[int, list[Tap]] = {}
-        for tap in debug.taps:
-            self.taps.setdefault(tap.pc, []).append(tap)
+        self.probes: dict[int, list[Probe]] = {}
+        for probe in debug.probes:
+            self.probes.setdefault(probe.pc, []).append(probe)
         self.lines = frozenset(
             span.first for span in debug.spans if debug.nodes[span.nodes[0]].status == BY_LINE
         )  # first instructions of lines
@@ -139,14 +139,14 @@ class Collector:
     def see(self, effect: Effect, memory: Memory) -> bool:
         """Take over what an instruction wrote of the node; says whether it did."""
         taken = False
-        for tap in self.nodes.taps.get(effect.pc, ()):
-            block = next((w for w in effect.writes if w.name == tap.operand), None)
-            if block is not None and pick(tap.nodes, tap.level, effect.indices) == self.number:
-                self._take(tap, effect.indices, block.view.dtype, memory.load(block.view, block.extents))
+        for probe in self.nodes.probes.get(effect.pc, ()):
+            block = next((w for w in effect.writes if w.name == probe.operand), None)
+            if block is not None and pick(probe.nodes, probe.level, effect.indices) == self.number:
+                self._take(probe, effect.indices, block.view.dtype, memory.load(block.view, block.extents))
                 taken = True
         return taken
 
-    def _take(self, tap: Tap, indices: tuple[int, ...], dtype: Dtype, block: Array) -> None:
+    def _take(self, probe: Probe, indices: tuple[int, ...], dtype: Dtype, block: Array) -> None:
         size = math.prod(self.node.shape)
         if dtype not in self.values:
             try:
@@ -157,18 +157,18 @@ class Collector:
                 raise InputError(
                     f"node {self.node.name} with {size} elements does not fit this computer's memory"
                 ) from None
-        value, offset = self.values[dtype], offset_of(tap, indices)
-        strides = tap.ps, tap.rs, tap.cs
+        value, offset = self.values[dtype], offset_of(probe, indices)
+        strides = probe.ps, probe.rs, probe.cs
         reach = offset + sum(stride * (extent - 1) for stride, extent in zip(strides, block.shape, strict=True))
         if offset >= 0 and reach < size:
             strided(value.flat, offset, strides, block.shape)[...] = block
             strided(value.seen, offset, strides, block.shape)[...] = True
 
 
-def offset_of(tap: Tap, indices: Sequence[int]) -> int:
-    """The flat position of a tap's first element in these loop iterations."""
-    offset = tap.offset
-    for step in tap.steps:
+def offset_of(probe: Probe, indices: Sequence[int]) -> int:
+    """The flat position of a probe's first element in these loop iterations."""
+    offset = probe.offset
+    for step in probe.steps:
         moved = indices[step.level] // step.div
         offset += step.inc * (moved % step.mod if step.mod else moved)
     return offset

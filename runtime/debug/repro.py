@@ -26,7 +26,7 @@ from isa.codec import Inst, encode
 from isa.errors import InputError
 from isa.files import write_atomic
 from isa.image.image import Image, write_image
-from isa.image.records import DebugMap, DebugNode, Entry, Span, Tap, TensorSpec
+from isa.image.records import DebugMap, DebugNode, Entry, Probe, Span, TensorSpec
 from isa.spec import VOP
 from isa.views import Extents, View
 from runtime.debug.backward_slice import Executed, is_host
@@ -165,7 +165,7 @@ class _Builder:
         record = DebugNode(
             node.name, node.op, shape, node.dtype, node.file, node.line, node.code, node.origins, node.passes
         )
-        tap = Tap(pc, self.found.block.name, (0,), ps=shape[1] * shape[2], rs=shape[2])
+        tap = Probe(pc, self.found.block.name, (0,), ps=shape[1] * shape[2], rs=shape[2])
         return DebugMap((record,), (tap,), (Span(pc, pc + WORD_BYTES, (0,)),))
 
 

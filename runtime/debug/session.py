@@ -190,7 +190,7 @@ class Session:
         effect = stepper.step()
         if effect.time == len(self.trail):
             self.trail.append(effect.pc // WORD_BYTES)
-            for tap in self.nodes.taps.get(effect.pc, ()):
+            for tap in self.nodes.probes.get(effect.pc, ()):
                 if any(block.name == tap.operand for block in effect.writes):
                     self._tapped.setdefault(pick(tap.nodes, tap.level, effect.indices), effect.time)
         return effect
@@ -264,7 +264,7 @@ class Session:
         return self._collected(number)
 
     def _check_tapped(self, number: int) -> None:
-        if not any(number in tap.nodes for taps in self.nodes.taps.values() for tap in taps):
+        if not any(number in tap.nodes for probes in self.nodes.probes.values() for tap in probes):
             raise InputError(f"{self.nodes.explain(number)}; it has no value in memory")
 
     def _collected(self, number: int) -> Collector:

@@ -15,7 +15,7 @@ from emulator.memory import Memory
 from isa.architecture import USER_TYPES, Dtype, Engine, Region, Space
 from isa.codec import Inst
 from isa.image.image import Image
-from isa.image.records import DebugNode, Tap, TensorSpec, pick
+from isa.image.records import DebugNode, Probe, TensorSpec, pick
 from isa.views import Extents, View, extents_of
 from runtime.device.arrays import Array, canonical, comparable
 from runtime.pytorch.tensors import to_array
@@ -49,10 +49,10 @@ class Comparer:
 
     def __init__(self, image: Image, reference: LazyReference) -> None:
         self._debug, self._reference = image.debug, reference
-        self._taps: dict[int, list[Tap]] = {}
-        for tap in image.debug.taps:
-            self._taps.setdefault(tap.pc, []).append(tap)
-        self._tapped = {node for tap in image.debug.taps for node in tap.nodes}
+        self._probes: dict[int, list[Probe]] = {}
+        for probe in image.debug.probes:
+            self._probes.setdefault(probe.pc, []).append(probe)
+        self._tapped = {node for probe in image.debug.probes for node in probe.nodes}
         reference.want({image.debug.nodes[node].name for node in self._tapped})
         self._states: dict[int, _State] = {}
         self._finished: OrderedDict[int, int] = OrderedDict()  # node: bytes, of states that are complete but still kept
@@ -73,20 +73,20 @@ class Comparer:
     ) -> None:
         if inst.row.engine is Engine.STO and views["d"].space is Space.DRAM and views["d"].region is Region.OUT:
             self._stores.append((pc, views["d"], extents_of(inst.row.field("d"), operands)))
-        for tap in self._taps.get(pc, ()):
-            if tap.operand in views:
-                view, extents = views[tap.operand], extents_of(inst.row.field(tap.operand), operands)
-                self._compare(tap, pc, indices, view.dtype, memory.load(view, extents))
+        for probe in self._probes.get(pc, ()):
+            if probe.operand in views:
+                view, extents = views[probe.operand], extents_of(inst.row.field(probe.operand), operands)
+                self._compare(probe, pc, indices, view.dtype, memory.load(view, extents))
 
-    def _compare(self, tap: Tap, pc: int, indices: tuple[int, ...], dtype: Dtype, block: Array) -> None:
-        number = pick(tap.nodes, tap.level, indices)
+    def _compare(self, probe: Probe, pc: int, indices: tuple[int, ...], dtype: Dtype, block: Array) -> None:
+        number = pick(probe.nodes, probe.level, indices)
         if number in self._released:
             return
         state = self._state(number)
-        offset = tap.offset + sum(
-            s.inc * (i % s.mod if s.mod else i) for s in tap.steps for i in (indices[s.level] // s.div,)
+        offset = probe.offset + sum(
+            s.inc * (i % s.mod if s.mod else i) for s in probe.steps for i in (indices[s.level] // s.div,)
         )
-        strides = (tap.ps, tap.rs, tap.cs)
+        strides = (probe.ps, probe.rs, probe.cs)
         reach = offset + sum(stride * (extent - 1) for stride, extent in zip(strides, block.shape, strict=True))
         if offset < 0 or reach >= state.seen.size:
             self._differs(state.node, pc, [offset if offset < 0 else reach], None, None, 1)

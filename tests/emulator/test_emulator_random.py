@@ -151,10 +151,10 @@ def test_vaff(shape: tuple[int, int, int], seed: int, ta: Dtype, td: Dtype, rnd:
             t = t if bi is None and cs is None else narrow(t, kind)
             out[i] = t if res is None else np.float32(t + res[i])
         want = value_of(stored(out, td), td)
-        taps = [slow_reduce(red, list(row)) for row in rows(want)] if red != "none" else []
+        probes = [slow_reduce(red, list(row)) for row in rows(want)] if red != "none" else []
     assert same_bits(value_of(p.read(vd), td).ravel(), want.ravel())
-    if taps:
-        assert same_bits(p.read(tap).ravel(), np.array(taps, np.float32))
+    if probes:
+        assert same_bits(p.read(tap).ravel(), np.array(probes, np.float32))
 
 
 @quick

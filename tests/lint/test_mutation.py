@@ -93,7 +93,8 @@ halt
 
 
 def test_words_without_a_rule_are_never_taken_for_equal() -> None:
-    """Breaks when the proof of harmlessness passes a word that it does not know: what it reads and its operands count."""
+    """Breaks when the proof of harmlessness passes a word that it does not know: what it reads and its operands
+    count."""
     from tools.mutation import values
 
     text = """

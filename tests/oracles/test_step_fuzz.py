@@ -128,9 +128,9 @@ def test_a_tap_that_leaves_its_node_is_refused() -> None:
     from msgspec.structs import replace as changed
 
     image = sample()
-    tap = changed(image.debug.taps[0], ps=2**60)
+    tap = changed(image.debug.probes[0], ps=2**60)
     with pytest.raises(ImageError, match="stride or offset that no block has"):
-        image_bytes(replace(image, debug=changed(image.debug, taps=(tap,))))
+        image_bytes(replace(image, debug=changed(image.debug, probes=(tap,))))
     entry = changed(image.entry(), scalars=(changed(image.entry().scalars[0], minimum=9),))
     with pytest.raises(ImageError, match="range 9 to 3"):
         image_bytes(replace(image, entries=(entry,)))

@@ -152,7 +152,8 @@ def test_the_same_image_without_a_word_of_it(tmp_path: Path) -> None:
 
 
 def test_an_installed_package_offers_one_by_name(tmp_path: Path) -> None:
-    """Breaks when entry points are not looked for, or an edited package passes for the one that an image was made with."""
+    """Breaks when entry points are not looked for, or an edited package passes for the one that an image was made
+    with."""
     site = tmp_path / "site"
     (site / "mine-1.0.dist-info").mkdir(parents=True)
     (site / "mine.py").write_text(MINIMUM.read_text())

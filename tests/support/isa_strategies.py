@@ -36,7 +36,7 @@ second:
   halt
 .plan name="x", space=sram, offset=0, bytes=0x40, first=3, last=5
 .node name="add", op="aten.add", shape=[2,8], dtype="int32", file="m.py", line=3, code="x + 1", origins=["add"], passes=["fuse"]
-.tap pc=0x40, operand="d", nodes=[0], rs=8, steps=[{"level":0,"inc":16}]
+.probe pc=0x40, operand="d", nodes=[0], rs=8, steps=[{"level":0,"inc":16}]
 .span first=0x40, end=0x60, nodes=[0]
 """
 

@@ -7,7 +7,7 @@ from isa.architecture import MAX_COUNT, NO_WAIT, QUEUES, REGIONS, Dtype, FilledB
 from isa.chip import Chip, Mxu
 from isa.codec import Inst, encode
 from isa.fields import Field, Kind
-from isa.image.image import DebugMap, DebugNode, Entry, Image, PlanRecord, Scalar, Span, Step, Tap, TensorSpec
+from isa.image.image import DebugMap, DebugNode, Entry, Image, PlanRecord, Probe, Scalar, Span, Step, TensorSpec
 from isa.spec import ISA
 
 _ODD = (
@@ -135,8 +135,8 @@ def _node(rng: random.Random) -> DebugNode:
 def _debug(rng: random.Random, nodes: tuple[DebugNode, ...], count: int) -> DebugMap:
     if not nodes:
         return DebugMap()
-    taps = tuple(
-        Tap(
+    probes = tuple(
+        Probe(
             16 * rng.randrange(count),
             "d",
             (rng.randrange(len(nodes)),),
@@ -153,7 +153,7 @@ def _debug(rng: random.Random, nodes: tuple[DebugNode, ...], count: int) -> Debu
         Span(16 * rng.randrange(count), 16 * rng.randrange(count + 1), (0, len(nodes) - 1))
         for _ in range(rng.randint(0, 3))
     )
-    return DebugMap(nodes, taps, spans)
+    return DebugMap(nodes, probes, spans)
 
 
 def _steps(rng: random.Random) -> tuple[Step, ...]:

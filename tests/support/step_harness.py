@@ -12,7 +12,7 @@ from isa.architecture import WORD_BYTES, Dtype, Region, Space
 from isa.chip import Acc, Chip, Sram
 from isa.codec import Inst, encode
 from isa.image.image import Image
-from isa.image.records import DebugMap, DebugNode, Entry, Span, Step, Tap, TensorSpec
+from isa.image.records import DebugMap, DebugNode, Entry, Probe, Span, Step, TensorSpec
 from isa.spec import VOP
 from runtime.debug.commands import Shell
 from runtime.debug.session import Session
@@ -49,13 +49,13 @@ def looped(**changes: Any) -> Image:
         DebugNode("seen", "aten.view", (TURNS, COLS), "int32", status="view", reason="of mul"),
     )
     steps = (Step(1, COLS),)
-    taps = (Tap(ADD, "d", (0,), steps=steps), Tap(MUL, "d", (1,), steps=steps))
+    probes = (Probe(ADD, "d", (0,), steps=steps), Probe(MUL, "d", (1,), steps=steps))
     spans = (Span(ADD, MUL, (0,)), Span(MUL, STO + WORD_BYTES, (1,)))
     size = TURNS * row
     fields: dict[str, Any] = {
         "code": b"".join(map(encode, words)),
         "sizes": (0, 0, size, size),
-        "debug": DebugMap(nodes, taps, spans),
+        "debug": DebugMap(nodes, probes, spans),
         "chip": Chip(name="toy", sram=Sram(bytes=8192), acc=Acc(bytes=4096)),
         "entries": (Entry("main", 0, (x,), (y,)),),
     }

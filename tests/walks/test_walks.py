@@ -31,7 +31,8 @@ def copy_to(folder: Path) -> None:
     "patch", [pytest.param(p, marks=[] if p.stem == QUICK else [pytest.mark.slow], id=p.stem) for p in WALKS]
 )
 def test_a_walk_leads_there(patch: Path, tmp_path: Path) -> None:
-    """Breaks when the code has moved on and a walk does not apply, does not work, or takes more files than it should."""
+    """Breaks when the code has moved on and a walk does not apply, does not work, or takes more files than it
+    should."""
     told, environment = head(patch), {**os.environ, "PYTHONPATH": str(tmp_path), "LLMCHIP_STRICT": "1"}
     assert patch.read_text().count("diff --git") <= int(told["goal"])
     copy_to(tmp_path)

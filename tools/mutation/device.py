@@ -37,9 +37,9 @@ class Device:
             r: np.frombuffer(given[r], np.uint8) if r in given else np.zeros(image.size(r), np.uint8) for r in Region
         }
         self.machine = Machine(image.chip.sram.bytes, image.chip.acc.bytes, self.regions, GIVEN_REGIONS)
-        self.taps: dict[int, list[tuple[int, str]]] = {}
-        for number, tap in enumerate(image.debug.taps):
-            self.taps.setdefault(tap.pc, []).append((number, tap.operand))
+        self.probes: dict[int, list[tuple[int, str]]] = {}
+        for number, tap in enumerate(image.debug.probes):
+            self.probes.setdefault(tap.pc, []).append((number, tap.operand))
 
     def run(
         self, code: bytes, inputs: Inputs, seed: int | None = None, moved: Mapping[int, int] | None = None
@@ -68,7 +68,7 @@ class Device:
             memory: Memory,
         ) -> None:
             original = moved.get(pc // WORD_BYTES, pc // WORD_BYTES) * WORD_BYTES
-            for number, name in self.taps.get(original, ()):
+            for number, name in self.probes.get(original, ()):
                 if name in views:
                     try:
                         block = memory.load(views[name], extents_of(inst.row.field(name), operands))

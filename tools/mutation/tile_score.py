@@ -112,7 +112,7 @@ class TileSubject:
 
 
 def _named(image: Image, outcome: Outcome) -> Mapping[object, bytes] | str:
-    """The bits of outputs and taps, a tap by what it holds and not by where its instruction stands; or the trap."""
+    """The bits of outputs and probes, a tap by what it holds and not by where its instruction stands; or the trap."""
     if outcome.trap:
         return outcome.trap
     found: dict[object, bytes] = {}
@@ -120,7 +120,7 @@ def _named(image: Image, outcome: Outcome) -> Mapping[object, bytes] | str:
         key: object = name
         if name.startswith("tap "):
             number, indices = name[4:].split(" ", 1)
-            tap = image.debug.taps[int(number)]
+            tap = image.debug.probes[int(number)]
             shape = bits.partition(b")")[0]
             key = (tap.operand, tap.nodes, tap.offset, tap.ps, tap.rs, tap.cs, indices, shape)
         found[key] = bits

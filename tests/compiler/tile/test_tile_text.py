@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from compiler.frontend.capture import capture
 from compiler.options import Options
 from compiler.pipeline import compile_captured
-from compiler.tile.ir import Buffer, Loop, Op, Program, Ref, Tap
+from compiler.tile.ir import Buffer, Loop, Op, Probe, Program, Ref
 from compiler.tile.parse import parse
 from isa.architecture import Dtype, Engine, Region, Space
 from isa.fields import Instruction, Kind
@@ -99,11 +99,11 @@ def ops_over(row: Instruction, buffers: list[Buffer]) -> st.SearchStrategy[Op]:
         max_size=5,
         unique_by=lambda attr: attr[0],
     ).map(tuple)
-    taps = st.lists(
-        st.builds(Tap, st.sampled_from([f.name for f in row.views]), NAMES, NUMBERS, NUMBERS, NUMBERS, NUMBERS),
+    probes = st.lists(
+        st.builds(Probe, st.sampled_from([f.name for f in row.views]), NAMES, NUMBERS, NUMBERS, NUMBERS, NUMBERS),
         max_size=3,
     ).map(tuple)
-    return st.builds(Op, st.just(row.mnemonic), st.tuples(*(st.none() | refs for _ in row.views)), attrs, NAMES, taps)
+    return st.builds(Op, st.just(row.mnemonic), st.tuples(*(st.none() | refs for _ in row.views)), attrs, NAMES, probes)
 
 
 @given(programs())

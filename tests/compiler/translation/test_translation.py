@@ -25,7 +25,8 @@ from tools.mutation.tile_score import judge_pass
 
 
 def test_every_word_has_a_rule() -> None:
-    """Breaks when the chip gains an instruction that the check does not know. (Operations: tests/compiler/ops/test_ops.py.)"""
+    """Breaks when the chip gains an instruction that the check does not know. (Operations:
+    tests/compiler/ops/test_ops.py.)"""
     engines = {name for name, row in ISA.items() if row.views and row.engine is not Engine.CTL}
     assert engines == {*words.RULES, "ldw", "lda", "sto", "gather", "mm"}
 

@@ -77,7 +77,7 @@ def words(image: Image, mnemonic: str) -> list[tuple[int, Inst]]:
 
 
 def test_every_materialized_node_equals_pytorch(program: Program) -> None:
-    """Breaks when taps, types or replay put a node together wrongly; nodes are asked for out of order."""
+    """Breaks when probes, types or replay put a node together wrongly; nodes are asked for out of order."""
     session = Session(program.image, X, of_lowered(program.compiled.lowered))
     shell = Shell(session)
     say(shell, "run")

@@ -207,7 +207,7 @@ def test_a_long_program_starts_at_once_and_without_torch(tmp_path: Path) -> None
 
 
 def replace_spans(image: Any) -> Any:
-    """The debug map without taps, whose addresses would be outside."""
+    """The debug map without probes, whose addresses would be outside."""
     from isa.image.image import DebugMap
 
     return DebugMap(image.debug.nodes, (), image.debug.spans)

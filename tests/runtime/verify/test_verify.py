@@ -97,7 +97,7 @@ def test_an_output_stored_only_in_part_is_caught(program: Program) -> None:
 
 
 def test_a_store_of_other_memory_is_located_by_its_output(program: Program) -> None:
-    """Nothing taps a store, so only the comparison of outputs can see it."""
+    """Nothing probes a store, so only the comparison of outputs can see it."""
     pc, inst = next(
         (pc, i)
         for pc in range(0, len(program.image.code), WORD_BYTES)

@@ -1,8 +1,7 @@
 """What each instruction writes, in symbols: one rule per mnemonic, after docs/isa.md.
 
-A rule is given the blocks that the word reads, repeated dimensions held once, and returns the blocks that it writes as
-they are stored.
-"""
+A rule is given the blocks that the instruction reads, repeated dimensions held once, and returns the blocks that it
+writes as they are stored."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,8 +22,8 @@ Writes = dict[str, Symbols]
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
-    """The operands of a word beside its views, and the types of what it reads and writes."""
+class Executed:
+    """The operands of an instruction beside its views, and the types of what it reads and writes."""
 
     operands: Mapping[str, int]
     kinds: Mapping[str, Dtype]
@@ -33,10 +32,10 @@ class Word:
         return rounded(Value(value, kind), self.kinds[name])
 
 
-def _vop(word: Word, reads: Reads, shape: Extents) -> Writes:
-    f, target, a = VOP[word.operands["f"]], word.kinds["d"], reads["a"]
-    integer = all(kind in INTS for kind in (word.kinds.values() if f != "sel" else (target,)))
-    b = reads.get("b") or Value(s.immediate(integer, word.operands["imm"]), Dtype.I32 if integer else Dtype.F32)
+def _vop(instruction: Executed, reads: Reads, shape: Extents) -> Writes:
+    f, target, a = VOP[instruction.operands["f"]], instruction.kinds["d"], reads["a"]
+    integer = all(kind in INTS for kind in (instruction.kinds.values() if f != "sel" else (target,)))
+    b = reads.get("b") or Value(s.immediate(integer, instruction.operands["imm"]), Dtype.I32 if integer else Dtype.F32)
     if target in INTS and f not in COMPARE and not integer:
         raise Wrong(f"{f} cannot turn floats into integers")
     if f in (NOT_OF_INTEGERS if integer else NOT_OF_FLOATS):
@@ -47,11 +46,11 @@ def _vop(word: Word, reads: Reads, shape: Extents) -> Writes:
         case "sel":
             return {"d": s.select(a.symbols, reads["d"].symbols, rounded(b, target))}
     if f == "mul" and not integer and "b" not in reads:
-        return {"d": word.store("d", s.scaled(a.float, word.operands["imm"]))}
+        return {"d": instruction.store("d", s.scaled(a.float, instruction.operands["imm"]))}
     result = s.binary(f, a.symbols, b.symbols, True) if integer else s.binary(f, a.float, b.float)
     if f in COMPARE:
-        return {"d": word.store("d", result, Dtype.I8)}
-    return {"d": word.store("d", result, Dtype.I32 if integer else Dtype.F32)}
+        return {"d": instruction.store("d", result, Dtype.I8)}
+    return {"d": instruction.store("d", result, Dtype.I32 if integer else Dtype.F32)}
 
 
 def _full(x: Symbols, shape: Extents, down: bool = False) -> Symbols:
@@ -60,22 +59,24 @@ def _full(x: Symbols, shape: Extents, down: bool = False) -> Symbols:
     return x if x.shape == needed else repeated(x, needed)
 
 
-def _vred(word: Word, reads: Reads, shape: Extents) -> Writes:
-    f, down, x = VRED[word.operands["f"]], bool(word.operands["down"]), reads["a"].float
+def _vred(instruction: Executed, reads: Reads, shape: Extents) -> Writes:
+    f, down, x = VRED[instruction.operands["f"]], bool(instruction.operands["down"]), reads["a"].float
     if "sub" in reads:
         x = s.sub(x, reads["sub"].float)
-    if (f == "argmax") != (word.kinds["d"] is Dtype.I32):
-        raise Wrong(f"{f} cannot store {word.kinds['d'].name.lower()}")
+    if (f == "argmax") != (instruction.kinds["d"] is Dtype.I32):
+        raise Wrong(f"{f} cannot store {instruction.kinds['d'].name.lower()}")
     x = _full(x, shape, down)
     out = s.reduced(f, x.swapaxes(-1, -2) if down else x)
-    return {"d": word.store("d", out.swapaxes(-1, -2) if down else out, Dtype.I32 if f == "argmax" else Dtype.F32)}
+    return {
+        "d": instruction.store("d", out.swapaxes(-1, -2) if down else out, Dtype.I32 if f == "argmax" else Dtype.F32)
+    }
 
 
 _ROUND = {"none": Dtype.F32, "bf16": Dtype.BF16, "f16": Dtype.F16}
 
 
-def _vaff(word: Word, reads: Reads, shape: Extents) -> Writes:
-    between = _ROUND[ROUND[word.operands["rnd"]]]
+def _vaff(instruction: Executed, reads: Reads, shape: Extents) -> Writes:
+    between = _ROUND[ROUND[instruction.operands["rnd"]]]
     t = reads["a"] if reads["a"].kind in FLOATS else Value(reads["a"].float, Dtype.F32)
     if "sub" in reads:
         t = Value(s.sub(t.float, reads["sub"].float), Dtype.F32)
@@ -89,38 +90,38 @@ def _vaff(word: Word, reads: Reads, shape: Extents) -> Writes:
         t = known(t, between)
     if "res" in reads:
         t = Value(s.add(t.float, reads["res"].float), Dtype.F32)
-    out = rounded(t, word.kinds["d"])
-    if "tap" not in word.kinds:
+    out = rounded(t, instruction.kinds["d"])
+    if "tap" not in instruction.kinds:
         return {"d": out}
-    return {"d": out, "tap": word.store("tap", s.reduced(TAP[word.operands["red"]], _full(out, shape)))}
+    return {"d": out, "tap": instruction.store("tap", s.reduced(TAP[instruction.operands["red"]], _full(out, shape)))}
 
 
-def _vqd(word: Word, reads: Reads, shape: Extents) -> Writes:
+def _vqd(instruction: Executed, reads: Reads, shape: Extents) -> Writes:
     x = reads["a"].float
     for name in ("rs", "cs"):
         if name in reads:
             x = s.mul(x, reads[name].float)
     largest = reads["am"].float if "am" in reads else s.reduced("absmax", _full(x, shape))
-    scale = s.scale_of(largest, word.kinds["s"])
+    scale = s.scale_of(largest, instruction.kinds["s"])
     return {"d": s.quantized(x, scale), "s": scale}
 
 
-def _act(word: Word, reads: Reads, shape: Extents) -> Writes:
-    t = s.scaled(reads["a"].float, word.operands["scale"])
+def _act(instruction: Executed, reads: Reads, shape: Extents) -> Writes:
+    t = s.scaled(reads["a"].float, instruction.operands["scale"])
     if "bi" in reads:
-        t = (s.sub if word.operands["neg"] else s.add)(t, reads["bi"].float)
-    y = s.function(ACT[word.operands["f"]], t)
-    out = {"d": word.store("d", y)}
-    if "sum" in word.kinds:
-        out["sum"] = word.store("sum", s.reduced("sum", _full(y, shape)))
+        t = (s.sub if instruction.operands["neg"] else s.add)(t, reads["bi"].float)
+    y = s.function(ACT[instruction.operands["f"]], t)
+    out = {"d": instruction.store("d", y)}
+    if "sum" in instruction.kinds:
+        out["sum"] = instruction.store("sum", s.reduced("sum", _full(y, shape)))
     return out
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`whole` is how many of the last dimensions a word must see at once."""
+    """`whole` is how many of the last dimensions an instruction must see at once."""
 
-    work: Callable[[Word, Reads, Extents], Writes]
+    work: Callable[[Executed, Reads, Extents], Writes]
     whole: Callable[[Mapping[str, int]], int] = lambda _: 1
 
 
