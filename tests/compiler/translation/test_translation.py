@@ -28,7 +28,7 @@ def test_every_word_has_a_rule() -> None:
     """Breaks when the chip gains an instruction that the check does not know. (Operations:
     tests/compiler/ops/test_ops.py.)"""
     engines = {name for name, row in ISA.items() if row.views and row.engine is not Engine.CTL}
-    assert engines == {*words.RULES, "ldw", "lda", "sto", "gather", "mm"}
+    assert engines == {*instructions.RULES, "ldw", "lda", "sto", "gather", "mm"}
 
 
 class Function(nn.Module):
