@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from compiler.frontend.capture import capture
 from compiler.pipeline import compile_captured
-from compiler.translation import operators, symbols, words
+from compiler.translation import instructions, operators, symbols
 from compiler.translation.check import TranslationError
 from compiler.translation.iterations import Iterations
 from compiler.translation.memory import Wrong
