@@ -14,14 +14,13 @@ within h units, and there is none: then the part needs h + 1. A height of the pr
 since its parts share memory, not time.
 
 **Certificate.** `optimal` means height == lower_bound, nothing else; a plan that is not called optimal may well be.
-What the search excludes is a bound only if its boxes are all that there is: with a choice of boxes (reuse groups that
-can be joined) it proves nothing about the problem, and the bound stays that of the sweep.
+What the search excludes is a bound only if its boxes are all that there is: with two members of one reuse group it
+proves nothing about the problem, since they may share in ways that no choice of boxes has, and the bound stays that of
+the sweep.
 
 **Not proved.** That a plan is found where one exists: climbing and the search end after their seconds, nodes or visits,
 and parts of more than `search.MAX_BOXES` boxes are not searched at all. That the plan is valid: check.py decides that,
-and whoever plans calls it. With two members of one reuse group fixed at different offsets, a third that could share
-with the first is not joined to it (`parts._boxes`): such a plan is valid, but may call itself optimal and not be. The
-canonical form of placements that the search goes through is explained in compiler/plan/descend.py; test problems are
+and whoever plans calls it. The canonical form of placements that the search goes through is explained in compiler/plan/descend.py; test problems are
 those of MiniMalloc (tests/data/minimalloc).
 """
 
@@ -81,7 +80,8 @@ def plan(
         now = time.monotonic()
         _lower(drafts, goal, problem.capacity, now + (deadline - now) / (len(choices) - turn), nodes)
     best = min(choices, key=_height)
-    if len(choices) == 1:  # with a choice of boxes, a proof for one of them proves nothing about the problem
+    groups = [block.may_alias for block in problem.blocks if block.may_alias is not None]
+    if len(set(groups)) == len(groups):  # nobody may share, so that the boxes are all that there is
         bound = max(bound, *(draft.bound for draft in best))
     if _height(best) > problem.capacity:
         spent = f" in {seconds:g} s" if nodes is None else ""

@@ -111,6 +111,15 @@ def test_brute_force_agrees_with_fixed_blocks(free: Problem, slots: list[int]) -
     assert result.height == lowest(problem)
 
 
+def test_nothing_is_called_optimal_that_sharing_could_better() -> None:
+    """Breaks if a search without the sharing of c and a counts as a proof: 128 bytes are enough, c at 0 and d at 64."""
+    a, b = Block("a", 0, 10, 64, fixed=0, may_alias="g"), Block("b", 1, 3, 64, fixed=64, may_alias="g")
+    problem = Problem((a, b, Block("c", 5, 8, 64, may_alias="g"), Block("d", 5, 8, 64)), MANY)
+    result = plan(problem, seconds=1)
+    check_plan(problem, result)
+    assert result.height == 128 or not result.optimal
+
+
 def test_search_beats_first_fit_and_proves_it() -> None:
     """Breaks if the exact search is not reached: seeds where every first fit and repair misses the optimum are found on
     the way."""
