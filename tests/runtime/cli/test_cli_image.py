@@ -214,7 +214,7 @@ def test_compile_prints_and_stops_at_tile_passes(bert: Path, tmp_path: Path) -> 
     )
     assert result.code == 0, result.err
     assert "# after 12 fuse\nk0 [" in result.err
-    assert sorted(path.name for path in (tmp_path / "dump").iterdir())[-1] == "16-schedule.txt"
+    assert sorted(path.name for path in (tmp_path / "dump").iterdir())[-1] == "18-schedule.txt"
     assert {"fuse", "schedule"} <= result.document["seconds"].keys()
     passes = call("compile", "--list-passes", "--json").document
     assert [step["pass"] for step in passes if step["level"] == "tile"][-2:] == ["schedule", "place"]
