@@ -1,9 +1,10 @@
 """Compiled code on disk, valid for exactly these sources: numba's own cache would miss a change in a module that is
 called."""
 
+import ast
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,15 +26,34 @@ def folder() -> Path:
 
 @cache
 def _sources() -> str:
-    here = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in [
-        *sorted(here.glob("*.py")),
-        here.parents[1] / "isa" / "constants.py",
-        here.parents[1] / "isa" / "spec.py",
-    ]:
+    for path in sources():
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def sources() -> list[Path]:
+    """The modules of this room, and what those with kernels import, or these import: kernels are compiled with the
+    values of their constants."""
+    here = Path(__file__).parent
+    room = sorted(here.glob("*.py"))
+    todo = [path for path in room if f"from {__name__} import" in path.read_text()]
+    read: dict[Path, None] = {}
+    while todo:
+        path = todo.pop()
+        if path not in read:
+            read[path] = None
+            todo += _imports(path, here.parents[1])
+    return list(dict.fromkeys((*room, *read)))
+
+
+def _imports(path: Path, root: Path) -> Iterator[Path]:
+    """Modules of isa/ and emulator/ that a module imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in ("isa", "emulator"):
+            for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
+                if (file := root / f"{name.replace('.', '/')}.py").is_file():
+                    yield file
 
 
 class _Locator(caching._CacheLocator):  # type: ignore[misc]

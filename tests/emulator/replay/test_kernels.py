@@ -47,3 +47,19 @@ def test_kernels_are_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("LLMCHIP_CACHE", str(tmp_path))
     assert cached.compiled(_twice, "int64(int64)")(3) == 6
     assert list(tmp_path.rglob("*.nbi")) and list(tmp_path.rglob("*.nbc"))
+
+
+def test_kernels_are_made_again_when_a_constant_changes() -> None:
+    """Breaks if a module whose constants are compiled into kernels is not among those that a stored kernel is valid
+    for: isa/spec.py was divided, and kernels of the old table would have been used with the new one."""
+    from emulator.replay.cached import sources
+
+    names = {"/".join(path.parts[-2:]) for path in sources()}
+    assert {
+        "isa/architecture.py",
+        "isa/constants.py",
+        "isa/spec.py",
+        "emulator/functions.py",
+        "replay/rows.py",
+    } <= names
+    assert "emulator/machine.py" not in names  # which runs kernels, and is in none
