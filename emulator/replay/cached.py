@@ -1,9 +1,9 @@
 """Compiled code on disk, valid for exactly these sources: numba's own cache would miss a change in a module that is
 called."""
 
-import ast
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -11,6 +11,9 @@ from typing import Any, ClassVar
 
 from numba import njit
 from numba.core import caching
+
+
+_IMPORT = re.compile(r"^from ((?:isa|emulator)[\w.]*) import (\([^)]*\)|[^\n]*)", re.MULTILINE)
 
 
 def folder() -> Path:
@@ -49,11 +52,10 @@ def sources() -> list[Path]:
 
 def _imports(path: Path, root: Path) -> Iterator[Path]:
     """Modules of isa/ and emulator/ that a module imports."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in ("isa", "emulator"):
-            for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
-                if (file := root / f"{name.replace('.', '/')}.py").is_file():
-                    yield file
+    for package, names in _IMPORT.findall(path.read_text()):
+        for name in (package, *(f"{package}.{name}" for name in re.findall(r"\w+", names))):
+            if (file := root / f"{name.replace('.', '/')}.py").is_file():
+                yield file
 
 
 class _Locator(caching._CacheLocator):  # type: ignore[misc]
