@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 from numba import njit
 from numba.core import caching
 
-
 _IMPORT = re.compile(r"^from ((?:isa|emulator)[\w.]*) import (\([^)]*\)|[^\n]*)", re.MULTILINE)
 
 
