@@ -148,7 +148,7 @@ def _check(graph: fx.Graph) -> None:
 
 
 def _by_layers(gm: fx.GraphModule, manager: PassManager) -> SplitGraphs | None:
-    """The same graphs from a few of the identical layers, stamped; None where layers are few, or not as identical as
+    """The same graphs from a few of the identical layers, replicated; None where layers are few, or not as identical as
     they seemed."""
     layers = find_layers(gm.graph)
     if layers is None:

@@ -45,12 +45,12 @@ def compute(e: Emitter, node: KernelOp, op: str, a: Operand, b: Operand) -> None
     integer = not any(k.is_float for k in kinds)
     if left is None:
         assert not isinstance(a, KernelOp) and a is not None
-        scalar = number(a, integer)
+        scalar = immediate(a, integer)
         scalar = scalar if integer or op in EXACT_SCALAR or right is None else narrowed(scalar, right.dtype)
         left = e.constant(scalar, Dtype.I32 if integer else Dtype.F32)
     attrs = {"f": VOP.index(op)}
     if b is not None and not isinstance(b, KernelOp):
-        attrs["imm"] = number(b, integer)
+        attrs["imm"] = immediate(b, integer)
         if op not in EXACT_SCALAR:
             attrs["imm"] = narrowed(attrs["imm"], left.dtype)
     e.emit("vop", node, out.layout.shape, {"d": out}, {"a": left, "b": right}, attrs)
@@ -78,7 +78,7 @@ def narrowed(imm: int, kind: Dtype) -> int:
     )
 
 
-def number(value: float, integer: bool) -> int:
+def immediate(value: float, integer: bool) -> int:
     """The immediate bits of a Python scalar. Raises UnsupportedError for integers beyond 32 bits."""
     if integer and not -(1 << 31) <= int(value) < 1 << 31:
         raise UnsupportedError(
@@ -136,14 +136,14 @@ def where(e: Emitter, node: KernelOp) -> None:
     rank, out = len(node.shape), e.result(node)
     sizes, integer = out.layout.shape, not out.layout.dtype.is_float
     kind = Dtype.I32 if integer else Dtype.F32
-    first = e.operand(x, rank) if isinstance(x, KernelOp) else e.constant(number(x, integer), kind)
+    first = e.operand(x, rank) if isinstance(x, KernelOp) else e.constant(immediate(x, integer), kind)
     e.emit("vop", node, sizes, {"d": out.layout}, {"a": first}, {"f": VOP.index("mov")})
     attrs = {"f": VOP.index("sel")}
     other: Layout | None = None
     if isinstance(y, KernelOp):
         other = e.operand(y, rank)
     else:
-        attrs["imm"] = number(y, integer and e.operand(condition, rank).dtype in (Dtype.I8, Dtype.I32))
+        attrs["imm"] = immediate(y, integer and e.operand(condition, rank).dtype in (Dtype.I8, Dtype.I32))
     e.emit("vop", node, sizes, {"d": out}, {"a": e.operand(condition, rank), "b": other}, attrs)
     e.finish(node)
 

@@ -77,9 +77,8 @@ class Emitter:
     ops: list[Op] = field(default_factory=list)
     tiles: dict[KernelOp, Tile] = field(default_factory=dict)
     ranges: tuple[Range, ...] = ()
-    staged: dict[tuple[object, ...], tuple[Layout, int]] = field(
-        default_factory=dict
-    )  # with the last block that used it
+    # what was brought on chip, with the last block that used it
+    staged: dict[tuple[object, ...], tuple[Layout, int]] = field(default_factory=dict)
     block: int = 0
     group: int = 0
     block_starts: list[int] = field(default_factory=list)  # number of ops before each block
@@ -172,7 +171,7 @@ class Emitter:
     def copy(self, mnemonic: str, target: Layout, source: Layout, node: str) -> None:
         for piece in pieces(target.shape, (target, source), limits=DMA_LIMITS):
             d, a = piece.refs
-            self.ops.append(Op(mnemonic, (d, a), (*piece.extents,), node))
+            self.ops.append(Op(mnemonic, (d, a), piece.extents, node))
 
     # ---- operands
 
@@ -245,9 +244,6 @@ class Emitter:
     def hands(self, what: str) -> bool:
         """Whether the step being emitted leaves `what` to one behind it, see compiler/tile/epilogues.py."""
         return self.step is not None and what in self.step.hands
-
-    def probe(self, operand: str, node: str, where: tuple[int, int, int, int]) -> Probe:
-        return Probe(operand, node, *where)
 
     def _inside(self, node: KernelOp, ranges: Sequence[Range]) -> Layout | None:
         """The block of a value that this kernel has just computed, or of a view of one."""

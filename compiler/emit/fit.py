@@ -1,7 +1,7 @@
 """Fit: the tile sizes of a kernel beside what is resident, by what its first two blocks need and cost.
 
-A usual tiling of which two blocks fit is taken as it is. Otherwise the kernel is tiled in the way in which it promises
-to take the least time: that of its busiest engine where blocks overlap, of the bus where at least loads run ahead, of
+A usual tiling of which two blocks fit is taken as it is. Otherwise the kernel is tiled in the way in which it is
+predicted to take the least time: that of its busiest engine where blocks overlap, of the bus where at least loads run ahead, of
 all engines in turn where nothing does."""
 
 from bisect import bisect_left
@@ -108,7 +108,7 @@ class TileSizeChooser:
         self, kernel: Kernel, storage: Storage, room: Room, prefix: str, tuning: SearchPoint, part: Range | None
     ) -> "Fit":
         """The first usual tiling of which two blocks fit in `room`, or else of all tilings that with which the kernel
-        promises to take the least time.
+        is predicted to take the least time.
 
         Raises CompileError when nothing fits.
         """
@@ -239,13 +239,13 @@ class _Sample:
     def _hopeless(self, tiling: TileSizes) -> bool:
         """Whether weights or rows alone are larger than the memory: nothing has to be emitted to know it."""
         widest = weights = 0
-        for node in self.kernel.nodes:
+        for node, last in ((op, step.last) for step in self.kernel.steps for op in step.ops):
             if node.kind == "matmul_i8" and len(node.operands[1].shape) == 2:
                 k, n = node.operands[0].shape[-1], node.shape[-1]
                 weights = max(
                     weights, k * n if tiling.keep else min(k, tiling.k) * min(ceil_div(n, tiling.groups), tiling.n)
                 )
-            elif node.kind == "dequantize" and node not in self.storage.layouts:
+            elif node.kind == "dequantize" and last not in self.storage.layouts:
                 depth = len(self.kernel.domain)
                 widest = max(
                     widest,

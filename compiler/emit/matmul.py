@@ -78,7 +78,7 @@ def dequantize(e: Emitter, node: KernelOp) -> None:
         assert sums is not None
         tiles = iter([((0, n), sums)])
     top = None  # where the row maxima go, which need whole rows
-    if e.hands(MAXIMUM) and (product_ is None or e.tiling.n >= n):
+    if e.hands(MAXIMUM) and (product_ is None or _width(e, n) == n):
         top = e.handed[target, MAXIMUM] = e.temp(sizes[:-1], Dtype.F32, target.name + ".max")
     for (low, high), acc in tiles:
         ins: dict[str, Layout | None] = {"a": acc, "rs": row}
@@ -96,6 +96,11 @@ def _first_column(e: Emitter, out: Tile, node: KernelOp) -> int:
     return out.logical.offset % node.shape[-1] if e.tiling.groups > 1 else 0
 
 
+def _width(e: Emitter, n: int) -> int:
+    """Columns of a tile of a product of `n`."""
+    return min(e.tiling.n, n, MM.field("n").largest)
+
+
 def _part(layout: Layout | None, low: int, high: int) -> Layout | None:
     return None if layout is None else columns(layout, low, high)
 
@@ -106,7 +111,7 @@ def _tiles(e: Emitter, product_: _Product, sizes: tuple[int, ...], start: int) -
     Where the depth is cut, too, a few tiles take turns: a sum that goes on where the last instruction has just left it
     would wait for that instruction."""
     n = sizes[-1]
-    step = min(e.tiling.n, n)
+    step = _width(e, n)
     tiles = [(low, min(low + step, n)) for low in range(0, n, step)]
     turns = TURNS if e.tiling.k < product_.a.shape[-1] else 1
     for i in range(0, len(tiles), turns):

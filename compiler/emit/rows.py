@@ -5,8 +5,9 @@ from dataclasses import replace
 from compiler.emit.emitter import Emitter, Tile, columns, emits
 from compiler.ops.record import Role
 from compiler.tile.epilogues import EXP, MAGNITUDE, MAXIMUM, RECIP
+from compiler.tile.ir import Probe
 from compiler.tile.kernel_op import KernelOp
-from compiler.tile.layout import Layout, limits_of, pieces
+from compiler.tile.layout import Layout, fits_row, pieces
 from isa.architecture import Dtype, Space
 from isa.errors import UnsupportedError
 from isa.spec import ACT, TAP, VOP, VRED
@@ -56,10 +57,10 @@ def softmax(e: Emitter, node: KernelOp) -> None:
     x, zero_masked = node.tensor("x"), node.flag("zero_masked_rows")
     a = e.operand(x, len(x.shape))
     sizes, lead = a.shape, a.shape[:-1]
-    noted = e.handed.get((x, MAXIMUM))
-    top = noted if noted is not None else e.temp(lead, Dtype.F32, node.name + ".max")
-    long = sizes[-1] > limits_of("act")[2]  # for the sum on the way out; a reduction of its own reaches further
-    if noted is None:
+    handed = e.handed.get((x, MAXIMUM))
+    top = handed if handed is not None else e.temp(lead, Dtype.F32, node.name + ".max")
+    long = not fits_row("act", sizes[-1])  # for the sum on the way out; a reduction of its own reaches further
+    if handed is None:
         e.emit("vred", node, sizes, {"d": top.unsqueeze()}, {"a": a}, {"f": VRED.index("max")}, row_op=True)
     if zero_masked:  # a row of -Inf only becomes exp(-Inf) = 0 with a sum of 1
         vector(e, "max", node, top, top, LOWEST)
@@ -119,7 +120,7 @@ def layer_norm(e: Emitter, node: KernelOp) -> None:
     ins = {"a": a, "sub": mean.unsqueeze(), "rs": scale.unsqueeze()}
     ins |= {name: e.operand(v, rank) for name, v in (("cs", gamma), ("bi", beta)) if v is not None}
     outs: dict[str, Tile | Layout] = {"d": e.result(node)}
-    attrs, long = {}, n > limits_of("vaff")[2]
+    attrs, long = {}, not fits_row("vaff", n)
     if e.hands(MAGNITUDE):
         absmax = e.handed[node, MAGNITUDE] = e.temp(lead, Dtype.F32, node.name + ".absmax")
         outs["tap"], attrs["red"] = absmax.unsqueeze(), TAP.index("absmax")
@@ -209,7 +210,7 @@ def embedding(e: Emitter, node: KernelOp) -> None:
             node,
             views,
             {"n": piece.rows, "cols": cols, "limit": table_node.shape[0]},
-            tuple(e.probe("d", node.name, tap) for tap in piece.logical),
+            tuple(Probe("d", node.name, *where) for where in piece.logical),
         )
     e.move(node, moves)
     e.finish(node)

@@ -18,6 +18,7 @@ Place = int | str  # of an operand: its number among those that are given, or it
 def argument(node: fx.Node, place: Place) -> Argument:
     """An operand; the schema's default for one that is named and left out."""
     if isinstance(place, int):
+        assert place < len(node.args), f"{node.name} has no operand {place}"
         return node.args[place]
     number, default = _schema(node.target)[place]
     return node.args[number] if number < len(node.args) else node.kwargs.get(place, default)
@@ -70,13 +71,13 @@ def integers(node: fx.Node, place: Place) -> list[int]:
     return found
 
 
-def number(node: fx.Node, place: Place) -> Number:
+def scalar(node: fx.Node, place: Place) -> Number:
     value = argument(node, place)
     assert isinstance(value, Number), _wrong(node, place, value, "a number")
     return value
 
 
-def real(node: fx.Node, place: Place) -> float:
+def number(node: fx.Node, place: Place) -> float:
     """A number that is not complex."""
     value = argument(node, place)
     assert isinstance(value, (int, float)), _wrong(node, place, value, "a real number")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import Argument, Target
 
-from compiler.graph.arguments import Number, Operand, first_of, number, operand, tensor
+from compiler.graph.arguments import Number, Operand, first_of, operand, scalar, tensor
 from compiler.graph.editor import Editor, aten, common_type, dtype_of, is_half, shape_of
 from compiler.graph.manager import unsupported
 from compiler.graph.rules import Rule
@@ -97,7 +97,7 @@ def _arithmetic(editor: Editor, node: fx.Node) -> fx.Node | None:
 
 def _alpha(node: fx.Node) -> Number:
     """The factor of the second operand, where the operation has one."""
-    return 1 if first_of(node, "alpha") is None else number(node, "alpha")
+    return 1 if first_of(node, "alpha") is None else scalar(node, "alpha")
 
 
 def _scaled(editor: Editor, node: fx.Node, b: Operand, alpha: Number, dtype: torch.dtype) -> Operand:

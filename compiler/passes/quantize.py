@@ -15,7 +15,7 @@ import torch
 from torch import fx
 from torch.fx.node import Target
 
-from compiler.graph.arguments import argument, integers, optional_tensor, real, tensor
+from compiler.graph.arguments import argument, integers, number, optional_tensor, tensor
 from compiler.graph.editor import Editor, aten, dtype_of, shape_of
 from compiler.graph.manager import unsupported
 from compiler.graph.rules import Rule, apply_rules
@@ -106,7 +106,7 @@ def _attention(editor: Editor, node: fx.Node) -> fx.Node:
     qq, sq = quantize_source(editor, node, q)
     qk, sk = quantize_source(editor, node, k)
     qv, sv = quantize_source(editor, node, v)
-    factor = float32(real(node, "scale"))
+    factor = float32(number(node, "scale"))
     sq = editor.cast(node, sq, torch.float32)
     if factor != 1.0:
         sq = editor.emit(node, aten.mul.Tensor, sq, factor)

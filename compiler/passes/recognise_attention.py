@@ -15,7 +15,7 @@ import torch
 from torch import fx
 from torch.fx.node import Argument, Target
 
-from compiler.graph.arguments import argument, optional_tensor, real, tensor
+from compiler.graph.arguments import argument, number, optional_tensor, tensor
 from compiler.graph.editor import Editor, aten, dtype_of, shape_of
 from compiler.graph.manager import unsupported
 from compiler.graph.rules import Rule, apply_rules
@@ -48,7 +48,7 @@ def _sdpa(editor: Editor, node: fx.Node) -> fx.Node:
         raise unsupported(node, "drops out (call model.eval())")
     if argument(node, "enable_gqa"):
         k, v = (_repeat_heads(editor, node, x, shape_of(q)[-3]) for x in (k, v))
-    scale = 1.0 / math.sqrt(shape_of(q)[-1]) if argument(node, "scale") is None else real(node, "scale")
+    scale = 1.0 / math.sqrt(shape_of(q)[-1]) if argument(node, "scale") is None else number(node, "scale")
     mask = optional_tensor(node, "attn_mask")
     if argument(node, "is_causal"):
         mask = _causal(editor, node, shape_of(q)[-2], shape_of(k)[-2])

@@ -24,7 +24,7 @@ from compiler.graph.arguments import (
     integers,
     number,
     optional_tensor,
-    real,
+    scalar,
     tensor,
 )
 from compiler.graph.editor import Editor, aten, dtype_of, shape_of
@@ -89,7 +89,7 @@ def _rms_norm(editor: Editor, node: fx.Node) -> fx.Node | None:
     if len(integers(node, "normalized_shape")) != 1:
         return None
     x = editor.cast(node, tensor(node, "input"), torch.float32)
-    eps = torch.finfo(dtype_of(node)).eps if argument(node, "eps") is None else real(node, "eps")
+    eps = torch.finfo(dtype_of(node)).eps if argument(node, "eps") is None else number(node, "eps")
     squares = editor.emit(node, ops.reduce, x, "sumsq", -1, True)
     variance = editor.emit(node, aten.mul.Tensor, squares, float32(1.0 / shape_of(x)[-1]))
     root = editor.emit(node, ops.activation, editor.emit(node, aten.add.Tensor, variance, eps), "rsqrt")
@@ -232,7 +232,7 @@ def _full_shape(node: fx.Node, dims: list[int], rank: int) -> list[int]:
 def _variance(editor: Editor, node: fx.Node) -> fx.Node | None:
     """var and std over one dimension: the sum of squared distances from the mean, over n - correction."""
     dims = _dims(node)
-    correction = 1 if argument(node, "correction") is None else real(node, "correction")
+    correction = 1 if argument(node, "correction") is None else number(node, "correction")
     if len(dims) != 1:
         return None
     rows, _ = _last(editor, node, editor.cast(node, tensor(node, "self"), torch.float32), dims[0])
@@ -289,7 +289,7 @@ def _clamp(editor: Editor, node: fx.Node) -> fx.Node | None:
 def _pow(editor: Editor, node: fx.Node) -> fx.Node | None:
     """Powers 2 and 3 are products, 0.5 and -0.5 are roots, all in the type of the result: an integer has become a float
     before."""
-    exponent = number(node, 1)
+    exponent = scalar(node, 1)
     if exponent not in (1, 2, 3, 0.5, -0.5) or not dtype_of(node).is_floating_point:
         return None
     x = editor.cast(node, tensor(node, 0), dtype_of(node))

@@ -2,7 +2,7 @@
 
     lowered   before | 1 | 2 | 3 |           last | after     block 3 relates to block 2 exactly as block 2 relates to
     block 1,
-    stamped   before | 1 | 2 | 3 | 4 … n-2 | last | after     so every layer between is block 3 again, with weights of
+    replicated   before | 1 | 2 | 3 | 4 … n-2 | last | after     so every layer between is block 3 again, with weights of
     its own
 
 What a lowered node belongs to is told by the first of its origins: the captured node at whose place it stands. Wherever
@@ -21,7 +21,7 @@ from compiler.graph.fx_copy import graph_module, new_node
 from compiler.passes.split import SplitGraphs, constant_name
 from compiler.repeat.find import KEPT, Layers, form
 
-TEMPLATE = KEPT - 1  # the window that is stamped
+TEMPLATE = KEPT - 1  # the window that is replicated
 _NUMBER = re.compile(r"_\d+$")
 LAST = KEPT  # what the last window is called among those that were lowered
 
@@ -98,7 +98,7 @@ class _Graph:
         self.weights = {node.name: self._holder(str(node.target), node.name, node.meta) for node in weights}
         self.placeholders: list[tuple[fx.Node, int]] = []  # in order: which, and how many windows later
         self.remap: dict[fx.Node, fx.Node] = {}
-        self.stamped: dict[int, list[fx.Node]] = {number: [] for number in (TEMPLATE, *windows.dropped)}
+        self.replicated: dict[int, list[fx.Node]] = {number: [] for number in (TEMPLATE, *windows.dropped)}
         self._find_blocks()
         self.place = {
             node: (number, place) for number, block in self.blocks.items() for place, node in enumerate(block)
@@ -171,7 +171,7 @@ class _Graph:
             origins = self.windows.origins(node, number)
             self.remap[node] = self._add(node, partial(self.value, reader=node), origins, 0)
             if number == TEMPLATE:
-                self.stamped[TEMPLATE].append(self.remap[node])
+                self.replicated[TEMPLATE].append(self.remap[node])
             for window in self.windows.dropped if node in self.ends else ():
                 for place in self.ends[node]:
                     self._stamp(self.blocks[TEMPLATE][place], window)
@@ -179,13 +179,13 @@ class _Graph:
     def _stamp(self, node: fx.Node, window: int) -> None:
         by = window - TEMPLATE
         origins = tuple(self.windows.moved(name, by) for name in node.meta["origins"])
-        self.stamped[window].append(self._add(node, lambda operand: self.counterpart(operand, by), origins, by))
+        self.replicated[window].append(self._add(node, lambda operand: self.counterpart(operand, by), origins, by))
 
     def counterpart(self, node: fx.Node, by: int) -> fx.Node:
         """What a node that the model window reads is `by` windows later."""
         if node in self.place:
             number, place = self.place[node]
-            return self.stamped[number + by][place] if number + by >= TEMPLATE else self.remap[node]
+            return self.replicated[number + by][place] if number + by >= TEMPLATE else self.remap[node]
         return self.weights[self.windows.moved(node.name, by)] if node.name in self.weights else self.remap[node]
 
     def value(self, node: fx.Node, reader: fx.Node) -> fx.Node:
@@ -194,7 +194,7 @@ class _Graph:
         if node in self.place and reader not in self.place:
             if self.windows.of(reader) != LAST or self.place[node][0] != TEMPLATE or node.op == "placeholder":
                 raise NotUniform
-            return self.stamped[self.windows.dropped[-1]][self.place[node][1]]
+            return self.replicated[self.windows.dropped[-1]][self.place[node][1]]
         return self.weights[node.name] if node.name in self.weights else self.remap[node]
 
     def _add(self, node: fx.Node, operand: Callable[[fx.Node], fx.Node], origins: tuple[str, ...], by: int) -> fx.Node:

@@ -123,7 +123,7 @@ class Search:
                 yield plain
 
     def candidates(self, split: bool = True, known: Made | None = None, shared: bool = True) -> list[Candidate]:
-        """Tilings that differ, the best first, then by promised cycles: one size after the other is varied while that
+        """Tilings that differ, the best first, then by predicted cycles: one size after the other is varied while that
         makes the program faster.
 
         Those that are `known` are among them, and not made again. Where the scratchpad is tight, other ways to share it

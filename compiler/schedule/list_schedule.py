@@ -80,7 +80,7 @@ def schedule(
 ) -> Schedule:
     """The same ops in an order that keeps the engines busy. Bits cannot change: every conflict keeps its order.
 
-    What stands before, in and after the loop is scheduled by itself. Words may fill the share `fill` of each memory.
+    What stands before, in and after the loop is scheduled by itself. Ops may fill the share `fill` of each memory.
     With `in_turn`, a load waits while an older one waits for memory, so that large blocks are not kept out by many
     small ones.
     """
@@ -279,7 +279,7 @@ class _Scheduler:
     def _engine_free(self, engine: Engine) -> int:
         """When the next instruction of an engine could start if inputs and memory were no matter.
 
-        Words are dispatched in order, and a full queue holds all of them up.
+        Instructions are dispatched in order, and a full queue holds all of them up.
         """
         queue = self.queued.get(engine)
         dispatched = max(self.dispatched, queue[0]) if queue and len(queue) == queue.maxlen else self.dispatched

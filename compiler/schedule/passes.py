@@ -170,7 +170,7 @@ class Stages:
     """The passes, in the order of the fields.
 
     `kernels` run once. The search runs the others for every tiling that it tries: `tiling` for each point of the
-    search space, `program` for those that promise enough, `order` for several shares of the memories, `addresses` for
+    search space, `program` for those that may be fast enough, `order` for several shares of the memories, `addresses` for
     the best until one fits.
     """
 

@@ -38,9 +38,9 @@ def verify_state(state: TileState) -> None:
         verify_kernels(state.kernels)
     graph = state.kernel_graph
     if graph is not None and graph is not before.kernel_graph:
-        verify_kernels(graph.kernels, graph.repeat.canonical if graph.repeat else None)
+        verify_kernels(graph.kernels, graph.repeat.canonical if graph.repeat else None, graph.stored)
     if graph is not None and state.batch_tiles is not before.batch_tiles:
-        _verify_strips(state, graph)
+        _verify_batch_tiles(state, graph)
     if graph is not None and state.assignment is not None and state.assignment is not before.assignment:
         _verify_assignment(state, graph)
     program = state.program
@@ -50,7 +50,7 @@ def verify_state(state: TileState) -> None:
         verify_placement(program, state.placement, state.chip)
 
 
-def _verify_strips(state: TileState, graph: KernelGraph) -> None:
+def _verify_batch_tiles(state: TileState, graph: KernelGraph) -> None:
     ends = [0, *(batch_tile.end for batch_tile in state.batch_tiles)]
     if [batch_tile.first for batch_tile in state.batch_tiles] != ends[:-1] or ends[-1] != len(graph.kernels):
         raise ValueError("batch tiles do not cover the kernels one after the other")

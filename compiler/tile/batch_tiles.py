@@ -3,7 +3,7 @@
     for each layer:  for each sample:  query key value attention output up down
 
 A batch tile is a run of kernels that share their first dimension; no value that one of them hands to another mixes
-different indices of it. TileSizes into parts along it, what lives between the kernels is as small as one part, and
+different indices of it. Cut into parts along it, what lives between the kernels is as small as one part, and
 parts overlap where memory allows."""
 
 from collections.abc import Iterator, Mapping, Sequence, Set

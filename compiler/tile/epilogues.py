@@ -6,7 +6,8 @@
     layer_norm → quantize_rows      the largest magnitude of each row comes with the rows
 
 Each only where nobody else needs what is then nowhere. No bit changes: docs/numerics.md has the same steps in the same
-order, whether one instruction does them or several.
+order, whether one instruction does them or several. A product that two dequantizations read is made for each of them:
+on the array that costs less than to keep its sums.
 """
 
 from collections.abc import Iterator, Set
@@ -14,7 +15,7 @@ from dataclasses import replace
 
 from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel, Step
-from compiler.tile.layout import limits_of
+from compiler.tile.layout import fits_row
 from isa.architecture import Dtype
 
 MAXIMUM, MAGNITUDE, EXP, RECIP = "max", "absmax", "exp", "recip"  # what steps hand to each other
@@ -40,7 +41,11 @@ def fuse_epilogues(kernel: Kernel, stored: Set[KernelOp]) -> Kernel:
 
 
 def _only_dequantized(op: KernelOp, kernel: Kernel, stored: Set[KernelOp]) -> bool:
-    return op not in stored and all(user.kind == "dequantize" and user in kernel.members for user in op.users)
+    return (
+        op not in stored
+        and bool(op.users)
+        and all(user.kind == "dequantize" and user in kernel.members for user in op.users)
+    )
 
 
 def _last_before(add: KernelOp, kernel: Kernel, stored: Set[KernelOp]) -> KernelOp | None:
@@ -65,12 +70,12 @@ def _hands(step: Step, kernel: Kernel, stored: Set[KernelOp]) -> tuple[str, ...]
     last = step.last
     readers = [user for user in last.users if user in kernel.members]
     kinds = [user.kind for user in readers]
-    narrow = last.shape[-1:] <= (limits_of("vaff")[2],)
+    narrow = last.shape != () and fits_row("vaff", last.shape[-1])
     match step.op.kind:
         case "dequantize" if kinds == ["softmax"] and len(last.users) == 1 and step.op.dtype is Dtype.F32 and narrow:
             return (MAXIMUM,)
         case "softmax" if kinds == ["quantize_rows"] and _is_inner(last, kernel, stored):
-            return EXP, RECIP
+            return (EXP, RECIP) if readers[0].tensor("x") is last else ()
         case "layer_norm" if narrow and any(_unscaled(readers)):
             return (MAGNITUDE,)
     return ()

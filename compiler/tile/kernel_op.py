@@ -129,7 +129,7 @@ class KernelOp:
     @property
     def is_empty(self) -> bool:
         """Whether there is no element at all, so that there is nothing to compute, to store or to read."""
-        return all(0 in result.shape for result in self.results)
+        return self.kind != OUTPUT and all(0 in result.shape for result in self.results)
 
     @property
     def row_domain(self) -> tuple[int, ...]:

@@ -25,6 +25,11 @@ def limits_of(mnemonic: str) -> Limits:
     return largest.get("planes", 1), largest["rows"], largest["cols"]
 
 
+def fits_row(mnemonic: str, columns: int) -> bool:
+    """Whether an instruction takes a row of so many columns whole."""
+    return columns <= limits_of(mnemonic)[2]
+
+
 WORD_LIMITS = limits_of("vop")
 DMA_LIMITS = limits_of("lda")
 
@@ -107,7 +112,7 @@ def dense(buffer: Buffer, dtype: Dtype, shape: Sequence[int], order: Sequence[in
 
 
 def blocks(domain: Sequence[int], rows: int) -> Iterator[tuple[Range, ...]]:
-    """TileSizes a domain into boxes of at most `rows` points: single steps of the outer dimensions, runs of one, all of
+    """Cut a domain into boxes of at most `rows` points: single steps of the outer dimensions, runs of one, all of
     the inner.
 
     >>> list(blocks((2, 3), 2))

@@ -8,7 +8,7 @@ These checks see one program; whether it computes what the graph says is for the
 (compiler/translation/).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from itertools import chain
 from math import gcd
 
@@ -26,8 +26,13 @@ _NOT_WRITTEN, _WRITTEN, _READ = range(3)  # what is known of a byte
 _GIVEN = frozenset((*GIVEN_REGIONS, *KEPT_REGIONS))  # holds values before the first op
 
 
-def verify_kernels(kernels: Sequence[Kernel], same: Mapping[KernelOp, KernelOp] | None = None) -> None:
-    """Raise ValueError unless every operation is in one kernel, behind those that it reads.
+def verify_kernels(
+    kernels: Sequence[Kernel],
+    same: Mapping[KernelOp, KernelOp] | None = None,
+    stored: Set[KernelOp] = frozenset(),
+) -> None:
+    """Raise ValueError unless every operation is in one kernel and in its steps, behind those that it reads, and what
+    is `stored` is made by a step.
 
     `same` maps what later iterations of a loop compute to what stands for it: the node of the first iteration.
     """
@@ -42,6 +47,26 @@ def verify_kernels(kernels: Sequence[Kernel], same: Mapping[KernelOp, KernelOp] 
                 if origin.is_operation and not origin.is_empty and same.get(origin, origin).maker not in made:
                     raise ValueError(f"{node.name} in kernel {index} reads {operand.name}, which is not computed yet")
             made.add(node)
+        _verify_steps(kernel, index, stored)
+
+
+def _verify_steps(kernel: Kernel, index: int, stored: Set[KernelOp]) -> None:
+    """Values of a step but its last are nowhere: only the step itself can read them."""
+    done: set[KernelOp] = set()
+    for step in kernel.steps:
+        own: set[KernelOp] = set()
+        for op in step.ops:
+            for operand in op.operands:
+                if operand.maker in kernel.members - done - own and not operand.base.is_empty:
+                    raise ValueError(f"step {step} of kernel {index} reads {operand.name}, which is not there yet")
+            own.add(op)
+        if step.last in done:
+            raise ValueError(f"{step.last.name} is made a second time by step {step} of kernel {index}")
+        done.add(step.last)
+    inner = {op for step in kernel.steps for op in step.ops} - done
+    for op in kernel.nodes:
+        if op not in done | inner or op in stored - done:
+            raise ValueError(f"{op.name} is made by no step of kernel {index}")
 
 
 def verify_program(program: Program) -> None:

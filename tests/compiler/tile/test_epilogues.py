@@ -1,6 +1,8 @@
 """Which operations are done on the way of others: what a reader sees of it, that it changes no bit, that it saves
 cycles."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -16,7 +18,8 @@ from compiler.schedule.manager import TileManager
 from compiler.schedule.passes import made
 from compiler.tile.epilogues import fuse_epilogues
 from compiler.tile.kernel_op import kernel_ops
-from compiler.tile.kernels import Kernel
+from compiler.tile.kernels import Kernel, Step
+from compiler.tile.verify import verify_kernels
 from emulator.timing.simulate import simulate
 from isa.chip import load_chip
 
@@ -152,3 +155,42 @@ def test_it_is_worth_its_cycles() -> None:
         simulate(finish(graph, Options(disable=off), EDGE).image()).cycles for off in ((), ("fuse-epilogues",))
     )
     assert fused < 0.95 * alone
+
+
+@pytest.mark.parametrize(
+    ("steps_of", "message"),
+    [
+        (lambda steps: steps[:-1], "is made by no step"),
+        (lambda steps: (*steps, steps[0]), "is made a second time"),
+        (lambda steps: steps[::-1], "is not there yet"),
+    ],
+)
+def test_steps_are_verified_behind_the_pass(
+    steps_of: Callable[[tuple[Step, ...]], tuple[Step, ...]], message: str
+) -> None:
+    """Breaks if a pass may forget an operation of a kernel, do one twice, or one before what it reads, and a later
+    pass is blamed."""
+    model, inputs = MODELS["attention"]
+    state = kernel_state(lower(capture(model.eval(), inputs)), Options(), EDGE, TileManager())
+    graph = made(state.kernel_graph)
+    kernels = [replace(k, steps=steps_of(k.steps)) if len(k.steps) > 2 else k for k in graph.kernels]
+    with pytest.raises(ValueError, match=message):
+        verify_kernels(kernels, stored=graph.stored)
+    verify_kernels(graph.kernels, stored=graph.stored)
+
+
+def test_what_is_stored_is_made_by_a_step() -> None:
+    """Breaks if a sum may be left in the array that another kernel reads."""
+    model, inputs = MODELS["attention"]
+    graph = made(kernel_state(lower(capture(model.eval(), inputs)), Options(), EDGE, TileManager()).kernel_graph)
+    sums = next(step.product for kernel in graph.kernels for step in kernel.steps if step.product is not None)
+    with pytest.raises(ValueError, match="matmul_i8 is made by no step"):
+        verify_kernels(graph.kernels, stored=graph.stored | {sums})
+
+
+@pytest.mark.parametrize("disable", [(), ("fuse-epilogues",)])
+def test_products_wider_than_an_instruction(disable: tuple[str, ...]) -> None:
+    """Breaks if an instruction is asked for more columns than its field holds: 70,000 of a shallow product."""
+    for model in (nn.Linear(4, 70_000), nn.Sequential(nn.Linear(4, 70_000), nn.Softmax(-1))):
+        x = torch.linspace(-1, 1, 8).view(2, 4)
+        assert llmchip.compile(model.eval(), (x,), chip="edge", disable=disable).verify(x)
