@@ -127,6 +127,18 @@ def load_exported(path: str, trust: bool = False, memory: int | None = None) -> 
         logging.disable(quiet)
 
 
+def check_exported(path: str) -> None:
+    """Raise ModelError unless a .pt2 file is data alone, which can be loaded without running anything of it."""
+    try:
+        _check(read_regular(path), path, None)
+    except OSError as error:
+        raise ModelError(f"cannot read the exported program: {error.strerror or error}", path) from error
+    except Error:
+        raise
+    except Exception as error:  # whatever a foreign file makes a reader raise
+        raise ModelError(f"cannot read the exported program: {type(error).__name__}", path) from error
+
+
 def _load(data: bytes) -> "ExportedProgram":
     """`torch.export.load` without its second try, as the format of old versions, which is all pickle."""
     from torch.export.pt2_archive._package import load_pt2

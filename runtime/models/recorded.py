@@ -1,8 +1,8 @@
-"""What an image says of its model. It is shown; it is acted on only where that runs no code: a bundled name, or a
-folder of config.json and safetensors.
+"""What an image says of its model. It is shown; it is acted on only where that is data alone and runs no code: a bundled
+name, a folder of config.json and safetensors, a .pt2 in which nothing is pickled but tensors and numbers.
 
-Everything else (module:factory, .pt2, folders that bring code or pickles) is used only when the user names it on the
-command line.
+Everything else (module:factory, folders and .pt2 files that bring code or pickles) is used only when the user names it
+on the command line.
 """
 
 from pathlib import Path
@@ -14,6 +14,7 @@ from msgspec import Struct
 from isa.errors import ImageError, ModelError
 from isa.image.image import Image
 from runtime.models.config_json import code_in
+from runtime.models.exported import check_exported
 from runtime.models.models import BUNDLED, Recipe
 
 _AT_FAULT = "the program that wrote this image is at fault; compile the model again"
@@ -64,6 +65,9 @@ def check_recorded(
     if argument in BUNDLED:
         return
     try:
+        if Path(argument).suffix == ".pt2":
+            check_exported(argument)
+            return
         reason = code_in(Path(argument)) if Path(argument).is_dir() else "it is no folder"
     except ModelError as error:
         reason = error.what

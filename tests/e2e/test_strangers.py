@@ -209,10 +209,22 @@ def test_an_exported_program_runs_nothing(exported: Path, stranger: Path) -> Non
     for name, (entry, change) in attacks.items():
         bad = altered(exported, stranger / f"{name}.pt2", entry, change)
         refused(call("verify", bad, "--json"), "--trust", bad.name)
+        (stranger / "a.s").write_text(text_naming(bad.name))
+        refused(call("verify", "a.s", "--json"), "--model MODEL", bad.name)  # nor on the word of a text or an image
         nothing_ran(stranger)
     bad = altered(exported, stranger / "compiled.pt2", "nothing", bytes, "data/aotinductor/model/x.so")
     refused(call("verify", bad, "--json"), "--trust", "x.so")
     refused(call("verify", stranger / "samples.pt2", "--max-memory", 1, "--json"))
+
+
+def test_a_recorded_program_that_is_data_alone_is_used(tmp_path: Path) -> None:
+    """The counterpart: an image of an exported program is verified against it without being told its name."""
+    import torch
+
+    program, image = tmp_path / "plain.pt2", tmp_path / "plain.llmchip"
+    torch.export.save(torch.export.export(torch.nn.Linear(4, 4).eval(), (torch.ones(2, 4),)), program)
+    assert call("compile", program, "-o", image).code == 0
+    assert call("verify", image, "--json").document["bit_exact"]
 
 
 def test_trust_loads_what_is_pickled(exported: Path, stranger: Path) -> None:
