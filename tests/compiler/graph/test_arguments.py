@@ -45,4 +45,4 @@ def test_another_type_names_the_node() -> None:
     with pytest.raises(AssertionError, match=r"operand dims of permute_default is .*, not a tensor"):
         given.tensor(node, "dims")
     with pytest.raises(AssertionError, match="operand self of permute_default is x, not a number"):
-        given.number(node, "self")
+        given.scalar(node, "self")
