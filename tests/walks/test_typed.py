@@ -152,7 +152,7 @@ def test_what_a_page_says_works(page: str, place: Path) -> None:
     """Breaks when a command of the documentation fails, or answers a pipe with padding. Help texts are part of
     docs/cli.md."""
     found = list(commands(page))
-    assert found or page in ("docs/security.md",)
+    assert found or page in ("docs/security.md", "docs/fallback.md")  # these have sentences and Python alone
     wrong = [text for number, command in enumerate(found) if (text := typed(command, place, (80, 120)[number % 2]))]
     assert not wrong, "\n".join(wrong)
 
