@@ -1,8 +1,9 @@
 """Fit: the tile sizes of a kernel beside what is resident, by what its first two blocks need and cost.
 
 A usual tiling of which two blocks fit is taken as it is. Otherwise the kernel is tiled in the way in which it is
-predicted to take the least time: that of its busiest engine where blocks overlap, of the bus where at least loads run ahead, of
-all engines in turn where nothing does."""
+predicted to take the least time: that of its busiest engine where blocks overlap, of the bus where at least loads run
+ahead, of all engines in turn where nothing does.
+"""
 
 from bisect import bisect_left
 from collections import Counter
@@ -140,7 +141,10 @@ class TileSizeChooser:
         """What does not fit, and by how much."""
         kernel, needs = sample.kernel, [sample.need(twin) for twin in both(tiling, sample.tuning)]
         if (count := sample.ops(tiling)) > MOST_OPS:
-            what = f"{kernel.nodes[-1].name} takes {count} instructions in tiles that fit the chip; {MOST_OPS} are the most for one kernel"
+            what = (
+                f"{kernel.nodes[-1].name} takes {count} instructions in tiles that fit the chip; {MOST_OPS} are the most "
+                "for one kernel"
+            )
             return CompileError(what, f"kernel {kernel}", "use a chip with a larger scratchpad")
         return CompileError(
             f"the smallest tile of {kernel.nodes[-1].name} needs {min(n.kept + n.moving for n in needs)} bytes of SRAM and "

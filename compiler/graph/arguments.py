@@ -5,6 +5,8 @@ place or by its name in the schema. One that is something else is a mistake of o
 """
 
 from functools import cache
+from operator import getitem
+from typing import TypeVar
 
 from torch import fx
 from torch._ops import OpOverload
@@ -13,6 +15,7 @@ from torch.fx.node import Argument, Target
 Number = int | float | complex  # or a truth; complex ones only in what is computed when packing
 Operand = fx.Node | Number  # of an elementwise operation
 Place = int | str  # of an operand: its number among those that are given, or its name in the schema
+T = TypeVar("T")
 
 
 def argument(node: fx.Node, place: Place) -> Argument:
@@ -24,6 +27,11 @@ def argument(node: fx.Node, place: Place) -> Argument:
     return node.args[number] if number < len(node.args) else node.kwargs.get(place, default)
 
 
+def by_name(node: fx.Node) -> dict[str, Argument]:
+    """Every operand by its name in the schema, in order, defaults too."""
+    return {name: argument(node, name) for name in _schema(node.target)}
+
+
 def first_of(node: fx.Node, *names: str) -> Argument:
     """The operand with the first of these names that the schema has; None where it has none of them."""
     known = _schema(node.target)
@@ -32,7 +40,9 @@ def first_of(node: fx.Node, *names: str) -> Argument:
 
 @cache
 def _schema(target: Target) -> dict[str, tuple[int, Argument]]:
-    """Place and default of every operand by name."""
+    """Place and default of every operand by name; what takes a part of a tuple has no schema of PyTorch's."""
+    if target is getitem:
+        return {"of": (0, None), "index": (1, None)}
     assert isinstance(target, OpOverload), f"{target} has no schema"
     return {given.name: (number, given.default_value) for number, given in enumerate(target._schema.arguments)}
 
@@ -49,11 +59,7 @@ def optional_tensor(node: fx.Node, place: Place) -> fx.Node | None:
 
 def tensors(node: fx.Node, place: Place) -> list[fx.Node]:
     """Several tensors: what `cat` joins, or (of an output node) a graph's results."""
-    value = argument(node, place)
-    assert isinstance(value, (list, tuple)), _wrong(node, place, value, "several tensors")
-    found = [item for item in value if isinstance(item, fx.Node)]
-    assert len(found) == len(value), _wrong(node, place, value, "several tensors")
-    return found
+    return _several(node, place, fx.Node, "several tensors")
 
 
 def integer(node: fx.Node, place: Place) -> int:
@@ -64,10 +70,14 @@ def integer(node: fx.Node, place: Place) -> int:
 
 def integers(node: fx.Node, place: Place) -> list[int]:
     """Sizes, or dimensions."""
+    return _several(node, place, int, "whole numbers")
+
+
+def _several(node: fx.Node, place: Place, kind: type[T], wanted: str) -> list[T]:
     value = argument(node, place)
-    assert isinstance(value, (list, tuple)), _wrong(node, place, value, "whole numbers")
-    found = [item for item in value if isinstance(item, int)]
-    assert len(found) == len(value), _wrong(node, place, value, "whole numbers")
+    assert isinstance(value, (list, tuple)), _wrong(node, place, value, wanted)
+    found = [item for item in value if isinstance(item, kind)]
+    assert len(found) == len(value), _wrong(node, place, value, wanted)
     return found
 
 

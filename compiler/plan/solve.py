@@ -1,9 +1,10 @@
 """The memory planner: `plan(problem)` gives offsets and a certificate, or an error that says what did not fit.
 
-1. The lower bound (most bytes alive) refuses what cannot fit. 2. First fit in several orders, and climbing from the
-best of them, usually reaches it, which proves itself optimal. 3. Otherwise the exact search of `search` tries to reach
-it, then heights between it and the best known. Parts that are separate in time are planned separately, none lower than
-the highest of them needs.
+1. The lower bound (most bytes alive) refuses what cannot fit.
+2. First fit in several orders, and climbing from the best of them, usually reaches it, which proves itself optimal.
+3. Otherwise the exact search of `search` tries to reach it, then heights between it and the best known.
+
+Parts that are separate in time are planned separately, none lower than the highest of them needs.
 
 **State.** Per way to use reuse groups (`parts.variants`), and per part of it, a `_Draft`: the lowest placement so far,
 and a height that no placement of this part goes below. Placements are replaced by lower ones, bounds rise; both are
@@ -20,8 +21,8 @@ the sweep.
 
 **Not proved.** That a plan is found where one exists: climbing and the search end after their seconds, nodes or visits,
 and parts of more than `search.MAX_BOXES` boxes are not searched at all. That the plan is valid: check.py decides that,
-and whoever plans calls it. The canonical form of placements that the search goes through is explained in compiler/plan/descend.py; test problems are
-those of MiniMalloc (tests/data/minimalloc).
+and whoever plans calls it. The canonical form of placements that the search goes through is explained in
+compiler/plan/descend.py; test problems are those of MiniMalloc (tests/data/minimalloc).
 """
 
 import time

@@ -1,9 +1,10 @@
 """Replicate: from the lowered graphs of a few layers to those of all.
 
-    lowered   before | 1 | 2 | 3 |           last | after     block 3 relates to block 2 exactly as block 2 relates to
-    block 1,
-    replicated   before | 1 | 2 | 3 | 4 … n-2 | last | after     so every layer between is block 3 again, with weights of
-    its own
+    lowered      before | 1 | 2 | 3 |           last | after
+    replicated   before | 1 | 2 | 3 | 4 … n-2 | last | after
+
+Block 3 relates to block 2 exactly as block 2 relates to block 1, so every layer between is block 3 again, with weights
+of its own.
 
 What a lowered node belongs to is told by the first of its origins: the captured node at whose place it stands. Wherever
 something is not as it must be, there is no answer (None), and all layers are lowered one by one.

@@ -1,6 +1,6 @@
 """Search: the tiling whose schedule is predicted to be the fastest, among those that memory can be planned for.
 
-    for each size in SEARCH_SPACE, one after the other:  assign → emit → schedule → keep if the predicted cycles are fewer
+    for each size in SEARCH_SPACE, one after the other:  assign → emit → schedule → keep if fewer cycles are predicted
 
 The list scheduler simulates engines, bus and memories, so its prediction is the cost model. `make bench-chip` compares
 it with the timing mode. Everything is counted in ops and plans, never in seconds, and ends: where no plan is found the

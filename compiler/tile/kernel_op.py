@@ -8,14 +8,14 @@ one kind of thing. Arguments are named as in the operator's schema, and all are 
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from operator import getitem
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, fx
 from torch.fx.node import Argument as FxArgument
 
+from compiler.graph.arguments import by_name
 from compiler.graph.source import SourceLine
 from compiler.ops.record import Role
 from compiler.ops.table import BY_TARGET, OPS
@@ -26,6 +26,7 @@ from isa.errors import UnsupportedError
 INPUT, OUTPUT, GETITEM = "input", "output", "getitem"  # kinds that compute nothing
 
 Argument: TypeAlias = "KernelOp | bool | int | float | str | tuple[object, ...] | None"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +157,7 @@ class KernelOp:
 
     def tensor(self, name: str) -> "KernelOp":
         """The argument `name`, which is a value."""
-        found = self.args[name]
-        assert isinstance(found, KernelOp), f"{name} of {self} is not a value"
-        return found
+        return _given(self, name, KernelOp)
 
     def optional(self, name: str) -> "KernelOp | None":
         """The argument `name`, which is a value or left out."""
@@ -167,35 +166,27 @@ class KernelOp:
     def operand(self, name: str) -> "KernelOp | int | float | None":
         """The argument `name`, which is a value, a number or left out."""
         found = self.args[name]
-        assert found is None or isinstance(found, KernelOp | int | float), f"{name} of {self} is not an operand"
-        return found
+        return found if found is None or isinstance(found, KernelOp) else self.number(name)
 
     def number(self, name: str) -> float:
         found = self.args[name]
-        assert isinstance(found, int | float), f"{name} of {self} is not a number"
-        return found
+        return found if isinstance(found, int) else _given(self, name, float)
 
     def integer(self, name: str) -> int:
-        found = self.args[name]
-        assert isinstance(found, int), f"{name} of {self} is not an integer"
-        return found
+        return _given(self, name, int)
 
     def integers(self, name: str) -> tuple[int, ...]:
         found = self.args[name]
-        assert isinstance(found, tuple), f"{name} of {self} is not a list"
+        assert isinstance(found, tuple), f"{name} of {self} is no tuple"
         numbers = tuple(n for n in found if isinstance(n, int))
         assert numbers == found, f"{name} of {self} are not integers"
         return numbers
 
     def flag(self, name: str) -> bool:
-        found = self.args[name]
-        assert isinstance(found, bool), f"{name} of {self} is not true or false"
-        return found
+        return _given(self, name, bool)
 
     def text(self, name: str) -> str:
-        found = self.args[name]
-        assert isinstance(found, str), f"{name} of {self} is not a text"
-        return found
+        return _given(self, name, str)
 
     def parts(self) -> "dict[int, KernelOp]":
         """The used parts of a tuple, by their numbers."""
@@ -223,6 +214,12 @@ class KernelOp:
     __repr__ = __str__
 
 
+def _given(op: KernelOp, name: str, kind: type[T]) -> T:
+    found = op.args[name]
+    assert isinstance(found, kind), f"{name} of {op} is no {kind.__name__}"
+    return found
+
+
 def _shown(value: object) -> str:
     if isinstance(value, KernelOp):
         return f"%{value.name}"
@@ -248,9 +245,7 @@ def _kernel_op(node: fx.Node, made: Mapping[fx.Node, KernelOp]) -> KernelOp:
         args = {"results": _argument(node.args[0], made)}
         return KernelOp(node.name, OUTPUT, args=args, operands=tuple(_values(args)))
     row = BY_TARGET[node.target]
-    names = _parameters(node.target)
-    given: dict[str, FxArgument] = dict(zip(names, node.args, strict=False)) | node.kwargs
-    args = {name: _argument(given.get(name, default), made) for name, default in names.items()}
+    args = {name: _argument(given, made) for name, given in by_name(node).items()}
     operands = tuple(_values(args))
     role = row.role
     if row.moves and node.meta.get("copy"):
@@ -282,15 +277,6 @@ def _origin(node: fx.Node) -> Origin:
     return Origin(
         given.get("source") or NOWHERE.source, tuple(given.get("origins", ())), tuple(given.get("passes", ()))
     )
-
-
-@cache
-def _parameters(target: object) -> Mapping[str, FxArgument]:
-    """Names of the parameters of an operator, in order, with their defaults."""
-    if not isinstance(target, torch._ops.OpOverload):
-        assert target is getitem
-        return {"of": None, "index": None}
-    return {given.name: given.default_value for given in target._schema.arguments}
 
 
 def _results(node: fx.Node) -> tuple[Result, ...]:

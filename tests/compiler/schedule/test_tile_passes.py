@@ -1,6 +1,7 @@
 """Tile passes as a reader meets them: printed, stopped at, dumped, timed, verified, named when they fail, left out."""
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -121,34 +122,6 @@ value part_13 lives k4..k5
 value add_4 lives k4..k5
 value add_5 lives k5..k6
 """,
-    "fuse-epilogues": """\
-k0 [5] quantize_rows(quantize_rows) \
-← x
-k1 [5] matmul_i8(matmul_i8)+dequantize(dequantize) → activation(activation) → quantize_rows(quantize_rows_1) \
-← part, first_weight_q, part_1, first_weight_s, first_bias
-loop 2 {
-  k2 [5] matmul_i8(matmul_i8_1)+dequantize(dequantize_1) → activation(activation_1) → add(add) → quantize_rows(quantize_rows_2) \
-← part_2, layers_0_weight_q, part_3, layers_0_weight_s, layers_0_bias, activation
-  k3 [5] matmul_i8(matmul_i8_2)+dequantize(dequantize_2) → activation(activation_2) → add(add_1) → quantize_rows(quantize_rows_3) \
-← part_4, layers_1_weight_q, part_5, layers_1_weight_s, layers_1_bias, add
-}
-k4 [5] matmul_i8(matmul_i8_5)+dequantize(dequantize_5) → activation(activation_5) → add(add_4) → quantize_rows(quantize_rows_6) \
-← part_10, layers_4_weight_q, part_11, layers_4_weight_s, layers_4_bias, add_3
-k5 [5] matmul_i8(matmul_i8_6)+dequantize(dequantize_6) → activation(activation_6) → add(add_5) \
-← part_12, layers_5_weight_q, part_13, layers_5_weight_s, layers_5_bias, add_4
-value part lives k0..k1
-value part_1 lives k0..k1
-value part_6 lives k1..k4
-value part_7 lives k1..k4
-value add_1 lives k1..k4
-value part_4 lives k2..k3
-value part_5 lives k2..k3
-value add lives k2..k3
-value part_12 lives k4..k5
-value part_13 lives k4..k5
-value add_4 lives k4..k5
-value add_5 lives k5..k6
-""",
     "split-batch": """\
 k0..k1 in 1 part
 k2..k3 in 1 part
@@ -175,6 +148,8 @@ k4 rows=5, n=8, weights stay
 k5 rows=5, n=8, weights stay
 """,
 }
+# The sums of every product leave the array through its dequantization; what else is there stays as it was.
+GOLDEN["fuse-epilogues"] = re.sub(r"matmul_i8\((\w+)\) → dequantize", r"matmul_i8(\1)+dequantize", GOLDEN["find-loop"])
 
 
 @pytest.mark.parametrize("name", GOLDEN)
