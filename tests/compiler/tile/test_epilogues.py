@@ -44,6 +44,18 @@ class TwoProducts(nn.Module):
         return a @ b + a @ c
 
 
+class Narrow(nn.Module):
+    """One column, added to all columns: the product is smaller than the sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(16, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.a(x) + x
+        return found
+
+
 class AlsoRead(nn.Module):
     """Nothing may be left out here: everything on the way is a result, too."""
 
@@ -78,6 +90,7 @@ X = torch.linspace(-2, 3, 96).view(1, 6, 16)
 MODELS: dict[str, tuple[nn.Module, tuple[Tensor, ...]]] = {
     "attention": (Attention(), (X,)),
     "two products": (TwoProducts(), (X[0, :, :8], X[0].T[:8, :5].contiguous(), X[0].T[4:12, :5].contiguous())),
+    "narrow": (Narrow(), (X,)),
     "all are results": (AlsoRead(), (X,)),
     "the last is a result": (LastIsRead(), (X,)),
 }
@@ -134,6 +147,7 @@ def test_of_two_products_the_later_one_takes_the_sum() -> None:
 def test_what_is_a_result_is_made_in_full() -> None:
     """Breaks if a value that the caller reads, in the last iteration of a loop alone, is never written."""
     assert not any("+add" in step for kernel in steps("all are results") for step in kernel)
+    assert not any("+add" in step for kernel in steps("narrow") for step in kernel)
     found = steps("the last is a result")
     assert len(found) == 5  # before the loop, its body of two, the head
     assert found[3][:2] == ["matmul_i8(matmul_i8_2)+dequantize(dequantize_2)", "add(add_1)"]
