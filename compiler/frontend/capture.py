@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, fx
@@ -20,6 +20,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from compiler.frontend.aliases import settle_aliases
+from compiler.frontend.caches import cache_outputs, settle_caches
 from compiler.frontend.checks import check_tensor
 from compiler.frontend.composites import remembered
 from compiler.frontend.torchao import adopt
@@ -43,7 +44,8 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A tensor that belongs to the model. `kind`: param, buffer or constant (written in the code itself)."""
+    """A tensor that belongs to the model. `kind`: param, buffer, constant (written in the code itself), or state (a
+    buffer that the model changes in a way that the chip can: a cache of keys or values)."""
 
     name: str
     placeholder: str
@@ -65,7 +67,8 @@ class Captured:
     `weights`). `arguments` maps each argument's name to its value, a pytree with a `Leaf` for every tensor; `result` is
     the model's result with a `Leaf` for every tensor. `changed` names placeholders that the model changes in place,
     with the number of the output that is their new value. `signature` is forward's, where it is known: the program is
-    called as the model is.
+    called as the model is. `scalars` are inputs of a few integers that steer the program (how many tokens are in a
+    cache), with the range of each.
     """
 
     gm: fx.GraphModule
@@ -77,6 +80,7 @@ class Captured:
     result: pytree.PyTree
     changed: tuple[tuple[str, int], ...] = ()
     signature: inspect.Signature | None = None
+    scalars: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def flatten(self, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None) -> tuple[Tensor, ...]:
         """The caller's arguments, passed by position or by name as to the model itself, as the graph's inputs. Raises
@@ -286,14 +290,16 @@ def from_exported(
         with remembered():
             program = program.run_decompositions(table)
         _settle_numbers(program.graph_module)
-    changed = _changed(program, changing)
-    weights, tensors = _weights(program)
-    graph, users = _rebuild(program, {weight.placeholder for weight in weights})
+    caches = cache_outputs(program)
+    changed = _changed(program, changing, caches)
+    weights, tensors = _weights(program, caches)
+    graph, users = _rebuild(program, {weight.placeholder for weight in weights}, caches)
+    _mark_state(graph, weights)
     _mark_numbers(graph, weights, tensors)
     gm = graph_module(graph, "Captured", program.graph_module)
     inputs = tuple(_info(name, node.meta["val"]) for name, node in users.items())
     arguments, signature = _arguments(program, inputs, signature)
-    outputs, result = _results(program, gm)
+    outputs, result = _results(program, gm, caches)
     return Captured(gm, inputs, outputs, weights, tensors, arguments, result, changed, signature)
 
 
@@ -331,10 +337,14 @@ def _settle_checks(gm: fx.GraphModule) -> None:
 _CHANGES = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION, OutputKind.USER_INPUT_MUTATION)
 
 
-def _changed(program: ExportedProgram, changing: bool) -> tuple[tuple[str, int], ...]:
+def _changed(program: ExportedProgram, changing: bool, caches: Mapping[int, str]) -> tuple[tuple[str, int], ...]:
     """Inputs that are changed in place, and which output is their new value."""
     found = []
-    tensors = [spec for spec in program.graph_signature.output_specs if not isinstance(spec.arg, ConstantArgument)]
+    tensors = [
+        spec
+        for number, spec in enumerate(program.graph_signature.output_specs)
+        if number not in caches and not isinstance(spec.arg, ConstantArgument)
+    ]
     for number, spec in enumerate(tensors):
         if spec.kind in _CHANGES:
             if not changing or spec.kind is not OutputKind.USER_INPUT_MUTATION:
@@ -347,15 +357,18 @@ def _changed(program: ExportedProgram, changing: bool) -> tuple[tuple[str, int],
     return tuple(found)
 
 
+STATE = "state"
 _KINDS = {InputKind.PARAMETER: "param", InputKind.BUFFER: "buffer", InputKind.CONSTANT_TENSOR: "constant"}
 
 
-def _weights(program: ExportedProgram) -> tuple[tuple[Weight, ...], dict[str, Tensor]]:
+def _weights(program: ExportedProgram, caches: Mapping[int, str]) -> tuple[tuple[Weight, ...], dict[str, Tensor]]:
     weights, tensors = [], {}
+    state = set(caches.values())
     for spec in program.graph_signature.input_specs:
         if spec.kind in _KINDS:
             assert spec.target is not None
-            weights.append(Weight(spec.target, spec.arg.name, _KINDS[spec.kind]))
+            kind = STATE if spec.target in state else _KINDS[spec.kind]
+            weights.append(Weight(spec.target, spec.arg.name, kind))
             value = program.state_dict.get(spec.target, program.constants.get(spec.target))
             assert isinstance(value, Tensor), f"no value for {spec.target}"
             tensors[spec.target] = value.detach()
@@ -364,7 +377,9 @@ def _weights(program: ExportedProgram) -> tuple[tuple[Weight, ...], dict[str, Te
     return tuple(weights), tensors
 
 
-def _rebuild(program: ExportedProgram, weights: set[str]) -> tuple[fx.Graph, dict[str, fx.Node]]:
+def _rebuild(
+    program: ExportedProgram, weights: set[str], caches: Mapping[int, str]
+) -> tuple[fx.Graph, dict[str, fx.Node]]:
     """A copy of the graph with the user's tensors first, then the weights, and our metadata on every node."""
     graph = fx.Graph()
     remap: dict[fx.Node, fx.Node] = {}
@@ -375,12 +390,22 @@ def _rebuild(program: ExportedProgram, weights: set[str]) -> tuple[fx.Graph, dic
         remap[node].meta["weight"] = node.name in weights
     for node in program.graph.nodes:
         if node.op == "output":
-            graph.output(tuple(remap[leaf] for leaf in node.args[0] if isinstance(leaf, fx.Node)))
+            given = (leaf for number, leaf in enumerate(node.args[0]) if number not in caches)
+            graph.output(tuple(remap[leaf] for leaf in given if isinstance(leaf, fx.Node)))
         elif node.op != "placeholder" and node.target is not _METADATA:
             remap[node] = graph.node_copy(node, lambda old: remap[old])
     for node in graph.nodes:
         annotate(node)
+    settle_caches(graph)
     return graph, {node.name: remap[node] for node in users}
+
+
+def _mark_state(graph: fx.Graph, weights: Sequence[Weight]) -> None:
+    """Placeholders of state say so: the chip keeps them, and no image has them."""
+    state = {weight.placeholder for weight in weights if weight.kind == STATE}
+    for node in graph.find_nodes(op="placeholder"):
+        if node.name in state:
+            node.meta["state"] = True
 
 
 def _mark_numbers(graph: fx.Graph, weights: Sequence[Weight], tensors: Mapping[str, Tensor]) -> None:
@@ -442,16 +467,18 @@ def call_signature(program: ExportedProgram) -> inspect.Signature | None:
         return None
 
 
-def _results(program: ExportedProgram, gm: fx.GraphModule) -> tuple[tuple[TensorInfo, ...], object]:
+def _results(
+    program: ExportedProgram, gm: fx.GraphModule, caches: Mapping[int, str]
+) -> tuple[tuple[TensorInfo, ...], object]:
     """Names of the outputs, from their place in the model's result, and the result with `Leaf`s."""
     values = iter(node.meta["val"] for node in tensors(gm.graph.output_node(), 0))
     leaves: list[object] = []
     count = 0
-    for spec in program.graph_signature.output_specs:
+    for number, spec in enumerate(program.graph_signature.output_specs):
         constant = isinstance(spec.arg, ConstantArgument)
         if spec.kind not in _CHANGES:  # a new value is no part of what the model returns
             leaves.append(spec.arg.value if constant else Leaf(count))
-        count += not constant
+        count += not constant and number not in caches
     result = pytree.tree_unflatten(leaves, program.call_spec.out_spec)
     named: dict[int, str] = {}
     for path, leaf in pytree.tree_flatten_with_path(result)[0]:

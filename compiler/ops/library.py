@@ -89,6 +89,12 @@ def _fake_reduce(x: Tensor, kind: str, dim: int, keepdim: bool) -> Tensor:
     return x.new_empty(shape)
 
 
+def _fake_cached_attention(
+    q: Tensor, *_operands: Tensor | None, dtype: torch.dtype = torch.float32, **_options: object
+) -> Tensor:
+    return q.new_empty(q.shape, dtype=dtype)
+
+
 OPERATORS = (
     define_operator(
         "quantize_rows(Tensor x, Tensor? col=None) -> (Tensor, Tensor)",
@@ -123,6 +129,14 @@ OPERATORS = (
         "reduce(Tensor x, str kind, int dim, bool keepdim) -> Tensor", reference.reduce, _fake_reduce, Role.DOWN
     ),
     define_operator(
+        "cached_attention(Tensor q, Tensor sq, Tensor k, Tensor sk, Tensor v, Tensor sv, Tensor(a!) keys, "
+        "Tensor(b!) key_scales, Tensor(c!) values, Tensor(d!) value_scales, Tensor positions, Tensor? mask=None, "
+        "float softcap=0.0, ScalarType dtype=float) -> Tensor",
+        reference.cached_attention,
+        _fake_cached_attention,
+        Role.ATTENTION,
+    ),
+    define_operator(
         "clamp(Tensor x, float? min=None, float? max=None) -> Tensor", reference.clamp, _same, Role.ELEMENTWISE
     ),
 )
@@ -154,10 +168,52 @@ attention = _define(
 )  # fmt: skip
 
 
+Caches = tuple[Tensor, Tensor, Tensor, Tensor]  # keys, their scales, values, their scales
+
+
+def _attention_with_cache(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    keys: Tensor,
+    key_scales: Tensor,
+    values: Tensor,
+    value_scales: Tensor,
+    positions: Tensor,
+    scale: float,
+    softcap: float,
+) -> tuple[Tensor, ...]:
+    """What the chip computes of it, for a model that is run as it was captured."""
+    raise NotImplementedError("attention over a cache only lives between capture and quantization")
+
+
+def _fake_attention_with_cache(
+    q: Tensor, k: Tensor, v: Tensor, *given: Tensor | float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    keys, key_scales, values, value_scales = (x.new_empty(x.shape) for x in given[:4] if isinstance(x, Tensor))
+    return q.new_empty(q.shape), keys, key_scales, values, value_scales
+
+
+attention_with_cache = _define(
+    "attention_with_cache(Tensor q, Tensor k, Tensor v, Tensor keys, Tensor key_scales, Tensor values, "
+    "Tensor value_scales, Tensor positions, float scale, float softcap) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _attention_with_cache, _fake_attention_with_cache,
+)  # fmt: skip
+
+
+attention_in_cache = _define(
+    "attention_in_cache(Tensor q, Tensor k, Tensor v, Tensor(a!) keys, Tensor(b!) key_scales, Tensor(c!) values, "
+    "Tensor(d!) value_scales, Tensor positions, float scale, float softcap) -> Tensor",
+    _attention_with_cache, lambda q, *_operands: q.new_empty(q.shape),
+)  # fmt: skip
+
+
 def _overload(op: ChipOp) -> OpOverload:
     (target,) = op.targets
     assert isinstance(target, OpOverload)
     return target
 
 
-quantize_rows, matmul_i8, dequantize, softmax, layer_norm, activation, reduce, clamp = map(_overload, OPERATORS)
+(quantize_rows, matmul_i8, dequantize, softmax, layer_norm, activation, reduce, cached_attention, clamp) = map(
+    _overload, OPERATORS
+)

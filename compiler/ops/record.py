@@ -20,6 +20,7 @@ class Role(Enum):
     GATHER = "gather"
     VIEW = "view"
     CAT = "cat"
+    ATTENTION = "attention"  # over a cache that it changes: a kernel of its own
 
 
 class Domain(Enum):

@@ -20,6 +20,7 @@ from compiler.graph.editor import Editor, aten, dtype_of, shape_of
 from compiler.graph.manager import unsupported
 from compiler.graph.rules import Rule, apply_rules
 from compiler.ops import library as ops
+from compiler.passes.recognise_attention import causal
 from isa.architecture import MAX_K
 
 
@@ -28,13 +29,14 @@ class Quantize:
     name: ClassVar[str] = "quantize"
     changes_bits: ClassVar[bool] = True
     gone: ClassVar[frozenset[Target]] = frozenset(
-        {aten.linear.default, aten.matmul.default, aten._int_mm.default, ops.attention}
+        {aten.linear.default, aten.matmul.default, aten._int_mm.default, ops.attention, ops.attention_in_cache}
     )
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
         rules: dict[Target, Rule] = {
             aten.linear.default: _linear,
             ops.attention: _attention,
+            ops.attention_in_cache: _attention_in_cache,
             aten.matmul.default: _matmul,
             aten._int_mm.default: _int_mm,
         }
@@ -115,6 +117,27 @@ def _attention(editor: Editor, node: fx.Node) -> fx.Node:
     weights = editor.emit(node, ops.softmax, scores, argument(node, "zero_masked_rows"))
     qp, sp = quantize_rows(editor, node, weights, as_row(editor, node, sv))
     return dequantize(editor, node, editor.emit(node, ops.matmul_i8, qp, qv, False), sp, dtype=dtype_of(node))
+
+
+def _attention_in_cache(editor: Editor, node: fx.Node) -> fx.Node:
+    """Query heads that share keys are rows of one product. The result is made in the order in which its reader, the
+    projection, goes through it: token by token."""
+    q, k, v, *caches, positions = (tensor(node, i) for i in range(8))
+    batch, heads, tokens, size = shape_of(q)
+    groups, width = shape_of(k)[1], shape_of(v)[-1]
+    rows = editor.reshape(node, q, (batch, groups, heads // groups, tokens, size))
+    qq, sq = quantize_source(editor, node, rows)
+    qk, sk = quantize_source(editor, node, k)
+    qv, sv = quantize_source(editor, node, v)
+    factor = float32(number(node, "scale"))
+    sq = editor.cast(node, sq, torch.float32)
+    if factor != 1.0:
+        sq = editor.emit(node, aten.mul.Tensor, sq, factor)
+    mask = causal(editor, node, tokens, tokens) if tokens > 1 else None
+    given = (qq, sq, qk, sk, qv, sv, *caches, positions, mask, float32(number(node, "softcap")))
+    out = editor.emit(node, ops.cached_attention, *given, dtype=dtype_of(node))
+    major = editor.permute(node, out, [0, 3, 1, 2, 4])
+    return editor.permute(node, editor.reshape(node, major, (batch, tokens, heads, width)), [0, 2, 1, 3])
 
 
 def _matmul(editor: Editor, node: fx.Node) -> fx.Node:

@@ -51,7 +51,7 @@ def _sdpa(editor: Editor, node: fx.Node) -> fx.Node:
     scale = 1.0 / math.sqrt(shape_of(q)[-1]) if argument(node, "scale") is None else number(node, "scale")
     mask = optional_tensor(node, "attn_mask")
     if argument(node, "is_causal"):
-        mask = _causal(editor, node, shape_of(q)[-2], shape_of(k)[-2])
+        mask = causal(editor, node, shape_of(q)[-2], shape_of(k)[-2])
     return editor.emit(node, ops.attention, q, k, v, _additive(editor, node, mask), float(scale), True)
 
 
@@ -63,7 +63,7 @@ def _repeat_heads(editor: Editor, at: fx.Node, x: fx.Node, heads: int) -> fx.Nod
     return editor.reshape(at, wide, (*batch, heads, rows, width))
 
 
-def _causal(editor: Editor, at: fx.Node, rows: int, cols: int) -> fx.Node:
+def causal(editor: Editor, at: fx.Node, rows: int, cols: int) -> fx.Node:
     """0 where a query may look, -Inf after it; a constant."""
     full = editor.emit(at, aten.full.default, [rows, cols], float("-inf"), dtype=torch.float32)
     return editor.emit(at, aten.triu.default, full, 1)

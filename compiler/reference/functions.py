@@ -212,3 +212,54 @@ def dequantize(
     if bias is not None:
         t = t + bias.to(torch.float32)
     return t.to(dtype)
+
+
+def cached_attention(
+    q: Tensor,
+    sq: Tensor,
+    k: Tensor,
+    sk: Tensor,
+    v: Tensor,
+    sv: Tensor,
+    keys: Tensor,
+    key_scales: Tensor,
+    values: Tensor,
+    value_scales: Tensor,
+    positions: Tensor,
+    mask: Tensor | None = None,
+    softcap: float = 0.0,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Attention of T new tokens over a cache of C tokens, into which it writes them first.
+
+    int8 q [B, H, G, T, D] with scales sq [B, H, G, T]; k and v [B, H, T, D] with scales [B, H, T]; the cache
+    keys and values int8 [B, H, C, D] with float32 scales [B, H, C], changed in place; positions int32 [B]: how many
+    tokens of each sequence are in the cache. A new token sees them all, and the new ones as `mask` [T, T] says, which
+    is added to its scores. Result [B, H, G, T, D] of type `dtype`.
+    """
+    tokens, capacity = k.shape[-2], keys.shape[-2]
+    place = torch.arange(capacity, dtype=torch.int32) - positions.unsqueeze(-1)  # [B, C], among the new tokens
+    new, old = (place >= 0) & (place < tokens), place < 0
+    number = torch.where(new, place, 0).to(torch.int64)  # [B, C]
+    for cache, rows in ((keys, k), (values, v)):
+        found = rows.gather(2, number[:, None, :, None].expand(cache.shape))
+        cache.copy_(torch.where(new[:, None, :, None], found, cache))
+    for cache, rows in ((key_scales, sk), (value_scales, sv)):
+        found = rows.to(torch.float32).gather(2, number[:, None, :].expand(cache.shape))
+        cache.copy_(torch.where(new[:, None, :], found, cache))
+    batch, heads, group, _, size = q.shape
+    sums = matmul_i8(q.reshape(batch, heads, group * tokens, size), keys, True)
+    scores = dequantize(
+        sums.reshape(batch, heads, group, tokens, capacity), sq.to(torch.float32), key_scales[:, :, None, None, :]
+    )
+    if softcap:
+        scores = tanh(scores * (1.0 / softcap)) * softcap
+    seen = scores
+    if mask is not None:
+        added = mask.to(torch.float32).index_select(1, number.reshape(-1)).reshape(tokens, batch, capacity)
+        seen = scores + added.permute(1, 0, 2)[:, None, None]
+    scores = torch.where(old[:, None, None, None, :], scores, -INF)
+    scores = torch.where(new[:, None, None, None, :], seen, scores)
+    codes, scale = quantize_rows(softmax(scores), value_scales[:, :, None, None, :])
+    sums = matmul_i8(codes.reshape(batch, heads, group * tokens, capacity), values)
+    return dequantize(sums.reshape(q.shape), scale, dtype=dtype)

@@ -1,0 +1,268 @@
+"""Decoders: a causal language model of transformers, captured as one step over a cache that stays on the chip.
+
+    step(input_ids [B, T], positions [B]) -> logits [B, T, vocabulary]
+
+The caches (int8 keys and values with a scale for each token and head) are buffers that the step changes: state of the
+chip. `positions` says how many tokens of each sequence they hold; the new ones are written behind them. transformers'
+own extension points are used: an attention function in place of "sdpa", which sees the new keys and values only, and a
+mask function that makes none, since attention over the cache needs none from outside.
+
+Tables of rotary embeddings are functions of the position alone. They are computed once for every position that the
+cache has, by the model's own module, and looked up on the chip.
+"""
+
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from compiler.frontend.capture import Captured, export, from_exported
+from compiler.ops import library as ops
+from isa.errors import CompileError, InputError, UnsupportedError
+
+NAME = "llmchip"  # of the attention function, in transformers' tables
+POSITIONS = "positions"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheShape:
+    """Of one layer: heads of keys and values, and their widths."""
+
+    heads: int
+    size: int
+    value_size: int
+
+
+@dataclass
+class _Step:
+    """What attention functions need while a step is traced: the caches of each layer, in the order of the calls."""
+
+    attend: Callable[..., Tensor]
+
+
+_current = threading.local()
+
+
+def capture_decoder(model: nn.Module, batch: int, tokens: int, capacity: int) -> Captured:
+    """One step of a causal language model: `tokens` new tokens of each of `batch` sequences, over caches of `capacity`.
+
+    Raises UnsupportedError for a model whose attention is not written in transformers' way, InputError for a capacity
+    beyond the positions that the model has.
+    """
+    if model.training:
+        raise CompileError("the model is in train mode", type(model).__name__, "call model.eval() first")
+    _check_positions(model, capacity)
+    with _attention(model), torch.no_grad():
+        shapes, tables, calls = _tabulate(model, capacity)
+        step = DecoderStep(model, batch, tokens, capacity, shapes, tables)
+        with _patched({module: _looked_up(step, known) for module, known in calls.items()}):
+            exported = export(step, (), step.example())
+    return replace(from_exported(exported), scalars={POSITIONS: (0, capacity - tokens)})
+
+
+def _check_positions(model: nn.Module, capacity: int) -> None:
+    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    if isinstance(limit, int) and 0 < limit < capacity:
+        raise InputError(
+            f"a cache of {capacity} tokens; the model has {limit} positions",
+            type(model).__name__,
+            f"ask for at most {limit}",
+        )
+
+
+class DecoderStep(nn.Module):
+    """A model with its caches as buffers."""
+
+    def __init__(
+        self, model: nn.Module, batch: int, tokens: int, capacity: int, shapes: list[CacheShape], tables: dict[str, Tensor]
+    ) -> None:
+        super().__init__()
+        self.model, self.batch, self.tokens, self.layers = model, batch, tokens, len(shapes)
+        for number, shape in enumerate(shapes):
+            for name, size in (("keys", shape.size), ("values", shape.value_size)):
+                codes = torch.zeros(batch, shape.heads, capacity, size, dtype=torch.int8)
+                self.register_buffer(f"{name}_{number}", codes, persistent=False)
+                scales = torch.zeros(batch, shape.heads, capacity)
+                self.register_buffer(f"{name}_{number}_scales", scales, persistent=False)
+        for table, value in tables.items():
+            self.register_buffer(table, value, persistent=False)
+        self.eval()
+
+    def example(self) -> dict[str, Tensor]:
+        return {
+            "input_ids": torch.zeros(self.batch, self.tokens, dtype=torch.int32),
+            POSITIONS: torch.zeros(self.batch, dtype=torch.int32),
+        }
+
+    def forward(self, input_ids: Tensor, positions: Tensor) -> Tensor:
+        calls = iter(range(self.layers))
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, softcap: float) -> Tensor:
+            number = next(calls)
+            caches = [getattr(self, f"{name}_{number}{part}") for name, part in _PARTS]
+            out, *new = ops.attention_with_cache(q, k, v, *caches, positions, scale, softcap)
+            for cache, value in zip(caches, new, strict=True):
+                cache.copy_(value)
+            result: Tensor = out
+            return result
+
+        place = positions.unsqueeze(-1)
+        if self.tokens > 1:
+            place = place + torch.arange(self.tokens, dtype=torch.int32)
+        _current.step = _Step(attend)
+        try:
+            result = self.model(input_ids=input_ids, position_ids=place, use_cache=False)
+        finally:
+            _current.step = None
+        logits = result["logits"] if isinstance(result, dict) else result.logits
+        assert isinstance(logits, Tensor)
+        return logits
+
+
+_PARTS = (("keys", ""), ("keys", "_scales"), ("values", ""), ("values", "_scales"))
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    sliding_window: int | None = None,
+    **_options: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention function: query [B, Hq, T, D], key and value [B, H, T, D]; the result is token-major."""
+    step = getattr(_current, "step", None)
+    if step is None:
+        raise UnsupportedError("attention over a cache outside of a step")
+    if _options.get("s_aux") is not None or _options.get("position_bias") is not None:
+        raise UnsupportedError("attention with sinks or a position bias", type(module).__name__)
+    scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
+    out = step.attend(query, key, value, scale, float(softcap or 0.0))
+    return out.transpose(1, 2), None
+
+
+def _no_mask(*_args: Any, **_options: Any) -> None:
+    """transformers' mask function."""
+
+
+@contextmanager
+def _attention(model: nn.Module) -> Iterator[None]:
+    """With our attention function in place of the model's own."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(NAME, _attend)
+    AttentionMaskInterface.register(NAME, _no_mask)
+    configs = {id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None}
+    before = [(config, config._attn_implementation) for config in configs.values()]
+    for config in configs.values():
+        config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        for config, implementation in before:
+            config._attn_implementation = implementation
+
+
+def _cache_shapes(model: nn.Module) -> list[CacheShape]:
+    """The caches that the layers need, in the order in which they call attention: one token goes through the model."""
+    shapes: list[CacheShape] = []
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, softcap: float) -> Tensor:
+        shapes.append(CacheShape(k.shape[1], k.shape[-1], v.shape[-1]))
+        return q.new_zeros((*q.shape[:-1], v.shape[-1]))
+
+    _current.step = _Step(attend)
+    try:
+        zero = torch.zeros(1, 1, dtype=torch.int32)
+        model(input_ids=zero, position_ids=zero, use_cache=False)
+    except (TypeError, ValueError) as error:
+        raise UnsupportedError(
+            f"the model cannot be called as a decoder: {str(error).splitlines()[0]}", type(model).__name__
+        ) from error
+    finally:
+        _current.step = None
+    if not shapes:
+        raise UnsupportedError(
+            "no layer calls transformers' attention function, so there is no cache to keep",
+            type(model).__name__,
+        )
+    return shapes
+
+
+@dataclass(frozen=True, slots=True)
+class _Rotary:
+    """A call of a module that turns positions into factors: what it is given beside them, and the tables it stands
+    for."""
+
+    more: tuple[Any, ...]
+    tables: tuple[str, ...]
+
+
+def _rotaries(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Modules whose forward takes x, of which only the type matters, and positions."""
+    return [
+        (name.replace(".", "_"), module)
+        for name, module in model.named_modules()
+        if list(inspect.signature(module.forward).parameters)[:2] == ["x", "position_ids"]
+    ]
+
+
+@contextmanager
+def _patched(forwards: dict[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """With other functions as these modules' forward."""
+    for module, forward in forwards.items():
+        module.forward = forward
+    try:
+        yield
+    finally:
+        for module in forwards:
+            del module.forward
+
+
+def _more(args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, ...]:
+    return *args, *sorted(options.items())
+
+
+def _tabulate(model: nn.Module, capacity: int) -> tuple[list[CacheShape], dict[str, Tensor], dict[nn.Module, Any]]:
+    """One token goes through the model: the caches that its layers need, tables of all positions, and what looks them
+    up."""
+    places = torch.arange(capacity)[None]
+    tables: dict[str, Tensor] = {}
+    calls: dict[nn.Module, dict[tuple[Any, ...], tuple[str, ...]]] = {}
+
+    def recorded(name: str, module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def record(x: Tensor, position_ids: Tensor, *args: Any, **options: Any) -> Any:
+            known = calls.setdefault(module, {})
+            if (key := _more(args, options)) not in known:
+                parts = forward(x, places, *args, **options)
+                names = tuple(f"table_{name}_{len(known)}_{number}" for number in range(len(parts)))
+                tables.update({n: part[0].contiguous() for n, part in zip(names, parts, strict=True)})
+                known[key] = names
+            return forward(x, position_ids, *args, **options)
+
+        return record
+
+    modules = _rotaries(model)
+    with _patched({module: recorded(name, module, module.forward) for name, module in modules}):
+        shapes = _cache_shapes(model)
+    return shapes, tables, calls
+
+
+def _looked_up(step: "DecoderStep", known: dict[tuple[Any, ...], tuple[str, ...]]) -> Callable[..., Any]:
+    """In place of a rotary embedding: rows of its tables."""
+
+    def look(x: Tensor, position_ids: Tensor, *args: Any, **options: Any) -> tuple[Tensor, ...]:
+        names = known[_more(args, options)]
+        return tuple(functional.embedding(position_ids, getattr(step, name)) for name in names)
+
+    return look
