@@ -117,7 +117,7 @@ def _lower(captured: Captured, options: Options, watch: Watch) -> Lowered:
 def kernel_state(lowered: Lowered, options: Options, chip: Chip, manager: TileManager) -> TileState:
     """The tile passes that run once: kernels with all that follows from the graph alone, whatever the tiling."""
     names = tuple(i.name for i in lowered.inputs), tuple(o.name for o in lowered.outputs)
-    frozen = TileState(chip, FrozenGraph(lowered.main.graph, *names))
+    frozen = TileState(chip, FrozenGraph(lowered.main.graph, *names, lowered.captured.scalars))
     return manager.run(tile_pipeline(options.enables, Known(chip), Choice()).kernels, frozen)
 
 

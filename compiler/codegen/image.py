@@ -1,6 +1,6 @@
 """The image of a compiled model: program, packed constants, interface, memory plan and debug map in one record."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from isa.architecture import IMAGE_REGIONS, Region, Space
 from isa.chip import Chip
 from isa.errors import UnsupportedError
 from isa.image.image import Image
-from isa.image.records import DebugMap, DebugNode, Entry, PlanRecord, Probe, Span, TensorSpec
+from isa.image.records import DebugMap, DebugNode, Entry, PlanRecord, Probe, Scalar, Span, TensorSpec
 
 
 def region_sizes(tiled: Tiled, placement: Placement) -> dict[Region, int]:
@@ -50,6 +50,8 @@ def build_image(
 
     def store(number: int, value: Tensor | NDArray[np.uint8]) -> None:
         tensor = tiled.constants[number]
+        if tensor.region is Region.STATE:
+            return  # begins with zeros
         data[tensor.region][tensor.offset : tensor.offset + tensor.bytes] = (
             stored_bytes(value) if isinstance(value, Tensor) else value
         )
@@ -58,14 +60,17 @@ def build_image(
     for buffer, literal in tiled.literals.items():
         offset = buffer.fixed or 0
         data[Region.CONST][offset : offset + buffer.bytes] = np.frombuffer(literal, np.uint8)
-    entry = Entry("main", 0, tuple(map(_spec, tiled.inputs)), tuple(map(_spec, tiled.outputs)))
+    inputs = tuple(_spec(tensor) for tensor in tiled.inputs if tensor.limits is None)
+    scalars = tuple(scalar for tensor in tiled.inputs for scalar in _scalars(tensor))
+    entry = Entry("main", 0, inputs, tuple(map(_spec, tiled.outputs)), scalars)
     return Image(
         code=code.bytes,
         weights=data[Region.WEIGHTS].data,
         const=data[Region.CONST].data,
         sizes=tuple(sizes[region] for region in Region),
         entries=(entry,),
-        constants=tuple(map(_spec, tiled.constants)),
+        states=tuple(_spec(tensor) for tensor in tiled.constants if tensor.region is Region.STATE),
+        constants=tuple(_spec(tensor) for tensor in tiled.constants if tensor.region is not Region.STATE),
         plan=_plan(placement, code),
         debug=_debug(tiled, code),
         metadata=dict(metadata),
@@ -91,6 +96,13 @@ def stored_bytes(value: Tensor) -> NDArray[np.uint8]:
 
 def _spec(tensor: Interface) -> TensorSpec:
     return TensorSpec(tensor.name, tensor.shape, tensor.dtype, tensor.storage, tensor.region, tensor.offset)
+
+
+def _scalars(tensor: Interface) -> Iterator[Scalar]:
+    """The elements of an input that steers the program."""
+    if tensor.limits is not None:
+        for number in range(tensor.bytes // 4):
+            yield Scalar(f"{tensor.name}.{number}", tensor.offset + 4 * number, *tensor.limits)
 
 
 def _plan(placement: Placement, code: Code) -> tuple[PlanRecord, ...]:

@@ -1,17 +1,18 @@
 """Codegen: placed tile programs to instructions, with probes and spans for the debug map."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from compiler.codegen.view_registers import LEVEL, ViewFile
+from compiler.codegen.scalar_registers import ScalarFile
+from compiler.codegen.view_registers import LEVEL, Moving, ViewFile
 from compiler.codegen.wait_counts import Tracker
 from compiler.schedule.addresses import Placement
-from compiler.tile.ir import Op, Probe, Program, Ref
-from isa.architecture import NO_WAIT, QUEUES, WORD_BYTES, Region, Space
+from compiler.tile.ir import Length, Op, Probe, Program, Ref, span
+from isa.architecture import NO_WAIT, Dtype, QUEUES, WORD_BYTES, Region, Space
 from isa.chip import Chip
 from isa.codec import NO_WAITS, Inst, encode
 from isa.fields import Kind
-from isa.views import View
+from isa.views import Extents, View
 
 REPLAYS = (
     3  # iterations after which a loop has shown every count that it can ask for: the first, the second, a steady one
@@ -46,6 +47,7 @@ def generate(program: Program, placement: Placement, chip: Chip, region_sizes: M
     sizes |= {(Space.DRAM, int(region)): size for region, size in region_sizes.items()}
     counts = dependence_counts(program, placement, sizes)
     registers = ViewFile()
+    scalars = ScalarFile(registers)
     instructions: list[Inst] = []
     probes: list[tuple[int, Probe]] = []
     spans: list[tuple[int, int, str]] = []
@@ -54,6 +56,7 @@ def generate(program: Program, placement: Placement, chip: Chip, region_sizes: M
     for index, op in enumerate(program.ops):
         if loop and index in (loop.first, loop.end):
             registers.forget()
+            scalars.forget()
         if loop and index == loop.first:
             instructions.append(Inst.make("fence"))  # so that counts inside need only hold between iterations
             loop_at = len(instructions)
@@ -61,14 +64,15 @@ def generate(program: Program, placement: Placement, chip: Chip, region_sizes: M
                 Inst.make("loop", level=LEVEL, len=0, count=loop.count)
             )  # the length is known at the end
         first = len(instructions)
+        lengths, held = scalars.load(op.lengths)
         views = [
-            None if ref is None else (place_view(ref, placement), ref.buffer.step if program.in_loop(index) else 0)
+            None if ref is None else _moving(ref, placement, program.in_loop(index), dict(zip(op.lengths, held, strict=True)))
             for ref in op.views
         ]
         sets, numbers = registers.load(views)
-        instructions += sets
+        instructions += [*lengths, *sets]
         pc_of.append(len(instructions))
-        instructions.append(_instruction(op, numbers, counts[index]))
+        instructions.append(_instruction(op, numbers, counts[index], held[-1] if op.cut else 0))
         probes += [((len(instructions) - 1) * WORD_BYTES, probe) for probe in op.probes]
         if spans and spans[-1][1:] == (first * WORD_BYTES, op.node):
             spans[-1] = (spans[-1][0], len(instructions) * WORD_BYTES, op.node)
@@ -91,7 +95,7 @@ def dependence_counts(
     Counts inside a loop must hold in every iteration, so iterations are replayed and each instruction keeps the
     strictest count that any of them asked for, until nothing changes. A stricter count is always safe."""
     touches = [
-        (op.row.engine, [(place_view(ref, placement), extents, access) for _, ref, extents, access in op.accesses])
+        (op.row.engine, [(*_block(ref, extents, placement), access) for _, ref, extents, access in op.accesses])
         for op in program.ops
     ]
     order = list(range(len(program.ops)))
@@ -125,8 +129,25 @@ def place_view(ref: Ref, placement: Placement) -> View:
     return View(ref.buffer.space, region, ref.dtype, placement.offsets[ref.buffer] + ref.offset, ref.rs, ref.ps, ref.cs)
 
 
-def _instruction(op: Op, numbers: list[int], counts: tuple[int, ...]) -> Inst:
+def _moving(ref: Ref, placement: Placement, in_loop: bool, held: Mapping[Length, int]) -> Moving:
+    shift = None if ref.moved is None else (ref.moved, held[ref.moved], ref.unit)
+    return place_view(ref, placement), ref.buffer.step if in_loop else 0, shift
+
+
+def _block(ref: Ref, extents: Extents, placement: Placement) -> tuple[View, Extents]:
+    """The view of a block, or of all the bytes that one touches which launches move."""
+    view = place_view(ref, placement)
+    if ref.moved is None:
+        return view, extents
+    low, high = span(ref, extents)
+    return View(view.space, view.region, Dtype.I8, view.base), (1, 1, high - low)
+
+
+def _instruction(op: Op, numbers: list[int], counts: tuple[int, ...], scalar: int) -> Inst:
     registers = iter(numbers)
     by_name = {field.name: next(registers) for field in op.row.views}
+    if op.cut is not None:
+        dyn = op.row.field("dyn").choices.index(op.cut[0])
+        op = replace(op, attrs=(*op.attrs, ("dyn", dyn), ("dyn_s", scalar)))
     values = tuple(by_name[f.name] if f.kind is Kind.VIEW else op.operands[f.name] for f in op.row.fields)
     return Inst(op.mnemonic, values, counts)

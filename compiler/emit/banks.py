@@ -53,6 +53,7 @@ def _needs_scratchpad(reader: KernelOp) -> bool:
         Role.MATMUL,
         Role.GATHER,
         Role.CAT,
+        Role.ATTENTION,
     )  # a cat may be stored part by part
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from compiler.tile.access import follow
-from compiler.tile.ir import Buffer, Op, Probe, Ref
+from compiler.tile.ir import Length, Buffer, Op, Probe, Ref
 from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel, Step
 from compiler.tile.layout import DMA_LIMITS, Layout, Range, contiguous, dense, limits_of, pieces
@@ -330,11 +330,11 @@ class Emitter:
         views: Mapping[str, Ref],
         attrs: Mapping[str, int],
         probes: tuple[Probe, ...] = (),
+        cut: tuple[str, Length] | None = None,
     ) -> None:
         """Emit one instruction as given."""
-        self.ops.append(
-            Op(mnemonic, tuple(views.get(f.name) for f in ISA[mnemonic].views), tuple(attrs.items()), node.name, probes)
-        )
+        operands = tuple(views.get(f.name) for f in ISA[mnemonic].views)
+        self.ops.append(Op(mnemonic, operands, tuple(attrs.items()), node.name, probes, cut))
 
 
 Emit = Callable[[Emitter, KernelOp], None]

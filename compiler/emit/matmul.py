@@ -16,7 +16,7 @@ from isa.architecture import Dtype, Space
 from isa.spec import ISA, TAP, VOP
 
 TURNS = 4  # accumulators in turn: with instructions of a tile of the array, long enough for one to leave it
-_ROUND = {Dtype.F32: 0, Dtype.BF16: 1, Dtype.F16: 2}
+ROUND = {Dtype.F32: 0, Dtype.BF16: 1, Dtype.F16: 2}
 
 MM = ISA["mm"]
 PLANES, ROWS = MM.field("b").largest, MM.field("m").largest  # of one instruction
@@ -83,7 +83,7 @@ def dequantize(e: Emitter, node: KernelOp) -> None:
     for (low, high), acc in tiles:
         ins: dict[str, Layout | None] = {"a": acc, "rs": row}
         ins |= {name: _part(x, low, high) for name, x in (("cs", col), ("bi", bias), ("res", residual))}
-        attrs = {"rnd": _ROUND[node.dtype]}
+        attrs = {"rnd": ROUND[node.dtype]}
         outs: dict[str, Tile | Layout] = {"d": out.columns(low, high)}
         if top is not None:
             outs["tap"], attrs["red"] = top.unsqueeze(), TAP.index("max")

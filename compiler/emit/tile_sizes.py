@@ -25,6 +25,9 @@ MIN_ROWS = 32  # rows per block at least, so that instructions stay long against
 MIN_WIDTH = 32  # elements: of narrower rows, a block has more
 MOST_SLICE = 1 << 20  # bytes of weights in one instruction, where there is room for many
 
+# of attention over a cache: old keys per tile, and new tokens per block
+KEYS_AND_TOKENS = ((1 << 13, 256), (1 << 12, 128), (1 << 11, 64), (1 << 10, 32), (1 << 9, 16), (256, 8), (64, 1))
+
 Family = Sequence[TileSizes]
 
 
@@ -140,12 +143,13 @@ def _halves(most: int) -> Iterator[int]:
 @dataclass(frozen=True)
 class _Shapes:
     """The widest and deepest matmul of a kernel, 0 if it has none, and the widths that tiles of its weights may
-    have."""
+    have; or the tiles of old keys and the blocks of new tokens in attention over a cache (`pairs`)."""
 
     n: int
     k: int
     batched: bool
     widths: tuple[int, ...]
+    pairs: tuple[tuple[int, int], ...] = ()
 
     @staticmethod
     def of(kernel: Kernel, chip: Chip, size: int) -> "_Shapes":
@@ -154,6 +158,8 @@ class _Shapes:
             roles = {
                 n.role for n in kernel.nodes
             }  # columns of a map are reduced, and elements joined, independently of each other
+            if Role.ATTENTION in roles:
+                return _Shapes(0, 0, False, (), KEYS_AND_TOKENS)
             narrow = (
                 (1024, 256, 64, 16) if Role.DOWN in roles else (1 << 14, 1 << 12, 1 << 10) if Role.CAT in roles else ()
             )
@@ -164,6 +170,8 @@ class _Shapes:
         return _Shapes(n, k, batched, (widest, *(w for w in (1024, 256, 64, 16) if w < widest)))
 
     def kept(self, rows: int) -> Family:
+        if self.pairs:
+            return [TileSizes(rows, keys, tokens) for keys, tokens in self.pairs]
         return [TileSizes(rows, width) for width in self.widths]
 
     def streamed(self, rows: int, chip: Chip, size: int) -> Iterator[Family]:

@@ -78,7 +78,9 @@ class FindLoop:
         frozen = made(state.frozen)
         return replace(
             state,
-            kernel_graph=kernel_graph(state.ops, frozen.inputs, frozen.outputs, state.kernels, rolled=self.rolled),
+            kernel_graph=kernel_graph(
+                state.ops, frozen.inputs, frozen.outputs, state.kernels, rolled=self.rolled, scalars=frozen.scalars
+            ),
         )
 
 

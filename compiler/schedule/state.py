@@ -3,8 +3,8 @@
 frozen graph → kernel operations → kernels → kernel graph → batch tiles → layouts and tile sizes → tile program →
 schedule → addresses"""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from torch import fx
 
@@ -25,11 +25,13 @@ WHOLE = 1 << 30  # a tile size that cuts nothing
 
 @dataclass(frozen=True)
 class FrozenGraph:
-    """The graph that the chip will compute, and the names of its inputs and outputs."""
+    """The graph that the chip will compute, and the names of its inputs and outputs. `scalars` are inputs that steer
+    the program, with the range of their elements."""
 
     graph: fx.Graph
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    scalars: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

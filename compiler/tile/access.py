@@ -59,6 +59,8 @@ def _read(node: KernelOp, position: int, operand: KernelOp) -> Read:
             return Read(operand, 0, 0, stored=True)
         case (Role.MATMUL, _) | (Role.GATHER, _):
             return Read(operand, 0, rank)
+        case Role.ATTENTION, _:
+            return Read(operand, 0, min(rank, 2), stored=True)
         case Role.DEQUANTIZE, 1:
             return Read(operand, len(node.shape) - 1 - rank, rank)
         case (Role.ROWS, _) | (Role.DOWN, _):

@@ -1,5 +1,7 @@
 """How long a tile op occupies its engine, by the rules of docs/timing.md. Guides the schedule; never reported."""
 
+from dataclasses import replace
+
 from compiler.tile.ir import Op
 from isa.architecture import Region, Space
 from isa.chip import Chip
@@ -7,8 +9,13 @@ from isa.timing import ACT_LATENCY, VEC_LATENCY, ceil_div, dram_bytes, matmul, v
 from isa.views import View
 
 
+TYPICAL = 512  # of an extent that only a launch knows, where it may be longer
+
+
 def cycles(op: Op, chip: Chip) -> int:
     """Estimated busy cycles of one op on `chip`."""
+    if op.cut is not None:
+        op = replace(op, cut=None, attrs=tuple({**dict(op.attrs), op.cut[0]: min(TYPICAL, op.cut[1].most)}.items()))
     return {"mxu": _mxu, "vec": _vec, "act": _act, "dma": _dma}[op.row.cost.formula](op, chip)
 
 

@@ -7,15 +7,16 @@
 
 Buffers come first, each with its memory, bytes, offset if it is given and step in the loop. An op names its views in
 the order of its table row, then its attributes as they were given; behind `;` stands the node that it works for,
-behind each `|` a probe: the view that completes part of a node's value. The text says all that a program holds:
+behind each `|` a probe: the view that completes part of a node's value. What only a launch knows is a `Length`:
+`~ cols = %params.positions[0<=4095]+1<=4096` behind the attributes is an extent, `+ 4 * %params…` behind a view moves it. The text says all that a program holds:
 `parse(str(program)) == program` (compiler/tile/parse.py). Placing the buffers turns an op into an instruction.
 """
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 from isa.architecture import Dtype, Region, Space
 from isa.fields import Access, Field, Instruction, Kind
@@ -52,8 +53,33 @@ class Buffer:
 
 
 @dataclass(frozen=True, slots=True)
+class Length:
+    """A number that only a launch knows: element `index` of the int32 input in `buffer`, which is 0 to `largest`, plus
+    `plus`; at least 0 and at most `width`."""
+
+    buffer: Buffer
+    index: int
+    largest: int
+    plus: int = 0
+    width: int = 1 << 30
+
+    @property
+    def most(self) -> int:
+        """The largest value that it has in any launch."""
+        return self.at(self.largest)
+
+    def at(self, given: int) -> int:
+        """Its value where the input's element is `given`."""
+        return min(max(given + self.plus, 0), self.width)
+
+    def __str__(self) -> str:
+        return f"%{quoted(self.buffer.name)}[{self.index}<={self.largest}]{self.plus:+d}<={self.width}"
+
+
+@dataclass(frozen=True, slots=True)
 class Ref:
-    """A view of a buffer: element (p, r, c) at `offset` bytes + (p*ps + r*rs + c*cs) elements."""
+    """A view of a buffer: element (p, r, c) at `offset` bytes + (p*ps + r*rs + c*cs) elements; `unit` bytes further on
+    for each one of the length that it is `moved` by."""
 
     buffer: Buffer
     offset: int
@@ -61,9 +87,12 @@ class Ref:
     rs: int = 0
     ps: int = 0
     cs: int = 1
+    moved: Length | None = None
+    unit: int = 0
 
     def __str__(self) -> str:
-        return f"%{quoted(self.buffer.name)}[{self.offset}]:{self.dtype.name.lower()}{_strides(self)}"
+        moved = "" if self.moved is None else f" + {self.unit} * {self.moved}"
+        return f"%{quoted(self.buffer.name)}[{self.offset}]:{self.dtype.name.lower()}{_strides(self)}{moved}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +112,17 @@ class Probe:
 
 @dataclass(frozen=True)
 class Op:
-    """One instruction over symbolic buffers. `views` follows the view operands of the table row."""
+    """One instruction over symbolic buffers. `views` follows the view operands of the table row.
+
+    `cut` names an extent that is not as long as its attribute says, but as a launch knows: at most so long.
+    """
 
     mnemonic: str
     views: tuple[Ref | None, ...]
     attrs: tuple[tuple[str, int], ...]
     node: str
     probes: tuple[Probe, ...] = ()
+    cut: tuple[str, Length] | None = None
 
     @property
     def row(self) -> Instruction:
@@ -112,9 +145,17 @@ class Op:
     def __str__(self) -> str:
         parts = [f"{f.name}={ref}" for f, ref in zip(self.row.views, self.views, strict=True) if ref is not None]
         parts += [_attribute(self.row.field(name), int(value)) for name, value in self.attrs]
+        cut = "" if self.cut is None else f" ~ {self.cut[0]} = {self.cut[1]}"
         return (
-            f"{self.mnemonic} {', '.join(parts)} ; {quoted(self.node)}{''.join(f' | {probe}' for probe in self.probes)}"
+            f"{self.mnemonic} {', '.join(parts)}{cut} ; {quoted(self.node)}"
+            f"{''.join(f' | {probe}' for probe in self.probes)}"
         )
+
+    @property
+    def lengths(self) -> tuple[Length, ...]:
+        """What must be known of a launch."""
+        moved = (ref.moved for ref in self.views if ref is not None and ref.moved is not None)
+        return (*moved, *(() if self.cut is None else (self.cut[1],)))
 
 
 def quoted(name: str) -> str:
@@ -159,8 +200,12 @@ class Program:
 
     @cached_property
     def buffers(self) -> tuple[Buffer, ...]:
-        """Every buffer touched, in order of first use."""
-        return tuple(dict.fromkeys(ref.buffer for op in self.ops for ref in op.views if ref is not None))
+        """Every buffer touched, in order of first use; those of lengths, too."""
+        found: dict[Buffer, None] = {}
+        for op in self.ops:
+            found.update(dict.fromkeys(ref.buffer for ref in op.views if ref is not None))
+            found.update(dict.fromkeys(length.buffer for length in op.lengths))
+        return tuple(found)
 
     def __str__(self) -> str:
         lines = [f"{'  ' if self.in_loop(index) else ''}{op}" for index, op in enumerate(self.ops)]
@@ -198,10 +243,11 @@ class Program:
 
 
 def span(ref: Ref, extents: Extents) -> tuple[int, int]:
-    """First byte and one past the last byte of the buffer that a block touches."""
+    """First byte and one past the last byte of the buffer that a block touches, in any launch."""
     planes, rows, cols = extents
     last = (planes - 1) * ref.ps + (rows - 1) * ref.rs + (cols - 1) * ref.cs
-    return ref.offset, ref.offset - (-(last + 1) * ref.dtype.bits // 8)
+    moved = 0 if ref.moved is None else ref.moved.most * ref.unit
+    return ref.offset, ref.offset - (-(last + 1) * ref.dtype.bits // 8) + moved
 
 
 def verify(program: Program) -> None:
@@ -229,6 +275,61 @@ def verify(program: Program) -> None:
                 raise ValueError(
                     f"{field.name} touches bytes {low}..{high} of %{ref.buffer.name} ({ref.buffer.bytes} bytes) in: {op}"
                 )
+        if op.cut is not None:
+            _verify_cut(op, *op.cut)
         for field in op.row.fields:
             if field.kind is not Kind.VIEW and not 0 <= op.operands[field.name] < 1 << field.bits:
                 raise ValueError(f"{field.name}={op.operands[field.name]} does not fit in {field.bits} bits in: {op}")
+
+
+def _verify_cut(op: Op, name: str, length: Length) -> None:
+    """An extent that a launch knows is one that the instruction can take from a register, and no longer than it
+    says."""
+    if not any(field.name == "dyn" and name in field.choices for field in op.row.fields):
+        raise ValueError(f"{name} cannot come from a register in: {op}")
+    if length.most > op.operands[name]:
+        raise ValueError(f"{name} may be {length.most} in: {op}")
+
+
+def at_launch(program: Program, value: Callable[[Length], int]) -> Program:
+    """The program of a launch in which every length has this value: without lengths, and without the ops that have
+    nothing to do."""
+    ops: list[Op | None] = [_at_launch(op, value) if op.lengths else op for op in program.ops]
+    loop = program.loop
+    if loop is not None:
+        before = sum(op is not None for op in ops[: loop.first])
+        inside = sum(op is not None for op in ops[loop.first : loop.end])
+        loop = Loop(before, before + inside, loop.count)
+    return Program(tuple(op for op in ops if op is not None), loop)
+
+
+def launches(program: Program) -> Iterator[tuple[int, Program]]:
+    """Programs without lengths that stand for all launches: where every input that steers is 0, 1, about half of what
+    it may be, and as large as can be. A program without lengths is alone."""
+    largest = {length.largest for op in program.ops for length in op.lengths}
+    if not largest:
+        yield 0, program
+        return
+    most = max(largest)
+    for value in sorted({0, 1, most * 5 // 8, most}):
+        yield value, at_launch(program, partial(_value, value))
+
+
+def _value(given: int, length: Length) -> int:
+    return length.at(min(given, length.largest))
+
+
+def _at_launch(op: Op, value: Callable[[Length], int]) -> Op | None:
+    attrs = dict(op.attrs)
+    if op.cut is not None:
+        name, length = op.cut
+        attrs[name] = value(length)
+        if not attrs[name]:
+            return None
+    views = tuple(
+        ref
+        if ref is None or ref.moved is None
+        else replace(ref, offset=ref.offset + value(ref.moved) * ref.unit, moved=None, unit=0)
+        for ref in op.views
+    )
+    return replace(op, views=views, attrs=tuple(attrs.items()), cut=None)

@@ -30,6 +30,7 @@ class Tensor:
     region: Region
     offset: int
     node: str = ""
+    limits: tuple[int, int] | None = None  # of the elements of an input that steers the program
 
     @property
     def bytes(self) -> int:
@@ -94,14 +95,15 @@ def kernel_graph(
     kernels: Sequence[Kernel] | None = None,
     *,
     rolled: bool = True,
+    scalars: Mapping[str, tuple[int, int]] | None = None,
 ) -> KernelGraph:
     """The `kernels` of a frozen graph (default: as `group` makes them of its `ops`) with what they read and give.
 
     The first values given from outside are the inputs named `inputs`, the others packed constants. With `rolled`,
-    identical layers become one loop."""
+    identical layers become one loop. `scalars` are inputs that steer the program, with the range of their elements."""
     every = group(ops) if kernels is None else kernels
     storage = Storage()
-    tensors_in, constants = _place_given(ops, storage, inputs)
+    tensors_in, constants = _place_given(ops, storage, inputs, scalars or {})
     results = ops[-1].operands
     repeat = find_loop(every) if rolled else None
     if repeat is not None and not (_same_orders(repeat) and _move_constants(repeat, storage)):
@@ -137,20 +139,29 @@ def _move_constants(repeat: Repeat, storage: Storage) -> bool:
 
 
 def _place_given(
-    ops: Sequence[KernelOp], storage: Storage, inputs: Sequence[str]
+    ops: Sequence[KernelOp], storage: Storage, inputs: Sequence[str], scalars: Mapping[str, tuple[int, int]]
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    offsets = {Region.IN: 0, Region.WEIGHTS: 0, Region.CONST: 0}
+    offsets = dict.fromkeys((Region.IN, Region.PARAMS, Region.WEIGHTS, Region.CONST, Region.STATE), 0)
     found: tuple[list[Tensor], list[Tensor]] = ([], [])
     for i, node in enumerate(n for n in ops if n.kind == INPUT):
         is_input = i < len(inputs)
-        big = not is_input and node.dtype is Dtype.I8
-        region = Region.IN if is_input else Region.WEIGHTS if big else Region.CONST
         name = inputs[i] if is_input else node.name
-        tensor = Tensor(name, node.shape, _user_dtype(node), node.dtype, region, offsets[region], node.name)
+        limits = scalars.get(name) if is_input else None
+        region = _region(node, is_input, limits is not None)
+        tensor = Tensor(name, node.shape, _user_dtype(node), node.dtype, region, offsets[region], node.name, limits)
         offsets[region] += -(-tensor.bytes // ALIGN) * ALIGN
         found[not is_input].append(tensor)
         storage.layouts[node] = dense(_buffer(tensor), tensor.storage, tensor.shape)
     return tuple(found[0]), tuple(found[1])
+
+
+def _region(node: KernelOp, is_input: bool, steers: bool) -> Region:
+    """Where a value from outside lies in DRAM."""
+    if is_input:
+        return Region.PARAMS if steers else Region.IN
+    if node.is_state:
+        return Region.STATE
+    return Region.WEIGHTS if node.dtype is Dtype.I8 else Region.CONST
 
 
 def _buffer(tensor: Tensor) -> Buffer:

@@ -73,6 +73,7 @@ class KernelOp:
     static: tuple[object, ...] = ()
     gives_tuple: bool = False
     is_weight: bool = False
+    is_state: bool = False  # a weight that the chip keeps, and changes
     viewed: "KernelOp | None" = None  # the value that a view, of any number of steps, looks at
     origin: Origin = NOWHERE
     users: list["KernelOp"] = field(default_factory=list)
@@ -141,6 +142,8 @@ class KernelOp:
                 return self.operands[0].shape[:-1]
             case Role.DOWN:
                 return self.operands[0].shape[:-2]
+            case Role.ATTENTION:
+                return self.shape[:2]
             case Role.MATMUL | Role.DEQUANTIZE | Role.GATHER:
                 return self.shape[:-1]
             case Role.CAT:
@@ -238,8 +241,8 @@ def kernel_ops(graph: fx.Graph) -> tuple[KernelOp, ...]:
 
 def _kernel_op(node: fx.Node, made: Mapping[fx.Node, KernelOp]) -> KernelOp:
     if node.op == "placeholder":
-        is_weight = bool(node.meta.get("weight"))
-        return KernelOp(node.name, INPUT, results=_results(node), is_weight=is_weight, origin=_origin(node))
+        is_weight, is_state = (bool(node.meta.get(key)) for key in ("weight", "state"))
+        return KernelOp(node.name, INPUT, None, _results(node), is_weight=is_weight, is_state=is_state, origin=_origin(node))
     args: dict[str, Argument]
     if node.op == "output":
         args = {"results": _argument(node.args[0], made)}

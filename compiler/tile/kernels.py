@@ -165,6 +165,8 @@ class _Fuser:
 
     def _fits(self, group: _Group, node: KernelOp, waiting: list[KernelOp]) -> bool:
         """Can `node` be computed block by block behind what `kernel` already computes?"""
+        if node.role is Role.ATTENTION or any(n.role is Role.ATTENTION for n in group.nodes):
+            return False  # blocks of its own kind
         if any(n.role is Role.MATMUL and n.operands[1].base.kind == INPUT for n in waiting):
             return False  # one set of weights per kernel, so that they are loaded once
         if not self.enabled or (node.role is Role.DEQUANTIZE and group.domain != _natural_domain(node)):

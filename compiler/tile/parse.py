@@ -5,10 +5,10 @@ Lines that are empty or begin with `#` say nothing. A buffer is declared before 
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from compiler.tile.ir import Buffer, Loop, Op, Probe, Program, Ref
+from compiler.tile.ir import Buffer, Length, Loop, Op, Probe, Program, Ref
 from isa.architecture import Dtype, Region, Space
 from isa.fields import Field, Kind
 from isa.spec import ISA
@@ -21,7 +21,11 @@ _BUFFER = re.compile(
 )
 _LOOP = re.compile(rf"loop {_NUMBER} {{")
 _MNEMONIC = re.compile(r"(\w+) ", re.ASCII)
-_VIEW = re.compile(rf"(\w+)=%{_NAME}\[{_NUMBER}\]:(\w+){_STRIDES}(?:, )?", re.ASCII)
+_LENGTH = rf"%{_NAME}\[(\d+)<=(\d+)\]([+-]\d+)<=(\d+)"
+_VIEW = re.compile(
+    rf"(\w+)=%{_NAME}\[{_NUMBER}\]:(\w+){_STRIDES}(?: \+ (\d+) \* {_LENGTH})?(?:, )?", re.ASCII
+)
+_CUT = re.compile(rf" ~ (\w+) = {_LENGTH}", re.ASCII)
 _ATTRIBUTE = re.compile(r"(\w+)(?:=([\w-]+))?(?:, )?", re.ASCII)
 _NODE = re.compile(rf" ?; {_NAME}", re.ASCII)
 _TAP = re.compile(rf" \| (\w+)={_NAME}\[{_NUMBER}\]{_STRIDES}", re.ASCII)
@@ -81,18 +85,30 @@ def _op(line: str, buffers: dict[str, Buffer]) -> Op:
     at = _Cursor(line)
     mnemonic = at.need(_MNEMONIC, "a mnemonic")[1]
     row = ISA[mnemonic]
-    views = _once(
-        (m[1], Ref(buffers[_name(m[2])], int(m[3], 0), Dtype[m[4].upper()], **_strides(m[5]))) for m in at.all(_VIEW)
-    )
+    views = _once((m[1], _ref(m.groups()[1:], buffers)) for m in at.all(_VIEW))
     if unknown := views.keys() - {field.name for field in row.views}:
         raise ValueError(f"{mnemonic} has no view {', '.join(sorted(unknown))}")
     attrs = tuple(_once((m[1], _value(row.field(m[1]), m[2])) for m in at.all(_ATTRIBUTE)).items())
+    cut = next(((m[1], _length(m.groups()[1:], buffers)) for m in at.all(_CUT)), None)
     node = _name(at.need(_NODE, "`; node`")[1])
     probes = tuple(
         Probe(m[1], _name(m[2]), int(m[3], 0), **{"ps": 0, "rs": 0, "cs": 1, **_strides(m[4])}) for m in at.all(_TAP)
     )
     at.finished()
-    return Op(mnemonic, tuple(views.get(field.name) for field in row.views), attrs, node, probes)
+    return Op(mnemonic, tuple(views.get(field.name) for field in row.views), attrs, node, probes, cut)
+
+
+def _ref(parts: Sequence[str], buffers: dict[str, Buffer]) -> Ref:
+    name, offset, dtype, strides, unit, *length = parts
+    moved = _length(length, buffers) if unit else None
+    return Ref(
+        buffers[_name(name)], int(offset, 0), Dtype[dtype.upper()], **_strides(strides), moved=moved, unit=int(unit or 0)
+    )
+
+
+def _length(parts: Sequence[str], buffers: dict[str, Buffer]) -> Length:
+    name, *numbers = parts
+    return Length(buffers[_name(name)], *map(int, numbers))
 
 
 def _once(pairs: Iterable[tuple[str, T]]) -> dict[str, T]:

@@ -15,7 +15,7 @@ from math import gcd
 import numpy as np
 from numpy.typing import NDArray
 
-from compiler.tile.ir import Buffer, Op, Program, Ref, span, verify
+from compiler.tile.ir import Buffer, Op, Program, Ref, launches, span, verify
 from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel
 from isa.architecture import GIVEN_REGIONS, KEPT_REGIONS, Space
@@ -76,6 +76,11 @@ def verify_program(program: Program) -> None:
     does not find, too.
     """
     verify(program)
+    for _, launch in launches(program):
+        _verify_bytes(launch)
+
+
+def _verify_bytes(program: Program) -> None:
     known = {buffer: _Bytes(buffer) for buffer in program.buffers}
     touched = [
         [

@@ -1,0 +1,356 @@
+"""Attention over a cache, one sequence after the other: what a launch finds in the cache decides how long rows are.
+
+    scores | old keys: p of them, in tiles      | new keys |       p: in a scalar register, read from the input
+           0                                    p        p+T
+    lda keys; mm; vaff scores[0:p]   mm; vaff scores[p:p+T] (+ mask)   softmax over p+T columns; vqd   mm; lda values; mm
+
+The new keys and values are read where they were made and stored behind the old ones meanwhile, so that nothing waits
+for DRAM. Tiles of old keys beyond p have nothing to do. Bits do not depend on tiles nor on the capacity: sums of int8
+products are exact, and elements that are not there count for nothing in a maximum or a sum.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from compiler.emit.emitter import Emitter, Tile, emits
+from compiler.emit.matmul import ROUND
+from compiler.emit.rows import ONE, bits
+from compiler.tile.ir import Length, Ref
+from compiler.tile.kernel_op import KernelOp
+from compiler.tile.layout import Layout, Range
+from isa.architecture import Dtype, Space
+from isa.spec import ACT, ISA, VOP, VRED
+
+MOST_HEADS = ISA["vop"].field("planes").largest
+MOST_KEYS = ISA["mm"].field("k").largest
+MOST_ROWS = ISA["act"].field("rows").largest
+
+
+@emits("cached_attention")
+def cached_attention(e: Emitter, node: KernelOp) -> None:
+    out = e.result(node)
+    for number in range(out.layout.shape[0]):
+        for low in range(0, out.layout.shape[1], MOST_HEADS):
+            heads = (low, min(low + MOST_HEADS, out.layout.shape[1]))
+            _Sequence.of(e, node, out, number, heads).emit()
+    e.finish(node)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows of queries that one instruction can take: `count` from row `first` of the scores of a head."""
+
+    first: int
+    count: int
+    q: Ref
+    scale: Ref
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """The heads `heads` of one sequence of the block. Layouts are of these alone: [heads, …]."""
+
+    e: Emitter
+    node: KernelOp
+    out: Tile
+    q: Layout  # [heads, group, tokens, size]
+    q_scales: Layout  # [heads, group, tokens]
+    new: Mapping[str, Layout]  # keys and values: [heads, tokens, size]
+    new_scales: Mapping[str, Layout]
+    cache: Mapping[str, Layout]  # in DRAM: [heads, capacity, size]
+    cache_scales: Mapping[str, Layout]
+    mask: Layout | None
+    softcap: float
+    position: Length
+
+    @staticmethod
+    def of(e: Emitter, node: KernelOp, out: Tile, number: int, heads: Range) -> "_Sequence":
+        ranges = ((number, number + 1), heads)
+
+        def own(layout: Layout) -> Layout:
+            part = layout.narrow(ranges)
+            return part.seen(part.offset, part.shape[1:], part.strides[1:])
+
+        def here(name: str) -> Layout:
+            operand = node.tensor(name)
+            return own(e.operand(operand, len(operand.shape)))
+
+        def stored(name: str) -> Layout:
+            return own(e.operand(node.tensor(name), len(node.tensor(name).shape), staged=False))
+
+        scales = {"keys": here("sk"), "values": here("sv")}
+        mask = node.optional("mask")
+        given = e.storage.resolve(node.tensor("positions"))
+        tokens, capacity = node.tensor("k").shape[-2], node.tensor("keys").shape[-2]
+        sequence = e.ranges[0][0] + number
+        return _Sequence(
+            e,
+            node,
+            out.narrow(ranges),
+            here("q"),
+            here("sq"),
+            {"keys": here("k"), "values": here("v")},
+            {name: _as_float(e, node, scale) for name, scale in scales.items()},
+            {"keys": stored("keys"), "values": stored("values")},
+            {"keys": stored("key_scales"), "values": stored("value_scales")},
+            None if mask is None else e.operand(mask, len(node.shape)),
+            node.number("softcap"),
+            Length(given.buffer, given.offset + sequence * given.strides[0], capacity - tokens),
+        )
+
+    @property
+    def heads(self) -> int:
+        return self.q.shape[0]
+
+    @property
+    def group(self) -> int:
+        return self.q.shape[1]
+
+    @property
+    def tokens(self) -> int:
+        return self.q.shape[2]
+
+    @property
+    def capacity(self) -> int:
+        return self.cache["keys"].shape[1]
+
+    def old(self, low: int, width: int) -> Length:
+        """How many of the old keys low … low + width there are."""
+        return Length(self.position.buffer, self.position.index, self.position.largest, -low, width)
+
+    def all(self) -> Length:
+        """All keys, the new ones too."""
+        return Length(self.position.buffer, self.position.index, self.position.largest, self.tokens, self.capacity)
+
+    def tiles(self) -> Iterator[Range]:
+        """Old keys, in tiles; with nothing but new ones, none."""
+        width = min(self.e.tiling.n, MOST_KEYS)
+        for low in range(0, self.position.largest, width):
+            yield low, min(low + width, self.position.largest)
+
+    def emit(self) -> None:
+        factors = self._value_scales()
+        step = max(min(self.e.tiling.k, self.tokens, MOST_ROWS // (self.heads * self.group)), 1)
+        for first in range(0, self.tokens, step):
+            last = min(first + step, self.tokens)
+            scores = self._scores((first, last))
+            codes, scale = self._weights(scores, factors)
+            self._result((first, last), codes, scale)
+        for name in ("keys", "values"):
+            self._store(name)
+
+    # ---- the three parts
+
+    def _scores(self, tokens: Range) -> Layout:
+        """[heads, group * tokens, capacity], of which the columns of this launch are made."""
+        e, rows = self.e, self.group * (tokens[1] - tokens[0])
+        scores = e.temp((self.heads, rows, self.capacity), Dtype.F32, self.node.name + ".scores")
+        for low, high in self.tiles():
+            length = self.old(low, high - low)
+            keys = self._load("keys", low, high, length)
+            scales = self._load_scales("keys", low, high, length)
+            for part in self._rows(tokens):
+                sums = self._product(part, Dtype.I32, keys, high - low, length)
+                d = _ref(scores, (0, part.first, low))
+                self._dequantize(d, sums, part, scales, high - low, length)
+        for part in self._rows(tokens):
+            sums = self._product(part, Dtype.I32, self.new["keys"], self.tokens, None)
+            d = _ref(scores, (0, part.first, 0), moved=self.position)
+            masked = self.mask is not None and not self.softcap and self.group == 1
+            mask = _ref(self.mask, (tokens[0], 0)) if masked and self.mask is not None else None
+            self._dequantize(d, sums, part, self.new_scales["keys"], self.tokens, None, mask)
+        if self.softcap:
+            self._cap(scores)
+        if self.mask is not None and (self.softcap or self.group > 1):
+            self._add_mask(scores, tokens)
+        return scores
+
+    def _weights(self, scores: Layout, factors: Layout) -> tuple[Layout, Layout]:
+        """softmax, quantized with the values' scales folded in: codes like the scores, and a scale for each row."""
+        e, node, (heads, rows, _) = self.e, self.node, scores.shape
+        top, total, share = (
+            e.temp((heads, rows), Dtype.F32, f"{node.name}.{name}") for name in ("max", "sum", "recip")
+        )
+        count = heads * rows
+        row = _ref(scores, (0, 0, 0))
+        flat = Ref(row.buffer, row.offset, row.dtype, rs=row.rs)
+        extents = {"rows": count, "cols": self.capacity}
+        cut = "cols", self.all()
+        e.emit_one("vred", node, {"d": _vector(top), "a": flat}, {"f": VRED.index("max"), **extents}, cut=cut)
+        views = {"d": flat, "a": flat, "bi": _repeated(top), "sum": _vector(total)}
+        e.emit_one("act", node, views, {"f": ACT.index("exp"), **extents, "scale": ONE, "neg": 1}, cut=cut)
+        line = {"f": ACT.index("recip"), "rows": 1, "cols": count, "scale": ONE}
+        e.emit_one("act", node, {"d": _line(share), "a": _line(total)}, line)
+        codes = e.temp(scores.shape, Dtype.I8, node.name + ".weights")
+        scale = e.temp((heads, rows), Dtype.F32, node.name + ".scale")
+        views = {
+            "d": _ref(codes, (0, 0, 0)),
+            "s": Ref(scale.buffer, 0, Dtype.F32, rs=1, ps=rows),
+            "a": row,
+            "rs": Ref(share.buffer, 0, Dtype.F32, rs=1, ps=rows, cs=0),
+            "cs": Ref(factors.buffer, 0, Dtype.F32, ps=factors.strides[0]),
+        }
+        e.emit_one("vqd", node, views, {"planes": heads, "rows": rows, "cols": self.capacity}, cut=cut)
+        return codes, scale
+
+    def _result(self, tokens: Range, codes: Layout, scale: Layout) -> None:
+        """The weighted values: the new ones first, so that there is a sum to add to."""
+        e, node, size = self.e, self.node, self.new["values"].shape[-1]
+        count = tokens[1] - tokens[0]
+        sums = e.temp((self.heads, self.group * count, size), Dtype.I32, node.name + ".acc", Space.ACC)
+        attrs = {"m": self.group * count, "n": size, "b": self.heads}
+        views = {
+            "c": _ref(sums, (0, 0, 0)),
+            "a": _ref(codes, (0, 0, 0), moved=self.position),
+            "w": _ref(self.new["values"], (0, 0, 0)),
+        }
+        e.emit_one("mm", node, views, {**attrs, "k": self.tokens})
+        for low, high in self.tiles():
+            length = self.old(low, high - low)
+            values = self._load("values", low, high, length)
+            views |= {"a": _ref(codes, (0, 0, low)), "w": _ref(values, (0, 0, 0))}
+            e.emit_one("mm", node, views, {**attrs, "k": high - low, "acc": 1}, cut=("k", length))
+        shape = (1, self.heads, self.group, count, size)
+        out = self.out.narrow(((0, 1), (0, self.heads), (0, self.group), tokens))
+        a = Layout(sums.buffer, Dtype.I32, shape, (0, self.group * count * size, count * size, size, 1))
+        row = Layout(scale.buffer, Dtype.F32, (*shape[:-1], 1), (0, self.group * count, count, 1, 0))
+        e.emit("vaff", node, shape, {"d": out}, {"a": a, "rs": row}, {"rnd": ROUND[node.dtype]})
+
+    # ---- instructions
+
+    def _rows(self, tokens: Range) -> Iterator[_Rows]:
+        """The queries of these tokens: all rows of a head at once where a stride leads from each to the next."""
+        count = tokens[1] - tokens[0]
+        whole = count == self.tokens and all(
+            x.strides[1] == count * x.strides[2] or count == 1 for x in (self.q, self.q_scales)
+        )
+        step = 2 if count > 1 or self.group == 1 else 1  # the dimension of which rows are a step
+        for g in range(1 if whole or self.group == 1 else self.group):
+            at, scale_at = (0, g, tokens[0], 0), (0, g, tokens[0])
+            q = _ref(self.q, at)
+            scale = _ref(self.q_scales, scale_at)
+            yield _Rows(
+                g * count,
+                (self.group if whole else 1) * count,
+                Ref(q.buffer, q.offset, q.dtype, rs=self.q.strides[step], ps=self.q.strides[0]),
+                Ref(
+                    scale.buffer, scale.offset, scale.dtype, rs=self.q_scales.strides[step],
+                    ps=self.q_scales.strides[0], cs=0,
+                ),
+            )  # fmt: skip
+
+    def _load(self, name: str, low: int, high: int, length: Length) -> Layout:
+        """A tile of the cache, on chip: as many rows as there are."""
+        source, width = self.cache[name], high - low
+        tile = self.e.temp((self.heads, width, source.shape[-1]), Dtype.I8, f"{self.node.name}.{name}")
+        attrs = {"planes": self.heads, "rows": width, "cols": source.shape[-1]}
+        views = {"d": _ref(tile, (0, 0, 0)), "a": _ref(source, (0, low, 0))}
+        self.e.emit_one("lda", self.node, views, attrs, cut=("rows", length))
+        return tile
+
+    def _load_scales(self, name: str, low: int, high: int, length: Length, width: int = 0) -> Layout:
+        source = self.cache_scales[name]
+        tile = self.e.temp((self.heads, width or high - low), Dtype.F32, f"{self.node.name}.{name}_scales")
+        views = {"d": _ref(tile, (0, 0)), "a": _ref(source, (0, low))}
+        attrs = {"rows": self.heads, "cols": high - low}
+        self.e.emit_one("lda", self.node, views, attrs, cut=("cols", length))
+        return tile
+
+    def _value_scales(self) -> Layout:
+        """[heads, capacity]: those of the old values, and behind them those of the new ones."""
+        if self.position.largest:
+            scales = self._load_scales(
+                "values", 0, self.position.largest, self.old(0, self.position.largest), self.capacity
+            )
+        else:
+            scales = self.e.temp((self.heads, self.capacity), Dtype.F32, f"{self.node.name}.values_scales")
+        views = {"d": _ref(scales, (0, 0), moved=self.position), "a": _ref(self.new_scales["values"], (0, 0))}
+        attrs = {"f": VOP.index("mov"), "rows": self.heads, "cols": self.tokens}
+        self.e.emit_one("vop", self.node, views, attrs)
+        return scales
+
+    def _product(self, part: _Rows, kind: Dtype, keys: Layout, width: int, length: Length | None) -> Layout:
+        """Queries times keys [heads, width, size]."""
+        sums = self.e.temp((self.heads, part.count, width), kind, self.node.name + ".acc", Space.ACC)
+        attrs = {"m": part.count, "n": width, "k": self.q.shape[-1], "b": self.heads, "wt": 1}
+        views = {"c": _ref(sums, (0, 0, 0)), "a": part.q, "w": _ref(keys, (0, 0, 0))}
+        self.e.emit_one("mm", self.node, views, attrs, cut=None if length is None else ("n", length))
+        return sums
+
+    def _dequantize(
+        self, d: Ref, sums: Layout, part: _Rows, scales: Layout, width: int, length: Length | None,
+        mask: Ref | None = None,
+    ) -> None:  # fmt: skip
+        columns = _ref(scales, (0, 0))
+        cs = Ref(columns.buffer, columns.offset, Dtype.F32, ps=scales.strides[0])
+        views = {"d": d, "a": _ref(sums, (0, 0, 0)), "rs": part.scale, "cs": cs}
+        if mask is not None:
+            views["bi"] = Ref(mask.buffer, mask.offset, mask.dtype, rs=mask.rs)
+        attrs = {"planes": self.heads, "rows": part.count, "cols": width}
+        self.e.emit_one("vaff", self.node, views, attrs, cut=None if length is None else ("cols", length))
+
+    def _cap(self, scores: Layout) -> None:
+        """tanh(scores / cap) * cap"""
+        row = _ref(scores, (0, 0, 0))
+        flat = Ref(row.buffer, row.offset, row.dtype, rs=row.rs)
+        extents = {"rows": scores.shape[0] * scores.shape[1], "cols": self.capacity}
+        cut = "cols", self.all()
+        attrs = {"f": ACT.index("tanh"), **extents, "scale": bits(1.0 / self.softcap)}
+        self.e.emit_one("act", self.node, {"d": flat, "a": flat}, attrs, cut=cut)
+        attrs = {"f": VOP.index("mul"), **extents, "imm": bits(self.softcap)}
+        self.e.emit_one("vop", self.node, {"d": flat, "a": flat}, attrs, cut=cut)
+
+    def _add_mask(self, scores: Layout, tokens: Range) -> None:
+        """To the scores of the new keys, of every query head."""
+        assert self.mask is not None
+        count = tokens[1] - tokens[0]
+        mask = _ref(self.mask, (tokens[0], 0))
+        for g in range(self.group):
+            d = _ref(scores, (0, g * count, 0), moved=self.position)
+            views = {"d": d, "a": d, "b": Ref(mask.buffer, mask.offset, mask.dtype, rs=mask.rs)}
+            attrs = {"f": VOP.index("add"), "planes": self.heads, "rows": count, "cols": self.tokens}
+            self.e.emit_one("vop", self.node, views, attrs)
+
+    def _store(self, name: str) -> None:
+        """The new keys or values, and their scales, behind the old ones."""
+        rows, scales = self.new[name], self.new_scales[name]
+        views = {"d": _ref(self.cache[name], (0, 0, 0), moved=self.position, axis=1), "a": _ref(rows, (0, 0, 0))}
+        attrs = {"planes": self.heads, "rows": self.tokens, "cols": rows.shape[-1]}
+        self.e.emit_one("sto", self.node, views, attrs)
+        views = {"d": _ref(self.cache_scales[name], (0, 0), moved=self.position), "a": _ref(scales, (0, 0))}
+        self.e.emit_one("sto", self.node, views, {"rows": self.heads, "cols": self.tokens})
+
+
+def _as_float(e: Emitter, node: KernelOp, scale: Layout) -> Layout:
+    """Scales [heads, tokens] as the cache has them: float32, side by side."""
+    if scale.dtype is Dtype.F32 and scale.strides[-1] == 1 and scale.buffer.space is Space.SRAM:
+        return scale
+    local = e.temp(scale.shape, Dtype.F32, node.name + ".scales")
+    e.emit("vop", node, scale.shape, {"d": local}, {"a": scale}, {"f": VOP.index("mov")})
+    return local
+
+
+def _ref(layout: Layout, at: Sequence[int], moved: Length | None = None, axis: int = -1) -> Ref:
+    """The view of a layout of two or three dimensions, from an element on; `moved` along a dimension."""
+    size = layout.dtype.bits // 8
+    offset = layout.offset + sum(i * step for i, step in zip(at, layout.strides, strict=True))
+    *outer, rs, cs = layout.strides
+    if layout.shape[-1] == 1:
+        cs = 1
+    assert cs == 1, f"columns of {layout} cannot be addressed"
+    unit = 0 if moved is None else layout.strides[axis] * size
+    return Ref(layout.buffer, offset * size, layout.dtype, rs, outer[-1] if outer else 0, 1, moved, unit)
+
+
+def _vector(layout: Layout) -> Ref:
+    """One value for each row."""
+    return Ref(layout.buffer, 0, layout.dtype, rs=1)
+
+
+def _repeated(layout: Layout) -> Ref:
+    """One value for all columns of each row."""
+    return Ref(layout.buffer, 0, layout.dtype, rs=1, cs=0)
+
+
+def _line(layout: Layout) -> Ref:
+    return Ref(layout.buffer, 0, layout.dtype)
