@@ -103,11 +103,13 @@ def kernel_graph(
     identical layers become one loop. `scalars` are inputs that steer the program, with the range of their elements."""
     every = group(ops) if kernels is None else kernels
     storage = Storage()
-    tensors_in, constants = _place_given(ops, storage, inputs, scalars or {})
     results = ops[-1].operands
     repeat = find_loop(every) if rolled else None
-    if repeat is not None and not (_same_orders(repeat) and _move_constants(repeat, storage)):
+    if repeat is not None and not (_same_orders(repeat) and _own_constants(repeat)):
         repeat = None
+    tensors_in, constants = _place_given(ops, storage, inputs, scalars or {}, repeat)
+    if repeat is not None:
+        _move_constants(repeat, storage)
     kernels = repeat.reduced(every) if repeat else every
     tensors_out, copies = _place_outputs(results, outputs, storage, repeat)
     owner = {node: i for i, kernel in enumerate(kernels) for node in kernel.nodes}
@@ -123,36 +125,54 @@ def _same_orders(repeat: Repeat) -> bool:
     return all(len({stored_order(n) for n in group if not n.gives_tuple}) <= 1 for group in groups)
 
 
-def _move_constants(repeat: Repeat, storage: Storage) -> bool:
-    """Let the constants of the first iteration move with the loop. False if those of the others are not at a constant
-    stride."""
-    moved = {}
+def _own_constants(repeat: Repeat) -> bool:
+    """Whether no iteration has a constant of another one, or one in two places; and all are of one kind."""
+    every = [node for group in repeat.constants.values() for node in group]
+    alike = all(len({(n.results, n.is_state) for n in group}) == 1 for group in repeat.constants.values())
+    return alike and len(set(every)) == len(every)
+
+
+def _move_constants(repeat: Repeat, storage: Storage) -> None:
+    """Let the constants of the first iteration move with the loop: those of the others lie at a constant stride."""
     for first, every in repeat.constants.items():
         places = [storage.layouts[node].buffer for node in every]
         offsets = [b.fixed or 0 for b in places]
         step = offsets[1] - offsets[0]
-        if step <= 0 or any(b - a != step for a, b in pairwise(offsets)) or len({b.region for b in places}) > 1:
-            return False
-        moved[first] = replace(storage.layouts[first], buffer=replace(places[0], step=step))
-    storage.layouts |= moved
-    return True
+        assert all(b - a == step for a, b in pairwise(offsets)), f"{first.name} is not at a constant stride"
+        storage.layouts[first] = replace(storage.layouts[first], buffer=replace(places[0], step=step))
+
+
+def _in_places(given: Sequence[KernelOp], repeat: Repeat | None) -> list[KernelOp]:
+    """Values from outside in the order in which they lie in DRAM: the constants of iterations last, one iteration
+    after the other."""
+    if repeat is None:
+        return list(given)
+    moving = dict.fromkeys(group[i] for i in range(repeat.count) for group in repeat.constants.values())
+    return [*(node for node in given if node not in moving), *moving]
 
 
 def _place_given(
-    ops: Sequence[KernelOp], storage: Storage, inputs: Sequence[str], scalars: Mapping[str, tuple[int, int]]
+    ops: Sequence[KernelOp],
+    storage: Storage,
+    inputs: Sequence[str],
+    scalars: Mapping[str, tuple[int, int]],
+    repeat: Repeat | None,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Inputs, and packed constants in their order, with their places; a stretch of the loop's constants for each
+    iteration."""
     offsets = dict.fromkeys((Region.IN, Region.PARAMS, Region.WEIGHTS, Region.CONST, Region.STATE), 0)
-    found: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for i, node in enumerate(n for n in ops if n.kind == INPUT):
-        is_input = i < len(inputs)
-        name = inputs[i] if is_input else node.name
+    given = [node for node in ops if node.kind == INPUT]
+    names = dict(zip(given, inputs, strict=False))
+    tensors: dict[KernelOp, Tensor] = {}
+    for node in _in_places(given, repeat):
+        is_input, name = node in names, names.get(node, node.name)
         limits = scalars.get(name) if is_input else None
         region = _region(node, is_input, limits is not None)
         tensor = Tensor(name, node.shape, _user_dtype(node), node.dtype, region, offsets[region], node.name, limits)
         offsets[region] += -(-tensor.bytes // ALIGN) * ALIGN
-        found[not is_input].append(tensor)
+        tensors[node] = tensor
         storage.layouts[node] = dense(_buffer(tensor), tensor.storage, tensor.shape)
-    return tuple(found[0]), tuple(found[1])
+    return tuple(tensors[node] for node in names), tuple(tensors[node] for node in given[len(names) :])
 
 
 def _region(node: KernelOp, is_input: bool, steers: bool) -> Region:
