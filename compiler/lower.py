@@ -62,13 +62,18 @@ class Lowered:
         return tuple(found[number] for number in range(len(found)))
 
     def pack_into(
-        self, store: Store, tensors: Mapping[str, Tensor] | None = None, known: Mapping[int, Bytes] | None = None
+        self,
+        store: Store,
+        tensors: Mapping[str, Tensor] | None = None,
+        known: Mapping[int, Bytes] | None = None,
+        only: Collection[int] | None = None,
     ) -> None:
-        """Give each constant, by its number, to `store`; from several threads. Those that are `known` are not
-        computed."""
+        """Give each constant (or `only` those with these numbers) to `store`; from several threads. Those that are
+        `known` are not computed."""
         for number, data in (known or {}).items():
             store(number, data)
-        only = [number for number in range(len(self.constants)) if number not in known] if known else None
+        if known:
+            only = [number for number in only or range(len(self.constants)) if number not in known]
         self.packing.run(self.captured.tensors if tensors is None else tensors, store, only)
 
     @cached_property

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from compiler.codegen.image import build_image, region_sizes
+from compiler.codegen.image import Part, build_image, region_sizes
 from compiler.codegen.program import Code, generate
 from compiler.emit.program import Tiled
 from compiler.frontend.capture import Captured
@@ -26,6 +26,7 @@ from compiler.schedule.autotune import Search
 from compiler.schedule.manager import TileManager, timed
 from compiler.schedule.passes import Choice, Known, TilePass, made, tile_pipeline
 from compiler.schedule.state import FrozenGraph, TileState
+from compiler.tile.kernel_graph import NOTHING, Shared
 from compiler.translation.check import Interface, check_translation
 from isa.chip import Chip, load_chip
 from isa.image.image import Image
@@ -51,8 +52,19 @@ class Compiled:
     ) -> Image:
         """The image with these weights (by name; default: those that were captured). `known` are constants that are
         packed already."""
-        fill = partial(self.lowered.pack_into, tensors=tensors, known=known)
-        return build_image(self.tiled, self.placement, self.code, self.chip, fill, metadata or {})
+        return build_image([self.part("main", tensors, known)], self.chip, metadata or {})
+
+    def part(
+        self,
+        name: str,
+        tensors: Mapping[str, Tensor] | None = None,
+        known: Mapping[int, Bytes] | None = None,
+        only: Collection[int] | None = None,
+    ) -> Part:
+        """The program as a part of an image, which begins at the entry `name`; with `only` some of its constants, by
+        number, where other parts have the rest."""
+        fill = partial(self.lowered.pack_into, tensors=tensors, known=known, only=only)
+        return Part(name, self.tiled, self.placement, self.code, fill)
 
 
 def compile_captured(
@@ -114,20 +126,24 @@ def _lower(captured: Captured, options: Options, watch: Watch) -> Lowered:
     return lower(captured, options, print_after=printed, stop_after=stop, dump_dir=watch.dump_dir)
 
 
-def kernel_state(lowered: Lowered, options: Options, chip: Chip, manager: TileManager) -> TileState:
+def kernel_state(
+    lowered: Lowered, options: Options, chip: Chip, manager: TileManager, shared: Shared = NOTHING
+) -> TileState:
     """The tile passes that run once: kernels with all that follows from the graph alone, whatever the tiling."""
     names = tuple(i.name for i in lowered.inputs), tuple(o.name for o in lowered.outputs)
-    frozen = TileState(chip, FrozenGraph(lowered.main.graph, *names, lowered.captured.scalars))
+    frozen = TileState(chip, FrozenGraph(lowered.main.graph, *names, lowered.captured.scalars, shared))
     return manager.run(tile_pipeline(options.enables, Known(chip), Choice()).kernels, frozen)
 
 
-def tile_program(lowered: Lowered, options: Options, chip: Chip, manager: TileManager) -> TileState:
+def tile_program(
+    lowered: Lowered, options: Options, chip: Chip, manager: TileManager, shared: Shared = NOTHING
+) -> TileState:
     """The tile passes. Where the manager stops, what they have made so far.
 
     Raises CompileError for what does not fit in the memories of `chip`, InternalError with the name of a pass that
     failed.
     """
-    state = kernel_state(lowered, options, chip, manager)
+    state = kernel_state(lowered, options, chip, manager, shared)
     if not manager.keep(state):
         state = Search(state, options.enables, manager).run()
         manager.keep(state)
@@ -135,14 +151,20 @@ def tile_program(lowered: Lowered, options: Options, chip: Chip, manager: TileMa
 
 
 def finish(
-    lowered: Lowered, options: Options, chip: Chip, seconds: dict[str, float] | None = None, watch: Watch | None = None
+    lowered: Lowered,
+    options: Options,
+    chip: Chip,
+    seconds: dict[str, float] | None = None,
+    watch: Watch | None = None,
+    shared: Shared = NOTHING,
 ) -> Compiled:
-    """From the frozen graph to instructions.
+    """From the frozen graph to instructions, beside what other programs of the image have in DRAM.
 
     What goes wrong in here for another reason than the model or the chip is our mistake, and says so: InternalError.
     """
     seconds = {} if seconds is None else seconds
-    state = tile_program(lowered, options, chip, TileManager(watch or Watch(), len(lowered.timings), seconds))
+    manager = TileManager(watch or Watch(), len(lowered.timings), seconds)
+    state = tile_program(lowered, options, chip, manager, shared)
     tiled, program, placement = made(state.tiled), made(state.program), made(state.placement)
     if options.enables("translation-check"):
         with timed(seconds, "translation-check"), named("'translation-check'", "failed"):

@@ -1,6 +1,8 @@
 """The image of a compiled model: program, packed constants, interface, memory plan and debug map in one record."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from compiler.packing import Store
 from compiler.schedule.addresses import Placement
 from compiler.tile.kernel_graph import Tensor as Interface
 from compiler.tile.kernel_op import INPUT, OUTPUT, KernelOp
-from isa.architecture import IMAGE_REGIONS, Region, Space
+from isa.architecture import IMAGE_REGIONS, WORD_BYTES, Region, Space
 from isa.chip import Chip
 from isa.errors import UnsupportedError
 from isa.image.image import Image
@@ -33,49 +35,77 @@ def region_sizes(tiled: Tiled, placement: Placement) -> dict[Region, int]:
     return sizes
 
 
-def build_image(
-    tiled: Tiled,
-    placement: Placement,
-    code: Code,
-    chip: Chip,
-    fill: Callable[[Store], None],
-    metadata: Mapping[str, Any],
-) -> Image:
-    """Put everything into one image. `fill` hands over the packed constants, by their numbers in `tiled.constants`.
+@dataclass(frozen=True)
+class Part:
+    """A program of an image, which begins at the entry `name`. `fill` hands over its packed constants, by their
+    numbers in `tiled.constants`."""
+
+    name: str
+    tiled: Tiled
+    placement: Placement
+    code: Code
+    fill: Callable[[Store], None]
+
+
+Place = tuple[Region, int]  # of a constant
+
+
+def build_image(parts: Sequence[Part], chip: Chip, metadata: Mapping[str, Any]) -> Image:
+    """Put everything into one image. A constant that several programs have is there once.
 
     Each goes straight into its place, so that packed weights are in memory once.
     """
-    sizes = region_sizes(tiled, placement)
+    needed = [region_sizes(part.tiled, part.placement) for part in parts]
+    sizes = {region: max(one[region] for one in needed) for region in Region}
     data = {region: np.zeros(sizes[region], np.uint8) for region in IMAGE_REGIONS}
+    constants: dict[Place, Interface] = {}
+    for part in parts:
+        _fill(part, data, constants)
+        constants.update({(tensor.region, tensor.offset): tensor for tensor in part.tiled.constants})
+    starts = list(accumulate((len(part.code.instructions) for part in parts), initial=0))
+    nodes = list(accumulate((len(_nodes(part.tiled, part.code)) for part in parts), initial=0))
+    debug = [_debug(part.tiled, part.code, *at) for part, *at in zip(parts, starts, nodes, strict=False)]
+    return Image(
+        code=b"".join(part.code.bytes for part in parts),
+        weights=data[Region.WEIGHTS].data,
+        const=data[Region.CONST].data,
+        sizes=tuple(sizes[region] for region in Region),
+        entries=tuple(_entry(part, start) for part, start in zip(parts, starts, strict=False)),
+        states=tuple(_spec(tensor) for tensor in constants.values() if tensor.region is Region.STATE),
+        constants=tuple(_spec(tensor) for tensor in constants.values() if tensor.region is not Region.STATE),
+        plan=tuple(record for part, start in zip(parts, starts, strict=False) for record in _plan(part, start)),
+        debug=DebugMap(
+            tuple(node for one in debug for node in one.nodes),
+            tuple(probe for one in debug for probe in one.probes),
+            tuple(span for one in debug for span in one.spans),
+        ),
+        metadata=dict(metadata),
+        chip=chip,
+    )
+
+
+def _fill(part: Part, data: Mapping[Region, NDArray[np.uint8]], there: Collection[Place]) -> None:
+    """The constants of a program, but for those that are there already, and its literals."""
 
     def store(number: int, value: Tensor | NDArray[np.uint8]) -> None:
-        tensor = tiled.constants[number]
-        if tensor.region is Region.STATE:
-            return  # begins with zeros
+        tensor = part.tiled.constants[number]
+        if tensor.region is Region.STATE or (tensor.region, tensor.offset) in there:
+            return  # state begins with zeros
         data[tensor.region][tensor.offset : tensor.offset + tensor.bytes] = (
             stored_bytes(value) if isinstance(value, Tensor) else value
         )
 
-    fill(store)
-    for buffer, literal in tiled.literals.items():
+    part.fill(store)
+    for buffer, literal in part.tiled.literals.items():
         offset = buffer.fixed or 0
         data[Region.CONST][offset : offset + buffer.bytes] = np.frombuffer(literal, np.uint8)
+
+
+def _entry(part: Part, start: int) -> Entry:
+    tiled = part.tiled
     inputs = tuple(_spec(tensor) for tensor in tiled.inputs if tensor.limits is None)
     scalars = tuple(scalar for tensor in tiled.inputs for scalar in _scalars(tensor))
-    entry = Entry("main", 0, inputs, tuple(map(_spec, tiled.outputs)), scalars)
-    return Image(
-        code=code.bytes,
-        weights=data[Region.WEIGHTS].data,
-        const=data[Region.CONST].data,
-        sizes=tuple(sizes[region] for region in Region),
-        entries=(entry,),
-        states=tuple(_spec(tensor) for tensor in tiled.constants if tensor.region is Region.STATE),
-        constants=tuple(_spec(tensor) for tensor in tiled.constants if tensor.region is not Region.STATE),
-        plan=_plan(placement, code),
-        debug=_debug(tiled, code),
-        metadata=dict(metadata),
-        chip=chip,
-    )
+    return Entry(part.name, start * WORD_BYTES, inputs, tuple(map(_spec, tiled.outputs)), scalars)
 
 
 def stored_bytes(value: Tensor) -> NDArray[np.uint8]:
@@ -105,16 +135,17 @@ def _scalars(tensor: Interface) -> Iterator[Scalar]:
             yield Scalar(f"{tensor.name}.{number}", tensor.offset + 4 * number, *tensor.limits)
 
 
-def _plan(placement: Placement, code: Code) -> tuple[PlanRecord, ...]:
+def _plan(part: Part, start: int) -> tuple[PlanRecord, ...]:
     """Buffers that the planner placed, with their live ranges in instructions."""
+    placement, code = part.placement, part.code
     return tuple(
         PlanRecord(
             b.name,
             b.space,
             placement.offsets[b],
             b.bytes,
-            code.pc_of[first],
-            code.pc_of[last],
+            start + code.pc_of[first],
+            start + code.pc_of[last],
             b.region if b.space is Space.DRAM else Region.SCRATCH,
         )
         for b, (first, last) in placement.live.items()
@@ -122,15 +153,22 @@ def _plan(placement: Placement, code: Code) -> tuple[PlanRecord, ...]:
     )
 
 
-def _debug(tiled: Tiled, code: Code) -> DebugMap:
+def _nodes(tiled: Tiled, code: Code) -> list[DebugNode]:
     """Names for everything: graph nodes first, then what spans mention beside them (inputs and constants being
     loaded)."""
     records = [_node(op, tiled) for op in tiled.ops if op.kind != OUTPUT]
-    index = {record.name: i for i, record in enumerate(records)}
-    for _, _, name in code.spans:
-        if name not in index:
-            index[name] = len(records)
+    known = {record.name for record in records}
+    for name in dict.fromkeys(name for _, _, name in code.spans):
+        if name not in known:
             records.append(DebugNode(name, "constant", status="constant", reason="a literal of the program"))
+    return records
+
+
+def _debug(tiled: Tiled, code: Code, start: int, before: int) -> DebugMap:
+    """The nodes of a program that begins with instruction `start`, numbered from `before` on, and what each instruction
+    has to do with them."""
+    records, move = _nodes(tiled, code), start * WORD_BYTES
+    index = {record.name: before + i for i, record in enumerate(records)}
 
     def numbers(name: str, pc: int) -> tuple[tuple[int, ...], int]:
         """The nodes that an instruction works for, one per iteration in a loop, and the loop's level."""
@@ -138,8 +176,10 @@ def _debug(tiled: Tiled, code: Code) -> DebugMap:
             return (index[name],), -1
         return tuple(index[n] for n in tiled.instances[name]), LEVEL
 
-    probes = tuple(Probe(pc, t.operand, *numbers(t.node, pc), t.offset, t.ps, t.rs, t.cs) for pc, t in code.probes)
-    spans = tuple(Span(first, end, *numbers(name, first)) for first, end, name in code.spans)
+    probes = tuple(
+        Probe(pc + move, t.operand, *numbers(t.node, pc), t.offset, t.ps, t.rs, t.cs) for pc, t in code.probes
+    )
+    spans = tuple(Span(first + move, end + move, *numbers(name, first)) for first, end, name in code.spans)
     return DebugMap(tuple(records), probes, spans)
 
 

@@ -66,7 +66,7 @@ def tile(
         for name, source, target in kernel_graph.copies
         for op in _copy_out(name, source, target, assignment.storage, chip)
     ]
-    placed = _place_literals(literals, kernel_graph.constants)
+    placed = _place_literals(literals, kernel_graph)
     ops = [_rebind(op, placed) for op in ops]
     repeat = kernel_graph.repeat
     loop = Loop(starts[repeat.start], starts[repeat.start + repeat.period], repeat.count) if repeat else None
@@ -125,9 +125,10 @@ def _copy_out(name: str, node: KernelOp, target: Layout, storage: Storage, chip:
     return e.ops
 
 
-def _place_literals(literals: Mapping[Buffer, bytes], constants: Sequence[Tensor]) -> dict[Buffer, Buffer]:
+def _place_literals(literals: Mapping[Buffer, bytes], kernel_graph: KernelGraph) -> dict[Buffer, Buffer]:
     """Literal constants follow the packed ones in CONST."""
-    end = max((t.offset + t.bytes for t in constants if t.region is Region.CONST), default=0)
+    packed = (t.offset + t.bytes for t in kernel_graph.constants if t.region is Region.CONST)
+    end = max((*packed, kernel_graph.shared.free.get(Region.CONST, 0)))
     offset, placed = -(-end // ALIGN) * ALIGN, {}
     for buffer in sorted(literals, key=lambda b: b.name):
         placed[buffer] = Buffer(buffer.name, buffer.space, buffer.bytes, buffer.region, offset)

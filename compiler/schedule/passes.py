@@ -79,7 +79,13 @@ class FindLoop:
         return replace(
             state,
             kernel_graph=kernel_graph(
-                state.ops, frozen.inputs, frozen.outputs, state.kernels, rolled=self.rolled, scalars=frozen.scalars
+                state.ops,
+                frozen.inputs,
+                frozen.outputs,
+                state.kernels,
+                rolled=self.rolled,
+                scalars=frozen.scalars,
+                shared=frozen.shared,
             ),
         )
 

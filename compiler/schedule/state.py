@@ -15,7 +15,7 @@ from compiler.schedule.addresses import Placement
 from compiler.schedule.list_schedule import Schedule
 from compiler.tile.batch_tiles import BatchTile
 from compiler.tile.ir import Program
-from compiler.tile.kernel_graph import KernelGraph
+from compiler.tile.kernel_graph import NOTHING, KernelGraph, Shared
 from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel
 from isa.chip import Chip
@@ -26,12 +26,13 @@ WHOLE = 1 << 30  # a tile size that cuts nothing
 @dataclass(frozen=True)
 class FrozenGraph:
     """The graph that the chip will compute, and the names of its inputs and outputs. `scalars` are inputs that steer
-    the program, with the range of their elements."""
+    the program, with the range of their elements; `shared` is what other programs of its image have in DRAM."""
 
     graph: fx.Graph
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     scalars: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    shared: Shared = NOTHING
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ values
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from compiler.tile.ir import Buffer
@@ -40,6 +40,16 @@ class Tensor:
         return -(-count * self.storage.bits // 8)
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What other programs of the image have in DRAM: the places of constants that this one has too, by name, and where
+    each region is free."""
+
+    places: Mapping[str, int] = field(default_factory=dict)
+    free: Mapping[Region, int] = field(default_factory=dict)
+
+
+NOTHING = Shared()
 Copy = tuple[str, KernelOp, Layout]
 
 
@@ -60,6 +70,7 @@ class KernelGraph:
     constants: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     copies: tuple[Copy, ...]
+    shared: Shared = NOTHING
 
     @property
     def instances(self) -> dict[str, tuple[str, ...]]:
@@ -96,6 +107,7 @@ def kernel_graph(
     *,
     rolled: bool = True,
     scalars: Mapping[str, tuple[int, int]] | None = None,
+    shared: Shared = NOTHING,
 ) -> KernelGraph:
     """The `kernels` of a frozen graph (default: as `group` makes them of its `ops`) with what they read and give.
 
@@ -107,15 +119,15 @@ def kernel_graph(
     repeat = find_loop(every) if rolled else None
     if repeat is not None and not (_same_orders(repeat) and _own_constants(repeat)):
         repeat = None
-    tensors_in, constants = _place_given(ops, storage, inputs, scalars or {}, repeat)
-    if repeat is not None:
-        _move_constants(repeat, storage)
+    tensors_in, constants = _place_given(ops, storage, inputs, scalars or {}, repeat, shared)
+    if repeat is not None and not _move_constants(repeat, storage):
+        repeat = None  # other programs have them in another order
     kernels = repeat.reduced(every) if repeat else every
     tensors_out, copies = _place_outputs(results, outputs, storage, repeat)
     owner = {node: i for i, kernel in enumerate(kernels) for node in kernel.nodes}
     live = live_ranges([k.nodes for k in kernels], results, owner, repeat)
     return KernelGraph(
-        tuple(ops), tuple(kernels), repeat, storage, live, tensors_in, constants, tensors_out, tuple(copies)
+        tuple(ops), tuple(kernels), repeat, storage, live, tensors_in, constants, tensors_out, tuple(copies), shared
     )
 
 
@@ -132,14 +144,19 @@ def _own_constants(repeat: Repeat) -> bool:
     return alike and len(set(every)) == len(every)
 
 
-def _move_constants(repeat: Repeat, storage: Storage) -> None:
-    """Let the constants of the first iteration move with the loop: those of the others lie at a constant stride."""
+def _move_constants(repeat: Repeat, storage: Storage) -> bool:
+    """Let the constants of the first iteration move with the loop. False if those of the others are not at a constant
+    stride."""
+    moved = {}
     for first, every in repeat.constants.items():
         places = [storage.layouts[node].buffer for node in every]
         offsets = [b.fixed or 0 for b in places]
         step = offsets[1] - offsets[0]
-        assert all(b - a == step for a, b in pairwise(offsets)), f"{first.name} is not at a constant stride"
-        storage.layouts[first] = replace(storage.layouts[first], buffer=replace(places[0], step=step))
+        if step <= 0 or any(b - a != step for a, b in pairwise(offsets)):
+            return False
+        moved[first] = replace(storage.layouts[first], buffer=replace(places[0], step=step))
+    storage.layouts |= moved
+    return True
 
 
 def _in_places(given: Sequence[KernelOp], repeat: Repeat | None) -> list[KernelOp]:
@@ -157,10 +174,12 @@ def _place_given(
     inputs: Sequence[str],
     scalars: Mapping[str, tuple[int, int]],
     repeat: Repeat | None,
+    shared: Shared,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Inputs, and packed constants in their order, with their places; a stretch of the loop's constants for each
     iteration."""
     offsets = dict.fromkeys((Region.IN, Region.PARAMS, Region.WEIGHTS, Region.CONST, Region.STATE), 0)
+    offsets |= shared.free
     given = [node for node in ops if node.kind == INPUT]
     names = dict(zip(given, inputs, strict=False))
     tensors: dict[KernelOp, Tensor] = {}
@@ -168,8 +187,11 @@ def _place_given(
         is_input, name = node in names, names.get(node, node.name)
         limits = scalars.get(name) if is_input else None
         region = _region(node, is_input, limits is not None)
-        tensor = Tensor(name, node.shape, _user_dtype(node), node.dtype, region, offsets[region], node.name, limits)
-        offsets[region] += -(-tensor.bytes // ALIGN) * ALIGN
+        place = None if is_input else shared.places.get(name)
+        offset = offsets[region] if place is None else place
+        tensor = Tensor(name, node.shape, _user_dtype(node), node.dtype, region, offset, node.name, limits)
+        if place is None:
+            offsets[region] += -(-tensor.bytes // ALIGN) * ALIGN
         tensors[node] = tensor
         storage.layouts[node] = dense(_buffer(tensor), tensor.storage, tensor.shape)
     return tuple(tensors[node] for node in names), tuple(tensors[node] for node in given[len(names) :])

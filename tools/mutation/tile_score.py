@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compiler.codegen.image import build_image, region_sizes, stored_bytes
+from compiler.codegen.image import Part, build_image, region_sizes, stored_bytes
 from compiler.codegen.program import generate
 from compiler.pipeline import Compiled
 from compiler.schedule.addresses import place
@@ -102,7 +102,7 @@ class TileSubject:
         placement = place(program, compiled.chip, None)
         tiled = replace(compiled.tiled, program=program)
         code = generate(program, placement, compiled.chip, region_sizes(tiled, placement))
-        return build_image(tiled, placement, code, compiled.chip, compiled.lowered.pack_into, {})
+        return build_image([Part("main", tiled, placement, code, compiled.lowered.pack_into)], compiled.chip, {})
 
     @staticmethod
     def _different(a: Mapping[object, bytes] | str, b: Mapping[object, bytes] | str) -> bool:
