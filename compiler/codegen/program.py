@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from compiler.codegen.view_registers import LEVEL, ViewFile
 from compiler.codegen.wait_counts import Tracker
-from compiler.schedule.addresses import Placement
+from compiler.tile.decisions import Placement
 from compiler.tile.ir import Op, Probe, Program, Ref
 from isa.architecture import NO_WAIT, QUEUES, WORD_BYTES, Region, Space
 from isa.chip import Chip

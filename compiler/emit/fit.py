@@ -14,7 +14,7 @@ from itertools import accumulate
 from math import prod
 
 from compiler.emit import banks
-from compiler.emit.emitter import Emitter, TileSizes
+from compiler.emit.emitter import Emitter
 from compiler.emit.kernel import emit_kernel, part_blocks
 from compiler.emit.tile_sizes import (
     Family,
@@ -26,11 +26,11 @@ from compiler.emit.tile_sizes import (
     streamed_tilings,
 )
 from compiler.tile.cost import cycles
+from compiler.tile.decisions import TileSizes
 from compiler.tile.ir import Buffer, Op
 from compiler.tile.kernel_op import KernelOp
-from compiler.tile.kernels import Kernel
+from compiler.tile.kernels import Kernel, signature, views
 from compiler.tile.layout import Range
-from compiler.tile.loops import signature, views
 from compiler.tile.storage import Storage
 from isa.architecture import DMA_ENGINES, Engine, Space
 from isa.chip import Chip

@@ -19,7 +19,7 @@ from compiler.pipeline import finish, kernel_state
 from compiler.schedule import autotune as search
 from compiler.schedule import passes
 from compiler.schedule.autotune import Search
-from compiler.schedule.manager import TileManager
+from compiler.tile.manager import TileManager
 from emulator.timing.simulate import simulate
 from isa.architecture import Space
 from isa.chip import Acc, Chip, Dram, Mxu, Sram, load_chip

@@ -16,13 +16,13 @@ from compiler.graph.manager import Watch
 from compiler.lower import Lowered, lower
 from compiler.options import OPTIMISATIONS, Options
 from compiler.pipeline import compile_until, finish, graph_passes, tile_passes, tile_program
-from compiler.schedule.manager import TileManager
-from compiler.schedule.passes import CHOICES, Choice, Known, made, switchable, tile_pipeline
-from compiler.schedule.state import TileState
-from compiler.schedule.verify import verify_placement, verify_state
+from compiler.schedule.passes import CHOICES, Choice, Known, switchable, tile_pipeline
 from compiler.tile.ir import Program
+from compiler.tile.manager import TileManager
 from compiler.tile.parse import parse
+from compiler.tile.state import TileState, made
 from compiler.tile.verify import verify_kernels, verify_program
+from compiler.tile.verify_state import verify_placement, verify_state
 from isa.chip import load_chip
 from isa.errors import CompileError, InternalError
 
