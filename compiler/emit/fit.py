@@ -8,7 +8,7 @@ ahead, of all engines in turn where nothing does.
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from math import prod
@@ -97,13 +97,13 @@ class Fit:
     busy: Mapping[str, int]
 
 
+@dataclass(frozen=True)
 class TileSizeChooser:
     """Finds the tilings of kernels, and remembers what it has measured: of kernels that are alike, one."""
 
-    def __init__(self, chip: Chip) -> None:
-        self.chip = chip
-        self.known: dict[object, _Measured] = {}
-        self.found: dict[object, Fit] = {}
+    chip: Chip
+    known: "dict[object, _Measured]" = field(default_factory=dict)
+    found: "dict[object, Fit]" = field(default_factory=dict)
 
     def fit(
         self, kernel: Kernel, storage: Storage, room: Room, prefix: str, tuning: SearchPoint, part: Range | None

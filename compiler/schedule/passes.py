@@ -7,6 +7,7 @@ None of them changes a bit of a result: they decide where a value lies and when 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 
 from compiler.emit.batch_tiles import SplitBatch
 from compiler.emit.fit import TileSizeChooser
@@ -20,13 +21,9 @@ from compiler.fuse.materialize import ReadGraph
 from compiler.schedule.addresses import Place
 from compiler.schedule.list_schedule import FILLS, ScheduleOps
 from compiler.tile.manager import TilePass
-from isa.chip import Chip, load_chip
+from isa.chip import Chip
 
 Switch = Callable[[str], bool]  # whether a pass or choice is switched on
-CHOICES = {  # what can be left out of the tile half and is no pass
-    "search": "Try several tilings, and keep the one whose schedule is predicted to be the fastest.",
-    "translation-check": "Check that the tile program computes what the frozen graph says.",
-}
 
 
 @dataclass(frozen=True)
@@ -58,12 +55,16 @@ class Choice:
     fill: float = FILLS[0]
 
 
+@dataclass(frozen=True)
 class Known:
     """What is known of one kernel graph on one chip, whatever the choice: measured kernels, emitted kernels."""
 
-    def __init__(self, chip: Chip) -> None:
-        self.chooser = TileSizeChooser(chip)
-        self.emitted: Emitted = {}
+    chip: Chip
+    emitted: Emitted = field(default_factory=dict)
+
+    @cached_property
+    def chooser(self) -> TileSizeChooser:
+        return TileSizeChooser(self.chip)
 
 
 def tile_pipeline(on: Switch, known: Known, choice: Choice) -> Stages:
@@ -95,16 +96,3 @@ def tile_pipeline(on: Switch, known: Known, choice: Choice) -> Stages:
 
 def _optional(on: Switch, step: TilePass) -> list[TilePass]:
     return [step] if on(step.name) else []
-
-
-def switchable() -> frozenset[str]:
-    """What can be left out behind the frozen graph: the choices, and the passes of which the pipeline asks whether
-    they are on."""
-    asked = set(CHOICES)
-
-    def on(name: str) -> bool:
-        asked.add(name)
-        return True
-
-    tile_pipeline(on, Known(load_chip("edge")), Choice())
-    return frozenset(asked)
