@@ -30,7 +30,7 @@ from compiler.options import OPTIMISATIONS, Options
 from compiler.pipeline import Compiled, finish, kernel_state
 from compiler.schedule.addresses import place
 from compiler.schedule.autotune import Search
-from compiler.schedule.manager import TileManager
+from compiler.tile.manager import TileManager
 from emulator.timing.energy import activity
 from emulator.timing.simulate import simulate
 from emulator.timing.waterfall import CAUSES, waterfall

@@ -1,6 +1,6 @@
 """Entries: several captured steps of one model as programs of one image, which share weights and state.
 
-    prefill, decode → two programs, one set of constants, one cache
+prefill, decode → two programs, one set of constants, one cache
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,8 @@ from compiler.frontend.capture import Captured
 from compiler.lower import Lowered, lower
 from compiler.options import Options
 from compiler.pipeline import Compiled, finish
-from compiler.tile.kernel_graph import ALIGN, Shared
+from compiler.tile.kernel_graph import Shared
+from compiler.tile.storage import ALIGN
 from isa.architecture import IMAGE_REGIONS, Region
 from isa.chip import Chip, load_chip
 from isa.image.image import Image

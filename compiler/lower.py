@@ -8,17 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from torch import Tensor, fx
 
 from compiler import extensions
 from compiler.frontend.capture import Captured, TensorInfo
-from compiler.frontend.checks import check_tensor
-from compiler.graph.editor import forget_forms
+from compiler.frontend.checks import check_graph
 from compiler.graph.fx_copy import as_written, copied
-from compiler.graph.legal import frozen, random
-from compiler.graph.manager import Pass, PassManager, Timing, unsupported, verify
-from compiler.options import Options
+from compiler.graph.manager import Pass, PassManager, Timing
+from compiler.options import CHOICES, OPTIMISATIONS, Options
 from compiler.packing import Bytes, Packing, Store
 from compiler.passes.canonical_matmul import CanonicalMatmul
 from compiler.passes.canonicalize import Canonicalize, ShareEqual
@@ -28,11 +25,9 @@ from compiler.passes.quantize import Quantize
 from compiler.passes.recognise_activations import RecogniseActivations
 from compiler.passes.recognise_attention import RecogniseAttention
 from compiler.passes.select import Select
-from compiler.passes.split import SplitGraphs, split
-from compiler.repeat.find import find_layers, reduced
-from compiler.repeat.replicate import replicate
-from compiler.schedule.passes import switchable
-from isa.errors import CompileError, Error
+from compiler.passes.split import freeze
+from compiler.repeat.by_layers import by_layers
+from isa.errors import CompileError
 
 
 @dataclass(frozen=True)
@@ -105,7 +100,7 @@ def pipeline(options: Options) -> list[Pass]:
         *extensions.passes(),  # fusions into instructions from outside
         ShareEqual(),  # one quantization for q, k and v
     ]
-    names = {step.name for step in steps} | switchable()
+    names = {step.name for step in steps} | CHOICES.keys() | set(OPTIMISATIONS)
     for name in options.disable:
         if name not in names:
             raise CompileError(f"there is no pass '{name}'", hint=f"the passes are {', '.join(sorted(names))}")
@@ -122,58 +117,14 @@ def lower(
 ) -> Lowered:
     """Run the graph passes and freeze the result."""
     manager = PassManager(pipeline(options or Options()), print_after, stop_after, dump_dir)
-    _check(captured.gm.graph)
-    halves = None if print_after or stop_after or dump_dir else _by_layers(captured.gm, manager)
+    check_graph(captured.gm.graph)
+    shown = print_after or stop_after or dump_dir
+    halves = None if shown else by_layers(captured.gm, lambda few: freeze(manager.run(few)))
     if halves is None:
         manager.timings.clear()
-        halves = _halves(manager.run(copied(captured.gm, "Lowering")), whole=stop_after is None)
+        halves = freeze(manager.run(copied(captured.gm, "Lowering")), whole=stop_after is None)
     holders = [node for node in halves.main.graph.nodes if node.op == "placeholder" and node.meta.get("weight")]
     constants = tuple(TensorInfo(node.name, tuple(node.meta["val"].shape), node.meta["val"].dtype) for node in holders)
     return Lowered(
         halves.main, halves.pack, captured.inputs, captured.outputs, constants, captured, tuple(manager.timings)
     )
-
-
-def _check(graph: fx.Graph) -> None:
-    """Refuse what no pass must see."""
-    for node in graph.nodes:
-        value = node.meta.get("val")
-        if node.op == "placeholder" and isinstance(value, Tensor):
-            check_tensor(f"{'weight' if node.meta.get('weight') else 'input'} '{node.name}'", value)
-        if isinstance(value, Tensor) and any(not isinstance(size, int) for size in value.shape):
-            raise unsupported(
-                node, f"has a size that is not fixed: {list(value.shape)} (export the model without dynamic_shapes)"
-            )
-        if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
-            raise unsupported(node, "gives a number that depends on data")
-        if isinstance(node.target, torch._ops.HigherOrderOperator):
-            raise unsupported(node, "holds graphs of its own, which the compiler cannot look into")
-        if node.op == "call_function" and "val" not in node.meta:
-            raise unsupported(node, "checks a value while the model runs, which the chip cannot")
-
-
-def _by_layers(gm: fx.GraphModule, manager: PassManager) -> SplitGraphs | None:
-    """The same graphs from a few of the identical layers, replicated; None where layers are few, or not as identical as
-    they seemed."""
-    layers = find_layers(gm.graph)
-    if layers is None:
-        return None
-    try:
-        halves = _halves(manager.run(reduced(gm, layers)))
-    except Error:
-        return None  # to be found again in the whole graph, and told by its names
-    return replicate(halves, gm.graph, layers)
-
-
-def _halves(gm: fx.GraphModule, whole: bool = True) -> SplitGraphs:
-    if whole:  # else passes that would have refused a node, or replaced it, have not run
-        for node in gm.graph.nodes:
-            if random(node):
-                raise unsupported(node, "draws random numbers, which the chip cannot")
-        verify(gm, frozen)
-    halves = split(gm)
-    forget_forms(gm.graph)
-    return halves
-
-
-__all__ = ["Lowered", "lower", "pipeline", "unsupported"]

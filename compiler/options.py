@@ -15,6 +15,10 @@ OPTIMISATIONS = (
     "schedule",
     "search",
 )  # behind the frozen graph; none changes a bit
+CHOICES = {  # what can be left out of the tile half and is no pass
+    "search": "Try several tilings, and keep the one whose schedule is predicted to be the fastest.",
+    "translation-check": "Check that the tile program computes what the frozen graph says.",
+}
 _OLD_NAMES = {"loop": "find-loop", "strips": "split-batch"}
 
 

@@ -15,18 +15,17 @@ from torch import Tensor
 
 from compiler.codegen.image import Part, build_image, region_sizes
 from compiler.codegen.program import Code, generate
-from compiler.emit.program import Tiled
 from compiler.frontend.capture import Captured
-from compiler.graph.manager import Watch, named
+from compiler.graph.manager import Watch, named, timed
 from compiler.lower import Lowered, lower, pipeline
 from compiler.options import Options
 from compiler.packing import Bytes
-from compiler.schedule.addresses import Placement
 from compiler.schedule.autotune import Search
-from compiler.schedule.manager import TileManager, timed
-from compiler.schedule.passes import Choice, Known, TilePass, made, tile_pipeline
-from compiler.schedule.state import FrozenGraph, TileState
+from compiler.schedule.passes import Choice, Known, tile_pipeline
+from compiler.tile.decisions import Placement, Tiled
 from compiler.tile.kernel_graph import NOTHING, Shared
+from compiler.tile.manager import TileManager, TilePass
+from compiler.tile.state import FrozenGraph, TileState, made
 from compiler.translation.check import Interface, check_translation
 from isa.chip import Chip, load_chip
 from isa.image.image import Image

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from compiler.codegen.program import Code
 from compiler.codegen.view_registers import LEVEL
-from compiler.emit.program import Tiled
 from compiler.packing import Store
-from compiler.schedule.addresses import Placement
+from compiler.tile.decisions import Placement, Tiled
 from compiler.tile.kernel_graph import Tensor as Interface
 from compiler.tile.kernel_op import INPUT, OUTPUT, KernelOp
 from isa.architecture import IMAGE_REGIONS, WORD_BYTES, Region, Space

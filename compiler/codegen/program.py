@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from compiler.codegen.scalar_registers import ScalarFile
 from compiler.codegen.view_registers import LEVEL, Moving, ViewFile
 from compiler.codegen.wait_counts import Tracker
-from compiler.schedule.addresses import Placement
+from compiler.tile.decisions import Placement
 from compiler.tile.ir import Length, Op, Probe, Program, Ref, span
-from isa.architecture import NO_WAIT, Dtype, QUEUES, WORD_BYTES, Region, Space
+from isa.architecture import NO_WAIT, QUEUES, WORD_BYTES, Dtype, Region, Space
 from isa.chip import Chip
 from isa.codec import NO_WAITS, Inst, encode
 from isa.fields import Kind
@@ -66,7 +66,9 @@ def generate(program: Program, placement: Placement, chip: Chip, region_sizes: M
         first = len(instructions)
         lengths, held = scalars.load(op.lengths)
         views = [
-            None if ref is None else _moving(ref, placement, program.in_loop(index), dict(zip(op.lengths, held, strict=True)))
+            None
+            if ref is None
+            else _moving(ref, placement, program.in_loop(index), dict(zip(op.lengths, held, strict=True)))
             for ref in op.views
         ]
         sets, numbers = registers.load(views)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from compiler.tile.access import follow
-from compiler.tile.ir import Length, Buffer, Op, Probe, Ref
+from compiler.tile.decisions import TileSizes
+from compiler.tile.ir import Buffer, Length, Op, Probe, Ref
 from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel, Step
 from compiler.tile.layout import DMA_LIMITS, Layout, Range, contiguous, dense, limits_of, pieces
@@ -46,23 +47,6 @@ def columns(layout: Layout, low: int, high: int) -> Layout:
     if layout.shape[-1] == 1:
         return layout
     return layout.seen(layout.offset + low * layout.strides[-1], (*layout.shape[:-1], high - low), layout.strides)
-
-
-@dataclass(frozen=True, slots=True)
-class TileSizes:
-    """How a kernel is tiled: rows per block, columns and depth of a weight tile, whether weights stay for all blocks.
-
-    `wide`: what only VEC and ACT touch, above all float32 rows, lies in ACC instead of SRAM.
-    With `groups`, the dimension behind the row domain (output columns, heads) is cut into as many parts, too, as equal
-    as can be.
-    """
-
-    rows: int
-    n: int = 1 << 30
-    k: int = 1 << 30
-    keep: bool = True
-    groups: int = 1
-    wide: bool = False
 
 
 @dataclass
@@ -242,7 +226,7 @@ class Emitter:
         return local
 
     def hands(self, what: str) -> bool:
-        """Whether the step being emitted leaves `what` to one behind it, see compiler/tile/epilogues.py."""
+        """Whether the step being emitted leaves `what` to one behind it, see compiler/fuse/epilogues.py."""
         return self.step is not None and what in self.step.hands
 
     def _inside(self, node: KernelOp, ranges: Sequence[Range]) -> Layout | None:

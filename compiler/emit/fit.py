@@ -8,13 +8,13 @@ ahead, of all engines in turn where nothing does.
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from math import prod
 
 from compiler.emit import banks
-from compiler.emit.emitter import Emitter, TileSizes
+from compiler.emit.emitter import Emitter
 from compiler.emit.kernel import emit_kernel, part_blocks
 from compiler.emit.tile_sizes import (
     Family,
@@ -26,11 +26,11 @@ from compiler.emit.tile_sizes import (
     streamed_tilings,
 )
 from compiler.tile.cost import cycles
+from compiler.tile.decisions import TileSizes
 from compiler.tile.ir import Buffer, Op
 from compiler.tile.kernel_op import KernelOp
-from compiler.tile.kernels import Kernel
+from compiler.tile.kernels import Kernel, signature, views
 from compiler.tile.layout import Range
-from compiler.tile.loops import signature, views
 from compiler.tile.storage import Storage
 from isa.architecture import DMA_ENGINES, Engine, Space
 from isa.chip import Chip
@@ -97,13 +97,13 @@ class Fit:
     busy: Mapping[str, int]
 
 
+@dataclass(frozen=True)
 class TileSizeChooser:
     """Finds the tilings of kernels, and remembers what it has measured: of kernels that are alike, one."""
 
-    def __init__(self, chip: Chip) -> None:
-        self.chip = chip
-        self.known: dict[object, _Measured] = {}
-        self.found: dict[object, Fit] = {}
+    chip: Chip
+    known: "dict[object, _Measured]" = field(default_factory=dict)
+    found: "dict[object, Fit]" = field(default_factory=dict)
 
     def fit(
         self, kernel: Kernel, storage: Storage, room: Room, prefix: str, tuning: SearchPoint, part: Range | None

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from itertools import islice
 
 from compiler.emit import attention, banks, elementwise, matmul, rows
-from compiler.emit.emitter import EMITTERS, Emitter, TileSizes
+from compiler.emit.emitter import EMITTERS, Emitter
 from compiler.ops.record import Role
 from compiler.tile.access import reads, view_of
+from compiler.tile.decisions import TileSizes
 from compiler.tile.kernels import Kernel
 from compiler.tile.layout import Range, blocks
 from compiler.tile.storage import Storage

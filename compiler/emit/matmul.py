@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import product
 
 from compiler.emit.emitter import Emitter, Tile, columns, emits
-from compiler.tile.epilogues import MAXIMUM
 from compiler.tile.ir import Ref
 from compiler.tile.kernel_op import KernelOp
+from compiler.tile.kernels import MAXIMUM
 from compiler.tile.layout import Layout, Range, coalesce
 from isa.architecture import Dtype, Space
 from isa.spec import ISA, TAP, VOP

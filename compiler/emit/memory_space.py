@@ -3,40 +3,43 @@ sizes for every kernel."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from compiler.emit.banks import reachable
-from compiler.emit.emitter import TileSizes
 from compiler.emit.fit import Room, TileSizeChooser
 from compiler.emit.tile_sizes import SearchPoint
 from compiler.ops.record import Role
 from compiler.ops.table import OPS
 from compiler.tile.access import reads_of
-from compiler.tile.batch_tiles import BatchTile, inner_sizes, part_storage, size_of
+from compiler.tile.batch_tile import BatchTile, inner_sizes, part_storage
+from compiler.tile.decisions import Assignment, TileSizes
 from compiler.tile.ir import Buffer
-from compiler.tile.kernel_graph import KernelGraph
+from compiler.tile.kernel_graph import KernelGraph, Repeat
 from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel
 from compiler.tile.layout import dense
-from compiler.tile.loops import Repeat
-from compiler.tile.storage import Storage, stored_order
+from compiler.tile.state import TileState, made
+from compiler.tile.storage import Storage, size_of, stored_order
 from isa.architecture import Region, Space
 from isa.chip import Chip
 from isa.errors import CompileError
 
+Resident = Mapping[Space, list[int]]  # of each memory on chip, the bytes that values take while each kernel runs
+
 
 @dataclass(frozen=True)
-class Assignment:
-    """Where all values lie, the batch tiles, and the tile sizes of every kernel. No schedule of them can be faster than
-    `least` cycles."""
+class AssignMemory:
+    """Choose a memory for every value between kernels, and tile sizes for every kernel."""
 
-    storage: Storage
-    batch_tiles: tuple[BatchTile, ...]
-    tilings: tuple[TileSizes, ...]
-    least: int
+    name: ClassVar[str] = "assign-memory"
+    point: SearchPoint
+    chooser: TileSizeChooser
 
-
-Resident = Mapping[Space, list[int]]  # of each memory on chip, the bytes that values take while each kernel runs
+    def run(self, state: TileState) -> TileState:
+        return replace(
+            state, assignment=assign_memory(made(state.kernel_graph), self.chooser, self.point, state.batch_tiles)
+        )
 
 
 def assign_memory(

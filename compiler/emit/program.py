@@ -2,42 +2,42 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
-from compiler.emit.emitter import FLAT, Emitter, TileSizes
+from compiler.emit.emitter import FLAT, Emitter
 from compiler.emit.interleave import interleave, overlapped
 from compiler.emit.kernel import emit_kernel
-from compiler.emit.memory_space import Assignment
-from compiler.tile.batch_tiles import BatchTile, part_storage
+from compiler.tile.batch_tile import BatchTile, part_storage
 from compiler.tile.cost import cycles
+from compiler.tile.decisions import Assignment, Tiled, TileSizes
 from compiler.tile.ir import Buffer, Loop, Op, Probe, Program
-from compiler.tile.kernel_graph import ALIGN, KernelGraph, Tensor
+from compiler.tile.kernel_graph import KernelGraph
 from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel
 from compiler.tile.layout import DMA_LIMITS, Layout, contiguous, pieces
-from compiler.tile.storage import Storage
+from compiler.tile.state import TileState, made
+from compiler.tile.storage import ALIGN, Storage
 from isa.architecture import Region
 from isa.chip import Chip
 
+Emitted = dict[object, Emitter]  # kernels by all that their instructions depend on
+
 
 @dataclass(frozen=True)
-class Tiled:
-    """The tile program with its interface: inputs, packed constants and outputs in DRAM, literal constants.
+class Emit:
+    """Emit the kernels as ops over symbolic buffers.
 
-    `instances` names, for a node that the loop computes, the nodes of all iterations.
+    Parts of a batch begin while the share `overlap` of the one before is to come; what is `known` is not emitted again.
     """
 
-    program: Program
-    instances: Mapping[str, tuple[str, ...]]
-    inputs: tuple[Tensor, ...]
-    constants: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    literals: Mapping[Buffer, bytes]
-    ops: tuple[KernelOp, ...]
-    kernels: tuple[Kernel, ...]
-    materialized: frozenset[str]
+    name: ClassVar[str] = "emit"
+    overlap: float
+    known: Emitted
 
-
-Emitted = dict[object, Emitter]  # kernels by all that their instructions depend on
+    def run(self, state: TileState) -> TileState:
+        return replace(
+            state, tiled=tile(made(state.kernel_graph), made(state.assignment), state.chip, self.overlap, self.known)
+        )
 
 
 def tile(

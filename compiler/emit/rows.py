@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from compiler.emit.emitter import Emitter, Tile, columns, emits
 from compiler.ops.record import Role
-from compiler.tile.epilogues import EXP, MAGNITUDE, MAXIMUM, RECIP
 from compiler.tile.ir import Probe
 from compiler.tile.kernel_op import KernelOp
+from compiler.tile.kernels import EXP, MAGNITUDE, MAXIMUM, RECIP
 from compiler.tile.layout import Layout, fits_row, pieces
 from isa.architecture import Dtype, Space
 from isa.errors import UnsupportedError

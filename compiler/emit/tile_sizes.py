@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from compiler.emit.emitter import TileSizes
 from compiler.emit.kernel import head_groups, is_column_separable
 from compiler.ops.record import Role
+from compiler.tile.decisions import TileSizes
 from compiler.tile.kernels import Kernel
 from isa.chip import Chip
 from isa.timing import ceil_div

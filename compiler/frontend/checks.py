@@ -1,8 +1,9 @@
-"""What a tensor must be before the compiler looks at it."""
+"""What a tensor, and a captured graph, must be before the compiler looks at it."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
+from compiler.graph.manager import unsupported
 from compiler.types import ACCEPTED
 from isa.errors import CompileError, UnsupportedError
 
@@ -34,6 +35,24 @@ def check_tensor(what: str, tensor: Tensor) -> None:
             f"{what} is {name}, which the chip does not have",
             hint=_ADVICE.get(tensor.dtype, "use a float or integer type"),
         )
+
+
+def check_graph(graph: fx.Graph) -> None:
+    """Raises UnsupportedError for what no pass must see in a captured graph."""
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        if node.op == "placeholder" and isinstance(value, Tensor):
+            check_tensor(f"{'weight' if node.meta.get('weight') else 'input'} '{node.name}'", value)
+        if isinstance(value, Tensor) and any(not isinstance(size, int) for size in value.shape):
+            raise unsupported(
+                node, f"has a size that is not fixed: {list(value.shape)} (export the model without dynamic_shapes)"
+            )
+        if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+            raise unsupported(node, "gives a number that depends on data")
+        if isinstance(node.target, torch._ops.HigherOrderOperator):
+            raise unsupported(node, "holds graphs of its own, which the compiler cannot look into")
+        if node.op == "call_function" and "val" not in node.meta:
+            raise unsupported(node, "checks a value while the model runs, which the chip cannot")
 
 
 def check_finite(name: str, tensor: Tensor, quantized: bool) -> None:

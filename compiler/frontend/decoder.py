@@ -80,7 +80,13 @@ class DecoderStep(nn.Module):
     """A model with its caches as buffers."""
 
     def __init__(
-        self, model: nn.Module, batch: int, tokens: int, capacity: int, shapes: list[CacheShape], tables: dict[str, Tensor]
+        self,
+        model: nn.Module,
+        batch: int,
+        tokens: int,
+        capacity: int,
+        shapes: list[CacheShape],
+        tables: dict[str, Tensor],
     ) -> None:
         super().__init__()
         self.model, self.batch, self.tokens, self.layers = model, batch, tokens, len(shapes)

@@ -12,8 +12,10 @@ from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from compiler.graph.arguments import integer, integers, tensor, tensors
-from compiler.graph.editor import Editor, aten, evaluate_fake, fake_mode, is_static, short_name
+from compiler.graph.editor import Editor, aten, evaluate_fake, fake_mode, forget_forms, is_static, short_name
 from compiler.graph.fx_copy import copy_node, graph_module, new_node
+from compiler.graph.legal import frozen, random
+from compiler.graph.manager import unsupported, verify
 
 _PREFIXES = ("p_", "b_", "c_")
 
@@ -25,6 +27,19 @@ class SplitGraphs:
     main: fx.GraphModule
     pack: fx.GraphModule
     constants: tuple[str, ...]
+
+
+def freeze(gm: fx.GraphModule, whole: bool = True) -> SplitGraphs:
+    """The frozen graph, and the one that packs its constants. Raises UnsupportedError for what the chip cannot do;
+    unless the passes were run as a `whole`: those that would have refused a node, or replaced it, may be missing."""
+    if whole:
+        for node in gm.graph.nodes:
+            if random(node):
+                raise unsupported(node, "draws random numbers, which the chip cannot")
+        verify(gm, frozen)
+    halves = split(gm)
+    forget_forms(gm.graph)
+    return halves
 
 
 def split(gm: fx.GraphModule) -> SplitGraphs:

@@ -22,7 +22,7 @@ multiple of it, so that nothing else fits into the rest of the last granule of a
 and no plan is lost. The height is the end of the highest granule in use.
 
 **Not said here.** Whether live ranges are those of the program, and whether engines that overlap in time keep to them.
-The first is compared again in compiler/schedule/verify.py. The second is the work of dependence counts
+The first is compared again in compiler/tile/verify_state.py. The second is the work of dependence counts
 (compiler/codegen/wait_counts.py), and lint/races.py proves it of the image.
 """
 

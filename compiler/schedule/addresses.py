@@ -3,35 +3,34 @@
 from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import ClassVar
 
 from compiler.plan.bound import lower_bound
 from compiler.plan.check import check_plan
 from compiler.plan.jit import COMPILED
 from compiler.plan.problem import Block, Plan, Problem
 from compiler.plan.solve import plan
+from compiler.tile.decisions import DRAM_LIMIT, Placement
 from compiler.tile.ir import Buffer, Program
+from compiler.tile.state import TileState, made
 from isa.architecture import Region, Space
 from isa.chip import Chip
 from isa.errors import CompileError
 
 Times = Sequence[tuple[int, int]]  # predicted start and finish of each op
-DRAM_LIMIT = 1 << 36  # what a view's base can address
 
 
 @dataclass(frozen=True)
-class Placement:
-    """Byte offset and live range (first and last op index) of every buffer; the height and lower bound of each
-    memory."""
+class Place:
+    """Give every buffer an address, and check the plan."""
 
-    offsets: Mapping[Buffer, int]
-    live: Mapping[Buffer, tuple[int, int]]
-    heights: Mapping[str, tuple[int, int]]
+    name: ClassVar[str] = "place"
 
-    @property
-    def scratch_bytes(self) -> int:
-        return self.heights["scratch"][0]
+    def run(self, state: TileState) -> TileState:
+        times = None if state.schedule is None else state.schedule.times
+        return replace(state, placement=place(made(state.program), state.chip, times))
 
 
 def place(program: Program, chip: Chip, times: Times | None = None) -> Placement:

@@ -15,14 +15,14 @@ from heapq import heappop, heappush
 from itertools import accumulate, islice
 from typing import Any, TypeVar
 
-from compiler.emit.program import Tiled
+from compiler.emit.batch_tiles import find_batch_tiles
 from compiler.emit.tile_sizes import SearchPoint, block_rows
-from compiler.schedule.list_schedule import FILLS, Schedule
-from compiler.schedule.manager import TileManager
-from compiler.schedule.passes import Choice, Known, Stages, Switch, made, tile_pipeline
-from compiler.schedule.state import TileState
-from compiler.tile.batch_tiles import find_batch_tiles
+from compiler.schedule.list_schedule import FILLS
+from compiler.schedule.passes import Choice, Known, Stages, Switch, tile_pipeline
+from compiler.tile.decisions import Schedule, Tiled
 from compiler.tile.ir import Program
+from compiler.tile.manager import TileManager
+from compiler.tile.state import TileState, made
 from isa.architecture import Space
 from isa.errors import CompileError
 

@@ -35,7 +35,7 @@ order if that is more; what lives across a border counts throughout. The rest of
 
 **Not proved.** That addresses exist: bytes alive within a memory are only a lower bound of what a plan needs, so the
 search goes on with smaller shares until one is placed (autotune.py). That the order is the fastest, or the prediction
-exact. And nothing here is verified by comparing the two orders: behind the pass, compiler/schedule/verify.py looks at
+exact. And nothing here is verified by comparing the two orders: behind the pass, compiler/tile/verify_state.py looks at
 the new program as at any other, the translation check replays it on symbols, and lint/races.py proves counts and
 addresses of the image.
 """
@@ -43,14 +43,18 @@ addresses of the image.
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compiler.tile.conflicts import predecessors
+from compiler.tile.cost import cycles
+from compiler.tile.decisions import Schedule
 from compiler.tile.ir import Buffer, Op, Program
+from compiler.tile.state import TileState, made
 from isa.architecture import DMA_ENGINES, Engine, Space
 from isa.chip import Chip
 from isa.timing import drain_cycles
@@ -64,15 +68,18 @@ Cycles = Callable[[Op], int]
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """A program in its new order, with the predicted start and finish of each op (the loop's in its first iteration).
+class ScheduleOps:
+    """Order the ops so that engines work at the same time, within the share `fill` of each memory."""
 
-    `cycles` is the predicted time of the whole program, every iteration of the loop included.
-    """
+    name: ClassVar[str] = "schedule"
+    fill: float = FILLS[0]
+    in_turn: bool = False
 
-    program: Program
-    times: tuple[tuple[int, int], ...]
-    cycles: int
+    def run(self, state: TileState) -> TileState:
+        found = schedule(
+            made(state.tiled).program, state.chip, lambda op: cycles(op, state.chip), self.fill, self.in_turn
+        )
+        return replace(state, schedule=found)
 
 
 def schedule(

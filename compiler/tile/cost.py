@@ -8,7 +8,6 @@ from isa.chip import Chip
 from isa.timing import ACT_LATENCY, VEC_LATENCY, ceil_div, dram_bytes, matmul, vector_cycles
 from isa.views import View
 
-
 TYPICAL = 512  # of an extent that only a launch knows, where it may be longer
 
 

@@ -7,9 +7,10 @@
 
 Buffers come first, each with its memory, bytes, offset if it is given and step in the loop. An op names its views in
 the order of its table row, then its attributes as they were given; behind `;` stands the node that it works for,
-behind each `|` a probe: the view that completes part of a node's value. What only a launch knows is a `Length`:
-`~ cols = %params.positions[0<=4095]+1<=4096` behind the attributes is an extent, `+ 4 * %params…` behind a view moves it. The text says all that a program holds:
-`parse(str(program)) == program` (compiler/tile/parse.py). Placing the buffers turns an op into an instruction.
+behind each `|` a probe: the view that completes part of a node's value. What only a launch knows is a `Length`: behind
+the attributes `~ cols = %params.positions[0<=4095]+1<=4096` is an extent, behind a view `+ 4 * %params…` moves it. The
+text says all that a program holds: `parse(str(program)) == program` (compiler/tile/parse.py). Placing the buffers turns
+an op into an instruction.
 """
 
 import json
@@ -261,25 +262,29 @@ def verify(program: Program) -> None:
         if names.setdefault(buffer.name, buffer) is not buffer and names[buffer.name] != buffer:
             raise ValueError(f"two buffers are called %{buffer.name}")
     for op in program.ops:
-        accesses = iter(op.accesses)
-        for field, ref in zip(op.row.views, op.views, strict=True):
-            if ref is None:
-                if field.default is None:
-                    raise ValueError(f"{field.name} is missing in: {op}")
-                continue
-            if ref.buffer.space not in field.spaces or ref.dtype not in field.dtypes:
-                raise ValueError(f"{field.name} may not be {ref.buffer.place}:{ref.dtype.name.lower()} in: {op}")
-            _, _, extents, _ = next(accesses)
-            low, high = span(ref, extents)
-            if low < 0 or high > ref.buffer.bytes:
-                raise ValueError(
-                    f"{field.name} touches bytes {low}..{high} of %{ref.buffer.name} ({ref.buffer.bytes} bytes) in: {op}"
-                )
-        if op.cut is not None:
-            _verify_cut(op, *op.cut)
-        for field in op.row.fields:
-            if field.kind is not Kind.VIEW and not 0 <= op.operands[field.name] < 1 << field.bits:
-                raise ValueError(f"{field.name}={op.operands[field.name]} does not fit in {field.bits} bits in: {op}")
+        _verify_op(op)
+
+
+def _verify_op(op: Op) -> None:
+    accesses = iter(op.accesses)
+    for field, ref in zip(op.row.views, op.views, strict=True):
+        if ref is None:
+            if field.default is None:
+                raise ValueError(f"{field.name} is missing in: {op}")
+            continue
+        if ref.buffer.space not in field.spaces or ref.dtype not in field.dtypes:
+            raise ValueError(f"{field.name} may not be {ref.buffer.place}:{ref.dtype.name.lower()} in: {op}")
+        _, _, extents, _ = next(accesses)
+        low, high = span(ref, extents)
+        if low < 0 or high > ref.buffer.bytes:
+            raise ValueError(
+                f"{field.name} touches bytes {low}..{high} of %{ref.buffer.name} ({ref.buffer.bytes} bytes) in: {op}"
+            )
+    if op.cut is not None:
+        _verify_cut(op, *op.cut)
+    for field in op.row.fields:
+        if field.kind is not Kind.VIEW and not 0 <= op.operands[field.name] < 1 << field.bits:
+            raise ValueError(f"{field.name}={op.operands[field.name]} does not fit in {field.bits} bits in: {op}")
 
 
 def _verify_cut(op: Op, name: str, length: Length) -> None:

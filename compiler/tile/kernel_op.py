@@ -242,7 +242,9 @@ def kernel_ops(graph: fx.Graph) -> tuple[KernelOp, ...]:
 def _kernel_op(node: fx.Node, made: Mapping[fx.Node, KernelOp]) -> KernelOp:
     if node.op == "placeholder":
         is_weight, is_state = (bool(node.meta.get(key)) for key in ("weight", "state"))
-        return KernelOp(node.name, INPUT, None, _results(node), is_weight=is_weight, is_state=is_state, origin=_origin(node))
+        return KernelOp(
+            node.name, INPUT, None, _results(node), is_weight=is_weight, is_state=is_state, origin=_origin(node)
+        )
     args: dict[str, Argument]
     if node.op == "output":
         args = {"results": _argument(node.args[0], made)}

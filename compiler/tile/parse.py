@@ -22,9 +22,7 @@ _BUFFER = re.compile(
 _LOOP = re.compile(rf"loop {_NUMBER} {{")
 _MNEMONIC = re.compile(r"(\w+) ", re.ASCII)
 _LENGTH = rf"%{_NAME}\[(\d+)<=(\d+)\]([+-]\d+)<=(\d+)"
-_VIEW = re.compile(
-    rf"(\w+)=%{_NAME}\[{_NUMBER}\]:(\w+){_STRIDES}(?: \+ (\d+) \* {_LENGTH})?(?:, )?", re.ASCII
-)
+_VIEW = re.compile(rf"(\w+)=%{_NAME}\[{_NUMBER}\]:(\w+){_STRIDES}(?: \+ (\d+) \* {_LENGTH})?(?:, )?", re.ASCII)
 _CUT = re.compile(rf" ~ (\w+) = {_LENGTH}", re.ASCII)
 _ATTRIBUTE = re.compile(r"(\w+)(?:=([\w-]+))?(?:, )?", re.ASCII)
 _NODE = re.compile(rf" ?; {_NAME}", re.ASCII)
@@ -102,7 +100,12 @@ def _ref(parts: Sequence[str], buffers: dict[str, Buffer]) -> Ref:
     name, offset, dtype, strides, unit, *length = parts
     moved = _length(length, buffers) if unit else None
     return Ref(
-        buffers[_name(name)], int(offset, 0), Dtype[dtype.upper()], **_strides(strides), moved=moved, unit=int(unit or 0)
+        buffers[_name(name)],
+        int(offset, 0),
+        Dtype[dtype.upper()],
+        **_strides(strides),
+        moved=moved,
+        unit=int(unit or 0),
     )
 
 

@@ -248,8 +248,8 @@ def _steps(given: Given) -> list[dict[str, Any]]:
     from importlib import import_module
 
     from compiler.lower import pipeline
+    from compiler.options import CHOICES
     from compiler.pipeline import tile_passes
-    from compiler.schedule.passes import CHOICES
     from isa.chip import load_chip
     from runtime.cli.session import make_options
 

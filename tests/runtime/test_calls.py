@@ -161,7 +161,7 @@ def test_what_cannot_be_is_one_line(model: nn.Module, x: Tensor, message: str) -
 
 
 def test_a_fault_inside_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compiler.lower.find_layers", lambda graph: dict[str, object]()["nothing"])
+    monkeypatch.setattr("compiler.repeat.by_layers.find_layers", lambda graph: dict[str, object]()["nothing"])
     with pytest.raises(llmchip.InternalError, match="fault of llmchip"):
         llmchip.compile(nn.Linear(4, 4).eval(), (torch.ones(1, 4),))
 

@@ -12,9 +12,9 @@ from unittest.mock import patch
 import torch
 
 from compiler.emit import emitter
+from compiler.fuse import build
 from compiler.ops.record import Role
-from compiler.tile import batch_tiles, kernels, layout, storage
-from compiler.tile import kernel_graph as outline
+from compiler.tile import batch_tile, kernels, layout, storage
 from compiler.tile.conflicts import predecessors
 from compiler.tile.ir import Buffer, Op
 from compiler.tile.kernel_op import KernelOp
@@ -159,7 +159,7 @@ def _doubled_steps(repeat: Any, stored: storage.Storage) -> bool:
     return moved
 
 
-def _part_of_the_first(stored: storage.Storage, tile: batch_tiles.BatchTile, part: int) -> storage.Storage:
+def _part_of_the_first(stored: storage.Storage, tile: batch_tile.BatchTile, part: int) -> storage.Storage:
     """Every part of a batch tile has the layouts of the first."""
     return _PART_STORAGE(stored, tile, 0)
 
@@ -171,22 +171,22 @@ def _dense_in_order(buffer: Buffer, dtype: Any, sizes: Sequence[int], order: Seq
 
 _PIECES, _NARROW, _BROADCAST, _DENSE = layout.pieces, Layout.narrow, Layout.broadcast, layout.dense
 _COLUMNS, _BLOCK_RANGES = emitter.columns, emitter.Emitter.block_ranges
-_PREDECESSORS, _MOVE_CONSTANTS, _PART_STORAGE = predecessors, outline._move_constants, batch_tiles.part_storage
+_PREDECESSORS, _MOVE_CONSTANTS, _PART_STORAGE = predecessors, build._move_constants, batch_tile.part_storage
 
 
 PASS_FAULTS: Final[Mapping[str, Patches]] = {
-    "every operation fits a kernel's blocks": {"compiler.tile.kernels._cuttable": yes},
-    "kernels read their own values at any block": {"compiler.tile.kernels._Fuser._inputs_fit": yes},
+    "every operation fits a kernel's blocks": {"compiler.fuse.group._cuttable": yes},
+    "kernels read their own values at any block": {"compiler.fuse.group._Fuser._inputs_fit": yes},
     "columns are separable by shapes": {
         "compiler.emit.tile_sizes.is_column_separable": _separable_by_shapes,
         "compiler.emit.emitter.Emitter._inside": _view_of_block,
     },
     "a storage is read before it is written": {"compiler.emit.memory_space._read_before_written": yes},
-    "carried values stay in place": {"compiler.tile.loops._carried_in_place": yes},
-    "values stay in their iteration": {"compiler.tile.loops._contained": yes},
-    "constants move twice as far": {"compiler.tile.kernel_graph._move_constants": _doubled_steps},
+    "carried values stay in place": {"compiler.fuse.loops._carried_in_place": yes},
+    "values stay in their iteration": {"compiler.fuse.loops._contained": yes},
+    "constants move twice as far": {"compiler.fuse.build._move_constants": _doubled_steps},
     "layouts of one order": {
-        "compiler.tile.kernel_graph._same_orders": yes,
+        "compiler.fuse.build._same_orders": yes,
         "compiler.emit.memory_space.dense": _dense_in_order,
     },
     "blocks begin one row early": {"compiler.emit.kernel.blocks": _shifted_blocks},
@@ -198,7 +198,7 @@ PASS_FAULTS: Final[Mapping[str, Patches]] = {
     "size 1 does not repeat": {"compiler.tile.layout.Layout.broadcast": _broadcast_walking},
     "operands are aligned at the left": {"compiler.emit.emitter.Emitter.block_ranges": _block_ranges_from_the_first},
     "results over operands that are still read": {"compiler.emit.emitter.Emitter.result_over": _over_whatever},
-    "residuals of any shape": {"compiler.tile.epilogues._last_before": _any_addition},
+    "residuals of any shape": {"compiler.fuse.epilogues._last_before": _any_addition},
     "reads may pass later writes": {
         "compiler.schedule.list_schedule.predecessors": _predecessors(lambda first, then: first is not Access.R)
     },
@@ -209,6 +209,6 @@ PASS_FAULTS: Final[Mapping[str, Patches]] = {
         "compiler.schedule.list_schedule.predecessors": _predecessors(lambda first, then: Access.R in (first, then))
     },
     "interleaving keeps every order": {"compiler.emit.interleave._in_order": yes},
-    "batch tiles may read any index": {"compiler.tile.batch_tiles._separable": yes},
+    "batch tiles may read any index": {"compiler.emit.batch_tiles._separable": yes},
     "batch tiles share the layouts of the first part": {"compiler.emit.program.part_storage": _part_of_the_first},
 }

@@ -207,7 +207,7 @@ def tile_compiled(name: str, inputs: int = 3) -> tuple[Compiled, Program, list[I
     """A model compiled, whatever the checks of its program would say; its tile program as scheduled; and the inputs."""
     programs: list[Program] = []
     chip = small_chip() if name.endswith("small") else None
-    unchecked = patch("compiler.schedule.manager.verify_state", lambda _state: None)
+    unchecked = patch("compiler.tile.manager.verify_state", lambda _state: None)
     with (
         unchecked,
         patch("compiler.pipeline.check_translation", lambda _graph, program, _interface: programs.append(program)),

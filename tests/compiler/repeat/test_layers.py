@@ -14,7 +14,7 @@ from transformers import BertModel, GPT2Config, GPT2Model
 from compiler import lower as lowering
 from compiler.frontend.capture import Captured, capture
 from compiler.lower import Lowered, lower
-from compiler.passes.split import split
+from compiler.passes.split import freeze, split
 from compiler.repeat.find import KEPT, find_layers
 from isa.errors import UnsupportedError
 
@@ -134,7 +134,7 @@ def test_stamped_layers_are_the_lowered_ones(name: str, monkeypatch: pytest.Monk
     origins."""
     given = captured_of(name)
     stamped = lower(given)
-    monkeypatch.setattr(lowering, "find_layers", lambda graph: None)
+    monkeypatch.setattr("compiler.repeat.by_layers.find_layers", lambda graph: None)
     whole = lower(given)
     assert _graphs(stamped) == _graphs(whole)
     for a, b in zip(stamped.pack_weights(), whole.pack_weights(), strict=True):
@@ -144,13 +144,13 @@ def test_stamped_layers_are_the_lowered_ones(name: str, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("name", some(ALIKE))
 def test_identical_layers_are_stamped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when identical layers are no longer recognised, and compile time grows with their number again."""
-    sizes, halves = [], lowering._halves
+    sizes, halves = [], freeze
 
     def counted(gm: fx.GraphModule, whole: bool = True) -> Any:
         sizes.append(len(gm.graph.nodes))
         return halves(gm, whole)
 
-    monkeypatch.setattr(lowering, "_halves", counted)
+    monkeypatch.setattr(lowering, "freeze", counted)
     given = captured_of(name)
     whole = len(lower(given).main.graph.nodes)
     assert len(sizes) == 1 and find_layers(given.gm.graph) is not None
@@ -177,10 +177,10 @@ def test_layers_that_are_lowered_in_different_ways_are_not_stamped(monkeypatch: 
         cuts.append(len(gm.graph.nodes))
         return halves
 
-    monkeypatch.setattr(lowering, "split", tampered)
+    monkeypatch.setattr("compiler.passes.split.split", tampered)
     found = lower(given)
     assert len(cuts) == 2 and cuts[1] > cuts[0]
-    monkeypatch.setattr(lowering, "find_layers", lambda graph: None)
+    monkeypatch.setattr("compiler.repeat.by_layers.find_layers", lambda graph: None)
     assert _graphs(found) == _graphs(lower(given))
 
 

@@ -16,10 +16,10 @@ from compiler.frontend.capture import capture
 from compiler.lower import Lowered, lower
 from compiler.options import Options
 from compiler.pipeline import finish, kernel_state
+from compiler.schedule import addresses
 from compiler.schedule import autotune as search
-from compiler.schedule import passes
 from compiler.schedule.autotune import Search
-from compiler.schedule.manager import TileManager
+from compiler.tile.manager import TileManager
 from emulator.timing.simulate import simulate
 from isa.architecture import Space
 from isa.chip import Acc, Chip, Dram, Mxu, Sram, load_chip
@@ -124,7 +124,7 @@ def test_a_search_that_finds_no_plan_ends(monkeypatch: pytest.MonkeyPatch) -> No
         tried.append((len(program.ops), times is None))  # type: ignore[attr-defined]
         raise CompileError("no plan")
 
-    monkeypatch.setattr(passes, "place", refuse)
+    monkeypatch.setattr(addresses, "place", refuse)
     with pytest.raises(CompileError, match="no plan"):
         finish(lowered(), Options(), chip(12 << 10))
     assert len(tried) <= search.PLANS + search.FEWER * (1 + len(search.SHARES)) + 2

@@ -14,15 +14,15 @@ import torch
 from compiler.frontend.capture import Captured, capture
 from compiler.graph.manager import Watch
 from compiler.lower import Lowered, lower
-from compiler.options import OPTIMISATIONS, Options
+from compiler.options import CHOICES, OPTIMISATIONS, Options
 from compiler.pipeline import compile_until, finish, graph_passes, tile_passes, tile_program
-from compiler.schedule.manager import TileManager
-from compiler.schedule.passes import CHOICES, Choice, Known, made, switchable, tile_pipeline
-from compiler.schedule.state import TileState
-from compiler.schedule.verify import verify_placement, verify_state
+from compiler.schedule.passes import Choice, Known, tile_pipeline
 from compiler.tile.ir import Program
+from compiler.tile.manager import TileManager
 from compiler.tile.parse import parse
+from compiler.tile.state import TileState, made
 from compiler.tile.verify import verify_kernels, verify_program
+from compiler.tile.verify_state import verify_placement, verify_state
 from isa.chip import load_chip
 from isa.errors import CompileError, InternalError
 
@@ -162,8 +162,19 @@ def test_what_passes_before_the_program_leave_behind(name: str) -> None:
 def test_passes_are_those_of_the_table_in_order() -> None:
     """Breaks if a pass is in the pipeline and not run, or the benchmark measures what cannot be left out."""
     assert [step.name for step in tile_passes(Options(), EDGE)] == [made.last for made in state().history()] == NAMES
-    assert switchable() == {"fuse", "find-loop", "fuse-epilogues", "split-batch", "schedule", *CHOICES}
-    assert set(OPTIMISATIONS) == switchable() - {"translation-check"}
+
+
+def test_what_can_be_left_out_is_what_the_pipeline_asks_for() -> None:
+    """Breaks if a pass can be left out and no option names it, or an option names what nobody asks for."""
+    asked = set(CHOICES)
+
+    def on(name: str) -> bool:
+        asked.add(name)
+        return True
+
+    tile_pipeline(on, Known(EDGE), Choice())
+    assert asked == {*OPTIMISATIONS, *CHOICES}
+    assert set(OPTIMISATIONS) - set(CHOICES) <= set(NAMES)
 
 
 def test_tile_passes_print_dump_and_stop(tmp_path: Path) -> None:
@@ -204,7 +215,7 @@ def test_what_is_shown_is_the_program_that_is_kept(tmp_path: Path) -> None:
     assert parse((tmp_path / scheduled).read_text()) == kept.program
 
 
-@pytest.mark.parametrize("name", [*sorted(switchable()), "loop", "strips"])
+@pytest.mark.parametrize("name", [*sorted({*OPTIMISATIONS, *CHOICES}), "loop", "strips"])
 def test_every_pass_that_may_be_left_out_can_be(name: str) -> None:
     """Breaks if a name that `disable` takes is forgotten on the way, old spellings among them."""
     compiled = finish(lowered(), Options(disable=(name,)), EDGE)

@@ -12,9 +12,10 @@ import torch
 from transformers import BertConfig, BertModel
 
 import llmchip
+from compiler.emit.batch_tiles import find_batch_tiles
 from compiler.emit.fit import TileSizeChooser
 from compiler.emit.interleave import overlapped
-from compiler.emit.memory_space import Assignment, assign_memory
+from compiler.emit.memory_space import assign_memory
 from compiler.emit.program import tile
 from compiler.emit.tile_sizes import SearchPoint
 from compiler.frontend.capture import capture
@@ -23,15 +24,14 @@ from compiler.options import Options
 from compiler.pipeline import Compiled, finish, kernel_state
 from compiler.schedule.addresses import place
 from compiler.schedule.autotune import Search
-from compiler.schedule.list_schedule import Schedule, schedule
-from compiler.schedule.manager import TileManager
-from compiler.schedule.passes import made
-from compiler.schedule.state import TileState
-from compiler.tile.batch_tiles import find_batch_tiles
+from compiler.schedule.list_schedule import schedule
 from compiler.tile.conflicts import predecessors
 from compiler.tile.cost import cycles
+from compiler.tile.decisions import Assignment, Schedule
 from compiler.tile.ir import Buffer, Op, Program, Ref
 from compiler.tile.kernel_graph import KernelGraph
+from compiler.tile.manager import TileManager
+from compiler.tile.state import TileState, made
 from emulator.timing.simulate import simulate
 from isa.architecture import DMA_ENGINES, Dtype, Engine, Space
 from isa.chip import Acc, Chip, Mxu, Sram, load_chip

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import fx
 
+from compiler.fuse.group import fuse
 from compiler.tile.access import keeps, reads
 from compiler.tile.kernel_op import KernelOp, kernel_ops
-from compiler.tile.kernels import fuse
 
 aten = torch.ops.aten
 

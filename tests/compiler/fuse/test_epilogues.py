@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 import llmchip
 from compiler.frontend.capture import capture
+from compiler.fuse.epilogues import fuse_epilogues
 from compiler.lower import lower
 from compiler.options import Options
 from compiler.pipeline import finish, kernel_state
-from compiler.schedule.manager import TileManager
-from compiler.schedule.passes import made
-from compiler.tile.epilogues import fuse_epilogues
 from compiler.tile.kernel_op import kernel_ops
 from compiler.tile.kernels import Kernel, Step
+from compiler.tile.manager import TileManager
+from compiler.tile.state import made
 from compiler.tile.verify import verify_kernels
 from emulator.timing.simulate import simulate
 from isa.chip import load_chip

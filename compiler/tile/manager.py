@@ -1,14 +1,21 @@
 """Runs tile passes, for every tiling that the search tries, and shows what they made of the program that is kept."""
 
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import ClassVar, Protocol
 
-from compiler.graph.manager import Watch, named, show
-from compiler.schedule.passes import TilePass
-from compiler.schedule.state import TileState
-from compiler.schedule.verify import verify_state
+from compiler.graph.manager import Watch, named, show, timed
+from compiler.tile.state import TileState
+from compiler.tile.verify_state import verify_state
+
+
+class TilePass(Protocol):
+    """A named step behind the frozen graph. It adds to the state, or replaces what is there; it may not change what is
+    computed."""
+
+    name: ClassVar[str]
+
+    def run(self, state: TileState) -> TileState: ...
 
 
 @dataclass
@@ -47,13 +54,3 @@ class TileManager:
 
     def _title(self, name: str, number: int) -> str:
         return f"{self.first + number} '{name}'"
-
-
-@contextmanager
-def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Add the time spent inside to `seconds`."""
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start

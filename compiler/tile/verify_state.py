@@ -17,15 +17,15 @@ nothing that is still needed. Engines overlap, and what keeps them to it are the
 lint/races.py. Buffers of DRAM with given addresses (weights, inputs, outputs, state) are not compared with each other.
 
 **Not proved:** that a program is fast, or that heights are the least. Of what the search makes only the states that are
-kept are looked at (compiler/schedule/manager.py).
+kept are looked at (compiler/tile/manager.py).
 """
 
 from compiler.plan.check import check_plan
 from compiler.plan.problem import Block, Plan, Problem
-from compiler.schedule.addresses import DRAM_LIMIT, Placement
-from compiler.schedule.state import TileState
+from compiler.tile.decisions import DRAM_LIMIT, Placement
 from compiler.tile.ir import Program
 from compiler.tile.kernel_graph import KernelGraph
+from compiler.tile.state import TileState
 from compiler.tile.verify import verify_kernels, verify_program
 from isa.architecture import Region, Space
 from isa.chip import Chip

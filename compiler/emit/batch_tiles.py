@@ -6,16 +6,18 @@ A batch tile is a run of kernels that share their first dimension; no value that
 different indices of it. Cut into parts along it, what lives between the kernels is as small as one part, and
 parts overlap where memory allows."""
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Set
 from dataclasses import dataclass, replace
 from math import prod
+from typing import ClassVar
 
 from compiler.tile.access import reads
-from compiler.tile.kernel_graph import ALIGN, KernelGraph
+from compiler.tile.batch_tile import BatchTile
+from compiler.tile.kernel_graph import KernelGraph
 from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel
-from compiler.tile.layout import Range
-from compiler.tile.storage import Storage, stored_order
+from compiler.tile.state import TileState, made
+from compiler.tile.storage import size_of, stored_order
 from isa.chip import Chip
 
 MIN_ROWS = 128  # rows that each kernel of a part must have, so that weights are worth their loading
@@ -23,23 +25,14 @@ PART = 3  # a part's values may take one in so many bytes of the scratchpad: two
 
 
 @dataclass(frozen=True)
-class BatchTile:
-    """Kernels first .. end, executed for `parts` parts of their first dimension in turn. `inner` are the values between
-    them."""
+class SplitBatch:
+    """Execute kernels whose values do not fit in the `share` of the scratchpad for a part of the batch at a time."""
 
-    first: int
-    end: int
-    parts: int = 1
-    inner: frozenset[KernelOp] = frozenset()
+    name: ClassVar[str] = "split-batch"
+    share: float = 1.0
 
-    def ranges(self, kernel: Kernel) -> Iterator[Range | None]:
-        """The part of the first dimension, for each part; None for all of it."""
-        if self.parts == 1:
-            yield None
-            return
-        size = kernel.domain[0] // self.parts
-        for low in range(0, kernel.domain[0], size):
-            yield low, low + size
+    def run(self, state: TileState) -> TileState:
+        return replace(state, batch_tiles=tuple(find_batch_tiles(made(state.kernel_graph), state.chip, self.share)))
 
 
 def find_batch_tiles(kernel_graph: KernelGraph, chip: Chip, share: float) -> list[BatchTile]:
@@ -94,29 +87,3 @@ def _parts(kernel_graph: KernelGraph, first: int, end: int, room: float) -> Batc
     if not possible:
         return BatchTile(first, end)
     return BatchTile(first, end, next((n for n in possible if alive / n <= room), possible[-1]), frozenset(live))
-
-
-def size_of(node: KernelOp) -> int:
-    """Bytes of a value in its storage."""
-    return -(-prod(node.shape) * node.dtype.bits // 8 // ALIGN) * ALIGN
-
-
-def part_storage(storage: Storage, batch_tile: BatchTile, part: int) -> Storage:
-    """Storage as one part sees them: values between its kernels have a place as large as the part."""
-    layouts = dict(storage.layouts)
-    for node in batch_tile.inner:
-        whole = layouts[node]
-        start = part * (node.shape[0] // batch_tile.parts)
-        layouts[node] = replace(
-            whole, buffer=replace(whole.buffer, name=f"{whole.buffer.name}.{part}"), offset=-start * whole.strides[0]
-        )
-    return Storage(layouts)
-
-
-def inner_sizes(batch_tiles: Sequence[BatchTile]) -> Mapping[KernelOp, int]:
-    """Bytes of the storage of every value that lives in one part at a time."""
-    return {
-        node: -(-size_of(node) // batch_tile.parts // ALIGN) * ALIGN
-        for batch_tile in batch_tiles
-        for node in batch_tile.inner
-    }

@@ -11,14 +11,29 @@ on the array that costs less than to keep its sums.
 """
 
 from collections.abc import Iterator, Set
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from compiler.tile.kernel_op import KernelOp
-from compiler.tile.kernels import Kernel, Step
+from compiler.tile.kernels import EXP, MAGNITUDE, MAXIMUM, RECIP, Kernel, Step
 from compiler.tile.layout import fits_row
+from compiler.tile.state import TileState, made
 from isa.architecture import Dtype
 
-MAXIMUM, MAGNITUDE, EXP, RECIP = "max", "absmax", "exp", "recip"  # what steps hand to each other
+
+@dataclass(frozen=True)
+class FuseEpilogues:
+    """Do operations of a kernel on the way of others: additions behind products, row maxima before a softmax."""
+
+    name: ClassVar[str] = "fuse-epilogues"
+
+    def run(self, state: TileState) -> TileState:
+        graph = made(state.kernel_graph)
+        stored = graph.stored
+        return replace(
+            state,
+            kernel_graph=replace(graph, kernels=tuple(fuse_epilogues(kernel, stored) for kernel in graph.kernels)),
+        )
 
 
 def fuse_epilogues(kernel: Kernel, stored: Set[KernelOp]) -> Kernel:

@@ -8,64 +8,12 @@ of the iteration before (*carried*, which keep one place), to values from before
 own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
+from compiler.tile.kernel_graph import Repeat
 from compiler.tile.kernel_op import INPUT, KernelOp
-from compiler.tile.kernels import Kernel
+from compiler.tile.kernels import Kernel, signature
 
 LONGEST = 256  # kernels of a layer; with a bound, the search is linear in the number of layers
-
-
-@dataclass(frozen=True)
-class Repeat:
-    """Kernels start .. start + period*count are `count` iterations of one body.
-
-    `canonical` maps nodes of later iterations to their counterparts in the first; `instances` maps a node of the first
-    iteration to its counterparts in all; `carried` maps a value from before the loop to the value of the body that
-    takes its place; `constants` maps a constant of the first iteration to those of all iterations.
-    """
-
-    start: int
-    period: int
-    count: int
-    canonical: dict[KernelOp, KernelOp] = field(default_factory=dict)
-    instances: dict[KernelOp, list[KernelOp]] = field(default_factory=dict)
-    carried: dict[KernelOp, KernelOp] = field(default_factory=dict)
-    constants: dict[KernelOp, list[KernelOp]] = field(default_factory=dict)
-
-    @property
-    def end(self) -> int:
-        """Index of the first kernel after the loop."""
-        return self.start + self.period * self.count
-
-    def reduced(self, kernels: Sequence[Kernel]) -> list[Kernel]:
-        """The kernels with one copy of the body."""
-        return [*kernels[: self.start + self.period], *kernels[self.end :]]
-
-    def storage_of(self, node: KernelOp) -> KernelOp:
-        """The value whose storage this one shares."""
-        node = self.canonical.get(node, node)
-        return self.carried.get(node, node)
-
-    def sharing(self, node: KernelOp) -> list[KernelOp]:
-        """A value and those that share its storage: its counterparts in the other iterations, what it is carried
-        from."""
-        return [node, *self.instances.get(node, ()), *(old for old, new in self.carried.items() if new is node)]
-
-
-def hoist(kernels: Sequence[Kernel]) -> list[Kernel]:
-    """Kernels that depend on inputs alone (masks) first, so that they do not stand in the middle of the first layer."""
-    made = {node for kernel in kernels for node in kernel.nodes}
-    free = [
-        k
-        for k in kernels
-        if not any(
-            m in made and m not in k.members for node in k.nodes for m in (operand.maker for operand in node.operands)
-        )
-    ]
-    first = [k for k in free if k is not kernels[0]]
-    moved = set(map(id, first))
-    return [*kernels[:1], *first, *(k for k in kernels[1:] if id(k) not in moved)]
 
 
 def find_loop(kernels: Sequence[Kernel]) -> Repeat | None:
@@ -78,25 +26,6 @@ def find_loop(kernels: Sequence[Kernel]) -> Repeat | None:
             if found is not None:
                 return found
     return None
-
-
-def signature(kernel: Kernel) -> tuple[object, ...]:
-    """What two kernels have in common that are alike, whatever they read: hashable."""
-    number = {node: i for i, node in enumerate(kernel.nodes)}
-    return (
-        kernel.domain,
-        tuple((node.target, node.static, node.results) for node in kernel.nodes),
-        tuple((tuple(number[op] for op in step.ops), step.hands) for step in kernel.steps),
-    )
-
-
-def views(node: KernelOp) -> tuple[object, ...]:
-    """How a view looks at its base, the last step first."""
-    steps: list[object] = []
-    while node is not node.base:
-        steps.append((node.target, node.static))
-        node = node.first
-    return tuple(steps)
 
 
 def _candidates(prints: Sequence[int]) -> list[tuple[int, int, int]]:

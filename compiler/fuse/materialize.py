@@ -7,6 +7,8 @@ Values that are stored in the order of their readers (`stored_order`) make most 
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import fx
@@ -15,10 +17,21 @@ from compiler.tile.access import apply_view
 from compiler.tile.ir import Buffer
 from compiler.tile.kernel_op import OUTPUT, KernelOp, kernel_ops
 from compiler.tile.layout import Layout, dense
+from compiler.tile.state import TileState, made
 from compiler.tile.storage import stored_order
 from isa.architecture import Space
 
 _SOMEWHERE = Buffer("somewhere", Space.DRAM, 0)
+
+
+@dataclass(frozen=True)
+class ReadGraph:
+    """Make a kernel operation of every node of the frozen graph; insert copies where a view needs one."""
+
+    name: ClassVar[str] = "read-graph"
+
+    def run(self, state: TileState) -> TileState:
+        return replace(state, ops=materialize_views(made(state.frozen).graph))
 
 
 def materialize_views(graph: fx.Graph) -> tuple[KernelOp, ...]:

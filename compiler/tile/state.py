@@ -5,15 +5,12 @@ schedule → addresses"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from torch import fx
 
-from compiler.emit.emitter import TileSizes
-from compiler.emit.memory_space import Assignment
-from compiler.emit.program import Tiled
-from compiler.schedule.addresses import Placement
-from compiler.schedule.list_schedule import Schedule
-from compiler.tile.batch_tiles import BatchTile
+from compiler.tile.batch_tile import BatchTile
+from compiler.tile.decisions import Assignment, Placement, Schedule, Tiled, TileSizes
 from compiler.tile.ir import Program
 from compiler.tile.kernel_graph import NOTHING, KernelGraph, Shared
 from compiler.tile.kernel_op import KernelOp
@@ -21,6 +18,7 @@ from compiler.tile.kernels import Kernel
 from isa.chip import Chip
 
 WHOLE = 1 << 30  # a tile size that cuts nothing
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -85,6 +83,12 @@ class TileState:
         elif self.batch_tiles:
             parts = (f"k{s.first}..k{s.end - 1} in {s.parts} part{'s' * (s.parts > 1)}" for s in self.batch_tiles)
         return "".join(f"{line}\n" for line in parts)
+
+
+def made(found: T | None) -> T:
+    """What an earlier pass has added to the state."""
+    assert found is not None, "an earlier pass has not run"
+    return found
 
 
 def _kernels(kernels: tuple[Kernel, ...]) -> list[str]:
