@@ -17,7 +17,7 @@ from itertools import combinations
 import numpy as np
 from torch import fx
 
-from compiler.tile.ir import Buffer, Op, Probe, Program, Ref
+from compiler.tile.ir import Buffer, Op, Probe, Program, Ref, launches
 from compiler.translation import symbols as s
 from compiler.translation.blocks import aligned, block_shape, boxes, part, repeated
 from compiler.translation.evaluate import Graph
@@ -51,9 +51,11 @@ class Interface:
 
 
 def check_translation(graph: fx.Graph, program: Program, interface: Interface) -> None:
-    """Raise TranslationError unless `program` computes what `graph` says."""
+    """Raise TranslationError unless `program` computes what `graph` says: in every launch, of which a few stand for
+    all where lengths differ (`tile.ir.launches`)."""
     with np.errstate(over="ignore"):
-        _Replay(graph, program, interface).run()
+        for steered, launch in launches(program):
+            _Replay(graph, launch, interface, steered).run()
 
 
 def _require_apart(blocks: Sequence[tuple[Ref, Extents]]) -> None:
@@ -67,7 +69,7 @@ def _require_apart(blocks: Sequence[tuple[Ref, Extents]]) -> None:
 
 
 class _Replay:
-    def __init__(self, graph: fx.Graph, program: Program, interface: Interface) -> None:
+    def __init__(self, graph: fx.Graph, program: Program, interface: Interface, steered: int) -> None:
         self.program, self.interface = program, interface
         self.count = program.loop.count if program.loop else 0
         try:
@@ -82,7 +84,7 @@ class _Replay:
             for op, iteration, inside in self._order()
             for probe in op.probes
         ]
-        self.graph = Graph(graph, self.iterations, [*readers, *(output.node for output in interface.outputs)])
+        self.graph = Graph(graph, self.iterations, [*readers, *(output.node for output in interface.outputs)], steered)
 
     def _order(self) -> Iterator[tuple[Op, int, bool]]:
         """The instructions as replayed, with the iteration and whether they stand in the loop."""
@@ -111,6 +113,8 @@ class _Replay:
             self.memory.forget(leaving.get(number, ()))
         for output in self.interface.outputs:
             self._compare_output(output)
+        for tensor in self.interface.constants:
+            self._compare_state(tensor)
 
     def _leaving(self) -> dict[int, list[Buffer]]:
         """By number in the replay the buffers that no later instruction touches, outputs apart: their symbols are many
@@ -308,6 +312,17 @@ class _Replay:
         raise TranslationError(
             f"the tile program does not compute the graph: element {where} {holds}", f"output {output.node}", OURS
         )
+
+    def _compare_state(self, tensor: Placed) -> None:
+        """State is what the graph makes of it, and nothing else has been written there."""
+        expected, written = self.graph.changes.get(tensor.node), self.memory.state(tensor)
+        if expected is None and written is None:
+            return
+        if expected is None or written is None or not (written == np.ravel(expected)).all():
+            what = "is changed" if expected is None else "is not changed" if written is None else "is changed otherwise"
+            raise TranslationError(
+                f"the tile program does not compute the graph: it {what}", f"state {tensor.node}", OURS
+            )
 
     def _explain(
         self, op: Op, iteration: int | None, name: str, target: Symbols, expected: Symbols, reads: Mapping[str, Value]

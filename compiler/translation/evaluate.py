@@ -18,9 +18,12 @@ from compiler.translation.views import is_view, view_given, view_symbols
 
 class Graph:
     """Values of a frozen graph, of which iterations may be left out. `readers` are nodes that will be asked for, once
-    for each time."""
+    for each time. `steered` is what the elements of inputs that steer the program are in this launch; `changes` is what
+    the values that were computed make of state."""
 
-    def __init__(self, graph: fx.Graph, iterations: Iterations, readers: Iterable[str]) -> None:
+    def __init__(self, graph: fx.Graph, iterations: Iterations, readers: Iterable[str], steered: int = 0) -> None:
+        self.steered = steered
+        self.changes: dict[str, Symbols] = {}
         self.nodes = {node.name: node for node in graph.nodes}
         self.iterations = iterations
         self._values: dict[fx.Node, Results] = {}
@@ -114,7 +117,7 @@ class Graph:
     def _compute(self, node: fx.Node) -> Results:
         assert isinstance(node.target, OpOverload), f"{node.name} calls {node.target}, which has no schema"
         rule = RULES[node.target._schema.name.split("::")[1]]
-        result = rule(Call(node, self.value, self.given))
+        result = rule(Call(node, self.value, self.given, self.steered, self.changes))
         return result if isinstance(result, tuple) else np.asarray(result)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from compiler.tile.ir import Buffer, Ref
 from compiler.translation.symbols import BITS, Symbol, Symbols, Value, given, immediate
-from isa.architecture import FLOATS, GIVEN_REGIONS, Dtype, Region, Space
+from isa.architecture import FLOATS, GIVEN_REGIONS, KEPT_REGIONS, Dtype, Region, Space
 from isa.views import Extents
 
 SMALL = 1 << 12  # elements; below this a formula is not worth its care
@@ -177,6 +177,7 @@ class Memory:
                 raise Wrong(f"{tensor.node} overlaps {tensors[-1].node} in {tensor.region.name.lower()}")
             offsets.append(tensor.offset)
             tensors.append(tensor)
+        self._state: dict[str, Symbols] = {}  # of tensors that have been written
         self._literals = {buffer.fixed: data for buffer, data in literals.items()}
         self._outputs = {tensor.offset: tensor for tensor in outputs}
 
@@ -188,7 +189,7 @@ class Memory:
         """The block as a formula; None if it is not given, or unfolded already. Raises Wrong where no tensor is, and
         for a block that leaves its tensor or has another type."""
         steps = (ref.ps, ref.rs, ref.cs)
-        if not _is_given(ref.buffer):
+        if not _is_given(ref.buffer) and not _is_kept(ref.buffer):
             cells = self._cells.get(ref.buffer, {}).get(ref.dtype)
             if cells is None or cells.array is not None:
                 return None
@@ -201,13 +202,9 @@ class Memory:
         if number < 0:
             raise Wrong(f"reads {ref}, where nothing is")
         tensor = tensors[number]
-        size = ref.dtype.bits // 8
-        start, odd = divmod(address - tensor.offset, max(size, 1))
-        last = start + sum((count - 1) * step for count, step in zip(extents, steps, strict=True))
-        if odd or tensor.storage is not ref.dtype or (last + 1) * size > tensor.bytes:
-            raise Wrong(
-                f"reads {ref} as elements {start}..{last} of {tensor.node}: {tensor.storage.name.lower()}{list(tensor.shape)}"
-            )
+        start = _element(tensor, address, ref, extents)
+        if tensor.node in self._state:
+            return None
         return Formula(
             tensor.node,
             start,
@@ -217,7 +214,9 @@ class Memory:
     def read(self, ref: Ref, extents: Extents) -> Value:
         """The symbols of a block, repeated dimensions held once. Raises Wrong for more of a
         literal than its one element."""
-        if not _is_given(ref.buffer):
+        if _is_kept(ref.buffer) and self.formula(ref, extents) is None:
+            return Value(self._kept(ref, extents), ref.dtype)
+        if not _is_given(ref.buffer) and not _is_kept(ref.buffer):
             cells = self.cells(ref)
             return Value(_view(cells.unfolded(), _at(ref), (ref.ps, ref.rs, ref.cs), extents), ref.dtype)
         formula = self.formula(ref, extents)
@@ -234,6 +233,10 @@ class Memory:
         only, and for elements that share a place."""
         if _is_given(ref.buffer):
             raise Wrong(f"writes {ref}, which is read only")
+        if _is_kept(ref.buffer):
+            if not _apart(ref.ps, ref.rs, ref.cs, *extents):
+                raise Wrong(f"two elements of {ref} share a place")
+            return self._kept(ref, extents)
         if ref.buffer.step:
             raise Wrong(f"writes {ref}, which moves with the loop")
         cells = self.cells(ref)
@@ -243,6 +246,22 @@ class Memory:
         if not _apart(ref.ps, ref.rs, ref.cs, *extents):
             raise Wrong(f"two elements of {ref} share a place")
         return block
+
+    def _kept(self, ref: Ref, extents: Extents) -> Symbols:
+        """A block of state as single elements, which what is written there changes."""
+        self.formula(ref, extents)  # where there is a tensor of this type
+        address = (ref.buffer.fixed or 0) + self.iteration * ref.buffer.step + ref.offset
+        offsets, tensors = self._given[ref.buffer.region]
+        tensor = tensors[bisect_right(offsets, address) - 1]
+        if tensor.node not in self._state:
+            count = tensor.bytes * 8 // tensor.storage.bits
+            self._state[tensor.node] = given(tensor.node, np.arange(count, dtype=Symbol))
+        start = _element(tensor, address, ref, extents)
+        return _view(self._state[tensor.node], start, (ref.ps, ref.rs, ref.cs), extents)
+
+    def state(self, tensor: Placed) -> Symbols | None:
+        """What a tensor of state is now, flat; None if nothing was written to it."""
+        return self._state.get(tensor.node)
 
     def load(self, ref: Ref, extents: Extents, formula: Formula) -> bool:
         """Keep a formula in a buffer as it is. False if it must be unfolded: it is small, or the buffer holds other
@@ -318,6 +337,23 @@ class Memory:
             ):
                 return kinds[tensor.storage].unfolded()
         return None
+
+
+def _element(tensor: Placed, address: int, ref: Ref, extents: Extents) -> int:
+    """At which element of a tensor a block begins. Raises Wrong for one that leaves it or has another type."""
+    size = ref.dtype.bits // 8
+    start, odd = divmod(address - tensor.offset, max(size, 1))
+    steps = (ref.ps, ref.rs, ref.cs)
+    last = start + sum((count - 1) * step for count, step in zip(extents, steps, strict=True))
+    if odd or tensor.storage is not ref.dtype or (last + 1) * size > tensor.bytes:
+        raise Wrong(
+            f"reads {ref} as elements {start}..{last} of {tensor.node}: {tensor.storage.name.lower()}{list(tensor.shape)}"
+        )
+    return start
+
+
+def _is_kept(buffer: Buffer) -> bool:
+    return buffer.space is Space.DRAM and buffer.region in KEPT_REGIONS
 
 
 def _is_given(buffer: Buffer) -> bool:

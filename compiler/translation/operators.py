@@ -6,7 +6,7 @@ Views are none of them: PyTorch itself applies those to the symbols.
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -70,6 +70,8 @@ class Call:
     node: fx.Node
     value: Callable[[fx.Node], Symbols]
     given: Callable[[fx.Node], Given | None]
+    steered: int = 0  # the elements of inputs that steer the program, in this launch
+    changes: dict[str, Symbols] = field(default_factory=dict)  # what state is afterwards, by its placeholder
 
     def argument(self, place: int, name: str, default: Argument = None) -> Argument:
         return self.node.args[place] if len(self.node.args) > place else self.node.kwargs.get(name, default)
@@ -454,7 +456,52 @@ def _embedding(call: Call) -> Symbols:
     return s.looked_up(row, given.name, aligned(column, row.ndim), given.view.stride()[0], given.view.shape[0])
 
 
+def _cached_attention(call: Call) -> Symbols:
+    """Rows are as long as the launch makes them: the old keys, then the new ones. A sum of products has no order; here
+    the values of the new tokens come first."""
+    q, sq, k, sk, v, sv = (call.operand(call.tensor(place)) for place in range(6))
+    caches = [call.tensor(place) for place in range(6, 10)]
+    keys, key_scales, values, value_scales = map(call.value, caches)
+    tokens, capacity = k.symbols.shape[-2], keys.shape[-2]
+    old = min(call.steered, capacity - tokens)
+    batch, heads, group, _, size = call.tensor(0).meta["val"].shape
+    rows = (batch, heads, group, tokens, 1)
+    queries, row = repeated(q.symbols, (*rows[:-1], size)), sq.float[..., None]
+
+    def scores(codes: Symbols, scale: Symbols) -> Symbols:
+        sums = s.dot_rows(queries, 0)[..., None] + s.dot_columns(codes, 0, -1)[:, :, None, None, :]
+        return s.mul(s.mul(Value(sums, Dtype.I32).float, row), scale[:, :, None, None, :])
+
+    before, new = scores(keys[:, :, :old], key_scales[:, :, :old]), scores(k.symbols, sk.float)
+    if cap := call.number(12, "softcap", 0.0):
+        before, new = (
+            s.scaled(s.function("tanh", s.scaled(x, float_bits(1.0 / cap))), float_bits(cap)) for x in (before, new)
+        )
+    for mask in call.optional(mask=11).values():
+        new = s.add(new, mask.float)
+    line = np.concatenate([before, new], -1)
+    exp = s.function("exp", s.sub(line, s.reduced("max", line)))
+    weights = s.mul(exp, s.function("recip", s.reduced("sum", exp)))
+    factors = np.concatenate([value_scales[:, :, :old], sv.float], -1)
+    weights = s.mul(weights, factors[:, :, None, None, :])
+    step = s.scale_of(s.reduced("absmax", weights), Dtype.F32)
+    codes = s.quantized(weights, step)
+    sums = s.dot_rows(codes[..., old:], 0)[..., None] + s.dot_columns(v.symbols, 0, -2)[:, :, None, None, :]
+    if old:
+        sums = sums + s.dot_rows(codes[..., :old], tokens)[..., None]
+        sums = sums + s.dot_columns(values[:, :, :old], tokens, -2)[:, :, None, None, :]
+    for cache, rest, fresh in zip(
+        caches, (keys, key_scales, values, value_scales), (k.symbols, sk.float, v.symbols, sv.float), strict=True
+    ):
+        after = rest.copy()
+        after[:, :, old : old + tokens] = fresh
+        call.changes[cache.name] = after
+    out = known(Value(s.mul(Value(sums, Dtype.I32).float, step), F32), call.kind)
+    return repeated(out.symbols, call.shape)
+
+
 RULES: dict[str, Compute] = {
+    "cached_attention": _cached_attention,
     "quantize_rows": _quantize_rows,
     "matmul_i8": _matmul_i8,
     "dequantize": _dequantize,
