@@ -95,7 +95,7 @@ class _Sequence:
             {"keys": stored("key_scales"), "values": stored("value_scales")},
             None if mask is None else e.operand(mask, len(node.shape)),
             node.number("softcap"),
-            Length(given.buffer, given.offset + sequence * given.strides[0], capacity - tokens),
+            Length(given.buffer, given.offset + sequence * given.strides[0], capacity - tokens, 0, capacity - tokens),
         )
 
     @property
