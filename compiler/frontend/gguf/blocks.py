@@ -202,5 +202,5 @@ WEIGHT_TYPES: Mapping[str, WeightType] = {
 def pack_i4(codes: Codes) -> NDArray[np.uint8]:
     """Codes [N, K], K even, as the chip's i4: two to a byte, the even one in the low half. uint8 [N, K / 2]."""
     low, high = codes[:, 0::2].view(np.uint8), codes[:, 1::2].view(np.uint8)
-    packed: NDArray[np.uint8] = low & 15 | high << np.uint8(4)
+    packed: NDArray[np.uint8] = (low & 15 | high << 4).astype(np.uint8)
     return packed
