@@ -1,58 +1,33 @@
-"""The tile passes in order. Each is a frozen dataclass and stands beside its work: options are fields, `run` makes the
-next state from the one before it (compiler/tile/state.py).
+"""Tile the frozen graph: the passes from kernels to addresses, in order. Each is a frozen dataclass and stands beside its
+work: options are fields, `run` makes the next state from the one before it (compiler/tile/state.py).
 
 None of them changes a bit of a result: they decide where a value lies and when an instruction runs.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 
 from compiler.emit.batch_tiles import SplitBatch
 from compiler.emit.fit import TileSizeChooser
 from compiler.emit.memory_space import AssignMemory
 from compiler.emit.program import Emit, Emitted
-from compiler.emit.tile_sizes import SearchPoint
 from compiler.fuse.build import FindLoop
 from compiler.fuse.epilogues import FuseEpilogues
 from compiler.fuse.group import Fuse
 from compiler.fuse.materialize import ReadGraph
+from compiler.lower import Lowered
+from compiler.options import Options
 from compiler.schedule.addresses import Place
-from compiler.schedule.list_schedule import FILLS, ScheduleOps
-from compiler.tile.manager import TilePass
+from compiler.schedule.autotune import Search
+from compiler.schedule.list_schedule import ScheduleOps
+from compiler.schedule.stages import Choice, Stages
+from compiler.tile.manager import TileManager, TilePass
+from compiler.tile.state import FrozenGraph, TileState
 from isa.chip import Chip
 
 Switch = Callable[[str], bool]  # whether a pass or choice is switched on
-
-
-@dataclass(frozen=True)
-class Stages:
-    """The passes, in the order of the fields.
-
-    `kernels` run once. The search runs the others for every tiling that it tries: `tiling` for each point of the
-    search space, `program` for those that may be fast enough, `order` for several shares of the memories, `addresses` for
-    the best until one fits.
-    """
-
-    kernels: Sequence[TilePass]
-    tiling: Sequence[TilePass]
-    program: Sequence[TilePass]
-    order: Sequence[TilePass]
-    addresses: Sequence[TilePass]
-
-    def __iter__(self) -> Iterator[TilePass]:
-        return (step for stage in fields(self) for step in getattr(self, stage.name))
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What the search has chosen: a point of its space, whether the batch may be split, how full a schedule may make
-    the memories."""
-
-    point: SearchPoint = field(default_factory=SearchPoint)
-    split: bool = True
-    fill: float = FILLS[0]
 
 
 @dataclass(frozen=True)
@@ -96,3 +71,33 @@ def tile_pipeline(on: Switch, known: Known, choice: Choice) -> Stages:
 
 def _optional(on: Switch, step: TilePass) -> list[TilePass]:
     return [step] if on(step.name) else []
+
+
+def tile_passes(options: Options, chip: Chip) -> list[TilePass]:
+    """The passes behind the frozen graph, in order, as they are before the search has varied them."""
+    return list(tile_pipeline(options.enables, Known(chip), Choice()))
+
+
+def kernel_state(lowered: Lowered, options: Options, chip: Chip, manager: TileManager) -> TileState:
+    """The tile passes that run once: kernels with all that follows from the graph alone, whatever the tiling."""
+    names = tuple(i.name for i in lowered.inputs), tuple(o.name for o in lowered.outputs)
+    frozen = TileState(chip, FrozenGraph(lowered.main.graph, *names))
+    return manager.run(tile_pipeline(options.enables, Known(chip), Choice()).kernels, frozen)
+
+
+def search(start: TileState, on: Switch, manager: TileManager | None = None) -> Search:
+    """The search for the best tile program of the kernel graph in `start`, with the passes that are switched on."""
+    return Search(start, on, partial(tile_pipeline, on, Known(start.chip)), manager or TileManager())
+
+
+def tile_program(lowered: Lowered, options: Options, chip: Chip, manager: TileManager) -> TileState:
+    """The tile passes. Where the manager stops, what they have made so far.
+
+    Raises CompileError for what does not fit in the memories of `chip`, InternalError with the name of a pass that
+    failed.
+    """
+    state = kernel_state(lowered, options, chip, manager)
+    if not manager.keep(state):
+        state = search(state, options.enables, manager).run()
+        manager.keep(state)
+    return state
