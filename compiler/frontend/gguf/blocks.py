@@ -199,6 +199,39 @@ WEIGHT_TYPES: Mapping[str, WeightType] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class PlainType:
+    """A type of single numbers, which are taken as they are."""
+
+    name: str
+    number: int
+    nbytes: int
+    elements: int = 1
+
+    def values(self, rows: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Rows of bytes, uint8 [N, bytes], as float32 [N, K]. Raises ValueError for rows that are not whole numbers."""
+        if rows.ndim != 2 or rows.dtype != np.uint8 or rows.shape[1] % self.nbytes:
+            raise ValueError(f"{self.name}: rows of {rows.shape} {rows.dtype} are not numbers of {self.nbytes} bytes")
+        rows = np.ascontiguousarray(rows)
+        if self.name == "BF16":
+            return (rows.view("<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return rows.view("<f2" if self.name == "F16" else "<f4").astype(np.float32)
+
+
+PLAIN_TYPES: Mapping[str, PlainType] = {
+    row.name: row for row in (PlainType("F32", 0, 4), PlainType("F16", 1, 2), PlainType("BF16", 30, 2))
+}
+NUMBERS: Mapping[int, WeightType | PlainType] = {
+    **{row.number: row for row in WEIGHT_TYPES.values()},
+    **{row.number: row for row in PLAIN_TYPES.values()},
+}
+OTHER_TYPES: Mapping[int, str] = {  # refused by name
+    9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S",
+    20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64",
+    29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0",
+}  # fmt: skip
+
+
 def pack_i4(codes: Codes) -> NDArray[np.uint8]:
     """Codes [N, K], K even, as the chip's i4: two to a byte, the even one in the low half. uint8 [N, K / 2]."""
     low, high = codes[:, 0::2].view(np.uint8), codes[:, 1::2].view(np.uint8)
