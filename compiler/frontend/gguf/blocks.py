@@ -53,6 +53,7 @@ class Weights:
     sub_scales: Codes | None = None
     sub_minima: Codes | None = None
 
+    @np.errstate(over="ignore", invalid="ignore")
     def values(self) -> NDArray[np.float32]:
         """The dequantized weights, float32 [N, K]."""
         scale = _single(self.scales)
