@@ -27,10 +27,10 @@ from compiler.codegen.program import generate
 from compiler.frontend.capture import capture
 from compiler.lower import Lowered, lower
 from compiler.options import OPTIMISATIONS, Options
-from compiler.pipeline import Compiled, finish, kernel_state
+from compiler.pipeline import Compiled, finish
 from compiler.schedule.addresses import place
-from compiler.schedule.autotune import Search
 from compiler.tile.manager import TileManager
+from compiler.tiling import kernel_state, search
 from emulator.timing.energy import activity
 from emulator.timing.simulate import simulate
 from emulator.timing.waterfall import CAUSES, waterfall
@@ -175,7 +175,7 @@ def predictions(graph: Lowered, case: Case) -> list[tuple[int, int]]:
     chip = load_chip(case.chip)
     found = []
     start = kernel_state(graph, Options(), chip, TileManager())
-    for candidate in Search(start, lambda name: True).candidates():
+    for candidate in search(start, lambda name: True).candidates():
         assert candidate.schedule is not None
         try:
             placement = place(candidate.schedule.program, chip, candidate.schedule.times)

@@ -3,7 +3,7 @@
     captured → graph passes → frozen graph → tile passes → tile program (checked against the graph), addresses →
     instructions → image
 
-Graph passes are in `pipeline` (compiler/lower.py), tile passes in `tile_pipeline` (compiler/schedule/passes.py).
+Graph passes are in `pipeline` (compiler/lower.py), tile passes in `tile_pipeline` (compiler/tiling.py).
 """
 
 from collections.abc import Collection, Mapping
@@ -20,12 +20,11 @@ from compiler.graph.manager import Watch, named, timed
 from compiler.lower import Lowered, lower, pipeline
 from compiler.options import Options
 from compiler.packing import Bytes
-from compiler.schedule.autotune import Search
-from compiler.schedule.passes import Choice, Known, tile_pipeline
 from compiler.tile.decisions import Placement, Tiled
 from compiler.tile.kernel_graph import NOTHING, Shared
-from compiler.tile.manager import TileManager, TilePass
-from compiler.tile.state import FrozenGraph, TileState, made
+from compiler.tile.manager import TileManager
+from compiler.tile.state import made
+from compiler.tiling import tile_program
 from compiler.translation.check import Interface, check_translation
 from isa.chip import Chip, load_chip
 from isa.image.image import Image
@@ -112,41 +111,12 @@ def graph_passes(options: Options) -> list[str]:
     return [step.name for step in pipeline(options)]
 
 
-def tile_passes(options: Options, chip: Chip) -> list[TilePass]:
-    """The passes behind the frozen graph, in order, as they are before the search has varied them."""
-    return list(tile_pipeline(options.enables, Known(chip), Choice()))
-
-
 def _lower(captured: Captured, options: Options, watch: Watch) -> Lowered:
     """The graph passes; those names of passes that are not theirs are for later."""
     own = {*graph_passes(options), "all"}
     printed = [name for name in watch.print_after if name in own]
     stop = watch.stop_after if watch.stop_after in own else None
     return lower(captured, options, print_after=printed, stop_after=stop, dump_dir=watch.dump_dir)
-
-
-def kernel_state(
-    lowered: Lowered, options: Options, chip: Chip, manager: TileManager, shared: Shared = NOTHING
-) -> TileState:
-    """The tile passes that run once: kernels with all that follows from the graph alone, whatever the tiling."""
-    names = tuple(i.name for i in lowered.inputs), tuple(o.name for o in lowered.outputs)
-    frozen = TileState(chip, FrozenGraph(lowered.main.graph, *names, lowered.captured.scalars, shared))
-    return manager.run(tile_pipeline(options.enables, Known(chip), Choice()).kernels, frozen)
-
-
-def tile_program(
-    lowered: Lowered, options: Options, chip: Chip, manager: TileManager, shared: Shared = NOTHING
-) -> TileState:
-    """The tile passes. Where the manager stops, what they have made so far.
-
-    Raises CompileError for what does not fit in the memories of `chip`, InternalError with the name of a pass that
-    failed.
-    """
-    state = kernel_state(lowered, options, chip, manager, shared)
-    if not manager.keep(state):
-        state = Search(state, options.enables, manager).run()
-        manager.keep(state)
-    return state
 
 
 def finish(

@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from emulator import activation, control, dma, matrix, vector
+from emulator import activation, control, dma, grouped, matrix, vector
 from emulator.context import HANDLERS, Call, Core, Handler
 from emulator.memory import Fault
 from isa.architecture import WORD_BYTES, Engine, Space
@@ -12,7 +12,7 @@ from isa.codec import IllegalInstruction, Inst, decode
 from isa.fields import Access, Field
 from isa.views import Extents, View, access_of, extents_of
 
-ENGINE_MODULES = (activation, control, dma, matrix, vector)  # imported so that their handlers are registered
+ENGINE_MODULES = (activation, control, dma, grouped, matrix, vector)  # imported so that their handlers are registered
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,11 @@
-"""The matrix instruction. int8 products ride on float32 BLAS, which is exact, in any order, while all sums stay below
+"""Plain matrix products. int8 products ride on float32 BLAS, which is exact, in any order, while all sums stay below
 2**24."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from emulator import threads
 from emulator.context import Call, Core, executes
@@ -25,7 +24,7 @@ def mm(core: Core, call: Call) -> None:
 
 
 def _matmul_i8(core: Core, call: Call) -> None:
-    _require(call, "i8", Dtype.I32, (Dtype.I8,), (Dtype.I8, Dtype.I4), scales=False)
+    _require(call, "i8", Dtype.I32, (Dtype.I8,), (Dtype.I8, Dtype.I4))
     for start in range(0, call.operands["k"], EXACT_K):
         ks = slice(start, min(start + EXACT_K, call.operands["k"]))
         _product(core, call, ks, _add_to_c if start or call.operands["acc"] else _set_c)
@@ -39,30 +38,9 @@ def _set_c(c: Block, product: Floats) -> None:
     np.copyto(c, product, casting="unsafe")
 
 
-def _groups(core: Core, call: Call) -> None:
-    """c = c + (f32(c_g)*sa)*sw, then c = c + (f32(sum a)*sa)*zw, groups ascending, every operation rounded."""
-    weights = (Dtype.I4,) if MM_FORMAT[call.operands["fmt"]] == "i4group" else (Dtype.I8,)
-    _require(call, MM_FORMAT[call.operands["fmt"]], Dtype.F32, (Dtype.I8,), weights, scales=True)
-    c, k, size = call.blocks["c"], call.operands["k"], 16 << call.operands["glog"]
-    if not call.operands["acc"]:
-        c.fill(0)
-    sa, sw = call.floats("sa"), call.floats("sw")
-    zw = call.floats("zw") if "zw" in call.blocks else None
-    for g, start in enumerate(range(0, k, size)):
-        ks = slice(start, min(start + size, k))
-        part = _exact_product(core, call, ks)
-        column = _group(sa, g)[:, :, None]
-        np.multiply(part, column, out=part)
-        np.multiply(part, _group(sw, g)[:, None, :], out=part)
-        np.add(c, part, out=c)
-        if zw is not None:
-            totals = _stretch(call, "a", ks, 2).sum(axis=-1, keepdims=True, dtype=np.int32).astype(np.float32)
-            np.add(c, (totals * column) * _group(zw, g)[:, None, :], out=c)
-
-
 def _matmul_float(core: Core, call: Call) -> None:
     """k ascending, product and sum each rounded, as a systolic column adds: one rank-1 update per k."""
-    _require(call, "float", Dtype.F32, FLOATS, FLOATS, scales=False)
+    _require(call, "float", Dtype.F32, FLOATS, FLOATS)
     c = call.blocks["c"]
     if not call.operands["acc"]:
         c.fill(0)
@@ -79,33 +57,14 @@ def _matmul_float(core: Core, call: Call) -> None:
 
 _FORMATS: Final[dict[str, Callable[[Core, Call], None]]] = {
     "i8": _matmul_i8,
-    "i8group": _groups,
-    "i4group": _groups,
     "float": _matmul_float,
 }
 
 
-def _require(call: Call, fmt: str, c: Dtype, a: tuple[Dtype, ...], w: tuple[Dtype, ...], scales: bool) -> None:
+def _require(call: Call, fmt: str, c: Dtype, a: tuple[Dtype, ...], w: tuple[Dtype, ...]) -> None:
     if call.dtype("c") is not c or call.dtype("a") not in a or call.dtype("w") not in w:
         got = ", ".join(f"{name} {call.dtype(name).name.lower()}" for name in "caw")
         raise Fault(f"format {fmt} does not work on {got}")
-    if scales != ("sa" in call.blocks and "sw" in call.blocks) or (
-        not scales and {"sa", "sw", "zw"} & call.blocks.keys()
-    ):
-        raise Fault(f"format {fmt} {'needs' if scales else 'takes no'} scales sa and sw")
-
-
-def _exact_product(core: Core, call: Call, ks: slice) -> Floats:
-    """float32 of the exact int32 sum over a group of any length."""
-    part: Floats = core.scratch.get("mm.group", call.extents["c"])
-    if ks.stop - ks.start <= EXACT_K:
-        _product(core, call, ks, np.copyto, part)
-        return part
-    total = np.zeros(part.shape, np.int32)
-    for start in range(ks.start, ks.stop, EXACT_K):
-        _product(core, call, slice(start, min(start + EXACT_K, ks.stop)), _add_to_c, total)
-    np.copyto(part, total)
-    return part
 
 
 def _product(
@@ -162,8 +121,3 @@ def _stretch(call: Call, name: str, ks: slice, axis: int) -> Block:
     shape = tuple(extents[axis] if i == axis else n for i, n in enumerate(block.shape))
     block = np.broadcast_to(block, shape)
     return block[:, :, ks] if axis == 2 else block[:, ks]
-
-
-def _group(scales: Floats, g: int) -> NDArray[Any]:
-    """The scales of one group, (1, rows)."""
-    return scales[:, :, g if scales.shape[2] > 1 else 0]

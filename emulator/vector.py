@@ -14,7 +14,7 @@ from emulator.context import TILE_ELEMENTS, Call, Core, Tile, cut, executes, til
 from emulator.formats import Block, Floats, float_of_bits, int_of_bits, round_to, store
 from emulator.memory import Fault
 from isa.architecture import INTS, Dtype
-from isa.spec import ROUND, TAP, VOP, VRED
+from isa.spec import ROUND, TAP, TIES, VOP, VQD_NORM, VRED
 
 MIN_SCALE: Final = np.float32(2.0**-23)
 _COMPARE: Final[Mapping[str, Callable[..., Any]]] = {
@@ -230,8 +230,9 @@ def _affine(core: Core, call: Call, steps: list[_Step], tile: Tile, d: Block) ->
 
 @executes("vqd")
 def vqd(core: Core, call: Call) -> None:
-    """Round to nearest even, saturating, by the reciprocal of the rounded scale; NaN becomes 0."""
-    kind = call.dtype("s")
+    """Saturating; NaN becomes 0."""
+    kind, norm = call.dtype("s"), VQD_NORM[call.operands["norm"]]
+    rounded = np.rint if TIES[call.operands["ties"]] == "even" else _away_from_zero
     for tile in tiles(call.extents["d"]):
         shape = _shape(call.extents["d"], tile)
         t: Floats = core.scratch.get("vec.t", shape)
@@ -242,14 +243,49 @@ def vqd(core: Core, call: Call) -> None:
         given = "am" in call.blocks
         m = call.floats("am", tile) if given else reductions.absmax(x)[:, :, None]
         m = np.broadcast_to(m, (*shape[:2], 1))
-        s = np.divide(m, np.float32(127.5))
-        round_to(s, kind)
-        np.maximum(s, MIN_SCALE, out=s)
-        np.multiply(x, np.divide(np.float32(1), s), out=t)
+        s, multiplier = _SCALES[norm](m, kind)
+        np.multiply(x, multiplier, out=t)
         # x cannot be NaN, nor infinite times 0, where its own absolute maximum gave a finite scale
         if given or not np.isfinite(s).all():
             np.copyto(t, _ZERO, where=np.isnan(t))
-        np.rint(t, out=t)
+        rounded(t, out=t)
         np.clip(t, np.float32(-128), np.float32(127), out=t)
         np.copyto(cut(call.blocks["d"], tile), t, casting="unsafe")
         store(cut(call.blocks["s"], tile), kind, s)
+
+
+def _half_range(m: Floats, kind: Dtype) -> tuple[Floats, Floats]:
+    """Scale and multiplier of each row; the multiplier is that of the scale as it is stored."""
+    s = np.divide(m, np.float32(127.5))
+    round_to(s, kind)
+    np.maximum(s, MIN_SCALE, out=s)
+    return s, np.divide(np.float32(1), s)
+
+
+def _scale_first(m: Floats, kind: Dtype) -> tuple[Floats, Floats]:
+    s = np.divide(m, np.float32(127))
+    return s, _finite_or_zero(np.divide(np.float32(1), s))
+
+
+def _multiplier_first(m: Floats, kind: Dtype) -> tuple[Floats, Floats]:
+    multiplier = np.divide(np.float32(127), m)
+    return np.divide(np.float32(1), multiplier), _finite_or_zero(multiplier)
+
+
+_SCALES: Final[Mapping[str, Callable[[Floats, Dtype], tuple[Floats, Floats]]]] = {
+    "half_range": _half_range,
+    "scale": _scale_first,
+    "multiplier": _multiplier_first,
+}
+
+
+def _finite_or_zero(x: Floats) -> Floats:
+    return np.where(np.isfinite(x), x, _ZERO)
+
+
+def _away_from_zero(x: Floats, out: Floats) -> None:
+    """Round to nearest, halves away from zero: what was cut off is exact, so no half is missed or made up."""
+    whole = np.trunc(x)
+    with np.errstate(invalid="ignore"):
+        far = np.abs(x - whole) >= np.float32(0.5)
+    np.add(whole, np.copysign(far.astype(np.float32), x), out=out)

@@ -1,4 +1,4 @@
-"""The fuzzers: corrupted images (fuzz.images), mutated assembly, random programs, random chip files, debugger input."""
+"""The fuzzers: corrupted images (fuzz.images) and GGUF files, mutated assembly, random programs, chips, debugger input."""
 
 import random
 from collections.abc import Callable
@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emulator.machine import Machine
+from fuzz.gguf import GGUF
 from fuzz.harness import Fuzzer
 from fuzz.images import WORDS, exercise, make_image, run_image
 from fuzz.mutate import damage, damage_text, number
@@ -308,5 +309,6 @@ FUZZERS = {
         Fuzzer("commands", make_commands, run_commands),
         _GRAPHS,
         *READERS,
+        GGUF,
     )
 }

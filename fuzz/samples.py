@@ -180,15 +180,22 @@ def _fit_vred(rng: random.Random, values: Values, dtypes: Dtypes) -> None:
 
 def _fit_mm(rng: random.Random, values: Values, dtypes: Dtypes) -> None:
     fmt = MM_FORMAT[values["fmt"]]
-    for name in ("sa", "sw", "zw"):
-        if "group" not in fmt:
-            dtypes.pop(name, None)
-        elif name in dtypes or name != "zw":
-            dtypes[name] = rng.choice(FLOATS)
     dtypes["a"] = rng.choice(FLOATS) if fmt == "float" else Dtype.I8
-    dtypes["w"] = {"float": rng.choice(FLOATS), "i4group": Dtype.I4}.get(fmt, Dtype.I8)
+    dtypes["w"] = rng.choice(FLOATS) if fmt == "float" else Dtype.I8
     dtypes["c"] = Dtype.I32 if fmt == "i8" else Dtype.F32
-    values["b"] = 1 if "group" in fmt else values["b"]
+
+
+def _fit_mmg(rng: random.Random, values: Values, dtypes: Dtypes) -> None:
+    values["u4"] &= dtypes["w"] is Dtype.I4
+    if "ss" not in dtypes:
+        dtypes.pop("sm", None)
+        return
+    values |= dict.fromkeys(("pre", "half", "acc"), 0)
+    values["slog"] = min(values["slog"], values["glog"] + 1)
+    if "zw" in dtypes:
+        dtypes["sm"] = Dtype.I8
+    else:
+        dtypes.pop("sm", None)
 
 
 def _fit_vaff(rng: random.Random, values: Values, dtypes: Dtypes) -> None:
@@ -199,7 +206,15 @@ def _free(rng: random.Random, values: Values, dtypes: Dtypes) -> None:
     """Any types go together."""
 
 
-_FITTED = {"vop": _fit_vop, "vred": _fit_vred, "mm": _fit_mm, "vaff": _fit_vaff, "vqd": _free, "act": _free}
+_FITTED = {
+    "vop": _fit_vop,
+    "vred": _fit_vred,
+    "mm": _fit_mm,
+    "mmg": _fit_mmg,
+    "vaff": _fit_vaff,
+    "vqd": _free,
+    "act": _free,
+}
 
 
 def _control(rng: random.Random) -> list[bytes]:

@@ -38,3 +38,4 @@ Q_LEVELS = 0x42FF0000  # 127.5 = (127 - (-128)) / 2
 Q_MIN_SCALE = 0x34000000  # 2**-23
 
 SUM_LANES = 64  # architectural accumulators of a sum
+GROUP_LANES = 8  # sums that a grouped product with sub-scales keeps apart

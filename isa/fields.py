@@ -40,7 +40,7 @@ class Field:
     """One operand of an instruction.
 
     For views, `dims` names the extents of the block in (planes, rows, cols) order: the name of
-    another field of the instruction, "1", or "g" (the groups of `mm`). `dtypes` and `spaces` are what the view may be.
+    another field of the instruction, "1", or what `isa.views.PARTS` counts (the groups of `mmg`). `dtypes` and `spaces` are what the view may be.
     A `default` of None means that assembly must write the operand. Of a `partial` view the data say which rows are
     read.
     """
@@ -74,7 +74,7 @@ class Cost:
 
     formula: str = "ctl"
     passes: int = 1
-    ops: Mapping[str, int] = field(default_factory=dict)
+    ops: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

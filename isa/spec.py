@@ -59,7 +59,9 @@ ACT = ("exp", "gelu_erf", "gelu_tanh", "silu", "sigmoid", "tanh", "rsqrt", "reci
 SALU = ("mov", "add", "sub", "mul", "min", "max", "ceildiv", "shl", "shr", "and")
 TAP = ("none", "max", "absmax", "sum")
 ROUND = ("none", "bf16", "f16")
-MM_FORMAT = ("i8", "i8group", "i4group", "float")
+MM_FORMAT = ("i8", "float")
+VQD_NORM = ("half_range", "scale", "multiplier")
+TIES = ("even", "away")
 
 
 def _view(
@@ -334,25 +336,64 @@ _ROWS: tuple[Instruction, ...] = (
                 _in("w", "b k n", (Dtype.I8, Dtype.I4, *FLOATS), "weights", _SRAM_ONLY),
                 when=(When("wt", 1, dims=("b", "n", "k")),),
             ),
-            _opt("sa", "1 m g", FLOATS, "group formats: scale of each row (and group) of a", _SRAM_ONLY),
-            _opt("sw", "1 n g", FLOATS, "group formats: scale of each row and group of w", _SRAM_ONLY),
-            _opt("zw", "1 n g", FLOATS, "group formats: minimum of each row and group of w", _SRAM_ONLY),
             _int("m", 14, None, "rows of a"),
             _int("n", 16, None, "columns of the result"),
             _int("k", 16, None, "length of the dot products"),
             _int("b", 8, 1, "planes (heads)"),
             _flag("acc", "add to c instead of overwriting it"),
             _flag("wt", "w is stored transposed, as (b, n, k)"),
-            _choice("fmt", 2, MM_FORMAT, 0, "arithmetic"),
-            _int("glog", 3, 0, "group formats: a group has 16 << glog elements of k"),
+            _choice("fmt", 1, MM_FORMAT, 0, "arithmetic"),
             *_dyn("m", "n", "k"),
         ),
         "matrix product, exact in int32, or float32 in a fixed order",
-        "i8:      c[b,m,n] (+)= sum_k a[b,m,k] * w[b,k,n]                         (int32, wrapping)\n"
-        "i?group: for g ascending: c += (f32(sum_{k in g} a*w) * sa[m,g]) * sw[n,g] [+ (f32(sum_{k in g} a) * sa[m,g]) * zw[n,g]]\n"
-        "float:   for k ascending: c = c + a[b,m,k] * w[b,k,n], product and sum each rounded to float32",
+        "i8:    c[b,m,n] (+)= sum_k a[b,m,k] * w[b,k,n]                         (int32, wrapping)\n"
+        "float: for k ascending: c = c + a[b,m,k] * w[b,k,n], product and sum each rounded to float32",
         Cost("mxu", 1, {"i8_mac": 1}),
         example=Example("c=v1, a=v2, w=v3, m=8, n=16, k=32", "ldw<=0, lda<=0", note="8x32 int8 times 32x16 int8"),
+    ),
+    Instruction(
+        "mmg",
+        0x41,
+        Engine.MXU,
+        (
+            replace(
+                _out("c", "1 m n", (Dtype.F32,), "result", (Space.ACC,)),
+                when=(When("acc", 1, access=Access.RW),),
+            ),
+            _in("a", "1 m k", (Dtype.I8,), "left operand", _SRAM_ONLY),
+            _in("w", "1 n k", (Dtype.I8, Dtype.I4), "weight codes", _SRAM_ONLY),
+            _in("sa", "1 m g", FLOATS, "scale of each row and group of a", _SRAM_ONLY),
+            _in("sw", "1 n g", FLOATS, "scale of each row and group of w", _SRAM_ONLY),
+            _opt("zw", "1 n g", FLOATS, "what each row and group of w adds per unit of a", _SRAM_ONLY),
+            _opt("ss", "1 n j", (Dtype.I8,), "integer scale of each row and sub-block of w", _SRAM_ONLY),
+            _opt("sm", "1 n j", (Dtype.I8,), "integer factor of zw of each row and sub-block", _SRAM_ONLY),
+            _int("m", 14, None, "rows of a"),
+            _int("n", 16, None, "rows of w, columns of the result"),
+            _int("k", 16, None, "length of the dot products"),
+            _int("glog", 2, 0, "a group g has 32 << glog elements of k"),
+            _int("slog", 2, 0, "a sub-block j has 16 << slog elements of k"),
+            _flag("u4", "the codes of an i4 w are 0 to 15 instead of -8 to 7"),
+            _flag("pre", "the scale of w multiplies first"),
+            _flag("half", "sa, and the multiplier of zw, are rounded to float16 where they scale"),
+            _flag("acc", "add to c instead of overwriting it"),
+            *_dyn("m", "n", "k"),
+        ),
+        "matrix product of codes with scales per group of k: the bits of ggml's block formats",
+        "without ss: for g ascending: c_g = sum_{k in g} a[m,k] * w[n,k]                             (exact int32)\n"
+        "            t = (f32(c_g) * sw[n,g]) * sa[m,g] if pre else f32(c_g) * (sw[n,g] * sa[m,g])\n"
+        "            t = t + zw[n,g] * h(f32(sum_{k in g} a[m,k]) * sa[m,g])                         (if zw)\n"
+        "            c = c + t                    (from c if acc, else from 0)       h: to float16 if half, as sa in t\n"
+        "with ss:    for g ascending: s = sw[n,g] * sa[m,g], and for lane l = 0 to 7:\n"
+        "            lane[l] = lane[l] + f32(sum_{k in g, k mod 8 = l} ss[n,j(k)] * w[n,k] * a[m,k]) * s\n"
+        "            low = low + f32(sum_{j in g} sm[n,j] * sum_{k in j} a[m,k]) * (zw[n,g] * sa[m,g])      (if zw)\n"
+        "            c = low; for l = 0 to 7: c = c + lane[l]",
+        Cost("mxu", 1, {"i8_mac": 1, "f32_mul": 1 / 16, "f32_add": 1 / 32}),
+        example=Example(
+            "c=v1, a=v2, w=v3, sa=v4, sw=v5, m=8, n=16, k=64, pre",
+            "ldw<=0, vec<=0",
+            {"w": Dtype.I4, "sa": Dtype.F16, "sw": Dtype.F16},
+            note="the product of GGUF's Q4_0",
+        ),
     ),
     Instruction(
         "vop",
@@ -444,9 +485,14 @@ _ROWS: tuple[Instruction, ...] = (
             _opt("am", "planes rows 1", FLOATS, "absmax of each row, when the producer has it already"),
             *_PRC,
             *_DYN_PRC,
+            _choice("norm", 2, VQD_NORM, 0, "how the scale and the multiplier follow from the absmax"),
+            _choice("ties", 1, TIES, 0, "where halves are rounded to"),
         ),
         "dynamic symmetric int8 quantization of each row",
-        "x = (a * rs) * cs; m = absmax over c; s = max(rnd(m / 127.5), 2**-23); d = clamp(rint(x * (1 / s)), -128, 127), NaN -> 0",
+        "x = (a * rs) * cs; m = absmax over c; d = clamp(round(x * i), -128, 127), NaN -> 0, with\n"
+        "half_range: s = max(rnd(m / 127.5), 2**-23), i = 1 / s\n"
+        "scale:      s = m / 127, i = 1 / s, stored as rnd(s)            i = 0 where it is not finite\n"
+        "multiplier: i = 127 / m, s = 1 / i, stored as rnd(s)            the same, after s is known",
         Cost("vec", 2, {"f32_mul": 2}),
         example=Example("d=v1, s=v2, a=v3, rows=8, cols=32", "lda<=0", note="int8 rows and their scales"),
     ),
@@ -484,7 +530,8 @@ ALSO_CALLED: Mapping[str, str] = {  # what other machines call these instruction
     other: mnemonic
     for mnemonic, others in {
         "vaff": "madd fma fmadd mac axpy affine muladd mla scale bias layernorm norm dequantize dequant addmul",
-        "mm": "gemm matmul dot mma mul_mat matrix conv linear bmm mvm mv",
+        "mm": "gemm matmul dot mma matrix conv linear bmm mvm mv",
+        "mmg": "mul_mat group gmm wxa8 w4a8",
         "vqd": "quantize quant quant8 qnt cvt convert",
         "vred": "reduce red rowsum redsum",
         "vop f=mov": "copy",

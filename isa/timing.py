@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 from isa.architecture import Space
 from isa.chip import Chip, Mxu
+from isa.constants import GROUP_LANES
 from isa.fields import Cost
 from isa.replay import Dispatch
 from isa.spec import MM_FORMAT
-from isa.views import Extents, View
+from isa.views import Extents, View, part_length
 
 VEC_LATENCY = 16  # cycles from the last element's entry to the result
 ACT_LATENCY = 24
@@ -26,6 +27,7 @@ DMA_LATENCY = 8  # to set up and to complete a transfer, beside the DRAM's own l
 FLOAT_SLOWDOWN = (
     4  # assumed: a float32 multiply-add takes the room of four int8 ones, so a float row enters every fourth cycle
 )
+WIDE_SLOWDOWN = 2  # assumed: a code times its sub-scale is a weight of 16 bits, which takes the room of two
 SAVED_PASS = "am"  # an operand that spares an instruction its first pass: the row maxima that `vqd` would have to find
 BUS_PARTS = 6  # a share of the bus is 1, 1/2 or 1/3, so all are whole sixths
 
@@ -180,9 +182,13 @@ def _dma(instruction: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occ
 
 def _mxu(instruction: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occupancy:
     op = instruction.operands
-    group = 16 << op["glog"] if "group" in MM_FORMAT[op["fmt"]] else 0
-    slowdown = FLOAT_SLOWDOWN if MM_FORMAT[op["fmt"]] == "float" else 1
-    return matmul(op["b"], op["m"], op["n"], op["k"], chip.mxu, options, group, slowdown * cost.passes)
+    depth, slowdown = 0, 1
+    if "glog" in op:
+        lanes, slowdown = (GROUP_LANES, WIDE_SLOWDOWN) if "ss" in instruction.views else (1, 1)
+        depth = part_length("g", op) // lanes
+    elif MM_FORMAT[op["fmt"]] == "float":
+        slowdown = FLOAT_SLOWDOWN
+    return matmul(op.get("b", 1), op["m"], op["n"], op["k"], chip.mxu, options, depth, slowdown * cost.passes)
 
 
 def _vec(instruction: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occupancy:

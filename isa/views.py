@@ -7,6 +7,7 @@ from isa.architecture import Dtype, Region, Space
 from isa.fields import Access, Field
 
 Extents = tuple[int, int, int]  # planes, rows, cols
+PARTS = {"g": ("glog", 32), "j": ("slog", 16)}  # an extent that counts stretches of k: field with the log2, shortest
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,12 @@ def access_of(field: Field, operands: Mapping[str, int]) -> Access:
 def _extent(name: str, operands: Mapping[str, int]) -> int:
     if name == "1":
         return 1
-    if name == "g":
-        return -(-operands["k"] // (16 << operands["glog"]))
+    if name in PARTS:
+        return -(-operands["k"] // part_length(name, operands))
     return operands[name]
+
+
+def part_length(name: str, operands: Mapping[str, int]) -> int:
+    """Elements of k in a group ("g") or sub-block ("j") of an instruction."""
+    log, shortest = PARTS[name]
+    return shortest << operands[log]

@@ -16,8 +16,6 @@ Views = Mapping[str, View]
 Operands = Mapping[str, int]
 _PRODUCTS: Final[Mapping[str, tuple[Dtype, tuple[Dtype, ...], tuple[Dtype, ...]]]] = {  # c, a, w
     "i8": (Dtype.I32, (Dtype.I8,), (Dtype.I8, Dtype.I4)),
-    "i8group": (Dtype.F32, (Dtype.I8,), (Dtype.I8,)),
-    "i4group": (Dtype.F32, (Dtype.I8,), (Dtype.I4,)),
     "float": (Dtype.F32, FLOATS, FLOATS),
 }
 
@@ -51,10 +49,20 @@ def _product(operands: Operands, views: Views) -> Iterator[str]:
     c, a, w = _PRODUCTS[fmt]
     if views["c"].dtype is not c or views["a"].dtype not in a or views["w"].dtype not in w:
         yield f"format {fmt} does not work on {', '.join(f'{name} {views[name].dtype.name.lower()}' for name in 'caw')}"
-    if fmt.endswith("group") and not {"sa", "sw"} <= views.keys():
-        yield f"format {fmt} needs scales sa and sw"
-    if not fmt.endswith("group") and views.keys() & {"sa", "sw", "zw"}:
-        yield f"format {fmt} takes no scales"
+
+
+def _grouped(operands: Operands, views: Views) -> Iterator[str]:
+    if "ss" in views:
+        if ("sm" in views) != ("zw" in views):
+            yield "with ss, sm and zw go together"
+        if operands["pre"] or operands["half"] or operands["acc"]:
+            yield "pre, half and acc do not go with ss"
+        if 16 << operands["slog"] > 32 << operands["glog"]:
+            yield "a sub-block is longer than its group"
+    elif "sm" in views:
+        yield "sm does not go without ss"
+    if operands["u4"] and views["w"].dtype is not Dtype.I4:
+        yield "u4 needs a w of i4"
 
 
 def _elementwise(operands: Operands, views: Views) -> Iterator[str]:
@@ -93,6 +101,7 @@ _RULES: Final[Mapping[str, Callable[[Operands, Views], Iterator[str]]]] = {
     "sto": _store,
     "gather": _gather,
     "mm": _product,
+    "mmg": _grouped,
     "vop": _elementwise,
     "vred": _reduction,
     "vaff": _affine,

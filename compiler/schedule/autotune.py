@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from compiler.emit.batch_tiles import find_batch_tiles
 from compiler.emit.tile_sizes import SearchPoint, block_rows
 from compiler.schedule.list_schedule import FILLS
-from compiler.schedule.passes import Choice, Known, Stages, Switch, tile_pipeline
+from compiler.schedule.stages import Choice, Stages
 from compiler.tile.decisions import Schedule, Tiled
 from compiler.tile.ir import Program
 from compiler.tile.manager import TileManager
@@ -73,15 +73,20 @@ class Candidate:
 
 @dataclass
 class Search:
-    """Looks for the best tile program of the kernel graph in `start`. `on` says which tile passes are switched on."""
+    """Looks for the best tile program of the kernel graph in `start`. `on` says which tile passes are switched on,
+    `stages` are the passes for what was chosen."""
 
     start: TileState
-    on: Switch
+    on: Callable[[str], bool]
+    stages: Callable[[Choice], Stages]
     manager: TileManager = field(default_factory=TileManager)
 
     def __post_init__(self) -> None:
-        self.chip, self.kernel_graph = self.start.chip, made(self.start.kernel_graph)
-        self.known = Known(self.chip)
+        self.chip = self.start.chip
+        self.first = SearchPoint(rows=block_rows(self.chip))  # where the search begins
+        self.parts = self.on("split-batch") and any(  # whether parts of the batch are a choice
+            batch_tile.parts > 1 for batch_tile in find_batch_tiles(made(self.start.kernel_graph), self.chip, 1.0)
+        )
 
     def run(self) -> TileState:
         """The best program that fits: a plan that fails is tried again with schedules that use less memory, then with
@@ -92,20 +97,14 @@ class Search:
         failures: list[CompileError] = []
         for state in self._candidates(failures):
             try:
-                return self.manager.run(self._stages(Choice()).addresses, state)
+                return self.manager.run(self.stages(Choice()).addresses, state)
             except CompileError as error:
                 failures.append(error)
         raise failures[-1]
 
-    def _stages(self, choice: Choice) -> Stages:
-        return tile_pipeline(self.on, self.known, choice)
-
     def _candidates(self, failures: list[CompileError]) -> Iterator[TileState]:
         """Programs to plan for, the best first. What cannot be tiled is among the `failures`."""
-        parts = self.on("split-batch") and any(
-            batch_tile.parts > 1 for batch_tile in find_batch_tiles(self.kernel_graph, self.chip, 1.0)
-        )
-        for split in (True, False) if parts else (False,):
+        for split in (True, False) if self.parts else (False,):
             known: Made = {}
             tried: set[tuple[object, int]] = set()
             candidates = _caught(failures, lambda: self.candidates(split, known))  # noqa: B023
@@ -130,8 +129,7 @@ class Search:
         come first if `shared`.
         """
         known = {} if known is None else known
-        tuning = SearchPoint(rows=block_rows(self.chip))
-        best = self._draft(tuning, self._assign(tuning, split), known)
+        best = self._draft(self.first, self._assign(self.first, split), known)
         if not (best.schedule and self.on("search")):
             return [best]
         tight = shared and _peak(best.schedule.program) > TIGHT * self.chip.sram.bytes
@@ -160,10 +158,10 @@ class Search:
 
     def _assign(self, tuning: SearchPoint, split: bool) -> TileState:
         """The kernel graph with layouts and tile sizes."""
-        return self.manager.run(self._stages(Choice(tuning, split)).tiling, self.start)
+        return self.manager.run(self.stages(Choice(tuning, split)).tiling, self.start)
 
     def _emit(self, tuning: SearchPoint, assigned: TileState) -> TileState:
-        return self.manager.run(self._stages(Choice(tuning)).program, assigned)
+        return self.manager.run(self.stages(Choice(tuning)).program, assigned)
 
     def _draft(self, tuning: SearchPoint, assigned: TileState, known: Made) -> Candidate:
         """Emit and schedule with one tuning, unless a `known` one tiles the kernels in the same way."""
@@ -182,7 +180,7 @@ class Search:
         return known.setdefault(key, Candidate(tuning, emitted, scheduled))
 
     def _schedule(self, tuning: SearchPoint, emitted: TileState, fill: float) -> TileState:
-        return self.manager.run(self._stages(Choice(tuning, fill=fill)).order, emitted)
+        return self.manager.run(self.stages(Choice(tuning, fill=fill)).order, emitted)
 
     def _orders(self, candidates: Sequence[Candidate], tried: set[tuple[object, int]]) -> Iterator[TileState]:
         """Orders of the ops to try: schedules, the fastest first, those that use ever less memory among them. Without

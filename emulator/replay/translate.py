@@ -227,6 +227,8 @@ class _Translator:
 
     def vqd(self, item: Recorded) -> Row | None:
         call, chain = item.call, _Chain(item, self.memory)
+        if call.operands["norm"] or call.operands["ties"]:
+            return None
         names = [name for name in ("d", "s", "a", "rs", "cs", "am") if name in call.views]
         for name in names:
             chain.slot(name)

@@ -92,7 +92,7 @@ def _operation(name: str, instruction: Dispatch) -> str:
 
 def _elements(operands: Mapping[str, int]) -> int:
     if "k" in operands:
-        return operands["b"] * operands["m"] * operands["n"] * operands["k"]
+        return operands.get("b", 1) * operands["m"] * operands["n"] * operands["k"]
     return operands.get("planes", 1) * operands.get("rows", 0) * operands.get("cols", 0)
 
 

@@ -26,7 +26,7 @@ from isa.asm.text import guess_instruction
 from isa.doc.examples import program
 from isa.errors import InputError
 from isa.fields import Access, Field, Instruction, Kind, When
-from isa.spec import ACT, HEADER, HEADER_BITS, ISA, MM_FORMAT, ROUND, SALU, TAP, VOP, VRED
+from isa.spec import ACT, HEADER, HEADER_BITS, ISA, MM_FORMAT, ROUND, SALU, TAP, TIES, VOP, VQD_NORM, VRED
 
 PATH = Path("docs/isa.md")
 _ROW_BITS = 32  # of a diagram
@@ -152,6 +152,8 @@ def _document() -> Iterator[str]:
         ("salu f", SALU),
         ("vaff red", TAP),
         ("vaff rnd", ROUND),
+        ("vqd norm", VQD_NORM),
+        ("vqd ties", TIES),
         ("mm fmt", MM_FORMAT),
     ):
         yield f"| {name} | {', '.join(choices)} |"

@@ -249,7 +249,7 @@ def _steps(given: Given) -> list[dict[str, Any]]:
 
     from compiler.lower import pipeline
     from compiler.options import CHOICES
-    from compiler.pipeline import tile_passes
+    from compiler.tiling import tile_passes
     from isa.chip import load_chip
     from runtime.cli.session import make_options
 

@@ -122,16 +122,20 @@ def _cycles(stream: Stream | None, lanes: int) -> Fraction:
     return Fraction(0) if stream is None else vector_cycles(1, stream.rows, stream.cols, lanes) * stream.passes
 
 
-def speed_of_light(graph: fx.Graph, chip: Chip) -> Limit:
-    """The limit of a lowered graph."""
-    return limit(operations(graph), chip)
+def speed_of_light(graph: fx.Graph, chip: Chip, steered: int = 0) -> Limit:
+    """The limit of a lowered graph; of one with a cache, where `steered` tokens are in it already."""
+    return limit(operations(graph, steered), chip)
 
 
-def operations(graph: fx.Graph) -> list[Operation]:
+def operations(graph: fx.Graph, steered: int = 0) -> list[Operation]:
     """The operations of a lowered graph, and the DRAM bytes that go in and out once."""
     found = []
     for node in kernel_ops(graph):
-        if node.kind == INPUT and node.users:
+        if node.role is Role.ATTENTION:
+            found += _cached_attention(node, steered)
+        elif node.kind == INPUT and node.is_state:
+            continue  # counted with what reads it
+        elif node.kind == INPUT and node.users:
             found.append(Operation(node.name, dram_bytes=_loaded(node)))
         elif node.is_operation and not node.is_view:
             found.append(_rule(node)(node))
@@ -243,6 +247,24 @@ def _clamp(node: KernelOp) -> Operation:
     )
 
 
+def _cached_attention(node: KernelOp, steered: int) -> list[Operation]:
+    """Two products over the keys that are there; the cache is read once, and what is new is written.
+
+    The scores pass VEC when they are dequantized, and twice when the weights are quantized (their absmax comes after
+    the values' scales); the maximum may come with the former."""
+    batch, heads, group, tokens, size = node.tensor("q").shape
+    width = node.shape[-1]
+    keys, rows = min(steered + tokens, node.tensor("keys").shape[-2]), batch * heads * group * tokens
+    moved = batch * heads * (keys * (size + width + 2 * SCALE_BYTES))
+    scores = Stream(rows, keys, Fraction(3))
+    return [
+        Operation(
+            node.name, Gemm(batch * heads, group * tokens, keys, size), scores, Stream(rows, keys, Fraction(1)), moved
+        ),
+        Operation(node.name, Gemm(batch * heads, group * tokens, width, keys), Stream(rows, width, Fraction(1))),
+    ]
+
+
 def _nothing(node: KernelOp) -> Operation:
     """Gathers and joins are DMA or strides; a cast or a comparison goes with its neighbour."""
     return Operation(node.name)
@@ -269,6 +291,9 @@ def _share(node: KernelOp) -> Fraction:
     if any(Affine.BEFORE in other for other in before) or any(Affine.AFTER in other for other in after):
         return Fraction(0)
     return Fraction(1, STEPS) if any(Affine.STEP in other for other in (*before, *after)) else Fraction(1)
+
+
+SCALE_BYTES = 4  # of a key or value in a cache
 
 
 _RULES: dict[str, Callable[[KernelOp], Operation]] = {  # of operations whose record says Limit.OWN

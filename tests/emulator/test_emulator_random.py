@@ -245,51 +245,6 @@ def test_mm_float(size: tuple[int, int, int, int], seed: int, wt: bool, dtype: D
     assert same_bits(got, want)
 
 
-@quick
-@given(dims, seeds, st.booleans(), st.booleans(), st.booleans(), st.integers(0, 1))
-def test_mm_groups(size: tuple[int, int, int, int], seed: int, wt: bool, four: bool, minimum: bool, glog: int) -> None:
-    """Breaks when groups are scaled in another order, or int4 is unpacked from the wrong half or without its sign."""
-    (_, m, n, k), rng, p = size, np.random.default_rng(seed), Program()
-    k, n, group = k + k % 2, n + n % 2, 16 << glog
-    a, w = rng.integers(-128, 128, (m, k)), rng.integers(-8, 8, (n, k) if wt else (k, n))
-    va = p.source(a, I8)
-    if four:
-        packed = ((w[:, 0::2] & 15) | ((w[:, 1::2] & 15) << 4)).astype(np.uint8).view(np.int8)
-        vw = p.view(Dtype.I4, p.views[p.source(packed, I8)].base, w.shape[1])
-    else:
-        vw = p.source(w, I8)
-    groups = -(-k // group)
-    scales: Any = [numbers(rng, (rows_, groups), F32) for rows_ in (m, n, n)]
-    sa, sw, zw = (p.source(s, F32) for s in scales)
-    c = p.target(F32, m, n, space=Space.ACC)
-    p.word(
-        "mm",
-        c=c,
-        a=va,
-        w=vw,
-        sa=sa,
-        sw=sw,
-        zw=zw if minimum else 0,
-        m=m,
-        n=n,
-        k=k,
-        wt=int(wt),
-        fmt=2 if four else 1,
-        glog=glog,
-    )
-    got = p.run().read(c).reshape(m, n)
-    kn = w.T if wt else w
-    with np.errstate(all="ignore"):
-        for i, j in np.ndindex(m, n):
-            total: Any = np.float32(0)
-            for g in range(groups):
-                ks = slice(g * group, (g + 1) * group)
-                total = total + np.float32(int(a[i, ks] @ kn[ks, j])) * scales[0][i, g] * scales[1][j, g]
-                if minimum:
-                    total = total + np.float32(int(a[i, ks].sum())) * scales[0][i, g] * scales[2][j, g]
-            assert same_bits(got[i, j], np.float32(total))
-
-
 @pytest.mark.parametrize("size", [(1, 40, 300, 1500), (1, 3, 40001, 20), (5, 64, 64, 200)])
 @pytest.mark.parametrize("wt", [False, True])
 def test_products_big_enough_to_be_shared_between_threads(size: tuple[int, int, int, int], wt: bool) -> None:

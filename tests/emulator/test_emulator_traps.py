@@ -10,7 +10,7 @@ from emulator.machine import Machine
 from isa.architecture import Dtype, Region, Space
 from isa.codec import Inst, encode
 from isa.errors import Trap
-from isa.spec import MM_FORMAT, SALU, VOP
+from isa.spec import SALU, VOP
 
 I8, I32, F32 = Dtype.I8, Dtype.I32, Dtype.F32
 MOV = VOP.index("mov")
@@ -70,9 +70,23 @@ def mixed_matrix(p: Program) -> None:
     p.word("mm", c=p.target(F32, 1, space=Space.ACC), a=a, w=a, m=1, n=1, k=4, wt=1)
 
 
-def group_without_scales(p: Program) -> None:
-    a = p.source(np.zeros(4), I8)
-    p.word("mm", c=p.target(F32, 1, space=Space.ACC), a=a, w=a, m=1, n=1, k=4, wt=1, fmt=MM_FORMAT.index("i8group"))
+def grouped(**operands: int) -> Callable[[Program], None]:
+    """A grouped product with operands that do not go together; 1 stands for a view of them."""
+
+    def program(p: Program) -> None:
+        a, s = p.source(np.zeros(4), I8), good(p)
+        views = {"ss": a, "sm": a, "zw": s}
+        given = {name: views.get(name, value) for name, value in operands.items()}
+        p.word("mmg", c=p.target(F32, 1, space=Space.ACC), a=a, w=a, sa=s, sw=s, m=1, n=1, k=4, **given)
+
+    program.__name__ = "grouped_" + "_".join(operands)
+    return program
+
+
+def accumulated_lanes(p: Program) -> None:
+    a, s, c = p.source(np.zeros(4), I8), good(p), p.target(F32, 1, space=Space.ACC)
+    for more in ({}, {"ss": a, "acc": 1}):
+        p.word("mmg", c=c, a=a, w=a, sa=s, sw=s, m=1, n=1, k=4, **more)
 
 
 def undefined_view(p: Program) -> None:
@@ -159,7 +173,14 @@ WRONG = [
     (wrong_dtype, "operand d cannot be f32"),
     (wrong_space, "cannot be in dram"),
     (mixed_matrix, "does not work on"),
-    (group_without_scales, "needs scales"),
+    (grouped(u4=1), "needs a w of i4"),
+    (grouped(sm=1), "sm does not go without ss"),
+    (grouped(ss=1, zw=1), "sm and zw go together"),
+    (grouped(ss=1, sm=1), "sm and zw go together"),
+    (grouped(ss=1, pre=1), "do not go with ss"),
+    (grouped(ss=1, half=1), "do not go with ss"),
+    (accumulated_lanes, "do not go with ss"),
+    (grouped(ss=1, slog=2), "longer than its group"),
     (undefined_view, "v20 was never set"),
     (absent_operand, "needs operand a"),
     (set_absent_view, "v0"),

@@ -149,10 +149,13 @@ class CycleMachine:
     def tiles(self, job: Job) -> list[tuple[int, int]]:
         """(cycles of weight load, cycles of streaming) of each tile."""
         op, mxu = job.word.operands, self.chip.mxu
-        b, m, n, k = (op[name] for name in "bmnk")
+        b, m, n, k = (op.get(name, 1) for name in "bmnk")
         if not b * m * n * k:
             return [(0, 0)]
-        step = mxu.rows if op["fmt"] in (0, 3) else min(mxu.rows, 16 << op["glog"])
+        step, pace = mxu.rows, 4 if op.get("fmt") == 1 else 1
+        if job.word.inst.mnemonic == "mmg":
+            wide = "ss" in job.word.views
+            step, pace = min(step, 32 * 2 ** op["glog"] // (8 if wide else 1)), 2 if wide else 1
         tall, wide = 2 * k <= mxu.rows, 2 * n <= mxu.cols
         planes, result = b, []
         while planes > 0:
@@ -161,7 +164,7 @@ class CycleMachine:
                 for low in range(0, k, step):
                     rows = min(step, k - low) * (2 if pair and tall else 1)
                     load = len(range(0, rows, mxu.weight_rows_per_cycle))
-                    result.append((load, m * (4 if op["fmt"] == 3 else 1)))
+                    result.append((load, m * pace))
             planes -= 2 if pair else 1
         return result
 

@@ -21,7 +21,7 @@ from naive_math import FUNCTIONS, bits_of, f32, narrow, of_bits, ordered_sum, re
 from isa.architecture import WORD_BYTES, Dtype, Region, Space
 from isa.codec import Inst, decode
 from isa.fields import Field
-from isa.spec import ACT, MM_FORMAT, ROUND, SALU, TAP, VOP, VRED
+from isa.spec import ACT, MM_FORMAT, ROUND, SALU, TAP, TIES, VOP, VQD_NORM, VRED
 
 Key = tuple[Space, Region]
 Value = Any  # a Python int, or an np.float32
@@ -133,8 +133,11 @@ class Word:
 
     def extents(self, f: Field) -> tuple[int, int, int]:
         dims = next((w.dims for w in f.when if w.dims and self.ops[w.field] == w.value), f.dims)
-        groups = -(-self.ops["k"] // (16 << self.ops["glog"])) if "g" in dims else 0
-        planes, rows, cols = (1 if dim == "1" else groups if dim == "g" else self.ops[dim] for dim in dims)
+        count = {"1": 1}
+        if "glog" in self.ops:
+            count["g"] = -(-self.ops["k"] // (32 * 2 ** self.ops["glog"]))
+            count["j"] = -(-self.ops["k"] // (16 * 2 ** self.ops["slog"]))
+        planes, rows, cols = (count[dim] if dim in count else self.ops[dim] for dim in dims)
         return planes, rows, cols
 
     def real(self, name: str, at: tuple[int, int, int], absent: Value = None) -> Value:
@@ -292,7 +295,7 @@ def write(block: Block, raws: dict[tuple[int, int, int], int]) -> None:
 @means("mm")
 def mm(machine: Naive, word: Word) -> None:
     c = word.blocks["c"]
-    rule = {"i8": _integer_product, "float": _float_product}.get(MM_FORMAT[word.ops["fmt"]], _group_product)
+    rule = {"i8": _integer_product, "float": _float_product}[MM_FORMAT[word.ops["fmt"]]]
     write(c, {at: pack(rule(word, *at), c.dtype) for at in c.indices()})
 
 
@@ -314,16 +317,49 @@ def _float_product(word: Word, b: int, m: int, n: int) -> np.float32:
     return total
 
 
+@means("mmg")
+def mmg(machine: Naive, word: Word) -> None:
+    c = word.blocks["c"]
+    rule = _lane_product if "ss" in word.blocks else _group_product
+    write(c, {at: pack(rule(word, *at), c.dtype) for at in c.indices()})
+
+
+def _codes(word: Word, m: int, n: int) -> tuple[list[int], list[int]]:
+    a = [word.blocks["a"].value(0, m, k) for k in range(word.ops["k"])]
+    w = [word.blocks["w"].value(0, n, k) for k in range(word.ops["k"])]
+    return a, [y % 16 for y in w] if word.ops["u4"] else w
+
+
 def _group_product(word: Word, b: int, m: int, n: int) -> np.float32:
     total = word.blocks["c"].real(b, m, n) if word.ops["acc"] else f32(0)
-    pairs, size = list(_pairs(word, b, m, n)), 16 << word.ops["glog"]
-    for g in range(-(-len(pairs) // size)):
-        part = pairs[g * size : (g + 1) * size]
-        sa = word.real("sa", (0, m, g))
-        total = f32(total + f32(f32(f32(sum(x * y for x, y in part)) * sa) * word.real("sw", (0, n, g))))
+    (a, w), size = _codes(word, m, n), 32 * 2 ** word.ops["glog"]
+    for g in range(-(-len(a) // size)):
+        x, y = a[g * size : (g + 1) * size], w[g * size : (g + 1) * size]
+        c, sa, sw = f32(sum(map(int.__mul__, x, y))), word.real("sa", (0, m, g)), word.real("sw", (0, n, g))
+        used = f32(np.float16(sa)) if word.ops["half"] else sa
+        t = f32(f32(c * sw) * used) if word.ops["pre"] else f32(c * f32(sw * used))
         if "zw" in word.blocks:
-            total = f32(total + f32(f32(f32(sum(x for x, _ in part)) * sa) * word.real("zw", (0, n, g))))
+            unit = f32(f32(sum(x)) * sa)
+            t = f32(t + f32(word.real("zw", (0, n, g)) * (f32(np.float16(unit)) if word.ops["half"] else unit)))
+        total = f32(total + t)
     return total
+
+
+def _lane_product(word: Word, b: int, m: int, n: int) -> np.float32:
+    lanes, low = [f32(0)] * 8, f32(0)
+    (a, w), size, sub = _codes(word, m, n), 32 * 2 ** word.ops["glog"], 16 * 2 ** word.ops["slog"]
+    for start in range(0, len(a), size):
+        ks = range(start, min(start + size, len(a)))
+        sa, sw = word.real("sa", (0, m, start // size)), word.real("sw", (0, n, start // size))
+        for lane in range(8):
+            c = sum(word.blocks["ss"].value(0, n, k // sub) * w[k] * a[k] for k in ks if k % 8 == lane)
+            lanes[lane] = f32(lanes[lane] + f32(f32(c) * f32(sw * sa)))
+        if "zw" in word.blocks:
+            minimum = f32(sum(word.blocks["sm"].value(0, n, k // sub) * a[k] for k in ks))
+            low = f32(low + f32(minimum * f32(word.real("zw", (0, n, start // size)) * sa)))
+    for lane_sum in lanes:
+        low = f32(low + lane_sum)
+    return low
 
 
 COMPARE: dict[str, Callable[[Value, Value], bool]] = {
@@ -426,20 +462,35 @@ def vqd(machine: Naive, word: Word) -> None:
             if name in word.blocks:
                 row = [f32(x * word.real(name, (p, r, c))) for c, x in enumerate(row)]
         m = word.real("am", (p, r, 0)) if "am" in word.blocks else reduce_row("absmax", row)
-        scale = narrow(f32(m / f32(127.5)), s.dtype)
-        scale = f32(2.0**-23) if scale < f32(2.0**-23) else scale
+        scale, inverse = _scale_and_inverse(VQD_NORM[word.ops["norm"]], m, s.dtype)
         scales[p, r, 0] = pack(scale, s.dtype)
-        inverse = f32(f32(1) / scale)
         for c, x in enumerate(row):
-            quantized[p, r, c] = pack(_saturated(f32(x * inverse)), Dtype.I8)
+            quantized[p, r, c] = pack(_saturated(f32(x * inverse), TIES[word.ops["ties"]]), Dtype.I8)
     write(d, quantized)
     write(s, scales)
 
 
-def _saturated(t: np.float32) -> int:
+def _scale_and_inverse(norm: str, m: np.float32, kind: Dtype) -> tuple[np.float32, np.float32]:
+    if norm == "half_range":
+        scale = narrow(f32(m / f32(127.5)), kind)
+        scale = f32(2.0**-23) if scale < f32(2.0**-23) else scale
+        return scale, f32(f32(1) / scale)
+    if norm == "scale":
+        scale = f32(m / f32(127))
+        inverse = f32(f32(1) / scale)
+    else:
+        inverse = f32(f32(127) / m)
+        scale = f32(f32(1) / inverse)
+    return scale, inverse if abs(inverse) < f32(float("inf")) else f32(0)
+
+
+def _saturated(t: np.float32, ties: str) -> int:
     if t != t:
         return 0
-    return round(float(max(f32(-128), min(f32(127), t))))
+    exact = float(max(f32(-128), min(f32(127), t)))
+    if ties == "even":
+        return round(exact)
+    return int(abs(exact) + 0.5) * (-1 if exact < 0 else 1)  # in float64, where adding a half is exact
 
 
 @means("act")

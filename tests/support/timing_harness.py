@@ -39,6 +39,10 @@ def mm(m: int, n: int, k: int, b: int = 1, after: dict[str, int] | None = None, 
     return word("mm", after, c=ACC_I32, a=SRAM_I8, w=SRAM_I8, m=m, n=n, k=k, b=b, **rest)
 
 
+def mmg(m: int, n: int, k: int, **rest: int) -> Inst:
+    return word("mmg", None, c=ACC_I32, a=SRAM_I8, w=SRAM_I8, sa=SRAM_F32, sw=SRAM_F32, m=m, n=n, k=k, **rest)
+
+
 def add(rows: int, cols: int, planes: int = 1, after: dict[str, int] | None = None) -> Inst:
     return word("vop", after, f=1, d=SRAM_F32, a=SRAM_F32, planes=planes, rows=rows, cols=cols)
 

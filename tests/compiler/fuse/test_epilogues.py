@@ -14,12 +14,13 @@ from compiler.frontend.capture import capture
 from compiler.fuse.epilogues import fuse_epilogues
 from compiler.lower import lower
 from compiler.options import Options
-from compiler.pipeline import finish, kernel_state
+from compiler.pipeline import finish
 from compiler.tile.kernel_op import kernel_ops
 from compiler.tile.kernels import Kernel, Step
 from compiler.tile.manager import TileManager
 from compiler.tile.state import made
 from compiler.tile.verify import verify_kernels
+from compiler.tiling import kernel_state
 from emulator.timing.simulate import simulate
 from isa.chip import load_chip
 

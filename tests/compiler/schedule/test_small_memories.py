@@ -11,15 +11,16 @@ import torch
 from transformers import BertConfig, BertModel
 
 import llmchip
+from compiler import tiling
 from compiler.emit.banks import movable
 from compiler.frontend.capture import capture
 from compiler.lower import Lowered, lower
 from compiler.options import Options
-from compiler.pipeline import finish, kernel_state
+from compiler.pipeline import finish
 from compiler.schedule import addresses
 from compiler.schedule import autotune as search
-from compiler.schedule.autotune import Search
 from compiler.tile.manager import TileManager
+from compiler.tiling import kernel_state
 from emulator.timing.simulate import simulate
 from isa.architecture import Space
 from isa.chip import Acc, Chip, Dram, Mxu, Sram, load_chip
@@ -103,7 +104,7 @@ def test_only_what_vec_and_act_touch_may_move() -> None:
     """Breaks if an operand of the array or of a DMA queue is offered to ACC: the ISA table allows no such word."""
     graph = lowered()
     start = kernel_state(graph, Options(), chip(96 << 10), TileManager())
-    drafted = Search(start, lambda name: name != "search").candidates()
+    drafted = tiling.search(start, lambda name: name != "search").candidates()
     ops = drafted[0].tiled.program.ops
     bound = {
         ref.buffer

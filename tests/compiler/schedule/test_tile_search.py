@@ -21,9 +21,8 @@ from compiler.emit.tile_sizes import SearchPoint
 from compiler.frontend.capture import capture
 from compiler.lower import Lowered, lower
 from compiler.options import Options
-from compiler.pipeline import Compiled, finish, kernel_state
+from compiler.pipeline import Compiled, finish
 from compiler.schedule.addresses import place
-from compiler.schedule.autotune import Search
 from compiler.schedule.list_schedule import schedule
 from compiler.tile.conflicts import predecessors
 from compiler.tile.cost import cycles
@@ -32,6 +31,7 @@ from compiler.tile.ir import Buffer, Op, Program, Ref
 from compiler.tile.kernel_graph import KernelGraph
 from compiler.tile.manager import TileManager
 from compiler.tile.state import TileState, made
+from compiler.tiling import kernel_state, search
 from emulator.timing.simulate import simulate
 from isa.architecture import DMA_ENGINES, Dtype, Engine, Space
 from isa.chip import Acc, Chip, Mxu, Sram, load_chip
@@ -216,7 +216,7 @@ def test_the_search_promises_what_the_timing_mode_measures() -> None:
     """Breaks if the cost model loses touch with the chip: the chosen tiling is measured within a tenth of its promise,
     and promises the most."""
     for batch, seq in ((1, 64), (2, 96)):
-        drafts = Search(TileState(SMALL, kernel_graph=outlined(batch, seq)), lambda name: True).candidates()
+        drafts = search(TileState(SMALL, kernel_graph=outlined(batch, seq)), lambda name: True).candidates()
         assert drafts[0].cycles * 0.99 < min(draft.cycles for draft in drafts)
         measured = simulate(compiled(batch, seq, SMALL).image()).cycles
         assert abs(measured / drafts[0].cycles - 1) < 0.1

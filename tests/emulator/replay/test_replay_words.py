@@ -12,7 +12,6 @@ from test_emulator_random import (  # noqa: F401 - collected here again
     test_a_shifted_copy_onto_itself_reads_before_it_writes,
     test_blocks_longer_than_a_tile,
     test_mm_float,
-    test_mm_groups,
     test_mm_int8,
     test_products_big_enough_to_be_shared_between_threads,
     test_vaff,

@@ -16,6 +16,7 @@ from timing_harness import (
     exp,
     load,
     mm,
+    mmg,
     run,
     times,
     word,
@@ -119,13 +120,18 @@ def test_split_array_takes_two_heads(n: int, k: int, b: int, passes: int, first:
 
 
 def test_groups_do_not_share_a_column() -> None:
-    """Groups of 32 rows: four tiles where int8 has one."""
-    timeline = run(mm(50, 128, 128, fmt=1, glog=1, sa=SRAM_F32, sw=SRAM_F32))
-    assert after_start(timeline) == 8 + 4 * 50 + DRAIN
+    """Groups of 32 rows: four tiles where int8 has one. Breaks if a tile takes rows of two groups."""
+    assert after_start(run(mmg(50, 128, 128))) == 8 + 4 * 50 + DRAIN
+
+
+def test_lanes_do_not_share_a_column() -> None:
+    """A group of 256 is eight sums of 32 rows, each row for two cycles. Breaks if lanes mix or wide weights are
+    free."""
+    assert after_start(run(mmg(50, 128, 256, glog=3, ss=SRAM_I8))) == 8 + 8 * 2 * 50 + DRAIN
 
 
 def test_float_rows_enter_every_fourth_cycle() -> None:
-    assert after_start(run(mm(50, 128, 128, fmt=3))) == 32 + 4 * 50 + DRAIN
+    assert after_start(run(mm(50, 128, 128, fmt=1))) == 32 + 4 * 50 + DRAIN
 
 
 SHAPES = [

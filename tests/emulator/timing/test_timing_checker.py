@@ -69,9 +69,12 @@ def words(draw: st.DrawFn) -> Inst:
             "w": 6,
             "b": block["planes"],
             "m": draw(st.integers(0, 30)),
-            "fmt": draw(st.sampled_from((0, 0, 1, 3))),
+            "fmt": draw(st.sampled_from((0, 0, 1))),
         }
         | {"n": draw(extent()) * 2, "k": draw(extent()) * 3},
+        "mmg": {"c": 1, "a": 6, "w": 6, "sa": 1, "sw": 1, "ss": draw(st.sampled_from((0, 6)))}
+        | {"m": draw(st.integers(0, 30)), "n": draw(extent()) * 2, "k": draw(extent()) * 40}
+        | {"glog": draw(st.integers(0, 3))},
         "vop": {"f": 1, "d": 1, "a": 1, **block},
         "vqd": {"d": 6, "s": 1, "a": 1, "am": draw(st.sampled_from((0, 1))), **block},
         "act": {"f": 0, "d": 1, "a": 1, "rows": block["rows"], "cols": block["cols"]},
@@ -79,7 +82,7 @@ def words(draw: st.DrawFn) -> Inst:
         "fence": {"mask": draw(st.integers(0, 63))},
         "sld": {"d": 1, "v": draw(st.sampled_from((2, 4)))},
     }
-    engines = ("ldw", "lda", "sto", "gather", "mm", "vop", "vqd", "act")
+    engines = ("ldw", "lda", "sto", "gather", "mm", "mmg", "vop", "vqd", "act")
     mnemonic = draw(st.sampled_from((*engines, *engines, *engines, "nop", "fence", "sld")))
     return Inst.make(mnemonic, deps, **kinds[mnemonic])
 

@@ -15,14 +15,15 @@ from compiler.frontend.capture import Captured, capture
 from compiler.graph.manager import Watch
 from compiler.lower import Lowered, lower
 from compiler.options import CHOICES, OPTIMISATIONS, Options
-from compiler.pipeline import compile_until, finish, graph_passes, tile_passes, tile_program
-from compiler.schedule.passes import Choice, Known, tile_pipeline
+from compiler.pipeline import compile_until, finish, graph_passes
+from compiler.schedule.stages import Choice
 from compiler.tile.ir import Program
 from compiler.tile.manager import TileManager
 from compiler.tile.parse import parse
 from compiler.tile.state import TileState, made
 from compiler.tile.verify import verify_kernels, verify_program
 from compiler.tile.verify_state import verify_placement, verify_state
+from compiler.tiling import Known, tile_passes, tile_pipeline, tile_program
 from isa.chip import load_chip
 from isa.errors import CompileError, InternalError
 

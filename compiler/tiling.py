@@ -1,0 +1,108 @@
+"""Tile the frozen graph: the passes from kernels to addresses, in order. Each is a frozen dataclass and stands beside its
+work: options are fields, `run` makes the next state from the one before it (compiler/tile/state.py).
+
+None of them changes a bit of a result: they decide where a value lies and when an instruction runs.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+
+from compiler.emit.batch_tiles import SplitBatch
+from compiler.emit.fit import TileSizeChooser
+from compiler.emit.memory_space import AssignMemory
+from compiler.emit.program import Emit, Emitted
+from compiler.fuse.build import FindLoop
+from compiler.fuse.epilogues import FuseEpilogues
+from compiler.fuse.group import Fuse
+from compiler.fuse.materialize import ReadGraph
+from compiler.lower import Lowered
+from compiler.options import Options
+from compiler.schedule.addresses import Place
+from compiler.schedule.autotune import Search
+from compiler.schedule.list_schedule import ScheduleOps
+from compiler.schedule.stages import Choice, Stages
+from compiler.tile.kernel_graph import NOTHING, Shared
+from compiler.tile.manager import TileManager, TilePass
+from compiler.tile.state import FrozenGraph, TileState
+from isa.chip import Chip
+
+Switch = Callable[[str], bool]  # whether a pass or choice is switched on
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of one kernel graph on one chip, whatever the choice: measured kernels, emitted kernels."""
+
+    chip: Chip
+    emitted: Emitted = field(default_factory=dict)
+
+    @cached_property
+    def chooser(self) -> TileSizeChooser:
+        return TileSizeChooser(self.chip)
+
+
+def tile_pipeline(on: Switch, known: Known, choice: Choice) -> Stages:
+    """The tile passes. A switched off `fuse` makes kernels of one operation, the others leave their work out."""
+    point = choice.point
+    share = point.share if choice.split and on("split-batch") else math.inf
+    return Stages(
+        kernels=[
+            ReadGraph(),  # first: nothing behind it sees FX
+            Fuse(on("fuse")),  # before all choices: what stays on chip between two operations decides everything else
+            FindLoop(on("find-loop")),  # of kernels, before anything is done for each of them
+            *_optional(on, FuseEpilogues()),  # behind the loop, which decides what must be stored
+        ],
+        tiling=[
+            SplitBatch(share),  # before memory: values of a part are smaller
+            AssignMemory(point, known.chooser),  # tile sizes beside what is resident, as one depends on the other
+        ],
+        program=[
+            Emit(point.overlap, known.emitted),  # where everything lies and how it is tiled is known now
+        ],
+        order=[
+            *_optional(on, ScheduleOps(choice.fill, point.in_turn)),  # before addresses, which forbid orders
+        ],
+        addresses=[
+            Place(),  # last: what lives together follows from the order
+        ],
+    )
+
+
+def _optional(on: Switch, step: TilePass) -> list[TilePass]:
+    return [step] if on(step.name) else []
+
+
+def tile_passes(options: Options, chip: Chip) -> list[TilePass]:
+    """The passes behind the frozen graph, in order, as they are before the search has varied them."""
+    return list(tile_pipeline(options.enables, Known(chip), Choice()))
+
+
+def kernel_state(
+    lowered: Lowered, options: Options, chip: Chip, manager: TileManager, shared: Shared = NOTHING
+) -> TileState:
+    """The tile passes that run once: kernels with all that follows from the graph alone, whatever the tiling."""
+    names = tuple(i.name for i in lowered.inputs), tuple(o.name for o in lowered.outputs)
+    frozen = TileState(chip, FrozenGraph(lowered.main.graph, *names, lowered.captured.scalars, shared))
+    return manager.run(tile_pipeline(options.enables, Known(chip), Choice()).kernels, frozen)
+
+
+def search(start: TileState, on: Switch, manager: TileManager | None = None) -> Search:
+    """The search for the best tile program of the kernel graph in `start`, with the passes that are switched on."""
+    return Search(start, on, partial(tile_pipeline, on, Known(start.chip)), manager or TileManager())
+
+
+def tile_program(
+    lowered: Lowered, options: Options, chip: Chip, manager: TileManager, shared: Shared = NOTHING
+) -> TileState:
+    """The tile passes, beside what other programs of the image have in DRAM. Where the manager stops, what they have made so far.
+
+    Raises CompileError for what does not fit in the memories of `chip`, InternalError with the name of a pass that
+    failed.
+    """
+    state = kernel_state(lowered, options, chip, manager, shared)
+    if not manager.keep(state):
+        state = search(state, options.enables, manager).run()
+        manager.keep(state)
+    return state
