@@ -24,6 +24,7 @@ from compiler.passes.empty import FoldEmpty
 from compiler.passes.quantize import Quantize
 from compiler.passes.recognise_activations import RecogniseActivations
 from compiler.passes.recognise_attention import RecogniseAttention
+from compiler.passes.recognise_norm import RecogniseNorm
 from compiler.passes.select import Select
 from compiler.passes.split import freeze
 from compiler.repeat.by_layers import by_layers
@@ -97,6 +98,7 @@ def pipeline(options: Options) -> list[Pass]:
         Quantize(),
         Select(),  # after attention is recognised: it takes softmax's place
         Canonicalize(),  # operands that quantize and select broadcast by hand
+        RecogniseNorm(),  # needs reductions as the chip has them
         *extensions.passes(),  # fusions into instructions from outside
         ShareEqual(),  # one quantization for q, k and v
     ]

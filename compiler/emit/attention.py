@@ -153,16 +153,15 @@ class _Sequence:
                 sums = self._product(part, Dtype.I32, keys, high - low, length)
                 d = _ref(scores, (0, part.first, low))
                 self._dequantize(d, sums, part, scales, high - low, length)
-        for part in self._rows(tokens):
+        mask = None if self.softcap or self.mask is None else _ref(self.mask, (tokens[0], 0))
+        for part in self._rows(tokens, whole=mask is None):  # a mask has rows of its own for each query head
             sums = self._product(part, Dtype.I32, self.new["keys"], self.tokens, None)
             d = _ref(scores, (0, part.first, 0), moved=self.position)
-            masked = self.mask is not None and not self.softcap and self.group == 1
-            mask = _ref(self.mask, (tokens[0], 0)) if masked and self.mask is not None else None
             self._dequantize(d, sums, part, self.new_scales["keys"], self.tokens, None, mask)
         if self.softcap:
             self._cap(scores)
-        if self.mask is not None and (self.softcap or self.group > 1):
-            self._add_mask(scores, tokens)
+            if self.mask is not None:
+                self._add_mask(scores, tokens)
         return scores
 
     def _weights(self, scores: Layout, factors: Layout) -> tuple[Layout, Layout]:
@@ -218,11 +217,14 @@ class _Sequence:
 
     # ---- instructions
 
-    def _rows(self, tokens: Range) -> Iterator[_Rows]:
-        """The queries of these tokens: all rows of a head at once where a stride leads from each to the next."""
+    def _rows(self, tokens: Range, whole: bool = True) -> Iterator[_Rows]:
+        """The queries of these tokens: all rows of a head at once, if it may be `whole`, where a stride leads from each
+        to the next."""
         count = tokens[1] - tokens[0]
-        whole = count == self.tokens and all(
-            x.strides[1] == count * x.strides[2] or count == 1 for x in (self.q, self.q_scales)
+        whole = (
+            whole
+            and count == self.tokens
+            and all(x.strides[1] == count * x.strides[2] or count == 1 for x in (self.q, self.q_scales))
         )
         step = 2 if count > 1 or self.group == 1 else 1  # the dimension of which rows are a step
         for g in range(1 if whole or self.group == 1 else self.group):

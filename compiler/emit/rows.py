@@ -95,16 +95,19 @@ def layer_norm(e: Emitter, node: KernelOp) -> None:
     a = e.operand(x, len(x.shape))
     sizes, lead, n = a.shape, a.shape[:-1], x.shape[-1]
     inverse = bits(1.0 / n)
-    mean = e.temp(lead, Dtype.F32, node.name + ".mean")
-    e.emit("vred", node, sizes, {"d": mean.unsqueeze()}, {"a": a}, {"f": VRED.index("sum")}, row_op=True)
-    vector(e, "mul", node, mean, mean, inverse)
+    mean = None
+    if node.flag("center"):
+        sums = e.temp(lead, Dtype.F32, node.name + ".mean")
+        mean = sums.unsqueeze()
+        e.emit("vred", node, sizes, {"d": mean}, {"a": a}, {"f": VRED.index("sum")}, row_op=True)
+        vector(e, "mul", node, sums, sums, inverse)
     scale = e.temp(lead, Dtype.F32, node.name + ".rstd")
     e.emit(
         "vred",
         node,
         sizes,
         {"d": scale.unsqueeze()},
-        {"a": a, "sub": mean.unsqueeze()},
+        {"a": a, "sub": mean},
         {"f": VRED.index("sumsq")},
         row_op=True,
     )
@@ -117,7 +120,7 @@ def layer_norm(e: Emitter, node: KernelOp) -> None:
         {"f": ACT.index("rsqrt"), "scale": inverse},
     )
     rank = len(x.shape)
-    ins = {"a": a, "sub": mean.unsqueeze(), "rs": scale.unsqueeze()}
+    ins: dict[str, Layout | None] = {"a": a, "sub": mean, "rs": scale.unsqueeze()}
     ins |= {name: e.operand(v, rank) for name, v in (("cs", gamma), ("bi", beta)) if v is not None}
     outs: dict[str, Tile | Layout] = {"d": e.result(node)}
     attrs, long = {}, not fits_row("vaff", n)

@@ -115,7 +115,7 @@ OPERATORS = (
     ),
     define_operator("softmax(Tensor x, bool zero_masked_rows) -> Tensor", reference.softmax, _fake_softmax, Role.ROWS),
     define_operator(
-        "layer_norm(Tensor x, Tensor? weight=None, Tensor? bias=None, float eps=1e-5) -> Tensor",
+        "layer_norm(Tensor x, Tensor? weight=None, Tensor? bias=None, float eps=1e-5, bool center=True) -> Tensor",
         reference.layer_norm,
         _same,
         Role.ROWS,

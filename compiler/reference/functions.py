@@ -168,11 +168,14 @@ def softmax(x: Tensor, zero_masked_rows: bool = False) -> Tensor:
     return e * recip(t)
 
 
-def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
-    """Over the last dim, float32 inside, rounded once to the type of x."""
+def layer_norm(
+    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, center: bool = True
+) -> Tensor:
+    """Over the last dim, float32 inside, rounded once to the type of x. Not centered, it is the root mean square
+    norm."""
     y = x.to(torch.float32)
     share = 1.0 / x.shape[-1] if x.shape[-1] else 0.0
-    d = y - (tree_sum(y) * share).unsqueeze(-1)
+    d = y - (tree_sum(y) * share).unsqueeze(-1) if center else y
     variance = tree_sum(d * d) * share
     y = d * rsqrt(variance + eps).unsqueeze(-1)
     if weight is not None:

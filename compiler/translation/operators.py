@@ -375,14 +375,14 @@ def _softmax(call: Call) -> Symbols:
 def _layer_norm(call: Call) -> Symbols:
     x, kind, length = call.operand(call.tensor(0)), call.kind, call.shape[-1]
     given, eps = call.optional(weight=1, bias=2), call.number(3, "eps", 1e-5)
+    center = bool(call.argument(4, "center", True))
     share = float_bits(1.0 / length)
     out = np.empty(call.shape, s.Symbol)
 
     def work(x: Value, *more: Value) -> tuple[Symbols, ...]:
         rest = dict(zip(given, more, strict=True))
         rows = _row(x.float, length)
-        mean = s.scaled(s.reduced("sum", rows), share)
-        d = s.sub(rows, mean)
+        d = s.sub(rows, s.scaled(s.reduced("sum", rows), share)) if center else rows
         variance = s.scaled(s.reduced("sumsq", d), share)
         y = s.mul(d, s.function("rsqrt", s.add(variance, s.immediate(False, float_bits(eps)))))
         if "weight" in rest:

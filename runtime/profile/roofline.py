@@ -224,9 +224,9 @@ def _softmax(node: KernelOp) -> Operation:
 
 
 def _layer_norm(node: KernelOp) -> Operation:
-    """Sum, sum of squares, normalise; the sum may come with the producer."""
+    """Sum, sum of squares, normalise; the sum may come with the producer. Without a mean there is none."""
     x = node.first
-    return Operation(node.name, vec=_rows(x, 2 if _tappable(x) else 3))
+    return Operation(node.name, vec=_rows(x, 2 if _tappable(x) or not node.args["center"] else 3))
 
 
 def _activation(node: KernelOp) -> Operation:
