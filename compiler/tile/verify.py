@@ -167,7 +167,8 @@ class _Bytes:
             self.state = _WRITTEN
         else:
             if self.state is None:
-                self.state = np.zeros(-(-self.buffer.bytes // self.grain), np.uint8)
+                before = _READ if self.given else _NOT_WRITTEN
+                self.state = np.full(-(-self.buffer.bytes // self.grain), before, np.uint8)
             part = self._part(self.state, block)
             if fresh and self.writer == op.node and (part == _WRITTEN).any():
                 raise ValueError(f"bytes of %{self.buffer.name} are written again before they were read in: {op}")
