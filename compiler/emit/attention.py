@@ -10,7 +10,7 @@ products are exact, and elements that are not there count for nothing in a maxim
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compiler.emit.emitter import Emitter, Tile, emits
 from compiler.emit.matmul import ROUND
@@ -60,6 +60,8 @@ class _Sequence:
     cache: Mapping[str, Layout]  # in DRAM: [heads, capacity, size]
     cache_scales: Mapping[str, Layout]
     mask: Layout | None
+    old_mask: Layout | None
+    window: int
     softcap: float
     position: Length
 
@@ -79,7 +81,10 @@ class _Sequence:
             return own(e.operand(node.tensor(name), len(node.tensor(name).shape), staged=False))
 
         scales = {"keys": here("sk"), "values": here("sv")}
-        mask = node.optional("mask")
+        def table(name: str) -> Layout | None:
+            operand = node.optional(name)
+            return None if operand is None else e.operand(operand, len(node.shape))
+
         given = e.storage.resolve(node.tensor("positions"))
         tokens, capacity = node.tensor("k").shape[-2], node.tensor("keys").shape[-2]
         sequence = e.ranges[0][0] + number
@@ -93,7 +98,9 @@ class _Sequence:
             {name: _as_float(e, node, scale) for name, scale in scales.items()},
             {"keys": stored("keys"), "values": stored("values")},
             {"keys": stored("key_scales"), "values": stored("value_scales")},
-            None if mask is None else e.operand(mask, len(node.shape)),
+            table("mask"),
+            table("old_mask"),
+            node.integer("window"),
             node.number("softcap"),
             Length(given.buffer, given.offset + sequence * given.strides[0], capacity - tokens, 0, capacity - tokens),
         )
@@ -111,22 +118,36 @@ class _Sequence:
         return self.q.shape[2]
 
     @property
-    def capacity(self) -> int:
-        return self.cache["keys"].shape[1]
+    def most_old(self) -> int:
+        """The most old keys that a new token sees."""
+        return min(self.position.largest, self.window - 1) if self.window else self.position.largest
+
+    @property
+    def columns(self) -> int:
+        """The most keys, the new ones too."""
+        return self.most_old + self.tokens
 
     def old(self, low: int, width: int) -> Length:
-        """How many of the old keys low … low + width there are."""
-        return Length(self.position.buffer, self.position.index, self.position.largest, -low, width)
+        """How many of the old keys low … low + width there are, counted from the first that is seen."""
+        return replace(self.position, plus=-low, width=width)
 
     def all(self) -> Length:
         """All keys, the new ones too."""
-        return Length(self.position.buffer, self.position.index, self.position.largest, self.tokens, self.capacity)
+        return replace(self.position, plus=self.tokens, width=self.columns)
+
+    def behind(self) -> Length:
+        """The column of the first new key: how many old ones are seen."""
+        return self.old(0, self.most_old)
+
+    def first(self) -> Length | None:
+        """The first old key that is seen; None where it is always the first of all."""
+        return replace(self.position, plus=1 - self.window) if self.window else None
 
     def tiles(self) -> Iterator[Range]:
-        """Old keys, in tiles; with nothing but new ones, none."""
+        """Old keys that are seen, in tiles; with nothing but new ones, none."""
         width = min(self.e.tiling.n, MOST_KEYS)
-        for low in range(0, self.position.largest, width):
-            yield low, min(low + width, self.position.largest)
+        for low in range(0, self.most_old, width):
+            yield low, min(low + width, self.most_old)
 
     def emit(self) -> None:
         factors = self._value_scales()
@@ -142,9 +163,9 @@ class _Sequence:
     # ---- the three parts
 
     def _scores(self, tokens: Range) -> Layout:
-        """[heads, group * tokens, capacity], of which the columns of this launch are made."""
+        """[heads, group * tokens, columns], of which those of this launch are made."""
         e, rows = self.e, self.group * (tokens[1] - tokens[0])
-        scores = e.temp((self.heads, rows, self.capacity), Dtype.F32, self.node.name + ".scores")
+        scores = e.temp((self.heads, rows, self.columns), Dtype.F32, self.node.name + ".scores")
         for low, high in self.tiles():
             length = self.old(low, high - low)
             keys = self._load("keys", low, high, length)
@@ -156,12 +177,14 @@ class _Sequence:
         mask = None if self.softcap or self.mask is None else _ref(self.mask, (tokens[0], 0))
         for part in self._rows(tokens, whole=mask is None):  # a mask has rows of its own for each query head
             sums = self._product(part, Dtype.I32, self.new["keys"], self.tokens, None)
-            d = _ref(scores, (0, part.first, 0), moved=self.position)
+            d = _ref(scores, (0, part.first, 0), moved=self.behind())
             self._dequantize(d, sums, part, self.new_scales["keys"], self.tokens, None, mask)
         if self.softcap:
             self._cap(scores)
             if self.mask is not None:
                 self._add_mask(scores, tokens)
+        if self.old_mask is not None and self.most_old:
+            self._add_old_mask(scores, tokens)
         return scores
 
     def _weights(self, scores: Layout, factors: Layout) -> tuple[Layout, Layout]:
@@ -173,7 +196,7 @@ class _Sequence:
         count = heads * rows
         row = _ref(scores, (0, 0, 0))
         flat = Ref(row.buffer, row.offset, row.dtype, rs=row.rs)
-        extents = {"rows": count, "cols": self.capacity}
+        extents = {"rows": count, "cols": self.columns}
         cut = "cols", self.all()
         e.emit_one("vred", node, {"d": _vector(top), "a": flat}, {"f": VRED.index("max"), **extents}, cut=cut)
         views = {"d": flat, "a": flat, "bi": _repeated(top), "sum": _vector(total)}
@@ -189,7 +212,7 @@ class _Sequence:
             "rs": Ref(share.buffer, 0, Dtype.F32, rs=1, ps=rows, cs=0),
             "cs": Ref(factors.buffer, 0, Dtype.F32, ps=factors.strides[0]),
         }
-        e.emit_one("vqd", node, views, {"planes": heads, "rows": rows, "cols": self.capacity}, cut=cut)
+        e.emit_one("vqd", node, views, {"planes": heads, "rows": rows, "cols": self.columns}, cut=cut)
         return codes, scale
 
     def _result(self, tokens: Range, codes: Layout, scale: Layout) -> None:
@@ -200,7 +223,7 @@ class _Sequence:
         attrs = {"m": self.group * count, "n": size, "b": self.heads}
         views = {
             "c": _ref(sums, (0, 0, 0)),
-            "a": _ref(codes, (0, 0, 0), moved=self.position),
+            "a": _ref(codes, (0, 0, 0), moved=self.behind()),
             "w": _ref(self.new["values"], (0, 0, 0)),
         }
         e.emit_one("mm", node, views, {**attrs, "k": self.tokens})
@@ -246,27 +269,25 @@ class _Sequence:
         source, width = self.cache[name], high - low
         tile = self.e.temp((self.heads, width, source.shape[-1]), Dtype.I8, f"{self.node.name}.{name}")
         attrs = {"planes": self.heads, "rows": width, "cols": source.shape[-1]}
-        views = {"d": _ref(tile, (0, 0, 0)), "a": _ref(source, (0, low, 0))}
+        views = {"d": _ref(tile, (0, 0, 0)), "a": _ref(source, (0, low, 0), moved=self.first(), axis=1)}
         self.e.emit_one("lda", self.node, views, attrs, cut=("rows", length))
         return tile
 
     def _load_scales(self, name: str, low: int, high: int, length: Length, width: int = 0) -> Layout:
         source = self.cache_scales[name]
         tile = self.e.temp((self.heads, width or high - low), Dtype.F32, f"{self.node.name}.{name}_scales")
-        views = {"d": _ref(tile, (0, 0)), "a": _ref(source, (0, low))}
+        views = {"d": _ref(tile, (0, 0)), "a": _ref(source, (0, low), moved=self.first())}
         attrs = {"rows": self.heads, "cols": high - low}
         self.e.emit_one("lda", self.node, views, attrs, cut=("cols", length))
         return tile
 
     def _value_scales(self) -> Layout:
-        """[heads, capacity]: those of the old values, and behind them those of the new ones."""
-        if self.position.largest:
-            scales = self._load_scales(
-                "values", 0, self.position.largest, self.old(0, self.position.largest), self.capacity
-            )
+        """[heads, columns]: those of the old values, and behind them those of the new ones."""
+        if self.most_old:
+            scales = self._load_scales("values", 0, self.most_old, self.behind(), self.columns)
         else:
-            scales = self.e.temp((self.heads, self.capacity), Dtype.F32, f"{self.node.name}.values_scales")
-        views = {"d": _ref(scales, (0, 0), moved=self.position), "a": _ref(self.new_scales["values"], (0, 0))}
+            scales = self.e.temp((self.heads, self.columns), Dtype.F32, f"{self.node.name}.values_scales")
+        views = {"d": _ref(scales, (0, 0), moved=self.behind()), "a": _ref(self.new_scales["values"], (0, 0))}
         attrs = {"f": VOP.index("mov"), "rows": self.heads, "cols": self.tokens}
         self.e.emit_one("vop", self.node, views, attrs)
         return scales
@@ -295,7 +316,7 @@ class _Sequence:
         """tanh(scores / cap) * cap"""
         row = _ref(scores, (0, 0, 0))
         flat = Ref(row.buffer, row.offset, row.dtype, rs=row.rs)
-        extents = {"rows": scores.shape[0] * scores.shape[1], "cols": self.capacity}
+        extents = {"rows": scores.shape[0] * scores.shape[1], "cols": self.columns}
         cut = "cols", self.all()
         attrs = {"f": ACT.index("tanh"), **extents, "scale": bits(1.0 / self.softcap)}
         self.e.emit_one("act", self.node, {"d": flat, "a": flat}, attrs, cut=cut)
@@ -308,10 +329,25 @@ class _Sequence:
         count = tokens[1] - tokens[0]
         mask = _ref(self.mask, (tokens[0], 0))
         for g in range(self.group):
-            d = _ref(scores, (0, g * count, 0), moved=self.position)
+            d = _ref(scores, (0, g * count, 0), moved=self.behind())
             views = {"d": d, "a": d, "b": Ref(mask.buffer, mask.offset, mask.dtype, rs=mask.rs)}
             attrs = {"f": VOP.index("add"), "planes": self.heads, "rows": count, "cols": self.tokens}
             self.e.emit_one("vop", self.node, views, attrs)
+
+    def _add_old_mask(self, scores: Layout, tokens: Range) -> None:
+        """To the scores of the oldest keys, which the later ones of the new tokens do not see any more.
+
+        Token t does not see the first t of them once the window is full, fewer before: of the table, whose row r says
+        that the first r - (T - 1) are not seen, the rows begin so much further up."""
+        assert self.old_mask is not None
+        count, width = tokens[1] - tokens[0], min(self.tokens - 1, self.most_old)
+        row = replace(self.position, plus=self.tokens - self.window, width=self.tokens - 1)
+        for g in range(self.group):
+            d = _ref(scores, (0, g * count, 0))
+            table = _ref(self.old_mask, (tokens[0], 0), moved=row, axis=0)
+            views = {"d": d, "a": d, "b": replace(table, ps=0)}
+            attrs = {"f": VOP.index("add"), "planes": self.heads, "rows": count, "cols": width}
+            self.e.emit_one("vop", self.node, views, attrs, cut=("cols", self.old(0, width)))
 
     def _store(self, name: str) -> None:
         """The new keys or values, and their scales, behind the old ones."""

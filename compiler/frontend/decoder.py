@@ -109,10 +109,11 @@ class DecoderStep(nn.Module):
     def forward(self, input_ids: Tensor, positions: Tensor) -> Tensor:
         calls = iter(range(self.layers))
 
-        def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, softcap: float) -> Tensor:
+        def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, softcap: float) -> Tensor:
             number = next(calls)
             caches = [getattr(self, f"{name}_{number}{part}") for name, part in _PARTS]
-            out, *new = ops.attention_with_cache(q, k, v, *caches, positions, scale, softcap)
+            window = window if window < caches[0].shape[-2] else 0  # else it never leaves a key out
+            out, *new = ops.attention_with_cache(q, k, v, *caches, positions, scale, window, softcap)
             for cache, value in zip(caches, new, strict=True):
                 cache.copy_(value)
             result: Tensor = out
@@ -153,7 +154,7 @@ def _attend(
     if _options.get("s_aux") is not None or _options.get("position_bias") is not None:
         raise UnsupportedError("attention with sinks or a position bias", type(module).__name__)
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
-    out = step.attend(query, key, value, scale, float(softcap or 0.0))
+    out = step.attend(query, key, value, scale, int(sliding_window or 0), float(softcap or 0.0))
     return out.transpose(1, 2), None
 
 
@@ -183,7 +184,7 @@ def _cache_shapes(model: nn.Module) -> list[CacheShape]:
     """The caches that the layers need, in the order in which they call attention: one token goes through the model."""
     shapes: list[CacheShape] = []
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, softcap: float) -> Tensor:
+    def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, softcap: float) -> Tensor:
         shapes.append(CacheShape(k.shape[1], k.shape[-1], v.shape[-1]))
         return q.new_zeros((*q.shape[:-1], v.shape[-1]))
 

@@ -131,7 +131,7 @@ OPERATORS = (
     define_operator(
         "cached_attention(Tensor q, Tensor sq, Tensor k, Tensor sk, Tensor v, Tensor sv, Tensor(a!) keys, "
         "Tensor(b!) key_scales, Tensor(c!) values, Tensor(d!) value_scales, Tensor positions, Tensor? mask=None, "
-        "float softcap=0.0, ScalarType dtype=float) -> Tensor",
+        "Tensor? old_mask=None, int window=0, float softcap=0.0, ScalarType dtype=float) -> Tensor",
         reference.cached_attention,
         _fake_cached_attention,
         Role.ATTENTION,
@@ -181,6 +181,7 @@ def _attention_with_cache(
     value_scales: Tensor,
     positions: Tensor,
     scale: float,
+    window: int,
     softcap: float,
 ) -> tuple[Tensor, ...]:
     """What the chip computes of it, for a model that is run as it was captured."""
@@ -196,14 +197,14 @@ def _fake_attention_with_cache(
 
 attention_with_cache = _define(
     "attention_with_cache(Tensor q, Tensor k, Tensor v, Tensor keys, Tensor key_scales, Tensor values, "
-    "Tensor value_scales, Tensor positions, float scale, float softcap) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "Tensor value_scales, Tensor positions, float scale, int window, float softcap) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _attention_with_cache, _fake_attention_with_cache,
 )  # fmt: skip
 
 
 attention_in_cache = _define(
     "attention_in_cache(Tensor q, Tensor k, Tensor v, Tensor(a!) keys, Tensor(b!) key_scales, Tensor(c!) values, "
-    "Tensor(d!) value_scales, Tensor positions, float scale, float softcap) -> Tensor",
+    "Tensor(d!) value_scales, Tensor positions, float scale, int window, float softcap) -> Tensor",
     _attention_with_cache, lambda q, *_operands: q.new_empty(q.shape),
 )  # fmt: skip
 

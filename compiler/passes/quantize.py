@@ -15,7 +15,7 @@ import torch
 from torch import fx
 from torch.fx.node import Target
 
-from compiler.graph.arguments import argument, integers, number, optional_tensor, tensor
+from compiler.graph.arguments import argument, integer, integers, number, optional_tensor, tensor
 from compiler.graph.editor import Editor, aten, dtype_of, shape_of
 from compiler.graph.manager import unsupported
 from compiler.graph.rules import Rule, apply_rules
@@ -133,11 +133,23 @@ def _attention_in_cache(editor: Editor, node: fx.Node) -> fx.Node:
     sq = editor.cast(node, sq, torch.float32)
     if factor != 1.0:
         sq = editor.emit(node, aten.mul.Tensor, sq, factor)
+    window = integer(node, "window")
     mask = causal(editor, node, tokens, tokens) if tokens > 1 else None
-    given = (qq, sq, qk, sk, qv, sv, *caches, positions, mask, float32(number(node, "softcap")))
+    old_mask = None
+    if mask is not None and window:
+        old_mask = _below(editor, node, (2 * tokens - 1, tokens - 1), -tokens)
+        mask = editor.emit(node, aten.add.Tensor, mask, _below(editor, node, (tokens, tokens), -window))
+    cap = float32(number(node, "softcap"))
+    given = (qq, sq, qk, sk, qv, sv, *caches, positions, mask, old_mask, window, cap)
     out = editor.emit(node, ops.cached_attention, *given, dtype=dtype_of(node))
     major = editor.permute(node, out, [0, 3, 1, 2, 4])
     return editor.permute(node, editor.reshape(node, major, (batch, tokens, heads, width)), [0, 2, 1, 3])
+
+
+def _below(editor: Editor, at: fx.Node, sizes: tuple[int, int], diagonal: int) -> fx.Node:
+    """-Inf on a diagonal and below it, else 0; a constant."""
+    full = editor.emit(at, aten.full.default, list(sizes), float("-inf"), dtype=torch.float32)
+    return editor.emit(at, aten.tril.default, full, diagonal)
 
 
 def _matmul(editor: Editor, node: fx.Node) -> fx.Node:

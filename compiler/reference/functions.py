@@ -230,6 +230,8 @@ def cached_attention(
     value_scales: Tensor,
     positions: Tensor,
     mask: Tensor | None = None,
+    old_mask: Tensor | None = None,
+    window: int = 0,
     softcap: float = 0.0,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
@@ -238,7 +240,8 @@ def cached_attention(
     int8 q [B, H, G, T, D] with scales sq [B, H, G, T]; k and v [B, H, T, D] with scales [B, H, T]; the cache
     keys and values int8 [B, H, C, D] with float32 scales [B, H, C], changed in place; positions int32 [B]: how many
     tokens of each sequence are in the cache. A new token sees them all, and the new ones as `mask` [T, T] says, which
-    is added to its scores. Result [B, H, G, T, D] of type `dtype`.
+    is added to its scores. With a `window`, it sees the last so many alone, itself included; `old_mask` is the table
+    from which the chip takes what to add to the scores of old keys. Result [B, H, G, T, D] of type `dtype`.
     """
     tokens, capacity = k.shape[-2], keys.shape[-2]
     place = torch.arange(capacity, dtype=torch.int32) - positions.unsqueeze(-1)  # [B, C], among the new tokens
@@ -261,7 +264,11 @@ def cached_attention(
     if mask is not None:
         added = mask.to(torch.float32).index_select(1, number.reshape(-1)).reshape(tokens, batch, capacity)
         seen = scores + added.permute(1, 0, 2)[:, None, None]
-    scores = torch.where(old[:, None, None, None, :], scores, -INF)
+    inside = old[:, None, None, None, :]
+    if window:
+        far = torch.arange(tokens, dtype=torch.int32).unsqueeze(-1) - place.unsqueeze(-2) >= window  # [B, T, C]
+        inside = inside & ~far[:, None, None]
+    scores = torch.where(inside, scores, -INF)
     scores = torch.where(new[:, None, None, None, :], seen, scores)
     codes, scale = quantize_rows(softmax(scores), value_scales[:, :, None, None, :])
     sums = matmul_i8(codes.reshape(batch, heads, group * tokens, capacity), values)

@@ -463,7 +463,11 @@ def _cached_attention(call: Call) -> Symbols:
     caches = [call.tensor(place) for place in range(6, 10)]
     keys, key_scales, values, value_scales = map(call.value, caches)
     tokens, capacity = k.symbols.shape[-2], keys.shape[-2]
-    old = min(call.steered, capacity - tokens)
+    window = call.integer(13, "window", 0)
+    end = min(call.steered, capacity - tokens)
+    first = max(end + 1 - window, 0) if window else 0  # no new token sees an older key
+    old = end - first
+    seen = slice(first, end)
     batch, heads, group, _, size = call.tensor(0).meta["val"].shape
     rows = (batch, heads, group, tokens, 1)
     queries, row = repeated(q.symbols, (*rows[:-1], size)), sq.float[..., None]
@@ -472,29 +476,33 @@ def _cached_attention(call: Call) -> Symbols:
         sums = s.dot_rows(queries, 0)[..., None] + s.dot_columns(codes, 0, -1)[:, :, None, None, :]
         return s.mul(s.mul(Value(sums, Dtype.I32).float, row), scale[:, :, None, None, :])
 
-    before, new = scores(keys[:, :, :old], key_scales[:, :, :old]), scores(k.symbols, sk.float)
-    if cap := call.number(12, "softcap", 0.0):
+    before, new = scores(keys[:, :, seen], key_scales[:, :, seen]), scores(k.symbols, sk.float)
+    if cap := call.number(14, "softcap", 0.0):
         before, new = (
             s.scaled(s.function("tanh", s.scaled(x, float_bits(1.0 / cap))), float_bits(cap)) for x in (before, new)
         )
     for mask in call.optional(mask=11).values():
         new = s.add(new, mask.float)
+    for table in call.optional(old_mask=12).values():
+        row, reach = min(max(end + tokens - window, 0), tokens - 1), min(old, tokens - 1)
+        before = before.copy()
+        before[..., :reach] = s.add(before[..., :reach], table.float[row : row + tokens, :reach])
     line = np.concatenate([before, new], -1)
     exp = s.function("exp", s.sub(line, s.reduced("max", line)))
     weights = s.mul(exp, s.function("recip", s.reduced("sum", exp)))
-    factors = np.concatenate([value_scales[:, :, :old], sv.float], -1)
+    factors = np.concatenate([value_scales[:, :, seen], sv.float], -1)
     weights = s.mul(weights, factors[:, :, None, None, :])
     step = s.scale_of(s.reduced("absmax", weights), Dtype.F32)
     codes = s.quantized(weights, step)
     sums = s.dot_rows(codes[..., old:], 0)[..., None] + s.dot_columns(v.symbols, 0, -2)[:, :, None, None, :]
     if old:
         sums = sums + s.dot_rows(codes[..., :old], tokens)[..., None]
-        sums = sums + s.dot_columns(values[:, :, :old], tokens, -2)[:, :, None, None, :]
+        sums = sums + s.dot_columns(values[:, :, seen], tokens, -2)[:, :, None, None, :]
     for cache, rest, fresh in zip(
         caches, (keys, key_scales, values, value_scales), (k.symbols, sk.float, v.symbols, sv.float), strict=True
     ):
         after = rest.copy()
-        after[:, :, old : old + tokens] = fresh
+        after[:, :, end : end + tokens] = fresh
         call.changes[cache.name] = after
     out = known(Value(s.mul(Value(sums, Dtype.I32).float, step), F32), call.kind)
     return repeated(out.symbols, call.shape)

@@ -254,7 +254,9 @@ def _cached_attention(node: KernelOp, steered: int) -> list[Operation]:
     the values' scales); the maximum may come with the former."""
     batch, heads, group, tokens, size = node.tensor("q").shape
     width = node.shape[-1]
-    keys, rows = min(steered + tokens, node.tensor("keys").shape[-2]), batch * heads * group * tokens
+    window = node.integer("window")
+    old = min(steered, window - 1) if window else steered
+    keys, rows = min(old + tokens, node.tensor("keys").shape[-2]), batch * heads * group * tokens
     moved = batch * heads * (keys * (size + width + 2 * SCALE_BYTES))
     scores = Stream(rows, keys, Fraction(3))
     return [
