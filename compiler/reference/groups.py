@@ -37,27 +37,35 @@ def _half_away(x: Tensor) -> Tensor:
 
 def matmul_groups(
     a: Tensor,
-    sa: Tensor,
     w: Tensor,
+    sa: Tensor,
     sw: Tensor,
     zw: Tensor | None = None,
     ss: Tensor | None = None,
     sm: Tensor | None = None,
     group: int = 32,
     sub: int = 0,
+    codes: str = "i8",
     pre: bool = False,
     half: bool = False,
 ) -> Tensor:
     """int8 [..., M, K] times the rows of int8 [N, K], float32 [..., M, N]; scales `sa` [..., M, G] and `sw` [N, G].
 
-    `zw` [N, G] is what a group adds per unit of a; `ss` and `sm`, int8 [N, K / sub], are sub-scales and factors of zw.
+    `codes` "i4" and "u4" (0 to 15): w is [N, K / 2], two codes in a byte, the even one in the low half. `zw` [N, G] is
+    what a group adds per unit of a; `ss` and `sm`, int8 [N, K / sub], are sub-scales and factors of zw.
     """
+    w = w if codes == "i8" else _unpacked(w, codes == "i4")
     rows = a.flatten(0, -2)
     left = sa.to(torch.float32).flatten(0, -2)
     shape = (*a.shape[:-1], w.shape[0])
     if ss is None:
         return _groups(rows, left, w, sw, zw, group, pre, half).reshape(shape)
     return _lanes(rows, left, w, sw, zw, ss, sm, group, sub).reshape(shape)
+
+
+def _unpacked(w: Tensor, signed: bool) -> Tensor:
+    nibbles = torch.stack([w & 15, (w >> 4) & 15], -1).flatten(-2)
+    return (nibbles ^ 8) - 8 if signed else nibbles
 
 
 def _groups(

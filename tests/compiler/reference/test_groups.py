@@ -9,6 +9,8 @@ from ggml_vectors import Vectors, bits, vectors
 from numpy.typing import NDArray
 from torch import Tensor
 
+from compiler.frontend.gguf.blocks import pack_i4
+
 from compiler.reference import groups
 
 VECTORS = list(vectors())
@@ -21,9 +23,10 @@ def tensor(x: NDArray[Any] | None) -> Tensor | None:
 
 def product(v: Vectors, a: Tensor, sa: Tensor) -> NDArray[np.float32]:
     w, p = v.type.decode(v.blocks), v.type.product
-    codes, scales = map(torch.from_numpy, (w.codes, w.scales))
+    packed = w.codes if p.storage == "i8" else pack_i4(w.codes).view(np.int8)
+    codes, scales = map(torch.from_numpy, (packed, w.scales))
     zw, ss, sm = map(tensor, (w.minima, w.sub_scales, w.sub_minima))
-    return groups.matmul_groups(a, sa, codes, scales, zw, ss, sm, p.group, p.sub, p.pre, p.half).numpy()
+    return groups.matmul_groups(a, codes, sa, scales, zw, ss, sm, p.group, p.sub, p.storage, p.pre, p.half).numpy()
 
 
 @pytest.mark.parametrize("v", [v for v in VECTORS if v.x is not None], ids=str)
@@ -75,5 +78,5 @@ def test_leading_dimensions_are_kept() -> None:
     x = torch.randn(2, 3, 64)
     a, sa = groups.quantize_groups(x, 32, "scale", "away")
     w, sw = groups.quantize_groups(torch.randn(5, 64), 32, "scale", "away")
-    whole = groups.matmul_groups(a, sa, w, sw)
-    assert whole.shape == (2, 3, 5) and torch.equal(whole[1], groups.matmul_groups(a[1], sa[1], w, sw))
+    whole = groups.matmul_groups(a, w, sa, sw)
+    assert whole.shape == (2, 3, 5) and torch.equal(whole[1], groups.matmul_groups(a[1], w, sa[1], sw))
