@@ -68,6 +68,25 @@ def _require_apart(blocks: Sequence[tuple[Ref, Extents]]) -> None:
                 raise Wrong(f"writes both {a} and {b} there")
 
 
+def _grouped_rule(op: Op, refs: Mapping[str, Ref]) -> s.Grouped:
+    """The arithmetic of an `mmg`. Raises Wrong for operands that do not go together."""
+    operands, scaled = op.operands, {"ss", "sm", "zw"} & refs.keys()
+    odd = any(operands[flag] for flag in ("pre", "half", "acc")) or scaled == {"ss", "zw"}
+    if ("sm" in scaled and len(scaled) < 3) or ("ss" in scaled and odd):
+        raise Wrong("takes these operands in no way")
+    for name, ref in refs.items():
+        if ref.dtype not in op.row.field(name).dtypes:
+            raise Wrong(f"operand {name} cannot be {ref.dtype.name.lower()}")
+    packed = refs["w"].dtype is Dtype.I4
+    if operands["u4"] and not packed:
+        raise Wrong("takes bytes for codes of four bits")
+    group, sub = part_length("g", operands), part_length("j", operands) if "ss" in refs else 0
+    if sub > group:
+        raise Wrong("a sub-block is longer than its group")
+    codes = ("u4" if operands["u4"] else "i4") if packed else "i8"
+    return s.Grouped(group, sub, codes, bool(operands["pre"]), bool(operands["half"]))
+
+
 class _Replay:
     def __init__(self, graph: fx.Graph, program: Program, interface: Interface, steered: int) -> None:
         self.program, self.interface = program, interface
@@ -196,22 +215,8 @@ class _Replay:
     def _grouped(self, op: Op) -> None:
         """The parts of a sum of groups, each with its place in k."""
         operands, named = op.operands, {name: (ref, extents) for name, ref, extents, _ in op.accesses}
-        scaled = {"ss", "sm", "zw"} & named.keys()
-        odd = any(operands[flag] for flag in ("pre", "half", "acc")) or scaled == {"ss", "zw"}
-        if ("sm" in scaled and len(scaled) < 3) or ("ss" in scaled and odd):
-            raise Wrong("takes these operands in no way")
-        w, (_, n, k) = named["w"]
-        if operands["u4"] and w.dtype is not Dtype.I4:
-            raise Wrong("takes bytes for codes of four bits")
-        for name, (ref, _) in named.items():
-            if ref.dtype not in op.row.field(name).dtypes:
-                raise Wrong(f"operand {name} cannot be {ref.dtype.name.lower()}")
-        codes = "i8" if w.dtype is Dtype.I8 else "u4" if operands["u4"] else "i4"
-        sub = part_length("j", operands) if "ss" in named else 0
-        rule = s.Grouped(part_length("g", operands), sub, codes, bool(operands["pre"]), bool(operands["half"]))
-        if sub > rule.group:
-            raise Wrong("a sub-block is longer than its group")
-        if codes != "i8":
+        rule, (w, (_, n, k)) = _grouped_rule(op, {name: ref for name, (ref, _) in named.items()}), named["w"]
+        if rule.codes != "i8":
             if k % 2 or w.rs % 2:
                 raise Wrong(f"reads half of a byte of {w}")
             named["w"] = replace(w, dtype=Dtype.I8, rs=w.rs // 2), (1, n, k // 2)

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compiler.frontend.gguf.blocks import pack_i4
-
 from compiler.reference import groups
 
 VECTORS = list(vectors())
