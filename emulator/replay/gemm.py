@@ -19,7 +19,9 @@ FLIP = np.uint32(0x80808080)
 _block8, _block4, _block1 = dot_block(BLOCK), dot_block(4), dot_block(1)
 
 
-def packed_bytes(k: int, n: int) -> int:
+@jit
+def packed_bytes(k, n):
+    """Bytes of a packed matrix."""
     return -(-n // COLUMNS) * COLUMNS * (-(-k // 4) * 4)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("emulator.replay.translate", reason="numba is not installed")
+pytest.importorskip("emulator.replay.expand", reason="numba is not installed")
 
 import emulator_harness
 from test_emulator_random import (  # noqa: F401 - collected here again
