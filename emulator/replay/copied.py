@@ -31,7 +31,7 @@ def dense(operand):
 
 @jit
 def meets(copy, low, high):
-    for i in range(copy[COPY_LEFT]):
+    for i in range(copy[COPY_LEFT]):  # noqa: SIM110 - compiled
         if copy[COPY_FIRST + 2 * i] < high and low < copy[COPY_FIRST + 2 * i + 1]:
             return True
     return False
@@ -50,7 +50,12 @@ def find(live, count, low, high):
 def read(live, count, low, high):
     """Bytes [low, high) of SRAM were read."""
     for i in range(count):
-        if not live[i, COPY_READ] and low < live[i, COPY_HIGH] and live[i, COPY_LOW] < high and meets(live[i], low, high):
+        if (
+            not live[i, COPY_READ]
+            and low < live[i, COPY_HIGH]
+            and live[i, COPY_LOW] < high
+            and meets(live[i], low, high)
+        ):
             live[i, COPY_READ] = 1
 
 
@@ -99,7 +104,10 @@ def _cut(copy, low, high):
         copy[COPY_FIRST + 2 * made], copy[COPY_FIRST + 2 * made + 1] = begin, end
         made += 1
     for i in range(copy[COPY_LEFT], count):  # the stretch behind a hole
-        copy[COPY_FIRST + 2 * made], copy[COPY_FIRST + 2 * made + 1] = copy[COPY_FIRST + 2 * i], copy[COPY_FIRST + 2 * i + 1]
+        copy[COPY_FIRST + 2 * made], copy[COPY_FIRST + 2 * made + 1] = (
+            copy[COPY_FIRST + 2 * i],
+            copy[COPY_FIRST + 2 * i + 1],
+        )
         made += 1
     copy[COPY_LEFT] = made
 

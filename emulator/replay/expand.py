@@ -22,6 +22,7 @@ from emulator.replay import operands as op
 from emulator.replay.cached import compiled
 from emulator.replay.executor import COPY, MATMUL, SKIPPED
 from emulator.replay.intrinsics import pointer
+from emulator.replay.lanes import inline
 from emulator.replay.rows import jit
 from isa.architecture import LOOP_LEVELS, VIEWS, Dtype, Space
 from isa.spec import SALU
@@ -35,12 +36,12 @@ MOV, ADD, SUB, MUL, MIN, MAX, CEILDIV, SHL, SHR, AND = range(len(SALU))
 assert SALU == ("mov", "add", "sub", "mul", "min", "max", "ceildiv", "shl", "shr", "and")
 
 
-@jit
+@inline
 def _wrapped(value):
     return ((value + 0x80000000) & 0xFFFFFFFF) - 0x80000000
 
 
-@jit
+@inline
 def _salu(f, a, b):
     """32-bit arithmetic; ceildiv by 0 is not asked."""
     if f == MOV:
@@ -97,7 +98,7 @@ def _load(row, scalars, registers, indices, operand, stores, pieces, written, lo
     return col.DONE
 
 
-@jit
+@inline
 def _move(row, registers, scalars):
     """vset, vinc and vadd. Gives a status."""
     register = registers[row[1]]
@@ -143,7 +144,7 @@ def _handled(handled, at, value, indices, count, operands, info):
     return col.DONE
 
 
-@jit
+@inline
 def _writes_dram(operand, writes, info):
     """Note a block that counts as written after the launch. Gives a status."""
     count = info[col.WRITE_COUNT]
@@ -162,13 +163,15 @@ def _writes_dram(operand, writes, info):
     return col.DONE
 
 
-@jit
+@inline
 def _follow(recipe, operands, live, count, bypassed, table, step, written, unread):
     """What the instruction reads and writes, in SRAM and in DRAM. Gives how many copies are followed then."""
     for number in range(recipe[col.VIEW_COUNT]):
         operand = operands[number]
-        if operand[col.STORE] == SRAM and recipe[col.FIRST_VIEW + number * col.VIEW_WIDTH + col.READS] and not (
-            bypassed and number == 2
+        if (
+            operand[col.STORE] == SRAM
+            and recipe[col.FIRST_VIEW + number * col.VIEW_WIDTH + col.READS]
+            and not (bypassed and number == 2)
         ):
             copied.read(live, count, operand[col.LOW], operand[col.HIGH])
     for number in range(recipe[col.VIEW_COUNT]):
@@ -188,33 +191,34 @@ def _follow(recipe, operands, live, count, bypassed, table, step, written, unrea
     return count
 
 
-def _expand(  # noqa: C901 - the dispatcher
-    code: Any,
-    recipes: Any,
-    templates: Any,
-    stores: Any,
-    pieces: Any,
-    panels: Any,
-    scalars: Any,
-    start: int,
-    most: int,
-    unread: int,
-    table: Any,
-    handled: Any,
-    writes: Any,
-    loads: Any,
-    missing: Any,
-    live: Any,
-    info: Any,
-) -> int:
-    """Gives a status; `info` has the rest. `scalars` are the launch's, and change. `unread` becomes the kind of a copy that
-    nobody reads."""
-    registers = np.zeros((VIEWS, col.REGISTER_WIDTH), np.int64)
-    operands = np.zeros((col.VIEW_LIMIT, col.OPERAND_WIDTH), np.int64)
-    key = np.zeros(col.PANEL_KEY, np.int64)
-    written = np.zeros((stores.shape[0], 2), np.int64)
-    indices = np.zeros(LOOP_LEVELS, np.int64)
-    loops = np.zeros((LOOP_LEVELS, 4), np.int64)  # level, first and last instruction, count
+@inline
+def _run(  # noqa: C901 - the dispatcher
+    code,
+    recipes,
+    templates,
+    stores,
+    pieces,
+    panels,
+    scalars,
+    start,
+    most,
+    unread,
+    table,
+    origins,
+    handled,
+    writes,
+    loads,
+    missing,
+    live,
+    info,
+    registers,
+    operands,
+    written,
+    indices,
+    loops,
+    key,
+):
+    """See `_expand`. `loops` are level, first and last instruction, count."""
     depth, here, spent, followed, size = 0, start, 0, 0, code.shape[0]
     info[:] = 0
     while True:
@@ -241,11 +245,11 @@ def _expand(  # noqa: C901 - the dispatcher
                 if number == table.shape[0]:
                     return col.FULL
                 step = table[number]
-                if (
-                    recipe[col.KIND] != col.HANDLED
-                    and op.plain(recipe, operands)
-                    and steps.fill(step, templates[row[1]], recipe, operands)
-                ):
+                filled = False
+                if recipe[col.KIND] != col.HANDLED and op.plain(recipe, operands):
+                    filled = steps.fill(step, templates[row[1]], recipe, operands, origins[number] == at)
+                    origins[number] = at
+                if filled:
                     if step[0] == MATMUL:
                         bypassed = steps.use_panels(step, recipe, operands, live, followed, panels, missing, key, info)
                     elif step[0] == COPY:
@@ -303,6 +307,75 @@ def _expand(  # noqa: C901 - the dispatcher
     return col.DONE
 
 
+@inline
+def _table(table):
+    """The same memory, without a count of references that every row would change."""
+    return carray(pointer(table.ctypes.data), table.shape, np.int64)
+
+
+def _expand(
+    code: Any,
+    recipes: Any,
+    templates: Any,
+    stores: Any,
+    pieces: Any,
+    panels: Any,
+    scalars: Any,
+    start: int,
+    most: int,
+    unread: int,
+    table: Any,
+    origins: Any,
+    handled: Any,
+    writes: Any,
+    loads: Any,
+    missing: Any,
+    live: Any,
+    info: Any,
+) -> int:
+    """`info` has what there is beside the status. `scalars` are the launch's, and change. `unread` becomes the kind of a copy
+    that nobody reads; `origins` are the instructions that the rows of `table` were made of.
+
+    Gives a status.
+    """
+    registers = np.zeros((VIEWS, col.REGISTER_WIDTH), np.int64)
+    operands = np.zeros((col.VIEW_LIMIT, col.OPERAND_WIDTH), np.int64)
+    written = np.zeros((stores.shape[0], 2), np.int64)
+    indices = np.zeros(LOOP_LEVELS, np.int64)
+    loops = np.zeros((LOOP_LEVELS, 4), np.int64)
+    key = np.zeros(col.PANEL_KEY, np.int64)
+    info[:] = 0
+    status = _run(
+        _table(code),
+        _table(recipes),
+        _table(templates),
+        _table(stores),
+        _table(pieces),
+        _table(panels),
+        _table(scalars),
+        start,
+        most,
+        unread,
+        _table(table),
+        _table(origins),
+        _table(handled),
+        _table(writes),
+        _table(loads),
+        _table(missing),
+        _table(live),
+        _table(info),
+        _table(registers),
+        _table(operands),
+        _table(written),
+        _table(indices),
+        _table(loops),
+        _table(key),
+    )
+    # kept to here: what the tables above point to
+    registers[0, 0] = operands[0, 0] = written[0, 0] = indices[0] = loops[0, 0] = key[0] = 0
+    return status  # type: ignore[no-any-return]
+
+
 def _mark(writes: Any, stores: Any) -> None:
     """Blocks of DRAM count as written from now on."""
     for number in range(writes.shape[0]):
@@ -317,16 +390,16 @@ def _mark(writes: Any, stores: Any) -> None:
 
 def _same(loads: Any, count: int) -> bool:
     """Whether memory still has the scalars that were loaded."""
-    for number in range(count):
+    for number in range(count):  # noqa: SIM110 - compiled
         if carray(pointer(loads[number, 0]), 1, np.int32)[0] != loads[number, 1]:
             return False
     return True
 
 
-_TABLE: Final = "int64[:,::1]"
+_INTS: Final = "int64[:,::1]"
 expand: Final[Any] = compiled(
     _expand,
-    f"int64({', '.join([_TABLE] * 6)}, int64[::1], int64, int64, int64, {', '.join([_TABLE] * 6)}, int64[::1])",
+    f"int64({', '.join([_INTS] * 6)}, int64[::1], int64, int64, int64, {_INTS}, int64[::1], {', '.join([_INTS] * 5)}, int64[::1])",
 )
-mark: Final[Any] = compiled(_mark, f"void({_TABLE}, {_TABLE})")
-same: Final[Any] = compiled(_same, f"boolean({_TABLE}, int64)")
+mark: Final[Any] = compiled(_mark, f"void({_INTS}, {_INTS})")
+same: Final[Any] = compiled(_same, f"boolean({_INTS}, int64)")

@@ -3,7 +3,7 @@
 from typing import Final
 
 from emulator.replay import layout as col
-from emulator.replay.rows import jit
+from emulator.replay.lanes import inline as jit
 from isa.architecture import Dtype, Space
 
 _SPACE, _REGION, _DTYPE, _BASE, _RS, _PS, _CS = (
@@ -29,7 +29,9 @@ def view_of(registers, number, indices, operand):
     base = register[col.BASE]
     for i in range(register[col.STEPS]):
         at = col.STEPS + 1 + 4 * i
-        moved = indices[register[at]] // register[at + 2]
+        moved = indices[register[at]]
+        if register[at + 2] > 1:  # divisions are slow
+            moved //= register[at + 2]
         if register[at + 3]:
             moved %= register[at + 3]
         if float(register[at + 1]) * float(moved) > FARTHEST:
@@ -54,16 +56,16 @@ def locate(operand, stores, pieces, info):
         + (operand[col.COLS] - 1) * operand[_CS]
     )
     low = operand[_BASE]
-    high = low + ((last + 1) * BITS[dtype] + 7) // 8
+    high = low + (((last + 1) * BITS[dtype] + 7) >> 3)
     operand[col.LOW], operand[col.HIGH], operand[col.STORE], operand[col.PIECE] = low, high, number, -1
-    if low < 0 or high > store[col.SIZE] or (dtype != I4 and low % (BITS[dtype] // 8)):
+    if low < 0 or high > store[col.SIZE] or (dtype != I4 and low & ((BITS[dtype] >> 3) - 1)):
         return col.NOT_DONE
     if not store[col.PIECE_COUNT]:
         operand[col.WHERE] = store[col.ADDRESS] + low
         return col.DONE
     at, first, count = -1, store[col.FIRST_PIECE], store[col.PIECE_COUNT]
     while count:  # the last piece that begins at or before `low`
-        half = (count + 1) // 2
+        half = (count + 1) >> 1
         if pieces[first + half - 1, col.PIECE_OFFSET] <= low:
             at, first, count = first + half - 1, first + half, count - half
         else:
@@ -149,7 +151,7 @@ def same(a, b):
     for i in range(col.VALUES):
         if a[col.VIEW_SPACE + i] != b[col.VIEW_SPACE + i]:
             return False
-    for i in range(3):
+    for i in range(3):  # noqa: SIM110 - compiled
         if a[col.PLANES + i] != b[col.PLANES + i]:
             return False
     return True

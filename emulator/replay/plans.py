@@ -117,6 +117,7 @@ class Plan:
     program: Translated
     start: int
     steps: Steps
+    origins: Table
     handled: Table
     writes: Table
     loads: Table
@@ -211,13 +212,14 @@ class Plans:
             status = expand.expand(
                 program.code, program.recipes, program.templates, self._stores, self._places, self._panels.table,
                 now, plan.start, most, expand.UNREAD,
-                plan.steps, plan.handled, plan.writes, plan.loads, self._panels.missing, self._live, plan.info,
+                plan.steps, plan.origins, plan.handled, plan.writes, plan.loads, self._panels.missing, self._live, plan.info,
             )  # fmt: skip
             if status == col.FULL and len(plan.steps) < LONGEST:
                 plan.steps, plan.handled, plan.writes, plan.loads = (
                     np.empty((2 * len(table), table.shape[1]), np.int64)
                     for table in (plan.steps, plan.handled, plan.writes, plan.loads)
                 )
+                plan.origins = np.full(len(plan.steps), -1, np.int64)
             elif status == col.JOIN:
                 store, low, high = map(int, plan.info[[col.WHERE_STORE, col.WHERE_LOW, col.WHERE_HIGH]])
                 self._memory.stores[store].at(low, high)
@@ -299,6 +301,7 @@ def _fresh(program: Translated, start: int) -> Plan:
         program,
         start,
         np.empty((size, WIDTH), np.int64),
+        np.full(size, -1, np.int64),
         np.empty((size, col.HANDLED_WIDTH), np.int64),
         np.empty((size, col.WRITE_WIDTH), np.int64),
         np.empty((64, 2), np.int64),

@@ -248,9 +248,7 @@ def translate(code: bytes, known: Sequence[Decoded | None]) -> Translated:
             engine.append(instruction)
             recipes.append(made[0])
             templates.append(made[1])
-    return Translated(
-        rows, _table(recipes, layout.RECIPE_WIDTH), _table(templates, WIDTH), tuple(engine), constants
-    )
+    return Translated(rows, _table(recipes, layout.RECIPE_WIDTH), _table(templates, WIDTH), tuple(engine), constants)
 
 
 def _table(rows: list[list[int]], width: int) -> Table:
@@ -332,9 +330,7 @@ def _never(instruction: Decoded) -> bool:
 def _work(instruction: Decoded) -> tuple[int, int]:
     """Work of an instruction, and whether it is to be multiplied by the extent from the scalar."""
     name = instruction.dynamic
-    one, two = (
-        budget.work({**instruction.operands, **({name: value} if name else {})}) for value in (1, 2)
-    )
+    one, two = (budget.work({**instruction.operands, **({name: value} if name else {})}) for value in (1, 2))
     return one, int(one != two)
 
 

@@ -182,4 +182,3 @@ def _is_memory(memory: Memory, call: Call, name: str, block: Any) -> bool:
     data, _ = memory.store_of(view).at(*view.span(call.extents[name]))
     start, size = data.ctypes.data, data.size
     return bool(block.size) and not block.flags.owndata and start <= block.ctypes.data < start + size
-

@@ -5,18 +5,25 @@ from emulator.replay import layout as col
 from emulator.replay import operands as op
 from emulator.replay.executor import COPY, CUT, MATMUL, PACKED, QUANTIZE, SHARED, SOLO
 from emulator.replay.gemm import BLOCK, packed_bytes
+from emulator.replay.lanes import inline
 from emulator.replay.operands import BITS
 from emulator.replay.rows import FIRST_MICRO, FIRST_SLOT, SLOT_WIDTH, SLOTS, WIDTH, jit
 
 
-@jit
-def fill(step, template, recipe, operands):
-    """Slots and extents; gives false if the copy is one that the kernel does not do."""
-    for i in range(WIDTH):
-        step[i] = template[i]
+@inline
+def fill(step, template, recipe, operands, is_there):
+    """Slots and extents; gives false if the copy is one that the kernel does not do.
+
+    `is_there`: the row was made from this template before, so most of it need not be written again.
+    """
+    if is_there and recipe[col.TAP_ROUND] < 0:
+        step[0], step[PACKED], step[PACKED + 1] = template[0], template[PACKED], template[PACKED + 1]
+    else:
+        for i in range(WIDTH):
+            step[i] = template[i]
     for number in range(recipe[col.VIEW_COUNT]):
         operand, slot = operands[number], recipe[col.FIRST_VIEW + number * col.VIEW_WIDTH + col.SLOT]
-        at, size = FIRST_SLOT + SLOT_WIDTH * slot, BITS[operand[op.DTYPE]] // 8
+        at, size = FIRST_SLOT + SLOT_WIDTH * slot, BITS[operand[op.DTYPE]] >> 3
         step[at] = operand[col.WHERE]
         step[at + 1] = operand[op.PS] * size
         step[at + 2] = operand[op.RS] * size
@@ -52,7 +59,7 @@ def _tap_rounding(step, number, dtype):
     step[4] -= 1
 
 
-@jit
+@inline
 def _copy_extents(step, target, source):
     """Rows of bytes, as few as possible."""
     planes, rows, cols = step[1], step[2], step[3]
@@ -80,7 +87,7 @@ def _cut(step, reduces):
     step[1], step[2], step[3] = 1, pieces, width
 
 
-@jit
+@inline
 def needs(step, info):
     """Temporary memory for this step."""
     if step[0] == QUANTIZE:

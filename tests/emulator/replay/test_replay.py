@@ -17,7 +17,6 @@ from isa.errors import Trap
 from isa.spec import SALU, VOP
 
 expand = pytest.importorskip("emulator.replay.expand", reason="numba is not installed")
-from emulator.replay.executor import COPY
 
 EXAMPLES = int(os.environ.get("LLMCHIP_EXAMPLES", "20"))
 quick = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
@@ -30,7 +29,7 @@ def test_every_word_means_the_same_in_a_plan(program: Program) -> None:
     executed."""
     wanted = launches(program, 3, interpret=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(expand, "UNREAD", COPY)  # so that SRAM can be compared too
+        patch.setattr(expand, "UNREAD", expand.COPY)  # so that SRAM can be compared too
         for compiled in (True, False):
             for number, (got, want) in enumerate(zip(launches(program, 3, compiled=compiled), wanted, strict=True)):
                 assert not differing(program, got, want), (compiled, number)
