@@ -16,7 +16,7 @@ STEP = 20  # bits
 def work(operands: Mapping[str, int]) -> int:
     """Elements, or multiply-adds, of an instruction with these operands."""
     if "k" in operands:
-        return operands["b"] * operands["m"] * operands["n"] * operands["k"]
+        return operands.get("b", 1) * operands["m"] * operands["n"] * operands["k"]
     return operands.get("planes", 1) * operands.get("rows", 1) * operands.get("cols", 1) * operands.get("n", 1)
 
 
