@@ -10,6 +10,7 @@ takes stays with its handler, and has only a recipe.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +61,7 @@ _OPS: Final = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class Translated:
     """A program: a row of `code` per instruction; that of an engine instruction names its recipe and template. The
     templates point to `constants`."""
@@ -228,8 +229,18 @@ _RECIPES: Final[dict[str, Callable[[Chain, dict[str, int]], Kind | None]]] = {
 }
 
 
+_translated: WeakValueDictionary[bytes, Translated] = WeakValueDictionary()
+
+
 def translate(code: bytes, known: Sequence[Decoded | None]) -> Translated:
-    """Decode a whole program. `known` are instructions that were decoded before."""
+    """A whole program in decoded form: once, however many machines run it. `known` are instructions that were decoded
+    before."""
+    if (found := _translated.get(code)) is None:
+        found = _translated[code] = _translate(code, known)
+    return found
+
+
+def _translate(code: bytes, known: Sequence[Decoded | None]) -> Translated:
     rows = np.zeros((len(code) // WORD_BYTES, layout.OP_WIDTH), np.int64)
     rows[:, 0] = Op.REFUSED
     recipes: list[list[int]] = []
