@@ -236,6 +236,16 @@ attention_in_cache = _define(
 )  # fmt: skip
 
 
+def _fake_quantize_weights(w: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    rows, k = w.shape
+    return w.new_empty((rows, k // 2), dtype=torch.int8), w.new_empty((rows, k // group), dtype=torch.float16)
+
+
+quantize_weights = _define(  # of constants alone: what the host does when it packs an image
+    "quantize_weights(Tensor w, int group) -> (Tensor, Tensor)", _dense(groups.quantize_weights), _fake_quantize_weights
+)
+
+
 def _overload(op: ChipOp) -> OpOverload:
     (target,) = op.targets
     assert isinstance(target, OpOverload)

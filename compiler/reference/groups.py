@@ -124,3 +124,20 @@ def _exact(a: Tensor, w: Tensor) -> Tensor:
 def _total(a: Tensor) -> Tensor:
     """The sum of each row of integers, [M, 1], exact."""
     return _exact(a, torch.ones((1, a.shape[1]), dtype=torch.int8))
+
+
+def quantize_weights(w: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    """int4 codes and scales of every `group` elements of weight rows [N, K], as ggml's Q4_0 takes them: (int8
+    [N, K / 2], two codes in a byte; float16 [N, K / group]). Raises ValueError if groups do not fill K.
+
+    The element of largest magnitude becomes -8, so the scale has the other sign.
+    """
+    if w.shape[-1] % group:
+        raise ValueError(f"groups of {group} do not fill rows of {w.shape[-1]}")
+    y = w.to(torch.float32).unflatten(-1, (-1, group))
+    peak = torch.gather(y, -1, torch.argmax(torch.abs(y), -1, keepdim=True))
+    scale = peak / torch.full_like(peak, -8.0)
+    inverse = torch.where(scale == 0, 0.0, torch.reciprocal(scale))
+    codes = torch.clamp(torch.trunc(y * inverse + 8.5), 0.0, 15.0).to(torch.int8) - 8
+    low, high = codes.flatten(-2).unflatten(-1, (-1, 2)).unbind(-1)
+    return (low & 15) | (high << 4), scale.squeeze(-1).to(torch.float16)
