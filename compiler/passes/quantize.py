@@ -18,7 +18,7 @@ from typing import ClassVar
 
 import torch
 from torch import fx
-from torch.fx.node import Target
+from torch.fx.node import Argument, Target
 
 from compiler.graph.arguments import argument, integers, number, optional_tensor, tensor
 from compiler.graph.editor import Editor, aten, dtype_of, is_static, shape_of
@@ -126,7 +126,7 @@ def _linear_int4(editor: Editor, node: fx.Node) -> fx.Node:
     return editor.cast(node, y, dtype_of(node))
 
 
-def _pair(editor: Editor, at: fx.Node, target: Target, *args: object) -> tuple[fx.Node, fx.Node]:
+def _pair(editor: Editor, at: fx.Node, target: Target, *args: Argument) -> tuple[fx.Node, fx.Node]:
     pair = editor.emit(at, target, *args)
     return editor.emit(at, operator.getitem, pair, 0), editor.emit(at, operator.getitem, pair, 1)
 

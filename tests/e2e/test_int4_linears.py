@@ -1,5 +1,7 @@
 """Our own int4: linear layers with weights of four bits in groups of 32, quantized when the image is packed."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from compiler.reference import groups
 from isa.codec import decode
 from isa.errors import CompileError
 
-INT4 = {"quantization": "w4a8-g32"}
+INT4: dict[str, Any] = {"quantization": "w4a8-g32"}
 
 
 def mnemonics(program: llmchip.Program) -> set[str]:
