@@ -19,6 +19,11 @@ from test_emulator_random import (  # noqa: F401 - collected here again
     test_vqd,
     test_vred,
 )
+from test_grouped import (  # noqa: F401
+    test_accumulating_goes_on_where_another_word_ended,
+    test_from_activations_to_results_nothing_differs_from_ggml,
+    test_scales_multipliers_and_ties,
+)
 
 from emulator import functions
 from isa.architecture import Dtype
