@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from ggml_vectors import Vectors, bits, vectors
-from grouped_models import GroupedLinear, random_rows
+from grouped_models import random_rows
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import llmchip
 from compiler.frontend.gguf.blocks import WEIGHT_TYPES
+from compiler.frontend.gguf.linear import GroupedLinear
 from isa.chip import Acc, Chip, Mxu, Sram, load_chip
 from isa.codec import decode
 from llmchip import Program

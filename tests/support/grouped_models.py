@@ -1,34 +1,9 @@
-"""Linears of GGUF's block formats as PyTorch modules: rows quantized group by group, grouped products."""
-
-from typing import Any
+"""Random weights in GGUF's block formats."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from compiler.frontend.gguf.blocks import WeightType, pack_i4
-from compiler.ops import library as ops
-
-
-class GroupedLinear(nn.Module):
-    """x [..., K] times weight rows of block bytes, uint8 [N, bytes]."""
-
-    def __init__(self, kind: WeightType, rows: NDArray[np.uint8]) -> None:
-        super().__init__()
-        self.kind, w = kind, kind.decode(rows)
-        codes = w.codes if kind.product.storage == "i8" else pack_i4(w.codes).view(np.int8)
-        parts: dict[str, NDArray[Any] | None] = {"w": codes, "sw": w.scales, "zw": w.minima}
-        for name, part in (parts | {"ss": w.sub_scales, "sm": w.sub_minima}).items():
-            self.register_buffer(name, None if part is None else torch.from_numpy(np.ascontiguousarray(part)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        rule, p = self.kind.activations, self.kind.product
-        scale = getattr(torch, rule.scale)
-        q, s = ops.quantize_groups(x, rule.group, rule.norm, rule.ties, scale)
-        parts = (getattr(self, name) for name in ("sw", "zw", "ss", "sm"))
-        y: Tensor = ops.matmul_groups(q, self.w, s, *parts, p.group, p.sub, p.storage, p.pre, p.half)
-        return y
+from compiler.frontend.gguf.blocks import WeightType
 
 
 def random_rows(kind: WeightType, n: int, k: int, seed: int) -> NDArray[np.uint8]:
