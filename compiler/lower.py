@@ -95,7 +95,7 @@ def pipeline(options: Options) -> list[Pass]:
         Canonicalize(),  # views that decomposition made
         RecogniseActivations(),  # needs canonical arithmetic
         RecogniseAttention(),  # needs products as matmul, before they are quantized one by one
-        Quantize(),
+        Quantize(options.quantization),
         Select(),  # after attention is recognised: it takes softmax's place
         Canonicalize(),  # operands that quantize and select broadcast by hand
         RecogniseNorm(),  # needs reductions as the chip has them

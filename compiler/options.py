@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from isa.errors import CompileError
 
 T = TypeVar("T")
+QUANTIZATIONS = ("w8a8", "w4a8-g32")
 OPTIMISATIONS = (
     "fuse",
     "find-loop",
@@ -32,9 +33,17 @@ class Options:
 
     chip: str = _option("edge", "chip configuration: a name or a .toml file")
     fallback: bool = _option(True, "under torch.compile, run unsupported operations in PyTorch (false: refuse)")
+    quantization: str = _option(
+        "w8a8",
+        "arithmetic of linear layers: w8a8, or w4a8-g32 (int4 weights, both sides in groups of 32, where they fit)",
+    )
     disable: tuple[str, ...] = _option((), "passes to leave out, separated by commas")
 
     def __post_init__(self) -> None:
+        if self.quantization not in QUANTIZATIONS:
+            raise CompileError(
+                f"option 'quantization' is '{self.quantization}'", hint=f"write one of {', '.join(QUANTIZATIONS)}"
+            )
         object.__setattr__(self, "disable", tuple(_OLD_NAMES.get(name, name) for name in self.disable))
 
     def enables(self, name: str) -> bool:

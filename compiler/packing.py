@@ -90,7 +90,7 @@ def _quantized(graph: fx.Graph) -> set[int]:
     """Which weights, by number, are quantized when they are packed."""
     reaching: set[fx.Node] = set()
     for node in reversed(graph.nodes):
-        if node.target is ops.quantize_rows or any(user in reaching for user in node.users):
+        if node.target in (ops.quantize_rows, ops.quantize_weights) or any(user in reaching for user in node.users):
             reaching.add(node)
     return {number for number, node in enumerate(graph.find_nodes(op="placeholder")) if node in reaching}
 

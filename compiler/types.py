@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from isa.architecture import USER_TYPES, Dtype
 
@@ -10,3 +11,10 @@ ACCEPTED: frozenset[torch.dtype] = frozenset(getattr(torch, name) for name in US
 STORAGE: Mapping[torch.dtype, Dtype] = {
     getattr(torch, name): row.storage for name, row in USER_TYPES.items() if row.computes
 }
+
+
+def flat_bytes(value: Tensor) -> Tensor:
+    """The bytes of a tensor, row-major, uint8 [bytes], not copied if it is contiguous: a single element is, whatever
+    stride it says."""
+    dense = value.detach().contiguous()
+    return dense.as_strided((dense.numel(),), (1,)).view(torch.uint8)

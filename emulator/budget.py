@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from emulator.memory import Fault
 
 DEFAULT = 10_000_000  # minutes of interpreting; the largest programs that we compile spend a tenth
-_STEP = 20  # bits
+STEP = 20  # bits
+
+
+def work(operands: Mapping[str, int]) -> int:
+    """Elements, or multiply-adds, of an instruction with these operands."""
+    if "k" in operands:
+        return operands.get("b", 1) * operands["m"] * operands["n"] * operands["k"]
+    return operands.get("planes", 1) * operands.get("rows", 1) * operands.get("cols", 1) * operands.get("n", 1)
 
 
 def cost(operands: Mapping[str, int]) -> int:
     """What an instruction with these operands costs."""
-    if "k" in operands:
-        work = operands["b"] * operands["m"] * operands["n"] * operands["k"]
-    else:
-        work = operands.get("planes", 1) * operands.get("rows", 1) * operands.get("cols", 1) * operands.get("n", 1)
-    return 1 + (work >> _STEP)
+    return 1 + (work(operands) >> STEP)
 
 
 class Spent(Fault):

@@ -117,6 +117,7 @@ def _to_half(x: Floats) -> Floats:
 def _stretches(call: Call, area: int, size: int) -> Iterator[tuple[slice, NDArray[Any], NDArray[Any]]]:
     """Some groups at a time: which, the codes of a (groups, m, size) and of w (groups, size, n), as float64."""
     a, w = (np.broadcast_to(call.blocks[name], call.extents[name])[0] for name in ("a", "w"))
+    w = np.bitwise_and(w, 15) if call.operands["u4"] else w
     k = call.operands["k"]
     groups = -(-k // size)
     step = max(1, CHUNK // max(area, size * w.shape[0]))
@@ -125,8 +126,6 @@ def _stretches(call: Call, area: int, size: int) -> Iterator[tuple[slice, NDArra
         left, right = (
             _in_groups(block[:, gs.start * size : gs.stop * size], gs.stop - gs.start, size) for block in (a, w)
         )
-        if call.operands["u4"]:
-            np.mod(right, 16, out=right)
         yield gs, left.transpose(1, 0, 2), right.transpose(1, 2, 0)
 
 

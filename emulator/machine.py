@@ -4,7 +4,7 @@ Engines run side by side on the chip, but a correct program's dependence counts 
 turns.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from emulator.decoded import ENGINE_MODULES, Decoded, bind, decode_at, resolve
 from emulator.formats import int_of_bits
 from emulator.memory import Bank, Fault, Memory
 from emulator.pieces import Bytes, Pieces
-from emulator.replay.recording import Compile, Recording, Trace, TraceCache, interpreted
+from emulator.replay.recording import Recording
+from emulator.replay.replays import Replays
 from emulator.threads import single_threaded_blas
 from emulator.traps import trap_of
 from isa.architecture import SCALARS, WORD_BYTES, Engine, Region
@@ -31,9 +32,10 @@ class Machine:
     """One chip with its memories. `regions` are shared, not copied; those in `initialised` count as written. With
     `bank` another machine's SRAM and ACC are used, and the caller holds the bank's lock.
 
-    A launch that was executed before, with the same scalars, is executed by its recorded trace
-    (emulator/replay/recording.py): the same bits, sooner; only what is left in SRAM and ACC may differ. With
-    `interpret` every launch goes instruction by instruction; without `compiled`, traces do without numba.
+    The first launch of a program goes instruction by instruction; others, with whatever scalars, are expanded and
+    compiled (emulator/replay/plans.py): the same bits, sooner; only what is left in SRAM and ACC may differ. With
+    `interpret` every launch goes instruction by instruction; without `compiled`, launches with the same scalars are
+    repeated without numba. `interpreted` counts the launches that went instruction by instruction.
     """
 
     def __init__(
@@ -48,8 +50,9 @@ class Machine:
     ) -> None:
         bank = bank or Bank(sram_bytes, acc_bytes)
         self.memory = Memory(bank, regions or {}, initialised)
-        self._traces = None if interpret else TraceCache(self.memory, compiler if compiled else lambda: interpreted)
+        self._replays = None if interpret else Replays(self.memory, bank.scratch, compiled)
         self._scratch = bank.scratch
+        self.interpreted = 0
         self._programs: dict[bytes, list[Decoded | None]] = {}
 
     def run(
@@ -72,14 +75,16 @@ class Machine:
             self.memory, self._scratch, len(code) // WORD_BYTES, pc // WORD_BYTES, [int_of_bits(s) for s in scalars]
         )
         overlapped = None if adversarial is None else Overlapped(core, adversarial, probe)
-        traces = self._traces if probe is None and adversarial is None else None
+        replays = self._replays if probe is None and adversarial is None else None
         key = code, pc, tuple(scalars)
-        trace = traces.find(key) if traces else None
-        if traces and trace:
-            return self._replay(traces, trace, core, code, node_of)
-        if self._traces:
-            self._traces.forget_shadows()
-        recording = Recording() if traces else None
+        found = replays.find(key, budget) if replays else None
+        if replays and found:
+            self._replay(replays.execute(found, core), core, code, node_of)
+            return found.exit
+        if self._replays:
+            self._replays.forget_shadows()
+        self.interpreted += 1
+        recording = replays.recording() if replays else None
         purse = None if budget is None else Budget.of(budget)
         instructions = self._decoded(code)
         self.memory.launch()
@@ -106,26 +111,24 @@ class Machine:
         except (Fault, IllegalInstruction) as fault:
             at = here if overlapped is None or overlapped.at is None else overlapped.at
             raise trap_of(fault, code, at, node_of(at * WORD_BYTES, core.indices) if node_of else "") from fault
-        if traces and recording and traces.keep(key, recording, core.exit):
+        if replays and replays.keep(key, recording, core.exit, instructions):
             self._programs.pop(code, None)  # its instructions are not needed again
         return core.exit
 
     def _replay(
         self,
-        traces: TraceCache,
-        trace: Trace,
+        running: Iterator[int],
         core: Core,
         code: bytes,
         node_of: Callable[[int, Sequence[int]], str] | None,
-    ) -> int:
+    ) -> None:
         here, core.proven = core.index, True
         try:
             with np.errstate(all="ignore"), single_threaded_blas():
-                for here in traces.execute(trace, core):  # noqa: B007 - where it was when something trapped
+                for here in running:  # noqa: B007 - where it was when something trapped
                     pass
         except Fault as fault:
             raise trap_of(fault, code, here, node_of(here * WORD_BYTES, core.indices) if node_of else "") from fault
-        return trace.exit
 
     def _decoded(self, code: bytes) -> list[Decoded | None]:
         """Instructions are decoded when first reached, so that an illegal instruction traps only if it is executed."""
@@ -135,15 +138,6 @@ class Machine:
                 self._programs.pop(next(iter(self._programs)))
             instructions = self._programs[code] = [None] * (len(code) // WORD_BYTES)
         return instructions
-
-
-def compiler() -> Compile:
-    """The compiled kernels where numba and the processor allow; else the handlers, one after the other."""
-    try:
-        from emulator.replay import translate
-    except ImportError:
-        return interpreted
-    return translate.runs
 
 
 def _execute(

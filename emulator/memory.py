@@ -96,6 +96,10 @@ class Store:
             if not bytes_.all():
                 raise Fault(f"read of bytes between {begin:#x} and {end:#x} of {self.name} that were never written")
 
+    def grew(self, end: int) -> None:
+        """Someone else marked bytes below `end` as written."""
+        self._end = max(self._end, end)
+
     def mark_written(self, view: View, extents: Extents) -> None:
         self._end = max(self._end, view.span(extents)[1])
         for _, _, bytes_ in self._touched(view, extents):
@@ -168,9 +172,7 @@ class Memory:
         """A launch may not rely on what an earlier one left behind, except in STATE."""
         self._sram.forget()
         self._acc.forget()
-        for region, store in self._dram.items():
-            if region not in KEPT_REGIONS:
-                store.forget()
+        self.forget_dram()
 
     def shadows(self) -> dict[Region, NDArray[np.intp]]:
         """What counts as written now in DRAM that starts undefined."""
@@ -180,6 +182,17 @@ class Memory:
         """Make what counted as written then count as written now. What persists between launches is never forgotten."""
         for region, edges in shadows.items():
             self._dram[region].restore(edges, region in KEPT_REGIONS)
+
+    @property
+    def stores(self) -> tuple[Store, ...]:
+        """SRAM, ACC, then the regions of DRAM."""
+        return self._sram, self._acc, *(self._dram[region] for region in Region)
+
+    def forget_dram(self) -> None:
+        """What `launch` forgets of DRAM."""
+        for region, store in self._dram.items():
+            if region not in KEPT_REGIONS:
+                store.forget()
 
     def store_of(self, view: View) -> Store:
         if view.space is Space.SRAM:

@@ -60,15 +60,15 @@ class Pieces:
 
     def __init__(self, size: int, places: Mapping[int, Piece]) -> None:
         self.size = size
-        self._offsets = sorted(places)
-        self.all = tuple(places[offset] for offset in self._offsets)
+        self.offsets = sorted(places)
+        self.all = tuple(places[offset] for offset in self.offsets)
         self.joined: Piece | None = None
 
     def at(self, low: int, high: int) -> tuple[Piece, int]:
         """The piece that has bytes [low, high), and where in it they begin."""
-        number = bisect_right(self._offsets, low) - 1
+        number = bisect_right(self.offsets, low) - 1
         if number >= 0:
-            piece, start = self.all[number], low - self._offsets[number]
+            piece, start = self.all[number], low - self.offsets[number]
             if start + high - low <= piece.data.size:
                 return piece, start
         if self.joined is None:
@@ -80,6 +80,6 @@ class Pieces:
         if len(self.all) == 1 and self.all[0].data.size == self.size:
             return self.all[0].data
         made = np.zeros(self.size, np.uint8)
-        for offset, piece in zip(self._offsets, self.all, strict=True):
+        for offset, piece in zip(self.offsets, self.all, strict=True):
             made[offset : offset + piece.data.size] = piece.data
         return made

@@ -120,7 +120,7 @@ def _state(session: Session) -> list[object]:
 
 
 def _check_traces(image: Image) -> None:
-    """A second launch on the same machine goes by a recorded trace, and must do what it would do instruction by
+    """A second launch on the same machine goes by its trace, and must do what it would do instruction by
     instruction."""
     results = []
     for interpret in (True, False):

@@ -181,14 +181,20 @@ def _dma(instruction: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occ
 
 
 def _mxu(instruction: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occupancy:
-    op = instruction.operands
+    return product(instruction.operands, "ss" in instruction.views, chip.mxu, options, cost.passes)
+
+
+def product(
+    op: Mapping[str, int], sub_scaled: bool, mxu: Mxu, options: Options = DEFAULT, passes: int = 1
+) -> Occupancy:
+    """The GEMM of an instruction of the array, by its operands; `sub_scaled` if its weights have sub-scales."""
     depth, slowdown = 0, 1
     if "glog" in op:
-        lanes, slowdown = (GROUP_LANES, WIDE_SLOWDOWN) if "ss" in instruction.views else (1, 1)
+        lanes, slowdown = (GROUP_LANES, WIDE_SLOWDOWN) if sub_scaled else (1, 1)
         depth = part_length("g", op) // lanes
     elif MM_FORMAT[op["fmt"]] == "float":
         slowdown = FLOAT_SLOWDOWN
-    return matmul(op.get("b", 1), op["m"], op["n"], op["k"], chip.mxu, options, depth, slowdown * cost.passes)
+    return matmul(op.get("b", 1), op["m"], op["n"], op["k"], mxu, options, depth, slowdown * passes)
 
 
 def _vec(instruction: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occupancy:

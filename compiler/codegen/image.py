@@ -16,6 +16,7 @@ from compiler.packing import Store
 from compiler.tile.decisions import Placement, Tiled
 from compiler.tile.kernel_graph import Tensor as Interface
 from compiler.tile.kernel_op import INPUT, OUTPUT, KernelOp
+from compiler.types import flat_bytes
 from isa.architecture import IMAGE_REGIONS, WORD_BYTES, Region, Space
 from isa.chip import Chip
 from isa.errors import UnsupportedError
@@ -117,9 +118,7 @@ def stored_bytes(value: Tensor) -> NDArray[np.uint8]:
                 "an integer constant does not fit in 32 bits", hint="the chip computes with 32-bit integers"
             )
         value = narrow
-    found: NDArray[Any] = np.from_dlpack(
-        value.detach().contiguous().reshape(-1).view(torch.uint8)
-    )  # not numpy(): it forbids to resize the weight
+    found: NDArray[Any] = np.from_dlpack(flat_bytes(value))  # not numpy(): it forbids to resize the weight
     return found
 
 

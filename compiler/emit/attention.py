@@ -81,6 +81,7 @@ class _Sequence:
             return own(e.operand(node.tensor(name), len(node.tensor(name).shape), staged=False))
 
         scales = {"keys": here("sk"), "values": here("sv")}
+
         def table(name: str) -> Layout | None:
             operand = node.optional(name)
             return None if operand is None else e.operand(operand, len(node.shape))

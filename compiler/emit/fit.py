@@ -25,6 +25,7 @@ from compiler.emit.tile_sizes import (
     smallest_tilings,
     streamed_tilings,
 )
+from compiler.ops.record import Role
 from compiler.tile.cost import cycles
 from compiler.tile.decisions import TileSizes
 from compiler.tile.ir import Buffer, Op
@@ -244,7 +245,7 @@ class _Sample:
         """Whether weights or rows alone are larger than the memory: nothing has to be emitted to know it."""
         widest = weights = 0
         for node, last in ((op, step.last) for step in self.kernel.steps for op in step.ops):
-            if node.kind == "matmul_i8" and len(node.operands[1].shape) == 2:
+            if node.role is Role.MATMUL and len(node.operands[1].shape) == 2:
                 k, n = node.operands[0].shape[-1], node.shape[-1]
                 weights = max(
                     weights, k * n if tiling.keep else min(k, tiling.k) * min(ceil_div(n, tiling.groups), tiling.n)
@@ -289,7 +290,7 @@ class _Sample:
         slots = max(self.rows, count * ceil_div(chip.mxu.rows, chip.mxu.weight_rows_per_cycle))
         mxu = loaded = 0
         for node in self.kernel.nodes:
-            if node.kind == "matmul_i8" and len(node.operands[1].shape) == 2:
+            if node.role is Role.MATMUL and len(node.operands[1].shape) == 2:
                 k, n = node.operands[0].shape[-1], node.shape[-1]
                 mxu += (k // chip.mxu.rows) * (n // chip.mxu.cols) * slots
                 loaded += k * n * (1 if tiling.keep else count)

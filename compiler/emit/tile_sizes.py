@@ -153,7 +153,7 @@ class _Shapes:
 
     @staticmethod
     def of(kernel: Kernel, chip: Chip, size: int) -> "_Shapes":
-        matmuls = [n for n in kernel.nodes if n.kind == "matmul_i8"]
+        matmuls = [n for n in kernel.nodes if n.role is Role.MATMUL]
         if not matmuls:
             roles = {
                 n.role for n in kernel.nodes

@@ -17,6 +17,7 @@ from torch._ops import OpOverload
 
 from compiler.ops.record import Affine, ChipOp, Domain, Facts, Limit, Role
 from compiler.reference import functions as reference
+from compiler.reference import groups
 
 _LIBRARY = torch.library.Library("llmchip", "DEF")
 Function = Callable[..., Tensor | tuple[Tensor, ...]]
@@ -69,6 +70,19 @@ def _fake_quantize_rows(x: Tensor, col: Tensor | None = None) -> tuple[Tensor, T
     return x.new_empty(x.shape, dtype=torch.int8), x.new_empty(x.shape[:-1])
 
 
+def _fake_quantize_groups(
+    x: Tensor, group: int, norm: str, ties: str, scale: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    if x.shape[-1] % group:
+        raise ValueError(f"groups of {group} do not fill rows of {x.shape[-1]}")
+    scales = (*x.shape[:-1], x.shape[-1] // group)
+    return x.new_empty(x.shape, dtype=torch.int8), x.new_empty(scales, dtype=scale)
+
+
+def _fake_matmul_groups(a: Tensor, w: Tensor, *_: object, **_options: object) -> Tensor:
+    return a.new_empty((*a.shape[:-1], w.shape[0]), dtype=torch.float32)
+
+
 def _fake_matmul_i8(a: Tensor, b: Tensor, transpose_b: bool) -> Tensor:
     return a.new_empty((*a.shape[:-1], b.shape[-2 if transpose_b else -1]), dtype=torch.int32)
 
@@ -112,6 +126,20 @@ OPERATORS = (
         _fake_dequantize,
         Role.DEQUANTIZE,
         affine=Affine.MADE | Affine.BEFORE,
+    ),
+    define_operator(
+        "quantize_groups(Tensor x, int group, str norm, str ties, ScalarType scale=float) -> (Tensor, Tensor)",
+        groups.quantize_groups,
+        _fake_quantize_groups,
+        Role.ROWS,
+        affine=Affine.AFTER,
+    ),
+    define_operator(
+        "matmul_groups(Tensor a, Tensor w, Tensor sa, Tensor sw, Tensor? zw=None, Tensor? ss=None, Tensor? sm=None, "
+        "int group=32, int sub=0, str codes='i8', bool pre=False, bool half=False) -> Tensor",
+        groups.matmul_groups,
+        _fake_matmul_groups,
+        Role.MATMUL,
     ),
     define_operator("softmax(Tensor x, bool zero_masked_rows) -> Tensor", reference.softmax, _fake_softmax, Role.ROWS),
     define_operator(
@@ -209,12 +237,23 @@ attention_in_cache = _define(
 )  # fmt: skip
 
 
+def _fake_quantize_weights(w: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    rows, k = w.shape
+    return w.new_empty((rows, k // 2), dtype=torch.int8), w.new_empty((rows, k // group), dtype=torch.float16)
+
+
+quantize_weights = _define(  # of constants alone: what the host does when it packs an image
+    "quantize_weights(Tensor w, int group) -> (Tensor, Tensor)", _dense(groups.quantize_weights), _fake_quantize_weights
+)
+
+
 def _overload(op: ChipOp) -> OpOverload:
     (target,) = op.targets
     assert isinstance(target, OpOverload)
     return target
 
 
-(quantize_rows, matmul_i8, dequantize, softmax, layer_norm, activation, reduce, cached_attention, clamp) = map(
-    _overload, OPERATORS
-)
+(
+    quantize_rows, matmul_i8, dequantize, quantize_groups, matmul_groups, softmax, layer_norm, activation, reduce,
+    cached_attention, clamp,
+) = map(_overload, OPERATORS)  # fmt: skip

@@ -4,6 +4,11 @@ packing.
 before   %y = linear(%x, %w, %b)
 after    %qx, %sx = llmchip.quantize_rows(%x); %qw, %sw = llmchip.quantize_rows(%w)
          %c = llmchip.matmul_i8(%qx, %qw, True); %y = llmchip.dequantize(%c, %sx, %sw, %b)
+
+With `w4a8-g32` linear layers take int4 weights, and both sides a scale for every 32 elements:
+
+after    %qx, %sx = llmchip.quantize_groups(%x, 32); %qw, %sw = llmchip.quantize_weights(%w, 32)
+         %y = llmchip.matmul_groups(%qx, %qw, %sx, %sw) + %b
 """
 
 import operator
@@ -13,19 +18,23 @@ from typing import ClassVar
 
 import torch
 from torch import fx
-from torch.fx.node import Target
+from torch.fx.node import Argument, Target
 
 from compiler.graph.arguments import argument, integer, integers, number, optional_tensor, tensor
-from compiler.graph.editor import Editor, aten, dtype_of, shape_of
+from compiler.graph.editor import Editor, aten, dtype_of, is_static, shape_of
 from compiler.graph.manager import unsupported
 from compiler.graph.rules import Rule, apply_rules
 from compiler.ops import library as ops
+from compiler.options import QUANTIZATIONS
 from compiler.passes.recognise_attention import causal
 from isa.architecture import MAX_K
+
+GROUP = 32  # elements of k that share a scale where weights are int4
 
 
 @dataclass(frozen=True)
 class Quantize:
+    quantization: str = QUANTIZATIONS[0]
     name: ClassVar[str] = "quantize"
     changes_bits: ClassVar[bool] = True
     gone: ClassVar[frozenset[Target]] = frozenset(
@@ -34,7 +43,7 @@ class Quantize:
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
         rules: dict[Target, Rule] = {
-            aten.linear.default: _linear,
+            aten.linear.default: _linear if self.quantization == "w8a8" else _linear_int4,
             ops.attention: _attention,
             ops.attention_in_cache: _attention_in_cache,
             aten.matmul.default: _matmul,
@@ -44,8 +53,7 @@ class Quantize:
 
 
 def quantize_rows(editor: Editor, at: fx.Node, x: fx.Node, col: fx.Node | None = None) -> tuple[fx.Node, fx.Node]:
-    pair = editor.emit(at, ops.quantize_rows, x, *([] if col is None else [col]))
-    return editor.emit(at, operator.getitem, pair, 0), editor.emit(at, operator.getitem, pair, 1)
+    return _pair(editor, at, ops.quantize_rows, x, *([] if col is None else [col]))
 
 
 def quantize_source(editor: Editor, at: fx.Node, x: fx.Node) -> tuple[fx.Node, fx.Node]:
@@ -100,6 +108,27 @@ def _linear(editor: Editor, node: fx.Node) -> fx.Node:
     qw, sw = quantize_rows(editor, node, weight)
     c = editor.emit(node, ops.matmul_i8, qx, qw, True)
     return dequantize(editor, node, c, sx, sw, optional_tensor(node, "bias"), dtype_of(node))
+
+
+def _linear_int4(editor: Editor, node: fx.Node) -> fx.Node:
+    """Weights that are computed, or whose rows are no whole groups, stay int8."""
+    x, weight = tensor(node, "input"), tensor(node, "weight")
+    k = shape_of(weight)[-1]
+    if not is_static(weight) or k == 0 or k % GROUP:
+        return _linear(editor, node)
+    _check_operands(node, x, weight)
+    qx, sx = _pair(editor, node, ops.quantize_groups, x, GROUP, "scale", "away", torch.float16)
+    qw, sw = _pair(editor, node, ops.quantize_weights, weight, GROUP)
+    y = editor.emit(node, ops.matmul_groups, qx, qw, sx, sw, None, None, None, GROUP, 0, "i4", True)
+    bias = optional_tensor(node, "bias")
+    if bias is not None:
+        y = editor.emit(node, aten.add.Tensor, y, editor.cast(node, bias, torch.float32))
+    return editor.cast(node, y, dtype_of(node))
+
+
+def _pair(editor: Editor, at: fx.Node, target: Target, *args: Argument) -> tuple[fx.Node, fx.Node]:
+    pair = editor.emit(at, target, *args)
+    return editor.emit(at, operator.getitem, pair, 0), editor.emit(at, operator.getitem, pair, 1)
 
 
 def _attention(editor: Editor, node: fx.Node) -> fx.Node:

@@ -18,6 +18,7 @@ from compiler.graph.legal import frozen, random
 from compiler.graph.manager import unsupported, verify
 
 _PREFIXES = ("p_", "b_", "c_")
+_QUANTIZED = ("llmchip.quantize_rows.default", "llmchip.quantize_weights.default")
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def _origin(node: fx.Node) -> tuple[str, str, bool]:
     operation's name."""
     base, suffix = node, ""
     source = node.args[0] if node.args else None
-    if isinstance(source, fx.Node) and str(source.target) == "llmchip.quantize_rows.default":
+    if isinstance(source, fx.Node) and str(source.target) in _QUANTIZED:
         suffix = ("_q", "_s")[integer(node, 1)]
         base = tensor(source, 0)
     while base.target in (aten.reshape.default, aten.permute.default, aten._to_copy.default):

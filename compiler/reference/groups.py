@@ -37,27 +37,35 @@ def _half_away(x: Tensor) -> Tensor:
 
 def matmul_groups(
     a: Tensor,
-    sa: Tensor,
     w: Tensor,
+    sa: Tensor,
     sw: Tensor,
     zw: Tensor | None = None,
     ss: Tensor | None = None,
     sm: Tensor | None = None,
     group: int = 32,
     sub: int = 0,
+    codes: str = "i8",
     pre: bool = False,
     half: bool = False,
 ) -> Tensor:
     """int8 [..., M, K] times the rows of int8 [N, K], float32 [..., M, N]; scales `sa` [..., M, G] and `sw` [N, G].
 
-    `zw` [N, G] is what a group adds per unit of a; `ss` and `sm`, int8 [N, K / sub], are sub-scales and factors of zw.
+    `codes` "i4" and "u4" (0 to 15): w is [N, K / 2], two codes in a byte, the even one in the low half. `zw` [N, G] is
+    what a group adds per unit of a; `ss` and `sm`, int8 [N, K / sub], are sub-scales and factors of zw.
     """
+    w = w if codes == "i8" else _unpacked(w, codes == "i4")
     rows = a.flatten(0, -2)
     left = sa.to(torch.float32).flatten(0, -2)
     shape = (*a.shape[:-1], w.shape[0])
     if ss is None:
         return _groups(rows, left, w, sw, zw, group, pre, half).reshape(shape)
     return _lanes(rows, left, w, sw, zw, ss, sm, group, sub).reshape(shape)
+
+
+def _unpacked(w: Tensor, signed: bool) -> Tensor:
+    nibbles = torch.stack([w & 15, (w >> 4) & 15], -1).flatten(-2)
+    return (nibbles ^ 8) - 8 if signed else nibbles
 
 
 def _groups(
@@ -116,3 +124,20 @@ def _exact(a: Tensor, w: Tensor) -> Tensor:
 def _total(a: Tensor) -> Tensor:
     """The sum of each row of integers, [M, 1], exact."""
     return _exact(a, torch.ones((1, a.shape[1]), dtype=torch.int8))
+
+
+def quantize_weights(w: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    """int4 codes and scales of every `group` elements of weight rows [N, K], as ggml's Q4_0 takes them: (int8
+    [N, K / 2], two codes in a byte; float16 [N, K / group]). Raises ValueError if groups do not fill K.
+
+    The element of largest magnitude becomes -8, so the scale has the other sign.
+    """
+    if w.shape[-1] % group:
+        raise ValueError(f"groups of {group} do not fill rows of {w.shape[-1]}")
+    y = w.to(torch.float32).unflatten(-1, (-1, group))
+    peak = torch.gather(y, -1, torch.argmax(torch.abs(y), -1, keepdim=True))
+    scale = peak / torch.full_like(peak, -8.0)
+    inverse = torch.where(scale == 0, 0.0, torch.reciprocal(scale))
+    codes = torch.clamp(torch.trunc(y * inverse + 8.5), 0.0, 15.0).to(torch.int8) - 8
+    low, high = codes.flatten(-2).unflatten(-1, (-1, 2)).unbind(-1)
+    return (low & 15) | (high << 4), scale.squeeze(-1).to(torch.float16)

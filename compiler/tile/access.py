@@ -55,7 +55,7 @@ def _read(node: KernelOp, position: int, operand: KernelOp) -> Read:
     match node.role, position:
         case Role.MATMUL, 1:
             return Read(operand, len(node.shape) - rank if rank > 2 else 0, rank - 2, stored=True)
-        case Role.GATHER, 0:
+        case (Role.GATHER, 0) | (Role.MATMUL, 3 | 4 | 5 | 6):  # a table; what belongs to the weights of a product
             return Read(operand, 0, 0, stored=True)
         case (Role.MATMUL, _) | (Role.GATHER, _):
             return Read(operand, 0, rank)

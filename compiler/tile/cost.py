@@ -5,7 +5,7 @@ from dataclasses import replace
 from compiler.tile.ir import Op
 from isa.architecture import Region, Space
 from isa.chip import Chip
-from isa.timing import ACT_LATENCY, VEC_LATENCY, ceil_div, dram_bytes, matmul, vector_cycles
+from isa.timing import ACT_LATENCY, VEC_LATENCY, ceil_div, dram_bytes, product, vector_cycles
 from isa.views import View
 
 TYPICAL = 512  # of an extent that only a launch knows, where it may be longer
@@ -19,8 +19,7 @@ def cycles(op: Op, chip: Chip) -> int:
 
 
 def _mxu(op: Op, chip: Chip) -> int:
-    o = op.operands
-    return matmul(o["b"], o["m"], o["n"], o["k"], chip.mxu).busy
+    return product(op.operands, any(name == "ss" for name, *_ in op.accesses), chip.mxu).busy
 
 
 def _vec(op: Op, chip: Chip) -> int:

@@ -11,7 +11,7 @@ docs/isa.md says
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -29,7 +29,7 @@ from isa.architecture import Dtype, Space
 from isa.errors import InternalError
 from isa.fields import Access
 from isa.spec import MM_FORMAT
-from isa.views import Extents
+from isa.views import Extents, part_length
 
 COPIES = ("ldw", "lda", "sto")
 OURS = "this is a fault of llmchip, not of the model; please report it"
@@ -66,6 +66,25 @@ def _require_apart(blocks: Sequence[tuple[Ref, Extents]]) -> None:
             shared = min(len(one), len(other))
             if (one[:shared] & other[:shared]).any():
                 raise Wrong(f"writes both {a} and {b} there")
+
+
+def _grouped_rule(op: Op, refs: Mapping[str, Ref]) -> s.Grouped:
+    """The arithmetic of an `mmg`. Raises Wrong for operands that do not go together."""
+    operands, scaled = op.operands, {"ss", "sm", "zw"} & refs.keys()
+    odd = any(operands[flag] for flag in ("pre", "half", "acc")) or scaled == {"ss", "zw"}
+    if ("sm" in scaled and len(scaled) < 3) or ("ss" in scaled and odd):
+        raise Wrong("takes these operands in no way")
+    for name, ref in refs.items():
+        if ref.dtype not in op.row.field(name).dtypes:
+            raise Wrong(f"operand {name} cannot be {ref.dtype.name.lower()}")
+    packed = refs["w"].dtype is Dtype.I4
+    if operands["u4"] and not packed:
+        raise Wrong("takes bytes for codes of four bits")
+    group, sub = part_length("g", operands), part_length("j", operands) if "ss" in refs else 0
+    if sub > group:
+        raise Wrong("a sub-block is longer than its group")
+    codes = ("u4" if operands["u4"] else "i4") if packed else "i8"
+    return s.Grouped(group, sub, codes, bool(operands["pre"]), bool(operands["half"]))
 
 
 class _Replay:
@@ -138,6 +157,8 @@ class _Replay:
                 self._gather(op, iteration)
             case "mm":
                 self._product(op)
+            case "mmg":
+                self._grouped(op)
             case mnemonic if mnemonic in RULES:
                 self._compute(op, iteration)
             case mnemonic:
@@ -189,6 +210,35 @@ class _Replay:
             target += columns[:, None, :]
         else:
             np.add(rows[:, :, None], columns[:, None, :], out=target)
+        cells.sums[key] = first + operands["k"]
+
+    def _grouped(self, op: Op) -> None:
+        """The parts of a sum of groups, each with its place in k."""
+        operands, named = op.operands, {name: (ref, extents) for name, ref, extents, _ in op.accesses}
+        rule, (w, (_, n, k)) = _grouped_rule(op, {name: ref for name, (ref, _) in named.items()}), named["w"]
+        if rule.codes != "i8":
+            if k % 2 or w.rs % 2:
+                raise Wrong(f"reads half of a byte of {w}")
+            named["w"] = replace(w, dtype=Dtype.I8, rs=w.rs // 2), (1, n, k // 2)
+        c, extents = named.pop("c")
+        key, first = (c.offset, c.ps, c.rs, c.cs), 0
+        cells = self.memory.cells(c)
+        if operands["acc"]:
+            if key not in cells.sums or cells.sums[key] % rule.group:
+                raise Wrong(f"adds to {c}, which is no sum of whole groups so far")
+            first = cells.sums[key]
+        total = np.zeros((1, 1, 1), s.Symbol)
+        for name, (ref, block) in named.items():
+            at = first // rule.spans[name]
+            if name in ("a", "sa"):
+                total = total + self._rows(ref, block, at)[:, :, None] * rule.factor(name)
+            else:
+                total = total + self._columns(ref, block, at, -1)[:, None, :] * rule.factor(name)
+        target = self.memory.target(c, extents)
+        if operands["acc"]:
+            target += total
+        else:
+            target[...] = total
         cells.sums[key] = first + operands["k"]
 
     def _rows(self, a: Ref, extents: Extents, first: int) -> Symbols:

@@ -11,7 +11,7 @@ from compiler.translation.blocks import repeated
 from compiler.translation.memory import Wrong
 from compiler.translation.symbols import Symbols, Value, known, rounded
 from isa.architecture import FLOATS, INTS, Dtype
-from isa.spec import ACT, ROUND, TAP, VOP, VRED
+from isa.spec import ACT, ROUND, TAP, TIES, VOP, VQD_NORM, VRED
 from isa.views import Extents
 
 NOT_OF_INTEGERS = frozenset({"div"})
@@ -102,6 +102,12 @@ def _vqd(instruction: Executed, reads: Reads, shape: Extents) -> Writes:
         if name in reads:
             x = s.mul(x, reads[name].float)
     largest = reads["am"].float if "am" in reads else s.reduced("absmax", _full(x, shape))
+    norm, ties = VQD_NORM[instruction.operands["norm"]], TIES[instruction.operands["ties"]]
+    if norm != VQD_NORM[0]:
+        codes = s.group_codes(norm, ties, x, largest)
+        return {"d": codes, "s": instruction.store("s", s.group_scale(norm, largest))}
+    if ties != TIES[0]:
+        raise Wrong("rounds halves away from zero")
     scale = s.scale_of(largest, instruction.kinds["s"])
     return {"d": s.quantized(x, scale), "s": scale}
 

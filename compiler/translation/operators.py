@@ -411,6 +411,20 @@ def _quantize_rows(call: Call) -> tuple[Symbols, Symbols]:
     return q, scale[..., 0]
 
 
+def _quantize_groups(call: Call) -> tuple[Symbols, Symbols]:
+    node = call.node
+    group, norm, ties = call.integer(1, "group"), str(call.argument(2, "norm")), str(call.argument(3, "ties"))
+    q, scales = node.meta["val"]
+    shape = (*scales.shape, group)
+    x = repeated(call.operand(call.tensor(0)).float, tuple(q.shape)).reshape(shape)
+    if 0 in shape:
+        return np.empty(tuple(q.shape), s.Symbol), np.empty(tuple(scales.shape), s.Symbol)
+    largest = s.reduced("absmax", x)
+    codes = s.group_codes(norm, ties, x, largest)
+    stored = rounded(Value(s.group_scale(norm, largest), F32), kind_of(scales))
+    return codes.reshape(tuple(q.shape)), stored[..., 0]
+
+
 # ---- products
 
 
@@ -419,13 +433,41 @@ def _matmul_i8(call: Call) -> Symbols:
     if a.meta["val"].shape[-1] == 0:
         return np.full(call.shape, s.immediate(True, 0), s.Symbol)  # sums of nothing
     rows = s.dot_rows(repeated(call.value(a), tuple(a.meta["val"].shape)), 0)
-    given, axis = call.given(b), -1 if transposed else -2
+    total: Symbols = rows[..., :, None] + _columns(call, b, -1 if transposed else -2)[..., None, :]
+    return total if total.shape == call.shape else repeated(total, call.shape)
+
+
+def _columns(call: Call, b: fx.Node, axis: int) -> Symbols:
+    """What the columns of a right operand, whose dimension k is `axis`, add to the symbols of a product."""
+    given = call.given(b)
     if given is None:
-        columns = s.dot_columns(repeated(call.value(b), tuple(b.meta["val"].shape)), 0, axis)
-    else:
-        start = Given(given.name, given.view.select(axis, 0)).indices()
-        columns = s.dot_given(given.name, start, given.view.stride()[axis], 0, given.view.shape[axis])
-    total: Symbols = rows[..., :, None] + columns[..., None, :]
+        return s.dot_columns(repeated(call.value(b), tuple(b.meta["val"].shape)), 0, axis)
+    start = Given(given.name, given.view.select(axis, 0)).indices()
+    return s.dot_given(given.name, start, given.view.stride()[axis], 0, given.view.shape[axis])
+
+
+_GROUPED = ("a", "w", "sa", "sw", "zw", "ss", "sm")
+
+
+def _matmul_groups(call: Call) -> Symbols:
+    if call.tensor(0).meta["val"].shape[-1] == 0:
+        return np.full(call.shape, s.immediate(False, 0), s.Symbol)  # sums of nothing
+    rule = s.Grouped(
+        call.integer(7, "group", 32),
+        call.integer(8, "sub", 0),
+        str(call.argument(9, "codes", "i8")),
+        bool(call.argument(10, "pre", False)),
+        bool(call.argument(11, "half", False)),
+    )
+    total = np.zeros((1, 1), s.Symbol)
+    for place, name in enumerate(_GROUPED):
+        operand = call.argument(place, name)
+        if isinstance(operand, fx.Node):
+            if name in ("a", "sa"):
+                rows = s.dot_rows(repeated(call.value(operand), tuple(operand.meta["val"].shape)), 0)
+                total = total + rows[..., :, None] * rule.factor(name)
+            else:
+                total = total + _columns(call, operand, -1)[..., None, :] * rule.factor(name)
     return total if total.shape == call.shape else repeated(total, call.shape)
 
 
@@ -484,9 +526,9 @@ def _cached_attention(call: Call) -> Symbols:
     for mask in call.optional(mask=11).values():
         new = s.add(new, mask.float)
     for table in call.optional(old_mask=12).values():
-        row, reach = min(max(end + tokens - window, 0), tokens - 1), min(old, tokens - 1)
+        line, reach = min(max(end + tokens - window, 0), tokens - 1), min(old, tokens - 1)
         before = before.copy()
-        before[..., :reach] = s.add(before[..., :reach], table.float[row : row + tokens, :reach])
+        before[..., :reach] = s.add(before[..., :reach], table.float[line : line + tokens, :reach])
     line = np.concatenate([before, new], -1)
     exp = s.function("exp", s.sub(line, s.reduced("max", line)))
     weights = s.mul(exp, s.function("recip", s.reduced("sum", exp)))
@@ -512,6 +554,8 @@ RULES: dict[str, Compute] = {
     "cached_attention": _cached_attention,
     "quantize_rows": _quantize_rows,
     "matmul_i8": _matmul_i8,
+    "quantize_groups": _quantize_groups,
+    "matmul_groups": _matmul_groups,
     "dequantize": _dequantize,
     "softmax": _softmax,
     "layer_norm": _layer_norm,

@@ -120,6 +120,37 @@ def quantized(x: Symbols, scale: Symbols) -> Symbols:
     return stir(x + scale * _SECOND, "quantized")
 
 
+def group_scale(norm: str, absmax: Symbols) -> Symbols:
+    """The float32 scale of a group, before it is stored."""
+    return stir(absmax + number("absmax"), "group scale", norm)
+
+
+def group_codes(norm: str, ties: str, x: Symbols, absmax: Symbols) -> Symbols:
+    """Elements divided by the unrounded scale of their group."""
+    return stir(x + absmax * _SECOND, "group codes", norm, ties)
+
+
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """The arithmetic of a grouped product: elements of a group and of a sub-block (0: none), codes, order, rounding."""
+
+    group: int
+    sub: int
+    codes: str
+    pre: bool
+    half: bool
+
+    @property
+    def spans(self) -> "dict[str, int]":
+        """Elements of k for one column of each operand."""
+        return {"a": 1, "sa": self.group, "w": 1 if self.codes == "i8" else 2, "sw": self.group, "zw": self.group,
+                "ss": self.sub, "sm": self.sub}  # fmt: skip
+
+    def factor(self, name: str) -> Symbol:
+        """By which an operand's part in the symbol of the result is told from the others'."""
+        return number("grouped product", name, self)
+
+
 # ---- types
 
 

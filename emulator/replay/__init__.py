@@ -1,2 +1,2 @@
-"""Compiled kernels for recorded traces (emulator/replay/recording.py). They need numba; where it is missing nothing
-here is imported."""
+"""Launches without interpreting (`replays`): programs expanded for their scalars and run by compiled kernels (`plans`).
+These need numba; where it is missing nothing of it is imported, and launches repeat their trace (`recording`)."""

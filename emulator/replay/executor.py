@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from emulator import threads
 from emulator.replay import gemm
 from emulator.replay.cached import compiled
-from emulator.replay.gemm import BLOCK, packed_bytes, run_matmul
+from emulator.replay.gemm import run_matmul
 from emulator.replay.intrinsics import COLUMNS, arrive, give_way, look
 from emulator.replay.rows import FIRST_SLOT, SLOT_WIDTH, STRETCH, jit, run_copy, run_quantize, run_rows
 
@@ -24,9 +24,12 @@ class Kind(IntEnum):
     QUANTIZE = 1
     COPY = 2
     MATMUL = 3
+    SKIPPED = 4  # a copy that nobody reads
 
 
-ROWS, QUANTIZE, COPY, MATMUL = (int(kind) for kind in Kind)
+ROWS, QUANTIZE, COPY, MATMUL, SKIPPED = (int(kind) for kind in Kind)
+SHARED: Final = 1 << 13  # elements of work that are worth the meeting of two threads
+CUT: Final = 1 << 13  # elements of the pieces in which one long row is shared
 SOLO: Final = 7  # the step is too small to share
 PACKED: Final = FIRST_SLOT + 3 * SLOT_WIDTH  # of a matrix instruction: its packed weights, or 0
 Steps = NDArray[np.int64]
@@ -45,20 +48,17 @@ class Workspace:
     packed: NDArray[np.uint8]
 
 
-def workspace(steps: Steps) -> Workspace:
-    """What these steps need at most."""
-    longest = max((int(row[3]) for row in steps if row[0] == QUANTIZE), default=0)
-    products = [(int(row[2]), int(row[3]), int(row[5])) for row in steps if row[0] == MATMUL]
-    packed = (packed_bytes(int(row[5]), int(row[3])) for row in steps if row[0] == MATMUL and not row[PACKED])
-    rows = -(-max((m for m, _, _ in products), default=0) // BLOCK) * BLOCK
+def workspace(longest: int, rows: int, left: int, packed: int) -> Workspace:
+    """For rows to quantize of `longest` elements, products of at most `rows` rows (whole register blocks), `left` bytes
+    of left operands and `packed` bytes of weights."""
     return Workspace(
         np.empty(max(longest, STRETCH), np.float32),
         np.empty(max(longest, STRETCH), np.float32),
         np.empty(64, np.float32),
         np.empty(max(rows, 1), np.int32),
         np.empty(max(rows, 1) * COLUMNS, np.int32),
-        np.empty(max((m * (k + 3) for m, _, k in products), default=1), np.int8),
-        np.empty(max(packed, default=1), np.uint8),
+        np.empty(max(left, 1), np.int8),
+        np.empty(max(packed, 1), np.uint8),
     )
 
 
@@ -133,6 +133,8 @@ def _steps(
     alone = True  # whether what was done since the last meeting was done by the first thread
     for number in range(steps.shape[0]):
         step = steps[number]
+        if step[0] == SKIPPED:
+            continue
         solo = step[SOLO] != 0
         if parts > 1 and number and not (solo and alone):
             turn += 1

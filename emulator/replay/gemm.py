@@ -16,10 +16,12 @@ if KERNEL is None:  # before anything is compiled: LLVM ends the process where i
 
 BLOCK = 8
 FLIP = np.uint32(0x80808080)
-_block8, _block4, _block1 = dot_block(BLOCK), dot_block(4), dot_block(1)
+_block8, _block4, _block2, _block1 = dot_block(BLOCK), dot_block(4), dot_block(2), dot_block(1)
 
 
-def packed_bytes(k: int, n: int) -> int:
+@jit
+def packed_bytes(k, n):
+    """Bytes of a packed matrix."""
     return -(-n // COLUMNS) * COLUMNS * (-(-k // 4) * 4)
 
 
@@ -89,9 +91,11 @@ def _panel(a, lda, w, quads, c, ldc, start, rows, adds):
     while row + 4 <= rows:
         _block4(a + row * lda, lda, w, quads, c + row * ldc, ldc, start + 4 * row, adds)
         row += 4
-    while row < rows:
+    if row + 2 <= rows:
+        _block2(a + row * lda, lda, w, quads, c + row * ldc, ldc, start + 4 * row, adds)
+        row += 2
+    if row < rows:
         _block1(a + row * lda, lda, w, quads, c + row * ldc, ldc, start + 4 * row, adds)
-        row += 1
 
 
 @jit

@@ -1,22 +1,19 @@
-"""Traces: a launch that was interpreted once, recorded, so that later launches decode and check nothing.
+"""Traces: a launch that was interpreted once, recorded, so that later ones decode and check nothing. For machines without
+compiled kernels; those with them do better (`plans`).
 
 A program's control flow, views and extents depend on its instructions and on the scalars that it loads, never on
 tensors. So the instructions that the first launch executed, with the blocks of memory that they named, are the
 instructions of every launch with the same scalars; and so is what was proved on the way: ranges, alignment, and that no
 byte is read before it is written (of a table, whose rows data choose: that all of it was written; else there is no
-trace). Kept for each instruction is what is left to do: a row of a table for the compiled kernels (emulator/replay, if
-numba is installed), or the handler's call.
-
-    loop, vset x 9, ldw, mm, vaff …     interpreted, checked and recorded          first launch
-    [table of 2000 steps] gather …      the same bits, without Python in between   later launches
+trace). Kept for each instruction is what is left to do: its handler's call.
 
 What depends on data is checked again: rows of a table that `gather` fetches, and scalars that `sld` loads, before
 anything else.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,14 +36,6 @@ class Recorded:
     at: int
     instruction: Decoded
     call: Call
-
-
-class Run(Protocol):
-    """Some consecutive instructions, ready to execute. `at` is the instruction that is being executed, for traps."""
-
-    at: int
-
-    def __call__(self, core: Core) -> None: ...
 
 
 @dataclass(slots=True)
@@ -101,22 +90,25 @@ def _writes_dram(instruction: Decoded, name: str, view: View) -> bool:
 
 @dataclass(slots=True)
 class Trace:
-    """One recorded launch, translated when it is needed again, and the loaded scalars that it holds for."""
+    """One recorded launch, and the loaded scalars that it holds for."""
 
     memory: Memory
     recording: Recording
     exit: int
     shadows: dict[Region, NDArray[np.intp]]  # what was written at the end of the launch
-    runs: list[Run] | None = None
+    runs: "list[Handled] | None" = None
 
     def fits(self) -> bool:
         return all(
             int(self.memory.source(view, (1, 1, 1), True)[0, 0, 0]) == value for view, value in self.recording.reads
         )
 
-    def translate(self, how: "Compile") -> list[Run]:
+    def handlers(self) -> "list[Handled]":
         if self.runs is None:
-            self.runs = list(how(self.memory, self.recording.instructions))
+            self.runs = [
+                Handled(item.at, item.instruction, item.call, not aliased(self.memory, item.call))
+                for item in self.recording.instructions
+            ]
             self.recording.instructions.clear()
         return self.runs
 
@@ -125,11 +117,10 @@ Key = tuple[bytes, int, tuple[int, ...]]  # the program, where it starts, the sc
 
 
 class TraceCache:
-    """The launches of one machine so far. `how` makes of recorded instructions what is run of them: compiled kernels,
-    or their handlers."""
+    """The launches of one machine so far."""
 
-    def __init__(self, memory: Memory, how: "Callable[[], Compile]") -> None:
-        self._memory, self._how = memory, how
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
         self._traces: dict[Key, list[Trace]] = {}
         self._latest: Trace | None = None  # whose shadows the memory has
 
@@ -137,15 +128,14 @@ class TraceCache:
         """The launch that this one would repeat."""
         return next((trace for trace in self._traces.get(key, ()) if trace.fits()), None)
 
-    def keep(self, key: Key, recording: Recording, exit_code: int) -> bool:
+    def keep(self, key: Key, recording: Recording, exit_code: int) -> None:
         """Remember a launch that ended well, if it can be repeated."""
         if not recording.usable:
-            return False
+            return
         if sum(map(len, self._traces.values())) >= MAX_TRACES:
             self._traces.clear()
         self._latest = Trace(self._memory, recording, exit_code, self._memory.shadows())
         self._traces.setdefault(key, []).append(self._latest)
-        return True
 
     def forget_shadows(self) -> None:
         """Something else is going to run."""
@@ -157,12 +147,9 @@ class TraceCache:
             self._latest = None
             self._memory.restore(trace.shadows)
             self._latest = trace
-        for run in trace.translate(self._how()):
+        for run in trace.handlers():
             yield run.at
             run(core)
-
-
-Compile = Callable[[Memory, Sequence[Recorded]], Iterator[Run]]
 
 
 @dataclass(slots=True)
@@ -184,14 +171,10 @@ class Handled:
             self.instruction.handler(core, self.call)
 
 
-def handled(memory: Memory, item: Recorded) -> Handled:
-    return Handled(item.at, item.instruction, item.call, not aliases(memory, item))
-
-
-def aliases(memory: Memory, item: Recorded) -> bool:
+def aliased(memory: Memory, call: Call) -> bool:
     """Whether all blocks are the memory itself: none was unpacked, or copied because a destination lies over part of
     it."""
-    return all(_is_memory(memory, item.call, name, block) for name, block in item.call.blocks.items())
+    return all(_is_memory(memory, call, name, block) for name, block in call.blocks.items())
 
 
 def _is_memory(memory: Memory, call: Call, name: str, block: Any) -> bool:
@@ -199,9 +182,3 @@ def _is_memory(memory: Memory, call: Call, name: str, block: Any) -> bool:
     data, _ = memory.store_of(view).at(*view.span(call.extents[name]))
     start, size = data.ctypes.data, data.size
     return bool(block.size) and not block.flags.owndata and start <= block.ctypes.data < start + size
-
-
-def interpreted(memory: Memory, instructions: Sequence[Recorded]) -> Iterator[Run]:
-    """Without compiled kernels: the handlers, one after the other."""
-    for item in instructions:
-        yield handled(memory, item)

@@ -49,7 +49,7 @@ from runtime.models.tokenize import answer, tokenize
 @click.option(
     "--interpret",
     is_flag=True,
-    help="Execute instruction by instruction, without a recorded trace (slower, the same bits).",
+    help="Execute instruction by instruction, without compiled kernels (slower, the same bits).",
 )
 @click.option(
     "--adversarial",

@@ -27,7 +27,7 @@ _PASSING = (Region.IN, Region.OUT, Region.SCRATCH)
 class Executable:
     """An image with the memories of a chip; calls from several threads take turns. Weights are shared with the image.
 
-    With `interpret` every launch goes instruction by instruction, without a recorded trace: the same bits, slower.
+    With `interpret` every launch goes instruction by instruction, without compiled kernels: the same bits, slower.
     `adversarial` is a seed: the engines overlap in a random order that the program's dependence counts allow; a program
     without races gives the same bits. `max_instructions` ends a launch that does more (OverBudget); None: programs that
     we made ourselves end.

@@ -204,6 +204,16 @@ def _matmul(node: KernelOp) -> Operation:
     return Operation(node.name, Gemm(prod(node.shape[:-2]), a[-2], n, a[-1]))
 
 
+def _matmul_groups(node: KernelOp) -> Operation:
+    a = node.first.shape
+    return Operation(node.name, Gemm(1, prod(a[:-1]), node.shape[-1], a[-1]))
+
+
+def _quantize_groups(node: KernelOp) -> Operation:
+    """Two passes: no producer finds the maxima of groups."""
+    return Operation(node.name, vec=_flat(prod(node.first.shape), 2))
+
+
 def _dequantize(node: KernelOp) -> Operation:
     return Operation(node.name, vec=_rows(node))
 
@@ -301,6 +311,8 @@ SCALE_BYTES = 4  # of a key or value in a cache
 _RULES: dict[str, Callable[[KernelOp], Operation]] = {  # of operations whose record says Limit.OWN
     "matmul_i8": _matmul,
     "dequantize": _dequantize,
+    "quantize_groups": _quantize_groups,
+    "matmul_groups": _matmul_groups,
     "quantize_rows": _quantize,
     "softmax": _softmax,
     "layer_norm": _layer_norm,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from compiler.frontend.checks import check_layout
+from compiler.types import flat_bytes
 from isa.errors import InputError
 from isa.image.records import TensorSpec
 from runtime.device.arrays import Array
@@ -63,6 +64,5 @@ def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
     """The tensor's bytes, row-major, not copied if it is contiguous."""
-    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    shared: Array = np.from_dlpack(flat)
+    shared: Array = np.from_dlpack(flat_bytes(tensor.cpu()))
     return shared.data

@@ -245,7 +245,7 @@ def test_mm_float(size: tuple[int, int, int, int], seed: int, wt: bool, dtype: D
     assert same_bits(got, want)
 
 
-@pytest.mark.parametrize("size", [(1, 40, 300, 1500), (1, 3, 40001, 20), (5, 64, 64, 200)])
+@pytest.mark.parametrize("size", [(1, 40, 300, 1500), (1, 3, 40001, 20), (5, 64, 64, 200), (1, 15, 70, 40)])
 @pytest.mark.parametrize("wt", [False, True])
 def test_products_big_enough_to_be_shared_between_threads(size: tuple[int, int, int, int], wt: bool) -> None:
     """Breaks when a share of the planes or columns is lost, doubled, or mixed up between threads."""

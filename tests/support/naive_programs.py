@@ -217,7 +217,7 @@ class Builder:
             self._set(number, view)
             operands[name] = number
             size = max(1, view.dtype.bits // 8)
-            room = self._room(row.field(name), operands, view)
+            room = self._room(row.field(name), operands, view) // 2
             step = room // (MOVES - 1) // size * size
             if moving and step > 0 and self.random.random() < 0.5:
                 inc = self.random.randrange(0, step + 1, size)
@@ -225,8 +225,9 @@ class Builder:
                 self.words.append(
                     Inst.make("vinc", v=number, level=level, inc=inc, div=self.random.choice([1, 2]), mod=mod)
                 )
-                if self.random.random() < 0.3:  # the other way to move it: by 0 here, so that it stays inside
-                    self.words.append(Inst.make("vadd", v=number, s=15, scale=self.random.randrange(1 << 10)))
+                if self.random.random() < 0.3:  # the other way to move it, which stays inside where s15 is 0 or 1
+                    scale = self.random.randrange(0, room + 1, size)
+                    self.words.append(Inst.make("vadd", v=number, s=15, scale=scale))
         if "dyn" in operands and self.random.random() < 0.3:
             self._make_dynamic(row, operands)
         self.words.append(Inst.make(row.mnemonic, self.deps(), **operands))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from compiler.frontend.capture import capture
+from compiler.ops import library as ops
 from compiler.pipeline import Compiled, compile_captured
 from compiler.tile.ir import Program
 from isa.asm.assemble import assemble
@@ -163,6 +164,26 @@ class Mixed(nn.Module):
         return half, joined * 2.0, chosen.sum(0), (y * y).mean(-1), 1.0 - chosen.amax(1)
 
 
+class Grouped(nn.Module):
+    """Grouped products: codes of 8 bits with minima, then of 4 bits with sub-scales."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        groups = {"sw1": (256, 3), "zw1": (256, 3), "sw2": (20, 1), "zw2": (20, 1)}
+        for name, shape in groups.items():
+            self.register_buffer(name, torch.randn(shape))
+        codes = {"w1": (256, 96), "w2": (20, 128), "ss": (20, 8), "sm": (20, 8)}
+        for name, shape in codes.items():
+            self.register_buffer(name, torch.randint(-128, 128, shape, dtype=torch.int8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, s = ops.quantize_groups(x, 32, "scale", "away", torch.float16)
+        y = ops.matmul_groups(a, self.w1, s, self.sw1, self.zw1, half=True)
+        a, s = ops.quantize_groups(y, 256, "multiplier", "even")
+        z: Tensor = ops.matmul_groups(a, self.w2, s, self.sw2, self.zw2, self.ss, self.sm, 256, 32, "u4")
+        return z
+
+
 Model = tuple[Callable[[], nn.Module], Callable[[torch.Generator, int], Example]]
 MODELS: Final[Mapping[str, Model]] = {
     "mlp": (_mlp, _floats((5, 30))),
@@ -179,6 +200,8 @@ TILE_MODELS: Final[Mapping[str, Model]] = {
     "own column": (Own, _floats((40, 96))),
     "carried": (Carried, _floats((40, 40))),
     "mixed": (Mixed, _floats((7, 24))),
+    "grouped": (Grouped, _floats((7, 96))),
+    "grouped small": (Grouped, _floats((7, 96))),
     "bert-1 small": (_bert(1), _tokens),
     "attention small": (Attention, _floats((4, SEQUENCE, 24))),
 }

@@ -1,1 +1,2 @@
-"""GGUF files: what their block formats mean, and a reader that trusts nothing. Needs numpy alone."""
+"""GGUF files: what their block formats mean, and a reader that trusts nothing; both need numpy alone. And their linear
+layers, as PyTorch modules."""

@@ -40,7 +40,7 @@ def test_targets_are_told_apart() -> None:
 def test_own_operators_are_pytorch_operators() -> None:
     """Breaks when an operator has no reference, or its fake does not say what its reference computes."""
     assert {op.name for op in OPS.values() if op.implementation} == {op.name for op in OPERATORS}
-    x = torch.randn(3, 5)
+    x, w = torch.randn(3, 5), torch.ones(3, 64, dtype=torch.int8)
     for name, args in {
         "softmax": (x, False),
         "layer_norm": (x,),
@@ -48,6 +48,8 @@ def test_own_operators_are_pytorch_operators() -> None:
         "reduce": (x, "sum", -1, True),
         "clamp": (x, 0.0),
         "quantize_rows": (x,),
+        "quantize_groups": (torch.randn(3, 64), 32, "scale", "away", torch.float16),
+        "matmul_groups": (w, w[:2], torch.ones(3, 2), torch.ones(2, 2)),
     }.items():
         (target,) = OPS[name].targets
         assert isinstance(target, torch._ops.OpOverload)

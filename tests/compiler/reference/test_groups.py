@@ -9,6 +9,7 @@ from ggml_vectors import Vectors, bits, vectors
 from numpy.typing import NDArray
 from torch import Tensor
 
+from compiler.frontend.gguf.blocks import pack_i4
 from compiler.reference import groups
 
 VECTORS = list(vectors())
@@ -21,9 +22,10 @@ def tensor(x: NDArray[Any] | None) -> Tensor | None:
 
 def product(v: Vectors, a: Tensor, sa: Tensor) -> NDArray[np.float32]:
     w, p = v.type.decode(v.blocks), v.type.product
-    codes, scales = map(torch.from_numpy, (w.codes, w.scales))
+    packed = w.codes if p.storage == "i8" else pack_i4(w.codes).view(np.int8)
+    codes, scales = map(torch.from_numpy, (packed, w.scales))
     zw, ss, sm = map(tensor, (w.minima, w.sub_scales, w.sub_minima))
-    return groups.matmul_groups(a, sa, codes, scales, zw, ss, sm, p.group, p.sub, p.pre, p.half).numpy()
+    return groups.matmul_groups(a, codes, sa, scales, zw, ss, sm, p.group, p.sub, p.storage, p.pre, p.half).numpy()
 
 
 @pytest.mark.parametrize("v", [v for v in VECTORS if v.x is not None], ids=str)
@@ -75,5 +77,20 @@ def test_leading_dimensions_are_kept() -> None:
     x = torch.randn(2, 3, 64)
     a, sa = groups.quantize_groups(x, 32, "scale", "away")
     w, sw = groups.quantize_groups(torch.randn(5, 64), 32, "scale", "away")
-    whole = groups.matmul_groups(a, sa, w, sw)
-    assert whole.shape == (2, 3, 5) and torch.equal(whole[1], groups.matmul_groups(a[1], sa[1], w, sw))
+    whole = groups.matmul_groups(a, w, sa, sw)
+    assert whole.shape == (2, 3, 5) and torch.equal(whole[1], groups.matmul_groups(a[1], w, sa[1], sw))
+
+
+def test_weights_become_int4_as_q4_0_takes_them() -> None:
+    """Breaks when the peak is not -8, a zero group divides by zero, or a code is rounded to the wrong side. By hand:
+    scale 8 / -8 = -1, codes trunc(-x + 8.5) - 8."""
+    w = torch.zeros(2, 32)
+    w[0, :7] = torch.tensor([8.0, -7.0, -7.5, -7.6, 0.5, 0.49, -0.5])
+    packed, scale = groups.quantize_weights(w, 32)
+    nibbles = torch.stack([packed & 15, (packed >> 4) & 15], -1).flatten(-2)
+    codes = torch.where(nibbles > 7, nibbles - 16, nibbles)
+    assert scale.tolist() == [[-1.0], [0.0]]
+    assert codes[0, :8].tolist() == [-8, 7, 7, 7, 0, 0, 1, 0]
+    assert codes[1].tolist() == [0] * 32
+    with pytest.raises(ValueError, match="groups of 32 do not fill rows of 40"):
+        groups.quantize_weights(torch.zeros(2, 40), 32)

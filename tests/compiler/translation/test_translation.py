@@ -28,7 +28,7 @@ def test_every_word_has_a_rule() -> None:
     """Breaks when the chip gains an instruction that the check does not know. (Operations:
     tests/compiler/ops/test_ops.py.)"""
     engines = {name for name, row in ISA.items() if row.views and row.engine is not Engine.CTL}
-    assert engines == {*instructions.RULES, "ldw", "lda", "sto", "gather", "mm"}
+    assert engines == {*instructions.RULES, "ldw", "lda", "sto", "gather", "mm", "mmg"}
 
 
 class Function(nn.Module):
@@ -79,7 +79,9 @@ def test_a_carried_value_that_is_overwritten_is_found() -> None:
     assert "in iteration" in found, found
 
 
-@pytest.mark.parametrize(("name", "each"), [("mlp", 3), ("mixed", 3), ("bert-4", 1)])
+@pytest.mark.parametrize(
+    ("name", "each"), [("mlp", 3), ("mixed", 3), ("bert-4", 1), ("grouped", 3), ("grouped small", 3)]
+)
 def test_seeded_faults_are_found(name: str, each: int) -> None:
     """Breaks when a fault changes bits and the check has nothing to say; `make mutate` tries more."""
     subject = tile_subject(name, inputs=2)

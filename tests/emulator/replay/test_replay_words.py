@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("emulator.replay.translate", reason="numba is not installed")
+pytest.importorskip("emulator.replay.expand", reason="numba is not installed")
 
 import emulator_harness
 from test_emulator_random import (  # noqa: F401 - collected here again
@@ -18,6 +18,11 @@ from test_emulator_random import (  # noqa: F401 - collected here again
     test_vop,
     test_vqd,
     test_vred,
+)
+from test_grouped import (  # noqa: F401
+    test_accumulating_goes_on_where_another_word_ended,
+    test_from_activations_to_results_nothing_differs_from_ggml,
+    test_scales_multipliers_and_ties,
 )
 
 from emulator import functions

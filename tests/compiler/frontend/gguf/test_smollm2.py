@@ -39,5 +39,5 @@ def test_linears_of_smollm2_have_ggmls_bits() -> None:
             q, s = groups.quantize_groups(x, rule.group, rule.norm, rule.ties, getattr(torch, rule.scale))
             codes, scales, minima = _tensor(w.codes), _tensor(w.scales), _tensor(w.minima)
             assert codes is not None and scales is not None
-            y = groups.matmul_groups(q, s, codes, scales, minima, group=p.group, pre=p.pre, half=p.half)
+            y = groups.matmul_groups(q, codes, s, scales, minima, group=p.group, pre=p.pre, half=p.half)
             assert np.array_equal(bits(y.numpy()), data[f"{i}_y"]), name

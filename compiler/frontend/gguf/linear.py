@@ -1,0 +1,41 @@
+"""A linear layer whose weights stay as a GGUF file has them: rows quantized group by group, grouped products."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from compiler.frontend.gguf.blocks import WeightType, pack_i4
+from compiler.ops import library as ops
+
+
+class GroupedLinear(nn.Module):
+    """x [..., K] times weight rows of block bytes, uint8 [N, bytes]: float32 [..., N], ggml's own bits.
+
+    `rows` are taken apart and kept as buffers, int8 and floats, so that they are constants of a compiled program.
+    """
+
+    codes: Tensor
+    scales: Tensor
+
+    def __init__(self, kind: WeightType, rows: NDArray[np.uint8]) -> None:
+        super().__init__()
+        self.kind, w = kind, kind.decode(rows)
+        codes = w.codes if kind.product.storage == "i8" else pack_i4(w.codes).view(np.int8)
+        parts: dict[str, NDArray[Any] | None] = {"codes": codes, "scales": w.scales, "minima": w.minima}
+        for name, part in (parts | {"sub_scales": w.sub_scales, "sub_minima": w.sub_minima}).items():
+            self.register_buffer(name, None if part is None else torch.from_numpy(np.ascontiguousarray(part)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float32 [..., N] of x [..., K], of any float type."""
+        rule, p = self.kind.activations, self.kind.product
+        q, s = ops.quantize_groups(x, rule.group, rule.norm, rule.ties, getattr(torch, rule.scale))
+        more = self.minima, self.sub_scales, self.sub_minima
+        y: Tensor = ops.matmul_groups(q, self.codes, s, self.scales, *more, p.group, p.sub, p.storage, p.pre, p.half)
+        return y
+
+    def extra_repr(self) -> str:
+        """What `print(model)` shows of it."""
+        return f"{self.kind.name}, rows={self.scales.shape[0]}"

@@ -1,0 +1,139 @@
+"""From a template and located operands to a step, in compiled code."""
+
+from emulator.replay import copied
+from emulator.replay import layout as col
+from emulator.replay import operands as op
+from emulator.replay.executor import COPY, CUT, MATMUL, PACKED, QUANTIZE, SHARED, SOLO
+from emulator.replay.gemm import BLOCK, packed_bytes
+from emulator.replay.lanes import inline
+from emulator.replay.operands import BITS
+from emulator.replay.rows import FIRST_MICRO, FIRST_SLOT, SLOT_WIDTH, SLOTS, WIDTH, jit
+
+
+@inline
+def fill(step, template, recipe, operands, is_there):
+    """Slots and extents; gives false if the copy is one that the kernel does not do.
+
+    `is_there`: the row was made from this template before, so most of it need not be written again.
+    """
+    if is_there and recipe[col.TAP_ROUND] < 0:
+        step[0], step[PACKED], step[PACKED + 1] = template[0], template[PACKED], template[PACKED + 1]
+    else:
+        for i in range(WIDTH):
+            step[i] = template[i]
+    for number in range(recipe[col.VIEW_COUNT]):
+        operand, slot = operands[number], recipe[col.FIRST_VIEW + number * col.VIEW_WIDTH + col.SLOT]
+        at, size = FIRST_SLOT + SLOT_WIDTH * slot, BITS[operand[op.DTYPE]] >> 3
+        step[at] = operand[col.WHERE]
+        step[at + 1] = operand[op.PS] * size
+        step[at + 2] = operand[op.RS] * size
+        step[at + 3] = operand[op.CS] * size
+        step[at + 4] = operand[op.DTYPE]
+    whole = operands[recipe[col.EXTENTS_OF]]
+    step[1], step[2], step[3] = whole[col.PLANES], whole[col.ROWS_], whole[col.COLS]
+    kind = step[0]
+    if recipe[col.TAP_ROUND] >= 0:
+        _tap_rounding(step, recipe[col.TAP_ROUND], operands[0][op.DTYPE])
+    if kind == COPY and not _copy_extents(step, operands[0], operands[1]):
+        return False
+    if kind == MATMUL:
+        step[5] = operands[1][col.COLS]
+        if not recipe[col.TRANSPOSED]:
+            at = FIRST_SLOT + 2 * SLOT_WIDTH
+            step[at + 2], step[at + 3] = step[at + 3], step[at + 2]
+    elif kind != QUANTIZE:
+        _cut(step, recipe[col.REDUCES])
+    work = step[1] * step[2] * step[3] * (step[5] // 16 if kind == MATMUL else 1)
+    step[SOLO] = int(work < SHARED)
+    return True
+
+
+@jit
+def _tap_rounding(step, number, dtype):
+    """The value that is reduced is the stored one: rounded, unless it is float32 anyway."""
+    at = FIRST_MICRO + 2 * number
+    if dtype != op.F32:
+        step[at + 1] = dtype
+        return
+    step[at], step[at + 1] = step[at + 2], step[at + 3]
+    step[4] -= 1
+
+
+@inline
+def _copy_extents(step, target, source):
+    """Rows of bytes, as few as possible."""
+    planes, rows, cols = step[1], step[2], step[3]
+    if source[op.DTYPE] != target[op.DTYPE] or (not source[op.CS] and cols > 1):
+        return False
+    if rows > 1 and source[op.RS] == cols and target[op.RS] == cols:
+        rows, cols = 1, rows * cols
+    if planes > 1 and rows == 1 and source[op.PS] == cols and target[op.PS] == cols:
+        planes, cols = 1, planes * cols
+    step[1], step[2], step[3] = planes, rows, cols * (BITS[source[op.DTYPE]] // 8)
+    return True
+
+
+@jit
+def _cut(step, reduces):
+    """One long row, if nothing is reduced along it, as several rows that threads can share."""
+    cols = step[3]
+    pieces = (cols + CUT - 1) // CUT
+    if step[1] * step[2] > 1 or pieces < 2 or cols % pieces or reduces:
+        return
+    width = cols // pieces
+    for slot in range(SLOTS):
+        at = FIRST_SLOT + SLOT_WIDTH * slot
+        step[at + 1], step[at + 2] = 0, width * (1 if step[0] == COPY else step[at + 3])
+    step[1], step[2], step[3] = 1, pieces, width
+
+
+@inline
+def needs(step, info):
+    """Temporary memory for this step."""
+    if step[0] == QUANTIZE:
+        info[col.LONGEST_ROW] = max(info[col.LONGEST_ROW], step[3])
+    elif step[0] == MATMUL:
+        rows = (step[2] + BLOCK - 1) // BLOCK * BLOCK
+        info[col.MOST_ROWS] = max(info[col.MOST_ROWS], rows)
+        info[col.LEFT_BYTES] = max(info[col.LEFT_BYTES], step[2] * (step[5] + 3))
+        if not step[PACKED]:
+            info[col.PACKED_BYTES] = max(info[col.PACKED_BYTES], packed_bytes(step[5], step[3]))
+
+
+@jit
+def place_of(panels, key):
+    """Where in the hash table an entry is, or is to go."""
+    mask = panels.shape[0] - 1
+    place = ((key[0] >> 4) ^ (key[0] >> 20) ^ (key[5] * 31)) & mask
+    while panels[place, 0]:
+        equal = True
+        for i in range(col.PANEL_KEY):
+            equal &= panels[place, i] == key[i]
+        if equal:
+            break
+        place = (place + 1) & mask
+    return place
+
+
+@jit
+def use_panels(step, recipe, operands, live, count, panels, missing, key, info):
+    """Packed weights, if these are a copy of read-only memory; whether they are used."""
+    weights = operands[2]
+    found = copied.find(live, count, weights[col.LOW], weights[col.HIGH]) if recipe[col.CONSTANT_WEIGHTS] else -1
+    if found < 0:
+        return False
+    at = FIRST_SLOT + 2 * SLOT_WIDTH
+    key[0] = live[found, copied.COPY_SOURCE] + weights[col.LOW] - live[found, copied.COPY_LOW]
+    key[1], key[2], key[3] = step[at + 1], step[at + 3], step[at + 2]
+    key[4], key[5], key[6] = step[5], step[3], step[1] if step[at + 1] else 1
+    entry = panels[place_of(panels, key)]
+    if entry[0]:
+        step[PACKED], step[PACKED + 1] = entry[col.PANEL_ADDRESS], entry[col.PANEL_STRIDE]
+        return True
+    wanted = info[col.MISSING_COUNT]
+    if wanted < missing.shape[0]:
+        for i in range(col.PANEL_KEY):
+            missing[wanted, i] = key[i]
+        missing[wanted, col.PANEL_PIECE] = live[found, copied.COPY_PIECE]
+        info[col.MISSING_COUNT] = wanted + 1
+    return False
