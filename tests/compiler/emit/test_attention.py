@@ -13,7 +13,7 @@ from compiler.tile.ir import Length, Op, Program
 from compiler.translation.check import Interface, TranslationError, check_translation
 from emulator.timing.simulate import simulate
 from lint.analyse import check
-from tests.support.decoders import Steps, decoder, random_ids
+from support.decoders import Steps, decoder, random_ids
 
 
 @pytest.mark.parametrize(

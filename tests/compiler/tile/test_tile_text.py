@@ -1,5 +1,6 @@
 """The text of a tile program says all that the program holds."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from compiler.frontend.capture import capture
 from compiler.options import Options
 from compiler.pipeline import compile_captured
-from compiler.tile.ir import Buffer, Loop, Op, Probe, Program, Ref
+from compiler.tile.ir import Buffer, Length, Loop, Op, Probe, Program, Ref
 from compiler.tile.parse import parse
 from isa.architecture import Dtype, Engine, Region, Space
 from isa.fields import Instruction, Kind
@@ -19,6 +20,7 @@ from tools.mutation.subjects import TILE_MODELS, tile_compiled
 
 ROWS = [row for row in ISA.values() if row.engine is not Engine.CTL]
 NUMBERS = st.integers(-(1 << 40), 1 << 40)
+COUNTS = st.integers(0, 1 << 40)
 NAMES = st.one_of(st.sampled_from(["x", "k0.x.in.1", "constant.f32.3f800000"]), st.text(max_size=6))
 
 GOLDEN = """\
@@ -92,7 +94,9 @@ def programs(draw: st.DrawFn) -> Program:
 
 
 def ops_over(row: Instruction, buffers: list[Buffer]) -> st.SearchStrategy[Op]:
-    refs = st.builds(Ref, st.sampled_from(buffers), NUMBERS, st.sampled_from(Dtype), NUMBERS, NUMBERS, NUMBERS)
+    lengths = st.builds(Length, st.sampled_from(buffers), COUNTS, COUNTS, NUMBERS, COUNTS)
+    plain = st.builds(Ref, st.sampled_from(buffers), NUMBERS, st.sampled_from(Dtype), NUMBERS, NUMBERS, NUMBERS)
+    refs = plain | st.builds(lambda ref, length, unit: replace(ref, moved=length, unit=unit), plain, lengths, COUNTS)
     fields = [field for field in row.fields if field.kind is not Kind.VIEW]
     attrs: st.SearchStrategy[Any] = st.lists(
         st.tuples(st.sampled_from([f.name for f in fields]), NUMBERS | st.integers(0, 8)),
@@ -103,7 +107,9 @@ def ops_over(row: Instruction, buffers: list[Buffer]) -> st.SearchStrategy[Op]:
         st.builds(Probe, st.sampled_from([f.name for f in row.views]), NAMES, NUMBERS, NUMBERS, NUMBERS, NUMBERS),
         max_size=3,
     ).map(tuple)
-    return st.builds(Op, st.just(row.mnemonic), st.tuples(*(st.none() | refs for _ in row.views)), attrs, NAMES, probes)
+    views = st.tuples(*(st.none() | refs for _ in row.views))
+    cuts = st.none() | st.tuples(st.sampled_from([f.name for f in fields]), lengths)
+    return st.builds(Op, st.just(row.mnemonic), views, attrs, NAMES, probes, cuts)
 
 
 @given(programs())
