@@ -1,5 +1,8 @@
 """Lengths in scalar registers: whatever is evicted, each has its value when it is used."""
 
+import operator
+from collections.abc import Callable
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,5 +41,5 @@ def execute(inst: Inst, registers: list[int], position: int) -> None:
     if inst.mnemonic == "sld":
         registers[named["d"]] = position + named["off"]
     elif inst.mnemonic == "salu":
-        work = {"add": int.__add__, "min": min, "max": max}[SALU[named["f"]]]
+        work: Callable[[int, int], int] = {"add": operator.add, "min": min, "max": max}[SALU[named["f"]]]
         registers[named["d"]] = work(registers[named["a"]], signed(named["imm"]))

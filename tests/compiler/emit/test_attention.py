@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from decoders import Steps, decoder, random_ids
 
 from compiler.emit import attention
 from compiler.frontend.decoder import capture_decoder
@@ -13,7 +14,6 @@ from compiler.tile.ir import Length, Op, Program
 from compiler.translation.check import Interface, TranslationError, check_translation
 from emulator.timing.simulate import simulate
 from lint.analyse import check
-from support.decoders import Steps, decoder, random_ids
 
 
 @pytest.mark.parametrize(
