@@ -4,8 +4,8 @@ Sums of integers are exact in float64, in any order, so they ride on BLAS; what 
 each operation. A last group that is cut short is filled with zeros, which add nothing.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,9 @@ from emulator.context import Call, Core, executes
 from emulator.formats import Block, Floats
 from emulator.memory import Fault
 from isa.architecture import Dtype
+from isa.constants import E2M1_TWICE
 from isa.constants import GROUP_LANES as LANES
+from isa.spec import NIBBLES
 from isa.views import part_length
 
 CHUNK = 1 << 18  # numbers of a group's products that are worked on at once, so that they stay in the cache
@@ -33,8 +35,8 @@ def mmg(core: Core, call: Call) -> None:
 
 def _require(call: Call) -> None:
     operands, present = call.operands, call.blocks.keys()
-    if operands["u4"] and call.dtype("w") is not Dtype.I4:
-        raise Fault("u4 needs a w of i4")
+    if operands["nib"] and call.dtype("w") is not Dtype.I4:
+        raise Fault("nib needs a w of i4")
     if "ss" not in present:
         if "sm" in present:
             raise Fault("sm does not go without ss")
@@ -43,8 +45,6 @@ def _require(call: Call) -> None:
         raise Fault("with ss, sm and zw go together")
     if operands["pre"] or operands["half"] or operands["acc"]:
         raise Fault("pre, half and acc do not go with ss")
-    if part_length("j", operands) > part_length("g", operands):
-        raise Fault("a sub-block is longer than its group")
 
 
 def _groups(call: Call, c: Floats) -> None:
@@ -117,7 +117,7 @@ def _to_half(x: Floats) -> Floats:
 def _stretches(call: Call, area: int, size: int) -> Iterator[tuple[slice, NDArray[Any], NDArray[Any]]]:
     """Some groups at a time: which, the codes of a (groups, m, size) and of w (groups, size, n), as float64."""
     a, w = (np.broadcast_to(call.blocks[name], call.extents[name])[0] for name in ("a", "w"))
-    w = np.bitwise_and(w, 15) if call.operands["u4"] else w
+    w = _NIBBLES[NIBBLES[call.operands["nib"]]](w)
     k = call.operands["k"]
     groups = -(-k // size)
     step = max(1, CHUNK // max(area, size * w.shape[0]))
@@ -127,6 +127,13 @@ def _stretches(call: Call, area: int, size: int) -> Iterator[tuple[slice, NDArra
             _in_groups(block[:, gs.start * size : gs.stop * size], gs.stop - gs.start, size) for block in (a, w)
         )
         yield gs, left.transpose(1, 0, 2), right.transpose(1, 2, 0)
+
+
+_NIBBLES: Final[Mapping[str, Callable[[Block], Block]]] = {
+    "i4": lambda w: w,
+    "u4": lambda w: np.bitwise_and(w, 15),
+    "e2m1": lambda w: np.take(np.array(E2M1_TWICE, np.int8), np.bitwise_and(w, 15)),
+}
 
 
 def _in_groups(block: Block, groups: int, size: int) -> NDArray[np.float64]:

@@ -186,12 +186,11 @@ def _fit_mm(rng: random.Random, values: Values, dtypes: Dtypes) -> None:
 
 
 def _fit_mmg(rng: random.Random, values: Values, dtypes: Dtypes) -> None:
-    values["u4"] &= dtypes["w"] is Dtype.I4
+    values["nib"] *= dtypes["w"] is Dtype.I4
     if "ss" not in dtypes:
         dtypes.pop("sm", None)
         return
     values |= dict.fromkeys(("pre", "half", "acc"), 0)
-    values["slog"] = min(values["slog"], values["glog"] + 1)
     if "zw" in dtypes:
         dtypes["sm"] = Dtype.I8
     else:

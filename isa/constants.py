@@ -38,4 +38,5 @@ Q_LEVELS = 0x42FF0000  # 127.5 = (127 - (-128)) / 2
 Q_MIN_SCALE = 0x34000000  # 2**-23
 
 SUM_LANES = 64  # architectural accumulators of a sum
+E2M1_TWICE = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)  # twice the numbers of the 4-bit float e2m1
 GROUP_LANES = 8  # sums that a grouped product with sub-scales keeps apart

@@ -62,6 +62,7 @@ ROUND = ("none", "bf16", "f16")
 MM_FORMAT = ("i8", "float")
 VQD_NORM = ("half_range", "scale", "multiplier")
 TIES = ("even", "away")
+NIBBLES = ("i4", "u4", "e2m1")
 
 
 def _view(
@@ -371,8 +372,8 @@ _ROWS: tuple[Instruction, ...] = (
             _int("n", 16, None, "rows of w, columns of the result"),
             _int("k", 16, None, "length of the dot products"),
             _int("glog", 2, 0, "a group g has 32 << glog elements of k"),
-            _int("slog", 2, 0, "a sub-block j has 16 << slog elements of k"),
-            _flag("u4", "the codes of an i4 w are 0 to 15 instead of -8 to 7"),
+            _int("slog", 1, 0, "a sub-block j has 16 << slog elements of k"),
+            _choice("nib", 2, NIBBLES, 0, "the codes of an i4 w: -8 to 7, 0 to 15, or twice the number that e2m1 says"),
             _flag("pre", "the scale of w multiplies first"),
             _flag("half", "sa, and the multiplier of zw, are rounded to float16 where they scale"),
             _flag("acc", "add to c instead of overwriting it"),

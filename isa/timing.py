@@ -112,9 +112,10 @@ def planes_at_once(b: int, k: int, n: int, mxu: Mxu) -> int:
     return 2 if mxu.split and b > 1 and (2 * k <= mxu.rows or 2 * n <= mxu.cols) else 1
 
 
-def matmul_passes(b: int, k: int, n: int, mxu: Mxu) -> int:
-    """Passes of m rows through the array: the geometry of a GEMM."""
-    return ceil_div(b, planes_at_once(b, k, n, mxu)) * ceil_div(k, mxu.rows) * ceil_div(n, mxu.cols)
+def matmul_passes(b: int, k: int, n: int, mxu: Mxu, depth: int = 0) -> int:
+    """Passes of m rows through the array: the geometry of a GEMM. `depth` limits the rows of a tile of k."""
+    step = min(mxu.rows, depth or mxu.rows)
+    return ceil_div(b, planes_at_once(b, k, n, mxu)) * ceil_div(k, step) * ceil_div(n, mxu.cols)
 
 
 def drain_cycles(mxu: Mxu) -> int:
@@ -188,13 +189,16 @@ def product(
     op: Mapping[str, int], sub_scaled: bool, mxu: Mxu, options: Options = DEFAULT, passes: int = 1
 ) -> Occupancy:
     """The GEMM of an instruction of the array, by its operands; `sub_scaled` if its weights have sub-scales."""
-    depth, slowdown = 0, 1
-    if "glog" in op:
-        lanes, slowdown = (GROUP_LANES, WIDE_SLOWDOWN) if sub_scaled else (1, 1)
-        depth = part_length("g", op) // lanes
-    elif MM_FORMAT[op["fmt"]] == "float":
+    depth, slowdown = grouped_pace(part_length("g", op), sub_scaled) if "glog" in op else (0, 1)
+    if "fmt" in op and MM_FORMAT[op["fmt"]] == "float":
         slowdown = FLOAT_SLOWDOWN
     return matmul(op.get("b", 1), op["m"], op["n"], op["k"], mxu, options, depth, slowdown * passes)
+
+
+def grouped_pace(group: int, sub_scaled: bool) -> tuple[int, int]:
+    """Of a grouped product: most rows in a tile of k, since a column must not mix groups or lanes, and cycles per
+    row."""
+    return (group // GROUP_LANES, WIDE_SLOWDOWN) if sub_scaled else (group, 1)
 
 
 def _vec(instruction: Dispatch, cost: Cost, chip: Chip, options: Options) -> Occupancy:

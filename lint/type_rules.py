@@ -57,12 +57,10 @@ def _grouped(operands: Operands, views: Views) -> Iterator[str]:
             yield "with ss, sm and zw go together"
         if operands["pre"] or operands["half"] or operands["acc"]:
             yield "pre, half and acc do not go with ss"
-        if 16 << operands["slog"] > 32 << operands["glog"]:
-            yield "a sub-block is longer than its group"
     elif "sm" in views:
         yield "sm does not go without ss"
-    if operands["u4"] and views["w"].dtype is not Dtype.I4:
-        yield "u4 needs a w of i4"
+    if operands["nib"] and views["w"].dtype is not Dtype.I4:
+        yield "nib needs a w of i4"
 
 
 def _elementwise(operands: Operands, views: Views) -> Iterator[str]:

@@ -12,7 +12,7 @@ from compiler.tile.kernel_op import KernelOp
 from compiler.tile.layout import Layout, Range, coalesce
 from isa.architecture import Dtype, Space
 from isa.errors import UnsupportedError
-from isa.spec import ISA, TIES, VOP, VQD_NORM
+from isa.spec import ISA, NIBBLES, TIES, VOP, VQD_NORM
 from isa.timing import ceil_div
 from isa.views import PARTS
 
@@ -106,7 +106,11 @@ def _emit(e: Emitter, node: KernelOp, rows: tuple[Layout, Layout, Layout], ns: R
     if codes != "i8":
         parts["w"] = Ref(parts["w"].buffer, parts["w"].offset, Dtype.I4, rs=2 * parts["w"].rs)
     attrs = {"n": ns[1] - ns[0], "k": ks[1] - ks[0], "glog": _log("g", group), "acc": int(ks[0] > 0)}
-    attrs |= {"u4": int(codes == "u4"), "pre": int(node.flag("pre")), "half": int(node.flag("half"))}
+    attrs |= {
+        "nib": 0 if codes == "i8" else NIBBLES.index(codes),
+        "pre": int(node.flag("pre")),
+        "half": int(node.flag("half")),
+    }
     attrs |= {"slog": _log("j", sub)} if "ss" in parts else {}
     a, sa, acc = rows
     layouts = {"c": acc, "a": columns(a, *ks), "sa": columns(sa, ks[0] // group, ceil_div(ks[1], group))}

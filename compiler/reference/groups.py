@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from isa.constants import GROUP_LANES
+from isa.constants import E2M1_TWICE, GROUP_LANES
 
 
 def quantize_groups(
@@ -51,10 +51,11 @@ def matmul_groups(
 ) -> Tensor:
     """int8 [..., M, K] times the rows of int8 [N, K], float32 [..., M, N]; scales `sa` [..., M, G] and `sw` [N, G].
 
-    `codes` "i4" and "u4" (0 to 15): w is [N, K / 2], two codes in a byte, the even one in the low half. `zw` [N, G] is
+    `codes` "i4", "u4" (0 to 15) and "e2m1" (twice its numbers): w is [N, K / 2], two codes in a byte, the even one in
+    the low half. `zw` [N, G] is
     what a group adds per unit of a; `ss` and `sm`, int8 [N, K / sub], are sub-scales and factors of zw.
     """
-    w = w if codes == "i8" else _unpacked(w, codes == "i4")
+    w = w if codes == "i8" else _unpacked(w, codes)
     rows = a.flatten(0, -2)
     left = sa.to(torch.float32).flatten(0, -2)
     shape = (*a.shape[:-1], w.shape[0])
@@ -63,9 +64,11 @@ def matmul_groups(
     return _lanes(rows, left, w, sw, zw, ss, sm, group, sub).reshape(shape)
 
 
-def _unpacked(w: Tensor, signed: bool) -> Tensor:
+def _unpacked(w: Tensor, codes: str) -> Tensor:
     nibbles = torch.stack([w & 15, (w >> 4) & 15], -1).flatten(-2)
-    return (nibbles ^ 8) - 8 if signed else nibbles
+    if codes == "e2m1":
+        return torch.tensor(E2M1_TWICE, dtype=torch.int8)[nibbles.to(torch.int64)]
+    return (nibbles ^ 8) - 8 if codes == "i4" else nibbles
 
 
 def _groups(

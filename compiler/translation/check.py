@@ -28,7 +28,7 @@ from compiler.translation.symbols import NOTHING, Symbols, Value
 from isa.architecture import Dtype, Space
 from isa.errors import InternalError
 from isa.fields import Access
-from isa.spec import MM_FORMAT
+from isa.spec import MM_FORMAT, NIBBLES
 from isa.views import Extents, part_length
 
 COPIES = ("ldw", "lda", "sto")
@@ -78,12 +78,10 @@ def _grouped_rule(op: Op, refs: Mapping[str, Ref]) -> s.Grouped:
         if ref.dtype not in op.row.field(name).dtypes:
             raise Wrong(f"operand {name} cannot be {ref.dtype.name.lower()}")
     packed = refs["w"].dtype is Dtype.I4
-    if operands["u4"] and not packed:
+    if operands["nib"] and not packed:
         raise Wrong("takes bytes for codes of four bits")
     group, sub = part_length("g", operands), part_length("j", operands) if "ss" in refs else 0
-    if sub > group:
-        raise Wrong("a sub-block is longer than its group")
-    codes = ("u4" if operands["u4"] else "i4") if packed else "i8"
+    codes = NIBBLES[operands["nib"]] if packed else "i8"
     return s.Grouped(group, sub, codes, bool(operands["pre"]), bool(operands["half"]))
 
 

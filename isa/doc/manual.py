@@ -26,7 +26,7 @@ from isa.asm.text import guess_instruction
 from isa.doc.examples import program
 from isa.errors import InputError
 from isa.fields import Access, Field, Instruction, Kind, When
-from isa.spec import ACT, HEADER, HEADER_BITS, ISA, MM_FORMAT, ROUND, SALU, TAP, TIES, VOP, VQD_NORM, VRED
+from isa.spec import ACT, HEADER, HEADER_BITS, ISA, MM_FORMAT, NIBBLES, ROUND, SALU, TAP, TIES, VOP, VQD_NORM, VRED
 
 PATH = Path("docs/isa.md")
 _ROW_BITS = 32  # of a diagram
@@ -155,6 +155,7 @@ def _document() -> Iterator[str]:
         ("vqd norm", VQD_NORM),
         ("vqd ties", TIES),
         ("mm fmt", MM_FORMAT),
+        ("mmg nib", NIBBLES),
     ):
         yield f"| {name} | {', '.join(choices)} |"
     yield "\n## Instructions\n"

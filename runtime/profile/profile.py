@@ -22,9 +22,12 @@ from emulator.timing.simulate import simulate
 from emulator.timing.timeline import ENGINES, Timeline
 from emulator.timing.waterfall import CAUSES, Share, gaps, waterfall
 from isa.architecture import QUEUES, WORD_BYTES, Engine
+from isa.chip import Mxu
 from isa.image.image import Image
 from isa.image.records import DebugNode, Span, pick
-from isa.timing import DEFAULT, Options, ceil_div, matmul_passes
+from isa.replay import Dispatch
+from isa.timing import DEFAULT, Options, ceil_div, grouped_pace, matmul_passes
+from isa.views import part_length
 from runtime.profile.layers import layers_of
 from runtime.profile.roofline import Limit, speed_of_light
 from runtime.pytorch.compilation import Known
@@ -251,10 +254,16 @@ def own_limit(timeline: Timeline) -> Limit:
     """The limit of a program's own instructions: what its engines must do if nothing ever waits. Knows nothing of
     better programs."""
     chip = timeline.chip
-    mms = [w.operands for w in timeline.instructions if w.engine is Engine.MXU]
-    mxu = sum(matmul_passes(o["b"], o["k"], o["n"], chip.mxu) * o["m"] for o in mms)
+    mxu = sum(_streamed(w, chip.mxu) for w in timeline.instructions if w.engine is Engine.MXU)
     dram = ceil_div(int(timeline.bytes.sum()) * chip.clock_hz, chip.dram.bytes_per_second)
     return Limit({"mxu": mxu, "vec": timeline.busy(Engine.VEC), "act": timeline.busy(Engine.ACT), "dram": ceil(dram)})
+
+
+def _streamed(instruction: Dispatch, mxu: Mxu) -> int:
+    """Cycles in which rows enter the array."""
+    o = instruction.operands
+    depth, pace = grouped_pace(part_length("g", o), "ss" in instruction.views) if "glog" in o else (0, 1)
+    return matmul_passes(o.get("b", 1), o["k"], o["n"], mxu, depth) * o["m"] * pace
 
 
 def node_of_instructions(image: Image, timeline: Timeline) -> NDArray[np.int64]:

@@ -22,7 +22,7 @@ from compiler.ops.record import Affine, Role
 from compiler.ops.table import OPS
 from compiler.tile.kernel_op import INPUT, OUTPUT, KernelOp, kernel_ops
 from isa.chip import Chip
-from isa.timing import ceil_div, matmul_passes, vector_cycles
+from isa.timing import ceil_div, grouped_pace, matmul_passes, vector_cycles
 
 STEPS = 5  # elementwise steps that one vaff can do: sub, rs, cs, bi, res
 _TAPS = frozenset({"sum", "max", "absmax"})
@@ -30,12 +30,14 @@ _TAPS = frozenset({"sum", "max", "absmax"})
 
 @dataclass(frozen=True, slots=True)
 class Gemm:
-    """C[b][m, n] = A[b][m, k] · W[b][k, n]"""
+    """C[b][m, n] = A[b][m, k] · W[b][k, n]; `depth` limits the rows of a tile of k, a row takes `pace` cycles."""
 
     b: int
     m: int
     n: int
     k: int
+    depth: int = 0
+    pace: int = 1
 
     @property
     def macs(self) -> int:
@@ -83,7 +85,8 @@ def limit(operations: Iterable[Operation], chip: Chip) -> Limit:
     mxu, vec, act, count = 0, Fraction(0), Fraction(0), 0
     for op in operations:
         if op.gemm is not None:
-            mxu += matmul_passes(op.gemm.b, op.gemm.k, op.gemm.n, chip.mxu) * op.gemm.m
+            passes = matmul_passes(op.gemm.b, op.gemm.k, op.gemm.n, chip.mxu, op.gemm.depth)
+            mxu += passes * op.gemm.m * op.gemm.pace
             count += reread_bytes(op.gemm, chip.sram.bytes + chip.acc.bytes)
         vec += _cycles(op.vec, chip.vec.lanes)
         act += _cycles(op.act, chip.act.lanes)
@@ -206,7 +209,8 @@ def _matmul(node: KernelOp) -> Operation:
 
 def _matmul_groups(node: KernelOp) -> Operation:
     a = node.first.shape
-    return Operation(node.name, Gemm(1, prod(a[:-1]), node.shape[-1], a[-1]))
+    pace = grouped_pace(node.integer("group"), node.optional("ss") is not None)
+    return Operation(node.name, Gemm(1, prod(a[:-1]), node.shape[-1], a[-1], *pace))
 
 
 def _quantize_groups(node: KernelOp) -> Operation:

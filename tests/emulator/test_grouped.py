@@ -12,7 +12,7 @@ from isa.architecture import Dtype, Space
 from isa.asm.assemble import assemble
 from isa.asm.text import format_inst
 from isa.codec import encode
-from isa.spec import TIES, VQD_NORM
+from isa.spec import NIBBLES, TIES, VQD_NORM
 
 I4, I8, F32, F16 = Dtype.I4, Dtype.I8, Dtype.F32, Dtype.F16
 VECTORS = list(vectors())
@@ -29,8 +29,8 @@ def weights(p: Program, w: Weights, storage: str) -> dict[str, int]:
     if storage == "i8":
         views["w"] = p.source(w.codes, I8)
     else:
-        views["w"] = p.view(I4, p.views[p.source(pack_i4(w.codes).view(np.int8), I8)].base, w.codes.shape[1])
-        views["u4"] = int(storage == "u4")
+        views["w"] = p.view(I4, p.views[p.source(pack_i4(w.codes, storage), I8)].base, w.codes.shape[1])
+        views["nib"] = NIBBLES.index(storage)
     for name, part in (("zw", w.minima), ("ss", w.sub_scales), ("sm", w.sub_minima)):
         if part is not None:
             views[name] = p.source(part, I8 if part.dtype == np.int8 else F16)

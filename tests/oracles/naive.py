@@ -21,7 +21,7 @@ from naive_math import FUNCTIONS, bits_of, f32, narrow, of_bits, ordered_sum, re
 from isa.architecture import WORD_BYTES, Dtype, Region, Space
 from isa.codec import Inst, decode
 from isa.fields import Field
-from isa.spec import ACT, MM_FORMAT, ROUND, SALU, TAP, TIES, VOP, VQD_NORM, VRED
+from isa.spec import ACT, MM_FORMAT, NIBBLES, ROUND, SALU, TAP, TIES, VOP, VQD_NORM, VRED
 
 Key = tuple[Space, Region]
 Value = Any  # a Python int, or an np.float32
@@ -324,10 +324,16 @@ def mmg(machine: Naive, word: Word) -> None:
     write(c, {at: pack(rule(word, *at), c.dtype) for at in c.indices()})
 
 
+E2M1 = (0, 0.5, 1, 1.5, 2, 3, 4, 6)  # by exponent and mantissa; the fourth bit is the sign
+
+
 def _codes(word: Word, m: int, n: int) -> tuple[list[int], list[int]]:
     a = [word.blocks["a"].value(0, m, k) for k in range(word.ops["k"])]
     w = [word.blocks["w"].value(0, n, k) for k in range(word.ops["k"])]
-    return a, [y % 16 for y in w] if word.ops["u4"] else w
+    kind = NIBBLES[word.ops["nib"]]
+    if kind == "e2m1":
+        return a, [int(2 * E2M1[y % 8]) * (-1 if y < 0 else 1) for y in w]
+    return a, [y % 16 for y in w] if kind == "u4" else w
 
 
 def _group_product(word: Word, b: int, m: int, n: int) -> np.float32:

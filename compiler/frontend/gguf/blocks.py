@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isa.constants import E2M1_TWICE
+
 Blocks = NDArray[np.uint8]  # (rows, blocks of a row, bytes of a block)
 Codes = NDArray[np.int8]
 
@@ -32,8 +34,8 @@ class Activations:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """The parameters of `mmg`. `storage` is the smallest type of the chip that holds the codes: i4, u4 (0 to 15) or
-    i8."""
+    """The parameters of `mmg`. `storage` is the smallest form in which the chip holds the codes: i4, u4, e2m1
+    (`isa.spec.NIBBLES`) or i8."""
 
     group: int
     storage: str
@@ -141,7 +143,7 @@ def _q8_0(blocks: Blocks) -> Weights:
     return Weights(_rows(blocks[..., 2:].view(np.int8)), _half(blocks, 0))
 
 
-_E2M1_TWICE = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.int8)
+_E2M1_TWICE = np.array(E2M1_TWICE, np.int8)
 
 
 def _mxfp4(blocks: Blocks) -> Weights:
@@ -195,7 +197,7 @@ WEIGHT_TYPES: Mapping[str, WeightType] = {
         WeightType("Q4_K", 12, 256, 144, Q8_K, Product(256, "u4", sub=32), _q4_k),
         WeightType("Q5_K", 13, 256, 176, Q8_K, Product(256, "i8", sub=32), _q5_k),
         WeightType("Q6_K", 14, 256, 210, Q8_K, Product(256, "i8", sub=16), _q6_k),
-        WeightType("MXFP4", 39, 32, 17, Q8_0, Product(32, "i8"), _mxfp4),
+        WeightType("MXFP4", 39, 32, 17, Q8_0, Product(32, "e2m1"), _mxfp4),
     )
 }
 
@@ -233,8 +235,13 @@ OTHER_TYPES: Mapping[int, str] = {  # refused by name
 }  # fmt: skip
 
 
-def pack_i4(codes: Codes) -> NDArray[np.uint8]:
-    """Codes [N, K], K even, as the chip's i4: two to a byte, the even one in the low half. uint8 [N, K / 2]."""
-    low, high = codes[:, 0::2].view(np.uint8), codes[:, 1::2].view(np.uint8)
-    packed: NDArray[np.uint8] = (low & 15 | high << 4).astype(np.uint8)
+def pack_i4(codes: Codes, storage: str) -> Codes:
+    """Codes [N, K], K even, as the chip's i4, u4 or e2m1: two to a byte, the even one in the low half. int8
+    [N, K / 2]."""
+    nibbles = _E2M1_NIBBLES[codes] if storage == "e2m1" else codes.view(np.uint8)
+    packed: Codes = (nibbles[:, 0::2] & 15 | nibbles[:, 1::2] << 4).astype(np.uint8).view(np.int8)
     return packed
+
+
+_E2M1_NIBBLES = np.zeros(256, np.uint8)  # by the code, also a negative one
+_E2M1_NIBBLES[np.array(E2M1_TWICE[::-1])] = np.arange(16, dtype=np.uint8)[::-1]

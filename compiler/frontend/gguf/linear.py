@@ -23,7 +23,7 @@ class GroupedLinear(nn.Module):
     def __init__(self, kind: WeightType, rows: NDArray[np.uint8]) -> None:
         super().__init__()
         self.kind, w = kind, kind.decode(rows)
-        codes = w.codes if kind.product.storage == "i8" else pack_i4(w.codes).view(np.int8)
+        codes = w.codes if kind.product.storage == "i8" else pack_i4(w.codes, kind.product.storage)
         parts: dict[str, NDArray[Any] | None] = {"codes": codes, "scales": w.scales, "minima": w.minima}
         for name, part in (parts | {"sub_scales": w.sub_scales, "sub_minima": w.sub_minima}).items():
             self.register_buffer(name, None if part is None else torch.from_numpy(np.ascontiguousarray(part)))

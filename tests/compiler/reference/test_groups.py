@@ -22,7 +22,7 @@ def tensor(x: NDArray[Any] | None) -> Tensor | None:
 
 def product(v: Vectors, a: Tensor, sa: Tensor) -> NDArray[np.float32]:
     w, p = v.type.decode(v.blocks), v.type.product
-    packed = w.codes if p.storage == "i8" else pack_i4(w.codes).view(np.int8)
+    packed = w.codes if p.storage == "i8" else pack_i4(w.codes, p.storage)
     codes, scales = map(torch.from_numpy, (packed, w.scales))
     zw, ss, sm = map(tensor, (w.minima, w.sub_scales, w.sub_minima))
     return groups.matmul_groups(a, codes, sa, scales, zw, ss, sm, p.group, p.sub, p.storage, p.pre, p.half).numpy()
