@@ -15,11 +15,12 @@ from compiler.plan.solve import plan
 from compiler.tile.decisions import DRAM_LIMIT, Placement
 from compiler.tile.ir import Buffer, Program
 from compiler.tile.state import TileState, made
-from isa.architecture import Region, Space
+from isa.architecture import Engine, Region, Space
 from isa.chip import Chip
 from isa.errors import CompileError
 
 Times = Sequence[tuple[int, int]]  # predicted start and finish of each op
+Live = Mapping[Buffer, tuple[int, int]]  # first and last op
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,30 @@ def place(program: Program, chip: Chip, times: Times | None = None) -> Placement
 
     `times` (of a schedule) are the predicted start and finish of each op, so that no instruction overwrites what is
     still being read. With them, a plan that is not found quickly counts as none: other orders can replace this one."""
-    live = program.live
+    for share in EARLY if program.loop is not None else ():
+        with suppress(CompileError):
+            return _placed(program, chip, times, _kept_for_the_next(program, int(chip.sram.bytes * share)))
+    return _placed(program, chip, times, program.live)
+
+
+EARLY = (1 / 6, 1 / 16)  # of the scratchpad, for what an iteration loads first
+
+
+def _kept_for_the_next(program: Program, room: int) -> Live:
+    """Live ranges in which the first loads of a loop's body, up to `room` bytes, have their place to themselves through
+    all of it: the next iteration's can begin while this one still works."""
+    live, loop = dict(program.live), program.loop
+    assert loop is not None
+    for op in program.ops[loop.first : loop.end]:
+        if op.row.engine is Engine.LDW:
+            buffer = next(ref.buffer for name, ref, _, _ in op.accesses if name == "d")
+            if (room := room - buffer.bytes) < 0:
+                break
+            live[buffer] = (min(live[buffer][0], loop.first), max(live[buffer][1], loop.end - 1))
+    return live
+
+
+def _placed(program: Program, chip: Chip, times: Times | None, live: Live) -> Placement:
     offsets = {b: b.fixed for b in live if b.fixed is not None}
     heights = {}
     memories = (
@@ -76,7 +100,7 @@ def _plan(
     Raises CompileError when the buffers do not fit even without rest.
     """
     if times is not None:
-        ends = _rested(buffers.values(), program, times)
+        ends = _rested(buffers.values(), program, times, live)
         return _solve([Block(b.name, live[b][0], ends[b], b.bytes) for b in buffers.values()], capacity, 0)
     for slack in SLACKS:
         blocks = [Block(b.name, max(0, live[b][0] - slack), live[b][1] + 1, b.bytes) for b in buffers.values()]
@@ -90,13 +114,13 @@ def _plan(
     raise AssertionError("the last slack is 0")
 
 
-def _rested(buffers: Collection[Buffer], program: Program, times: Times) -> dict[Buffer, int]:
+def _rested(buffers: Collection[Buffer], program: Program, times: Times, live: Live) -> dict[Buffer, int]:
     """For each buffer the index of the op from which on its bytes may be used again: all that take memory from there on
     start later.
 
     Starts need not rise with the order, so the last op that takes memory too early decides.
     """
-    takers = sorted({program.live[b][0] for b in buffers})
+    takers = sorted({live[b][0] for b in buffers})
     least = list(accumulate((times[i][0] for i in reversed(takers)), min))[
         ::-1
     ]  # the earliest start from each taker on
@@ -105,9 +129,7 @@ def _rested(buffers: Collection[Buffer], program: Program, times: Times) -> dict
         for ref in op.views:
             if ref is not None and ref.buffer in left:
                 left[ref.buffer] = max(left[ref.buffer], finish)
-    return {
-        b: max(program.live[b][1], takers[at - 1] if (at := bisect_left(least, left[b])) else 0) + 1 for b in buffers
-    }
+    return {b: max(live[b][1], takers[at - 1] if (at := bisect_left(least, left[b])) else 0) + 1 for b in buffers}
 
 
 def _solve(blocks: Sequence[Block], capacity: int, work: int) -> Plan:
