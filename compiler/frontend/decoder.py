@@ -25,9 +25,9 @@ from torch.nn import functional
 from compiler.frontend.capture import Captured, export, from_exported
 from compiler.ops import library as ops
 from isa.errors import CompileError, InputError, UnsupportedError
+from isa.image.steps import POSITIONS, TOKENS
 
 NAME = "llmchip"  # of the attention function, in transformers' tables
-POSITIONS = "positions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class DecoderStep(nn.Module):
 
     def example(self) -> dict[str, Tensor]:
         return {
-            "input_ids": torch.zeros(self.batch, self.tokens, dtype=torch.int32),
+            TOKENS: torch.zeros(self.batch, self.tokens, dtype=torch.int32),
             POSITIONS: torch.zeros(self.batch, dtype=torch.int32),
         }
 
