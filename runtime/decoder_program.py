@@ -157,7 +157,9 @@ def capture_steps(model: Any, example_inputs: Any, max_length: int) -> dict[str,
     batch, tokens = _example(example_inputs)
     chunk = min(tokens, CHUNK)
     if chunk > max_length:
-        raise InputError(f"the example has {tokens} tokens, max_length is {max_length}", hint="give a larger max_length")
+        raise InputError(
+            f"the example has {tokens} tokens, max_length is {max_length}", hint="give a larger max_length"
+        )
     prefill = {"prefill": capture_decoder(model, batch, chunk, max_length)} if chunk > 1 else {}
     return {**prefill, "decode": capture_decoder(model, batch, 1, max_length)}
 

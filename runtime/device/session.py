@@ -91,9 +91,7 @@ class Session(Generic[T]):
             raise InputError(f"{tokens.shape[1]} tokens for one step", hint="prefill takes several tokens")
         return self._give(self._extend(tokens))
 
-    def generate(
-        self, input_ids: object, max_new_tokens: int, attention_mask: object = None, **sampling: object
-    ) -> T:
+    def generate(self, input_ids: object, max_new_tokens: int, attention_mask: object = None, **sampling: object) -> T:
         """Go on with `input_ids` [B, T], then with up to `max_new_tokens` that the model chooses, greedily unless
         `sampling` says otherwise. Gives all of them, [B, T + n] int64; the session has them, too. Raises InputError for
         what does not fit."""
@@ -214,7 +212,9 @@ def counted(mask: object, shape: tuple[int, ...]) -> Array:
         return np.ones(shape, bool)
     real: Array = np.asarray(mask) != 0
     if real.shape != shape:
-        raise InputError(f"attention_mask is {list(real.shape)}, input_ids {list(shape)}", hint="give one number a token")
+        raise InputError(
+            f"attention_mask is {list(real.shape)}, input_ids {list(shape)}", hint="give one number a token"
+        )
     starts = np.diff(real.astype(np.int8), axis=1, prepend=0) == 1
     if (starts.sum(1) != 1).any():
         raise InputError(
