@@ -188,8 +188,8 @@ def chosen(chip: str | PathLike[str] | Chip, options: Mapping[str, Any]) -> tupl
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """While a model is captured and compiled: alone, and whatever goes wrong, the user gets one line, and the traceback
-    behind it."""
+    """While a model is captured and compiled: alone. Raises an Error whatever goes wrong: the user gets one line, and
+    the traceback behind it."""
     try:
         with alone():
             yield

@@ -54,8 +54,8 @@ _current = threading.local()
 def capture_decoder(model: nn.Module, batch: int, tokens: int, capacity: int) -> Captured:
     """One step of a causal language model: `tokens` new tokens of each of `batch` sequences, over caches of `capacity`.
 
-    Raises UnsupportedError for a model whose attention is not written in transformers' way, InputError for a capacity
-    beyond the positions that the model has.
+    Raises UnsupportedError for a model whose attention is not written in transformers' way, CompileError for one in
+    train mode, InputError for a capacity beyond the positions that the model has.
     """
     if model.training:
         raise CompileError("the model is in train mode", type(model).__name__, "call model.eval() first")

@@ -56,7 +56,7 @@ CANONICAL: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     ),
     "one place in a list is a slice": (
         lambda m, x: x[:, [-2]],
-        ("index: f32[2,1,8] = aten.slice.Tensor(%args_0, 1, 2, 3)", "return [%index]"),
+        ("slice_1: f32[2,1,8] = aten.slice.Tensor(%args_0, 1, 2, 3)", "return [%slice_1]"),
     ),
     "a float sum with zero stays: it turns -0 into +0": (
         lambda m, x: x + 0.0,
