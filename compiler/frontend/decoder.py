@@ -179,7 +179,7 @@ def _direct(
 ) -> Tensor:
     """`scaled_dot_product_attention` over the caches."""
     factor = query.shape[-1] ** -0.5 if scale is None else float(scale)
-    result: Tensor = _current.step.attend(query, key, value, factor, 0.0)
+    result: Tensor = _current.step.attend(query, key, value, factor, 0, 0.0)
     return result
 
 
