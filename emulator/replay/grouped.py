@@ -11,13 +11,18 @@ from numba import carray
 from emulator.replay.intrinsics import dot32, fold16, pointer
 from emulator.replay.rows import F16, F32, FIRST_SLOT, SLOT_WIDTH, ZERO, element, jit, load, put, rounded
 from isa.architecture import Dtype
+from isa.constants import E2M1_TWICE
 from isa.constants import GROUP_LANES as LANES
+from isa.spec import NIBBLES
+from isa.views import PARTS
 
-ACC, PRE, HALF, U4 = 1, 2, 4, 8  # flags of a step
+ACC, PRE, HALF = 1, 2, 4  # flags of a step
 GROUP_SHIFT: Final = 4  # where the logarithms begin, two bits each
 SUB_SHIFT: Final = 6
-GROUP_LEAST: Final = 32
-SUB_LEAST: Final = 16
+NIBBLE_SHIFT: Final = 8
+GROUP_LEAST, SUB_LEAST = PARTS["g"][1], PARTS["j"][1]
+SIGNED, E2M1 = NIBBLES.index("i4"), NIBBLES.index("e2m1")
+TWICE: Final = np.array(E2M1_TWICE, np.int8)
 I4: Final = int(Dtype.I4)
 NAMES: Final = ("c", "a", "w", "sa", "sw", "zw", "ss", "sm")  # by slot
 C, A, W, SA, SW, ZW, SS, SM = (FIRST_SLOT + SLOT_WIDTH * slot for slot in range(len(NAMES)))
@@ -36,26 +41,34 @@ def _dot(x, y, count):
 
 
 @jit
-def _unpack(address, first, count, unsigned, out):
-    """Nibbles from number `first` on."""
+def _unpack(address, first, count, out):
+    """Nibbles from number `first` on, as 0 to 15."""
     for i in range(count):
         at = first + i
-        byte = np.int32(carray(pointer(address + (at >> 1)), 1, np.uint8)[0])
-        code = (byte >> np.int32(4)) if at & 1 else (byte & np.int32(15))
-        out[i] = np.int8(code if unsigned else (code ^ 8) - 8)
+        byte = carray(pointer(address + (at >> 1)), 1, np.uint8)[0]
+        out[i] = np.int8(byte >> 4) if at & 1 else np.int8(byte & 15)
 
 
 @jit
-def _unpack_even(address, count, unsigned, out):
+def _unpack_even(address, count, out):
     """The same from the start of a byte, two at a time."""
     packed = carray(pointer(address), (count + 1) // 2, np.uint8)
     for i in range(count // 2):
-        low, high = np.int8(packed[i] & 15), np.int8(packed[i] >> 4)
-        out[2 * i] = low if unsigned else np.int8((low ^ 8) - 8)
-        out[2 * i + 1] = high if unsigned else np.int8((high ^ 8) - 8)
+        out[2 * i] = np.int8(packed[i] & 15)
+        out[2 * i + 1] = np.int8(packed[i] >> 4)
     if count & 1:
-        low = np.int8(packed[count // 2] & 15)
-        out[count - 1] = low if unsigned else np.int8((low ^ 8) - 8)
+        out[count - 1] = np.int8(packed[count // 2] & 15)
+
+
+@jit
+def _decode(codes, count, kind):
+    """What nibbles of 0 to 15 stand for."""
+    if kind == SIGNED:
+        for i in range(count):
+            codes[i] = np.int8((codes[i] ^ 8) - 8)
+    elif kind == E2M1:
+        for i in range(count):
+            codes[i] = TWICE[codes[i]]
 
 
 @jit
@@ -149,9 +162,10 @@ def run_grouped(step, sums, parts, codes, lanes, t, u, part, threads):
         if step[W + 4] == I4:  # strides are in elements
             first = column * step[W + 2]
             if first & 1:
-                _unpack(step[W], first, k, flags & U4 != 0, codes)
+                _unpack(step[W], first, k, codes)
             else:
-                _unpack_even(step[W] + (first >> 1), k, flags & U4 != 0, codes)
+                _unpack_even(step[W] + (first >> 1), k, codes)
+            _decode(codes, k, (flags >> NIBBLE_SHIFT) & 3)
             weights = codes.ctypes.data
         load(t, groups, step[SW] + column * step[SW + 2], step[SW + 3], step[SW + 4])
         for row in range(m):

@@ -220,17 +220,17 @@ def _mm(chain: Chain, operands: dict[str, int]) -> Kind | None:
 
 def _mmg(chain: Chain, operands: dict[str, int]) -> Kind | None:
     """None for what the handler does not allow."""
-    size, sub = grouped.GROUP_LEAST << operands["glog"], grouped.SUB_LEAST << operands["slog"]
-    alone = operands["pre"] or operands["half"] or operands["acc"] or sub > size
+    alone = operands["pre"] or operands["half"] or operands["acc"]
     if ("sm" in chain) != ("zw" in chain) if "ss" in chain else "sm" in chain:
         return None
     if "ss" in chain and alone:
         return None
-    chain.whole, chain.types["w"] = "c", (Dtype.I4,) if operands["u4"] else (Dtype.I4, Dtype.I8)
+    chain.whole, chain.types["w"] = "c", (Dtype.I4,) if operands["nib"] else (Dtype.I4, Dtype.I8)
     chain.slots = {name: slot for slot, name in enumerate(grouped.NAMES) if name in chain}
-    flags = (grouped.ACC, "acc"), (grouped.PRE, "pre"), (grouped.HALF, "half"), (grouped.U4, "u4")
+    flags = (grouped.ACC, "acc"), (grouped.PRE, "pre"), (grouped.HALF, "half")
     logs = operands["glog"] << grouped.GROUP_SHIFT | operands["slog"] << grouped.SUB_SHIFT
-    chain.more = 0, sum(bit for bit, name in flags if operands[name]) | logs
+    kinds = logs | operands["nib"] << grouped.NIBBLE_SHIFT
+    chain.more = 0, sum(bit for bit, name in flags if operands[name]) | kinds
     return Kind.GROUPED
 
 
