@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     )
     from isa.extension import Extension
     from runtime.api import compile, load
-    from runtime.device.loaded import Loaded
+    from runtime.decoder_program import DecoderProgram
+    from runtime.device.loaded import Loaded, LoadedDecoder
+    from runtime.device.session import Session
     from runtime.extension import extend
     from runtime.program import Program
     from runtime.pytorch.backend import backend, refresh
@@ -42,6 +44,7 @@ __all__ = [
     "Chip",
     "ChipError",
     "CompileError",
+    "DecoderProgram",
     "Error",
     "Extension",
     "Fallback",
@@ -49,8 +52,10 @@ __all__ = [
     "InputError",
     "InternalError",
     "Loaded",
+    "LoadedDecoder",
     "PackedWeights",
     "Program",
+    "Session",
     "Trap",
     "UnsupportedError",
     "Verification",
@@ -85,7 +90,9 @@ _HOME = {
     **dict.fromkeys(("backend", "refresh"), "runtime.pytorch.backend"),
     **dict.fromkeys(("Fallback", "fallbacks"), "runtime.pytorch.fallback"),
     **dict.fromkeys(("PackedWeights", "packed_weights"), "runtime.pytorch.constants"),
-    "Loaded": "runtime.device.loaded",
+    "DecoderProgram": "runtime.decoder_program",
+    **dict.fromkeys(("Loaded", "LoadedDecoder"), "runtime.device.loaded"),
+    "Session": "runtime.device.session",
     "Program": "runtime.program",
     "Verification": "runtime.verify.verify",
     "__version__": "runtime.version",

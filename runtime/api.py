@@ -6,7 +6,7 @@ llmchip.load("model.llmchip")(input_ids=ids.numpy())
 
 from collections.abc import Mapping
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from isa.chip import Chip
 from runtime.device.loaded import Loaded, load
@@ -14,24 +14,55 @@ from runtime.device.loaded import Loaded, load
 if TYPE_CHECKING:
     from compiler.pipeline import Compiled
     from isa.image.image import Image
+    from runtime.decoder_program import DecoderProgram
     from runtime.program import Program
     from runtime.verify.verify import Verification
 
 __all__ = ["Loaded", "compile", "load", "verify_image"]
 
 
+@overload
 def compile(
     model: Any,
     example_inputs: tuple[Any, ...] | Mapping[str, Any] | None = None,
     *,
+    max_length: None = None,
     chip: str | PathLike[str] | Chip = "edge",
     **options: Any,
-) -> "Program":
+) -> "Program": ...
+
+
+@overload
+def compile(
+    model: Any,
+    example_inputs: tuple[Any, ...] | Mapping[str, Any],
+    *,
+    max_length: int,
+    chip: str | PathLike[str] | Chip = "edge",
+    **options: Any,
+) -> "DecoderProgram": ...
+
+
+def compile(
+    model: Any,
+    example_inputs: tuple[Any, ...] | Mapping[str, Any] | None = None,
+    *,
+    max_length: int | None = None,
+    chip: str | PathLike[str] | Chip = "edge",
+    **options: Any,
+) -> "Program | DecoderProgram":
     """Compile a module for these example inputs (a tuple of positional or a dict of keyword arguments).
 
     `model` may also be a torch.export.ExportedProgram, which has its own. `options` are those of
     `llmcc compile --option`.
+
+    With `max_length` a causal language model of transformers becomes a program that generates: its caches stay on the
+    chip, with room for so many tokens of each sequence. Prompts go through it in chunks as long as the example.
     """
+    if max_length is not None:
+        from runtime.decoder_program import compile_decoder
+
+        return compile_decoder(model, example_inputs, max_length, chip, options)
     from runtime.program import compile_model
 
     return compile_model(model, example_inputs, chip, options)

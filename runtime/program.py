@@ -1,7 +1,8 @@
 """A compiled model: called like the model, saved as an image, verified against PyTorch."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from os import PathLike
@@ -171,19 +172,31 @@ def compile_model(
     options: Mapping[str, Any],
 ) -> Program:
     """See runtime.api.compile. Raises what it raises."""
+    selected, settings = chosen(chip, options)
+    with one_line():
+        captured = _capture(model, example_inputs)
+        program = Program(captured, settings, selected, None if isinstance(model, ExportedProgram) else model)
+        program.image  # noqa: B018 - packed now, with the weights as they are now
+    return program
+
+
+def chosen(chip: str | PathLike[str] | Chip, options: Mapping[str, Any]) -> tuple[Chip, Options]:
+    """Chip and options as the user names them. Raises what `load_chip` and `Options.from_strings` raise."""
     selected = load_chip(chip)
-    named = {**options, "chip": chip if isinstance(chip, str) else selected.name}
-    settings = Options.from_strings(named)
+    return selected, Options.from_strings({**options, "chip": chip if isinstance(chip, str) else selected.name})
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """While a model is captured and compiled: alone. Raises an Error whatever goes wrong: the user gets one line, and
+    the traceback behind it."""
     try:
         with alone():
-            captured = _capture(model, example_inputs)
-            program = Program(captured, settings, selected, None if isinstance(model, ExportedProgram) else model)
-            program.image  # noqa: B018 - packed now, with the weights as they are now
+            yield
     except Error:
         raise
-    except Exception as error:  # whatever it is, the user gets one line, and the traceback behind it
+    except Exception as error:
         raise as_error(error)  # noqa: B904  (it knows its cause)
-    return program
 
 
 def _capture(model: Any, example_inputs: Sequence[Any] | Mapping[str, Any] | None) -> Captured:

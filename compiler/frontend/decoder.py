@@ -12,6 +12,7 @@ cache has, by the model's own module, and looked up on the chip.
 """
 
 import inspect
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,13 +22,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from compiler.frontend.capture import Captured, export, from_exported
 from compiler.ops import library as ops
 from isa.errors import CompileError, InputError, UnsupportedError
+from isa.image.steps import POSITIONS, TOKENS
 
 NAME = "llmchip"  # of the attention function, in transformers' tables
-POSITIONS = "positions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,8 @@ _current = threading.local()
 def capture_decoder(model: nn.Module, batch: int, tokens: int, capacity: int) -> Captured:
     """One step of a causal language model: `tokens` new tokens of each of `batch` sequences, over caches of `capacity`.
 
-    Raises UnsupportedError for a model whose attention is not written in transformers' way, InputError for a capacity
-    beyond the positions that the model has.
+    Raises UnsupportedError for a model whose attention is not written in transformers' way, CompileError for one in
+    train mode, InputError for a capacity beyond the positions that the model has.
     """
     if model.training:
         raise CompileError("the model is in train mode", type(model).__name__, "call model.eval() first")
@@ -102,7 +104,7 @@ class DecoderStep(nn.Module):
 
     def example(self) -> dict[str, Tensor]:
         return {
-            "input_ids": torch.zeros(self.batch, self.tokens, dtype=torch.int32),
+            TOKENS: torch.zeros(self.batch, self.tokens, dtype=torch.int32),
             POSITIONS: torch.zeros(self.batch, dtype=torch.int32),
         }
 
@@ -122,11 +124,8 @@ class DecoderStep(nn.Module):
         place = positions.unsqueeze(-1)
         if self.tokens > 1:
             place = place + torch.arange(self.tokens, dtype=torch.int32)
-        _current.step = _Step(attend)
-        try:
+        with _step(attend):
             result = self.model(input_ids=input_ids, position_ids=place, use_cache=False)
-        finally:
-            _current.step = None
         logits = result["logits"] if isinstance(result, dict) else result.logits
         assert isinstance(logits, Tensor)
         return logits
@@ -158,21 +157,62 @@ def _attend(
     return out.transpose(1, 2), None
 
 
+class _Direct(TorchFunctionMode):
+    """For models that call PyTorch's own attention function themselves. A mask is the causal one, which `attend` has."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not functional.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        given = inspect.signature(_direct).bind(*args, **(kwargs or {})).arguments
+        return _direct(**given)
+
+
+def _direct(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """`scaled_dot_product_attention` over the caches."""
+    factor = query.shape[-1] ** -0.5 if scale is None else float(scale)
+    result: Tensor = _current.step.attend(query, key, value, factor, 0, 0.0)
+    return result
+
+
+@contextmanager
+def _step(attend: Callable[..., Tensor]) -> Iterator[None]:
+    """While a model goes through a step: its attention is `attend`."""
+    _current.step = _Step(attend)
+    try:
+        with _Direct():
+            yield
+    finally:
+        _current.step = None
+
+
 def _no_mask(*_args: Any, **_options: Any) -> None:
     """transformers' mask function."""
 
 
 @contextmanager
 def _attention(model: nn.Module) -> Iterator[None]:
-    """With our attention function in place of the model's own."""
+    """With our attention function in place of the model's own. A model of a file that does not know transformers' table
+    of such functions calls PyTorch's."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
+    known = "ALL_ATTENTION_FUNCTIONS" in vars(sys.modules[type(model).__module__])
+    if getattr(getattr(model, "config", None), "alibi", False):
+        raise UnsupportedError("attention with linear biases (ALiBi)", type(model).__name__)
     AttentionInterface.register(NAME, _attend)
     AttentionMaskInterface.register(NAME, _no_mask)
     configs = {id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None}
     before = [(config, config._attn_implementation) for config in configs.values()]
     for config in configs.values():
-        config._attn_implementation = NAME
+        config._attn_implementation = NAME if known else "sdpa"
     try:
         yield
     finally:
@@ -188,16 +228,14 @@ def _cache_shapes(model: nn.Module) -> list[CacheShape]:
         shapes.append(CacheShape(k.shape[1], k.shape[-1], v.shape[-1]))
         return q.new_zeros((*q.shape[:-1], v.shape[-1]))
 
-    _current.step = _Step(attend)
     try:
         zero = torch.zeros(1, 1, dtype=torch.int32)
-        model(input_ids=zero, position_ids=zero, use_cache=False)
+        with _step(attend):
+            model(input_ids=zero, position_ids=zero, use_cache=False)
     except (TypeError, ValueError) as error:
         raise UnsupportedError(
             f"the model cannot be called as a decoder: {str(error).splitlines()[0]}", type(model).__name__
         ) from error
-    finally:
-        _current.step = None
     if not shapes:
         raise UnsupportedError(
             "no layer calls transformers' attention function, so there is no cache to keep",

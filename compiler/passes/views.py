@@ -106,9 +106,13 @@ def _pieces(editor: Editor, node: fx.Node) -> None:
 
 
 def _index(editor: Editor, node: fx.Node) -> fx.Node | None:
-    """x[arange, ..., arange] over all of x, as transformers writes masks, is a reshape."""
+    """x[arange, ..., arange] over all of x, as transformers writes masks, is a reshape; x[..., [-2], :] a slice."""
     x, indices = node.args
     assert isinstance(x, fx.Node) and isinstance(indices, (list, tuple))
+    given = [dim for dim, index in enumerate(indices) if index is not None]
+    if len(given) == 1 and (one := _number(editor.known(indices[given[0]]))) is not None:
+        at = one % shape_of(x)[given[0]]
+        return editor.emit(node, aten.slice.Tensor, x, given[0], at, at + 1)
     rank = len(shape_of(node))
     if len(indices) != len(shape_of(x)):
         return None
@@ -117,6 +121,11 @@ def _index(editor: Editor, node: fx.Node) -> fx.Node | None:
     if None in axes or varying != sorted(set(varying)):
         return None
     return editor.reshape(node, x, shape_of(node)) if math.prod(shape_of(x)) == math.prod(shape_of(node)) else None
+
+
+def _number(index: Tensor | None) -> int | None:
+    """The place that an index of one element names."""
+    return int(index) if index is not None and index.shape == (1,) and index.dtype is not torch.bool else None
 
 
 def _full_axis(index: Tensor | None, size: int, rank: int) -> int | None:

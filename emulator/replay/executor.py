@@ -13,6 +13,7 @@ from emulator import threads
 from emulator.replay import gemm
 from emulator.replay.cached import compiled
 from emulator.replay.gemm import run_matmul
+from emulator.replay.grouped import run_grouped
 from emulator.replay.intrinsics import COLUMNS, arrive, give_way, look
 from emulator.replay.rows import FIRST_SLOT, SLOT_WIDTH, STRETCH, jit, run_copy, run_quantize, run_rows
 
@@ -25,9 +26,10 @@ class Kind(IntEnum):
     COPY = 2
     MATMUL = 3
     SKIPPED = 4  # a copy that nobody reads
+    GROUPED = 5
 
 
-ROWS, QUANTIZE, COPY, MATMUL, SKIPPED = (int(kind) for kind in Kind)
+ROWS, QUANTIZE, COPY, MATMUL, SKIPPED, GROUPED = (int(kind) for kind in Kind)
 SHARED: Final = 1 << 13  # elements of work that are worth the meeting of two threads
 CUT: Final = 1 << 13  # elements of the pieces in which one long row is shared
 SOLO: Final = 7  # the step is too small to share
@@ -110,6 +112,8 @@ def _execute(step, row, other, sums, start, tile, left, packed, part, parts):
         run_quantize(step, first, last, row, other)
     elif kind == COPY:
         run_copy(step, first, last)
+    elif kind == GROUPED:
+        run_grouped(step, start, tile, left, sums, row, other, part, parts)
     else:
         run_matmul(step, start, tile, left, packed, part, parts)
 

@@ -150,15 +150,15 @@ def _writes_dram(operand, writes, info):
     count = info[col.WRITE_COUNT]
     if count == writes.shape[0]:
         return col.FULL
-    row, size = writes[count], op.BITS[operand[op.DTYPE]] // 8
+    row, bits = writes[count], op.BITS[operand[op.DTYPE]]
     row[col.WRITE_STORE], row[col.WRITE_LOW], row[col.WRITE_HIGH] = (
         operand[col.STORE],
         operand[col.LOW],
         operand[col.HIGH],
     )
     row[col.WRITE_PLANES], row[col.WRITE_ROWS] = operand[col.PLANES], operand[col.ROWS_]
-    row[col.WRITE_BYTES] = operand[col.COLS] * size
-    row[col.WRITE_PS], row[col.WRITE_RS] = operand[op.PS] * size, operand[op.RS] * size
+    row[col.WRITE_BYTES] = operand[col.COLS] * bits >> 3
+    row[col.WRITE_PS], row[col.WRITE_RS] = operand[op.PS] * bits >> 3, operand[op.RS] * bits >> 3
     info[col.WRITE_COUNT] = count + 1
     return col.DONE
 
@@ -260,7 +260,11 @@ def _run(  # noqa: C901 - the dispatcher
                     status = _handled(handled, at, value, indices, recipe[col.VIEW_COUNT], operands, info)
                 for i in range(recipe[col.VIEW_COUNT]):
                     writes_it = recipe[col.FIRST_VIEW + i * col.VIEW_WIDTH + col.WRITES]
-                    if writes_it and operands[i, col.STORE] >= col.DRAM_STORES and operands[i, op.DTYPE] != op.I4:
+                    if (
+                        writes_it
+                        and operands[i, col.STORE] >= col.DRAM_STORES
+                        and (filled or operands[i, op.DTYPE] != op.I4)
+                    ):
                         status |= _writes_dram(operands[i], writes, info)
                 followed = _follow(recipe, operands, live, followed, bypassed, table, copy, written, unread)
         elif operation == col.NOTHING:

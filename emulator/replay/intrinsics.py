@@ -101,6 +101,55 @@ def dot_block(rows: int) -> Callable[..., None]:
     return block  # type: ignore[no-any-return]
 
 
+@intrinsic
+def dot32(typingctx: Any, x: Any, y: Any) -> Any:
+    """The exact product of 32 signed bytes at one address by those at another."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        narrow, short = ir.VectorType(_BYTE, 32), ir.VectorType(_I16, 32)
+        half, sums = ir.VectorType(_I16, 16), ir.VectorType(_I32, 8)
+        pairs = builder.module.declare_intrinsic("llvm.x86.avx2.pmadd.wd", (), ir.FunctionType(sums, (half, half)))
+        a, b = (builder.sext(_load(builder, address, narrow, 1), short) for address in args)
+        first, second = (
+            builder.call(pairs, [_stretch(builder, vector, start, 16) for vector in (a, b)]) for start in (0, 16)
+        )
+        return _sum_of(builder, builder.add(first, second))
+
+    return types.int32(types.int64, types.int64), codegen
+
+
+@intrinsic
+def fold16(typingctx: Any, x: Any, y: Any, code: Any, lanes: Any) -> Any:
+    """Add code times the products of 16 signed bytes to eight int32, element i to number i mod 8."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        narrow, wide, eight = ir.VectorType(_BYTE, 16), ir.VectorType(_I32, 16), ir.VectorType(_I32, 8)
+        a, b = (builder.sext(_load(builder, address, narrow, 1), wide) for address in args[:2])
+        products = builder.mul(a, b)
+        folded = builder.add(*(_stretch(builder, products, start, 8) for start in (0, 8)))
+        scaled = builder.mul(folded, _splat(builder, args[2], eight))
+        place = builder.inttoptr(args[3], eight.as_pointer())
+        builder.store(builder.add(builder.load(place, align=4), scaled), place, align=4)
+        return context.get_dummy_value()
+
+    return types.none(types.int64, types.int64, types.int32, types.int64), codegen
+
+
+def _stretch(b: Any, vector: Any, start: int, count: int) -> Any:
+    """Elements [start, start + count)."""
+    undefined = ir.Constant(vector.type, ir.Undefined)
+    return b.shuffle_vector(
+        vector, undefined, ir.Constant(ir.VectorType(_I32, count), list(range(start, start + count)))
+    )
+
+
+def _sum_of(b: Any, vector: Any) -> Any:
+    while vector.type.count > 1:
+        half = vector.type.count // 2
+        vector = b.add(_stretch(b, vector, 0, half), _stretch(b, vector, half, half))
+    return b.extract_element(vector, _I32(0))
+
+
 def _emit_block(
     b: Any,
     kernel: Kernel,

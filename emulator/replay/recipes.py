@@ -19,11 +19,11 @@ from emulator import budget
 from emulator.decoded import Decoded, decode_at
 from emulator.formats import float_of_bits, int_of_bits
 from emulator.memory import Fault
-from emulator.replay import layout
+from emulator.replay import grouped, layout
 from emulator.replay.executor import Kind
 from emulator.replay.layout import Op
-from emulator.replay.rows import FIRST_MICRO, FIRST_SLOT, MICROS, SLOT_WIDTH, SLOTS, WIDTH, Micro
-from isa.architecture import FLOATS, WORD_BYTES, Dtype, Engine
+from emulator.replay.rows import FIRST_MICRO, FIRST_SLOT, MICROS, NORM, SLOT_WIDTH, SLOTS, TIES, WIDTH, Micro
+from isa.architecture import ANY, FLOATS, WORD_BYTES, Dtype, Engine
 from isa.codec import IllegalInstruction
 from isa.fields import Access
 from isa.spec import MM_FORMAT, ROUND, TAP, VOP, VRED
@@ -193,16 +193,16 @@ def _vred(chain: Chain, operands: dict[str, int]) -> Kind | None:
 
 
 def _vqd(chain: Chain, operands: dict[str, int]) -> Kind | None:
-    if operands.get("norm") or operands.get("ties"):
-        return None
     names = [name for name in ("d", "s", "a", "rs", "cs", "am") if name in chain]
     for name in names:
         chain.slot(name)
-    chain.more = len({"rs", "cs"} & set(names)), int("am" in names)
+    how = operands["norm"] << NORM | operands["ties"] << TIES
+    chain.more = len({"rs", "cs"} & set(names)), int("am" in names) | how
     return Kind.QUANTIZE
 
 
 def _copy(chain: Chain, operands: dict[str, int]) -> Kind | None:
+    chain.types = {"d": ANY, "a": ANY}
     for name in ("d", "a"):
         chain.slot(name)
     return Kind.COPY
@@ -218,6 +218,22 @@ def _mm(chain: Chain, operands: dict[str, int]) -> Kind | None:
     return Kind.MATMUL
 
 
+def _mmg(chain: Chain, operands: dict[str, int]) -> Kind | None:
+    """None for what the handler does not allow."""
+    alone = operands["pre"] or operands["half"] or operands["acc"]
+    if ("sm" in chain) != ("zw" in chain) if "ss" in chain else "sm" in chain:
+        return None
+    if "ss" in chain and alone:
+        return None
+    chain.whole, chain.types["w"] = "c", (Dtype.I4,) if operands["nib"] else (Dtype.I4, Dtype.I8)
+    chain.slots = {name: slot for slot, name in enumerate(grouped.NAMES) if name in chain}
+    flags = (grouped.ACC, "acc"), (grouped.PRE, "pre"), (grouped.HALF, "half")
+    logs = operands["glog"] << grouped.GROUP_SHIFT | operands["slog"] << grouped.SUB_SHIFT
+    kinds = logs | operands["nib"] << grouped.NIBBLE_SHIFT
+    chain.more = 0, sum(bit for bit, name in flags if operands[name]) | kinds
+    return Kind.GROUPED
+
+
 _RECIPES: Final[dict[str, Callable[[Chain, dict[str, int]], Kind | None]]] = {
     "vaff": _vaff,
     "vop": _vop,
@@ -225,6 +241,7 @@ _RECIPES: Final[dict[str, Callable[[Chain, dict[str, int]], Kind | None]]] = {
     "vred": _vred,
     "vqd": _vqd,
     "mm": _mm,
+    "mmg": _mmg,
     **dict.fromkeys(("ldw", "lda", "sto"), _copy),
 }
 

@@ -57,6 +57,8 @@ LOWEST: Final = np.int32(-(2**31))
 SIZE: Final = np.int32(2**31 - 1)
 INF_BITS: Final = np.int32(0x7F800000)
 MINUS_INF: Final = np.float32(-np.inf)
+HALF: Final = np.float32(0.5)
+NORM, TIES = 1, 3  # bits of a step that quantizes
 LEVEL: Final = np.float32(127.5)
 MIN_SCALE: Final = np.float32(2.0**-23)
 LEAST, MOST = np.float32(-128), np.float32(127)
@@ -350,10 +352,26 @@ def run_rows(step, first, last, t, u, sums):  # noqa: C901 - the interpreter of 
                 put(address, step[s + 4], (-value if code == SMALLEST else value) + ZERO, u)
 
 
+@lanes.inline
+def finite(x):
+    """x, or 0 where it is infinite or NaN."""
+    return x if np.int32(bits_of(x) & SIZE) < INF_BITS else ZERO
+
+
+@lanes.inline
+def away_from_zero(x):
+    """The nearest integer, halves away from zero: what was cut off is exact."""
+    whole = np.trunc(x)
+    far = ONE if abs(x - whole) >= HALF else ZERO
+    return whole + (far if x > ZERO else -far)
+
+
 @jit
 def run_quantize(step, first, last, t, u):
-    """Slots: d, s, a, then the multipliers and am. step[5] multipliers; step[6]: am is given. t holds a whole row."""
+    """Slots: d, s, a, then the multipliers and am. step[5] multipliers; step[6]: am is given, NORM and TIES. t holds a
+    whole row."""
     rows, cols = step[2], step[3]
+    norm, away = (step[6] >> NORM) & 3, (step[6] >> TIES) & 1
     for number in range(first, last):
         plane, row = number // rows, number % rows
         s = FIRST_SLOT + SLOT_WIDTH * 2
@@ -361,7 +379,7 @@ def run_quantize(step, first, last, t, u):
         for _ in range(step[5]):
             s += SLOT_WIDTH
             combine(MUL, t, cols, step[s] + plane * step[s + 1] + row * step[s + 2], step[s + 3], step[s + 4], u)
-        if step[6]:
+        if step[6] & 1:
             s += SLOT_WIDTH
             top = element(step[s] + plane * step[s + 1] + row * step[s + 2], step[s + 4])
         else:
@@ -369,12 +387,24 @@ def run_quantize(step, first, last, t, u):
             top = NAN if size > INF_BITS else float_of(size)
         s = FIRST_SLOT + SLOT_WIDTH
         kind = step[s + 4]
-        scale = rounded(top / LEVEL, kind)
-        scale = MIN_SCALE if scale < MIN_SCALE else scale
+        if norm == 0:
+            scale = rounded(top / LEVEL, kind)
+            scale = MIN_SCALE if scale < MIN_SCALE else scale
+            inverse = ONE / scale
+        elif norm == 1:
+            scale = top / MOST
+            inverse = finite(ONE / scale)
+        else:
+            inverse = MOST / top
+            scale = ONE / inverse
+            inverse = finite(inverse)
         put(step[s] + plane * step[s + 1] + row * step[s + 2], kind, scale, u)
-        inverse = ONE / scale
         s = FIRST_SLOT
         d = carray(pointer(step[s] + plane * step[s + 1] + row * step[s + 2]), cols, np.int8)
+        if away:
+            for i in range(cols):
+                t[i] = away_from_zero(t[i] * inverse)
+            inverse = ONE
         for i in range(cols):
             x = np.rint(t[i] * inverse)
             x = LEAST if x < LEAST else (MOST if x > MOST else x)

@@ -1,13 +1,18 @@
 """From a template and located operands to a step, in compiled code."""
 
+from typing import Final
+
 from emulator.replay import copied
 from emulator.replay import layout as col
 from emulator.replay import operands as op
-from emulator.replay.executor import COPY, CUT, MATMUL, PACKED, QUANTIZE, SHARED, SOLO
+from emulator.replay.executor import COPY, CUT, GROUPED, MATMUL, PACKED, QUANTIZE, SHARED, SOLO
 from emulator.replay.gemm import BLOCK, packed_bytes
+from emulator.replay.grouped import SUB_LEAST
 from emulator.replay.lanes import inline
 from emulator.replay.operands import BITS
 from emulator.replay.rows import FIRST_MICRO, FIRST_SLOT, SLOT_WIDTH, SLOTS, WIDTH, jit
+
+FEW: Final = 4  # rows of a grouped product; the handler, with BLAS, is quicker at more (measured)
 
 
 @inline
@@ -23,7 +28,7 @@ def fill(step, template, recipe, operands, is_there):
             step[i] = template[i]
     for number in range(recipe[col.VIEW_COUNT]):
         operand, slot = operands[number], recipe[col.FIRST_VIEW + number * col.VIEW_WIDTH + col.SLOT]
-        at, size = FIRST_SLOT + SLOT_WIDTH * slot, BITS[operand[op.DTYPE]] >> 3
+        at, size = FIRST_SLOT + SLOT_WIDTH * slot, max(BITS[operand[op.DTYPE]] >> 3, 1)
         step[at] = operand[col.WHERE]
         step[at + 1] = operand[op.PS] * size
         step[at + 2] = operand[op.RS] * size
@@ -36,14 +41,16 @@ def fill(step, template, recipe, operands, is_there):
         _tap_rounding(step, recipe[col.TAP_ROUND], operands[0][op.DTYPE])
     if kind == COPY and not _copy_extents(step, operands[0], operands[1]):
         return False
-    if kind == MATMUL:
+    if kind == GROUPED and not _grouped(step, operands[1], operands[2]):
+        return False
+    if kind in (MATMUL, GROUPED):
         step[5] = operands[1][col.COLS]
-        if not recipe[col.TRANSPOSED]:
+        if kind == MATMUL and not recipe[col.TRANSPOSED]:
             at = FIRST_SLOT + 2 * SLOT_WIDTH
             step[at + 2], step[at + 3] = step[at + 3], step[at + 2]
     elif kind != QUANTIZE:
         _cut(step, recipe[col.REDUCES])
-    work = step[1] * step[2] * step[3] * (step[5] // 16 if kind == MATMUL else 1)
+    work = step[1] * step[2] * step[3] * (step[5] // 16 if kind in (MATMUL, GROUPED) else 1)
     step[SOLO] = int(work < SHARED)
     return True
 
@@ -65,12 +72,33 @@ def _copy_extents(step, target, source):
     planes, rows, cols = step[1], step[2], step[3]
     if source[op.DTYPE] != target[op.DTYPE] or (not source[op.CS] and cols > 1):
         return False
+    if source[op.DTYPE] == op.I4 and not _halves(step, cols):
+        return False
     if rows > 1 and source[op.RS] == cols and target[op.RS] == cols:
         rows, cols = 1, rows * cols
     if planes > 1 and rows == 1 and source[op.PS] == cols and target[op.PS] == cols:
         planes, cols = 1, planes * cols
-    step[1], step[2], step[3] = planes, rows, cols * (BITS[source[op.DTYPE]] // 8)
+    step[1], step[2], step[3] = planes, rows, (cols * BITS[source[op.DTYPE]]) >> 3
     return True
+
+
+@jit
+def _halves(step, cols):
+    """Strides of nibbles as strides of bytes, if every row consists of whole bytes."""
+    if cols & 1:
+        return False
+    for slot in range(2):
+        at = FIRST_SLOT + SLOT_WIDTH * slot
+        if (step[at + 1] & 1 and step[1] > 1) or (step[at + 2] & 1 and step[2] > 1):
+            return False
+        step[at + 1], step[at + 2] = step[at + 1] >> 1, step[at + 2] >> 1
+    return True
+
+
+@jit
+def _grouped(step, left, weights):
+    """Whether there are few rows, and both operands go along k without gaps."""
+    return step[2] <= FEW and left[op.CS] == 1 and weights[op.CS] == 1
 
 
 @jit
@@ -98,6 +126,10 @@ def needs(step, info):
         info[col.LEFT_BYTES] = max(info[col.LEFT_BYTES], step[2] * (step[5] + 3))
         if not step[PACKED]:
             info[col.PACKED_BYTES] = max(info[col.PACKED_BYTES], packed_bytes(step[5], step[3]))
+    elif step[0] == GROUPED:
+        sums = step[2] * ((step[5] + SUB_LEAST - 1) // SUB_LEAST)
+        info[col.MOST_ROWS] = max(info[col.MOST_ROWS], sums)
+        info[col.LEFT_BYTES] = max(info[col.LEFT_BYTES], step[5])
 
 
 @jit

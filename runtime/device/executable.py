@@ -4,6 +4,7 @@ device = Executable(load_image("minilm.llmchip"))
 device({"input_ids": ids, "attention_mask": mask})["last_hidden_state"]
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -120,22 +121,28 @@ class Executable:
                 value.to_bytes(4, "little", signed=True), np.uint8
             )
 
+    def put_rows(self, spec: TensorSpec, rows: Array) -> None:
+        """Write the first rows (third dimension) of a tensor in STATE, as a launch would have done: from now on they
+        count as written. `rows` is [B, H, n, ...] of the tensor's [B, H, C, ...]."""
+        batch, heads, capacity = spec.shape[:3]
+        width = math.prod(spec.shape[3:])
+        view = View(Space.DRAM, spec.region, spec.storage, spec.offset, rs=width, ps=capacity * width)
+        extents = (batch * heads, rows.shape[2], width)
+        with self._lock, self._bank.lock:
+            self._made_machine(False).memory.target(view, extents)[...] = rows.reshape(extents)
+
+    def _made_machine(self, nested: bool) -> Machine:
+        """`nested`: a probe of another launch on this thread has called us."""
+        if self._machine is not None and not nested:
+            return self._machine
+        chip, memories = self.image.chip, self._memories()
+        bank = None if nested else self._bank
+        machine = Machine(chip.sram.bytes, chip.acc.bytes, memories, GIVEN_REGIONS, self._interpret, bank=bank)
+        self._machine = self._machine if nested else machine
+        return machine
+
     def _launch(self, entry: Entry, inputs: Mapping[str, Array], probe: Probe | None) -> None:
-        machine, nested = (
-            self._machine,
-            self._bank.lock.depth > 1,
-        )  # nested: a probe of another launch on this thread has called us
-        if machine is None or nested:
-            chip = self.image.chip
-            machine = Machine(
-                chip.sram.bytes,
-                chip.acc.bytes,
-                self._memories(),
-                GIVEN_REGIONS,
-                self._interpret,
-                bank=None if nested else self._bank,
-            )
-            self._machine = self._machine if nested else machine
+        machine = self._made_machine(nested=self._bank.lock.depth > 1)
         try:
             code = machine.run(
                 self._code,

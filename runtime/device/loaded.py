@@ -8,8 +8,11 @@ from isa.chip import Chip
 from isa.errors import InputError
 from isa.image.image import Image, load_image
 from isa.image.records import TensorSpec
+from isa.image.steps import TOKENS, steps
 from runtime.device.arrays import Array
+from runtime.device.decoder import Decoder
 from runtime.device.executable import Executable
+from runtime.device.session import Session, greedy
 
 
 class Loaded:
@@ -53,6 +56,43 @@ class Loaded:
         return f"Loaded({_signature(self.inputs)} -> {_signature(self.outputs)})"
 
 
+class LoadedDecoder(Loaded):
+    """A language model's image: `loaded(input_ids=ids)["logits"]`, `loaded.generate(ids, 20)`, `loaded.new_session()`.
+
+    Tokens are chosen greedily: sampling needs PyTorch (`llmchip.compile`).
+    """
+
+    def __init__(self, image: Image, max_instructions: int | None = DEFAULT) -> None:
+        super().__init__(image, max_instructions)
+        self._decoder = Decoder(self._executable)
+
+    def __call__(self, *given: Array, **arrays: Array) -> dict[str, Array]:
+        """Logits [B, T, vocabulary] float32 of `input_ids` [B, T], any number of tokens up to the capacity, in a fresh
+        session; `attention_mask` may say which count. Raises InputError for what does not fit."""
+        names = (TOKENS, "attention_mask")
+        placed = dict(zip(names, given, strict=False))
+        for name in (*arrays, *("a third input" for _ in given[2:])):
+            if name in placed or name not in names:
+                raise InputError(f"input '{name}' is unknown or given twice", hint=f"the inputs are {', '.join(names)}")
+        placed |= arrays
+        if TOKENS not in placed:
+            raise InputError(f"input '{TOKENS}' is missing")
+        return {"logits": self.new_session().prefill(placed[TOKENS], placed.get("attention_mask"))}
+
+    def new_session(self) -> Session[Array]:
+        """An empty session."""
+        return Session(self._decoder, lambda array: array, greedy(self._decoder))
+
+    def generate(self, input_ids: Array, max_new_tokens: int, attention_mask: Array | None = None) -> Array:
+        """`input_ids` [B, T] and up to `max_new_tokens` more, [B, T + n] int64, in a session of their own. Raises
+        InputError for what does not fit."""
+        return self.new_session().generate(input_ids, max_new_tokens, attention_mask)
+
+    def __repr__(self) -> str:
+        decoder = self._decoder
+        return f"LoadedDecoder(batch {decoder.batch}, {decoder.capacity} tokens, vocabulary {decoder.vocabulary})"
+
+
 def _signature(specs: tuple[TensorSpec, ...]) -> str:
     return ", ".join(f"{spec.name}: {spec.dtype}{list(spec.shape)}" for spec in specs)
 
@@ -67,4 +107,5 @@ def load(path: str | PathLike[str], chip: Chip | str | None = None, max_instruct
         raise InputError(
             f"max_instructions is {max_instructions!r}", hint="a number of at least 1, or None for no limit"
         )
-    return Loaded(load_image(path, chip), max_instructions)
+    image = load_image(path, chip)
+    return (LoadedDecoder if steps(image) else Loaded)(image, max_instructions)

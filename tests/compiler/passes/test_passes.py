@@ -54,6 +54,10 @@ CANONICAL: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
             "return [%add_1]",
         ),
     ),
+    "one place in a list is a slice": (
+        lambda m, x: x[:, [-2]],
+        ("slice_1: f32[2,1,8] = aten.slice.Tensor(%args_0, 1, 2, 3)", "return [%slice_1]"),
+    ),
     "a float sum with zero stays: it turns -0 into +0": (
         lambda m, x: x + 0.0,
         ("add: f32[2,4,8] = aten.add.Tensor(%args_0, 0.0)", "return [%add]"),

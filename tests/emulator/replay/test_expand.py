@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+import emulator_harness
 import numpy as np
 import pytest
 from emulator_harness import bits
@@ -15,6 +16,7 @@ from replay_harness import code, machine_for, view
 
 from emulator.machine import Machine
 from emulator.pieces import Piece, Pieces
+from emulator.replay import layout
 from isa.architecture import Dtype, Region, Space
 from isa.codec import Inst, encode
 from isa.errors import Trap
@@ -220,3 +222,27 @@ def test_a_scalar_that_the_program_wrote_in_dram_is_never_read_beforehand() -> N
     for first in (3, 5, 5, 1):
         machine.run(program, scalars=[0, first])
         assert out.view(np.int32).tolist() == [first] * 4
+
+
+@pytest.mark.parametrize("storage", [Dtype.I4, Dtype.I8])
+def test_grouped_products_have_a_kernel(storage: Dtype) -> None:
+    """Breaks when a decode step goes back to Python at each product of GGUF weights, or at the copy of codes of four
+    bits."""
+    p, rng, width = emulator_harness.Program(), np.random.default_rng(0), 64 * storage.bits // 8
+    x, a, s = p.source(rng.standard_normal((2, 32)), Dtype.F32), p.target(Dtype.I8, 2, 32), p.target(Dtype.F32, 2, 1)
+    p.word("vqd", d=a, s=s, a=x, rows=2, cols=32, norm=1, ties=1)
+    codes, scales = rng.integers(-128, 128, (8, width // 2)), rng.standard_normal((8, 1)).astype(np.float32)
+    packed = p.source(codes, Dtype.I8)
+    w, copied = p.view(storage, p.views[packed].base, 32), p.view(storage, p.place(8 * width), 32)
+    there = p.view(storage, 0, 32, space=Space.DRAM, region=Region.OUT)
+    p.word("sto", d=there, a=w, rows=8, cols=32)
+    p.word("lda", d=copied, a=there, rows=8, cols=32)
+    c = p.target(Dtype.F32, 2, 8, space=Space.ACC)
+    p.word("mmg", c=c, a=a, sa=s, w=copied, sw=p.source(scales, Dtype.F32), m=2, n=8, k=32)
+    want = p.run().read(c)
+    assert p.machine is not None
+    p.machine.run(p.code())
+    assert p.read(c).tobytes() == want.tobytes()
+    assert p.machine._replays is not None and p.machine._replays._plans is not None
+    (plan,) = p.machine._replays._plans._plans.values()
+    assert plan.info[layout.HANDLED_COUNT] == 0

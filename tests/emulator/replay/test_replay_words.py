@@ -20,9 +20,15 @@ from test_emulator_random import (  # noqa: F401 - collected here again
     test_vred,
 )
 from test_grouped import (  # noqa: F401
+    test_a_last_group_may_be_short,
     test_accumulating_goes_on_where_another_word_ended,
+    test_codes_that_no_quantizer_makes,
     test_from_activations_to_results_nothing_differs_from_ggml,
+    test_groups_that_are_nan_make_their_results_nan_and_no_others,
+    test_half_rounds_where_the_scales_multiply,
+    test_lanes_end_in_their_order_behind_the_minima,
     test_scales_multipliers_and_ties,
+    test_the_order_of_the_scales_shows,
 )
 
 from emulator import functions

@@ -1,0 +1,59 @@
+"""Tiny causal language models, one configuration for each family: sizes that are multiples of nothing."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+VOCABULARY = 97
+_SIZES: Mapping[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 48,
+    "intermediate_size": 72,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 512,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+_GROUPED = {**_SIZES, "num_key_value_heads": 2}
+_GPT2 = {
+    "vocab_size": VOCABULARY,
+    "n_embd": 48,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 512,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "llama": ("Llama", _GROUPED),
+    "gpt2": ("GPT2", _GPT2),
+    "qwen2": ("Qwen2", _GROUPED),
+    "qwen3": ("Qwen3", {**_GROUPED, "head_dim": 16}),
+    "mistral": ("Mistral", {**_GROUPED, "sliding_window": None}),
+    "opt": ("OPT", {**_SIZES, "ffn_dim": 72, "word_embed_proj_dim": 48}),
+    "gpt_neox": ("GPTNeoX", _SIZES),
+    "gemma2": ("Gemma2", {**_GROUPED, "head_dim": 16, "sliding_window": 512}),
+    "gemma3": ("Gemma3Text", {**_GROUPED, "head_dim": 16, "sliding_window": 512}),
+    "phi3": ("Phi3", _GROUPED),
+    "smollm": ("Llama", {**_GROUPED, "num_attention_heads": 6, "num_key_value_heads": 3, "tie_word_embeddings": True}),
+    "falcon": ("Falcon", {**_SIZES, "multi_query": True, "alibi": False, "new_decoder_architecture": False}),
+    "stablelm": ("StableLm", {**_GROUPED, "partial_rotary_factor": 0.5}),
+    "olmo": ("Olmo", _GROUPED),
+    "granite": (
+        "Granite",
+        {**_GROUPED, "attention_multiplier": 0.25, "logits_scaling": 2.0, "residual_multiplier": 0.5},
+    ),
+}
+
+
+def tiny(family: str, seed: int = 0, **changes: Any) -> Any:
+    """A model of the family with random weights."""
+    import transformers
+
+    name, sizes = FAMILIES[family]
+    config = getattr(transformers, f"{name}Config")(**{**sizes, **changes})
+    torch.manual_seed(seed)
+    return transformers.AutoModelForCausalLM.from_config(config).eval()
