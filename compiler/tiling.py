@@ -84,7 +84,7 @@ def kernel_state(
 ) -> TileState:
     """The tile passes that run once: kernels with all that follows from the graph alone, whatever the tiling."""
     names = tuple(i.name for i in lowered.inputs), tuple(o.name for o in lowered.outputs)
-    frozen = TileState(chip, FrozenGraph(lowered.main.graph, *names, lowered.captured.scalars, shared))
+    frozen = TileState(chip, FrozenGraph(lowered.main.graph, *names, shared))
     return manager.run(tile_pipeline(options.enables, Known(chip), Choice()).kernels, frozen)
 
 

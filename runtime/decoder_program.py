@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from compiler.entries import CompiledEntries, compile_entries
 from compiler.frontend.capture import Captured
-from compiler.frontend.decoder import capture_decoder
+from compiler.frontend.decoder import capture_decoder, within
 from compiler.options import Options
 from isa.asm.disassemble import disassemble
 from isa.chip import Chip
@@ -34,6 +34,7 @@ from runtime.verify.steps import StepsVerification, verify_steps
 from runtime.version import __version__
 
 CHUNK = 256  # tokens of a prefill step at most: its intermediate values must fit, and what is shorter is padded
+REACHES = (1 << 10, 1 << 13)  # tokens: a program of its own for sequences that are no longer, if caches hold more
 
 
 class DecoderProgram:
@@ -161,7 +162,9 @@ def capture_steps(model: Any, example_inputs: Any, max_length: int) -> dict[str,
             f"the example has {tokens} tokens, max_length is {max_length}", hint="give a larger max_length"
         )
     prefill = {"prefill": capture_decoder(model, batch, chunk, max_length)} if chunk > 1 else {}
-    return {**prefill, "decode": capture_decoder(model, batch, 1, max_length)}
+    decode = capture_decoder(model, batch, 1, max_length)
+    short = {f"decode_{reach}": within(decode, reach) for reach in REACHES if 2 * reach <= max_length}
+    return {**prefill, **short, "decode": decode}
 
 
 def _example(given: Any) -> Sequence[int]:

@@ -87,7 +87,8 @@ class _Sequence:
             return None if operand is None else e.operand(operand, len(node.shape))
 
         given = e.storage.resolve(node.tensor("positions"))
-        tokens, capacity = node.tensor("k").shape[-2], node.tensor("keys").shape[-2]
+        limits = node.tensor("positions").limits
+        assert limits is not None, f"how many tokens there are before {node.name} has no limits"
         sequence = e.ranges[0][0] + number
         return _Sequence(
             e,
@@ -103,7 +104,7 @@ class _Sequence:
             table("old_mask"),
             node.integer("window"),
             node.number("softcap"),
-            Length(given.buffer, given.offset + sequence * given.strides[0], capacity - tokens, 0, capacity - tokens),
+            Length(given.buffer, given.offset + sequence * given.strides[0], limits[1], 0, limits[1]),
         )
 
     @property

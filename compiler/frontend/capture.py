@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx
@@ -67,8 +67,7 @@ class Captured:
     `weights`). `arguments` maps each argument's name to its value, a pytree with a `Leaf` for every tensor; `result` is
     the model's result with a `Leaf` for every tensor. `changed` names placeholders that the model changes in place,
     with the number of the output that is their new value. `signature` is forward's, where it is known: the program is
-    called as the model is. `scalars` are inputs of a few integers that steer the program (how many tokens are in a
-    cache), with the range of each.
+    called as the model is.
     """
 
     gm: fx.GraphModule
@@ -80,7 +79,6 @@ class Captured:
     result: pytree.PyTree
     changed: tuple[tuple[str, int], ...] = ()
     signature: inspect.Signature | None = None
-    scalars: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def flatten(self, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None) -> tuple[Tensor, ...]:
         """The caller's arguments, passed by position or by name as to the model itself, as the graph's inputs. Raises

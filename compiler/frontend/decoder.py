@@ -25,6 +25,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from compiler.frontend.capture import Captured, export, from_exported
+from compiler.graph.fx_copy import copied
 from compiler.ops import library as ops
 from isa.errors import CompileError, InputError, UnsupportedError
 from isa.image.steps import POSITIONS, TOKENS
@@ -65,7 +66,23 @@ def capture_decoder(model: nn.Module, batch: int, tokens: int, capacity: int) ->
         step = DecoderStep(model, batch, tokens, capacity, shapes, tables)
         with _patched({module: _looked_up(step, known) for module, known in calls.items()}):
             exported = export(step, (), step.example())
-    return replace(from_exported(exported), scalars={POSITIONS: (0, capacity - tokens)})
+    captured = from_exported(exported)
+    _limit(captured, capacity - tokens)
+    return captured
+
+
+def within(captured: Captured, reach: int) -> Captured:
+    """The same step for short sequences: at most `reach` tokens, the new ones too. Its program plans for so many, and
+    not for all that the caches could hold."""
+    twin = replace(captured, gm=copied(captured.gm, "Captured"))
+    _limit(twin, reach - captured.inputs[0].shape[1])
+    return twin
+
+
+def _limit(captured: Captured, most: int) -> None:
+    """Let so many tokens be before the new ones at most."""
+    (positions,) = (node for node in captured.gm.graph.find_nodes(op="placeholder") if node.name == POSITIONS)
+    positions.meta["limits"] = (0, most)
 
 
 def _check_positions(model: nn.Module, capacity: int) -> None:

@@ -4,7 +4,7 @@ placeholders → IN, WEIGHTS, CONST      outputs → OUT      kernels in order, 
 values
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar
@@ -39,7 +39,6 @@ class FindLoop:
                 frozen.outputs,
                 state.kernels,
                 rolled=self.rolled,
-                scalars=frozen.scalars,
                 shared=frozen.shared,
             ),
         )
@@ -52,20 +51,19 @@ def kernel_graph(
     kernels: Sequence[Kernel] | None = None,
     *,
     rolled: bool = True,
-    scalars: Mapping[str, tuple[int, int]] | None = None,
     shared: Shared = NOTHING,
 ) -> KernelGraph:
     """The `kernels` of a frozen graph (default: as `group` makes them of its `ops`) with what they read and give.
 
     The first values given from outside are the inputs named `inputs`, the others packed constants. With `rolled`,
-    identical layers become one loop. `scalars` are inputs that steer the program, with the range of their elements."""
+    identical layers become one loop."""
     every = group(ops) if kernels is None else kernels
     storage = Storage()
     results = ops[-1].operands
     repeat = find_loop(every) if rolled else None
     if repeat is not None and not (_same_orders(repeat) and _own_constants(repeat)):
         repeat = None
-    tensors_in, constants = _place_given(ops, storage, inputs, scalars or {}, repeat, shared)
+    tensors_in, constants = _place_given(ops, storage, inputs, repeat, shared)
     if repeat is not None and not _move_constants(repeat, storage):
         repeat = None  # other programs have them in another order
     kernels = repeat.reduced(every) if repeat else every
@@ -118,7 +116,6 @@ def _place_given(
     ops: Sequence[KernelOp],
     storage: Storage,
     inputs: Sequence[str],
-    scalars: Mapping[str, tuple[int, int]],
     repeat: Repeat | None,
     shared: Shared,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -131,11 +128,10 @@ def _place_given(
     tensors: dict[KernelOp, Tensor] = {}
     for node in _in_places(given, repeat):
         is_input, name = node in names, names.get(node, node.name)
-        limits = scalars.get(name) if is_input else None
-        region = _region(node, is_input, limits is not None)
+        region = _region(node, is_input)
         place = None if is_input else shared.places.get(name)
         offset = offsets[region] if place is None else place
-        tensor = Tensor(name, node.shape, _user_dtype(node), node.dtype, region, offset, node.name, limits)
+        tensor = Tensor(name, node.shape, _user_dtype(node), node.dtype, region, offset, node.name, node.limits)
         if place is None:
             offsets[region] += -(-tensor.bytes // ALIGN) * ALIGN
         tensors[node] = tensor
@@ -143,10 +139,10 @@ def _place_given(
     return tuple(tensors[node] for node in names), tuple(tensors[node] for node in given[len(names) :])
 
 
-def _region(node: KernelOp, is_input: bool, steers: bool) -> Region:
+def _region(node: KernelOp, is_input: bool) -> Region:
     """Where a value from outside lies in DRAM."""
     if is_input:
-        return Region.PARAMS if steers else Region.IN
+        return Region.PARAMS if node.limits is not None else Region.IN
     if node.is_state:
         return Region.STATE
     return Region.WEIGHTS if node.dtype is Dtype.I8 else Region.CONST

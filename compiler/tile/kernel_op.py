@@ -74,6 +74,7 @@ class KernelOp:
     gives_tuple: bool = False
     is_weight: bool = False
     is_state: bool = False  # a weight that the chip keeps, and changes
+    limits: tuple[int, int] | None = None  # of the elements of an input that steers the program
     viewed: "KernelOp | None" = None  # the value that a view, of any number of steps, looks at
     origin: Origin = NOWHERE
     users: list["KernelOp"] = field(default_factory=list)
@@ -241,9 +242,15 @@ def kernel_ops(graph: fx.Graph) -> tuple[KernelOp, ...]:
 
 def _kernel_op(node: fx.Node, made: Mapping[fx.Node, KernelOp]) -> KernelOp:
     if node.op == "placeholder":
-        is_weight, is_state = (bool(node.meta.get(key)) for key in ("weight", "state"))
+        given = node.meta
         return KernelOp(
-            node.name, INPUT, None, _results(node), is_weight=is_weight, is_state=is_state, origin=_origin(node)
+            node.name,
+            INPUT,
+            results=_results(node),
+            is_weight=bool(given.get("weight")),
+            is_state=bool(given.get("state")),
+            limits=given.get("limits"),
+            origin=_origin(node),
         )
     args: dict[str, Argument]
     if node.op == "output":

@@ -3,8 +3,8 @@
 frozen graph → kernel operations → kernels → kernel graph → batch tiles → layouts and tile sizes → tile program →
 schedule → addresses"""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from torch import fx
@@ -23,13 +23,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class FrozenGraph:
-    """The graph that the chip will compute, and the names of its inputs and outputs. `scalars` are inputs that steer
-    the program, with the range of their elements; `shared` is what other programs of its image have in DRAM."""
+    """The graph that the chip will compute, and the names of its inputs and outputs. `shared` is what
+    other programs of its image have in DRAM."""
 
     graph: fx.Graph
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    scalars: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     shared: Shared = NOTHING
 
 

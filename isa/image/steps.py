@@ -5,6 +5,7 @@
 The caches are tensors [B, heads, capacity, …] of STATE; `positions` says how many tokens of each sequence they hold.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from isa.image.image import Image
@@ -18,12 +19,12 @@ PAD = "pad"  # and the token that stands behind an end
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An entry that takes `tokens` new tokens of each of `batch` sequences."""
+    """An entry that takes `tokens` new tokens of each of `batch` sequences, which have at most `reach` then."""
 
     entry: str
     batch: int
     tokens: int
-    capacity: int
+    reach: int
     vocabulary: int
 
 
@@ -33,15 +34,21 @@ def scalar(sequence: int) -> str:
 
 
 def steps(image: Image) -> tuple[Step, ...]:
-    """What the entries of a decoder's image do, the most tokens first. Empty for an image of another kind."""
+    """What the entries of a decoder's image do, the most tokens first, of as many those that reach furthest. Empty for
+    an image of another kind."""
     found = [_step(entry) for entry in image.entries]
     known = [step for step in found if step is not None]
-    if len(known) < len(found) or len({(s.batch, s.capacity, s.vocabulary) for s in known}) != 1 or not image.states:
+    if len(known) < len(found) or len({(s.batch, s.vocabulary) for s in known}) != 1 or not image.states:
         return ()
-    first = known[0]
-    if not all(state.shape[0:1] + state.shape[2:3] == (first.batch, first.capacity) for state in image.states):
+    form = known[0].batch, capacity(known)
+    if not all(state.shape[0:1] + state.shape[2:3] == form for state in image.states):
         return ()
-    return tuple(sorted(known, key=lambda step: -step.tokens))
+    return tuple(sorted(known, key=lambda step: (-step.tokens, -step.reach)))
+
+
+def capacity(known: Iterable[Step]) -> int:
+    """How many tokens of a sequence the caches hold."""
+    return max(step.reach for step in known)
 
 
 def _step(entry: Entry) -> Step | None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from isa.errors import InputError
 from isa.image.image import Image
-from isa.image.steps import ENDS, PAD, TOKENS, Step, scalar, steps
+from isa.image.steps import ENDS, PAD, TOKENS, Step, capacity, scalar, steps
 from runtime.device.arrays import Array
 from runtime.device.executable import Executable
 
@@ -44,7 +44,7 @@ class Decoder:
                 "the image has no steps of a decoder", hint="compile a causal language model with max_length"
             )
         first = self.steps[0]
-        self.batch, self.capacity, self.vocabulary = first.batch, first.capacity, first.vocabulary
+        self.batch, self.capacity, self.vocabulary = first.batch, capacity(self.steps), first.vocabulary
         self._current: weakref.ref[Owner] | None = None
 
     @property
@@ -144,7 +144,7 @@ class Decoder:
         planned, first, end = [], 0, max(counts)
         while first < end:
             longest = max(length + min(first, count) for length, count in zip(lengths, counts, strict=True))
-            step = _choose([step for step in self.steps if longest + step.tokens <= self.capacity], end - first)
+            step = _choose([step for step in self.steps if longest + step.tokens <= step.reach], end - first)
             if step is None:
                 raise InputError(
                     f"a sequence of {longest} tokens has no room for the padding of a step; the cache has {self.capacity}",
@@ -156,7 +156,9 @@ class Decoder:
 
 
 def _choose(fitting: Sequence[Step], left: int) -> Step | None:
-    """The shortest step that takes all that is left, unless most of it were padding; else the longest that is full."""
+    """The shortest step that takes all that is left, unless most of it were padding; else the longest that is full. Of
+    those that are alike, the one that reaches least far: it is planned for short sequences."""
     padded = [step for step in fitting if left <= step.tokens <= PADDING * left]
     full = [step for step in fitting if step.tokens <= left]
+    full = [step for step in full if step.tokens == full[0].tokens][::-1]
     return padded[-1] if padded else full[0] if full else fitting[-1] if fitting else None

@@ -41,5 +41,6 @@ def execute(inst: Inst, registers: list[int], position: int) -> None:
     if inst.mnemonic == "sld":
         registers[named["d"]] = position + named["off"]
     elif inst.mnemonic == "salu":
-        work: Callable[[int, int], int] = {"add": operator.add, "min": min, "max": max}[SALU[named["f"]]]
+        choices: dict[str, Callable[[int, int], int]] = {"add": operator.add, "min": min, "max": max}
+        work = choices[SALU[named["f"]]]
         registers[named["d"]] = work(registers[named["a"]], signed(named["imm"]))

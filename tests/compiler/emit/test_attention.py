@@ -1,19 +1,22 @@
 """Attention over a cache on the chip, and what the translation check sees of it."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from decoders import Steps, decoder, random_ids
 
 from compiler.emit import attention
-from compiler.frontend.decoder import capture_decoder
+from compiler.entries import compile_entries
+from compiler.frontend.decoder import capture_decoder, within
 from compiler.options import Options
 from compiler.pipeline import compile_captured
 from compiler.tile.ir import Length, Op, Program
 from compiler.translation.check import Interface, TranslationError, check_translation
 from emulator.timing.simulate import simulate
 from lint.analyse import check
+from runtime.device.executable import Executable
 
 
 @pytest.mark.parametrize(
@@ -29,7 +32,7 @@ from lint.analyse import check
         ("Gemma2", {"head_dim": 16, "sliding_window": 6, "attn_logit_softcapping": 5.0}, [5, 1, 5], 24),
     ],
 )
-def test_steps_equal_the_reference(family: str, sizes: dict[str, object], tokens: list[int], capacity: int) -> None:
+def test_steps_equal_the_reference(family: str, sizes: dict[str, Any], tokens: list[int], capacity: int) -> None:
     """Breaks when a key, a value, a scale or a mask is taken from the wrong place at some position."""
     model = decoder(family, **sizes)
     steps = Steps.of(model, tokens, capacity)
@@ -132,3 +135,18 @@ def test_a_length_is_what_a_launch_makes_of_it() -> None:
     assert [length.at(given) for given in (0, 32, 40, 48, 100)] == [0, 0, 8, 16, 16]
     assert length.most == 16 and Length(buffer, 0, 100, 1).most == 101
     assert attention.MOST_KEYS == (1 << 16) - 1
+
+
+def test_a_program_for_short_sequences_uses_the_same_caches() -> None:
+    """Breaks when a step that plans for few tokens lays its caches out otherwise, so that the next finds nothing."""
+    decode = capture_decoder(decoder("Llama"), 1, 1, 64)
+    compiled = compile_entries({"short": within(decode, 8), "decode": decode})
+    image, ids = compiled.image(), random_ids(16)
+    assert [entry.scalars[0].maximum for entry in image.entries] == [7, 63]
+    lowered = compiled.programs["decode"].lowered
+    constants, executable = lowered.pack_weights(), Executable(image)
+    for at in range(16):
+        entry = "short" if at < 8 else "decode"
+        (got,) = executable({"input_ids": ids[:, at : at + 1].numpy()}, entry, {"positions.0": at}).values()
+        (wanted,) = lowered.run((ids[:, at : at + 1], torch.tensor([at], dtype=torch.int32)), constants)
+        assert torch.equal(torch.from_numpy(got), wanted)

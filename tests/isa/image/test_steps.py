@@ -27,7 +27,7 @@ DECODER = Image(b"", entries=(entry("decode", 1), entry("prefill", 4)), states=(
 def test_the_most_tokens_come_first() -> None:
     """Breaks when a step's numbers are not those of its entry."""
     found = steps(DECODER)
-    assert [(s.entry, s.batch, s.tokens, s.capacity, s.vocabulary) for s in found] == [
+    assert [(s.entry, s.batch, s.tokens, s.reach, s.vocabulary) for s in found] == [
         ("prefill", 2, 4, 16, 9),
         ("decode", 2, 1, 16, 9),
     ]
