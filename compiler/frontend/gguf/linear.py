@@ -12,20 +12,23 @@ from compiler.ops import library as ops
 
 
 class GroupedLinear(nn.Module):
-    """x [..., K] times weight rows of block bytes, uint8 [N, bytes]: float32 [..., N], ggml's own bits.
+    """x [..., K] times weight rows of block bytes, uint8 [N, bytes]: float32 [..., N], ggml's own bits. A bias, float32
+    [N], is added to the product.
 
     `rows` are taken apart and kept as buffers, int8 and floats, so that they are constants of a compiled program.
     """
 
     codes: Tensor
     scales: Tensor
+    bias: Tensor | None
 
-    def __init__(self, kind: WeightType, rows: NDArray[np.uint8]) -> None:
+    def __init__(self, kind: WeightType, rows: NDArray[np.uint8], bias: NDArray[np.float32] | None = None) -> None:
         super().__init__()
         self.kind, w = kind, kind.decode(rows)
         codes = w.codes if kind.product.storage == "i8" else pack_i4(w.codes, kind.product.storage)
         parts: dict[str, NDArray[Any] | None] = {"codes": codes, "scales": w.scales, "minima": w.minima}
-        for name, part in (parts | {"sub_scales": w.sub_scales, "sub_minima": w.sub_minima}).items():
+        parts |= {"sub_scales": w.sub_scales, "sub_minima": w.sub_minima, "bias": bias}
+        for name, part in parts.items():
             self.register_buffer(name, None if part is None else torch.from_numpy(np.ascontiguousarray(part)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,7 +37,7 @@ class GroupedLinear(nn.Module):
         q, s = ops.quantize_groups(x, rule.group, rule.norm, rule.ties, getattr(torch, rule.scale))
         more = self.minima, self.sub_scales, self.sub_minima
         y: Tensor = ops.matmul_groups(q, self.codes, s, self.scales, *more, p.group, p.sub, p.storage, p.pre, p.half)
-        return y
+        return y if self.bias is None else y + self.bias
 
     def extra_repr(self) -> str:
         """What `print(model)` shows of it."""
