@@ -60,6 +60,8 @@ def capture_decoder(model: nn.Module, batch: int, tokens: int, capacity: int) ->
     """
     if model.training:
         raise CompileError("the model is in train mode", type(model).__name__, "call model.eval() first")
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        raise UnsupportedError("the model does not take position_ids, which a step needs", type(model).__name__)
     _check_positions(model, capacity)
     with _attention(model), torch.no_grad():
         shapes, tables, calls = _tabulate(model, capacity)

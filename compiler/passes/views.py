@@ -74,8 +74,27 @@ def _slice(editor: Editor, node: fx.Node) -> fx.Node | None:
     size = shape_of(x)[dim]
     start, end, _ = slice(argument(node, "start"), argument(node, "end")).indices(size)
     if argument(node, "step") != 1:
-        return None
+        return _every_nth(editor, node, x, dim, start)
     return editor.emit(node, aten.slice.Tensor, x, dim, start, end)
+
+
+def _every_nth(editor: Editor, node: fx.Node, x: fx.Node, dim: int, start: int) -> fx.Node | None:
+    """x[start::step] as one place in groups of `step` elements; the last by itself where its group is not whole."""
+    step, count, size = integer(node, "step"), shape_of(node)[dim], shape_of(x)[dim]
+    if count == 0:
+        return None
+    whole = count if count * step <= size else count - 1
+    parts = []
+    if whole:
+        first = min(start, size - whole * step)  # of the groups, which may begin before
+        lead, rest = shape_of(x)[:dim], shape_of(x)[dim + 1 :]
+        part = editor.emit(node, aten.slice.Tensor, x, dim, first, first + whole * step)
+        groups = editor.reshape(node, part, (*lead, whole, step, *rest))
+        parts.append(editor.emit(node, aten.select.int, groups, dim + 1, start - first))
+    if whole < count:
+        last = start + whole * step
+        parts.append(editor.emit(node, aten.slice.Tensor, x, dim, last, last + 1))
+    return parts[0] if len(parts) == 1 else editor.emit(node, aten.cat.default, parts, dim)
 
 
 def _select(editor: Editor, node: fx.Node) -> fx.Node:

@@ -63,7 +63,7 @@ def _kept_for_the_next(program: Program, room: int) -> Live:
 
 
 def _placed(program: Program, chip: Chip, times: Times | None, live: Live) -> Placement:
-    offsets = {b: b.fixed for b in live if b.fixed is not None}
+    offsets = {b: b.fixed for b in program.buffers if b.fixed is not None}
     heights = {}
     memories = (
         ("sram", Space.SRAM, chip.sram.bytes),
