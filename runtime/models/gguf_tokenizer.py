@@ -6,6 +6,7 @@ from typing import Any
 
 from isa.errors import ModelError
 from isa.shown import shown
+from runtime.models.language import SPECIAL, TEMPLATE, TOKENIZER
 
 _CONTROL, _USER_DEFINED = 3, 4  # types of tokens that are never split
 _BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -67,10 +68,20 @@ def tokenizer_json(metadata: Mapping[str, Any], where: str) -> str:
     )
 
 
-def chat_template(metadata: Mapping[str, Any]) -> str:
-    """The template of a conversation; empty if there is none."""
-    found = metadata.get("tokenizer.chat_template")
-    return found if isinstance(found, str) else ""
+def language(metadata: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What an image records of a file's texts (see runtime.models.language). Raises ModelError as `tokenizer_json`
+    does."""
+    template, tokens = metadata.get("tokenizer.chat_template"), metadata.get("tokenizer.ggml.tokens")
+    special = {}
+    for name in ("bos", "eos"):
+        number = metadata.get(f"tokenizer.ggml.{name}_token_id")
+        if isinstance(tokens, list) and isinstance(number, int) and 0 <= number < len(tokens):
+            special[f"{name}_token"] = tokens[number]
+    return {
+        TOKENIZER: tokenizer_json(metadata, where),
+        TEMPLATE: template if isinstance(template, str) else "",
+        SPECIAL: special,
+    }
 
 
 def _strings(metadata: Mapping[str, Any], key: str, where: str) -> list[str]:

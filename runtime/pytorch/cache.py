@@ -17,12 +17,14 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from isa import extension
 from isa.chip import Chip, chip_hash
 from isa.errors import Error, ImageError
+from isa.files import read_regular
 from isa.image.image import Image, load_image, write_image
 from runtime.version import __version__
 
@@ -113,6 +115,18 @@ def key_of(captured: "Captured", options: "Options", chip: Chip, weights: str) -
         return None
     settings = {name: value for name, value in vars(options).items() if name != "chip"}
     parts = (*lines, repr(sorted(settings.items())), chip_hash(chip), _versions(), extension.digests(), weights)
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+
+
+def key_of_file(path: Path, options: "Options", chip: Chip, *more: object) -> str | None:
+    """Equal for what is compiled of one file in one way; `more` says what else decides. None if the cache is off.
+    Raises OSError for a file that cannot be read."""
+    if folder() is None:
+        return None
+    digest = hashlib.sha256(read_regular(path)).hexdigest()
+    settings = {name: value for name, value in vars(options).items() if name != "chip"}
+    versions = _versions(), version("transformers"), extension.digests()
+    parts = (digest, repr(sorted(settings.items())), chip_hash(chip), *versions, *more)
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
 
 
@@ -207,4 +221,4 @@ def _shrink() -> None:
         total -= entry.bytes
 
 
-__all__ = ["Entry", "bound", "clear", "entries", "find", "folder", "keep", "key_of"]
+__all__ = ["Entry", "bound", "clear", "entries", "find", "folder", "keep", "key_of", "key_of_file"]

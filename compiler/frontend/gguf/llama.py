@@ -127,7 +127,7 @@ def _frozen(value: Tensor) -> nn.Parameter:
 
 def _values(file: GgufFile, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
     _check_shape(file, name, shape)
-    return np.ascontiguousarray(file.values(name))
+    return np.array(file.values(name))  # the file may be closed before the model is gone
 
 
 def _check_shape(file: GgufFile, name: str, shape: tuple[int, ...]) -> None:
