@@ -45,7 +45,7 @@ def _compiled(file: "GgufFile", context: int, options: Options) -> Image:
     import_transformers()
     import torch
 
-    from compiler.frontend.gguf.llama import causal_lm
+    from compiler.frontend.gguf.model import causal_lm
     from runtime.decoder_program import compile_decoder
 
     model = causal_lm(file)
