@@ -8,7 +8,7 @@ import click
 
 from runtime.cli.common import group
 
-CONTEXT, NEW_TOKENS = 1024, 64
+NEW_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,6 @@ language_options = group(
     ),
     click.option(
         "--context", metavar="N", type=click.IntRange(1, 1 << 24),
-        help=f"Tokens of prompts and answers at most, for which the model is compiled. [default: {CONTEXT}]",
+        help="Tokens of prompts and answers at most, for which the model is compiled. [default: 1024, or what it has]",
     ),
 )  # fmt: skip

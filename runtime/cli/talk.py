@@ -15,7 +15,7 @@ from isa.errors import InputError
 from isa.image.image import Image
 from isa.image.steps import scalar
 from isa.shown import shown_lines
-from runtime.cli.asked import CONTEXT, Asked
+from runtime.cli.asked import Asked
 from runtime.cli.common import Given, Stages, note, reply, stages
 from runtime.device.arrays import Array
 from runtime.device.decoder import Decoder
@@ -46,15 +46,17 @@ class Conversation:
             tokens = self.language.tokens(said if self.raw else self.language.conversation(self.messages))
             known = self.session.tokens[0].tolist()
             same = next((n for n, (a, b) in enumerate(zip(known, tokens, strict=False)) if a != b), len(known))
-            same = min(same, len(tokens) - 1)  # the last one gives the logits
+            same = max(min(same, len(tokens) - 1), 0)  # the last one gives the logits
+            if not tokens or not said.strip():
+                raise InputError("the prompt is empty", hint="say something")
             if len(tokens) + most > self.decoder.capacity:
                 raise InputError(
                     f"{len(tokens)} tokens and {most} new ones are more than the {self.decoder.capacity} of the context",
                     hint="a larger --context, or fewer --max-new-tokens",
                 )
-            self.session.rollback(max(same, 0))
+            self.session.rollback(same)
             self.prompt_tokens, self.seconds = len(tokens), []
-            stream = self.session.stream(np.array([tokens[max(same, 0) :]]), most)
+            stream = self.session.stream(np.array([tokens[same:]]), most)
         except BaseException:
             self.messages.pop()
             raise
@@ -138,7 +140,7 @@ def _image(model: str, given: Given, asked: Asked, stage: Stages) -> Image:
         from runtime.gguf_program import gguf_image
 
         stage("load the model, or compile it")
-        image = gguf_image(Path(folder_of(model)), model, asked.context or CONTEXT, make_options(given))
+        image = gguf_image(Path(folder_of(model)), model, asked.context, make_options(given))
     else:
         raise InputError(
             "only language models in GGUF, and their images, are given a prompt here",

@@ -22,15 +22,15 @@ _CUTS: Mapping[str, list[dict[str, Any]]] = {
 
 def tokenizer_json(metadata: Mapping[str, Any], where: str) -> str:
     """The text of a tokenizer.json. Raises ModelError for a tokenizer of another kind, or one that is incomplete."""
-    kind, cut = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre", "default")
-    if kind != "gpt2" or cut not in _CUTS:
+    model, cut = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre", "default")
+    if model != "gpt2" or cut not in _CUTS:
         raise ModelError(
-            f"its tokenizer is {shown(f'{kind}, {cut}')[:80]}",
+            f"its tokenizer is {shown(f'{model}, {cut}')[:80]}",
             where,
             f"llmchip reads byte-level BPE (gpt2) cut like {', '.join(_CUTS)}",
         )
     tokens, merges = (_strings(metadata, f"tokenizer.ggml.{name}", where) for name in ("tokens", "merges"))
-    types = metadata.get("tokenizer.ggml.token_type", [])
+    types = _types(metadata, len(tokens), where)
     vocabulary = {token: number for number, token in enumerate(tokens)}
     if len(vocabulary) != len(tokens):
         raise ModelError("its tokenizer has a token twice", where)
@@ -38,7 +38,6 @@ def tokenizer_json(metadata: Mapping[str, Any], where: str) -> str:
     for pair in pairs:
         if len(pair) != 2 or not {*pair, "".join(pair)} <= vocabulary.keys():
             raise ModelError(f"its tokenizer merges what are no tokens: {shown(' '.join(pair))[:80]}", where)
-    whole = [number for number, type_ in enumerate(types) if int(type_) in (_CONTROL, _USER_DEFINED)]
     added = [
         {
             "id": number,
@@ -47,10 +46,10 @@ def tokenizer_json(metadata: Mapping[str, Any], where: str) -> str:
             "lstrip": False,
             "rstrip": False,
             "normalized": False,
-            "special": int(types[number]) == _CONTROL,
+            "special": kind == _CONTROL,
         }
-        for number in whole
-        if number < len(tokens)
+        for number, kind in enumerate(types)
+        if kind in (_CONTROL, _USER_DEFINED)
     ]
     return json.dumps(
         {
@@ -82,6 +81,13 @@ def language(metadata: Mapping[str, Any], where: str) -> dict[str, Any]:
         TEMPLATE: template if isinstance(template, str) else "",
         SPECIAL: special,
     }
+
+
+def _types(metadata: Mapping[str, Any], count: int, where: str) -> list[int]:
+    found = metadata.get("tokenizer.ggml.token_type", [])
+    if isinstance(found, str) or not hasattr(found, "__len__") or len(found) not in (0, count):
+        raise ModelError("its tokenizer has no types of its tokens", where)
+    return [int(kind) for kind in found]
 
 
 def _strings(metadata: Mapping[str, Any], key: str, where: str) -> list[str]:
