@@ -88,13 +88,13 @@ def command(
     Inputs that are not given are drawn from --seed. A language model writes on from --prompt, or talks with --chat.
     """
     given, asked = Given(**{name: rest[name] for name in rest if name not in ASKED}), asked_of(rest)
-    if asked.wanted or kind_of(model) == "gguf":
+    kind = "image" if is_assembly(model) else kind_of(model)  # says so if there is no such file
+    if asked.wanted or kind == "gguf":
         from runtime.cli.talk import talk
 
         return talk(model, given, asked, {"interpret": interpret, "max_instructions": max_instructions}, as_json)
-    is_program = is_assembly(model) or kind_of(model) == "image"  # says so if there is no such file
     with stages("run") as stage:
-        runner = _run_image if is_program else _run_model
+        runner = _run_image if kind == "image" else _run_model
         image, results = runner(
             model,
             given,

@@ -13,7 +13,7 @@ SECONDS, MEMORY, CHARACTERS = 3, 1 << 29, 1 << 22
 
 
 def render(template: str, values: dict[str, Any]) -> str:
-    """The text. Raises whatever the template makes jinja2 raise."""
+    """The text. Raises TemplateError for one that writes too much, and whatever else the template makes jinja2 raise."""
     from jinja2.exceptions import TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 

@@ -213,7 +213,7 @@ def test_compile_prints_and_stops_at_tile_passes(bert: Path, tmp_path: Path) -> 
         "--json",
     )
     assert result.code == 0, result.err
-    assert "# after 12 fuse\nk0 [" in result.err
+    assert "# after 13 fuse\nk0 [" in result.err
     assert sorted(path.name for path in (tmp_path / "dump").iterdir())[-1] == "18-schedule.txt"
     assert {"fuse", "schedule"} <= result.document["seconds"].keys()
     passes = call("compile", "--list-passes", "--json").document
