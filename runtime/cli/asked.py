@@ -35,6 +35,10 @@ def asked_of(given: Mapping[str, Any]) -> Asked:
     return Asked(**{name: given[name] for name in ASKED})
 
 
+context_option = click.option(
+    "--context", metavar="N", type=click.IntRange(1, 1 << 24),
+    help="Tokens that a language model's text may have, for which it is compiled. [default: 1024, or what it has]",
+)  # fmt: skip
 language_options = group(
     click.option("--prompt", metavar="TEXT", help="What a language model answers; its answer is written as it is made."),
     click.option("--chat", is_flag=True, help="Talk with a language model: a line from you, an answer from it."),
@@ -43,8 +47,5 @@ language_options = group(
         "--max-new-tokens", metavar="N", type=click.IntRange(1), default=NEW_TOKENS, show_default=True,
         help="Tokens of an answer at most.",
     ),
-    click.option(
-        "--context", metavar="N", type=click.IntRange(1, 1 << 24),
-        help="Tokens of prompts and answers at most, for which the model is compiled. [default: 1024, or what it has]",
-    ),
+    context_option,
 )  # fmt: skip

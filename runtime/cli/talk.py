@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import click
@@ -12,19 +11,16 @@ import numpy as np
 
 from emulator.timing.simulate import simulate
 from isa.errors import InputError
-from isa.image.image import Image
 from isa.image.steps import scalar
 from isa.shown import shown_lines
 from runtime.cli.asked import Asked
-from runtime.cli.common import Given, Stages, note, reply, stages
+from runtime.cli.common import Given, note, reply, stages
+from runtime.cli.language import language_image
 from runtime.device.arrays import Array
 from runtime.device.decoder import Decoder
 from runtime.device.executable import Executable
-from runtime.device.memory import check_memory
-from runtime.device.program_file import open_program
 from runtime.device.session import Session, greedy
 from runtime.models.language import Language
-from runtime.models.models import folder_of, kind_of
 
 
 @dataclass
@@ -109,7 +105,7 @@ def talk(model: str, given: Given, asked: Asked, mode: Mapping[str, Any], as_jso
         if value:
             raise InputError(f"{flag} does not go with --prompt or --chat", hint="leave it out")
     with stages("run") as stage:
-        image = _image(model, given, asked, stage)
+        image = language_image(model, given, asked.context, stage)
         stage("load the tokenizer")
         language = Language.of(image, model)
     decoder = Decoder(Executable(image, **mode))
@@ -127,28 +123,6 @@ def talk(model: str, given: Given, asked: Asked, mode: Mapping[str, Any], as_jso
     report = {"model": model, "chip": image.chip.name, "text": "".join(parts), **talking.report()}
     reply(report, as_json, lambda: _close(talking))
     return 0
-
-
-def _image(model: str, given: Given, asked: Asked, stage: Stages) -> Image:
-    kind = kind_of(model)
-    if kind == "image":
-        stage("load the image")
-        given.check_for_image(model, **{"--context": asked.context})
-        image = open_program(model, given.chip)
-    elif kind == "gguf":
-        from runtime.cli.session import make_options
-        from runtime.gguf_program import gguf_image
-
-        stage("load the model, or compile it")
-        image = gguf_image(Path(folder_of(model)), model, asked.context, make_options(given))
-    else:
-        raise InputError(
-            "only language models in GGUF, and their images, are given a prompt here",
-            model,
-            "from Python: llmchip.compile(model, ids, max_length=N).generate(...)",
-        )
-    check_memory(image, model, given.max_memory)
-    return image
 
 
 def _write(text: str) -> None:

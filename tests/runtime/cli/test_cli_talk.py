@@ -77,6 +77,27 @@ def test_the_image_is_kept(model: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert (refused.code, refused.error["what"]) == (2, "the image is a language model's")
 
 
+def test_a_compiled_file_answers_alike(model: Path, tmp_path: Path) -> None:
+    """Breaks when `llmcc compile` writes another image than `llmcc run` makes, or a switch is ignored."""
+    path = tmp_path / "small.llmchip"
+    made = call("compile", model, "--context", 96, "-o", path, "--json")
+    assert made.code == 0, made.err
+    assert made.document["entries"] == {"prefill": [1, 32], "decode": [1, 1]}
+    said = ("--prompt", "the cat", "--max-new-tokens", 6, "--json")
+    texts = [call("run", *which, *said).document["text"] for which in ((path,), (model, "--context", 96))]
+    assert texts[0] == texts[1]
+    for arguments, words in (
+        ((model, "--seq", 4, "-o", path), "--seq does not go with"),
+        ((model, "--time-passes", "-o", path), "--time-passes does not go with"),
+        (("minilm", "--context", 64, "-o", path), "--context only goes with"),
+    ):
+        result = call("compile", *arguments, "--json")
+        assert result.code == 2
+        assert words in result.error["what"]
+    result = call("run", path, "--context", 32, *said)
+    assert "--context does not go with an image" in result.error["what"]
+
+
 def test_what_does_not_go_together(model: Path, tmp_path: Path) -> None:
     """Breaks when an option is ignored, or a file that cannot be used gives more than one line."""
     broken = tmp_path / "broken.gguf"
