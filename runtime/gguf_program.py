@@ -68,4 +68,6 @@ def _compiled(file: "GgufFile", context: int, options: Options) -> Image:
     model = causal_lm(file)
     example = {"input_ids": torch.zeros(1, min(CHUNK, context), dtype=torch.int64)}
     others = {name: value for name, value in vars(options).items() if name != "chip"}
-    return compile_decoder(model, example, context, options.chip, others).image
+    return compile_decoder(
+        model, example, context, options.chip, others, cached=False
+    ).image  # kept under the file's name

@@ -14,7 +14,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -130,6 +130,11 @@ def key_of_file(path: Path, options: "Options", chip: Chip, *more: object) -> st
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
 
 
+def joined(keys: Sequence[str | None], names: Sequence[str]) -> str:
+    """The key of an image of several programs, with the names of its entries."""
+    return hashlib.sha256("\n".join(map(str, (*keys, *names))).encode()).hexdigest()
+
+
 def _graph_lines(captured: "Captured") -> Iterator[str | None]:
     """Every node with its operands, type and source line; and how the model is called."""
     from torch import Tensor
@@ -221,4 +226,4 @@ def _shrink() -> None:
         total -= entry.bytes
 
 
-__all__ = ["Entry", "bound", "clear", "entries", "find", "folder", "keep", "key_of", "key_of_file"]
+__all__ = ["Entry", "bound", "clear", "entries", "find", "folder", "joined", "keep", "key_of", "key_of_file"]
