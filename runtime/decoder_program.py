@@ -5,6 +5,7 @@ program(input_ids=ids).logits          program.generate(ids, 20)          progra
 """
 
 import platform
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -27,6 +28,7 @@ from runtime.device.decoder import Decoder
 from runtime.device.executable import Executable
 from runtime.device.session import Session
 from runtime.program import chosen, one_line
+from runtime.pytorch import cache
 from runtime.pytorch.sampling import ends_of, sampler
 from runtime.pytorch.tensors import to_tensor, weights_sha256
 from runtime.pytorch.weights import stamps
@@ -40,8 +42,12 @@ REACHES = (1 << 10, 1 << 13)  # tokens: a program of its own for sequences that 
 class DecoderProgram:
     """`program(input_ids=ids).logits` runs on the emulated chip, for any number of tokens up to the capacity."""
 
-    def __init__(self, model: nn.Module, steps: Mapping[str, Captured], options: Options, chip: Chip) -> None:
+    def __init__(
+        self, model: nn.Module, steps: Mapping[str, Captured], options: Options, chip: Chip, cached: bool = True
+    ) -> None:
+        """`cached`: the image is kept in the cache."""
         self.options, self.chip, self._model, self._steps = options, chip, model, dict(steps)
+        self._cached = cached
         self._weights = self._stamps()
 
     @cached_property
@@ -51,8 +57,23 @@ class DecoderProgram:
 
     @cached_property
     def image(self) -> Image:
-        """Programs, packed weights, interface and debug map; `save` writes it."""
-        return self.compiled.image(self._metadata())
+        """Programs, packed weights, interface and debug map, from the cache if they were compiled before; `save` writes
+        it."""
+        key = self._key()
+        image = cache.find(key)
+        if image is None:
+            start = time.perf_counter()
+            image = self.compiled.image()
+            cache.keep(key, image, time.perf_counter() - start)
+        return replace(image, metadata=self._metadata())
+
+    def _key(self) -> str | None:
+        """The name of the image in the cache; None if it cannot have one."""
+        if not self._cached or cache.folder() is None:
+            return None
+        weights = weights_sha256({name: t for step in self._steps.values() for name, t in step.tensors.items()})
+        keys = [cache.key_of(step, self.options, self.chip, weights) for step in self._steps.values()]
+        return None if None in keys else cache.joined(keys, list(self._steps))
 
     @cached_property
     def _decoder(self) -> Decoder:
@@ -134,12 +155,17 @@ class DecoderProgram:
 
 
 def compile_decoder(
-    model: Any, example_inputs: Any, max_length: int, chip: str | PathLike[str] | Chip, options: Mapping[str, Any]
+    model: Any,
+    example_inputs: Any,
+    max_length: int,
+    chip: str | PathLike[str] | Chip,
+    options: Mapping[str, Any],
+    cached: bool = True,
 ) -> DecoderProgram:
     """See runtime.api.compile. Raises what it raises."""
     selected, settings = chosen(chip, options)
     with one_line():
-        program = DecoderProgram(model, capture_steps(model, example_inputs, max_length), settings, selected)
+        program = DecoderProgram(model, capture_steps(model, example_inputs, max_length), settings, selected, cached)
         program.image  # noqa: B018 - packed now, with the weights as they are now
     return program
 

@@ -35,7 +35,7 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def _group(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+def group(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
     def apply(function: Command) -> Command:
         for option in reversed(options):
             function = option(function)
@@ -66,7 +66,7 @@ def _extend(_ctx: click.Context, _param: click.Parameter, sources: tuple[str, ..
             extend(source)
 
 
-common_options = _group(
+common_options = group(
     click.option(
         "--extension", metavar="FILE", multiple=True, is_eager=True, expose_value=False, callback=_extend,
         help="Instructions of your own: a Python file, which is run (repeatable).",
@@ -75,7 +75,7 @@ common_options = _group(
     click.option("--traceback", is_flag=True, help="On failure, show the Python traceback too."),
 )  # fmt: skip
 
-model_options = _group(
+model_options = group(
     click.option(
         "--chip", metavar="NAME|FILE.toml", shell_complete=completion.chips, help="Chip to compile for. [default: edge]"
     ),
@@ -122,7 +122,7 @@ model_options = _group(
     ),
 )
 
-input_options = _group(
+input_options = group(
     click.option("--text", "texts", metavar="TEXT", multiple=True, help="A text to tokenize (repeatable)."),
     click.option(
         "--input",
@@ -135,7 +135,7 @@ input_options = _group(
 )
 
 
-limit_options = _group(
+limit_options = group(
     click.option(
         "--max-instructions", metavar="N", type=click.IntRange(1), default=DEFAULT, show_default=True,
         help="End a launch after so many instructions; one of more than 2^20 elements counts for each of these.",

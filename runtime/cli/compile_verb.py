@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runtime.cli import completion
+from runtime.cli.asked import context_option
 from runtime.cli.common import (
     Given,
     common_options,
@@ -23,6 +24,7 @@ from runtime.cli.common import (
     stdout,
 )
 from runtime.cli.tables import Column, show
+from runtime.models.models import kind_of
 
 if TYPE_CHECKING:
     from compiler.pipeline import Compiled
@@ -60,11 +62,14 @@ if TYPE_CHECKING:
 @click.option("--time-passes", is_flag=True, help="Show the time of every pass.")
 @click.option("--list-passes", is_flag=True, help="List the passes in order, and stop.")
 @click.option("--dry-run", is_flag=True, help="Compile and show memory and time estimates; write nothing.")
+@context_option
 @common_options
-def command(model: str | None, output: str | None, as_json: bool, traceback: bool, **rest: Any) -> int:
+def command(
+    model: str | None, output: str | None, context: int | None, as_json: bool, traceback: bool, **rest: Any
+) -> int:
     """Compile MODEL to an image file.
 
-    MODEL is a bundled name (minilm), a Hugging Face folder, a .pt2 file, or package.module:factory.
+    MODEL is a bundled name (minilm, smollm2), a Hugging Face folder, a .pt2 or .gguf file, or package.module:factory.
     """
     switches = {
         name: rest.pop(name)
@@ -86,6 +91,11 @@ def command(model: str | None, output: str | None, as_json: bool, traceback: boo
             "make it first",
         )
     _check_passes(given, [*switches["print_after"], *filter(None, [switches["stop_after"]])])
+    if kind_of(model) == "gguf":
+        from runtime.cli.language import compile_language
+
+        return compile_language(model, output, given, context, switches, as_json)
+    need(context is None, "--context only goes with a language model in GGUF", model, "leave it out")
     return _compile(model, output if writes else None, given, switches, as_json)
 
 

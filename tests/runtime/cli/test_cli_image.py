@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -213,8 +214,8 @@ def test_compile_prints_and_stops_at_tile_passes(bert: Path, tmp_path: Path) -> 
         "--json",
     )
     assert result.code == 0, result.err
-    assert "# after 12 fuse\nk0 [" in result.err
-    assert sorted(path.name for path in (tmp_path / "dump").iterdir())[-1] == "18-schedule.txt"
+    assert re.search(r"# after \d+ fuse\nk0 \[", result.err)
+    assert sorted(path.name for path in (tmp_path / "dump").iterdir())[-1].endswith("-schedule.txt")
     assert {"fuse", "schedule"} <= result.document["seconds"].keys()
     passes = call("compile", "--list-passes", "--json").document
     assert [step["pass"] for step in passes if step["level"] == "tile"][-2:] == ["schedule", "place"]
