@@ -18,6 +18,7 @@ from cli_harness import call, make_bert
 PAGES = (
     "README.md",
     "docs/fallback.md",
+    "docs/llm.md",
     "docs/tutorial.md",
     "docs/cli.md",
     "docs/debugger.md",
@@ -31,7 +32,9 @@ FAILS = (  # commands that are there to show a failure, with their exit code
 PROMPT = "(llmchip) "
 BEFORE = {  # what a page's Python takes for granted, or leaves to its reader
     "README.md": "import os, torch, transformers, llmchip\nos.environ['LLMCHIP_CACHE'] = 'off'\n"
-    "model = transformers.BertModel.from_pretrained('my-bert').eval()\nids = torch.ones(1, 8, dtype=torch.long)\n",
+    "model = transformers.BertModel.from_pretrained('my-bert').eval()\nids = torch.ones(1, 8, dtype=torch.long)\n"
+    "causal_lm = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_layer=1, n_embd=64, n_head=2)).eval()\n",
+    "docs/llm.md": "import os\nos.environ['LLMCHIP_CACHE'] = 'off'\n",
     "docs/assembly.md": "import torch\n",
     "docs/fallback.md": "import os, torch, llmchip\nos.environ.pop('LLMCHIP_STRICT', None)\n"
     "torch.compile(lambda x: torch.sort(x)[0] * 2, backend='llmchip')(torch.ones(3))\nassert llmchip.fallbacks()\n",
@@ -152,7 +155,11 @@ def test_what_a_page_says_works(page: str, place: Path) -> None:
     """Breaks when a command of the documentation fails, or answers a pipe with padding. Help texts are part of
     docs/cli.md."""
     found = list(commands(page))
-    assert found or page in ("docs/security.md", "docs/fallback.md")  # these have sentences and Python alone
+    assert found or page in (
+        "docs/security.md",
+        "docs/fallback.md",
+        "docs/llm.md",
+    )  # these have sentences and Python alone
     wrong = [text for number, command in enumerate(found) if (text := typed(command, place, (80, 120)[number % 2]))]
     assert not wrong, "\n".join(wrong)
 
