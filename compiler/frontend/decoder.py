@@ -251,7 +251,7 @@ def _cache_shapes(model: nn.Module) -> list[CacheShape]:
         zero = torch.zeros(1, 1, dtype=torch.int32)
         with _step(attend):
             model(input_ids=zero, position_ids=zero, use_cache=False)
-    except (TypeError, ValueError) as error:
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise UnsupportedError(
             f"the model cannot be called as a decoder: {str(error).splitlines()[0]}", type(model).__name__
         ) from error

@@ -71,21 +71,29 @@ def _unpacked(w: Tensor, codes: str) -> Tensor:
     return (nibbles ^ 8) - 8 if codes == "i4" else nibbles
 
 
+_BLOCK = 1 << 19  # elements of a sum that are worked on at a time: they stay in the processor's cache
+
+
 def _groups(
     a: Tensor, sa: Tensor, w: Tensor, sw: Tensor, zw: Tensor | None, group: int, pre: bool, half: bool
 ) -> Tensor:
-    acc = torch.zeros((a.shape[0], w.shape[0]), dtype=torch.float32)
     used = sa.to(torch.float16).to(torch.float32) if half else sa
-    for g in range(sw.shape[1]):
-        ks = slice(g * group, (g + 1) * group)
-        c = _exact(a[:, ks], w[:, ks])
-        row, column = used[:, g, None], sw[None, :, g].to(torch.float32)
-        t = (c * column) * row if pre else c * (column * row)
-        if zw is not None:
-            unit = _total(a[:, ks]) * sa[:, g, None]
-            unit = unit.to(torch.float16).to(torch.float32) if half else unit
-            t = t + zw[None, :, g].to(torch.float32) * unit
-        acc = acc + t
+    units: list[Tensor | None] = [None] * sw.shape[1]
+    if zw is not None:
+        units = [_total(part) * sa[:, g, None] for g, part in enumerate(a.split(group, dim=1))]
+        units = [unit.to(torch.float16).to(torch.float32) if half else unit for unit in units if unit is not None]
+    columns = max(1024, _BLOCK // max(a.shape[0], 1))
+    acc = torch.zeros((a.shape[0], w.shape[0]), dtype=torch.float32)
+    for n in range(0, w.shape[0], columns):
+        ns = slice(n, n + columns)
+        for g, unit in enumerate(units):
+            ks = slice(g * group, (g + 1) * group)
+            c = _exact(a[:, ks], w[ns, ks])
+            row, column = used[:, g, None], sw[None, ns, g].to(torch.float32)
+            t = c.mul_(column).mul_(row) if pre else c.mul_(column * row)
+            if zw is not None and unit is not None:
+                t = t.add_(zw[None, ns, g].to(torch.float32) * unit)
+            acc[:, ns].add_(t)
     return acc
 
 
@@ -119,9 +127,14 @@ def _lanes(
     return low
 
 
+_NARROW = 512  # products of two int8 at most whose sum float32 holds exactly, whatever the order
+
+
 def _exact(a: Tensor, w: Tensor) -> Tensor:
     """Integers [M, K] times rows of integers [N, K], exact before the one rounding to float32."""
-    return torch.matmul(a.to(torch.float64), w.to(torch.float64).transpose(0, 1)).to(torch.float32)
+    narrow = a.dtype is torch.int8 and w.dtype is torch.int8 and a.shape[1] <= _NARROW
+    dtype = torch.float32 if narrow else torch.float64
+    return torch.matmul(a.to(dtype), w.to(dtype).transpose(0, 1)).to(torch.float32)
 
 
 def _total(a: Tensor) -> Tensor:

@@ -180,6 +180,21 @@ def test_what_cannot_be_compiled_is_refused() -> None:
             llmchip.compile(arguments[0], arguments[1], max_length=arguments[2])
 
 
+def test_models_that_are_no_decoders_here_are_named() -> None:
+    """Breaks when a model whose attention is its own is taken, or refused as a fault of ours."""
+    import transformers as t
+
+    sizes: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 48, "num_hidden_layers": 1}
+    for config, words in (
+        (t.BloomConfig(**sizes, n_head=4), "BloomForCausalLM: "),
+        (t.MptConfig(vocab_size=VOCABULARY, d_model=48, n_layers=1, n_heads=4), "MptForCausalLM: "),
+        (t.FalconConfig(**sizes, num_attention_heads=4, alibi=True), "linear biases"),
+    ):
+        model = t.AutoModelForCausalLM.from_config(config).eval()
+        with pytest.raises(llmchip.UnsupportedError, match=words):
+            llmchip.compile(model, EXAMPLE, max_length=CAPACITY)
+
+
 def test_one_step_alone() -> None:
     """Breaks when a program without a prefill step cannot take several tokens."""
     program = llmchip.compile(tiny("llama", num_hidden_layers=1), (torch.zeros(1, 1, dtype=torch.long),), max_length=8)

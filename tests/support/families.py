@@ -40,6 +40,8 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "phi3": ("Phi3", _GROUPED),
     "smollm": ("Llama", {**_GROUPED, "num_attention_heads": 6, "num_key_value_heads": 3, "tie_word_embeddings": True}),
     "falcon": ("Falcon", {**_SIZES, "multi_query": True, "alibi": False, "new_decoder_architecture": False}),
+    "cohere": ("Cohere", {**_GROUPED, "num_hidden_layers": 1}),
+    "glm": ("Glm", {**_GROUPED, "num_hidden_layers": 1, "head_dim": 12, "partial_rotary_factor": 0.5}),
     "stablelm": ("StableLm", {**_GROUPED, "partial_rotary_factor": 0.5}),
     "olmo": ("Olmo", _GROUPED),
     "granite": (

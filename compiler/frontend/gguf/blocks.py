@@ -245,3 +245,11 @@ def pack_i4(codes: Codes, storage: str) -> Codes:
 
 _E2M1_NIBBLES = np.zeros(256, np.uint8)  # by the code, also a negative one
 _E2M1_NIBBLES[np.array(E2M1_TWICE[::-1])] = np.arange(16, dtype=np.uint8)[::-1]
+
+
+def unpack_i4(packed: Codes, storage: str) -> Codes:
+    """What `pack_i4` was given: codes int8 [N, K]."""
+    nibbles = np.stack([packed & 15, packed >> 4 & 15], -1).reshape(packed.shape[0], -1)
+    if storage == "e2m1":
+        return _E2M1_TWICE[nibbles]
+    return (nibbles ^ 8) - 8 if storage == "i4" else nibbles

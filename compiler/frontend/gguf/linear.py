@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from compiler.frontend.gguf.blocks import WeightType, pack_i4
+from compiler.frontend.gguf.blocks import Weights, WeightType, pack_i4, unpack_i4
 from compiler.ops import library as ops
 
 
@@ -20,6 +20,9 @@ class GroupedLinear(nn.Module):
 
     codes: Tensor
     scales: Tensor
+    minima: Tensor | None
+    sub_scales: Tensor | None
+    sub_minima: Tensor | None
     bias: Tensor | None
 
     def __init__(self, kind: WeightType, rows: NDArray[np.uint8], bias: NDArray[np.float32] | None = None) -> None:
@@ -38,6 +41,13 @@ class GroupedLinear(nn.Module):
         more = self.minima, self.sub_scales, self.sub_minima
         y: Tensor = ops.matmul_groups(q, self.codes, s, self.scales, *more, p.group, p.sub, p.storage, p.pre, p.half)
         return y if self.bias is None else y + self.bias
+
+    def values(self) -> Tensor:
+        """The dequantized weights, float32 [N, K]: those of the block format, exactly."""
+        codes = self.codes.numpy()
+        codes = codes if self.kind.product.storage == "i8" else unpack_i4(codes, self.kind.product.storage)
+        parts = (None if p is None else p.numpy() for p in (self.minima, self.sub_scales, self.sub_minima))
+        return torch.from_numpy(Weights(codes, self.scales.numpy(), *parts).values())
 
     def extra_repr(self) -> str:
         """What `print(model)` shows of it."""

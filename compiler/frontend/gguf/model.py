@@ -20,6 +20,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from compiler.frontend.gguf.architectures import ARCHITECTURES, Architecture
 from compiler.frontend.gguf.blocks import WeightType
+from compiler.frontend.gguf.embedding import GroupedEmbedding
 from compiler.frontend.gguf.file import GgufFile
 from compiler.frontend.gguf.linear import GroupedLinear
 from compiler.frontend.gguf.numbers import Numbers
@@ -31,8 +32,9 @@ _HEAD, _EMBEDDING, _FACTORS = "output", "token_embd", "rope_freqs.weight"
 
 def causal_lm(file: GgufFile) -> Any:
     """The model, a …ForCausalLM of transformers in eval mode. Linears of a block format are `GroupedLinear`, others
-    float32; norms, biases and embeddings are float32, the values of the file exactly. Its head is a linear of its own,
-    as ggml has it, also where the file has no tensor for it but the embedding's.
+    float32; an embedding of a block format is a `GroupedEmbedding`; norms, biases and other embeddings are float32: the
+    values of the file exactly. The head is a linear of its own, as ggml has it, also where the file has no tensor for it
+    but the embedding's; it shares that one's codes.
 
     Raises ModelError for an architecture that is not known, for tensors that are missing or have no place, and for
     shapes other than the metadata say.
@@ -95,9 +97,12 @@ class _Builder:
 
     def fill(self) -> None:
         """All tensors. Raises ModelError for one that is missing, is left over or has another shape."""
+        tied = f"{_HEAD}.weight" not in self.file.tensors
+        self._module(_EMBEDDING if tied else _HEAD, _HEAD, self.row.outside[_HEAD])
+        head = self.model.get_submodule(self.row.outside[_HEAD])
         for part, place in self.row.outside.items():
-            missing = part == _HEAD and f"{part}.weight" not in self.file.tensors
-            self._module(_EMBEDDING if missing else part, part, place)
+            if part != _HEAD:
+                self._module(part, part, place, head if tied else None)
         layers = self.model.get_submodule(self.row.layers)
         for number in range(len(layers)):
             for part, place in self.row.layer.items():
@@ -110,13 +115,19 @@ class _Builder:
             if value.is_meta:
                 raise ModelError(f"the file has no tensor for {name}", self.file.where)
 
-    def _module(self, name: str, part: str, place: str) -> None:
-        """The weight, and the bias if the model has one, of one module."""
+    def _module(self, name: str, part: str, place: str, head: nn.Module | None = None) -> None:
+        """The weight, and the bias if the model has one, of one module. An embedding may share the weights of a `head`."""
         old = self.model.get_submodule(place)
         bias = None if getattr(old, "bias", None) is None else self._floats(f"{name}.bias", tuple(old.bias.shape), part)
         if isinstance(old, nn.Linear) or type(old).__name__ == "Conv1D":
             shape = tuple(old.weight.shape) if isinstance(old, nn.Linear) else tuple(old.weight.shape[::-1])
             self.model.set_submodule(place, self._linear(f"{name}.weight", shape, part, bias))
+            return
+        kind = info.type if (info := self.file.tensors.get(f"{name}.weight")) is not None else None
+        if isinstance(kind, WeightType) and type(old) is nn.Embedding:  # a class of its own may scale what it finds
+            self._check(f"{name}.weight", tuple(old.weight.shape))
+            shared = head if isinstance(head, GroupedLinear) else None
+            self.model.set_submodule(place, GroupedEmbedding(kind, self.file.rows(f"{name}.weight"), shared))
             return
         weight = self._floats(f"{name}.weight", tuple(old.weight.shape), part)
         if self.row.offset and weight.ndim == 1:
