@@ -49,6 +49,8 @@ def test_the_prompt_as_it_is(model: Path) -> None:
     """Breaks when --raw goes through the template."""
     raw = call("run", model, "--prompt", "the cat", "--raw", *SMALL, "--json").document
     assert raw["prompt_tokens"] == 2
+    slow = call("run", model, "--prompt", "the cat", "--raw", *SMALL, "--json", "--adversarial", 3).document
+    assert slow["text"] == raw["text"]
     assert call("run", model, "--prompt", "the cat", *SMALL, "--json").document["prompt_tokens"] > 10
 
 
@@ -110,6 +112,7 @@ def test_what_does_not_go_together(model: Path, tmp_path: Path) -> None:
         ((model, "--prompt", "", "--raw", *SMALL), "the prompt is empty"),
         ((model, "--chat"), "--chat is a conversation in text"),
         ((model, "--prompt", "a", "--text", "b"), "--text does not go with"),
+        ((model, "--prompt", "a", "--output", "x.npy"), "--output does not go with"),
         ((model, "--prompt", "a", "--seq", 8), "--seq does not go with"),
         ((model, "--prompt", "a", "--context", 99999), "the model has 128 positions"),
         ((model, "--prompt", "a", "--context", 96, "--max-new-tokens", 99), "more than the 96 of the context"),
