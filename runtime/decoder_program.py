@@ -147,7 +147,7 @@ class DecoderProgram:
 
     def __repr__(self) -> str:
         decoder = self._decoder
-        tokens = ", ".join(str(step.tokens) for step in decoder.steps)
+        tokens = ", ".join(dict.fromkeys(str(step.tokens) for step in decoder.steps))
         return (
             f"DecoderProgram({type(self._model).__name__}, batch {decoder.batch}, {decoder.capacity} tokens, "
             f"in steps of {tokens}, chip {self.chip.name})"

@@ -19,6 +19,7 @@ from runtime.cli.common import (
     input_options,
     limit_options,
     model_options,
+    need,
     reply,
     stages,
     stdout,
@@ -92,7 +93,9 @@ def command(
     if asked.wanted or kind == "gguf":
         from runtime.cli.talk import talk
 
-        return talk(model, given, asked, {"interpret": interpret, "max_instructions": max_instructions}, as_json)
+        need(not outputs, "--output does not go with --prompt or --chat", hint="leave it out")
+        mode = {"interpret": interpret, "adversarial": adversarial, "max_instructions": max_instructions}
+        return talk(model, given, asked, mode, as_json)
     with stages("run") as stage:
         runner = _run_image if kind == "image" else _run_model
         image, results = runner(

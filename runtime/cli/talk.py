@@ -88,11 +88,11 @@ class Conversation:
 
 def chip_speed(decoder: Decoder, length: int) -> float:
     """Tokens per second of the chip, for the token behind so many, in every sequence of the batch."""
-    step, image = decoder.steps[-1], decoder.image
-    position = min(length, decoder.capacity - step.tokens)
-    values = {scalar(number): position for number in range(step.batch)}
+    image, lengths = decoder.image, (min(length, decoder.capacity - 1),) * decoder.batch
+    ((step, _),) = decoder.plan(lengths, (1,) * decoder.batch)
+    values = {scalar(number): position for number, position in enumerate(lengths)}
     cycles = simulate(image, entry=step.entry, values=values).cycles
-    return step.tokens * image.chip.clock_hz / max(cycles, 1)
+    return image.chip.clock_hz / max(cycles, 1)
 
 
 def talk(model: str, given: Given, asked: Asked, mode: Mapping[str, Any], as_json: bool) -> int:

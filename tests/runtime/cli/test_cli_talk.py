@@ -5,9 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from cli_harness import call
+from families import tiny
 from language_files import TEMPLATE, language_file
 
+import llmchip
+from runtime.cli.talk import chip_speed
+from runtime.device.decoder import Decoder
+from runtime.device.executable import Executable
 from runtime.models.models import BUNDLED, kind_of
 from runtime.pytorch import cache
 
@@ -49,6 +55,8 @@ def test_the_prompt_as_it_is(model: Path) -> None:
     """Breaks when --raw goes through the template."""
     raw = call("run", model, "--prompt", "the cat", "--raw", *SMALL, "--json").document
     assert raw["prompt_tokens"] == 2
+    slow = call("run", model, "--prompt", "the cat", "--raw", *SMALL, "--json", "--adversarial", 3).document
+    assert slow["text"] == raw["text"]
     assert call("run", model, "--prompt", "the cat", *SMALL, "--json").document["prompt_tokens"] > 10
 
 
@@ -98,6 +106,18 @@ def test_a_compiled_file_answers_alike(model: Path, tmp_path: Path) -> None:
     assert "--context does not go with an image" in result.error["what"]
 
 
+def test_the_chips_speed_is_that_of_the_program_that_runs() -> None:
+    """Breaks when the time of a token is that of another entry, or the last place of the cache has none."""
+    program = llmchip.compile(
+        tiny("llama", num_hidden_layers=1, max_position_embeddings=2048), (torch.zeros(1, 1).long(),), max_length=2048
+    )
+    decoder = Decoder(Executable(program.image))
+    assert sorted(step.reach for step in decoder.steps) == [1024, 2048]
+    speeds = [chip_speed(decoder, length) for length in (0, 1000, 1024, 2047, 2048)]
+    assert speeds == sorted(speeds, reverse=True)
+    assert speeds[0] > speeds[3] == speeds[4] > 0
+
+
 def test_what_does_not_go_together(model: Path, tmp_path: Path) -> None:
     """Breaks when an option is ignored, or a file that cannot be used gives more than one line."""
     broken = tmp_path / "broken.gguf"
@@ -110,6 +130,7 @@ def test_what_does_not_go_together(model: Path, tmp_path: Path) -> None:
         ((model, "--prompt", "", "--raw", *SMALL), "the prompt is empty"),
         ((model, "--chat"), "--chat is a conversation in text"),
         ((model, "--prompt", "a", "--text", "b"), "--text does not go with"),
+        ((model, "--prompt", "a", "--output", "x.npy"), "--output does not go with"),
         ((model, "--prompt", "a", "--seq", 8), "--seq does not go with"),
         ((model, "--prompt", "a", "--context", 99999), "the model has 128 positions"),
         ((model, "--prompt", "a", "--context", 96, "--max-new-tokens", 99), "more than the 96 of the context"),
