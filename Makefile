@@ -18,7 +18,7 @@ export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
 BENCH_ARGS ?=
-.PHONY: bench-host support-ops help demo test test-all test-newest test-oldest check lint format docs fuzz mutate bench-chip bench-memory clean
+.PHONY: bench-host support-ops help demo test test-all test-newest test-oldest check lint format docs fuzz mutate bench-chip bench-memory bench-llm clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ support-ops: $(VENV)/.dev ## PyTorch's own operator and module tests through tor
 
 mutate: $(VENV)/.dev ## seed faults into compiled programs and count who notices (minutes)
 	PYTHONPATH=. $(BIN)/python -m tools.mutate
+
+bench-llm: $(VENV)/.dev ## language models: chip, host and text (BENCH_ARGS="--text FOLDER" for the last); writes benchmarks/results
+	$(BIN)/python -m benchmarks.bench_llm $(BENCH_ARGS)
 
 bench-chip: $(VENV)/.run ## compiled programs against the speed of light; writes benchmarks/results
 	PYTHONPATH=. $(BIN)/python benchmarks/bench_chip.py
