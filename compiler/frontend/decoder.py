@@ -14,7 +14,7 @@ cache has, by the model's own module, and looked up on the chip.
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -50,6 +50,9 @@ class _Step:
 
 
 _current = threading.local()
+Forward = Callable[..., tuple[Tensor, ...]]  # of x and positions
+Key = tuple[object, ...]  # what a rotary embedding is given beside x and positions
+Tables = dict[nn.Module, dict[Key, tuple[str, ...]]]  # the names of what stands for it
 
 
 def capture_decoder(model: nn.Module, batch: int, tokens: int, capacity: int) -> Captured:
@@ -163,7 +166,7 @@ def _attend(
     dropout: float = 0.0,
     softcap: float | None = None,
     sliding_window: int | None = None,
-    **_options: Any,
+    **_options: object,
 ) -> tuple[Tensor, None]:
     """transformers' attention function: query [B, Hq, T, D], key and value [B, H, T, D]; the result is token-major."""
     step = getattr(_current, "step", None)
@@ -213,7 +216,7 @@ def _step(attend: Callable[..., Tensor]) -> Iterator[None]:
         _current.step = None
 
 
-def _no_mask(*_args: Any, **_options: Any) -> None:
+def _no_mask(*_args: object, **_options: object) -> None:
     """transformers' mask function."""
 
 
@@ -263,15 +266,6 @@ def _cache_shapes(model: nn.Module) -> list[CacheShape]:
     return shapes
 
 
-@dataclass(frozen=True, slots=True)
-class _Rotary:
-    """A call of a module that turns positions into factors: what it is given beside them, and the tables it stands
-    for."""
-
-    more: tuple[Any, ...]
-    tables: tuple[str, ...]
-
-
 def _rotaries(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Modules whose forward takes x, of which only the type matters, and positions."""
     return [
@@ -282,7 +276,7 @@ def _rotaries(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 @contextmanager
-def _patched(forwards: dict[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+def _patched(forwards: dict[nn.Module, Forward]) -> Iterator[None]:
     """With other functions as these modules' forward."""
     for module, forward in forwards.items():
         module.forward = forward
@@ -293,19 +287,19 @@ def _patched(forwards: dict[nn.Module, Callable[..., Any]]) -> Iterator[None]:
             del module.forward
 
 
-def _more(args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, ...]:
+def _more(args: Key, options: Mapping[str, object]) -> Key:
     return *args, *sorted(options.items())
 
 
-def _tabulate(model: nn.Module, capacity: int) -> tuple[list[CacheShape], dict[str, Tensor], dict[nn.Module, Any]]:
+def _tabulate(model: nn.Module, capacity: int) -> tuple[list[CacheShape], dict[str, Tensor], Tables]:
     """One token goes through the model: the caches that its layers need, tables of all positions, and what looks them
     up."""
     places = torch.arange(capacity)[None]
     tables: dict[str, Tensor] = {}
-    calls: dict[nn.Module, dict[tuple[Any, ...], tuple[str, ...]]] = {}
+    calls: Tables = {}
 
-    def recorded(name: str, module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
-        def record(x: Tensor, position_ids: Tensor, *args: Any, **options: Any) -> Any:
+    def recorded(name: str, module: nn.Module, forward: Forward) -> Forward:
+        def record(x: Tensor, position_ids: Tensor, *args: object, **options: object) -> tuple[Tensor, ...]:
             known = calls.setdefault(module, {})
             if (key := _more(args, options)) not in known:
                 parts = forward(x, places, *args, **options)
@@ -322,10 +316,10 @@ def _tabulate(model: nn.Module, capacity: int) -> tuple[list[CacheShape], dict[s
     return shapes, tables, calls
 
 
-def _looked_up(step: "DecoderStep", known: dict[tuple[Any, ...], tuple[str, ...]]) -> Callable[..., Any]:
+def _looked_up(step: "DecoderStep", known: dict[Key, tuple[str, ...]]) -> Forward:
     """In place of a rotary embedding: rows of its tables."""
 
-    def look(x: Tensor, position_ids: Tensor, *args: Any, **options: Any) -> tuple[Tensor, ...]:
+    def look(x: Tensor, position_ids: Tensor, *args: object, **options: object) -> tuple[Tensor, ...]:
         names = known[_more(args, options)]
         return tuple(functional.embedding(position_ids, getattr(step, name)) for name in names)
 
