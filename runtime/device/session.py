@@ -6,7 +6,7 @@ logits = session.decode(tokens)           one more token of each sequence
 text = session.generate(prompt, 20)       what is given, then 20 new tokens
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Generic, TypeVar
@@ -90,6 +90,39 @@ class Session(Generic[T]):
         if tokens.shape[1] != 1:
             raise InputError(f"{tokens.shape[1]} tokens for one step", hint="prefill takes several tokens")
         return self._give(self._extend(tokens))
+
+    def advance(self, tokens: Mapping[int, object]) -> dict[int, T]:
+        """Go on with some of the sequences, by their numbers: each with its own new tokens [n]. Gives logits
+        [n, vocabulary] float32 for each of them; the others rest.
+
+        With `drop` this is continuous batching: texts join where another has left, between any two steps. Raises
+        InputError for what does not fit, before anything is written.
+        """
+        batch = self._decoder.batch
+        rows = {number: np.asarray(row).reshape(1, -1) for number, row in tokens.items()}
+        for number, row in rows.items():
+            if not isinstance(number, int) or not 0 <= number < batch or not row.size:
+                raise InputError(
+                    f"sequence {number!r} with {row.size} tokens", hint=f"numbers 0 to {batch - 1}, a token at least"
+                )
+        if not rows:
+            return {}
+        longest = max(row.size for row in rows.values())
+        given, real = np.zeros((batch, longest), np.int64), np.zeros((batch, longest), bool)
+        for number, row in rows.items():
+            given[number, : row.size], real[number, : row.size] = row, True
+        logits = self._extend(self._decoder.tokens(given), real)
+        return {number: self._give(logits[number, : row.size]) for number, row in rows.items()}
+
+    def drop(self, sequence: int) -> None:
+        """Forget all of one sequence, so that another text can begin in its place. Raises InputError for one that does
+        not exist."""
+        if not isinstance(sequence, int) or not 0 <= sequence < self._decoder.batch:
+            raise InputError(f"sequence {sequence!r}", hint=f"numbers 0 to {self._decoder.batch - 1}")
+        with self._decoder.executable.idle:
+            texts = list(self._texts)
+            texts[sequence] = texts[sequence][:0]
+            self._texts = tuple(texts)
 
     def generate(self, input_ids: object, max_new_tokens: int, attention_mask: object = None, **sampling: object) -> T:
         """Go on with `input_ids` [B, T], then with up to `max_new_tokens` that the model chooses, greedily unless

@@ -223,3 +223,33 @@ def test_the_cache_can_be_filled_to_the_last_row(program: DecoderProgram) -> Non
     assert session.length == CAPACITY
     with pytest.raises(InputError, match="the cache has room"):
         session.decode([1])
+
+
+def test_texts_join_and_leave_between_steps(program: DecoderProgram, pair: DecoderProgram) -> None:
+    """Breaks when a text in a batch depends on who was in its place before, on who joins beside it, or on resting while
+    the other goes on."""
+    one, two, three = tokens(1, 20, 1)[0], tokens(1, 20, 2)[0], tokens(1, 20, 3)[0]
+    alone = [program.new_session().prefill(text[None])[0] for text in (one, two, three)]
+    session = pair.new_session()
+    found: list[list[torch.Tensor]] = [[], [], []]
+
+    def advance(**texts: torch.Tensor) -> None:
+        for place, part in session.advance({int(name[1:]): text for name, text in texts.items()}).items():
+            found[owners[place]].append(part)
+
+    owners = {0: 0, 1: 1}
+    advance(_0=one[:9])
+    advance(_0=one[9:10], _1=two[:4])  # joins
+    advance(_1=two[4:20])
+    advance(_0=one[10:13])
+    session.drop(1)  # leaves
+    owners[1] = 2
+    advance(_0=one[13:14], _1=three[:8])
+    advance(_0=one[14:20], _1=three[8:20])
+    for parts, wanted in zip(found, alone, strict=True):
+        assert torch.equal(torch.cat(parts), wanted)
+    assert session.lengths == (20, 20)
+    for wrong in ({2: one}, {0: one[:0]}, {0: torch.cat([one, one])}):
+        with pytest.raises(InputError):
+            session.advance(wrong)
+        assert session.lengths == (20, 20)
