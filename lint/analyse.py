@@ -5,8 +5,8 @@ The replay of a launch is shortened twice: iterations of long loops that are pro
 of its own. All replays of all launches together take `LAUNCHES` times as many instructions at most. So the cost is
 bounded, and nothing passes in silence.
 
-Of an entry with scalar arguments the launches at both ends of their ranges are replayed, whose findings are the plainest,
-and then all launches together (`lint.between`), or part by part where they do not dispatch the same instructions.
+Of an entry with scalar arguments the launches at both ends of their ranges are replayed, whose findings are the
+plainest, and then all launches together (`lint.between`), or part by part where they do not dispatch the same instructions.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,9 +1,9 @@
 """Races and memory never written where scalars steer a program: for all launches in a box at once.
 
-What is dispatched in which order, and what each instruction knows of the others (its vector clock, `lint.races`), is the
-same in all launches of the box; only the blocks differ that some operands touch. The shadows hold what every launch
-touches, and apart from that ("may …") the bytes that some launch may touch. Where these say that all is well, it is. If
-not, the operands in question are compared as functions of the scalars (`lint.shapes`):
+What is dispatched in which order, and what each instruction knows of the others (its vector clock, `lint.races`), is
+the same in all launches of the box; only the blocks differ that some operands touch. The shadows hold what every launch
+touches, and apart from that ("may …") the bytes that some launch may touch. Where these say that all is well, it is.
+If not, the operands in question are compared as functions of the scalars (`lint.shapes`):
 
 - two accesses that nothing orders, one of them writing, share no byte;
 - a block that is read is made up of blocks written before.
@@ -34,7 +34,7 @@ MOST_TOGETHER = 3  # scalars of which blocks written are looked at together
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of a question: `kind` "" if all is well, else the kind of the finding, and which launches it is about."""
+    """What came of a question: `kind` "" if all is well, else the kind of the finding, and of which launches."""
 
     kind: str = ""
     launch: str = ""
@@ -99,8 +99,8 @@ class Between:
         return self._is_defined(block_shape(Block(tensor.offset, (), tensor.nbytes)), (Space.DRAM, tensor.region))
 
     def meeting(self, touch: Touch, queue: int, done: int) -> Iterator[tuple[int, str, Answer]]:
-        """Operands of instructions of a queue beyond number `done` that touch the same bytes, one of them writing: number,
-        what they do, and in which launches. Pairs on which no scalar acts are left out."""
+        """Operands of instructions of a queue beyond number `done` that touch the same bytes, one of them writing:
+        number, what they do, and in which launches. Pairs on which no scalar acts are left out."""
         memory, writes = memory_of(touch.view), touch.access is not Access.R
         for number, other in reversed(self.recent[memory, queue]):
             if number <= done:

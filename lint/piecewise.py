@@ -13,15 +13,11 @@ from functools import cached_property
 from itertools import pairwise, product
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from isa.replay import combined
 from isa.spec import SALU
 
 Box = Mapping[str, tuple[int, int]]  # of each scalar the first and the last value
 Point = Mapping[str, int]
-Corners = NDArray[np.int64]  # a number for each corner of a box
 POINTS = 1 << 10  # values of a scalar that are tried one by one where an operation is not affine
 MOST_SCALARS, MOST_PIECES = 6, 1 << 12  # of what is divided at once
 _INT32 = range(-(1 << 31), 1 << 31)
@@ -122,11 +118,6 @@ class Value:
             for name, segments in self.parts
         }
         return _value(self.constant * factor, parts)
-
-    def corners(self, points: Sequence[Point]) -> Corners:
-        if not self.parts:
-            return np.full(len(points), self.constant, np.int64)
-        return np.array([self.at(point) for point in points], np.int64)
 
 
 def combine(f: int, a: Value, b: Value) -> Value:

@@ -14,13 +14,15 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isa.fields import Field
 from lint.check import Touch
-from lint.piecewise import Box, Corners, Point, Unsteerable, Value, combine
+from lint.piecewise import Box, Point, Unsteerable, Value, combine
 from lint.shadow_memory import Block, runs
 from lint.steering import CEILDIV, Steered
 
+Corners = NDArray[np.int64]  # a number for each corner of a box
 MOST_RUNS = 1 << 16  # of a block that are looked at one by one
 
 
@@ -92,6 +94,12 @@ def _shape(start: Value, dims: list[tuple[Value, int]], width: Value, present: V
     return Shape(start, tuple(dims), width, present)
 
 
+def _at(value: Value, points: Sequence[Point]) -> Corners:
+    if not value.parts:
+        return np.full(len(points), value.constant, np.int64)
+    return np.array([value.at(point) for point in points], np.int64)
+
+
 class _Numbers(NamedTuple):
     """A shape at the corners of a box."""
 
@@ -112,8 +120,8 @@ _FAR = 1 << 62
 
 
 def _numbers(shape: Shape, points: Sequence[Point]) -> _Numbers:
-    dims = tuple((count.corners(points), stride) for count, stride in shape.dims)
-    return _Numbers(shape.start.corners(points), dims, shape.width.corners(points))
+    dims = tuple((_at(count, points), stride) for count, stride in shape.dims)
+    return _Numbers(_at(shape.start, points), dims, _at(shape.width, points))
 
 
 def ends_at(shape: Shape, points: Sequence[Point]) -> list[tuple[int, int]]:
@@ -122,7 +130,7 @@ def ends_at(shape: Shape, points: Sequence[Point]) -> list[tuple[int, int]]:
 
 
 def is_absent(shape: Shape, points: Sequence[Point]) -> bool:
-    return not shape.present.corners(points).any()
+    return not _at(shape.present, points).any()
 
 
 def are_apart(one: Shape, two: Shape, points: Sequence[Point]) -> bool:
@@ -168,14 +176,14 @@ def is_covered(read: Shape, written: Iterable[Shape], points: Sequence[Point]) -
     offsets = _offsets(read, points)
     if offsets is None:
         return False
-    begins = offsets[:, None] + read.start.corners(points)[None, :]
-    ends = begins + read.width.corners(points)[None, :]
+    begins = offsets[:, None] + _at(read.start, points)[None, :]
+    ends = begins + _at(read.width, points)[None, :]
     usable = []
     for shape in written:
-        if (shape.present.corners(points) > 0).all():
+        if (_at(shape.present, points) > 0).all():
             at = _offsets(shape, points, least=True)
             if at is not None:
-                usable.append((shape.start.corners(points), at, shape.width.corners(points)))
+                usable.append((_at(shape.start, points), at, _at(shape.width, points)))
     usable.sort(key=lambda item: int(item[0].min()))
     changed = True
     while changed and (begins < ends).any():
@@ -192,11 +200,11 @@ def is_covered(read: Shape, written: Iterable[Shape], points: Sequence[Point]) -
 
 
 def _offsets(shape: Shape, points: Sequence[Point], least: bool = False) -> Corners | None:
-    """Where the runs begin, from the first on: those of all launches, or with `least` those that every launch has. Raises
-    ValueError."""
+    """Where the runs begin, from the first on: those of all launches, or with `least` those that every launch has.
+    Raises ValueError."""
     counts = []
     for count, stride in shape.dims:
-        numbers = count.corners(points)
+        numbers = _at(count, points)
         counts.append((int(numbers.min() if least else numbers.max()), stride))
     return _products(counts)
 

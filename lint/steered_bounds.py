@@ -44,8 +44,8 @@ def refuted(
 ) -> Point | None:  # fmt: skip
     """A launch in a box for which something fails; None if it holds for all.
 
-    `holds`: whether it certainly does in the box with these corners; `fails`: whether it does not in one launch. Divides
-    the box until one or the other says so; each try costs so much. Raises TooMuch.
+    `holds`: whether it certainly does in the box with these corners; `fails`: whether it does not in one launch.
+    Divides the box until one or the other says so; each try costs so much. Raises TooMuch.
     """
     left = [box]
     while left:
@@ -84,7 +84,7 @@ def all_touches(
 
 
 def _touches(steered: Steered, reach: Reach) -> Iterator[Touch]:
-    """The operands of an instruction, each as the bytes between the first and the last that it touches in any launch."""
+    """The operands of an instruction, each as the bytes between the first and the last that any launch touches."""
     for field in _fields(steered):
         low, high = reach.get(field.name, (0, 0))
         if low < high:
@@ -136,8 +136,8 @@ def _reach(image: Image, steered: Steered, box: Box, buffers: Buffers, findings:
 
 
 def _is_placed(steered: Steered, corners: Sequence[Point], buffers: Buffers) -> bool:
-    """Whether the operands lie in their buffers, and apart where two are written, in all launches of a box in which they
-    are affine and sound at the corners."""
+    """Whether the operands lie in their buffers, and apart where two are written, in all launches of a box in which
+    they are affine and sound at the corners."""
     instruction, written = steered.dispatch, list[tuple[View, Sequence[int], Sequence[int]]]()
     for field in _fields(steered):
         shape, view = steered_shape(steered, field), steered.views[field.name][0]

@@ -120,8 +120,8 @@ vop f=add, d=v3, a=v3, rows=40, cols=16, imm=1.0, dyn=rows, dyn_s=s2
 
 
 def test_a_step_over_a_cache_is_proved() -> None:
-    """Breaks when old rows and the new one are not told apart, or tiles do not make up the rows: then a finding for what
-    is sound, or none for what is not."""
+    """Breaks when old rows and the new one are not told apart, or tiles do not make up the rows: then a finding for
+    what is sound, or none for what is not."""
     assert check(program(STEP, 39)) == []
     late = STEP.replace("imm=0xfffffff0", "imm=0xffffffef")  # the second tile begins one row too late
     assert {finding.kind for finding in check(program(late, 39))} == {"uninitialized"}
@@ -161,8 +161,8 @@ def test_what_takes_too_long_is_said_to_be_unproved() -> None:
 @settings(max_examples=3 * EXAMPLES, deadline=None)
 @given(st.integers(0, 1 << 20))
 def test_the_verdict_is_that_of_all_launches_one_by_one(seed: int) -> None:
-    """Breaks when a proof overlooks a launch, or finds a fault that none has. A launch that cannot be followed hides what
-    else is wrong with it, and one at fault what follows from that."""
+    """Breaks when a proof overlooks a launch, or finds a fault that none has. A launch that cannot be followed hides
+    what else is wrong with it, and one at fault what follows from that."""
     image = random_image(seed)
     names, ranges = zip(*((s.name, range(s.minimum, s.maximum + 1)) for s in image.entry().scalars), strict=True)
     single = {

@@ -63,8 +63,8 @@ def _salu(rng: Random) -> str:
     f, number = rng.choice(
         (
             ("add", rng.choice((1, 3, 16))), ("add", 0xFFFFFFFF), ("add", 0xFFFFFFF0), ("min", rng.choice((4, 16))),
-            ("max", rng.choice((0, 2))), ("mul", rng.choice((0, 2, 0xFFFFFFFF))), ("ceildiv", 4), ("shr", 1), ("and", 7),
-            ("shl", 1),
+            ("max", rng.choice((0, 2))), ("mul", rng.choice((0, 2, 0xFFFFFFFF))), ("ceildiv", 4), ("shr", 1),
+            ("and", 7), ("shl", 1),
         )
     )  # fmt: skip
     d, a = rng.choice(_REGISTERS), rng.choice(_REGISTERS)
