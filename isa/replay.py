@@ -16,6 +16,7 @@ from isa.codec import IllegalInstruction, Inst, decode
 from isa.fields import Field
 from isa.image.container import Data
 from isa.image.image import Image
+from isa.image.records import Entry
 from isa.spec import SALU
 from isa.views import Extents, View, extents_of
 
@@ -100,8 +101,14 @@ def trace(
     A `skipper` may leave iterations of long loops out.
     """
     start = image.entry(entry)
-    given = values or {}
-    params = {scalar.offset: given.get(scalar.name, scalar.maximum) for scalar in start.scalars}
+    load = loader(image, start, values or {})
+    return replay(image.code, start.pc, load=load, control=control, limit=limit, skipper=skipper)
+
+
+def loader(image: Image, start: Entry, values: Mapping[str, int]) -> Loader:
+    """What `sld` finds in a launch of entry `start`: scalar arguments, by name in `values`, and constants. It raises
+    ValueError for what is not known before the launch."""
+    params = {scalar.offset: values.get(scalar.name, scalar.maximum) for scalar in start.scalars}
 
     def load(view: View) -> int:
         if view.space is Space.DRAM and view.region is Region.PARAMS and view.base in params:
@@ -113,7 +120,7 @@ def trace(
             f"the scalar at {view} is neither constant nor an argument of entry {start.name}: its value is not known before the launch"
         )
 
-    return replay(image.code, start.pc, load=load, control=control, limit=limit, skipper=skipper)
+    return load
 
 
 def replay(
@@ -306,10 +313,15 @@ _SALU: tuple[Callable[[int, int], int], ...] = (
 assert len(_SALU) == len(SALU)
 
 
+def combined(f: int, a: int, b: int) -> int:
+    """What `salu` with function number `f` makes of two registers, 32 bits, signed. Raises ZeroDivisionError."""
+    return signed(_SALU[f](a, b))
+
+
 def _salu(core: Core, instruction: Dispatch) -> None:
     operands = instruction.operands
     second = signed(operands["imm"]) if operands["bi"] else core.scalars[operands["b"]]
-    core.scalars[operands["d"]] = signed(_SALU[operands["f"]](core.scalars[operands["a"]], second))
+    core.scalars[operands["d"]] = combined(operands["f"], core.scalars[operands["a"]], second)
 
 
 def _sld(core: Core, instruction: Dispatch) -> None:

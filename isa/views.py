@@ -37,12 +37,17 @@ class View:
 
 def extents_of(field: Field, operands: Mapping[str, int]) -> Extents:
     """Extents of a view operand of an instruction, after its `when` exceptions (dynamic extents already applied)."""
+    planes, rows, cols = (_extent(name, operands) for name in dims_of(field, operands))
+    return planes, rows, cols
+
+
+def dims_of(field: Field, operands: Mapping[str, int]) -> tuple[str, str, str]:
+    """What its extents are called, after its `when` exceptions."""
     dims = field.dims
     for exception in field.when:
         if exception.dims and operands.get(exception.field) == exception.value:
             dims = exception.dims
-    planes, rows, cols = (_extent(name, operands) for name in dims)
-    return planes, rows, cols
+    return dims
 
 
 def access_of(field: Field, operands: Mapping[str, int]) -> Access:

@@ -4,6 +4,9 @@ The replay of a launch is shortened twice: iterations of long loops that are pro
 (`lint.induction`), and after `limit_of` instructions it ends. What lies beyond is then not proved, which is a finding
 of its own. All replays of all launches together take `LAUNCHES` times as many instructions at most. So the cost is
 bounded, and nothing passes in silence.
+
+Of an entry with scalar arguments the launches at both ends of their ranges are replayed, whose findings are the
+plainest, and then all launches together (`lint.between`), or part by part where they do not dispatch the same instructions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,17 +15,22 @@ from dataclasses import dataclass, field
 from isa.image.image import Image
 from isa.image.records import Entry
 from isa.replay import Dispatch, ReplayError, TooLong, trace
+from lint.between import Between
 from lint.check import Buffers, Finding, Findings, check_plan, check_structure, sound_touches
 from lint.dead_code import DeadCode
 from lint.loop_skipping import LoopSkipper
+from lint.piecewise import Box, Unsteerable, divided, is_point, shown_box
 from lint.races import Proof, Touches, check_hazards, group
 from lint.shadow_memory import TooLarge
+from lint.steered_bounds import Trials, all_touches
+from lint.steering import Steering
 
 MAX_INSTRUCTIONS, PER_INSTRUCTION = (
     1 << 16,
     64,
 )  # instructions replayed of a launch: so many, and so many for each instruction of the program
 LAUNCHES = 4  # of this length, together
+_PART = 64  # instructions that a part of a range costs beside its own
 _TRIES = 3  # replays in which loops turn out to be no repetition, before all loops are replayed in full
 
 
@@ -32,8 +40,7 @@ def limit_of(image: Image) -> int:
 
 
 def check(image: Image, entry: str | None = None, values: Mapping[str, int] | None = None) -> list[Finding]:
-    """All errors for one entry or for every one; without `values`, at both ends of the range of the scalar
-    arguments."""
+    """All errors for one entry or for every one; without `values`, for all scalar arguments in their ranges."""
     return analyse(image, entry, values, False)
 
 
@@ -69,6 +76,8 @@ class _Prover:
     given: Mapping[str, int] | None
     buffers: Buffers
     allowance: _Allowance
+    box: Box | None = None  # launches that are looked at together
+    trials: Trials = field(default_factory=Trials)
     whole: dict[int, str] = field(default_factory=dict)  # loops that are no repetition, by pc, with the reason
     local: dict[tuple[object, ...], Finding] = field(
         default_factory=dict
@@ -88,13 +97,17 @@ class _Prover:
         return self._with_unproved(launch)
 
     def _replay_once(self, skipper: LoopSkipper) -> Launch | None:
-        """One replay; None if a loop that was shortened turned out to be no repetition, which is noted."""
+        """One replay; None if a loop that was shortened turned out to be no repetition, which is noted. Raises
+        Unsteerable."""
         findings, instructions, stopped = Findings(self.image), list[Dispatch](), None
+        steering = Steering(self.image, self.point, self.box) if self.box is not None else None
         limit = min(limit_of(self.image), self.allowance.instructions)
         try:
             for instruction in trace(
                 self.image, self.point.name, self.given, control=True, skipper=skipper, limit=limit
             ):
+                if steering is not None:
+                    steering.observe(len(instructions), instruction)
                 instructions.append(instruction)  # one by one: those before an error count
         except TooLong as error:
             stopped = error
@@ -103,7 +116,17 @@ class _Prover:
             return Launch(findings.found)
         finally:
             self.allowance.instructions -= len(instructions)
-        touches = group(sound_touches(self.image, instructions, self.buffers, findings))
+        between = None
+        if steering is None or self.box is None:
+            touches = group(sound_touches(self.image, instructions, self.buffers, findings))
+        else:
+            between = Between(self.image, self.box, self.trials)
+            seen = self.image, instructions, steering, self.box, self.buffers, findings
+            try:
+                touches = group(all_touches(*seen, between.trials, between.unsure))
+            except ReplayError as error:
+                findings.add("structure", error.pc, error.inst, error.what)
+                return Launch(findings.found)
         self.local |= findings.found
         try:
             proof = check_hazards(
@@ -115,6 +138,7 @@ class _Prover:
                 skipper.found,
                 stopped is None,
                 self.buffers.problem,
+                between,
             )
         except TooLarge as error:
             findings.add("unproved", self.point.pc, None, f"what this launch does is not proved: {error}")
@@ -162,6 +186,27 @@ def _left_out(skipper: LoopSkipper) -> int:
     return sum(loop.leave_out // loop.period * (loop.at - loop.before) for loop in skipper.found if loop.at)
 
 
+def _prove_range(
+    image: Image, point: Entry, buffers: Buffers, allowance: _Allowance, shortcuts: bool, findings: Findings
+) -> None:
+    """All launches of an entry: together as far as they dispatch the same, else part by part."""
+    trials = Trials()
+    left: list[Box] = [{s.name: (s.minimum, s.maximum) for s in point.scalars}]
+    while left and not findings.full:
+        box = left.pop()
+        last = {name: end for name, (_, end) in box.items()}
+        if allowance.instructions <= 0 or trials.left <= 0:
+            message = f"nothing is proved for {shown_box(box)}: the replay of the others took too long"
+            findings.add("unproved", point.pc, None, message)
+            return
+        allowance.instructions -= _PART
+        prover = _Prover(image, point, last, buffers, allowance, None if is_point(box) else box, trials)
+        try:
+            findings.merge(prover.prove(shortcuts).found)
+        except Unsteerable as problem:
+            left += reversed(divided(box, problem))
+
+
 def analyse(
     image: Image, entry: str | None, values: Mapping[str, int] | None, dead_code: bool, shortcuts: bool = True
 ) -> list[Finding]:
@@ -177,6 +222,8 @@ def analyse(
             findings.merge(launch.found)
             if dead_code and launch.proof is not None and launch.touches is not None:
                 useless.observe(point, launch.instructions, launch.touches, launch.proof)
+        if values is None and point.scalars and not findings.full:
+            _prove_range(image, point, buffers, allowance, shortcuts, findings)
     if dead_code and not findings.found and entry is None:
         useless.report(findings)
     return sorted(findings.found.values(), key=lambda f: f.pc)

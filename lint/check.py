@@ -10,8 +10,7 @@ emulator, on purpose; `overlaps_itself` restates the emulator's rule, because it
 
 What is proved: every instruction keeps the rules of the table, and every pair of instructions that touch the same byte,
 one of them writing, is ordered by counts, fences or the order of one engine. So every execution that the chip may
-choose gives the bits of program order. For programs with scalar arguments it is proved at both ends of their ranges,
-not between.
+choose gives the bits of program order, whatever the scalar arguments in their ranges (`lint.between`).
 """
 
 from bisect import bisect_left, bisect_right
@@ -29,6 +28,7 @@ from isa.image.image import Image
 from isa.image.records import Entry, PlanRecord
 from isa.replay import Dispatch
 from isa.views import Extents, View, access_of
+from lint.steering import Steered
 from lint.type_rules import type_error
 
 MAX_FINDINGS = 100
@@ -61,13 +61,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Touch:
-    """One operand of one dispatched instruction, in memory."""
+    """One operand of one dispatched instruction, in memory. Of one that is `steered` the block holds what it touches in
+    any launch."""
 
     instruction: Dispatch
     field: Field
     view: View
     extents: Extents
     access: Access
+    steered: Steered | None = None
 
 
 class Findings:
@@ -76,6 +78,7 @@ class Findings:
     def __init__(self, image: Image | None = None) -> None:
         self.found: dict[tuple[object, ...], Finding] = {}
         self.image = image
+        self.launch = ""  # scalars of the launch that is looked at, for messages
 
     @property
     def full(self) -> bool:
@@ -91,7 +94,7 @@ class Findings:
         node = self.image.debug.node_at(pc, indices) if self.image else None
         text = format_inst(inst) if inst else ""
         self.found[key] = Finding(
-            kind, pc, text, message, other, severity, node.name if node else "", self._text(other)
+            kind, pc, text, message + self.launch, other, severity, node.name if node else "", self._text(other)
         )
 
     def merge(self, found: Mapping[tuple[object, ...], Finding]) -> None:
@@ -210,25 +213,29 @@ def sound_touches(
     """Index of the instruction and operand, for each operand whose access is possible at all; the others become
     findings."""
     for index, instruction in enumerate(instructions):
-        if instruction.empty:
-            continue
-        written: list[Touch] = []
-        problem = type_error(instruction.inst.mnemonic, instruction.operands, instruction.views)
-        if problem:
-            findings.add("kind", instruction.pc, instruction.inst, problem, None, "", instruction.indices)
-        for field in instruction.inst.row.views:
-            view = instruction.views.get(field.name)
-            if view is not None:
-                extents = (
-                    (1, 1, instruction.operands["off"] + 1)
-                    if "off" in instruction.operands
-                    else instruction.extents(field)
-                )
-                touch = Touch(instruction, field, view, extents, access_of(field, instruction.operands))
-                if _is_sound(image, touch, buffers, written, findings):
-                    yield index, touch
-                if touch.access is not Access.R:
-                    written.append(touch)
+        for touch in touches_of(image, instruction, buffers, findings):
+            yield index, touch
+
+
+def touches_of(image: Image, instruction: Dispatch, buffers: "Buffers", findings: Findings) -> Iterator[Touch]:
+    """The operands of one instruction whose access is possible at all; the others become findings."""
+    if instruction.empty:
+        return
+    written: list[Touch] = []
+    problem = type_error(instruction.inst.mnemonic, instruction.operands, instruction.views)
+    if problem:
+        findings.add("kind", instruction.pc, instruction.inst, problem, None, "", instruction.indices)
+    for field in instruction.inst.row.views:
+        view = instruction.views.get(field.name)
+        if view is not None:
+            extents = (
+                (1, 1, instruction.operands["off"] + 1) if "off" in instruction.operands else instruction.extents(field)
+            )
+            touch = Touch(instruction, field, view, extents, access_of(field, instruction.operands))
+            if _is_sound(image, touch, buffers, written, findings):
+                yield touch
+            if touch.access is not Access.R:
+                written.append(touch)
 
 
 def _is_sound(image: Image, touch: Touch, buffers: "Buffers", written: list[Touch], findings: Findings) -> bool:

@@ -30,9 +30,17 @@ hardware rules allow then gives each read the same bytes as program order does. 
 execution in which both are in flight: that is a finding, never a false one, since clocks are what the rules force and
 no more.
 
+**Scalars.** Where scalars of a launch steer what operands touch, all of the above is shown for every value of their
+range, not for samples of it: `lint.between` says how. What is dispatched, and so C(i), is the same for all values of a
+box of them; a box in which a loop count differs is divided. Accesses on which no scalar acts meet as above, once for all
+launches. Of the others it is shown that those which nothing orders share no byte, and that what is read was written:
+their addresses are functions of the scalars, affine in pieces, and comparisons of these hold in a piece if they hold at
+its corners. Where that does not decide, the piece is halved, down to single launches. A finding names a launch in which
+it shows.
+
 **Not proved here:** that the chip keeps these rules; anything about data (which rows a gather fetches counts as all
-rows); iterations that are left out are proved by induction (lint/induction.py), and what the replay does not reach is
-said to be unproved (lint/analyse.py).
+rows); iterations that are left out are proved by induction (lint/induction.py), and what the replay does not reach, or
+launches for which the question stays open, are said to be unproved (lint/analyse.py).
 """
 
 import math
@@ -47,6 +55,7 @@ from isa.image.image import Image
 from isa.image.records import Entry
 from isa.replay import Dispatch
 from isa.views import View
+from lint.between import Answer, Between
 from lint.check import Findings, Touch
 from lint.induction import Snapshot, is_steady
 from lint.loop_skipping import SkippedLoop
@@ -54,6 +63,7 @@ from lint.shadow_memory import Budget, Memory, Shadow, blocks, memory_of, ready,
 from lint.sweeps import OperandSweep, conflict, conflict_with_prefix, cost, is_lazy, leave_behind, sweeps_of
 
 Misplaced = Callable[[View, int, int, int], str]  # view, first byte, end, instruction
+_ALWAYS = Answer("uninitialized")  # in every launch
 _DMA = tuple(engine in DMA_ENGINES for engine in QUEUES)
 
 
@@ -107,14 +117,16 @@ def check_hazards(
     skipped: Sequence[SkippedLoop] = (),
     complete: bool = True,
     misplaced: Misplaced | None = None,
+    between: Between | None = None,
 ) -> Proof:
     """Add a finding for each race, read of memory never written, and (of a `complete` replay) output that is not
     written.
 
     `skipped` are loops of which `instructions` leaves out iterations. Nothing is proved if one turns out not to be
-    steady. Raises TooLarge. `misplaced` says why bytes of a view may not be touched.
+    steady. Raises TooLarge. `misplaced` says why bytes of a view may not be touched. `between`: where operands may be
+    steered, what is known of all launches.
     """
-    watch = _Watch(skipped, misplaced)
+    watch = _Watch(skipped, misplaced, between)
     budget, written = Budget(), touches.written
     shadows = {
         memory: shadow_of(image, memory, grain, touches.ends[memory], budget)
@@ -134,19 +146,23 @@ def check_hazards(
         ]
         for touch, shadow in mine:
             if not findings.full:
-                _check_touch(touch, shadow, proof.order, clock, findings)
+                _check_touch(touch, shadow, proof.order, clock, findings, between)
         for touch, shadow in mine:
             _record(touch, shadow, proof.order)
+            if between is not None:
+                between.record(touch, proof.order.engine, proof.order.number)
     if complete:
-        _check_outputs(entry, instructions, shadows, findings)
+        _check_outputs(entry, instructions, shadows, findings, between)
     return proof
 
 
 class _Watch:
     """Sees to the loops that are shortened: where iterations are left out, that what was seen so far is enough."""
 
-    def __init__(self, skipped: Sequence[SkippedLoop], misplaced: Misplaced | None) -> None:
-        self.misplaced = misplaced
+    def __init__(
+        self, skipped: Sequence[SkippedLoop], misplaced: Misplaced | None, between: Between | None = None
+    ) -> None:
+        self.misplaced, self.between = misplaced, between
         done = [loop for loop in skipped if loop.at]
         self.marks = {number for loop in done for number in (loop.begin, loop.before, loop.at)}
         self.ending: dict[int, list[SkippedLoop]] = defaultdict(list)
@@ -180,7 +196,10 @@ class _Watch:
             if sweeps is None or problem:
                 proof.unsteady[loop.pc] = problem
                 return
-            leave_behind(sweeps, shadows, [b + b - a for a, b in zip(before.issued, order.issued, strict=True)])
+            issued = [b + b - a for a, b in zip(before.issued, order.issued, strict=True)]
+            leave_behind(sweeps, shadows, issued)
+            if self.between is not None:
+                self.between.leave_out(sweeps, issued)
             proof.sweeps.setdefault(index, []).extend(sweeps)
 
     def _stray(self, sweeps: Sequence[OperandSweep]) -> str:
@@ -293,46 +312,71 @@ def _merge(a: list[int], b: list[int]) -> list[int]:
 
 
 def _record(touch: Touch, shadow: Shadow, order: HappensBefore) -> None:
+    may = "may " if touch.steered is not None else ""
     for block in blocks(touch):
-        if touch.access is not Access.R:
+        if touch.access is not Access.R and not may:
             shadow.part(shadow.defined, block)[...] = True
         if order.engine < 0:
             continue  # the dispatcher has read its scalar before anything later is dispatched
         for what, concerned in (("writes", touch.access is not Access.R), ("reads", touch.access is not Access.W)):
             if concerned:
-                shadow.part(shadow.array(what, order.engine), block)[...] = order.number
+                shadow.part(shadow.array(may + what, order.engine), block)[...] = order.number
 
 
-def _check_touch(touch: Touch, shadow: Shadow, order: HappensBefore, clock: list[int], findings: Findings) -> None:
-    instruction, name = touch.instruction, touch.field.name
-    doing = "writes" if touch.access is Access.W else "reads"
+def _check_touch(
+    touch: Touch, shadow: Shadow, order: HappensBefore, clock: list[int], findings: Findings, between: Between | None
+) -> None:
     for block in blocks(touch):
         if touch.access is not Access.W and not is_lazy(touch):
             cells = shadow.part(shadow.defined, block)
             if not cells.all():
-                message = f"operand {name} = {touch.view} reads bytes that were never written{_indices(instruction)}"
-                findings.add(
-                    "uninitialized", instruction.pc, instruction.inst, message, None, name, instruction.indices
-                )
+                _report_unwritten(touch, findings, between.is_written(touch) if between is not None else _ALWAYS)
         # an instruction's own number is not recorded yet; of its own engine everything before counts like any other
         # engine's instructions
-        for queue, engine in enumerate(QUEUES):
+        for queue in range(len(QUEUES)):
             done, issued = clock[queue], order.issued[queue] - (queue == order.engine)
             if done >= issued:
                 continue
+            doubtful = False
             for what in ("writes",) if touch.access is Access.R else ("writes", "reads"):
                 latest = shadow.latest(what, queue, block)
-                if latest > done:
+                if latest > done and touch.steered is None:
                     other = order.pcs[queue][min(latest, issued) - 1]  # iterations left out may stand for later ones
-                    message = (
-                        f"{doing} {name} = {touch.view}{_indices(instruction)} while {engine.value} instruction at pc "
-                        f"{other:#06x}, which {what} it, may be running"
-                    )
-                    findings.add("race", instruction.pc, instruction.inst, message, other, name, instruction.indices)
+                    _report_race(touch, findings, queue, other, what, Answer("race"))
+                doubtful |= max(latest if touch.steered else 0, shadow.latest(f"may {what}", queue, block)) > done
+            for number, what, answer in between.meeting(touch, queue, done) if between is not None and doubtful else ():
+                _report_race(touch, findings, queue, order.pcs[queue][min(number, issued) - 1], what, answer)
+
+
+def _report_unwritten(touch: Touch, findings: Findings, answer: Answer) -> None:
+    instruction, name = touch.instruction, touch.field.name
+    if answer.kind:
+        message = f"operand {name} = {_place(touch)} reads bytes that were never written{_indices(instruction)}"
+        where = instruction.pc, instruction.inst, message + answer.launch, None, name, instruction.indices
+        findings.add(answer.kind, *where)
+
+
+def _report_race(touch: Touch, findings: Findings, queue: int, other: int, what: str, answer: Answer) -> None:
+    instruction, name = touch.instruction, touch.field.name
+    doing = "writes" if touch.access is Access.W else "reads"
+    message = (
+        f"{doing} {name} = {_place(touch)}{_indices(instruction)} while {QUEUES[queue].value} instruction at pc "
+        f"{other:#06x}, which {what} it, may be running{answer.launch}"
+    )
+    findings.add(answer.kind, instruction.pc, instruction.inst, message, other, name, instruction.indices)
+
+
+def _place(touch: Touch) -> View:
+    """For messages: of a steered operand where it begins without its scalars."""
+    return touch.view if touch.steered is None else touch.steered.dispatch.views.get(touch.field.name, touch.view)
 
 
 def _check_outputs(
-    entry: Entry, instructions: Sequence[Dispatch], shadows: dict[Memory, Shadow], findings: Findings
+    entry: Entry,
+    instructions: Sequence[Dispatch],
+    shadows: dict[Memory, Shadow],
+    findings: Findings,
+    between: Between | None,
 ) -> None:
     for tensor in entry.outputs:
         shadow = shadows.get((Space.DRAM, tensor.region))
@@ -343,14 +387,11 @@ def _check_outputs(
             or not shadow.defined[first // shadow.grain : -(-end // shadow.grain)].all()
         ):
             last = instructions[-1]
-            findings.add(
-                "output",
-                last.pc,
-                last.inst,
-                f"output {tensor.name} is not completely written at the end",
-                None,
-                tensor.name,
-            )
+            answer = between.is_output_written(tensor) if between is not None else _ALWAYS
+            message = f"output {tensor.name} is not completely written at the end{answer.launch}"
+            if answer.kind:
+                kind = "unproved" if answer.kind == "unproved" else "output"
+                findings.add(kind, last.pc, last.inst, message, None, tensor.name)
 
 
 def _indices(instruction: Dispatch) -> str:

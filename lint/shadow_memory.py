@@ -77,7 +77,7 @@ class Shadow:
         self.budget.take(cells)
         self.defined = np.zeros(cells, np.bool_)
         self.defined[: initialised // grain] = True
-        self.last: dict[tuple[str, int], NDArray[np.int32]] = {}  # (writes or reads, engine)
+        self.last: dict[tuple[str, int], NDArray[np.int32]] = {}  # (writes or reads, engine); "may …": in some launch
 
     def array(self, what: str, engine: int) -> NDArray[np.int32]:
         """The numbers of the last instructions of an engine that wrote or read each cell."""

@@ -148,13 +148,14 @@ def sweeps_of(
 
 
 def _alike(a: OperandSweep, b: OperandSweep) -> bool:
-    """Whether two operands differ in nothing but their place."""
+    """Whether two operands differ in nothing but their place, on which no scalar acts."""
     one, two = a.touch, b.touch
     shapes = (
         (t.view.rs, t.view.ps, t.view.cs, t.view.dtype, t.extents, t.access, memory_of(t.view)) for t in (one, two)
     )
     return (
-        one.field is two.field
+        one.steered is None is two.steered
+        and one.field is two.field
         and len(set(shapes)) == 1
         and (a.start, a.repeat, a.engine) == (b.start, b.repeat, b.engine)
     )
@@ -243,7 +244,7 @@ def conflict_with_prefix(sweeps: Sequence[OperandSweep], shadows: Mapping[Memory
     for sweep, shadow in moving:
         if sweep.left_out()[1] > shadow.cells * shadow.grain:
             return f"{_name(sweep)} leaves its memory"
-        for what in ("writes", "reads") if sweep.writes else ("writes",):
+        for what in ("writes", "reads", "may writes", "may reads") if sweep.writes else ("writes", "may writes"):
             for queue, done in enumerate(sweep.clock):
                 array = shadow.last.get((what, queue))
                 if array is not None and any(int(shadow.part(array, part).max()) > done for part in sweep.sweeps()):
