@@ -60,6 +60,8 @@ def dequantized(model: Any) -> Any:
             own[f"{name}.weight"].data = module.values()
     for name, value in model.named_parameters():
         own[name].data = value.data
+    if torch.equal(found.lm_head.weight, found.model.embed_tokens.weight):
+        found.lm_head.weight = found.model.embed_tokens.weight
     return found.requires_grad_(False)
 
 
