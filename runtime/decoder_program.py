@@ -108,7 +108,7 @@ class DecoderProgram:
     def save(self, path: str | PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
         """Write the image file. `metadata` is added to what the image records of its origin."""
         self._check_unchanged()
-        own = {"weights_sha256": weights_sha256(dict(self._model.named_parameters()))}
+        own = {"weights_sha256": weights_sha256(self._model.state_dict())}
         write_image(replace(self.image, metadata={**self.image.metadata, **own, **(metadata or {})}), path)
 
     def verify(self, input_ids: Tensor, max_new_tokens: int = 8) -> StepsVerification:

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import torch
 from families import FAMILIES, VOCABULARY, tiny
+from gguf_models import file_of, small
 from torch import Tensor
 
 import llmchip
+from compiler.frontend.gguf.file import read_gguf
+from compiler.frontend.gguf.model import causal_lm
 from isa.image.steps import POSITIONS
 from llmchip import DecoderProgram, InputError
 from runtime.pytorch import cache
@@ -201,3 +204,13 @@ def test_one_step_alone() -> None:
     assert [entry.name for entry in program.image.entries] == ["decode"]
     assert program(IDS[:1, :6]).logits.shape == (1, 6, VOCABULARY)
     assert [s.name for s in program.image.entry().scalars] == [f"{POSITIONS}.0"]
+
+
+def test_an_image_records_weights_in_blocks(tmp_path: Path) -> None:
+    """Breaks when the hash of a GGUF model's weights leaves out its linears, whose codes are buffers."""
+    model, hashes = causal_lm(read_gguf(file_of("llama", small("llama"), "Q8_0"))), set()
+    for number in range(2):
+        model.model.layers[0].mlp.up_proj.codes[0, 0] = number
+        llmchip.compile(model, EXAMPLE, max_length=CAPACITY).save(tmp_path / "x.llmchip")
+        hashes.add(llmchip.load(tmp_path / "x.llmchip").metadata["weights_sha256"])
+    assert len(hashes) == 2
