@@ -41,7 +41,7 @@ def settle_caches(graph: fx.Graph) -> None:
             inside = graph.call_function(ops.attention_in_cache, node.args, node.kwargs)
         for part in list(node.users):
             if integer(part, 1) == 0:
-                inside.meta = {**node.meta, "val": part.meta["val"]}
+                inside.meta = {**node.meta, "val": part.meta["val"], "origins": (inside.name,)}
                 part.replace_all_uses_with(inside)
             graph.erase_node(part)
         graph.erase_node(node)
