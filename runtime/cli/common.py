@@ -45,7 +45,7 @@ def group(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
 
 
 def pairs(_ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """`NAME=VALUE` options as a dictionary; a bare value is under the name ''."""
+    """`NAME=VALUE` options as a dictionary; a bare value is under the name ''. Raises BadParameter."""
     found: dict[str, str] = {}
     for value in values:
         name, equals, rest = value.partition("=")
