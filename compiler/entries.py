@@ -67,7 +67,7 @@ def _identity(weight: Weight, tensor: Tensor) -> str:
     counted, in each step anew: their content says which they are."""
     if weight.kind != "constant":
         return weight.name
-    return hashlib.sha256(flat_bytes(tensor).numpy()).hexdigest()
+    return hashlib.sha256(flat_bytes(tensor).numpy().tobytes()).hexdigest()
 
 
 def _shared(programs: Sequence[Compiled], lowered: Lowered) -> Shared:
