@@ -3,16 +3,20 @@
 prefill, decode → two programs, one set of constants, one cache
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from compiler.codegen.image import build_image, region_sizes
-from compiler.frontend.capture import Captured
+from compiler.frontend.capture import Captured, Weight
 from compiler.lower import Lowered, lower
 from compiler.options import Options
 from compiler.pipeline import Compiled, finish
 from compiler.tile.kernel_graph import Shared
 from compiler.tile.storage import ALIGN
+from compiler.types import flat_bytes
 from isa.architecture import IMAGE_REGIONS, Region
 from isa.chip import Chip, load_chip
 from isa.image.image import Image
@@ -51,11 +55,19 @@ def compile_entries(steps: Mapping[str, Captured], options: Options | None = Non
 
 def constant_kinds(lowered: Lowered) -> list[Kind]:
     """What each constant of a graph is; equal in two graphs of one model where it is the same tensor."""
-    names = [weight.name for weight in lowered.captured.weights]
+    names = [_identity(weight, lowered.captured.tensors[weight.name]) for weight in lowered.captured.weights]
     return [
         (recipe.text, tuple(names[number] for number in recipe.weights), info.shape, str(info.dtype))
         for recipe, info in zip(lowered.packing.recipes, lowered.constants, strict=True)
     ]
+
+
+def _identity(weight: Weight, tensor: Tensor) -> str:
+    """Steps of one model have the same weights by the same names. Names of constants that the code writes are only
+    counted, in each step anew: their content says which they are."""
+    if weight.kind != "constant":
+        return weight.name
+    return hashlib.sha256(flat_bytes(tensor).numpy().tobytes()).hexdigest()
 
 
 def _shared(programs: Sequence[Compiled], lowered: Lowered) -> Shared:

@@ -16,7 +16,19 @@ from fuzz.harness import MEMORY, ROOT
 STARTUP = 60  # seconds
 STUCK = 600  # seconds without a new case, also on a busy machine: the child counts its own processor time
 SECONDS = "LLMCHIP_FUZZ_SECONDS"
-NAMES = ("images", "assembly", "programs", "chips", "commands", "graphs", "arrays", "configs", "exported", "gguf")
+NAMES = (
+    "images",
+    "assembly",
+    "programs",
+    "chips",
+    "commands",
+    "graphs",
+    "arrays",
+    "configs",
+    "exported",
+    "gguf",
+    "decoders",
+)
 
 
 def main() -> int:

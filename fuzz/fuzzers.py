@@ -1,4 +1,5 @@
-"""The fuzzers: corrupted images (fuzz.images) and GGUF files, mutated assembly, random programs, chips, debugger input."""
+"""The fuzzers: corrupted images (fuzz.images) and GGUF files, mutated assembly, random programs, chips, debugger input,
+decoders."""
 
 import random
 from collections.abc import Callable
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emulator.machine import Machine
+from fuzz.decoders import DECODERS
 from fuzz.gguf import GGUF
 from fuzz.harness import Fuzzer
 from fuzz.images import WORDS, exercise, make_image, run_image
@@ -310,5 +312,6 @@ FUZZERS = {
         _GRAPHS,
         *READERS,
         GGUF,
+        DECODERS,
     )
 }

@@ -71,7 +71,13 @@ class DecoderProgram:
         """The name of the image in the cache; None if it cannot have one."""
         if not self._cached or cache.folder() is None:
             return None
-        weights = weights_sha256({name: t for step in self._steps.values() for name, t in step.tensors.items()})
+        weights = weights_sha256(
+            {
+                f"{entry} {weight.name}" if weight.kind == "constant" else weight.name: step.tensors[weight.name]
+                for entry, step in self._steps.items()
+                for weight in step.weights
+            }
+        )
         keys = [cache.key_of(step, self.options, self.chip, weights) for step in self._steps.values()]
         return None if None in keys else cache.joined(keys, list(self._steps))
 

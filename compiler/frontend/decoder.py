@@ -50,6 +50,7 @@ class _Step:
 
 
 _current = threading.local()
+_alone = threading.Lock()  # who captures changes the model's configuration and forwards for that time
 Forward = Callable[..., tuple[Tensor, ...]]  # of x and positions
 Key = tuple[object, ...]  # what a rotary embedding is given beside x and positions
 Tables = dict[nn.Module, dict[Key, tuple[str, ...]]]  # the names of what stands for it
@@ -65,13 +66,14 @@ def capture_decoder(model: nn.Module, batch: int, tokens: int, capacity: int) ->
         raise CompileError("the model is in train mode", type(model).__name__, "call model.eval() first")
     if "position_ids" not in inspect.signature(model.forward).parameters:
         raise UnsupportedError("the model does not take position_ids, which a step needs", type(model).__name__)
+    if any(hasattr(module, "create_position_ids_from_input_ids") for module in model.modules()):
+        raise UnsupportedError("positions that are counted from the padding token on", type(model).__name__)
     _check_positions(model, capacity)
-    with _attention(model), torch.no_grad():
+    with _alone, _attention(model), torch.no_grad():
         shapes, tables, calls = _tabulate(model, capacity)
         step = DecoderStep(model, batch, tokens, capacity, shapes, tables)
         with _patched({module: _looked_up(step, known) for module, known in calls.items()}):
-            exported = export(step, (), step.example())
-    captured = from_exported(exported)
+            captured = from_exported(export(step, (), step.example()))
     _limit(captured, capacity - tokens)
     return captured
 
@@ -136,6 +138,8 @@ class DecoderStep(nn.Module):
         def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, softcap: float) -> Tensor:
             number = next(calls)
             caches = [getattr(self, f"{name}_{number}{part}") for name, part in _PARTS]
+            if (k.shape[1], k.shape[-1], v.shape[-1]) != (caches[0].shape[1], caches[0].shape[-1], caches[2].shape[-1]):
+                raise UnsupportedError("the heads of keys and values depend on the number of tokens")
             window = window if window < caches[0].shape[-2] else 0  # else it never leaves a key out
             out, *new = ops.attention_with_cache(q, k, v, *caches, positions, scale, window, softcap)
             for cache, value in zip(caches, new, strict=True):
@@ -150,7 +154,7 @@ class DecoderStep(nn.Module):
             result = self.model(input_ids=input_ids, position_ids=place, use_cache=False)
         logits = result["logits"] if isinstance(result, dict) else result.logits
         assert isinstance(logits, Tensor)
-        return logits
+        return logits.float()  # what a step of an image gives, whatever the model's type
 
 
 _PARTS = (("keys", ""), ("keys", "_scales"), ("values", ""), ("values", "_scales"))
@@ -174,6 +178,11 @@ def _attend(
         raise UnsupportedError("attention over a cache outside of a step")
     if _options.get("s_aux") is not None or _options.get("position_bias") is not None:
         raise UnsupportedError("attention with sinks or a position bias", type(module).__name__)
+    if attention_mask is not None or _options.get("indices") is not None:  # transformers' own masks are `_no_mask`'s
+        raise UnsupportedError("attention with a mask that the model makes itself", type(module).__name__)
+    causal = _options.get("is_causal")
+    if not (getattr(module, "is_causal", True) if causal is None else causal):
+        raise UnsupportedError("attention that sees later tokens, which a decoder cannot", type(module).__name__)
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
     out = step.attend(query, key, value, scale, int(sliding_window or 0), float(softcap or 0.0))
     return out.transpose(1, 2), None
@@ -222,11 +231,13 @@ def _no_mask(*_args: object, **_options: object) -> None:
 
 @contextmanager
 def _attention(model: nn.Module) -> Iterator[None]:
-    """With our attention function in place of the model's own. A model of a file that does not know transformers' table
-    of such functions calls PyTorch's."""
-    from transformers import AttentionInterface, AttentionMaskInterface
+    """With our attention function in place of the model's own. A model of files that do not know transformers' table
+    of such functions calls PyTorch's; a user's subclass knows what its base does."""
+    from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-    known = "ALL_ATTENTION_FUNCTIONS" in vars(sys.modules[type(model).__module__])
+    files = {kind.__module__ for module in model.modules() for kind in type(module).__mro__}
+    files.discard(PreTrainedModel.__module__)  # where the table itself is
+    known = any(hasattr(sys.modules.get(file), "ALL_ATTENTION_FUNCTIONS") for file in files)
     if getattr(getattr(model, "config", None), "alibi", False):
         raise UnsupportedError("attention with linear biases (ALiBi)", type(model).__name__)
     AttentionInterface.register(NAME, _attend)
@@ -277,7 +288,8 @@ def _rotaries(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 @contextmanager
 def _patched(forwards: dict[nn.Module, Forward]) -> Iterator[None]:
-    """With other functions as these modules' forward."""
+    """With other functions as these modules' forward. One that was there in place of the class's comes back."""
+    own = {module: vars(module)["forward"] for module in forwards if "forward" in vars(module)}
     for module, forward in forwards.items():
         module.forward = forward
     try:
@@ -285,6 +297,8 @@ def _patched(forwards: dict[nn.Module, Forward]) -> Iterator[None]:
     finally:
         for module in forwards:
             del module.forward
+            if module in own:
+                module.forward = own[module]
 
 
 def _more(args: Key, options: Mapping[str, object]) -> Key:

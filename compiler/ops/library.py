@@ -104,9 +104,10 @@ def _fake_reduce(x: Tensor, kind: str, dim: int, keepdim: bool) -> Tensor:
 
 
 def _fake_cached_attention(
-    q: Tensor, *_operands: Tensor | None, dtype: torch.dtype = torch.float32, **_options: object
+    q: Tensor, _sq: Tensor, _k: Tensor, _sk: Tensor, v: Tensor, *given: object, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    return q.new_empty(q.shape, dtype=dtype)
+    dtype = next((x for x in given if isinstance(x, torch.dtype)), dtype)  # PyTorch hands it over by place
+    return q.new_empty((*q.shape[:-1], v.shape[-1]), dtype=dtype)
 
 
 OPERATORS = (
@@ -216,11 +217,15 @@ def _attention_with_cache(
     raise NotImplementedError("attention over a cache only lives between capture and quantization")
 
 
+def _fake_attention_in_cache(q: Tensor, _k: Tensor, v: Tensor, *_given: Tensor | float) -> Tensor:
+    return q.new_empty((*q.shape[:-1], v.shape[-1]))
+
+
 def _fake_attention_with_cache(
     q: Tensor, k: Tensor, v: Tensor, *given: Tensor | float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     keys, key_scales, values, value_scales = (x.new_empty(x.shape) for x in given[:4] if isinstance(x, Tensor))
-    return q.new_empty(q.shape), keys, key_scales, values, value_scales
+    return _fake_attention_in_cache(q, k, v), keys, key_scales, values, value_scales
 
 
 attention_with_cache = _define(
@@ -233,7 +238,7 @@ attention_with_cache = _define(
 attention_in_cache = _define(
     "attention_in_cache(Tensor q, Tensor k, Tensor v, Tensor(a!) keys, Tensor(b!) key_scales, Tensor(c!) values, "
     "Tensor(d!) value_scales, Tensor positions, float scale, int window, float softcap) -> Tensor",
-    _attention_with_cache, lambda q, *_operands: q.new_empty(q.shape),
+    _attention_with_cache, _fake_attention_in_cache,
 )  # fmt: skip
 
 

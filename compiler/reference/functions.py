@@ -237,11 +237,12 @@ def cached_attention(
 ) -> Tensor:
     """Attention of T new tokens over a cache of C tokens, into which it writes them first.
 
-    int8 q [B, H, G, T, D] with scales sq [B, H, G, T]; k and v [B, H, T, D] with scales [B, H, T]; the cache
-    keys and values int8 [B, H, C, D] with float32 scales [B, H, C], changed in place; positions int32 [B]: how many
-    tokens of each sequence are in the cache. A new token sees them all, and the new ones as `mask` [T, T] says, which
-    is added to its scores. With a `window`, it sees the last so many alone, itself included; `old_mask` is the table
-    from which the chip takes what to add to the scores of old keys. Result [B, H, G, T, D] of type `dtype`.
+    int8 q [B, H, G, T, D] with scales sq [B, H, G, T]; k [B, H, T, D] and v [B, H, T, E] with scales [B, H, T]; the
+    cache keys and values int8 [B, H, C, D] and [B, H, C, E] with float32 scales [B, H, C], changed in place; positions
+    int32 [B]: how many tokens of each sequence are in the cache. A new token sees them all, and the new ones as `mask`
+    [T, T] says, which is added to its scores. With a `window`, it sees the last so many alone, itself included;
+    `old_mask` is the table from which the chip takes what to add to the scores of old keys. Result [B, H, G, T, E] of
+    type `dtype`.
     """
     tokens, capacity = k.shape[-2], keys.shape[-2]
     place = torch.arange(capacity, dtype=torch.int32) - positions.unsqueeze(-1)  # [B, C], among the new tokens
@@ -272,4 +273,4 @@ def cached_attention(
     scores = torch.where(new[:, None, None, None, :], seen, scores)
     codes, scale = quantize_rows(softmax(scores), value_scales[:, :, None, None, :])
     sums = matmul_i8(codes.reshape(batch, heads, group * tokens, capacity), values)
-    return dequantize(sums.reshape(q.shape), scale, dtype=dtype)
+    return dequantize(sums.reshape(*q.shape[:-1], v.shape[-1]), scale, dtype=dtype)

@@ -44,8 +44,8 @@ def group(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
     return apply
 
 
-def _pairs(_ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """`NAME=VALUE` options as a dictionary; a bare value is under the name ''."""
+def pairs(_ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """`NAME=VALUE` options as a dictionary; a bare value is under the name ''. Raises BadParameter."""
     found: dict[str, str] = {}
     for value in values:
         name, equals, rest = value.partition("=")
@@ -93,7 +93,7 @@ model_options = group(
         help="Seed of everything that is drawn.",
     ),
     click.option(
-        "--option", metavar="KEY=VALUE", multiple=True, callback=_pairs, help="A compiler option (repeatable)."
+        "--option", metavar="KEY=VALUE", multiple=True, callback=pairs, help="A compiler option (repeatable)."
     ),
     click.option(
         "--class", "class_name", metavar="NAME", help="Transformers class of a folder. [default: config.architectures]"
@@ -129,11 +129,15 @@ input_options = group(
         "inputs",
         metavar="NAME=FILE.npy",
         multiple=True,
-        callback=_pairs,
+        callback=pairs,
         help="An input tensor (repeatable).",
     ),
 )
 
+
+entry_option = click.option(
+    "--entry", metavar="NAME", help="Of a program with several entries the one to run. [default: the first]"
+)
 
 limit_options = group(
     click.option(

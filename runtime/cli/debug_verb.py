@@ -14,16 +14,19 @@ from runtime.cli import completion
 from runtime.cli.common import (
     Given,
     common_options,
+    entry_option,
     examples,
     input_options,
     limit_options,
     model_options,
     need,
     note,
+    pairs,
     reply,
     say,
     stages,
 )
+from runtime.cli.programs import entry_of, scalars_of
 from runtime.cli.tensors import read_inputs
 from runtime.device.arrays import Array
 from runtime.device.drawing import draw_inputs
@@ -58,6 +61,15 @@ if TYPE_CHECKING:
     metavar="MODEL",
     help="The model that 'compare' runs in PyTorch, not the recorded one; needed if that brings code.",
 )
+@entry_option
+@click.option(
+    "--scalar",
+    "scalars",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=pairs,
+    help="A scalar argument of the launch, such as a position (repeatable).",
+)
 @limit_options
 @model_options
 @input_options
@@ -66,6 +78,8 @@ def command(
     model: str,
     script: str | None,
     override: str | None,
+    entry: str | None,
+    scalars: dict[str, str],
     max_instructions: int,
     as_json: bool,
     traceback: bool,
@@ -85,8 +99,9 @@ def command(
     lines = _read_script(script) if script is not None else None
     with stages("debug") as stage:
         stage("load")
-        image, arrays, reference = _opened(model, override, given)
-        session = Session(image, arrays, reference, max_instructions=max_instructions)
+        image, arrays, reference = _opened(model, override, entry, given)
+        values = scalars_of(image.entry(), scalars, model)
+        session = Session(image, arrays, reference, scalars=values, max_instructions=max_instructions)
     shell = Shell(session)
     if as_json:
         document = [
@@ -135,12 +150,16 @@ def _stdin() -> Iterator[str]:
 Opened = tuple[Image, Mapping[str, Array], "Callable[[Mapping[str, Array]], Reference] | None"]
 
 
-def _opened(argument: str, override: str | None, given: Given) -> Opened:
+def _opened(argument: str, override: str | None, entry: str | None, given: Given) -> Opened:
     if is_assembly(argument) or kind_of(argument) == "image":
         image = open_program(argument, given.chip)
         check_memory(image, argument, given.max_memory)
         given.check_for_image(argument)
+        if entry is not None:  # becomes the first, which all look at
+            chosen = entry_of(image, entry, argument)
+            image = replace(image, entries=(chosen, *(other for other in image.entries if other is not chosen)))
     else:
+        need(entry is None, "--entry only goes with a file", argument, "leave it out")
         need(override is None, "--model only goes with a file", argument, "leave it out")
         return _compiled(argument, given)
     return image, _inputs(image, argument, given), lambda inputs: _reference(image, argument, override, given)(inputs)

@@ -50,6 +50,7 @@ def _document(file: str, data: bytes, image: Image) -> dict[str, Any]:
             "pc": entry.pc,
             "inputs": [_tensor(spec) for spec in entry.inputs],
             "outputs": [_tensor(spec) for spec in entry.outputs],
+            "scalars": [{"name": s.name, "minimum": s.minimum, "maximum": s.maximum} for s in entry.scalars],
         }
         for entry in image.entries
     ]
@@ -88,6 +89,8 @@ def _print(document: dict[str, Any]) -> None:
         for way in ("inputs", "outputs"):
             for spec in entry[way]:
                 rows.append((f"  {way[:-1]}", f"{spec['name']} {spec['dtype']} {spec['shape']}"))
+        for scalar in entry["scalars"]:
+            rows.append(("  scalar", f"{scalar['name']} {scalar['minimum']} to {scalar['maximum']}"))
     rows.append(("sections", ", ".join(f"{name} {size(count)}" for name, count in document["sections"].items())))
     rows.append(("memory", ", ".join(f"{name} {size(count)}" for name, count in document["regions"].items())))
     rows.append(("nodes", ", ".join(f"{count} {status}" for status, count in document["nodes"].items())))

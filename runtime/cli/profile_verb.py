@@ -1,6 +1,7 @@
 """`llmcc profile`: how fast a program is, how fast it could be, and what lies between."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,22 @@ from isa.errors import InputError
 from isa.image.image import Image
 from isa.replay import ReplayError
 from runtime.cli import completion
-from runtime.cli.common import Given, common_options, examples, model_options, need, reply, size, stages, stdout, styled
-from runtime.cli.programs import open_any
+from runtime.cli.common import (
+    Given,
+    Stages,
+    common_options,
+    entry_option,
+    examples,
+    model_options,
+    need,
+    note,
+    reply,
+    size,
+    stages,
+    stdout,
+    styled,
+)
+from runtime.cli.programs import entry_of, open_any
 from runtime.cli.tables import Column, show
 
 if TYPE_CHECKING:
@@ -42,6 +57,7 @@ _TABLES = {"layers": "layer", "nodes": "node", "lines": "source line"}
         "llmcc profile minilm.llmchip --model minilm --top 30",
         "llmcc profile gemm.s --json",
         "llmcc profile minilm --trace run.json --html run.html",
+        "llmcc profile llm.llmchip --entry decode --tokens 1:4096",
     ),
 )
 @click.argument("model", metavar="MODEL|FILE", shell_complete=completion.models)
@@ -59,6 +75,12 @@ _TABLES = {"layers": "layer", "nodes": "node", "lines": "source line"}
     show_default=True,
     help="Rows of each table, the most costly; 0: no tables.",
 )
+@entry_option
+@click.option(
+    "--tokens",
+    metavar="START:STOP[:STEPS]|LIST",
+    help="For a decoder: a table over the length of the context, with the DRAM limit beside it.",
+)
 @click.option("--trace", metavar="FILE", type=click.Path(dir_okay=False), help="Write a trace for ui.perfetto.dev.")
 @click.option(
     "--html",
@@ -71,6 +93,8 @@ _TABLES = {"layers": "layer", "nodes": "node", "lines": "source line"}
 def command(
     model: str,
     origin: str | None,
+    entry: str | None,
+    tokens: str | None,
     top: int,
     trace: str | None,
     html: str | None,
@@ -89,8 +113,13 @@ def command(
         need(Path(path).resolve().parent.is_dir(), "the folder does not exist", path, "make it first")
     with stages("profile") as stage:
         image, compiled = open_any(model, Given(**rest), stage, origin)
+        if entry is not None:
+            entry_of(image, entry, model)
+        if tokens is not None:
+            need(trace is None and html is None, "--tokens does not go with --trace or --html", model, "leave it out")
+            return _over_context(image, compiled, entry, tokens, model, as_json, stage)
         stage("time the program")
-        report = _profile(image, compiled, model)
+        report = _profile(image, compiled, entry, model)
         stage("sum up")
         document = {"program": model, **report.as_dict()}
         files = _write(report, document, trace, html, stage)
@@ -99,17 +128,67 @@ def command(
     return 0
 
 
-def _profile(image: Image, compiled: "Compilation | None", path: str) -> "Profile":
+def _profile(image: Image, compiled: "Compilation | None", entry: str | None, path: str) -> "Profile":
     from runtime.profile.profile import profile
 
+    start = image.entry(entry)
+    if start.scalars:
+        values = ", ".join(f"{scalar.name} = {scalar.maximum}" for scalar in start.scalars)
+        note(f"entry '{start.name}' with {values}, the most; --tokens profiles it over the length of the context")
+    with _timing(path):
+        return profile(image, compiled, entry=entry)
+
+
+@contextmanager
+def _timing(path: str) -> Iterator[None]:
     try:
-        return profile(image, compiled)
+        yield
     except ReplayError as error:
         raise InputError(
             f"the program cannot be timed: {error.what}",
             f"{path}, pc {error.pc:#06x}",
             "llmcc lint says what is wrong with it",
         ) from error
+
+
+def _over_context(
+    image: Image, compiled: "Compilation | None", entry: str | None, tokens: str, path: str, as_json: bool,
+    stage: Stages,
+) -> int:  # fmt: skip
+    from runtime.profile.context import lengths, over_context
+
+    graph = compiled.lowered.main.graph if compiled is not None and len(image.entries) == 1 else None
+    wanted = lengths(tokens, image, entry)
+    stage("time the program")
+    with _timing(path):
+        points = [point.as_dict() for point in over_context(image, entry, wanted, graph)]
+    document = {
+        "program": path,
+        "entry": image.entry(entry).name,
+        "chip": image.chip.name,
+        "limit_source": "program" if graph is None else "graph",
+        "points": points,
+        "seconds_spent": stage.seconds,
+    }
+    reply(document, as_json, lambda: _print_context(document))
+    return 0
+
+
+def _print_context(document: Mapping[str, Any]) -> None:
+    whose = "the program" if document["limit_source"] == "program" else "the model"
+    stdout().print(
+        f"entry {document['entry']} on chip {document['chip']}; the limit: bytes of {whose} that must move, each once",
+        soft_wrap=True,
+    )
+    rows = [
+        (
+            f"{p['tokens']:,}", f"{p['cycles']:,}", f"{p['tokens_per_second']:,.1f}",
+            f"{p['joules_per_token'] * 1e3:,.4f}", size(p["dram_bytes"]), f"{p['limit_cycles']:,}", f"{p['of_limit']:.3f}",
+        )
+        for p in document["points"]
+    ]  # fmt: skip
+    names = "context", "cycles", "tokens/s", "mJ/token", "DRAM", "DRAM limit", "of limit"
+    show([Column(name, right=True, spare=1 if name == "DRAM" else 0) for name in names], rows)
 
 
 def _write(

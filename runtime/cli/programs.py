@@ -1,9 +1,11 @@
 """From an argument to a program: a file is opened, a model is compiled. What lint and profile do first."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from isa.errors import InputError
 from isa.image.image import Image
+from isa.image.records import Entry
 from runtime.cli.common import Given, Stages
 from runtime.device.memory import check_memory
 from runtime.device.program_file import is_assembly, open_program
@@ -34,6 +36,35 @@ def open_any(
     compiled = session.compile()
     stage("pack the weights")
     return compiled.image(metadata=session.metadata()), compiled
+
+
+def entry_of(image: Image, name: str, path: str) -> Entry:
+    """The entry of this name. Raises InputError."""
+    for entry in image.entries:
+        if entry.name == name:
+            return entry
+    raise InputError(
+        f"there is no entry '{name}'", path, f"its entries are {', '.join(entry.name for entry in image.entries)}"
+    )
+
+
+def scalars_of(entry: Entry, given: Mapping[str, str], path: str) -> dict[str, int]:
+    """The scalar arguments of a launch from `NAME=VALUE` options. Raises InputError for one that is missing, unknown, no
+    number or out of its range."""
+    for name in given:
+        if name not in [scalar.name for scalar in entry.scalars]:
+            listed = ", ".join(scalar.name for scalar in entry.scalars) or "none"
+            raise InputError(f"entry '{entry.name}' has no scalar '{name}'", path, f"its scalars: {listed}")
+    found = {}
+    for scalar in entry.scalars:
+        hint = f"give --scalar {scalar.name}=VALUE, {scalar.minimum} to {scalar.maximum}"
+        text = given.get(scalar.name)
+        if text is None:
+            raise InputError(f"entry '{entry.name}' needs scalar '{scalar.name}'", path, hint)
+        if not text.isascii() or not text.isdigit() or not scalar.minimum <= int(text) <= scalar.maximum:
+            raise InputError(f"scalar '{scalar.name}' cannot be '{text}'", path, hint)
+        found[scalar.name] = int(text)
+    return found
 
 
 def _compiled(image: Image, path: str, model: str, given: Given, stage: Stages) -> "Compilation":

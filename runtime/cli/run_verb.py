@@ -124,9 +124,9 @@ def command(
 
 
 def _outputs(context: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    from runtime.cli.common import _pairs
+    from runtime.cli.common import pairs
 
-    return _pairs(context, param, values)
+    return pairs(context, param, values)
 
 
 def _run_model(

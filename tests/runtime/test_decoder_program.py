@@ -63,6 +63,12 @@ def test_a_family_decodes_with_the_references_bits(family: str) -> None:
     assert torch.equal(session.decode(other[:, 9]), decoded(graph, torch.cat([IDS[:, :9], other[:, 9:10]], 1))[:, 9:])
 
 
+def test_a_half_model_has_the_references_bits() -> None:
+    """Breaks when the result of attention over a cache has another type on the chip than in the model."""
+    found = llmchip.compile(tiny("llama").bfloat16(), EXAMPLE, max_length=CAPACITY).verify(IDS[:, :6], 2)
+    assert found.bit_exact, str(found)
+
+
 def test_different_lengths_have_the_references_bits(program: DecoderProgram) -> None:
     """Breaks when sequences of one batch are not each at a position of its own."""
     session, graph = program.new_session(), reference(program)

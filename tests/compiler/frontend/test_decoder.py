@@ -1,0 +1,83 @@
+"""Decoders as they are captured: what a step has of its model, what is refused, and what is left of it all."""
+
+import threading
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from families import VOCABULARY, tiny
+from torch import Tensor
+
+from compiler.frontend.capture import Captured
+from compiler.frontend.decoder import capture_decoder
+from compiler.ops import library as ops
+from isa.errors import Error
+
+SIZES = {"vocab_size": VOCABULARY, "hidden_size": 48, "intermediate_size": 72, "num_hidden_layers": 1}
+SIZES |= {"num_attention_heads": 4, "pad_token_id": 0}
+
+
+class Own(transformers.MistralForCausalLM):  # type: ignore[misc]
+    """A user's subclass, in a file that does not know transformers' attention functions."""
+
+
+def windows(captured: Captured) -> list[object]:
+    return [node.args[9] for node in captured.gm.graph.find_nodes(op="call_function", target=ops.attention_in_cache)]
+
+
+def test_a_subclass_keeps_its_windows_and_shared_heads() -> None:
+    """Breaks when a model's own file decides how its attention is called: PyTorch's function is told of no window, and
+    gets keys repeated for each query head."""
+    model = tiny("mistral", sliding_window=6)
+    plain = capture_decoder(model, 1, 4, 16)
+    model.__class__ = Own
+    own = capture_decoder(model, 1, 4, 16)
+    assert windows(own) == windows(plain) == [6, 6]
+    assert own.tensors["keys_0"].shape == plain.tensors["keys_0"].shape == (1, 2, 16, 12)
+
+
+def test_logits_of_a_half_model_are_float32() -> None:
+    """Breaks when logits keep the model's type, which no step of an image may have."""
+    (logits,) = capture_decoder(tiny("llama").bfloat16(), 1, 2, 8).outputs
+    assert logits.dtype is torch.float32
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "message"),
+    [
+        ("BertLMHeadModel", {}, "sees later tokens"),
+        ("RobertaForCausalLM", {"is_decoder": True}, "counted from the padding token"),
+        ("DogeForCausalLM", {"num_key_value_heads": 2, "keep_window_size": 4}, "a mask that the model makes itself"),
+    ],
+)
+def test_what_a_step_cannot_say_is_refused(family: str, changes: dict[str, Any], message: str) -> None:
+    """Breaks when a model is captured whose attention or positions are others than a step's: wrong logits, no word."""
+    kind = getattr(transformers, family)
+    with pytest.raises(Error, match=message):
+        capture_decoder(kind(kind.config_class(**{**SIZES, **changes})).eval(), 1, 4, 16)
+
+
+def test_a_model_is_left_as_it_was() -> None:
+    """Breaks when a forward that a user put in place of the class's is gone, or another attention function stays."""
+    model = tiny("llama")
+    rotary, before = model.model.rotary_emb, model.config._attn_implementation
+    original = rotary.forward
+
+    def forward(x: Tensor, position_ids: Tensor) -> Any:
+        return original(x, position_ids)
+
+    rotary.forward = forward
+    capture_decoder(model, 1, 1, 8)
+    assert vars(rotary)["forward"] is forward and model.config._attn_implementation == before
+
+
+def test_threads_capture_one_after_the_other() -> None:
+    """Breaks when two threads change the same model's configuration at once."""
+    model, found = tiny("llama"), list[Captured]()
+    threads = [threading.Thread(target=lambda: found.append(capture_decoder(model, 1, 1, 8))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 2 and model.config._attn_implementation == "sdpa"
