@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -44,9 +44,11 @@ class CacheShape:
 
 @dataclass
 class _Step:
-    """What attention functions need while a step is traced: the caches of each layer, in the order of the calls."""
+    """What attention functions need while a step is traced: the caches of each layer, in the order of the calls; and
+    the windows of the masks that the model asked for."""
 
     attend: Callable[..., Tensor]
+    windows: set[int] = field(default_factory=set)
 
 
 _current = threading.local()
@@ -215,18 +217,21 @@ def _direct(
 
 
 @contextmanager
-def _step(attend: Callable[..., Tensor]) -> Iterator[None]:
+def _step(attend: Callable[..., Tensor]) -> Iterator[_Step]:
     """While a model goes through a step: its attention is `attend`."""
-    _current.step = _Step(attend)
+    _current.step = step = _Step(attend)
     try:
         with _Direct():
-            yield
+            yield step
     finally:
         _current.step = None
 
 
-def _no_mask(*_args: object, **_options: object) -> None:
+def _no_mask(*_args: object, local_size: int | None = None, **_options: object) -> None:
     """transformers' mask function."""
+    step = getattr(_current, "step", None)
+    if step is not None and local_size is not None:
+        step.windows.add(local_size)
 
 
 @contextmanager
@@ -253,17 +258,19 @@ def _attention(model: nn.Module) -> Iterator[None]:
             config._attn_implementation = implementation
 
 
-def _cache_shapes(model: nn.Module) -> list[CacheShape]:
+def _cache_shapes(model: nn.Module, capacity: int) -> list[CacheShape]:
     """The caches that the layers need, in the order in which they call attention: one token goes through the model."""
     shapes: list[CacheShape] = []
+    windows: set[int] = set()
 
     def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, softcap: float) -> Tensor:
         shapes.append(CacheShape(k.shape[1], k.shape[-1], v.shape[-1]))
+        windows.add(window)
         return q.new_zeros((*q.shape[:-1], v.shape[-1]))
 
     try:
         zero = torch.zeros(1, 1, dtype=torch.int32)
-        with _step(attend):
+        with _step(attend) as step:
             model(input_ids=zero, position_ids=zero, use_cache=False)
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise UnsupportedError(
@@ -273,6 +280,12 @@ def _cache_shapes(model: nn.Module) -> list[CacheShape]:
         raise UnsupportedError(
             "no layer calls transformers' attention function, so there is no cache to keep",
             type(model).__name__,
+        )
+    if unsaid := {window for window in step.windows - windows if window < capacity}:
+        raise UnsupportedError(
+            f"a window or chunk of {min(unsaid)} tokens that is in the model's mask alone",
+            type(model).__name__,
+            "ask for caches of at most so many tokens",
         )
     return shapes
 
@@ -326,7 +339,7 @@ def _tabulate(model: nn.Module, capacity: int) -> tuple[list[CacheShape], dict[s
 
     modules = _rotaries(model)
     with _patched({module: recorded(name, module, module.forward) for name, module in modules}):
-        shapes = _cache_shapes(model)
+        shapes = _cache_shapes(model, capacity)
     return shapes, tables, calls
 
 

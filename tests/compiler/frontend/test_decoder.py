@@ -48,6 +48,16 @@ def test_logits_of_a_half_model_are_float32() -> None:
     [
         ("BertLMHeadModel", {}, "sees later tokens"),
         ("RobertaForCausalLM", {"is_decoder": True}, "counted from the padding token"),
+        (
+            "Qwen2MoeForCausalLM",
+            {
+                "use_sliding_window": True,
+                "sliding_window": 6,
+                "layer_types": ["sliding_attention"],
+                "mlp_only_layers": [0],
+            },
+            "a window or chunk of 6 tokens",
+        ),
         ("DogeForCausalLM", {"num_key_value_heads": 2, "keep_window_size": 4}, "a mask that the model makes itself"),
     ],
 )
