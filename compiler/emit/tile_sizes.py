@@ -22,7 +22,7 @@ from isa.timing import ceil_div
 
 HEAD_ROWS = 512  # rows per block of a projection that is tiled by heads
 MIN_ROWS = 32  # rows per block at least, so that instructions stay long against their fixed costs
-MIN_WIDTH = 256  # elements: of narrower rows, a block has more
+MIN_WIDTH = 32  # elements: of narrower rows, a block has more
 MOST_SLICE = 1 << 20  # bytes of weights in one instruction, where there is room for many
 
 # of attention over a cache: old keys per tile, and new tokens per block
