@@ -14,6 +14,7 @@ cache has, by the model's own module, and looked up on the chip.
 import inspect
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from compiler.frontend.capture import Captured, export, from_exported
+from compiler.frontend.decoder_check import FIRST, FloatCaches, check_same, sample
 from compiler.graph.fx_copy import copied
 from compiler.ops import library as ops
 from isa.errors import CompileError, InputError, UnsupportedError
@@ -71,13 +73,50 @@ def capture_decoder(model: nn.Module, batch: int, tokens: int, capacity: int) ->
     if any(hasattr(module, "create_position_ids_from_input_ids") for module in model.modules()):
         raise UnsupportedError("positions that are counted from the padding token on", type(model).__name__)
     _check_positions(model, capacity)
-    with _alone, _attention(model), torch.no_grad():
-        shapes, tables, calls = _tabulate(model, capacity)
-        step = DecoderStep(model, batch, tokens, capacity, shapes, tables)
-        with _patched({module: _looked_up(step, known) for module, known in calls.items()}):
-            captured = from_exported(export(step, (), step.example()))
+    with _alone, torch.no_grad():
+        with _attention(model):
+            shapes, tables, calls = _tabulate(model, capacity)
+            step = DecoderStep(model, batch, tokens, capacity, shapes, tables)
+            with _patched({module: _looked_up(step, known) for module, known in calls.items()}):
+                captured = from_exported(export(step, (), step.example()))
+                given = _in_chunks(model, capacity)
+        if given is not None:
+            check_same(given[1], _at_once(model, given[0]), type(model).__name__)
+            _checked.setdefault(model, set()).add(capacity)
     _limit(captured, capacity - tokens)
     return captured
+
+
+_checked: "weakref.WeakKeyDictionary[nn.Module, set[int]]" = weakref.WeakKeyDictionary()
+
+
+def _in_chunks(model: nn.Module, capacity: int) -> tuple[Tensor, Tensor] | None:
+    """A few tokens, and their logits when they come in two chunks; None where the model was checked before, or has no
+    weights yet."""
+    if capacity in _checked.get(model, ()) or any(p.is_meta for p in model.parameters()):
+        return None
+    config = model.config.get_text_config()  # type: ignore[operator, union-attr]
+    ids = sample(config.vocab_size, getattr(config, "pad_token_id", None))[:, :capacity]
+    caches, found = FloatCaches(), []
+    for low, high in ((0, min(FIRST, ids.shape[1])), (FIRST, ids.shape[1])):
+        if low < high:
+            caches.calls = 0
+            with _step(caches.attend):
+                places = torch.arange(low, high, dtype=torch.int32)[None]
+                found.append(model(input_ids=ids[:, low:high], position_ids=places, use_cache=False).logits)
+    return ids, torch.cat(found, 1)
+
+
+def _at_once(model: nn.Module, ids: Tensor) -> Tensor:
+    """The model's own logits. Raises UnsupportedError where it gives none."""
+    try:
+        logits: Tensor = model(input_ids=ids, use_cache=False).logits
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UnsupportedError(
+            f"the model itself fails on {ids.shape[1]} tokens: {said}", type(model).__name__
+        ) from error
+    return logits
 
 
 def within(captured: Captured, reach: int) -> Captured:

@@ -91,3 +91,20 @@ def test_threads_capture_one_after_the_other() -> None:
     for thread in threads:
         thread.join()
     assert len(found) == 2 and model.config._attn_implementation == "sdpa"
+
+
+class Shifted(transformers.GPT2LMHeadModel):  # type: ignore[misc]
+    """Counts positions in a way of its own where it is not told them."""
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor | None = None, **options: Any) -> Any:
+        places = torch.arange(3, 3 + input_ids.shape[1])[None] if position_ids is None else position_ids
+        return super().forward(input_ids=input_ids, position_ids=places, **options)
+
+
+def test_a_step_that_is_not_the_model_is_refused() -> None:
+    """Breaks when a captured step computes something else than its model, which no later check can see: they all
+    compare with what was captured."""
+    config = transformers.GPT2Config(vocab_size=VOCABULARY, n_embd=48, n_layer=1, n_head=4, n_positions=32)
+    with pytest.raises(Error, match="computes something else"):
+        capture_decoder(Shifted(config).eval(), 1, 1, 16)
+    assert capture_decoder(transformers.GPT2LMHeadModel(config).eval(), 1, 1, 16).inputs

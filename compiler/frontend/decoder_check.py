@@ -1,0 +1,63 @@
+"""Is a captured step the model? The captured graph is what all later checks compare with, so it is compared with the
+model itself, once: a few tokens go through the step in two chunks, over caches of floats, and through the model at once.
+
+Models may do with positions, masks and state what no table foresees: see further, count positions from elsewhere, keep
+more than keys and values. Then the two differ by far more than rounding.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from isa.errors import UnsupportedError
+
+TOKENS, FIRST = 12, 7  # through the model, and in the first chunk
+LEAST = 0.99  # cosine of each token's logits; rounding and quantized activations leave more than .999
+
+
+@dataclass
+class FloatCaches:
+    """Attention over caches of floats, by the formula of docs/numerics.md without its quantization."""
+
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+    calls: int = 0
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, softcap: float) -> Tensor:
+        """q [B, Hq, T, D] over what was there and k, v [B, H, T, D], of the next layer."""
+        number, self.calls = self.calls, self.calls + 1
+        if number == len(self.keys):
+            self.keys.append(k)
+            self.values.append(v)
+        else:
+            self.keys[number] = torch.cat([self.keys[number], k], 2)
+            self.values[number] = torch.cat([self.values[number], v], 2)
+        group, new = q.shape[1] // k.shape[1], q.shape[2]
+        keys, values = (
+            x.to(torch.float32).repeat_interleave(group, 1) for x in (self.keys[number], self.values[number])
+        )
+        scores = (q.to(torch.float32) @ keys.transpose(-1, -2)) * scale
+        if softcap:
+            scores = torch.tanh(scores / softcap) * softcap
+        place = torch.arange(keys.shape[2])
+        distance = place[-new:, None] - place
+        seen = (distance >= 0) & (distance < (window or TOKENS))
+        return (torch.softmax(scores.masked_fill(~seen, float("-inf")), -1) @ values).to(q.dtype)
+
+
+def sample(vocabulary: int, pad: int | None) -> Tensor:
+    """Tokens [1, TOKENS] int64 without padding."""
+    ids = torch.randint(0, vocabulary, (1, TOKENS), generator=torch.Generator().manual_seed(0))
+    return ids if pad is None else torch.where(ids == pad, (pad + 1) % vocabulary, ids)
+
+
+def check_same(step: Tensor, model: Tensor, name: str) -> None:
+    """Raise UnsupportedError unless the logits [1, n, vocabulary] of both are alike."""
+    alike = torch.nn.functional.cosine_similarity(step.to(torch.float32), model.to(torch.float32), dim=-1)
+    if not bool((alike > LEAST).all()):
+        raise UnsupportedError(
+            f"over caches the model computes something else (cosine {float(alike.min()):.3f}): it treats positions, masks "
+            "or state in a way of its own",
+            name,
+        )
