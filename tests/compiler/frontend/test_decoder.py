@@ -108,3 +108,12 @@ def test_a_step_that_is_not_the_model_is_refused() -> None:
     with pytest.raises(Error, match="computes something else"):
         capture_decoder(Shifted(config).eval(), 1, 1, 16)
     assert capture_decoder(transformers.GPT2LMHeadModel(config).eval(), 1, 1, 16).inputs
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_a_model_whose_logits_say_nothing_is_captured(value: float) -> None:
+    """Breaks when a model without real weights is taken for one that computes something else."""
+    model = tiny("llama")
+    with torch.no_grad():
+        model.lm_head.weight.fill_(value)
+    assert capture_decoder(model, 1, 1, 8).inputs
