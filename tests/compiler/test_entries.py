@@ -11,11 +11,11 @@ from compiler.frontend.decoder import capture_decoder
 
 
 class Scaled(LlamaForCausalLM):  # type: ignore[misc]
-    """Writes a constant in its code that depends on the number of tokens."""
+    """Writes a constant in its code that depends on the number of tokens, a little."""
 
     def forward(self, input_ids: Any = None, position_ids: Any = None, **options: Any) -> Any:
         result = super().forward(input_ids=input_ids, position_ids=position_ids, **options)
-        factors = [1.0] + [float(input_ids.shape[1])] * (VOCABULARY - 1)
+        factors = [1.0] + [1.0 + input_ids.shape[1] / 1024] * (VOCABULARY - 1)
         result.logits = result.logits * torch.tensor(factors)
         return result
 
