@@ -13,8 +13,6 @@ from torch.export.graph_signature import InputKind, OutputKind
 from compiler.graph.arguments import integer, tensor
 from compiler.ops import library as ops
 
-FIRST = 3  # operand of attention with a cache: keys, their scales, values, theirs
-
 
 def cache_outputs(program: ExportedProgram) -> dict[int, str]:
     """Outputs of an exported program that are nothing but new values of caches: number among all outputs, and the name
@@ -28,8 +26,8 @@ def cache_outputs(program: ExportedProgram) -> dict[int, str]:
         if spec.kind is OutputKind.BUFFER_MUTATION and spec.target is not None:
             node = nodes[spec.arg.name]
             if node.target is getitem and (made := tensor(node, 0)).target is ops.attention_with_cache:
-                cache = made.args[FIRST + integer(node, 1) - 1]
-                if isinstance(cache, fx.Node) and cache.name == holders[spec.target]:
+                part = integer(node, 1)  # behind the result come the caches, in the order of the operands
+                if part and tensor(made, ops.CACHES[part - 1]).name == holders[spec.target]:
                     found[number] = spec.target
     return found
 

@@ -9,7 +9,7 @@ and quantize it.
 
 import functools
 from collections.abc import Callable
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -197,24 +197,13 @@ attention = _define(
 )  # fmt: skip
 
 
-Caches = tuple[Tensor, Tensor, Tensor, Tensor]  # keys, their scales, values, their scales
+CACHES = "keys", "key_scales", "values", "value_scales"  # operands of attention over a cache, as schemas name them
 
 
-def _attention_with_cache(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    keys: Tensor,
-    key_scales: Tensor,
-    values: Tensor,
-    value_scales: Tensor,
-    positions: Tensor,
-    scale: float,
-    window: int,
-    softcap: float,
-) -> tuple[Tensor, ...]:
-    """What the chip computes of it, for a model that is run as it was captured."""
-    raise NotImplementedError("attention over a cache only lives between capture and quantization")
+def _attention_with_cache(q: Tensor, k: Tensor, v: Tensor, *given: Any) -> tuple[Tensor, ...]:
+    """The same without changing a cache: its result, and what the caches would be."""
+    caches = tuple(cache.clone() for cache in given[:4])
+    return reference.attention_in_cache(q, k, v, *caches, *given[4:]), *caches
 
 
 def _fake_attention_in_cache(q: Tensor, _k: Tensor, v: Tensor, *_given: Tensor | float) -> Tensor:
@@ -230,7 +219,8 @@ def _fake_attention_with_cache(
 
 attention_with_cache = _define(
     "attention_with_cache(Tensor q, Tensor k, Tensor v, Tensor keys, Tensor key_scales, Tensor values, "
-    "Tensor value_scales, Tensor positions, float scale, int window, float softcap) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "Tensor value_scales, Tensor positions, float scale, int window, float softcap) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _attention_with_cache, _fake_attention_with_cache,
 )  # fmt: skip
 
@@ -238,7 +228,7 @@ attention_with_cache = _define(
 attention_in_cache = _define(
     "attention_in_cache(Tensor q, Tensor k, Tensor v, Tensor(a!) keys, Tensor(b!) key_scales, Tensor(c!) values, "
     "Tensor(d!) value_scales, Tensor positions, float scale, int window, float softcap) -> Tensor",
-    _attention_with_cache, _fake_attention_in_cache,
+    _dense(reference.attention_in_cache), _fake_attention_in_cache,
 )  # fmt: skip
 
 

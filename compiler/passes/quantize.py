@@ -131,16 +131,18 @@ def _pair(editor: Editor, at: fx.Node, target: Target, *args: Argument) -> tuple
     return editor.emit(at, operator.getitem, pair, 0), editor.emit(at, operator.getitem, pair, 1)
 
 
+def _quantized(editor: Editor, node: fx.Node, q: fx.Node, k: fx.Node, v: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
+    """Codes and scales of the operands of attention; its scale is a factor of those of q, in float32."""
+    (qq, sq), *others = (quantize_source(editor, node, x) for x in (q, k, v))
+    factor = float32(number(node, "scale"))
+    sq = editor.cast(node, sq, torch.float32)
+    return [(qq, sq if factor == 1.0 else editor.emit(node, aten.mul.Tensor, sq, factor)), *others]
+
+
 def _attention(editor: Editor, node: fx.Node) -> fx.Node:
     batch = shape_of(node)[:-2]
     q, k, v = (editor.broadcast(node, x, (*batch, *shape_of(x)[-2:])) for x in (tensor(node, i) for i in range(3)))
-    qq, sq = quantize_source(editor, node, q)
-    qk, sk = quantize_source(editor, node, k)
-    qv, sv = quantize_source(editor, node, v)
-    factor = float32(number(node, "scale"))
-    sq = editor.cast(node, sq, torch.float32)
-    if factor != 1.0:
-        sq = editor.emit(node, aten.mul.Tensor, sq, factor)
+    (qq, sq), (qk, sk), (qv, sv) = _quantized(editor, node, q, k, v)
     c = editor.emit(node, ops.matmul_i8, qq, qk, True)
     scores = dequantize(editor, node, c, sq, as_row(editor, node, sk), optional_tensor(node, "mask"))
     weights = editor.emit(node, ops.softmax, scores, argument(node, "zero_masked_rows"))
@@ -151,17 +153,12 @@ def _attention(editor: Editor, node: fx.Node) -> fx.Node:
 def _attention_in_cache(editor: Editor, node: fx.Node) -> fx.Node:
     """Query heads that share keys are rows of one product. The result is made in the order in which its reader, the
     projection, goes through it: token by token."""
-    q, k, v, *caches, positions = (tensor(node, i) for i in range(8))
+    q, k, v, positions = (tensor(node, name) for name in ("q", "k", "v", "positions"))
+    caches = [tensor(node, name) for name in ops.CACHES]
     batch, heads, tokens, size = shape_of(q)
     groups, width = shape_of(k)[1], shape_of(v)[-1]
     rows = editor.reshape(node, q, (batch, groups, heads // groups, tokens, size))
-    qq, sq = quantize_source(editor, node, rows)
-    qk, sk = quantize_source(editor, node, k)
-    qv, sv = quantize_source(editor, node, v)
-    factor = float32(number(node, "scale"))
-    sq = editor.cast(node, sq, torch.float32)
-    if factor != 1.0:
-        sq = editor.emit(node, aten.mul.Tensor, sq, factor)
+    (qq, sq), (qk, sk), (qv, sv) = _quantized(editor, node, rows, k, v)
     window = integer(node, "window")
     mask = causal(editor, node, tokens, tokens) if tokens > 1 else None
     old_mask = None

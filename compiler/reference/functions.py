@@ -274,3 +274,30 @@ def cached_attention(
     codes, scale = quantize_rows(softmax(scores), value_scales[:, :, None, None, :])
     sums = matmul_i8(codes.reshape(batch, heads, group * tokens, capacity), values)
     return dequantize(sums.reshape(*q.shape[:-1], v.shape[-1]), scale, dtype=dtype)
+
+
+def attention_in_cache(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    keys: Tensor,
+    key_scales: Tensor,
+    values: Tensor,
+    value_scales: Tensor,
+    positions: Tensor,
+    scale: float,
+    window: int,
+    softcap: float,
+) -> Tensor:
+    """`cached_attention` of floats q [B, Hq, T, D], k and v [B, H, T, D], quantized by rows: [B, Hq, T, width of v]."""
+    batch, heads, tokens, _ = q.shape
+    (qq, sq), (qk, sk), (qv, sv) = (quantize_rows(x) for x in (q, k, v))
+    grouped = batch, k.shape[1], heads // k.shape[1], tokens
+    later = torch.full((tokens, tokens), -INF).triu(1)
+    if window:
+        later = later + torch.full((tokens, tokens), -INF).tril(-window)
+    out = cached_attention(
+        qq.reshape(*grouped, -1), (sq.to(torch.float32) * scale).reshape(grouped), qk, sk, qv, sv,
+        keys, key_scales, values, value_scales, positions, later, None, window, softcap, q.dtype,
+    )  # fmt: skip
+    return out.reshape(batch, heads, tokens, v.shape[-1])

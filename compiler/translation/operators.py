@@ -73,6 +73,12 @@ class Call:
     steered: int = 0  # the elements of inputs that steer the program, in this launch
     changes: dict[str, Symbols] = field(default_factory=dict)  # what state is afterwards, by its placeholder
 
+    @property
+    def places(self) -> dict[str, int]:
+        """Where the operands are, by the names that the operator's schema gives them."""
+        assert isinstance(self.node.target, torch._ops.OpOverload)
+        return {argument.name: place for place, argument in enumerate(self.node.target._schema.arguments)}
+
     def argument(self, place: int, name: str, default: Argument = None) -> Argument:
         return self.node.args[place] if len(self.node.args) > place else self.node.kwargs.get(name, default)
 
@@ -501,11 +507,12 @@ def _embedding(call: Call) -> Symbols:
 def _cached_attention(call: Call) -> Symbols:
     """Rows are as long as the launch makes them: the old keys, then the new ones. A sum of products has no order; here
     the values of the new tokens come first."""
-    q, sq, k, sk, v, sv = (call.operand(call.tensor(place)) for place in range(6))
-    caches = [call.tensor(place) for place in range(6, 10)]
+    at = call.places
+    q, sq, k, sk, v, sv = (call.operand(call.tensor(at[name])) for name in ("q", "sq", "k", "sk", "v", "sv"))
+    caches = [call.tensor(at[name]) for name in ("keys", "key_scales", "values", "value_scales")]
     keys, key_scales, values, value_scales = map(call.value, caches)
     tokens, capacity = k.symbols.shape[-2], keys.shape[-2]
-    window = call.integer(13, "window", 0)
+    window = call.integer(at["window"], "window", 0)
     end = min(call.steered, capacity - tokens)
     first = max(end + 1 - window, 0) if window else 0  # no new token sees an older key
     old = end - first
@@ -519,13 +526,13 @@ def _cached_attention(call: Call) -> Symbols:
         return s.mul(s.mul(Value(sums, Dtype.I32).float, row), scale[:, :, None, None, :])
 
     before, new = scores(keys[:, :, seen], key_scales[:, :, seen]), scores(k.symbols, sk.float)
-    if cap := call.number(14, "softcap", 0.0):
+    if cap := call.number(at["softcap"], "softcap", 0.0):
         before, new = (
             s.scaled(s.function("tanh", s.scaled(x, float_bits(1.0 / cap))), float_bits(cap)) for x in (before, new)
         )
-    for mask in call.optional(mask=11).values():
+    for mask in call.optional(mask=at["mask"]).values():
         new = s.add(new, mask.float)
-    for table in call.optional(old_mask=12).values():
+    for table in call.optional(old_mask=at["old_mask"]).values():
         line, reach = min(max(end + tokens - window, 0), tokens - 1), min(old, tokens - 1)
         before = before.copy()
         before[..., :reach] = s.add(before[..., :reach], table.float[line : line + tokens, :reach])

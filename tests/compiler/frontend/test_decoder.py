@@ -68,6 +68,25 @@ def test_what_a_step_cannot_say_is_refused(family: str, changes: dict[str, Any],
         capture_decoder(kind(kind.config_class(**{**SIZES, **changes})).eval(), 1, 4, 16)
 
 
+@pytest.mark.parametrize("changes", [{}, {"sliding_window": 3}])
+def test_a_captured_step_runs_in_pytorch(changes: dict[str, Any]) -> None:
+    """Breaks when the graph of a step cannot be run as it was captured, or says something else than the model."""
+    model, ids = tiny("mistral", **changes), torch.arange(5, 17)[None]
+    steps = {count: capture_decoder(model, 1, count, 16) for count in (1, 5)}
+    state: dict[str, Tensor] = {}
+    found, at = [], 0
+    for count in (5, 1, 5, 1):
+        captured = steps[count]
+        state = {**captured.tensors, **{k: v for k, v in state.items() if k.startswith(("keys_", "values_"))}}
+        weights = [state[weight.name] for weight in captured.weights]
+        given = ids[:, at : at + count].to(torch.int32), torch.tensor([at], dtype=torch.int32)
+        found.append(captured.gm(*given, *weights)[0])
+        at += count
+    with torch.no_grad():
+        wanted = model(input_ids=ids).logits
+    assert float(torch.nn.functional.cosine_similarity(torch.cat(found, 1), wanted, dim=-1).min()) > 0.99
+
+
 def test_a_model_is_left_as_it_was() -> None:
     """Breaks when a forward that a user put in place of the class's is gone, or another attention function stays."""
     model = tiny("llama")
