@@ -3,7 +3,10 @@ behind a fallback."""
 
 import gc
 import os
+import sys
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("LLMCHIP_CACHE", "off")
@@ -22,3 +25,15 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+
+
+@pytest.fixture(autouse=True)
+def forget_compiled_functions() -> Iterator[None]:
+    """Dynamo counts how often a code object is compiled, and modules of one kind share theirs (`inner` of its
+    external_utils): past the limit it runs the next one eagerly without asking the backend, and whether a test meets
+    that depends on what its worker ran before. Nothing runs past the limit unseen, either."""
+    if dynamo := sys.modules.get("torch._dynamo"):
+        dynamo.config.fail_on_recompile_limit_hit = True
+    yield
+    if dynamo := sys.modules.get("torch._dynamo"):
+        dynamo.reset()

@@ -60,16 +60,15 @@ class CycleMachine:
 
     def run(self) -> list[Times]:
         for now in count():
-            for queue in self.queues.values():
-                while queue.flying and queue.flying[0][1] <= now:
-                    queue.flying.popleft()
-                    queue.done += 1
-            self.move_transfers(now)
-            for name in DMA:
-                self.start_transfers(name, now)
-            self.start_matrix(now)
-            for name in ("vec", "act"):
-                self.start_vector(name, now)
+            again = True
+            while again:  # an empty product on an array of one cell takes no time: what waits for it begins at once
+                self.move_transfers(now)
+                for name in DMA:
+                    self.start_transfers(name, now)
+                self.start_matrix(now)
+                for name in ("vec", "act"):
+                    self.start_vector(name, now)
+                again = self.retire(now)
             self.dispatch(now)
             idle = (
                 self.shadow is None
@@ -80,6 +79,15 @@ class CycleMachine:
                 return self.times
             self.bus_cycle()
         raise AssertionError
+
+    def retire(self, now: int) -> bool:
+        """Count what is complete, in each queue's order. True if anything was."""
+        before = [queue.done for queue in self.queues.values()]
+        for queue in self.queues.values():
+            while queue.flying and queue.flying[0][1] <= now:
+                queue.flying.popleft()
+                queue.done += 1
+        return before != [queue.done for queue in self.queues.values()]
 
     # dispatch
 

@@ -107,6 +107,16 @@ def test_both_machines_agree_to_the_cycle(program: list[Dispatch], chip: Chip) -
     assert timeline.cycles == max(t.end for t in stepped)
 
 
+def test_an_empty_product_on_an_array_of_one_cell_takes_no_time() -> None:
+    """Breaks when what ends in the cycle in which it begins is seen one cycle later: 1 (dispatch) + 7 is the fence."""
+    empty = Inst.make("mm", c=5, a=6, w=6, b=1, m=0, n=1, k=1)
+    code = [*SETUP, empty, Inst.make("fence", mask=63), Inst.make("halt")]
+    program = list(replay(b"".join(map(encode, code)), load=lambda _: 1, control=True))
+    chip = parse_chip({"mxu": {"rows": 1, "cols": 1}}, "one cell")
+    assert [t.start for t in CycleMachine(program, chip).run()[7:9]] == [8, 8]
+    assert simulate_instructions(program, chip).start[7:9].tolist() == [8, 8]
+
+
 @settings(max_examples=60, deadline=None)
 @given(programs(), chips())
 def test_waterfall_adds_up_for_every_resource(program: list[Dispatch], chip: Chip) -> None:

@@ -18,11 +18,9 @@ from runtime.pytorch import compilation, fallback
 
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
-    torch._dynamo.reset()
     fallback.forget()
     with torch.no_grad():
         yield
-    torch._dynamo.reset()
 
 
 def compiled(model: nn.Module, **arguments: Any) -> Any:

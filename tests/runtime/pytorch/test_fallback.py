@@ -3,7 +3,7 @@ aliasing, effects."""
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,10 @@ from runtime.pytorch import subgraph as part
 
 
 @pytest.fixture(autouse=True)
-def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """As users have it: what the chip cannot do falls back."""
     monkeypatch.delenv(fallback.STRICT, raising=False)
-    torch._dynamo.reset()
     fallback.forget()
-    yield
-    torch._dynamo.reset()
 
 
 def compiled(function: Any, **arguments: Any) -> Any:

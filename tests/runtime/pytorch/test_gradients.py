@@ -20,12 +20,10 @@ Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As users have it: what the chip cannot do falls back."""
     monkeypatch.delenv(fallback.STRICT, raising=False)
-    torch._dynamo.reset()
     fallback.forget()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-    torch._dynamo.reset()
 
 
 def check_like_eager(program: Callable[[Compile], Any]) -> None:

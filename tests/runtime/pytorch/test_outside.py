@@ -1,7 +1,7 @@
 """What an outside user met: programs that must run as in eager PyTorch, told by name or not at all."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,8 @@ from runtime.pytorch import fallback
 
 
 @pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    torch._dynamo.reset()
+def _fresh() -> None:
     fallback.forget()
-    yield
-    torch._dynamo.reset()
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -17,11 +17,9 @@ from runtime.pytorch import weights
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("LLMCHIP_CACHE", "off")
-    torch._dynamo.reset()
     gc.collect()
     with torch.no_grad():
         yield
-    torch._dynamo.reset()
 
 
 class Stepping(nn.Module):
