@@ -42,10 +42,12 @@ class CompiledEntries:
         return build_image(parts, self.chip, metadata or {})
 
 
-def compile_entries(steps: Mapping[str, Captured], options: Options | None = None) -> CompiledEntries:
+def compile_entries(
+    steps: Mapping[str, Captured], options: Options | None = None, chip: Chip | None = None
+) -> CompiledEntries:
     """Compile captured steps of one model, by the names of their entries. Raises UnsupportedError, CompileError."""
     options = options or Options()
-    chip = load_chip(options.chip)
+    chip = chip or load_chip(options.chip)
     programs: dict[str, Compiled] = {}
     for name, captured in steps.items():
         lowered = lower(captured, options)

@@ -2,19 +2,23 @@
 
     llmcc chips edge > mine.toml      edit mxu.rows      llmcc compile minilm --chip mine.toml
 
+    llmcc compile minilm --set sram.bytes=4MiB        load_chip("edge").replace(sram={"bytes": "4MiB"})
+
 A configuration changes the schedule and the figures, never a bit of a result. Every key carries its
-bounds and its comment here, once: `to_toml` prints both, and the shipped files are what it prints.
+bounds, its unit and its comment here, once: `to_toml` and docs/chip.md (isa/doc/chip_page.py) print them, and the
+shipped files are what the former prints.
 """
 
 import difflib
 import hashlib
 import re
 import tomllib
-from functools import lru_cache
+from collections.abc import Mapping
+from functools import cache, lru_cache
 from importlib import resources
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any
 
 import msgspec
 import tomli_w
@@ -22,6 +26,7 @@ from msgspec import Meta, Struct
 
 from isa.errors import ChipError
 from isa.files import read_text
+from isa.parameters import Parameter, flat, meta_of, parameters_of, quantity
 
 ADDRESS_LIMIT = 2**36  # a view's base has 36 bits
 DEFAULT_CHIP = "edge"
@@ -33,6 +38,11 @@ _SHOWN = 80  # characters of a key in an error
 _DEPTH = "words that may wait"
 _MOST = 1e9
 _TABLE2 = "pJ, 7 nm, Jouppi et al., ISCA 2021, table 2"
+_MOST_NAME = 64
+
+
+def _pj(description: str) -> Meta:
+    return quantity("pJ", 0, _MOST, description)
 
 
 class Mxu(Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,23 +63,23 @@ class Lanes(Struct, frozen=True, forbid_unknown_fields=True):
 class Sram(Struct, frozen=True, forbid_unknown_fields=True):
     """The software-managed scratchpad."""
 
-    bytes: Annotated[int, Meta(ge=1, le=ADDRESS_LIMIT, description="size")] = 8 << 20
+    bytes: Annotated[int, quantity("B", 1, ADDRESS_LIMIT, "size")] = 8 << 20
 
 
 class Acc(Struct, frozen=True, forbid_unknown_fields=True):
     """The accumulators."""
 
-    bytes: Annotated[int, Meta(ge=1, le=ADDRESS_LIMIT, description="size")] = 2 << 20
+    bytes: Annotated[int, quantity("B", 1, ADDRESS_LIMIT, "size")] = 2 << 20
 
 
 class Dram(Struct, frozen=True, forbid_unknown_fields=True):
     """The memory that the three DMA queues share."""
 
-    bytes_per_second: Annotated[int, Meta(ge=1, le=10**15, description="sustained bandwidth")] = 100_000_000_000
+    bytes_per_second: Annotated[int, quantity("B/s", 1, 10**15, "sustained bandwidth")] = 100_000_000_000
     latency_cycles: Annotated[
-        int, Meta(ge=1, le=10**6, description="from request to data; delays completion, does not occupy the bus")
+        int, quantity("cycles", 1, 10**6, "from request to data; delays completion, does not occupy the bus")
     ] = 200
-    burst_bytes: Annotated[int, Meta(ge=1, le=65536, description="every row is rounded up to whole bursts")] = 64
+    burst_bytes: Annotated[int, quantity("B", 1, 65536, "every row is rounded up to whole bursts")] = 64
 
 
 class Queues(Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,39 +96,31 @@ class Queues(Struct, frozen=True, forbid_unknown_fields=True):
 class Energy(Struct, frozen=True, forbid_unknown_fields=True):
     """Picojoule per operation, byte or word; static power in watts. Every figure is good to a factor of two at best."""
 
-    i8_mac: Annotated[float, Meta(ge=0, le=_MOST, description=f"{_TABLE2}: mul 0.07 + int32 add 0.03")] = 0.10
-    i32_add: Annotated[float, Meta(ge=0, le=_MOST, description=_TABLE2)] = 0.03
-    i32_mul: Annotated[float, Meta(ge=0, le=_MOST, description=_TABLE2)] = 1.48
-    f32_add: Annotated[float, Meta(ge=0, le=_MOST, description=_TABLE2)] = 0.38
-    f32_mul: Annotated[float, Meta(ge=0, le=_MOST, description=_TABLE2)] = 1.31
-    act: Annotated[float, Meta(ge=0, le=_MOST, description="assumed: ten float32 multiply-adds per element")] = 16.9
-    sram_byte: Annotated[
-        float, Meta(ge=0, le=_MOST, description="assumed for 8 MiB; the same table gives 1.75 for 1 MB")
-    ] = 2.6
-    acc_byte: Annotated[float, Meta(ge=0, le=_MOST, description=f"{_TABLE2}: 1 MB SRAM, 14 per 64 bits")] = 1.75
+    i8_mac: Annotated[float, _pj(f"{_TABLE2}: mul 0.07 + int32 add 0.03")] = 0.10
+    i32_add: Annotated[float, _pj(_TABLE2)] = 0.03
+    i32_mul: Annotated[float, _pj(_TABLE2)] = 1.48
+    f32_add: Annotated[float, _pj(_TABLE2)] = 0.38
+    f32_mul: Annotated[float, _pj(_TABLE2)] = 1.31
+    act: Annotated[float, _pj("assumed: ten float32 multiply-adds per element")] = 16.9
+    sram_byte: Annotated[float, _pj("assumed for 8 MiB; the same table gives 1.75 for 1 MB")] = 2.6
+    acc_byte: Annotated[float, _pj(f"{_TABLE2}: 1 MB SRAM, 14 per 64 bits")] = 1.75
     dram_byte: Annotated[
         float,
-        Meta(
-            ge=0,
-            le=_MOST,
-            description="assumed: 40 for LPDDR5; 43.75 for HBM2 is the middle of that table's 250 to 450 per 64 bits",
-        ),
+        _pj("assumed: 40 for LPDDR5; 43.75 for HBM2 is the middle of that table's 250 to 450 per 64 bits"),
     ] = 40.0
-    word: Annotated[
-        float, Meta(ge=0, le=_MOST, description="assumed: fetch, decode and dispatch of an instruction")
-    ] = 30.0
+    word: Annotated[float, _pj("assumed: fetch, decode and dispatch of an instruction")] = 30.0
     static_watts: Annotated[
         float,
-        Meta(ge=0, le=_MOST, description="assumed: leakage, clock tree and idle DRAM; the only power among energies"),
+        quantity("W", 0, _MOST, "assumed: leakage, clock tree and idle DRAM; the only power among energies"),
     ] = 0.5
 
 
 class Chip(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that the compiler and the emulator may know about a chip."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=64, description="shown in reports")] = "custom"
+    name: Annotated[str, Meta(min_length=1, max_length=_MOST_NAME, description="shown in reports")] = "custom"
     description: Annotated[str, Meta(max_length=1000, description="one sentence")] = ""
-    clock_hz: Annotated[int, Meta(ge=1, le=10**12, description="cycles per second")] = 1_000_000_000
+    clock_hz: Annotated[int, quantity("Hz", 1, 10**12, "cycles per second")] = 1_000_000_000
     mxu: Mxu = Mxu()
     vec: Lanes = Lanes()
     act: Lanes = Lanes()
@@ -127,6 +129,54 @@ class Chip(Struct, frozen=True, forbid_unknown_fields=True):
     dram: Dram = Dram()
     queues: Queues = Queues()
     energy: Energy = Energy()
+
+    def replace(self, changes: Mapping[str, object] | None = None, /, **tables: object) -> "Chip":
+        """This chip with other parameters: `replace({"sram.bytes": "4MiB"}, mxu={"rows": 64, "cols": 64})`.
+
+        A value may be text with a unit. The name says what has changed, unless it is changed too. Raises ChipError."""
+        return changed(self, {**(changes or {}), **dict(flat(tables))}, f"chip '{self.name}'")
+
+
+@cache
+def parameters() -> Mapping[str, Parameter]:
+    """Every key of a chip file, in the order in which `to_toml` prints them."""
+    return parameters_of(Chip())
+
+
+def parameter(key: str, where: str = "") -> Parameter:
+    """The parameter of this key. Raises ChipError for one that no chip has."""
+    known = parameters()
+    if key in known:
+        return known[key]
+    near = difflib.get_close_matches(key[:_SHOWN], known, 1) or [name for name in known if name.endswith(f".{key}")]
+    guess = f"did you mean '{near[0]}'?" if near else "'llmcc chips edge' prints every key with its meaning"
+    raise ChipError(f"a chip has no parameter '{key[:_SHOWN]}'", where, guess)
+
+
+def changed(chip: Chip, changes: Mapping[str, object], where: str) -> Chip:
+    """`chip` with other values of the parameters with these keys. Raises ChipError, which names `where` and the key."""
+    data = msgspec.to_builtins(chip)
+    for key, given in changes.items():
+        known = parameter(key, where)
+        try:
+            value = known.value(given)
+        except ValueError as error:
+            raise ChipError(f"{key}: {error}", where, f"{key}: {known.meaning}") from error
+        table, _, name = key.rpartition(".")
+        (data[table] if table else data)[name] = value
+    found = parse_chip(data, where)
+    if found == chip:
+        return chip
+    own = {"name": _renamed(chip, found), "description": f"{chip.name}, changed"}
+    return msgspec.structs.replace(found, **{key: text for key, text in own.items() if key not in changes})
+
+
+def _renamed(base: Chip, chip: Chip) -> str:
+    """The name of a chip that was made of another one: with what differs, as far as there is room."""
+    mine, theirs = (dict(flat(msgspec.to_builtins(one))) for one in (chip, base))
+    differs = [f"{key}={parameters()[key].text(value)}" for key, value in mine.items() if value != theirs[key]]
+    name = " ".join((base.name, *differs))
+    return name if len(name) <= _MOST_NAME else f"{base.name[: _MOST_NAME - 24]} with {len(differs)} changes"
 
 
 def chip_names() -> tuple[str, ...]:
@@ -213,7 +263,7 @@ def chip_hash(chip: Chip) -> bytes:
 
 
 def _line(owner: type[Struct], key: str, value: object) -> str:
-    meta = next((m for m in get_args(get_type_hints(owner, include_extras=True)[key]) if isinstance(m, Meta)), Meta())
+    meta = meta_of(owner, key)
     return f"{tomli_w.dumps({key: value}).rstrip():<32} # {meta.description}\n"
 
 

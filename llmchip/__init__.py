@@ -3,6 +3,7 @@
     torch.compile(model, backend="llmchip")             no import needed
     program = llmchip.compile(model, {"input_ids": ids})  ahead of time
     llmchip.load("model.llmchip")                       a saved program; needs no PyTorch
+    llmchip.chip("edge").replace(mxu={"rows": 64})      a chip, and another one made of it
 
 This is the public interface and nothing else. Names are imported when first used, so that
 `import llmchip` is fast and loading an image does not import PyTorch.
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from isa.extension import Extension
-    from runtime.api import compile, load
+    from runtime.api import chip, compile, load
     from runtime.decoder_program import DecoderProgram
     from runtime.device.loaded import Loaded, LoadedDecoder
     from runtime.device.session import Session
@@ -61,6 +62,7 @@ __all__ = [
     "Verification",
     "__version__",
     "backend",
+    "chip",
     "compile",
     "extend",
     "fallbacks",
@@ -86,7 +88,7 @@ _HOME = {
     **dict.fromkeys(("Chip", "load_chip"), "isa.chip"),
     "Extension": "isa.extension",
     "extend": "runtime.extension",
-    **dict.fromkeys(("compile", "load"), "runtime.api"),
+    **dict.fromkeys(("chip", "compile", "load"), "runtime.api"),
     **dict.fromkeys(("backend", "refresh"), "runtime.pytorch.backend"),
     **dict.fromkeys(("Fallback", "fallbacks"), "runtime.pytorch.fallback"),
     **dict.fromkeys(("PackedWeights", "packed_weights"), "runtime.pytorch.constants"),

@@ -9,6 +9,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, overload
 
 from isa.chip import Chip
+from isa.chip import load_chip as chip
 from runtime.device.loaded import Loaded, load
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from runtime.program import Program
     from runtime.verify.verify import Verification
 
-__all__ = ["Loaded", "compile", "load", "verify_image"]
+__all__ = ["Loaded", "chip", "compile", "load", "verify_image"]
 
 
 @overload

@@ -53,7 +53,7 @@ class DecoderProgram:
     @cached_property
     def compiled(self) -> CompiledEntries:
         """What the compiler made: one program for each step."""
-        return compile_entries(self._steps, self.options)
+        return compile_entries(self._steps, self.options, self.chip)
 
     @cached_property
     def image(self) -> Image:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compiler.options import Options
-from isa.chip import load_chip
+from isa.chip import Chip
 from isa.errors import InputError, ModelError
 from isa.image.image import Image
 from runtime.models.gguf_tokenizer import language
@@ -20,7 +20,7 @@ CHUNK = 32  # tokens of a prefill step
 CONTEXT = 1024
 
 
-def gguf_image(path: Path, name: str, context: int | None, options: Options) -> Image:
+def gguf_image(path: Path, name: str, context: int | None, options: Options, chip: Chip) -> Image:
     """The image of one sequence of up to `context` tokens (default: CONTEXT, or what the model has); its metadata have
     the tokenizer, and `name` as the model.
 
@@ -32,7 +32,7 @@ def gguf_image(path: Path, name: str, context: int | None, options: Options) -> 
             most = _positions(file)
             if context is not None and context > most:
                 raise InputError(f"a context of {context} tokens; the model has {most} positions", file.where)
-            image = _kept(path, file, min(context or CONTEXT, most), options)
+            image = _kept(path, file, min(context or CONTEXT, most), options, chip)
     except OSError as error:
         raise ModelError(f"cannot read the file: {error.strerror or error}", str(path)) from error
     return replace(image, metadata={**image.metadata, "model": name})
@@ -46,19 +46,19 @@ def _positions(file: "GgufFile") -> int:
     return found
 
 
-def _kept(path: Path, file: "GgufFile", context: int, options: Options) -> Image:
-    key = cache.key_of_file(path, options, load_chip(options.chip), context, CHUNK)
+def _kept(path: Path, file: "GgufFile", context: int, options: Options, chip: Chip) -> Image:
+    key = cache.key_of_file(path, options, chip, context, CHUNK)
     image = cache.find(key)
     if image is None:
         start = time.perf_counter()
         texts = language(file.metadata, file.where)
-        image = _compiled(file, context, options)
+        image = _compiled(file, context, options, chip)
         image = replace(image, metadata={**image.metadata, **texts})
         cache.keep(key, image, time.perf_counter() - start)
     return image
 
 
-def _compiled(file: "GgufFile", context: int, options: Options) -> Image:
+def _compiled(file: "GgufFile", context: int, options: Options, chip: Chip) -> Image:
     import_transformers()
     import torch
 
@@ -68,6 +68,4 @@ def _compiled(file: "GgufFile", context: int, options: Options) -> Image:
     model = causal_lm(file)
     example = {"input_ids": torch.zeros(1, min(CHUNK, context), dtype=torch.int64)}
     others = {name: value for name, value in vars(options).items() if name != "chip"}
-    return compile_decoder(
-        model, example, context, options.chip, others, cached=False
-    ).image  # kept under the file's name
+    return compile_decoder(model, example, context, chip, others, cached=False).image  # kept under the file's name

@@ -1,5 +1,5 @@
-"""`make docs`: writes every generated file: the ISA manual, the editors' grammar, the command-line page, the stock
-chips. Tests say when one is old."""
+"""`make docs`: writes every generated file: the ISA manual, the editors' grammar, the pages of the command line and of
+the chip's parameters, the stock chips. Tests say when one is old."""
 
 import sys
 from pathlib import Path
@@ -11,18 +11,19 @@ sys.path.insert(0, str(ROOT))
 def main() -> None:
     from isa.asm import lexer
     from isa.chip import chip_names, load_chip, to_toml
-    from isa.doc import manual
+    from isa.doc import chip_page, manual
     from isa.files import write_atomic
     from tools import write_cli_doc
 
     pages = {
         ROOT / "docs" / "isa.md": manual.document(),
         ROOT / "editors" / "llmchip.tmLanguage.json": lexer.textmate(),
+        ROOT / "docs" / "chip.md": chip_page.document(),
         ROOT / "docs" / "cli.md": write_cli_doc.document(),
         **{ROOT / "isa" / "chips" / f"{name}.toml": to_toml(load_chip(name)) for name in chip_names()},
     }
     for path, text in pages.items():
-        if path.read_text(encoding="utf-8") != text:
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_atomic(path, [text.encode()])
             print(f"wrote {path.relative_to(ROOT)}")
 

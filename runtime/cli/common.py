@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
     from rich.text import Text
+
+    from isa.chip import Chip
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _MOST_SIZE, _MOST_SEED = 1 << 24, 2**63 - 1
@@ -50,7 +53,7 @@ def pairs(_ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     for value in values:
         name, equals, rest = value.partition("=")
         name, rest = (name, rest) if equals else ("", value)
-        if not name and param.name == "option":
+        if not name and param.name in ("option", "settings"):
             raise click.BadParameter(f"'{value}' is not KEY=VALUE", param=param)
         if name in found:
             raise click.BadParameter(f"'{name or value}' is given twice", param=param)
@@ -75,10 +78,20 @@ common_options = group(
     click.option("--traceback", is_flag=True, help="On failure, show the Python traceback too."),
 )  # fmt: skip
 
+settings_option = click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    callback=pairs,
+    shell_complete=completion.parameters,
+    help="A parameter of the chip, as mxu.rows=64, sram.bytes=4MiB (repeatable; docs/chip.md has them all).",
+)
 model_options = group(
     click.option(
         "--chip", metavar="NAME|FILE.toml", shell_complete=completion.chips, help="Chip to compile for. [default: edge]"
     ),
+    settings_option,
     click.option(
         "--seq", type=click.IntRange(1, _MOST_SIZE), help="Sequence length. [default: the longest text, or 128]"
     ),
@@ -152,6 +165,7 @@ class Given:
     """What the user said about model and inputs: the values of `model_options` and `input_options`."""
 
     chip: str | None = None
+    settings: dict[str, str] | None = None
     seq: int | None = None
     batch: int | None = None
     seed: int = 0
@@ -163,6 +177,22 @@ class Given:
     max_memory: int | None = None
     texts: tuple[str, ...] = ()
     inputs: dict[str, str] | None = None
+
+    @cached_property
+    def wanted_chip(self) -> "Chip | None":
+        """The chip that was asked for, with what was set of it; None if nothing was said. Raises ChipError."""
+        from isa.chip import DEFAULT_CHIP, changed, load_chip
+
+        if not (self.chip or self.settings):
+            return None
+        return changed(load_chip(self.chip or DEFAULT_CHIP), self.settings or {}, "--set")
+
+    @property
+    def target(self) -> "Chip":
+        """The chip to compile for. Raises ChipError."""
+        from isa.chip import load_chip
+
+        return self.wanted_chip or load_chip()
 
     def check_for_image(self, path: str, **more: object) -> None:
         """An image is what it is. Raises InputError for options that would change the model, rather than ignore

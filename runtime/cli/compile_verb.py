@@ -110,10 +110,9 @@ def _compile(model: str, output: str | None, given: Given, switches: Mapping[str
         if switches["stop_after"]:
             from compiler.graph.manager import Watch
             from compiler.pipeline import compile_until
-            from isa.chip import load_chip
 
             watch = Watch(**printing, stop_after=switches["stop_after"])
-            timings = compile_until(session.captured, session.options, load_chip(session.options.chip), watch)
+            timings = compile_until(session.captured, session.options, session.chip, watch)
             reply(
                 {"stopped_after": switches["stop_after"], "seconds": timings},
                 as_json,
@@ -164,7 +163,7 @@ def _image(
 
     compilation = session.compilation
     if not cached:
-        compiled = compile_captured(session.captured, session.options, **printing)
+        compiled = compile_captured(session.captured, session.options, session.chip, **printing)
         return compiled.image(metadata=session.metadata()), compiled.placement.heights, compiled
     image = compilation.stored(compilation.key())
     return replace(image, metadata=session.metadata()), image.metadata[HEIGHTS], vars(compilation).get("compiled")
@@ -260,7 +259,6 @@ def _steps(given: Given) -> list[dict[str, Any]]:
     from compiler.lower import pipeline
     from compiler.options import CHOICES
     from compiler.tiling import tile_passes
-    from isa.chip import load_chip
     from runtime.cli.session import make_options
 
     def doc_of(kind: type) -> str | None:
@@ -270,7 +268,7 @@ def _steps(given: Given) -> list[dict[str, Any]]:
 
     options = make_options(given)
     steps = [(step.name, "graph", step.changes_bits, doc_of(type(step))) for step in pipeline(options)]
-    steps += [(step.name, "tile", False, doc_of(type(step))) for step in tile_passes(options, load_chip(options.chip))]
+    steps += [(step.name, "tile", False, doc_of(type(step))) for step in tile_passes(options, given.target)]
     steps += [(name, "choice", False, doc) for name, doc in CHOICES.items() if options.enables(name)]
     return [
         {"pass": name, "level": level, "may_change_bits": changes, "does": (doc or "").strip().split("\n")[0]}

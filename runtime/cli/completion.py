@@ -25,6 +25,13 @@ def chips(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[C
     return [*_starting(incomplete, chip_names()), *files(ctx, param, incomplete)]
 
 
+def parameters(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Parameters of a chip, up to the value."""
+    from isa.chip import parameters as known
+
+    return _starting(incomplete, (f"{key}=" for key in known()))
+
+
 def instructions(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Mnemonics."""
     from isa.spec import ISA

@@ -152,7 +152,7 @@ Opened = tuple[Image, Mapping[str, Array], "Callable[[Mapping[str, Array]], Refe
 
 def _opened(argument: str, override: str | None, entry: str | None, given: Given) -> Opened:
     if is_assembly(argument) or kind_of(argument) == "image":
-        image = open_program(argument, given.chip)
+        image = open_program(argument, given.wanted_chip)
         check_memory(image, argument, given.max_memory)
         given.check_for_image(argument)
         if entry is not None:  # becomes the first, which all look at

@@ -19,7 +19,7 @@ def language_image(model: str, given: Given, context: int | None, stage: Stages)
     if kind == "image":
         stage("load the image")
         given.check_for_image(model, **{"--context": context})
-        image = open_program(model, given.chip)
+        image = open_program(model, given.wanted_chip)
     elif kind == "gguf":
         from runtime.cli.session import make_options
         from runtime.gguf_program import gguf_image
@@ -28,7 +28,7 @@ def language_image(model: str, given: Given, context: int | None, stage: Stages)
             if value is not None:
                 raise InputError(f"{flag} does not go with a language model in GGUF", model, "leave it out")
         stage("load the model, or compile it")
-        image = gguf_image(Path(folder_of(model)), model, context, make_options(given))
+        image = gguf_image(Path(folder_of(model)), model, context, make_options(given), given.target)
     else:
         raise InputError(
             "only language models in GGUF, and their images, are given a prompt here",

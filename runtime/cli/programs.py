@@ -24,7 +24,7 @@ def open_any(
     if is_assembly(argument) or kind_of(argument) == "image":
         given.check_for_image(argument)
         stage("load the program")
-        image = open_program(argument, given.chip)
+        image = open_program(argument, given.wanted_chip)
         check_memory(image, argument, given.max_memory)
         return image, None if model is None else _compiled(image, argument, model, given, stage)
     if model is not None:

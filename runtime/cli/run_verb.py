@@ -146,7 +146,7 @@ def _run_image(
     path: str, given: Given, outputs: dict[str, str], mode: Mapping[str, Any], stage: Stages
 ) -> tuple[Image, dict[str, Array]]:
     stage("load the image")
-    image = open_program(path, given.chip)
+    image = open_program(path, given.wanted_chip)
     check_memory(image, path, given.max_memory)
     given.check_for_image(path, **{"--class": given.class_name, "--random-weights": given.random_weights})
     specs = image.entry().inputs

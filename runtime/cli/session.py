@@ -37,6 +37,7 @@ class Session:
     built: Built
     captured: "Captured"
     options: "Options"
+    chip: Chip
     inputs: "Mapping[str, Tensor]"
 
     def arrays(self) -> dict[str, Array]:
@@ -67,10 +68,10 @@ class Session:
     def compilation(self) -> "Compilation":
         from runtime.pytorch.compilation import Compilation
 
-        return Compilation(self.captured, self.options)
+        return Compilation(self.captured, self.options, self.chip)
 
     def compile(self, chip: Chip | None = None) -> "Compilation":
-        """The model for this chip (default: the options'). The graph is lowered when it is asked for, the image is in
+        """The model for this chip (default: its own). The graph is lowered when it is asked for, the image is in
         the cache or made."""
         from runtime.pytorch.compilation import Compilation
 
@@ -111,7 +112,7 @@ def open_model(
     argument: str, given: Given, stage: Stages, recipe: Recipe | None = None, record: Mapping[str, Any] | None = None
 ) -> Session:
     """Build and capture a model. `recipe` and `record` (options) are those of an image that is verified."""
-    options = make_options(given, record)
+    options, chip = make_options(given, record), given.target
     stage("load the model")
     example = given_inputs(argument, given)
     wanted = recipe or Recipe(
@@ -121,7 +122,7 @@ def open_model(
     inputs = example if example is not None else draw(built.example, given.seed, built.limits)
     check_limits(inputs, built.limits)
     stage("capture")
-    return Session(built, capture_model(built), options, inputs)
+    return Session(built, capture_model(built), options, chip, inputs)
 
 
 def make_options(given: Given, record: Mapping[str, Any] | None = None) -> "Options":

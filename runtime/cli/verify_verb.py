@@ -122,7 +122,7 @@ def _verify_file(path: str, override: str | None, given: Given, stage: Stages, m
     from runtime.cli.session import open_model
 
     stage("load the image")
-    image = open_program(path, given.chip)
+    image = open_program(path, given.wanted_chip)
     check_memory(image, path, given.max_memory)
     given.check_for_image(path)
     recipe = recipe_of(image, path, override, given)

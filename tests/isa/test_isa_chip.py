@@ -3,9 +3,13 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from isa.chip import Chip, chip_hash, chip_names, load_chip, read_toml, to_toml
+from isa.chip import Chip, chip_hash, chip_names, load_chip, parameters, read_toml, to_toml
+from isa.doc import chip_page
 from isa.errors import ChipError
+from isa.units import UNITS, parse, written
 
 
 def test_stock_chips_are_complete() -> None:
@@ -83,3 +87,55 @@ def test_objects_are_validated_too() -> None:
     """Breaks when a Chip made in Python escapes the bounds of the file."""
     with pytest.raises(ChipError, match="clock_hz"):
         load_chip(Chip(clock_hz=0))
+
+
+def test_a_chip_is_changed_by_keys_and_tables() -> None:
+    """Breaks when text with a unit means another number, a value that was not named changes, or the name hides it."""
+    edge = load_chip("edge")
+    chip = edge.replace({"sram.bytes": "4MiB", "clock_hz": "1.5 GHz"}, mxu={"rows": 64, "split": "true"})
+    assert (chip.sram.bytes, chip.clock_hz, chip.mxu.rows, chip.mxu.split) == (4 << 20, 1_500_000_000, 64, True)
+    assert (chip.mxu.cols, chip.acc, chip.dram) == (edge.mxu.cols, edge.acc, edge.dram)
+    assert chip.name == "edge clock_hz=1.5GHz mxu.rows=64 mxu.split=true sram.bytes=4MiB"
+    assert edge.replace({"mxu.rows": 128}) == edge and edge.replace(name="mine").name == "mine"
+    assert read_toml(to_toml(chip), "x") == chip == load_chip(chip)
+
+
+def test_many_changes_fit_into_a_name() -> None:
+    """Breaks when a chip with a long history cannot be written, because its name is too long."""
+    chip = load_chip("edge").replace({key: 100 for key in parameters() if key.startswith(("queues.", "mxu.r", "vec."))})
+    assert chip.name == "edge with 8 changes" and load_chip(chip) == chip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sram.byte": 1}, r"a chip has no parameter 'sram.byte' \(did you mean 'sram.bytes'"),
+        ({"rows": 1}, "did you mean 'mxu.rows'"),
+        ({"sram.bytes": "4MHz"}, "sram.bytes: '4MHz' is in no unit of this parameter; its units are B, kB"),
+        ({"sram.bytes": 0}, "sram.bytes: 0B is not within 1B to 64GiB"),
+        ({"sram.bytes": "1.5"}, "sram.bytes: expected int, got float"),
+        ({"sram.bytes": "1.5.2"}, "is no number of B"),
+        ({"mxu.rows": "64 B"}, "it has no unit"),
+        ({"mxu.split": "maybe"}, "'maybe' is neither true nor false"),
+        ({"energy.act": "nan"}, "'nan' is no number of pJ"),
+        ({"clock_hz": "2THz"}, "clock_hz: 2THz is not within 1Hz to 1THz"),
+        ({"name": ""}, "name: expected str of length >= 1"),
+    ],
+)
+def test_limits_that_are_broken_are_named(changes: dict[str, object], message: str) -> None:
+    """Breaks when a value that no chip can have is taken, or the line does not say which key and which limit."""
+    with pytest.raises(ChipError, match=f"chip 'edge'.*{message}"):
+        load_chip("edge").replace(changes)
+
+
+@given(st.integers(1, 10**12), st.sampled_from(sorted(UNITS)))
+def test_what_is_written_is_read_again(value: int, unit: str) -> None:
+    """Breaks when a quantity is shortened to another one."""
+    assert parse(written(value, unit), unit) == value
+
+
+def test_the_page_of_parameters_is_current() -> None:
+    """Breaks when isa/chip.py changed and docs/chip.md did not (`make docs`), or a parameter is not on it."""
+    page = Path("docs/chip.md").read_text(encoding="utf-8")
+    assert page == chip_page.document()
+    assert all(f"| `{key}` |" in page for key in parameters())
