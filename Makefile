@@ -71,7 +71,7 @@ mutate: $(VENV)/.dev ## seed faults into compiled programs and count who notices
 bench-llm: $(VENV)/.dev ## language models: chip, host and text (BENCH_ARGS="--text FOLDER" for the last); writes benchmarks/results
 	$(BIN)/python -m benchmarks.bench_llm $(BENCH_ARGS)
 
-bench-chip: $(VENV)/.run ## compiled programs against the speed of light; writes benchmarks/results
+bench-chip: $(VENV)/.run ## compiled programs against the speed of light, and against the last ones; writes benchmarks/results
 	PYTHONPATH=. $(BIN)/python benchmarks/bench_chip.py
 
 bench-memory: $(VENV)/.run ## the same with less memory, smaller arrays, slower buses; writes benchmarks/results/memory.md

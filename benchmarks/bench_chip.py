@@ -22,7 +22,8 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertModel
 
-from compiler.codegen.image import region_sizes
+from benchmarks.history import History
+from compiler.codegen.image import debug_map, region_sizes
 from compiler.codegen.program import generate
 from compiler.frontend.capture import capture
 from compiler.lower import Lowered, lower
@@ -31,15 +32,13 @@ from compiler.pipeline import Compiled, finish
 from compiler.schedule.addresses import place
 from compiler.tile.manager import TileManager
 from compiler.tiling import kernel_state, search
-from emulator.timing.energy import activity
 from emulator.timing.simulate import simulate
-from emulator.timing.waterfall import CAUSES, waterfall
 from isa.architecture import Region
 from isa.chip import load_chip
 from isa.errors import CompileError
 from isa.files import write_atomic
 from isa.image.image import Image
-from runtime.profile.roofline import Limit, speed_of_light
+from runtime.profile.profile import Profile, profile
 from runtime.version import __version__
 
 RESULTS = Path(__file__).parent / "results"
@@ -103,31 +102,32 @@ def lowered(case: Case) -> Lowered:
     return lower(capture(model, (), {"input_ids": torch.randint(5, 20000, (case.batch, case.seq))}))
 
 
-def measure(graph: Lowered, case: Case, without: tuple[str, ...]) -> Row:
-    """Compile and time. A program that does not fit the chip without an optimisation says so."""
+def measure(graph: Lowered, case: Case, without: tuple[str, ...], history: History | None = None) -> Row:
+    """Compile and time. A program that does not fit the chip without an optimisation says so. `history` is told of the
+    program."""
     start, chip = time.perf_counter(), load_chip(case.chip)
     try:
-        row = _figures(
-            finish(graph, Options(chip=case.chip, disable=without), chip), speed_of_light(graph.main.graph, chip)
-        )
+        compiled = finish(graph, Options(chip=case.chip, disable=without), chip)
+        report = profile(image_of(compiled), compiled)
+        row = _figures(compiled, report)
         what = f"{row['cycles']:,} cycles, {row['words']:,} instructions, reach {row['reach']:.3f}"
     except CompileError as error:
         row = {"failed": error.what}
         what = error.what
+        report = None
     print(
         f"{case.name}{''.join(f' without {name}' for name in without)}: {what} ({time.perf_counter() - start:.0f} s)",
         flush=True,
     )
+    if report is not None and history is not None:
+        history.add(case.name, report)
     return row
 
 
-def _figures(compiled: Compiled, limit: Limit) -> Row:
-    timeline = simulate(image_of(compiled))
-    parts = dict.fromkeys(CAUSES, 0)
-    for share in waterfall(timeline, limit.resource):
-        parts[share.cause] += share.cycles
+def _figures(compiled: Compiled, report: Profile) -> Row:
+    limit, timeline, parts = report.limit, report.timeline, report.waterfall
     assert sum(parts.values()) == timeline.cycles >= limit.cycles
-    energy = activity(timeline).totals()
+    energy = report.activity.totals()
     height, bound = compiled.placement.heights["sram"]
     return {
         "limit_cycles": limit.cycles,
@@ -150,19 +150,23 @@ def _figures(compiled: Compiled, limit: Limit) -> Row:
 def image_of(compiled: Compiled) -> Image:
     """The program without its weights: timing reads none."""
     sizes = region_sizes(compiled.tiled, compiled.placement)
-    return Image(code=compiled.code.bytes, sizes=tuple(sizes[region] for region in Region), chip=compiled.chip)
+    debug = debug_map(compiled.tiled, compiled.code)
+    return Image(
+        code=compiled.code.bytes, sizes=tuple(sizes[region] for region in Region), debug=debug, chip=compiled.chip
+    )
 
 
 def run(cases: tuple[Case, ...], plain: bool) -> Iterator[tuple[Case, Row]]:
     """Each case with its figures, and under `without` those with an optimisation off."""
     known: dict[tuple[str, int, int], Lowered] = {}
+    history = History(RESULTS / "chip-history.jsonl")
     for case in cases:
         key = case.model, case.seq, case.batch
         if key not in known:
             known.clear()
             gc.collect()  # one model's weights at a time
             known[key] = lowered(case)
-        row = measure(known[key], case, ())
+        row = measure(known[key], case, (), history)
         row["target"] = case.target
         row["promises"] = predictions(known[key], case)
         row["without"] = {} if plain else {name: measure(known[key], case, (name,)) for name in OPTIMISATIONS}

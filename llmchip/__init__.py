@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     )
     from isa.extension import Extension
     from runtime.api import chip, compile, load
+    from runtime.compare.document import Comparison
+    from runtime.compare.sides import compare
     from runtime.decoder_program import DecoderProgram
     from runtime.device.loaded import Loaded, LoadedDecoder
     from runtime.device.session import Session
@@ -44,6 +46,7 @@ __all__ = [
     "AssemblyError",
     "Chip",
     "ChipError",
+    "Comparison",
     "CompileError",
     "DecoderProgram",
     "Error",
@@ -63,6 +66,7 @@ __all__ = [
     "__version__",
     "backend",
     "chip",
+    "compare",
     "compile",
     "extend",
     "fallbacks",
@@ -92,6 +96,8 @@ _HOME = {
     **dict.fromkeys(("backend", "refresh"), "runtime.pytorch.backend"),
     **dict.fromkeys(("Fallback", "fallbacks"), "runtime.pytorch.fallback"),
     **dict.fromkeys(("PackedWeights", "packed_weights"), "runtime.pytorch.constants"),
+    "Comparison": "runtime.compare.document",
+    "compare": "runtime.compare.sides",
     "DecoderProgram": "runtime.decoder_program",
     **dict.fromkeys(("Loaded", "LoadedDecoder"), "runtime.device.loaded"),
     "Session": "runtime.device.session",

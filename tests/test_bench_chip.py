@@ -3,11 +3,13 @@
 import importlib.util
 import json
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 from checkout import ROOT
 
+from benchmarks.history import History
 from isa.chip import load_chip
 
 
@@ -49,3 +51,17 @@ def test_small_case_is_measured(bench: ModuleType) -> None:
     assert row["limits"]["mxu"] == 2 * 2 * 256
     assert row["cycles"] >= row["limit_cycles"]
     assert bench.measure(bench.lowered(case), case, ("schedule",))["limits"] == row["limits"]
+
+
+def test_history_keeps_and_compares_what_has_changed(
+    bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Breaks when the same program gets a second line, or one that has changed is not compared with its last line."""
+    case = bench.Case("gemm", 256, 1, "edge", 0.0)
+    graph, path = bench.lowered(case), tmp_path / "history.jsonl"
+    for without in ((), (), ("schedule",)):
+        bench.measure(graph, case, without, History(path))
+    lines = History(path).lines
+    assert [line.name for line in lines] == [case.name, case.name]
+    assert lines[0].profile.cycles < lines[1].profile.cycles and not lines[0].profile.nodes
+    assert f"A {case.name} at " in capsys.readouterr().out

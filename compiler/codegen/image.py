@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from compiler.codegen.layers import layers_of
 from compiler.codegen.program import Code
 from compiler.codegen.view_registers import LEVEL
 from compiler.packing import Store
@@ -64,7 +65,7 @@ def build_image(parts: Sequence[Part], chip: Chip, metadata: Mapping[str, Any]) 
         constants.update({(tensor.region, tensor.offset): tensor for tensor in part.tiled.constants})
     starts = list(accumulate((len(part.code.instructions) for part in parts), initial=0))
     nodes = list(accumulate((len(_nodes(part.tiled, part.code)) for part in parts), initial=0))
-    debug = [_debug(part.tiled, part.code, *at) for part, *at in zip(parts, starts, nodes, strict=False)]
+    debug = [debug_map(part.tiled, part.code, *at) for part, *at in zip(parts, starts, nodes, strict=False)]
     return Image(
         code=b"".join(part.code.bytes for part in parts),
         weights=data[Region.WEIGHTS].data,
@@ -154,7 +155,8 @@ def _plan(part: Part, start: int) -> tuple[PlanRecord, ...]:
 def _nodes(tiled: Tiled, code: Code) -> list[DebugNode]:
     """Names for everything: graph nodes first, then what spans mention beside them (inputs and constants being
     loaded)."""
-    records = [_node(op, tiled) for op in tiled.ops if op.kind != OUTPUT]
+    layers = layers_of(tiled.ops)
+    records = [_node(op, tiled, layers.get(op.name, "")) for op in tiled.ops if op.kind != OUTPUT]
     known = {record.name for record in records}
     for name in dict.fromkeys(name for _, _, name in code.spans):
         if name not in known:
@@ -162,7 +164,7 @@ def _nodes(tiled: Tiled, code: Code) -> list[DebugNode]:
     return records
 
 
-def _debug(tiled: Tiled, code: Code, start: int, before: int) -> DebugMap:
+def debug_map(tiled: Tiled, code: Code, start: int = 0, before: int = 0) -> DebugMap:
     """The nodes of a program that begins with instruction `start`, numbered from `before` on, and what each instruction
     has to do with them."""
     records, move = _nodes(tiled, code), start * WORD_BYTES
@@ -181,7 +183,7 @@ def _debug(tiled: Tiled, code: Code, start: int, before: int) -> DebugMap:
     return DebugMap(tuple(records), probes, spans)
 
 
-def _node(op: KernelOp, tiled: Tiled) -> DebugNode:
+def _node(op: KernelOp, tiled: Tiled, layer: str) -> DebugNode:
     status, reason = _status(op, tiled)
     single, source = not op.gives_tuple, op.origin.source
     return DebugNode(
@@ -196,6 +198,7 @@ def _node(op: KernelOp, tiled: Tiled) -> DebugNode:
         passes=op.origin.passes,
         status=status,
         reason=reason,
+        layer=layer,
     )
 
 

@@ -69,7 +69,7 @@ BY_LINE = "line"  # the status of a line of a hand-written program (`isa.asm.sou
 
 class DebugNode(Struct, frozen=True, forbid_unknown_fields=True):
     """A node of the frozen graph. `status` is materialized, fused, view, folded or constant; `reason` says why not
-    materialized.
+    materialized; `layer` is the part of the model that it belongs to, "" if none.
 
     Of a hand-written program a node is a line of its text (status `line`), under the label `origins`.
     """
@@ -85,6 +85,7 @@ class DebugNode(Struct, frozen=True, forbid_unknown_fields=True):
     passes: tuple[str, ...] = ()
     status: str = "materialized"
     reason: str = ""
+    layer: str = ""
 
     @property
     def place(self) -> str:

@@ -87,10 +87,10 @@ settings_option = click.option(
     shell_complete=completion.parameters,
     help="A parameter of the chip, as mxu.rows=64, sram.bytes=4MiB (repeatable; docs/chip.md has them all).",
 )
-model_options = group(
-    click.option(
-        "--chip", metavar="NAME|FILE.toml", shell_complete=completion.chips, help="Chip to compile for. [default: edge]"
-    ),
+chip_option = click.option(
+    "--chip", metavar="NAME|FILE.toml", shell_complete=completion.chips, help="Chip to compile for. [default: edge]"
+)
+build_options = group(
     settings_option,
     click.option(
         "--seq", type=click.IntRange(1, _MOST_SIZE), help="Sequence length. [default: the longest text, or 128]"
@@ -134,6 +134,7 @@ model_options = group(
         "--trust", is_flag=True, help="Load a .pt2 with all that is pickled in it: that runs code of whoever made it."
     ),
 )
+model_options = group(chip_option, build_options)
 
 input_options = group(
     click.option("--text", "texts", metavar="TEXT", multiple=True, help="A text to tokenize (repeatable)."),
@@ -325,6 +326,11 @@ def size(count: int) -> str:
             break
         value /= 1024
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def signed_size(count: float) -> str:
+    """A difference in bytes for people."""
+    return f"{'-' if count < 0 else '+'}{size(round(abs(count)))}" if round(count) else "0"
 
 
 def need(condition: object, what: str, where: str = "", hint: str = "") -> None:

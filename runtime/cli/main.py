@@ -32,7 +32,7 @@ VERBS = {
     "debug": "Step through a program, forwards and backwards.",
     "info": "Show what an image holds: sections, shapes, chip, model, hashes.",
     "disasm": "Print an image as assembly text.",
-    "diff": "Compare two programs, node by node.",
+    "compare": "Say what has changed between two programs or chips, where, and why.",
     "asm": "Assemble text to an image file.",
     "isa": "Show the instruction set, or one instruction.",
     "chips": "List the stock chips, or print one as TOML.",

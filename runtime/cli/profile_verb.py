@@ -1,15 +1,12 @@
 """`llmcc profile`: how fast a program is, how fast it could be, and what lies between."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from isa.errors import InputError
 from isa.image.image import Image
-from isa.replay import ReplayError
 from runtime.cli import completion
 from runtime.cli.common import (
     Given,
@@ -65,7 +62,7 @@ _TABLES = {"layers": "layer", "nodes": "node", "lines": "source line"}
     "--model",
     "origin",
     metavar="MODEL",
-    help="For a FILE: the model it was compiled from, to know its speed of light and layers.",
+    help="For a FILE: the model it was compiled from, to know its speed of light.",
 )
 @click.option(
     "--top",
@@ -121,7 +118,7 @@ def command(
         stage("time the program")
         report = _profile(image, compiled, entry, model)
         stage("sum up")
-        document = {"program": model, **report.as_dict()}
+        document = report.as_dict(model)
         files = _write(report, document, trace, html, stage)
     document |= {"files": files, "seconds_spent": stage.seconds}
     reply(document, as_json, lambda: _print(document, top))
@@ -129,26 +126,14 @@ def command(
 
 
 def _profile(image: Image, compiled: "Compilation | None", entry: str | None, path: str) -> "Profile":
-    from runtime.profile.profile import profile
+    from runtime.profile.profile import profile, timing
 
     start = image.entry(entry)
     if start.scalars:
         values = ", ".join(f"{scalar.name} = {scalar.maximum}" for scalar in start.scalars)
         note(f"entry '{start.name}' with {values}, the most; --tokens profiles it over the length of the context")
-    with _timing(path):
+    with timing(path):
         return profile(image, compiled, entry=entry)
-
-
-@contextmanager
-def _timing(path: str) -> Iterator[None]:
-    try:
-        yield
-    except ReplayError as error:
-        raise InputError(
-            f"the program cannot be timed: {error.what}",
-            f"{path}, pc {error.pc:#06x}",
-            "llmcc lint says what is wrong with it",
-        ) from error
 
 
 def _over_context(
@@ -156,11 +141,12 @@ def _over_context(
     stage: Stages,
 ) -> int:  # fmt: skip
     from runtime.profile.context import lengths, over_context
+    from runtime.profile.profile import timing
 
     graph = compiled.lowered.main.graph if compiled is not None and len(image.entries) == 1 else None
     wanted = lengths(tokens, image, entry)
     stage("time the program")
-    with _timing(path):
+    with timing(path):
         points = [point.as_dict() for point in over_context(image, entry, wanted, graph)]
     document = {
         "program": path,
@@ -293,5 +279,5 @@ def _short(name: str) -> str:
 
 
 def _about(row: Mapping[str, Any]) -> str:
-    text = " ".join(str(row.get("code") or row.get("op") or "").split())
+    text = " ".join(str(row.get("op") or row.get("code") or "").split())
     return f"{text[:56]}…" if len(text) > 57 else text

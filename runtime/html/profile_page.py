@@ -96,7 +96,7 @@ def _cells(row: Mapping[str, Any], total: int) -> list[str]:
         f"{row['energy_joules'] * 1e6:,.1f}",
         f"{row['instructions']:,}",
     )
-    about = " ".join(str(row.get("code") or row.get("op") or "").split())
+    about = " ".join(str(row.get("op") or row.get("code") or "").split())
     name = row["name"].rpartition("site-packages/")[2] or "(none)"
     return [name, f"{row['cycles']:,}", f"{row['cycles'] / total:.1%}", *busy, *figures, about[:100]]
 

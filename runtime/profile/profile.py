@@ -7,55 +7,37 @@ Everything comes from one timing run of the binary. With `compiled` the speed of
 `limit_source` says so.
 """
 
-from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from emulator.timing.energy import COMPONENTS, Activity, activity
+from emulator.timing.energy import Activity, activity
 from emulator.timing.simulate import simulate
 from emulator.timing.timeline import ENGINES, Timeline
 from emulator.timing.waterfall import CAUSES, Share, gaps, waterfall
-from isa.architecture import QUEUES, WORD_BYTES, Engine
+from isa.architecture import DMA_ENGINES, QUEUES, WORD_BYTES, Engine
 from isa.chip import Mxu
+from isa.errors import InputError
 from isa.image.image import Image
 from isa.image.records import DebugNode, Span, pick
-from isa.replay import Dispatch
+from isa.replay import Dispatch, ReplayError
 from isa.timing import DEFAULT, Options, ceil_div, grouped_pace, matmul_passes
 from isa.views import part_length
-from runtime.profile.layers import layers_of
+from runtime.models.recorded import Record, record_of
+from runtime.profile.document import Instruction, Link, ProfileDocument, Row, Stall
 from runtime.profile.roofline import Limit, speed_of_light
 from runtime.pytorch.compilation import Known
 
 NO_NODE = DebugNode("(control)", "control")
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of a table: a node, a layer or a source line. `cycles` are its share of the total; those of all rows add
-    up to it."""
-
-    name: str
-    cycles: int
-    waterfall: Mapping[str, int]
-    busy: Mapping[str, int]
-    macs: int
-    dram_bytes: int
-    joules: float
-    instructions: int
-    detail: Mapping[str, Any]
-
-    def as_dict(self) -> dict[str, Any]:
-        own = {
-            name: getattr(self, name)
-            for name in ("name", "cycles", "waterfall", "busy", "macs", "dram_bytes", "instructions")
-        }
-        return {**own, "energy_joules": self.joules, **self.detail}
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,13 +49,22 @@ class Profile:
     activity: Activity
     limit: Limit
     limit_source: str  # "graph" or "program"
-    shares: Sequence[Share]
+    entry: str
+    resource: str  # the one whose waterfall it is: that of the limit, unless `seen_from` says otherwise
     node: NDArray[np.int64]  # of each instruction: index into image.debug.nodes, or -1
-    layers: Mapping[str, str]  # of each node, as far as known
 
     @property
     def cycles(self) -> int:
         return self.timeline.cycles
+
+    def seen_from(self, resource: str) -> "Profile":
+        """The same run with the waterfall of another resource."""
+        return replace(self, resource=resource)
+
+    @cached_property
+    def shares(self) -> Sequence[Share]:
+        """The cycles of the waterfall and the instructions that they are charged to."""
+        return waterfall(self.timeline, self.resource)
 
     @cached_property
     def waterfall(self) -> dict[str, int]:
@@ -103,37 +94,34 @@ class Profile:
         return int(self.timeline.bytes.sum())
 
     @cached_property
-    def nodes(self) -> list[Row]:
-        return self._table([self._node(i).name for i in self.node.tolist()], self._node_detail)
+    def nodes(self) -> tuple[Row, ...]:
+        return self._table([self._node(i).name for i in self.node.tolist()], _node_detail)
 
     @cached_property
-    def lines(self) -> list[Row]:
+    def lines(self) -> tuple[Row, ...]:
         """By line of the user's model."""
-        return self._table([_place(self._node(i)) for i in self.node.tolist()], self._line_detail)
+        return self._table([_place(self._node(i)) for i in self.node.tolist()], _line_detail)
 
     @cached_property
-    def layer_rows(self) -> list[Row]:
-        return self._table([self.layers.get(self._node(i).name, "") for i in self.node.tolist()], lambda _: {})
+    def layers(self) -> tuple[Row, ...]:
+        return self._table([self._node(i).layer for i in self.node.tolist()], lambda _: {})
 
-    def stalls(self, count: int = 10) -> list[dict[str, Any]]:
-        """The longest times that the limiting resource stood idle, and the chain of waits behind each, the latest
-        first."""
-        longest = sorted(gaps(self.timeline, self.limit.resource), key=lambda gap: (gap.low - gap.high, gap.low))[
-            :count
-        ]
-        return [
-            {
-                "from": gap.low,
-                "to": gap.high,
-                "cycles": gap.high - gap.low,
-                "before": self._describe(gap.instruction),
-                "chain": [
-                    {"cause": link.cause, "cycles": link.high - link.low, **self._describe(link.instruction)}
+    def stalls(self, count: int = 10) -> tuple[Stall, ...]:
+        """The longest times that the resource stood idle, and the chain of waits behind each, the latest first."""
+        longest = sorted(gaps(self.timeline, self.resource), key=lambda gap: (gap.low - gap.high, gap.low))[:count]
+        return tuple(
+            Stall(
+                begin=gap.low,
+                end=gap.high,
+                cycles=gap.high - gap.low,
+                before=Instruction(**self._describe(gap.instruction)),
+                chain=tuple(
+                    Link(cause=link.cause, cycles=link.high - link.low, **self._describe(link.instruction))
                     for link in gap.links
-                ],
-            }
+                ),
+            )
             for gap in longest
-        ]
+        )
 
     def _describe(self, instruction: int) -> dict[str, Any]:
         here = self.timeline.instructions[instruction]
@@ -144,56 +132,57 @@ class Profile:
             "indices": here.indices,
         }
 
-    def as_dict(self) -> dict[str, Any]:
-        """All figures, ready for JSON."""
+    def document(self, program: str = "") -> ProfileDocument:
+        """All figures, as plain values; `program` is what the user calls it."""
         t, energy = self.timeline, self.activity.totals()
-        joules = sum(energy.values())
-        return {
-            "chip": t.chip.name,
-            "cycles": t.cycles,
-            "seconds": t.seconds,
-            "launches_per_second": 1 / t.seconds,
-            "limit_cycles": self.limit.cycles,
-            "limit_resource": self.limit.resource,
-            "limit_source": self.limit_source,
-            "limits": dict(self.limit.by_resource),
-            "of_limit": self.limit.cycles / t.cycles,
-            "utilisation": self.utilisation,
-            "waterfall": self.waterfall,
-            "excess_cycles": self.waterfall["compute"] - self.limit.cycles,
-            "energy_joules": energy,
-            "total_joules": joules,
-            "watts": joules / t.seconds,
-            "instructions": len(t.instructions),
-            "program_words": self.image.words,
-            "macs": self.macs,
-            "dram_bytes": self.dram_bytes,
-            "bandwidth_bytes_per_second": self.dram_bytes / t.seconds,
-            "arithmetic_intensity": self.macs / max(self.dram_bytes, 1),
-            "layers": [row.as_dict() for row in self.layer_rows],
-            "nodes": [row.as_dict() for row in self.nodes],
-            "lines": [row.as_dict() for row in self.lines],
-            "stalls": self.stalls(),
-        }
+        joules, record = sum(energy.values()), record_of(self.image, program)
+        return ProfileDocument(
+            program=program,
+            model=record.model,
+            entry=self.entry,
+            chip=t.chip.name,
+            parameters=msgspec.to_builtins(t.chip),
+            settings=_settings(record),
+            code_sha256=hashlib.sha256(self.image.code).hexdigest(),
+            nodes_by_status=Counter(node.status for node in self.image.debug.nodes),
+            cycles=t.cycles,
+            seconds=t.seconds,
+            launches_per_second=1 / t.seconds,
+            limit_cycles=self.limit.cycles,
+            limit_resource=self.limit.resource,
+            limit_source=self.limit_source,
+            limits=dict(self.limit.by_resource),
+            of_limit=self.limit.cycles / t.cycles,
+            utilisation=self.utilisation,
+            waterfall_resource=self.resource,
+            waterfall=self.waterfall,
+            excess_cycles=self.waterfall["compute"] - self.limit.by_resource[self.resource],
+            energy_joules=energy,
+            total_joules=joules,
+            watts=joules / t.seconds,
+            instructions=len(t.instructions),
+            instructions_by_engine={e.value: int((t.engine == i).sum()) for i, e in enumerate(ENGINES)},
+            program_words=self.image.words,
+            macs=self.macs,
+            dram_bytes=self.dram_bytes,
+            dram_bytes_by_engine={e.value: int(t.bytes[t.of(e)].sum()) for e in (*DMA_ENGINES, Engine.CTL)},
+            bandwidth_bytes_per_second=self.dram_bytes / t.seconds,
+            arithmetic_intensity=self.macs / max(self.dram_bytes, 1),
+            layers=self.layers,
+            nodes=self.nodes,
+            lines=self.lines,
+            stalls=self.stalls(),
+        )
+
+    def as_dict(self, program: str = "") -> dict[str, Any]:
+        """The document as dictionaries and lists."""
+        found: dict[str, Any] = msgspec.to_builtins(self.document(program))
+        return found
 
     def _node(self, index: int) -> DebugNode:
         return self.image.debug.nodes[index] if index >= 0 else NO_NODE
 
-    def _node_detail(self, index: int) -> dict[str, Any]:
-        node = self._node(index)
-        return {
-            "op": node.op,
-            "shape": node.shape,
-            "file": node.file,
-            "line": node.line,
-            "layer": self.layers.get(node.name, ""),
-        }
-
-    def _line_detail(self, index: int) -> dict[str, Any]:
-        node = self._node(index)
-        return {"file": node.file, "line": node.line, "code": node.code}
-
-    def _table(self, names: Sequence[str], detail: Any) -> list[Row]:
+    def _table(self, names: Sequence[str], detail: Callable[[DebugNode], dict[str, Any]]) -> tuple[Row, ...]:
         """Instructions grouped by name, in the order of first appearance."""
         t = self.timeline
         number: dict[str, int] = {}
@@ -206,20 +195,20 @@ class Profile:
         busy = {e.value: _sums(which, np.where(t.engine == i, work, 0), len(number)) for i, e in enumerate(ENGINES)}
         macs, moved, ones = (_sums(which, v, len(number)) for v in (self.activity.macs, t.bytes, np.ones_like(t.bytes)))
         joules = np.bincount(which, self.activity.joules.sum(1), len(number)).tolist()
-        return [
+        return tuple(
             Row(
-                name,
-                sum(causes[i].values()),
-                dict(causes[i]),
-                {e: counts[i] for e, counts in busy.items() if counts[i]},
-                macs[i],
-                moved[i],
-                joules[i],
-                ones[i],
-                detail(first[name]),
+                name=name,
+                cycles=sum(causes[i].values()),
+                waterfall=dict(causes[i]),
+                busy={e: counts[i] for e, counts in busy.items() if counts[i]},
+                macs=macs[i],
+                dram_bytes=moved[i],
+                energy_joules=joules[i],
+                instructions=ones[i],
+                **detail(self._node(first[name])),
             )
             for name, i in number.items()
-        ]
+        )
 
 
 def profile(
@@ -237,17 +226,21 @@ def profile(
     graph = compiled.lowered.main.graph if compiled is not None else None
     limit = speed_of_light(graph, image.chip) if graph is not None else own_limit(timeline)
     source = "graph" if graph is not None else "program"
-    layers = layers_of(graph) if graph is not None else {}
-    return Profile(
-        image,
-        timeline,
-        done,
-        limit,
-        source,
-        waterfall(timeline, limit.resource),
-        node_of_instructions(image, timeline),
-        layers,
-    )
+    node = node_of_instructions(image, timeline)
+    return Profile(image, timeline, done, limit, source, image.entry(entry).name, limit.resource, node)
+
+
+@contextmanager
+def timing(where: str) -> Iterator[None]:
+    """While a program is timed. Raises InputError for one that cannot be."""
+    try:
+        yield
+    except ReplayError as error:
+        raise InputError(
+            f"the program cannot be timed: {error.what}",
+            f"{where}, pc {error.pc:#06x}",
+            "llmcc lint says what is wrong with it",
+        ) from error
 
 
 def own_limit(timeline: Timeline) -> Limit:
@@ -283,6 +276,19 @@ def node_of_instructions(image: Image, timeline: Timeline) -> NDArray[np.int64]:
     return np.array(found, np.int64)
 
 
+def _settings(record: Record) -> dict[str, Any]:
+    weights = {"weights_sha256": record.weights_sha256} if record.weights_sha256 else {}
+    return {**(record.recipe or {}), **(record.options or {}), **(record.versions or {}), **weights}
+
+
+def _node_detail(node: DebugNode) -> dict[str, Any]:
+    return {"op": node.op, "shape": node.shape, "layer": node.layer, **_line_detail(node)}
+
+
+def _line_detail(node: DebugNode) -> dict[str, Any]:
+    return {"file": node.file, "line": node.line, "code": node.code}
+
+
 def _place(node: DebugNode) -> str:
     return f"{node.file}:{node.line}" if node.line else "(no line)"
 
@@ -291,19 +297,3 @@ def _sums(which: NDArray[np.int64], values: NDArray[np.int64], count: int) -> li
     totals = np.zeros(count, np.int64)
     np.add.at(totals, which, values)
     return [int(v) for v in totals.tolist()]
-
-
-def summary(report: Profile) -> Iterable[str]:
-    """A few lines for the terminal."""
-    d = report.as_dict()
-    limit = (
-        f"{d['of_limit']:.2f} of the limit ({d['limit_cycles']:,}, {d['limit_resource']}, from the {d['limit_source']})"
-    )
-    yield f"{d['cycles']:,} cycles, {d['seconds'] * 1e6:,.1f} µs, {limit}"
-    yield "waterfall    " + "  ".join(
-        f"{name} {count / d['cycles']:.1%}" for name, count in d["waterfall"].items() if count
-    )
-    yield "utilisation  " + "  ".join(f"{name} {share:.1%}" for name, share in d["utilisation"].items())
-    yield "energy (µJ)  " + "  ".join(f"{name} {d['energy_joules'][name] * 1e6:,.0f}" for name in COMPONENTS)
-    rate = d["bandwidth_bytes_per_second"] / 1e9
-    yield f"{d['instructions']:,} instructions, {d['macs']:,} MACs, {d['dram_bytes']:,} DRAM bytes, {rate:.1f} GB/s"

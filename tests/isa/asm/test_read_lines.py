@@ -15,10 +15,10 @@ from isa.image.image import DebugMap, image_bytes
 from isa.image.records import BY_LINE
 from lint.analyse import lint
 from runtime.cli.main import main
+from runtime.compare.sides import compare
 from runtime.debug.commands import Shell
 from runtime.debug.session import Session
 from runtime.html.page import page, report_data
-from runtime.listing.diff import compare
 from runtime.listing.disassembly import Filter, Listing
 
 TEXT = """.entry name=main, pc=main
@@ -140,11 +140,14 @@ def test_a_line_in_a_loop_stops_in_every_turn() -> None:
     assert times == [(0x20, 2), (0x10, 3), (0x20, 4), (0x20, 6), (0x20, 4)]
 
 
-def test_diff_aligns_labels_although_lines_move(program: Path) -> None:
+def test_compare_knows_lines_although_they_move(program: Path) -> None:
     """Breaks when a line that is inserted makes everything behind it different."""
     moved = TEXT.replace("work:", "  nop\n\nwork:")
-    comparison = compare(assemble_file(program), assemble(moved, "p.s", program.parent))
-    assert [(part.node, part.changed) for part in comparison.parts] == [("main", True), ("work", False)]
+    found = compare(assemble_file(program), assemble(moved, "p.s", program.parent), 0)
+    assert [(nodes.name, nodes.a, nodes.instructions) for nodes in found.nodes if not nodes.a or not nodes.b] == [
+        ("nop", (), (0, 1))
+    ]
+    assert not any(set(nodes.instructions) == {0, 1} for nodes in found.nodes if nodes.name != "nop")
 
 
 def test_the_page_shows_the_text_and_no_graph(program: Path, tmp_path: Path) -> None:
@@ -166,7 +169,7 @@ def test_the_page_shows_the_text_and_no_graph(program: Path, tmp_path: Path) -> 
     assert (source != "none", graph, pinned, pc, label) == (True, "none", "1", "0x0030", "true")
 
 
-@pytest.mark.parametrize("verb", ["info", "disasm", "lint", "profile", "debug", "diff", "run"])
+@pytest.mark.parametrize("verb", ["info", "disasm", "lint", "profile", "debug", "compare", "run"])
 def test_every_verb_takes_assembly(
     program: Path, verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,7 +178,7 @@ def test_every_verb_takes_assembly(
     (tmp_path / "c.txt").write_text("run\n")
     more = {
         "debug": ["--script", str(tmp_path / "c.txt")],
-        "diff": [str(program)],
+        "compare": [str(program)],
         "run": ["--input", f"x={tmp_path / 'x.npy'}"],
     }
     for name in ("p.s", "p.S", "p.asm"):

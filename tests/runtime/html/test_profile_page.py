@@ -25,7 +25,7 @@ def report() -> Profile:
 
 @pytest.fixture(scope="module")
 def text(report: Profile) -> str:
-    return page(report, {"program": "bert.llmchip", **report.as_dict()})
+    return page(report, report.as_dict("bert.llmchip"))
 
 
 def plots(text: str) -> dict[str, dict[str, list[Any]]]:
@@ -89,7 +89,7 @@ def test_data_cannot_end_the_script() -> None:
         debug=DebugMap((node, other), (), (Span(0, 48, (1,)), Span(48, 80, (0,)))),
     )
     report = profile(image)
-    text = page(report, {"program": "<b>", **report.as_dict()})
+    text = page(report, report.as_dict("<b>"))
     assert "<script>document" not in text
     assert "<title>&lt;b&gt; on chip" in text
 

@@ -1,4 +1,4 @@
-"""`llmcc disasm` and `llmcc diff`: what they show, filter and say in JSON, and how soon."""
+"""`llmcc disasm`: what it shows, filters and says in JSON, and how soon."""
 
 import io
 import json
@@ -224,44 +224,3 @@ def test_pipes_may_close_early(looped: Path) -> None:
     )
     assert done.stdout.startswith("looped.s: ")
     assert done.stderr == ""
-
-
-def test_diff_aligns_nodes_and_counts_engines(bert: Path, tmp_path: Path) -> None:
-    """Breaks when the same program differs from itself, or a changed word is not shown beside its old self."""
-    code, out, _ = call("diff", bert, bert)
-    assert (code, out.split("\n")[0]) == (0, "the programs are the same")
-    text = tmp_path / "p.s"
-    assert call("disasm", bert, "-o", text)[0] == 0
-    text.write_text(text.read_text().replace("act f=gelu_erf", "act f=tanh", 1))
-    found = json.loads(call("diff", bert, text, "--json")[1])
-    changed = [part for part in found["nodes"] if part["changed"]]
-    assert len(changed) == 1
-    assert changed[0]["node"].startswith("activation")
-    marks = [row["mark"] for row in changed[0]["rows"] if row["mark"] != "="]
-    assert marks == ["|"]
-    assert found["words"]["act"][0] == found["words"]["act"][1] > 0
-    assert (
-        found["cycles"]["all"][0]
-        == found["cycles"]["all"][1]
-        > found["cycles"]["act"][0]
-        == found["cycles"]["act"][1]
-        > 0
-    )
-    assert sum(part["busy"][0] for part in found["nodes"]) == sum(
-        pair[0] for name, pair in found["cycles"].items() if name != "all"
-    )
-    code, out, _ = call("diff", bert, text)
-    assert code == 1
-    assert re.search(r"f=gelu_erf.* \| 0x\w+ +act f=tanh", out)
-
-
-def test_diff_of_programs_without_nodes(looped: Path, tmp_path: Path) -> None:
-    """Breaks when hand-written programs cannot be compared."""
-    other = tmp_path / "other.s"
-    other.write_text(LOOPED.replace("cols=48 @ lda<=0", "cols=32 @ lda<=0").replace("halt", "nop\nhalt"))
-    found = json.loads(call("diff", looped, other, "--json")[1])
-    marks = [row["mark"] for part in found["nodes"] for row in part["rows"]]
-    assert (marks.count("|"), marks.count("+"), marks.count("-")) == (1, 1, 0)
-    assert (
-        found["words"]["ctl"][1] - found["words"]["ctl"][0] == found["words"]["all"][1] - found["words"]["all"][0] == 1
-    )
