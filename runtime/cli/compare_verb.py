@@ -24,7 +24,8 @@ from runtime.cli.common import (
 from runtime.cli.programs import open_any
 from runtime.cli.tables import Column, show
 from runtime.compare.document import difference
-from runtime.compare.words import SHOWN, UNNAMED, cause, joined, signed, title_of
+from runtime.compare.words import SHOWN, UNNAMED, joined, signed, title_of
+from runtime.profile.words import cause
 
 if TYPE_CHECKING:
     from runtime.compare.compare import Side

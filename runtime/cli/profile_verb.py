@@ -1,11 +1,13 @@
 """`llmcc profile`: how fast a program is, how fast it could be, and what lies between."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec import structs, to_builtins
 
+from isa.files import write_atomic
 from isa.image.image import Image
 from runtime.cli import completion
 from runtime.cli.common import (
@@ -21,30 +23,17 @@ from runtime.cli.common import (
     size,
     stages,
     stdout,
-    styled,
 )
 from runtime.cli.programs import entry_of, open_any
 from runtime.cli.tables import Column, show
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from runtime.profile.document import ProfileDocument
     from runtime.profile.profile import Profile
     from runtime.pytorch.compilation import Compilation
 
-# Of a narrow terminal the busy times of single engines go first, then the line of code.
-_FIGURES = (
-    Column("cycles", right=True),
-    Column("share", right=True),
-    Column("mxu", right=True, spare=5),
-    Column("vec", right=True, spare=6),
-    Column("act", right=True, spare=7),
-    Column("MACs", right=True, spare=3),
-    Column("DRAM", right=True, spare=2),
-    Column("µJ", right=True, spare=1),
-    Column("", spare=4, prose=True),
-)
-_TABLES = {"layers": "layer", "nodes": "node", "lines": "source line"}
+TABLES = ("layers", "nodes", "lines")
+_SORTS = ("cycles", "mxu", "vec", "act", "macs", "dram", "energy", "instructions", "order")
 
 
 @click.command(
@@ -52,6 +41,8 @@ _TABLES = {"layers": "layer", "nodes": "node", "lines": "source line"}
     epilog=examples(
         "llmcc profile minilm --seq 128",
         "llmcc profile minilm.llmchip --model minilm --top 30",
+        "llmcc profile minilm.llmchip --layer 3 --causes",
+        "llmcc profile minilm.llmchip --table nodes --sort dram --csv nodes.csv",
         "llmcc profile gemm.s --json",
         "llmcc profile minilm --trace run.json --html run.html",
         "llmcc profile llm.llmchip --entry decode --tokens 1:4096",
@@ -70,7 +61,39 @@ _TABLES = {"layers": "layer", "nodes": "node", "lines": "source line"}
     type=click.IntRange(0),
     default=10,
     show_default=True,
-    help="Rows of each table, the most costly; 0: no tables.",
+    help="Rows of each table, the first of the order; 0: no tables.",
+)
+@click.option(
+    "--layer", "layers", metavar="N|PATTERN", multiple=True, help="Only nodes of this layer, by its number or name."
+)
+@click.option("--node", "nodes", metavar="PATTERN", multiple=True, help="Only nodes whose name matches.")
+@click.option(
+    "--table",
+    type=click.Choice(TABLES),
+    help="Show this table alone; for --csv, the one that is written. [default: all; for --csv nodes]",
+)
+@click.option(
+    "--sort",
+    type=click.Choice(_SORTS),
+    default="cycles",
+    show_default=True,
+    help="What is large comes first; order: as in the program.",
+)
+@click.option("--causes", is_flag=True, help="Of each row the parts of the waterfall, in place of its work.")
+@click.option(
+    "--stalls",
+    metavar="N",
+    type=click.IntRange(0, 10),
+    default=3,
+    show_default=True,
+    help="The longest times that the limiting resource stood idle, and why.",
+)
+@click.option(
+    "--csv",
+    "csv_file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Write all rows of a table; -: to stdout.",
 )
 @entry_option
 @click.option(
@@ -93,6 +116,13 @@ def command(
     entry: str | None,
     tokens: str | None,
     top: int,
+    layers: tuple[str, ...],
+    nodes: tuple[str, ...],
+    table: str | None,
+    sort: str,
+    causes: bool,
+    stalls: int,
+    csv_file: str | None,
     trace: str | None,
     html: str | None,
     as_json: bool,
@@ -106,7 +136,11 @@ def command(
     chip, whatever the program; for a FILE alone, that of its own instructions. Rules and words are explained in
     docs/timing.md.
     """
-    for path in filter(None, (trace, html)):
+    if layers or nodes:
+        need(table in (None, "nodes"), f"--layer and --node choose nodes, not {table}", model, "leave --table out")
+    to_stdout = csv_file == "-"
+    need(not (to_stdout and as_json), "--csv - and --json both write to stdout", model, "name a file")
+    for path in filter(None, (trace, html, None if to_stdout else csv_file)):
         need(Path(path).resolve().parent.is_dir(), "the folder does not exist", path, "make it first")
     with stages("profile") as stage:
         image, compiled = open_any(model, Given(**rest), stage, origin)
@@ -118,10 +152,29 @@ def command(
         stage("time the program")
         report = _profile(image, compiled, entry, model)
         stage("sum up")
-        document = report.as_dict(model)
+        from runtime.cli.profile_text import csv_of, print_profile, print_selection
+        from runtime.profile.select import select
+
+        document = report.document(model)
+        document = structs.replace(document, nodes=select(document.nodes, layers, nodes))
         files = _write(report, document, trace, html, stage)
-    document |= {"files": files, "seconds_spent": stage.seconds}
-    reply(document, as_json, lambda: _print(document, top))
+    if csv_file is not None:
+        rows = csv_of(document, table or "nodes", sort)
+        if to_stdout:
+            click.echo(rows, nl=False)
+            return 0
+        write_atomic(csv_file, [rows.encode("utf-8", "backslashreplace")])
+        files.append(csv_file)
+
+    def text() -> None:
+        if layers or nodes:
+            print_selection(document, sort, top, causes)
+        else:
+            print_profile(document, [table] if table else TABLES, sort, top, causes, stalls)
+        for path in files:
+            stdout().print(f"wrote {path}", soft_wrap=True)
+
+    reply({**to_builtins(document), "files": files, "seconds_spent": stage.seconds}, as_json, text)
     return 0
 
 
@@ -178,7 +231,7 @@ def _print_context(document: Mapping[str, Any]) -> None:
 
 
 def _write(
-    report: "Profile", document: Mapping[str, Any], trace: str | None, html: str | None, stage: Any
+    report: "Profile", document: "ProfileDocument", trace: str | None, html: str | None, stage: Any
 ) -> list[str]:
     """The files that were asked for."""
     if trace is not None:
@@ -187,97 +240,8 @@ def _write(
         stage("write the trace")
         write_trace(report, trace)
     if html is not None:
-        from isa.files import write_atomic
         from runtime.html.profile_page import page
 
         stage("write the page")
-        write_atomic(html, [page(report, document).encode("utf-8", "backslashreplace")])
+        write_atomic(html, [page(report, to_builtins(document)).encode("utf-8", "backslashreplace")])
     return [path for path in (trace, html) if path is not None]
-
-
-def _print(document: Mapping[str, Any], top: int) -> None:
-    console = stdout()
-    _head(console, document)
-    _resources(console, document)
-    _waterfall(console, document)
-    for key, title in _TABLES.items() if top else ():
-        if len(document[key]) < 2:
-            continue  # nothing is known that would tell its instructions apart
-        _table(console, title, document[key], document["cycles"], top)
-    for path in document["files"]:
-        console.print(f"wrote {path}", soft_wrap=True)
-
-
-def _head(console: "Console", d: Mapping[str, Any]) -> None:
-    speed = f", {d['seconds'] * 1e6:,.1f} µs a launch, {d['launches_per_second']:,.1f} launches/s on chip {d['chip']}"
-    console.print(styled((f"{d['cycles']:,} cycles", "bold"), speed))
-    whose = (
-        "of the model's operations"
-        if d["limit_source"] == "graph"
-        else "of the program's own instructions (--model MODEL takes the model's)"
-    )
-    limit = f"limit {d['limit_cycles']:,} cycles ({d['limit_resource']}), {whose}: reached "
-    console.print(styled(limit, (f"{d['of_limit']:.3f}", "bold")), soft_wrap=True)
-    console.print(
-        f"{d['instructions']:,} instructions executed of {d['program_words']:,}, {d['macs']:,} MACs, {size(d['dram_bytes'])} of DRAM at "
-        f"{d['bandwidth_bytes_per_second'] / 1e9:.1f} GB/s, {d['arithmetic_intensity']:.1f} MACs per byte",
-        soft_wrap=True,
-    )
-    joules = d["energy_joules"]
-    parts = ", ".join(f"{name} {value / d['total_joules']:.0%}" for name, value in joules.items() if d["total_joules"])
-    console.print(f"{d['total_joules'] * 1e3:.3f} mJ, {d['watts']:.2f} W: {parts}", soft_wrap=True)
-
-
-def _resources(console: "Console", d: Mapping[str, Any]) -> None:
-    limits = d["limits"]
-    parts = [
-        f"{name} {share:.1%}" + (f" (limit {limits[name]:,})" if name in limits else "")
-        for name, share in d["utilisation"].items()
-    ]
-    console.print("busy: " + ", ".join(parts), soft_wrap=True)
-
-
-def _waterfall(console: "Console", d: Mapping[str, Any]) -> None:
-    total = d["cycles"]
-    rows = [
-        (name, f"{count:,}", f"{count / total:.1%}", "█" * round(40 * count / total))
-        for name, count in _parts(d).items()
-    ]
-    columns = [Column("waterfall"), Column("cycles", right=True), Column("share", right=True), Column("", spare=1)]
-    show(columns, [*rows, ("total", f"{total:,}", "100.0%", "")], ["", *[""] * (len(rows) - 1), "bold"])
-
-
-def _parts(d: Mapping[str, Any]) -> dict[str, int]:
-    """The waterfall, what the limit asks for apart from the rest of the limiting resource's work."""
-    parts: dict[str, int] = dict(d["waterfall"])
-    if d["excess_cycles"] < 0:  # the limit counts what this program never does on that resource
-        return parts
-    compute = parts.pop("compute")
-    return {"limit": compute - d["excess_cycles"], "beyond the limit": d["excess_cycles"], **parts}
-
-
-def _table(console: "Console", title: str, rows: Sequence[Mapping[str, Any]], total: int, top: int) -> None:
-    shown: list[tuple[str, ...]] = []
-    for row in sorted(rows, key=lambda row: -row["cycles"])[:top]:
-        busy = [f"{row['busy'].get(name, 0):,}" for name in ("mxu", "vec", "act")]
-        figures = f"{row['macs']:,}", size(row["dram_bytes"]), f"{row['energy_joules'] * 1e6:,.1f}"
-        shown.append(
-            (_short(row["name"]), f"{row['cycles']:,}", f"{row['cycles'] / total:.1%}", *busy, *figures, _about(row))
-        )
-    styles = [""] * len(shown)
-    if len(rows) > top:
-        rest = sum(row["cycles"] for row in sorted(rows, key=lambda row: -row["cycles"])[top:])
-        shown.append((f"({len(rows) - top} more)", f"{rest:,}", f"{rest / total:.1%}"))
-        styles.append("dim")
-    console.print()
-    show([Column(title, prose=True, by_end=True), *_FIGURES], shown, styles)
-
-
-def _short(name: str) -> str:
-    """A file without its folders; the page and the document have them."""
-    return name.rpartition("/")[2] or "(none)"
-
-
-def _about(row: Mapping[str, Any]) -> str:
-    text = " ".join(str(row.get("op") or row.get("code") or "").split())
-    return f"{text[:56]}…" if len(text) > 57 else text

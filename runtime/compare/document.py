@@ -68,7 +68,11 @@ class Comparison(Struct, frozen=True, kw_only=True):
     @property
     def same(self) -> bool:
         """Whether nothing differs by the threshold or more: no figure, no layer, no node."""
-        return not self.layers and not self.nodes and all(share(f.total) < self.threshold for f in self.figures)
+        return (
+            not self.layers
+            and not self.nodes
+            and not any(share(f.total) and share(f.total) >= self.threshold for f in self.figures)
+        )
 
 
 def difference(pair: Pair) -> float:

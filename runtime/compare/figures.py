@@ -5,7 +5,8 @@ from itertools import accumulate
 import plotly.graph_objects as go
 
 from runtime.compare.document import Comparison, difference
-from runtime.compare.words import SHOWN, cause
+from runtime.compare.words import SHOWN
+from runtime.profile.words import cause
 
 _LESS, _MORE, _WHOLE = "#3b7d3b", "#b3401f", "#4a5560"
 

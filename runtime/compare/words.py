@@ -15,13 +15,6 @@ UNNAMED = "(none)"  # what belongs to no layer
 _NUMBER = re.compile(r"^(.*?)(\d+)$")
 
 
-def cause(name: str, resource: str) -> str:
-    """A part of a waterfall; without a resource that of folded ones."""
-    if name == "compute":
-        return f"{resource} works"
-    return name.replace("waiting_", "waits for " if resource else "").replace("_", " and ")
-
-
 def signed(value: float) -> str:
     return f"{round(value):+,}" if round(value) else "0"
 

@@ -8,8 +8,9 @@ from importlib import resources
 
 from isa.errors import InputError
 from runtime.compare.document import Change, Comparison, difference
-from runtime.compare.words import SHOWN, cause, signed, title_of
+from runtime.compare.words import SHOWN, signed, title_of
 from runtime.html.page import inside_script
+from runtime.profile.words import cause
 
 _HEADS = ("", "layers", "cycles A", "cycles B", "B-A", "% of the run", "µJ", "DRAM bytes", "instructions", "mostly")
 

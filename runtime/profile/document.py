@@ -11,7 +11,7 @@ from msgspec import Struct, field
 Counts = Mapping[str, int]
 
 
-class Row(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Row(Struct, frozen=True, kw_only=True):
     """One line of a table: a node, a layer or a source line. `cycles` are its share of the total, `busy` those in which
     engines work for it (which overlap)."""
 

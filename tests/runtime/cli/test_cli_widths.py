@@ -24,6 +24,10 @@ CUT = re.compile(
 VERBS = {  # what is typed -> its exit code
     "info {image}": 0,
     "profile {image}": 0,
+    "profile {image} --layer 1 --causes": 0,
+    "profile {image} --table nodes --sort order --top 50 --causes": 0,
+    "compare {racy} {gemm} --top 9": 1,
+    "compare {image} {gemm}": 1,
     "lint {image}": 0,
     "lint {racy}": 1,
     "models": 0,
@@ -39,7 +43,7 @@ OF_MODELS = {
 }  # tables by layer
 SENTENCES = (  # what the terminal may wrap: no tables
     r"(error|warning): ", r"limit [\d,]+ cycles", r"[\d,]+ instructions executed of ", r"[\d.]+ mJ, ", r"busy: ",
-    r"A MODEL may also be ", r"/\S+: (holds|\d+|nothing)",
+    r"A MODEL may also be ", r"A \S+ on chip ", r"\w[\w ]*: \S+ → ", r"[\d,]+ cycles of ", r"\d+ (more )?(layer|node)", r"/\S+: (holds|\d+|nothing)",
 )  # fmt: skip
 
 
@@ -95,7 +99,7 @@ def words(bert: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("TERM", "xterm-256color")
     gemm = ROOT / "examples/asm/gemm.s"
     (tmp_path / "racy.s").write_text(re.sub(r" @ [^;\n]*", "", gemm.read_text()))
-    return {"bert": bert, "image": image, "racy": tmp_path / "racy.s", "folder": tmp_path}
+    return {"bert": bert, "image": image, "racy": tmp_path / "racy.s", "gemm": gemm, "folder": tmp_path}
 
 
 def faults(text: str, columns: int | None) -> list[str]:
