@@ -63,6 +63,7 @@ class _Sequence:
     old_mask: Layout | None
     window: int
     softcap: float
+    block: int  # new tokens of which none sees the new keys behind them all
     position: Length
 
     @staticmethod
@@ -104,6 +105,7 @@ class _Sequence:
             table("old_mask"),
             node.integer("window"),
             node.number("softcap"),
+            node.integer("block") or here("q").shape[2],
             Length(given.buffer, given.offset + sequence * given.strides[0], limits[1], 0, limits[1]),
         )
 
@@ -124,18 +126,14 @@ class _Sequence:
         """The most old keys that a new token sees."""
         return min(self.position.largest, self.window - 1) if self.window else self.position.largest
 
-    @property
-    def columns(self) -> int:
-        """The most keys, the new ones too."""
-        return self.most_old + self.tokens
-
     def old(self, low: int, width: int) -> Length:
         """How many of the old keys low … low + width there are, counted from the first that is seen."""
         return replace(self.position, plus=-low, width=width)
 
-    def all(self) -> Length:
-        """All keys, the new ones too."""
-        return replace(self.position, plus=self.tokens, width=self.columns)
+    def all(self, scores: Layout) -> Length:
+        """All keys of which there are `scores`, the new ones too."""
+        columns = scores.shape[-1]
+        return replace(self.position, plus=columns - self.most_old, width=columns)
 
     def behind(self) -> Length:
         """The column of the first new key: how many old ones are seen."""
@@ -153,21 +151,23 @@ class _Sequence:
 
     def emit(self) -> None:
         factors = self._value_scales()
-        step = max(min(self.e.tiling.k, self.tokens, MOST_ROWS // (self.heads * self.group)), 1)
-        for first in range(0, self.tokens, step):
-            last = min(first + step, self.tokens)
-            scores = self._scores((first, last))
-            codes, scale = self._weights(scores, factors)
-            self._result((first, last), codes, scale)
+        step = max(min(self.e.tiling.k, self.block, MOST_ROWS // (self.heads * self.group)), 1)
+        for start in range(0, self.tokens, self.block):
+            seen = min(start + self.block, self.tokens)  # new keys
+            for first in range(start, seen, step):
+                tokens = (first, min(first + step, seen))
+                scores = self._scores(tokens, seen)
+                codes, scale = self._weights(scores, factors)
+                self._result(tokens, seen, codes, scale)
         for name in ("keys", "values"):
             self._store(name)
 
     # ---- the three parts
 
-    def _scores(self, tokens: Range) -> Layout:
-        """[heads, group * tokens, columns], of which those of this launch are made."""
+    def _scores(self, tokens: Range, seen: int) -> Layout:
+        """[heads, group * tokens, old keys and `seen` new ones], of which those of this launch are made."""
         e, rows = self.e, self.group * (tokens[1] - tokens[0])
-        scores = e.temp((self.heads, rows, self.columns), Dtype.F32, self.node.name + ".scores")
+        scores = e.temp((self.heads, rows, self.most_old + seen), Dtype.F32, self.node.name + ".scores")
         for low, high in self.tiles():
             length = self.old(low, high - low)
             keys = self._load("keys", low, high, length)
@@ -178,28 +178,28 @@ class _Sequence:
                 self._dequantize(d, sums, part, scales, high - low, length)
         mask = None if self.softcap or self.mask is None else _ref(self.mask, (tokens[0], 0))
         for part in self._rows(tokens, whole=mask is None):  # a mask has rows of its own for each query head
-            sums = self._product(part, Dtype.I32, self.new["keys"], self.tokens, None)
+            sums = self._product(part, Dtype.I32, self.new["keys"], seen, None)
             d = _ref(scores, (0, part.first, 0), moved=self.behind())
-            self._dequantize(d, sums, part, self.new_scales["keys"], self.tokens, None, mask)
+            self._dequantize(d, sums, part, self.new_scales["keys"], seen, None, mask)
         if self.softcap:
             self._cap(scores)
             if self.mask is not None:
-                self._add_mask(scores, tokens)
+                self._add_mask(scores, tokens, seen)
         if self.old_mask is not None and self.most_old:
             self._add_old_mask(scores, tokens)
         return scores
 
     def _weights(self, scores: Layout, factors: Layout) -> tuple[Layout, Layout]:
         """softmax, quantized with the values' scales folded in: codes like the scores, and a scale for each row."""
-        e, node, (heads, rows, _) = self.e, self.node, scores.shape
+        e, node, (heads, rows, columns) = self.e, self.node, scores.shape
         top, total, share = (
             e.temp((heads, rows), Dtype.F32, f"{node.name}.{name}") for name in ("max", "sum", "recip")
         )
         count = heads * rows
         row = _ref(scores, (0, 0, 0))
         flat = Ref(row.buffer, row.offset, row.dtype, rs=row.rs)
-        extents = {"rows": count, "cols": self.columns}
-        cut = "cols", self.all()
+        extents = {"rows": count, "cols": columns}
+        cut = "cols", self.all(scores)
         e.emit_one("vred", node, {"d": _vector(top), "a": flat}, {"f": VRED.index("max"), **extents}, cut=cut)
         views = {"d": flat, "a": flat, "bi": _repeated(top), "sum": _vector(total)}
         e.emit_one("act", node, views, {"f": ACT.index("exp"), **extents, "scale": ONE, "neg": 1}, cut=cut)
@@ -214,10 +214,10 @@ class _Sequence:
             "rs": Ref(share.buffer, 0, Dtype.F32, rs=1, ps=rows, cs=0),
             "cs": Ref(factors.buffer, 0, Dtype.F32, ps=factors.strides[0]),
         }
-        e.emit_one("vqd", node, views, {"planes": heads, "rows": rows, "cols": self.columns}, cut=cut)
+        e.emit_one("vqd", node, views, {"planes": heads, "rows": rows, "cols": columns}, cut=cut)
         return codes, scale
 
-    def _result(self, tokens: Range, codes: Layout, scale: Layout) -> None:
+    def _result(self, tokens: Range, seen: int, codes: Layout, scale: Layout) -> None:
         """The weighted values: the new ones first, so that there is a sum to add to."""
         e, node, size = self.e, self.node, self.new["values"].shape[-1]
         count = tokens[1] - tokens[0]
@@ -228,7 +228,7 @@ class _Sequence:
             "a": _ref(codes, (0, 0, 0), moved=self.behind()),
             "w": _ref(self.new["values"], (0, 0, 0)),
         }
-        e.emit_one("mm", node, views, {**attrs, "k": self.tokens})
+        e.emit_one("mm", node, views, {**attrs, "k": seen})
         for low, high in self.tiles():
             length = self.old(low, high - low)
             values = self._load("values", low, high, length)
@@ -284,11 +284,12 @@ class _Sequence:
         return tile
 
     def _value_scales(self) -> Layout:
-        """[heads, columns]: those of the old values, and behind them those of the new ones."""
+        """[heads, keys]: those of the old values, and behind them those of the new ones."""
+        columns = self.most_old + self.tokens
         if self.most_old:
-            scales = self._load_scales("values", 0, self.most_old, self.behind(), self.columns)
+            scales = self._load_scales("values", 0, self.most_old, self.behind(), columns)
         else:
-            scales = self.e.temp((self.heads, self.columns), Dtype.F32, f"{self.node.name}.values_scales")
+            scales = self.e.temp((self.heads, columns), Dtype.F32, f"{self.node.name}.values_scales")
         views = {"d": _ref(scales, (0, 0), moved=self.behind()), "a": _ref(self.new_scales["values"], (0, 0))}
         attrs = {"f": VOP.index("mov"), "rows": self.heads, "cols": self.tokens}
         self.e.emit_one("vop", self.node, views, attrs)
@@ -318,22 +319,22 @@ class _Sequence:
         """tanh(scores / cap) * cap"""
         row = _ref(scores, (0, 0, 0))
         flat = Ref(row.buffer, row.offset, row.dtype, rs=row.rs)
-        extents = {"rows": scores.shape[0] * scores.shape[1], "cols": self.columns}
-        cut = "cols", self.all()
+        extents = {"rows": scores.shape[0] * scores.shape[1], "cols": scores.shape[2]}
+        cut = "cols", self.all(scores)
         attrs = {"f": ACT.index("tanh"), **extents, "scale": bits(1.0 / self.softcap)}
         self.e.emit_one("act", self.node, {"d": flat, "a": flat}, attrs, cut=cut)
         attrs = {"f": VOP.index("mul"), **extents, "imm": bits(self.softcap)}
         self.e.emit_one("vop", self.node, {"d": flat, "a": flat}, attrs, cut=cut)
 
-    def _add_mask(self, scores: Layout, tokens: Range) -> None:
-        """To the scores of the new keys, of every query head."""
+    def _add_mask(self, scores: Layout, tokens: Range, seen: int) -> None:
+        """To the scores of the `seen` new keys, of every query head."""
         assert self.mask is not None
         count = tokens[1] - tokens[0]
         mask = _ref(self.mask, (tokens[0], 0))
         for g in range(self.group):
             d = _ref(scores, (0, g * count, 0), moved=self.behind())
             views = {"d": d, "a": d, "b": Ref(mask.buffer, mask.offset, mask.dtype, rs=mask.rs)}
-            attrs = {"f": VOP.index("add"), "planes": self.heads, "rows": count, "cols": self.tokens}
+            attrs = {"f": VOP.index("add"), "planes": self.heads, "rows": count, "cols": seen}
             self.e.emit_one("vop", self.node, views, attrs)
 
     def _add_old_mask(self, scores: Layout, tokens: Range) -> None:

@@ -160,7 +160,7 @@ OPERATORS = (
     define_operator(
         "cached_attention(Tensor q, Tensor sq, Tensor k, Tensor sk, Tensor v, Tensor sv, Tensor(a!) keys, "
         "Tensor(b!) key_scales, Tensor(c!) values, Tensor(d!) value_scales, Tensor positions, Tensor? mask=None, "
-        "Tensor? old_mask=None, int window=0, float softcap=0.0, ScalarType dtype=float) -> Tensor",
+        "Tensor? old_mask=None, int window=0, float softcap=0.0, int block=0, ScalarType dtype=float) -> Tensor",
         reference.cached_attention,
         _fake_cached_attention,
         Role.ATTENTION,

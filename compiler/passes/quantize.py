@@ -27,6 +27,7 @@ from compiler.graph.rules import Rule, apply_rules
 from compiler.ops import library as ops
 from compiler.options import QUANTIZATIONS
 from compiler.passes.recognise_attention import causal
+from compiler.reference.functions import CAUSAL_BLOCK
 from isa.architecture import MAX_K
 
 GROUP = 32  # elements of k that share a scale where weights are int4
@@ -166,7 +167,7 @@ def _attention_in_cache(editor: Editor, node: fx.Node) -> fx.Node:
         old_mask = _below(editor, node, (2 * tokens - 1, tokens - 1), -tokens)
         mask = editor.emit(node, aten.add.Tensor, mask, _below(editor, node, (tokens, tokens), -window))
     cap = float32(number(node, "softcap"))
-    given = (qq, sq, qk, sk, qv, sv, *caches, positions, mask, old_mask, window, cap)
+    given = (qq, sq, qk, sk, qv, sv, *caches, positions, mask, old_mask, window, cap, CAUSAL_BLOCK)
     out = editor.emit(node, ops.cached_attention, *given, dtype=dtype_of(node))
     major = editor.permute(node, out, [0, 3, 1, 2, 4])
     return editor.permute(node, editor.reshape(node, major, (batch, tokens, heads, width)), [0, 2, 1, 3])

@@ -22,6 +22,9 @@ def _float(word: int) -> float:
 NAN, INF, FLT_MAX = _float(constants.NAN), _float(constants.INF), _float(constants.FLT_MAX)
 
 
+CAUSAL_BLOCK = 128  # new tokens of a step over a cache that are taken at a time: none sees the keys behind its block
+
+
 def _horner(words: tuple[int, ...], x: Tensor) -> Tensor:
     """The polynomial with these coefficients: every product and every sum rounds to float32."""
     y = x * _float(words[0]) + _float(words[1])
@@ -233,6 +236,7 @@ def cached_attention(
     old_mask: Tensor | None = None,
     window: int = 0,
     softcap: float = 0.0,
+    block: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Attention of T new tokens over a cache of C tokens, into which it writes them first.
@@ -240,7 +244,8 @@ def cached_attention(
     int8 q [B, H, G, T, D] with scales sq [B, H, G, T]; k [B, H, T, D] and v [B, H, T, E] with scales [B, H, T]; the
     cache keys and values int8 [B, H, C, D] and [B, H, C, E] with float32 scales [B, H, C], changed in place; positions
     int32 [B]: how many tokens of each sequence are in the cache. A new token sees them all, and the new ones as `mask`
-    [T, T] says, which is added to its scores. With a `window`, it sees the last so many alone, itself included;
+    [T, T] says, which is added to its scores. With a `block`, new tokens are taken so many at a time, and none sees the
+    new keys behind its block, whatever they are. With a `window`, it sees the last so many alone, itself included;
     `old_mask` is the table from which the chip takes what to add to the scores of old keys. Result [B, H, G, T, E] of
     type `dtype`.
     """
@@ -265,13 +270,15 @@ def cached_attention(
     if mask is not None:
         added = mask.to(torch.float32).index_select(1, number.reshape(-1)).reshape(tokens, batch, capacity)
         seen = scores + added.permute(1, 0, 2)[:, None, None]
-    inside = old[:, None, None, None, :]
+    row, place = torch.arange(tokens, dtype=torch.int32).unsqueeze(-1), place.unsqueeze(-2)  # [T, 1] and [B, 1, C]
     if window:
-        far = torch.arange(tokens, dtype=torch.int32).unsqueeze(-1) - place.unsqueeze(-2) >= window  # [B, T, C]
-        inside = inside & ~far[:, None, None]
-    scores = torch.where(inside, scores, -INF)
-    scores = torch.where(new[:, None, None, None, :], seen, scores)
-    codes, scale = quantize_rows(softmax(scores), value_scales[:, :, None, None, :])
+        scores = torch.where((row - place >= window)[:, None, None], scores + -INF, scores)
+        old = old & (place[:, 0] > -window)
+    near = new.unsqueeze(-2) & (place < ((row // block + 1) * block if block else tokens))  # [B, T, C]
+    counts = (near | old.unsqueeze(-2))[:, None, None]
+    scores = torch.where(counts, torch.where(new[:, None, None, None, :], seen, scores), -INF)
+    weights = torch.where(counts, softmax(scores) * value_scales[:, :, None, None, :], 0.0)
+    codes, scale = quantize_rows(weights)
     sums = matmul_i8(codes.reshape(batch, heads, group * tokens, capacity), values)
     return dequantize(sums.reshape(*q.shape[:-1], v.shape[-1]), scale, dtype=dtype)
 
@@ -298,6 +305,6 @@ def attention_in_cache(
         later = later + torch.full((tokens, tokens), -INF).tril(-window)
     out = cached_attention(
         qq.reshape(*grouped, -1), (sq.to(torch.float32) * scale).reshape(grouped), qk, sk, qv, sv,
-        keys, key_scales, values, value_scales, positions, later, None, window, softcap, q.dtype,
+        keys, key_scales, values, value_scales, positions, later, None, window, softcap, CAUSAL_BLOCK, q.dtype,
     )  # fmt: skip
     return out.reshape(batch, heads, tokens, v.shape[-1])

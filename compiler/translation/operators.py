@@ -536,25 +536,30 @@ def _cached_attention(call: Call) -> Symbols:
         line, reach = min(max(end + tokens - window, 0), tokens - 1), min(old, tokens - 1)
         before = before.copy()
         before[..., :reach] = s.add(before[..., :reach], table.float[line : line + tokens, :reach])
-    line = np.concatenate([before, new], -1)
-    exp = s.function("exp", s.sub(line, s.reduced("max", line)))
-    weights = s.mul(exp, s.function("recip", s.reduced("sum", exp)))
-    factors = np.concatenate([value_scales[:, :, seen], sv.float], -1)
-    weights = s.mul(weights, factors[:, :, None, None, :])
-    step = s.scale_of(s.reduced("absmax", weights), Dtype.F32)
-    codes = s.quantized(weights, step)
-    sums = s.dot_rows(codes[..., old:], 0)[..., None] + s.dot_columns(v.symbols, 0, -2)[:, :, None, None, :]
-    if old:
-        sums = sums + s.dot_rows(codes[..., :old], tokens)[..., None]
-        sums = sums + s.dot_columns(values[:, :, seen], tokens, -2)[:, :, None, None, :]
+    factors = np.concatenate([value_scales[:, :, seen], sv.float], -1)[:, :, None, None, :]
+    block = call.integer(at["block"], "block", 0) or tokens
+    parts = []
+    for low in range(0, tokens, block):  # no new token sees the new keys behind its block
+        part, count = slice(low, low + block), min(low + block, tokens)
+        line = np.concatenate([before[..., part, :], new[..., part, :count]], -1)
+        exp = s.function("exp", s.sub(line, s.reduced("max", line)))
+        weights = s.mul(exp, s.function("recip", s.reduced("sum", exp)))
+        weights = s.mul(weights, factors[..., : old + count])
+        step = s.scale_of(s.reduced("absmax", weights), Dtype.F32)
+        codes = s.quantized(weights, step)
+        sums = s.dot_rows(codes[..., old:], 0)[..., None]
+        sums = sums + s.dot_columns(v.symbols[:, :, :count], 0, -2)[:, :, None, None, :]
+        if old:
+            sums = sums + s.dot_rows(codes[..., :old], count)[..., None]
+            sums = sums + s.dot_columns(values[:, :, seen], count, -2)[:, :, None, None, :]
+        parts.append(s.mul(Value(sums, Dtype.I32).float, step))
     for cache, rest, fresh in zip(
         caches, (keys, key_scales, values, value_scales), (k.symbols, sk.float, v.symbols, sv.float), strict=True
     ):
         after = rest.copy()
         after[:, :, end : end + tokens] = fresh
         call.changes[cache.name] = after
-    out = known(Value(s.mul(Value(sums, Dtype.I32).float, step), F32), call.kind)
-    return repeated(out.symbols, call.shape)
+    return repeated(known(Value(np.concatenate(parts, -2), F32), call.kind).symbols, call.shape)
 
 
 RULES: dict[str, Compute] = {

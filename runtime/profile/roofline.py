@@ -262,7 +262,7 @@ def _clamp(node: KernelOp) -> Operation:
 
 
 def _cached_attention(node: KernelOp, steered: int) -> list[Operation]:
-    """Two products over the keys that are there; the cache is read once, and what is new is written.
+    """Two products over the keys that a token sees; the cache is read once, and what is new is written.
 
     The scores pass VEC when they are dequantized, and twice when the weights are quantized (their absmax comes after
     the values' scales); the maximum may come with the former."""
@@ -272,12 +272,13 @@ def _cached_attention(node: KernelOp, steered: int) -> list[Operation]:
     old = min(steered, window - 1) if window else steered
     keys, rows = min(old + tokens, node.tensor("keys").shape[-2]), batch * heads * group * tokens
     moved = batch * heads * (keys * (size + width + 2 * SCALE_BYTES))
-    scores = Stream(rows, keys, Fraction(3))
+    seen = old + ceil_div(tokens + 1, 2) if node.integer("block") else keys  # of a new token, on average
+    scores = Stream(rows, seen, Fraction(3))
     return [
         Operation(
-            node.name, Gemm(batch * heads, group * tokens, keys, size), scores, Stream(rows, keys, Fraction(1)), moved
+            node.name, Gemm(batch * heads, group * tokens, seen, size), scores, Stream(rows, seen, Fraction(1)), moved
         ),
-        Operation(node.name, Gemm(batch * heads, group * tokens, width, keys), Stream(rows, width, Fraction(1))),
+        Operation(node.name, Gemm(batch * heads, group * tokens, width, seen), Stream(rows, width, Fraction(1))),
     ]
 
 
