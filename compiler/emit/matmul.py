@@ -1,15 +1,19 @@
 """Matmul with its epilogue: stage weight tiles, accumulate, then dequantize, bias, mask and residual on the way out.
 
 for each tile of n:  ldw w;  mm acc = a · wᵀ;  vaff y = ((acc * row) * col) + bias (+ residual)
+
+Where each row chooses its weights, a tile of them is a stretch of one row of a table, which comes by its number:
+
+for each tile of n:  for each row:  gather w;  mm acc = a · wᵀ
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from compiler.emit.emitter import Emitter, Tile, columns, emits
 from compiler.tile.ir import Ref
-from compiler.tile.kernel_op import KernelOp
+from compiler.tile.kernel_op import CHOSEN, KernelOp
 from compiler.tile.kernels import MAXIMUM
 from compiler.tile.layout import Layout, Range, coalesce
 from isa.architecture import Dtype, Space
@@ -20,6 +24,7 @@ ROUND = {Dtype.F32: 0, Dtype.BF16: 1, Dtype.F16: 2}
 
 MM = ISA["mm"]
 PLANES, ROWS = MM.field("b").largest, MM.field("m").largest  # of one instruction
+GATHERED = ISA["gather"].field("cols").largest  # elements of a row of a table that one instruction fetches
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,7 @@ class _Product:
     op: KernelOp
     a: Layout
     weights: Layout
+    chosen: Layout | None = None  # which blocks of the weights each row takes
 
     @property
     def b(self) -> KernelOp:
@@ -38,16 +44,27 @@ class _Product:
     def transposed(self) -> bool:
         return self.op.flag("transpose_b")
 
+    def width(self, e: Emitter, n: int) -> int:
+        """Columns of a tile of `n`."""
+        width = min(e.tiling.n, n, MM.field("n").largest)
+        if self.chosen is None:
+            return width
+        _, size, k = self.weights.shape
+        return max(min(width, size, GATHERED // max(k, 1)), 1)
+
 
 def _product(e: Emitter, op: KernelOp) -> _Product:
-    left, right = op.tensor("a"), op.tensor("b")
+    left, right = op.tensor("a"), op.operands[1]
     a = e.operand(left, len(left.shape), grouped=False)
+    if op.kind == CHOSEN:
+        chosen = e.operand(op.tensor("chosen"), len(op.shape), grouped=False)
+        return _Product(op, a, e.storage.resolve(right), chosen)
     batch = 0 if len(right.shape) == 2 else len(op.shape) - 2
     weights = e.batched(right, batch) if left.shape[-1] else a  # of products of nothing, none is read
     return _Product(op, a, weights)
 
 
-@emits("matmul_i8")
+@emits("matmul_i8", CHOSEN)
 def matmul(e: Emitter, node: KernelOp) -> None:
     """A matmul whose int32 sums are wanted as they are; others are emitted by their dequantize."""
     product_, sizes, out = _product(e, node), e.block_shape(node), e.result(node)
@@ -78,7 +95,7 @@ def dequantize(e: Emitter, node: KernelOp) -> None:
         assert sums is not None
         tiles = iter([((0, n), sums)])
     top = None  # where the row maxima go, which need whole rows
-    if e.hands(MAXIMUM) and (product_ is None or _width(e, n) == n):
+    if e.hands(MAXIMUM) and (product_ is None or product_.width(e, n) == n):
         top = e.handed[target, MAXIMUM] = e.temp(sizes[:-1], Dtype.F32, target.name + ".max")
     for (low, high), acc in tiles:
         ins: dict[str, Layout | None] = {"a": acc, "rs": row}
@@ -96,11 +113,6 @@ def _first_column(e: Emitter, out: Tile, node: KernelOp) -> int:
     return out.logical.offset % node.shape[-1] if e.tiling.groups > 1 else 0
 
 
-def _width(e: Emitter, n: int) -> int:
-    """Columns of a tile of a product of `n`."""
-    return min(e.tiling.n, n, MM.field("n").largest)
-
-
 def _part(layout: Layout | None, low: int, high: int) -> Layout | None:
     return None if layout is None else columns(layout, low, high)
 
@@ -111,7 +123,10 @@ def _tiles(e: Emitter, product_: _Product, sizes: tuple[int, ...], start: int) -
     Where the depth is cut, too, a few tiles take turns: a sum that goes on where the last instruction has just left it
     would wait for that instruction."""
     n = sizes[-1]
-    step = _width(e, n)
+    step = product_.width(e, n)
+    if product_.chosen is not None:
+        yield from _chosen_tiles(e, product_, product_.chosen, sizes[0], step)
+        return
     tiles = [(low, min(low + step, n)) for low in range(0, n, step)]
     turns = TURNS if e.tiling.k < product_.a.shape[-1] else 1
     for i in range(0, len(tiles), turns):
@@ -147,6 +162,40 @@ def _accumulate(e: Emitter, product_: _Product, rows: tuple[int, ...], tiles: Se
             }
             e.emit_one("mm", node, dict(zip(("c", "a", "w"), refs, strict=True)), attrs)
     return sums
+
+
+def _chosen_tiles(
+    e: Emitter, product_: _Product, chosen: Layout, rows: int, step: int
+) -> Iterator[tuple[Range, Layout]]:
+    """Emit a product whose rows choose their weights, tile by tile of its columns; a tile lies within a block."""
+    node, table = product_.op, product_.weights
+    blocks, size, k = table.shape
+    if k == 0:
+        n = node.shape[-1]
+        yield (0, n), e.filled((rows, n), Dtype.I32, 0, node)
+        return
+    a = e.with_columns(product_.a, node)
+    for number in range(chosen.shape[-1]):
+        for low in range(0, size, step):
+            high = min(low + step, size)
+            acc = e.temp((rows, high - low), Dtype.I32, node.name + ".acc", Space.ACC)
+            for row in range(rows):
+                w = e.temp((high - low, k), Dtype.I8, node.name + ".in")
+                views = {
+                    "d": _at(w, 0, 0),
+                    "a": Ref(table.buffer, table.offset + low * k, Dtype.I8, rs=size * k),
+                    "idx": _at(chosen, row, number),
+                }
+                e.emit_one("gather", node, views, {"n": 1, "cols": (high - low) * k, "limit": blocks})
+                sums = {"c": _at(acc, row, 0), "a": _at(a, row, 0), "w": replace(_at(w, 0, 0), rs=k)}
+                e.emit_one("mm", node, sums, {"m": 1, "n": high - low, "k": k, "wt": 1})
+            yield (number * size + low, number * size + high), acc
+
+
+def _at(layout: Layout, row: int, column: int) -> Ref:
+    """The row of a block from a column on."""
+    element = layout.offset + row * layout.strides[0] + column * layout.strides[1]
+    return Ref(layout.buffer, element * layout.dtype.bits // 8, layout.dtype)
 
 
 def _window(layout: Layout, rows: tuple[int, int], cols: tuple[int, int]) -> Layout:

@@ -50,7 +50,7 @@ def assign_memory(
     `batch_tiles` (of `find_batch_tiles`) are executed for a part of the batch at a time. Small and short-lived values
     come first. A kernel that does not fit evicts the largest value alive, and all begins anew. Raises CompileError when
     a kernel fits in no way."""
-    spilled: set[KernelOp] = set()
+    spilled = {n.first.base for k in kernel_graph.kernels for n in k.nodes if n.role is Role.GATHER}  # tables
     while True:
         storage, resident = _assign_spaces(kernel_graph, fitter.chip, tuning, batch_tiles, spilled)
         tilings: list[TileSizes] = []

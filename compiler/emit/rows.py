@@ -9,7 +9,6 @@ from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import EXP, MAGNITUDE, MAXIMUM, RECIP
 from compiler.tile.layout import Layout, fits_row, pieces
 from isa.architecture import Dtype, Space
-from isa.errors import UnsupportedError
 from isa.spec import ACT, TAP, VOP, VRED
 
 ONE = 0x3F800000
@@ -165,6 +164,15 @@ def reduce(e: Emitter, node: KernelOp) -> None:
     e.finish(node)
 
 
+@emits("argmax")
+def argmax(e: Emitter, node: KernelOp) -> None:
+    """Of the last dimension, which goes."""
+    x = node.tensor("self")
+    a, outs = e.operand(x, len(x.shape)), {"d": e.result(node).unsqueeze()}
+    e.emit("vred", node, a.shape, outs, {"a": a}, {"f": VRED.index("argmax")}, row_op=True)
+    e.finish(node)
+
+
 def _fill(e: Emitter, node: KernelOp, value: int) -> None:
     """A result that is the same everywhere."""
     out = e.result(node)
@@ -182,19 +190,10 @@ def _insert(layout: Layout, axis: int) -> Layout:
 
 @emits("embedding")
 def embedding(e: Emitter, node: KernelOp) -> None:
-    """Rows of a table in DRAM, by number. Raises UnsupportedError for a table that was computed on chip."""
+    """Rows of a table in DRAM, by number."""
     table_node, ids_node = node.tensor("weight"), node.tensor("indices")
     table = e.storage.resolve(table_node)
-    if table.buffer.space is not Space.DRAM:
-        raise UnsupportedError(
-            "an embedding table that the program itself computes", node.name, "look rows up in a parameter"
-        )
-    if table.strides[-1] > 1 and table.shape[-1] > 1:
-        raise UnsupportedError(
-            "an embedding table whose rows do not lie in one piece",
-            node.name,
-            "give the table as it is looked up, not transposed",
-        )
+    assert table.buffer.space is Space.DRAM, f"{table_node.name}, a table, is on chip"
     ids = e.operand(ids_node, len(ids_node.shape))
     outs, moves = e.results_with_columns(node, {"d": e.result(node)})
     out = outs["d"]

@@ -23,6 +23,7 @@ from compiler.frontend.aliases import settle_aliases
 from compiler.frontend.caches import cache_outputs, settle_caches
 from compiler.frontend.checks import check_tensor
 from compiler.frontend.composites import remembered
+from compiler.frontend.experts import experts
 from compiler.frontend.torchao import adopt
 from compiler.graph.arguments import tensors
 from compiler.graph.fx_copy import graph_module
@@ -195,7 +196,7 @@ def capture(
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         check_tensor(f"weight '{name}'", tensor)
     signature = _plain(inspect.signature(module.forward))
-    with _left_as_it_was(module):
+    with _left_as_it_was(module), experts(module):
         exported = export(module, args, kwargs)
     return from_exported(exported, signature)
 

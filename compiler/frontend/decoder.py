@@ -27,6 +27,7 @@ from torch.overrides import TorchFunctionMode
 
 from compiler.frontend.capture import Captured, export, from_exported
 from compiler.frontend.decoder_check import FIRST, FloatCaches, check_same, sample
+from compiler.frontend.experts import experts
 from compiler.graph.fx_copy import copied
 from compiler.ops import library as ops
 from isa.errors import CompileError, InputError, UnsupportedError
@@ -74,7 +75,7 @@ def capture_decoder(model: nn.Module, batch: int, tokens: int, capacity: int) ->
         raise UnsupportedError("positions that are counted from the padding token on", type(model).__name__)
     _check_positions(model, capacity)
     with _alone, torch.no_grad():
-        with _attention(model):
+        with _attention(model), experts(model):
             shapes, tables, calls = _tabulate(model, capacity)
             step = DecoderStep(model, batch, tokens, capacity, shapes, tables)
             with _patched({module: _looked_up(step, known) for module, known in calls.items()}):

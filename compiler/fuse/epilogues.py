@@ -14,11 +14,13 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from compiler.tile.kernel_op import KernelOp
+from compiler.tile.kernel_op import CHOSEN, KernelOp
 from compiler.tile.kernels import EXP, MAGNITUDE, MAXIMUM, RECIP, Kernel, Step
 from compiler.tile.layout import fits_row
 from compiler.tile.state import TileState, made
 from isa.architecture import Dtype
+
+PRODUCTS = "matmul_i8", CHOSEN  # of which a dequantize takes the sums
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class FuseEpilogues:
 
 def fuse_epilogues(kernel: Kernel, stored: Set[KernelOp]) -> Kernel:
     """The kernel with as few steps as can be. What is `stored` must be there in full."""
-    products = {op for op in kernel.nodes if op.kind == "matmul_i8" and _only_dequantized(op, kernel, stored)}
+    products = {op for op in kernel.nodes if op.kind in PRODUCTS and _only_dequantized(op, kernel, stored)}
     residuals: dict[KernelOp, KernelOp] = {}  # the addition that ends a dequantize
     ends: dict[KernelOp, KernelOp] = {}
     for op in kernel.nodes:

@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import fx
 
+from compiler.ops.record import Role
 from compiler.tile.access import apply_view
 from compiler.tile.ir import Buffer
 from compiler.tile.kernel_op import OUTPUT, KernelOp, kernel_ops
@@ -47,11 +48,14 @@ def materialize_views(graph: fx.Graph) -> tuple[KernelOp, ...]:
 
 
 def views_without_strides(ops: Iterable[KernelOp]) -> Iterator[KernelOp]:
-    """Views that are not strides over what their source is, when that lies as its readers want it."""
+    """Views that are not strides over what their source is, when that lies as its readers want it; and look-ups in a
+    table whose rows do not lie in one piece."""
     layouts: dict[KernelOp, Layout] = {}
     for op in ops:
         if op.kind == OUTPUT or op.gives_tuple:
             continue
+        if op.role is Role.GATHER and (table := layouts[op.first]).shape[-1] > 1 and table.strides[-1] != 1:
+            yield op
         if not op.is_view or op.base is op:
             order = stored_order(op) if op.is_operation else None  # the caller's tensors are as they are
             layouts[op] = dense(_SOMEWHERE, op.dtype, op.shape, order)

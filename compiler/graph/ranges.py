@@ -5,13 +5,16 @@ only narrower where an operation says so.
 """
 
 from collections.abc import Callable
+from math import prod
+from operator import getitem
 from typing import TypeGuard
 
 import torch
 from torch import fx
 from torch.fx.node import Argument, Target
 
-from compiler.graph.editor import aten, dtype_of, evaluate, is_static
+from compiler.graph.arguments import argument, tensor
+from compiler.graph.editor import aten, dtype_of, evaluate, is_static, shape_of
 
 Interval = tuple[int, int]
 INT32: Interval = (-(1 << 31), (1 << 31) - 1)
@@ -51,12 +54,24 @@ def _result(node: fx.Node, depth: int) -> Interval:
         return (
             _type_range(dtype_of(node)) if value is None or not value.numel() else (int(value.min()), int(value.max()))
         )
+    if (longest := _counted(node)) is not None:
+        return 0, max(longest - 1, 0)
     rule = _RULES.get(node.target)
     given = node.args if rule is not _same else node.args[:1]
     operands = [arg for arg in given if isinstance(arg, (int, float)) or _is_integer(arg)]
     if rule is None or len(operands) < len(given):
         return _type_range(dtype_of(node))
     return rule(*(_of(arg, depth) for arg in operands))
+
+
+def _counted(node: fx.Node) -> int | None:
+    """The elements among which `node` says a place; None if it says something else."""
+    if node.target is getitem and argument(node, "index") == 1:
+        node = tensor(node, "of")
+    if node.target not in _PLACES:
+        return None
+    dim, sizes = argument(node, "dim"), shape_of(tensor(node, "self"))
+    return sizes[dim] if isinstance(dim, int) and sizes else prod(sizes)
 
 
 def _is_integer(value: Argument) -> TypeGuard[fx.Node]:
@@ -92,6 +107,7 @@ def _either(_condition: Interval, a: Interval, b: Interval) -> Interval:
     return min(a[0], b[0]), max(a[1], b[1])
 
 
+_PLACES = (aten.argmax.default, aten.topk.default, aten.sort.default, aten.sort.stable)
 _VIEWS = (aten.reshape, aten.view, aten.permute, aten.expand, aten.clone)
 _RULES: dict[Target, Callable[..., Interval]] = {
     **dict.fromkeys(

@@ -87,6 +87,10 @@ def _fake_matmul_i8(a: Tensor, b: Tensor, transpose_b: bool) -> Tensor:
     return a.new_empty((*a.shape[:-1], b.shape[-2 if transpose_b else -1]), dtype=torch.int32)
 
 
+def _fake_matmul_chosen(a: Tensor, w: Tensor, chosen: Tensor) -> Tensor:
+    return a.new_empty((a.shape[0], chosen.shape[1] * w.shape[1]), dtype=torch.int32)
+
+
 def _fake_dequantize(
     c: Tensor, row: Tensor, col: Tensor | None = None, bias: Tensor | None = None, dtype: torch.dtype = torch.float32
 ) -> Tensor:
@@ -127,6 +131,12 @@ OPERATORS = (
         _fake_dequantize,
         Role.DEQUANTIZE,
         affine=Affine.MADE | Affine.BEFORE,
+    ),
+    define_operator(
+        "matmul_chosen(Tensor a, Tensor w, Tensor chosen) -> Tensor",
+        reference.matmul_chosen,
+        _fake_matmul_chosen,
+        Role.MATMUL,
     ),
     define_operator(
         "quantize_groups(Tensor x, int group, str norm, str ties, ScalarType scale=float) -> (Tensor, Tensor)",
@@ -249,6 +259,6 @@ def _overload(op: ChipOp) -> OpOverload:
 
 
 (
-    quantize_rows, matmul_i8, dequantize, quantize_groups, matmul_groups, softmax, layer_norm, activation, reduce,
-    cached_attention, clamp,
+    quantize_rows, matmul_i8, dequantize, matmul_chosen, quantize_groups, matmul_groups, softmax, layer_norm, activation,
+    reduce, cached_attention, clamp,
 ) = map(_overload, OPERATORS)  # fmt: skip

@@ -11,14 +11,12 @@ after    %qx, %sx = llmchip.quantize_groups(%x, 32); %qw, %sw = llmchip.quantize
          %y = llmchip.matmul_groups(%qx, %qw, %sx, %sw) + %b
 """
 
-import operator
-import struct
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import fx
-from torch.fx.node import Argument, Target
+from torch.fx.node import Target
 
 from compiler.graph.arguments import argument, integer, integers, number, optional_tensor, tensor
 from compiler.graph.editor import Editor, aten, dtype_of, is_static, shape_of
@@ -26,6 +24,8 @@ from compiler.graph.manager import unsupported
 from compiler.graph.rules import Rule, apply_rules
 from compiler.ops import library as ops
 from compiler.options import QUANTIZATIONS
+from compiler.passes.chosen import chosen_product
+from compiler.passes.codes import as_row, check_operands, dequantize, float32, pair, quantize_rows, quantize_source
 from compiler.passes.recognise_attention import causal
 from compiler.reference.functions import CAUSAL_BLOCK
 from isa.architecture import MAX_K
@@ -53,58 +53,9 @@ class Quantize:
         return apply_rules(gm, self.name, rules, skip_static=True)
 
 
-def quantize_rows(editor: Editor, at: fx.Node, x: fx.Node, col: fx.Node | None = None) -> tuple[fx.Node, fx.Node]:
-    return _pair(editor, at, ops.quantize_rows, x, *([] if col is None else [col]))
-
-
-def quantize_source(editor: Editor, at: fx.Node, x: fx.Node) -> tuple[fx.Node, fx.Node]:
-    """Quantize the rows of x where they were made, before any view that keeps rows whole: once, and in token order."""
-    if x.target is aten.permute.default and (dims := integers(x, 1))[-1] == len(shape_of(x)) - 1:
-        q, s = quantize_source(editor, at, tensor(x, 0))
-        return editor.permute(at, q, dims), editor.permute(at, s, dims[:-1])
-    if x.target is aten.reshape.default and shape_of(x)[-1:] == shape_of(x.args[0])[-1:]:
-        q, s = quantize_source(editor, at, tensor(x, 0))
-        return editor.reshape(at, q, shape_of(x)), editor.reshape(at, s, shape_of(x)[:-1])
-    if x.target is aten.expand.default and shape_of(x)[-1:] == shape_of(x.args[0])[-1:]:
-        q, s = quantize_source(editor, at, tensor(x, 0))
-        return editor.expand(at, q, shape_of(x)), editor.expand(at, s, shape_of(x)[:-1])
-    return quantize_rows(editor, at, x)
-
-
-def as_row(editor: Editor, at: fx.Node, scale: fx.Node) -> fx.Node:
-    """A scale per column: [..., n] as [..., 1, n]."""
-    return editor.reshape(at, scale, (*shape_of(scale)[:-1], 1, shape_of(scale)[-1]))
-
-
-def float32(number: float) -> float:
-    """A Python number as float32 holds it: that is how it takes part."""
-    return float(struct.unpack("f", struct.pack("f", number))[0])
-
-
-def dequantize(
-    editor: Editor, at: fx.Node, c: fx.Node, row: fx.Node, col: fx.Node | None = None, bias: fx.Node | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> fx.Node:  # fmt: skip
-    """Trailing operands that say nothing are left out, so that the text stays short."""
-    operands = [col, bias]
-    while operands and operands[-1] is None:
-        operands.pop()
-    return editor.emit(at, ops.dequantize, c, row, *operands, **({} if dtype is torch.float32 else {"dtype": dtype}))
-
-
-def _check_operands(node: fx.Node, a: fx.Node, b: fx.Node) -> None:
-    length, kinds = shape_of(a)[-1], [str(dtype_of(x)).removeprefix("torch.") for x in (a, b)]
-    if not (dtype_of(a).is_floating_point and dtype_of(b).is_floating_point):
-        raise unsupported(
-            node, f"multiplies {kinds[0]} by {kinds[1]}: both must be floats (input.float() makes one of an integer)"
-        )
-    if length > MAX_K:
-        raise unsupported(node, f"sums {length} products; an int32 holds at most {MAX_K}")
-
-
 def _linear(editor: Editor, node: fx.Node) -> fx.Node:
     x, weight = tensor(node, "input"), tensor(node, "weight")
-    _check_operands(node, x, weight)
+    check_operands(node, x, weight)
     qx, sx = quantize_source(editor, node, x)
     qw, sw = quantize_rows(editor, node, weight)
     c = editor.emit(node, ops.matmul_i8, qx, qw, True)
@@ -117,19 +68,14 @@ def _linear_int4(editor: Editor, node: fx.Node) -> fx.Node:
     k = shape_of(weight)[-1]
     if not is_static(weight) or k == 0 or k % GROUP:
         return _linear(editor, node)
-    _check_operands(node, x, weight)
-    qx, sx = _pair(editor, node, ops.quantize_groups, x, GROUP, "scale", "away", torch.float16)
-    qw, sw = _pair(editor, node, ops.quantize_weights, weight, GROUP)
+    check_operands(node, x, weight)
+    qx, sx = pair(editor, node, ops.quantize_groups, x, GROUP, "scale", "away", torch.float16)
+    qw, sw = pair(editor, node, ops.quantize_weights, weight, GROUP)
     y = editor.emit(node, ops.matmul_groups, qx, qw, sx, sw, None, None, None, GROUP, 0, "i4", True)
     bias = optional_tensor(node, "bias")
     if bias is not None:
         y = editor.emit(node, aten.add.Tensor, y, editor.cast(node, bias, torch.float32))
     return editor.cast(node, y, dtype_of(node))
-
-
-def _pair(editor: Editor, at: fx.Node, target: Target, *args: Argument) -> tuple[fx.Node, fx.Node]:
-    pair = editor.emit(at, target, *args)
-    return editor.emit(at, operator.getitem, pair, 0), editor.emit(at, operator.getitem, pair, 1)
 
 
 def _quantized(editor: Editor, node: fx.Node, q: fx.Node, k: fx.Node, v: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
@@ -182,7 +128,9 @@ def _below(editor: Editor, at: fx.Node, sizes: tuple[int, int], diagonal: int) -
 def _matmul(editor: Editor, node: fx.Node) -> fx.Node:
     """Two activations. Rows of b along k: both by rows; else b's rows belong to k and their scales go into a."""
     a, b = tensor(node, 0), tensor(node, 1)
-    _check_operands(node, a, b)
+    check_operands(node, a, b)
+    if (chosen := chosen_product(editor, node)) is not None:
+        return chosen
     batch = shape_of(node)[:-2]
     a = editor.broadcast(node, a, (*batch, *shape_of(a)[-2:]))
     if len(shape_of(b)) > 2:

@@ -18,7 +18,7 @@ from compiler.graph.arguments import argument, integer, number, tensor
 from compiler.graph.editor import Editor, aten, dtype_of, is_static, shape_of
 from compiler.graph.rules import Rule, apply_rules
 from compiler.ops import library as ops
-from compiler.passes.quantize import float32
+from compiler.passes.codes import float32
 
 
 @dataclass(frozen=True)

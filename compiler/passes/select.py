@@ -8,7 +8,6 @@ A bfloat16 or float16 operation that becomes several is computed in float32 and 
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -32,8 +31,9 @@ from compiler.graph.manager import unsupported
 from compiler.graph.ranges import INT32, interval
 from compiler.graph.rules import Rule, apply_rules
 from compiler.ops import library as ops
-from compiler.passes import arithmetic
-from compiler.passes.quantize import float32
+from compiler.passes import arithmetic, order
+from compiler.passes.codes import float32
+from compiler.passes.order import last
 
 
 @dataclass(frozen=True)
@@ -59,19 +59,9 @@ def _gelu(editor: Editor, node: fx.Node) -> fx.Node:
 
 
 def _softmax(editor: Editor, node: fx.Node) -> fx.Node:
-    moved, back = _last(editor, node, tensor(node, 0), integer(node, 1))
+    moved, back = last(editor, node, tensor(node, 0), integer(node, 1))
     out = editor.emit(node, ops.softmax, moved, False)
     return editor.cast(node, back(out), dtype_of(node))
-
-
-def _last(editor: Editor, at: fx.Node, x: fx.Node, dim: int) -> tuple[fx.Node, Callable[[fx.Node], fx.Node]]:
-    """x with `dim` moved to the end, and the way back. A single number is a row of one."""
-    if not shape_of(x):
-        return editor.reshape(at, x, (1,)), lambda y: editor.reshape(at, y, ())
-    rank = len(shape_of(x))
-    order = [d for d in range(rank) if d != dim % rank] + [dim % rank]
-    inverse = [order.index(d) for d in range(rank)]
-    return editor.permute(at, x, order), lambda y: editor.permute(at, y, inverse)
 
 
 def _layer_norm(editor: Editor, node: fx.Node) -> fx.Node:
@@ -235,7 +225,7 @@ def _variance(editor: Editor, node: fx.Node) -> fx.Node | None:
     correction = 1 if argument(node, "correction") is None else number(node, "correction")
     if len(dims) != 1:
         return None
-    rows, _ = _last(editor, node, editor.cast(node, tensor(node, "self"), torch.float32), dims[0])
+    rows, _ = last(editor, node, editor.cast(node, tensor(node, "self"), torch.float32), dims[0])
     count = shape_of(rows)[-1]
     total = editor.emit(node, ops.reduce, rows, "sum", -1, True)
     distance = editor.emit(node, aten.sub.Tensor, rows, editor.emit(node, aten.mul.Tensor, total, float32(1.0 / count)))
@@ -257,7 +247,7 @@ def _norm(editor: Editor, node: fx.Node) -> fx.Node | None:
     if first_of(node, "ord", "p") not in (2, None) or len(dims) != 1:
         return None
     x = editor.cast(node, tensor(node, "self"), torch.float32)
-    moved, _ = _last(editor, node, x, dims[0])
+    moved, _ = last(editor, node, x, dims[0])
     root = editor.emit(node, ops.activation, editor.emit(node, ops.reduce, moved, "sumsq", -1, False), "sqrt")
     return editor.reshape(node, editor.cast(node, root, dtype_of(node)), shape_of(node))
 
@@ -328,4 +318,5 @@ RULES: dict[Target, Rule] = {
     aten.pow.Tensor_Scalar: _pow,
     **dict.fromkeys((aten.var.correction, aten.std.correction), _variance),
     aten.dropout.default: _refuse_train,
+    **order.RULES,
 }

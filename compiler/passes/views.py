@@ -8,10 +8,11 @@ import math
 
 import torch
 from torch import Tensor, fx
-from torch.fx.node import Target
+from torch.fx.node import Argument, Target
 
 from compiler.graph.arguments import argument, first_of, integer, integers, tensor, tensors
 from compiler.graph.editor import Editor, aten, dtype_of, is_static, shape_of
+from compiler.graph.ranges import INT32, interval
 from compiler.graph.rules import Rule
 
 
@@ -125,13 +126,16 @@ def _pieces(editor: Editor, node: fx.Node) -> None:
 
 
 def _index(editor: Editor, node: fx.Node) -> fx.Node | None:
-    """x[arange, ..., arange] over all of x, as transformers writes masks, is a reshape; x[..., [-2], :] a slice."""
+    """x[arange, ..., arange] over all of x, as transformers writes masks, is a reshape; x[..., [-2], :] a slice; x[i] of
+    computed numbers looks rows up."""
     x, indices = node.args
     assert isinstance(x, fx.Node) and isinstance(indices, (list, tuple))
     given = [dim for dim, index in enumerate(indices) if index is not None]
     if len(given) == 1 and (one := _number(editor.known(indices[given[0]]))) is not None:
         at = one % shape_of(x)[given[0]]
         return editor.emit(node, aten.slice.Tensor, x, given[0], at, at + 1)
+    if len(given) == 1 and not is_static(indices[given[0]]):
+        return _looked_up(editor, node, x, given[0], indices[given[0]])
     rank = len(shape_of(node))
     if len(indices) != len(shape_of(x)):
         return None
@@ -140,6 +144,34 @@ def _index(editor: Editor, node: fx.Node) -> fx.Node | None:
     if None in axes or varying != sorted(set(varying)):
         return None
     return editor.reshape(node, x, shape_of(node)) if math.prod(shape_of(x)) == math.prod(shape_of(node)) else None
+
+
+def _looked_up(editor: Editor, node: fx.Node, x: fx.Node, dim: int, index: Argument) -> fx.Node | None:
+    """x[:, …, i] along `dim`: rows of a table. Numbers below zero count from the end."""
+    assert isinstance(index, fx.Node)
+    if dtype_of(index) in (torch.bool, torch.uint8) or 0 in shape_of(x):
+        return None
+    sizes, rank = shape_of(x), len(shape_of(x))
+    if (interval(index) or INT32)[0] < 0:
+        index = editor.cast(node, index, torch.int32)  # in which the chip has it, and which may wrap
+        below = editor.emit(node, aten.lt.Scalar, index, 0)
+        end = editor.emit(node, aten.add.Tensor, index, sizes[dim])
+        index = editor.emit(node, aten.where.self, below, end, index)
+    rest = [size for place, size in enumerate(sizes) if place != dim]
+    first = editor.permute(node, x, [dim, *(place for place in range(rank) if place != dim)])
+    rows = editor.emit(node, aten.embedding.default, editor.reshape(node, first, (sizes[dim], math.prod(rest))), index)
+    depth = len(shape_of(index))
+    found = editor.reshape(node, rows, (*shape_of(index), *rest))
+    order = [*range(depth, depth + dim), *range(depth), *range(depth + dim, depth + rank - 1)]
+    return editor.permute(node, found, order)
+
+
+def _index_select(editor: Editor, node: fx.Node) -> fx.Node | None:
+    """Rows along a dimension by computed numbers, of which none is below zero."""
+    x, index = tensor(node, "self"), tensor(node, "index")
+    if is_static(index) or not shape_of(x) or not shape_of(index):
+        return None
+    return _looked_up(editor, node, x, integer(node, "dim") % len(shape_of(x)), index)
 
 
 def _number(index: Tensor | None) -> int | None:
@@ -236,6 +268,7 @@ RULES: dict[Target, Rule] = {
     aten.slice.Tensor: _slice,
     aten.select.int: _select,
     aten.index.Tensor: _index,
+    aten.index_select.default: _index_select,
     aten.embedding.default: _embedding,
     aten.stack.default: _stack,
     **dict.fromkeys((aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int), _pieces),

@@ -208,6 +208,14 @@ def matmul_i8(a: Tensor, b: Tensor, transpose_b: bool = False) -> Tensor:
     return torch.matmul(a.to(exact), b.to(exact)).to(torch.int32)
 
 
+def matmul_chosen(a: Tensor, w: Tensor, chosen: Tensor) -> Tensor:
+    """Each row of int8 a [S, K] times blocks of a table of its own choice: int8 w [B, G, K], chosen [S, T]; exact int32
+    [S, T * G]."""
+    rows, count = chosen.shape
+    blocks = w.flatten(1).index_select(0, chosen.reshape(-1)).reshape(rows, count * w.shape[1], w.shape[2])
+    return matmul_i8(a.unsqueeze(1), blocks, True).squeeze(1)
+
+
 def dequantize(
     c: Tensor, row: Tensor, col: Tensor | None = None, bias: Tensor | None = None, dtype: torch.dtype = torch.float32
 ) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 
 from compiler.ops.record import Role
 from compiler.tile.ir import Buffer
-from compiler.tile.kernel_op import KernelOp
+from compiler.tile.kernel_op import CHOSEN, KernelOp
 from compiler.tile.layout import Layout, contiguous, dense
 from isa.architecture import Dtype, Space
 
@@ -53,6 +53,8 @@ def reads(node: KernelOp) -> Iterator[Read]:
 def _read(node: KernelOp, position: int, operand: KernelOp) -> Read:
     rank = len(operand.shape)
     match node.role, position:
+        case Role.MATMUL, 1 if node.kind == CHOSEN:  # blocks of a table
+            return Read(operand, 0, 0, stored=True)
         case Role.MATMUL, 1:
             return Read(operand, len(node.shape) - rank if rank > 2 else 0, rank - 2, stored=True)
         case (Role.GATHER, 0) | (Role.MATMUL, 3 | 4 | 5 | 6):  # a table; what belongs to the weights of a product

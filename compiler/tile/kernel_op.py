@@ -24,6 +24,7 @@ from isa.architecture import Dtype
 from isa.errors import UnsupportedError
 
 INPUT, OUTPUT, GETITEM = "input", "output", "getitem"  # kinds that compute nothing
+CHOSEN = "matmul_chosen"  # a product that takes, of its right operand, the blocks that an operand names
 
 Argument: TypeAlias = "KernelOp | bool | int | float | str | tuple[object, ...] | None"
 T = TypeVar("T")

@@ -181,8 +181,12 @@ class _Replay:
         if formula is None:
             found = s.looked_up_in(wanted, repeated(self.memory.read(a, table).symbols, table)[0], limit)
         else:
-            column = type(formula)(formula.name, formula.start, (0, 0, formula.steps[2])).indices(extents)
-            found = s.looked_up(wanted, formula.name, column, a.rs, limit)
+            row = replace(formula, steps=(0, 0, formula.steps[2]))
+            if wanted.size == 1 and not op.probes:
+                (shift,) = s.shift_of(wanted, a.rs, limit).flat
+                if self.memory.load(d, extents, replace(row, shift=shift)):
+                    return
+            found = s.looked_up(wanted, formula.name, row.indices(extents), a.rs, limit)
         self._store(op, iteration, "d", d, extents, found)
 
     def _product(self, op: Op) -> None:
@@ -265,8 +269,8 @@ class _Replay:
             )
             return s.dot_columns(np.broadcast_to(block, full), first, axis)
         other = (formula.steps[0], formula.steps[1], 0) if axis == -1 else (formula.steps[0], 0, formula.steps[2])
-        start = type(formula)(formula.name, formula.start, other).indices(extents).squeeze(axis)
-        return s.dot_given(formula.name, start, formula.steps[axis], first, extents[axis])
+        start = replace(formula, steps=other).indices(extents).squeeze(axis)
+        return s.dot_given(formula.name, start, formula.steps[axis], first, extents[axis], formula.shift)
 
     def _compute(self, op: Op, iteration: int | None) -> None:
         rule, accesses = RULES[op.mnemonic], op.accesses

@@ -6,7 +6,7 @@ formula, and stays one when an instruction has loaded it, until somebody looks a
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Protocol, TypeVar
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compiler.tile.ir import Buffer, Ref
-from compiler.translation.symbols import BITS, Symbol, Symbols, Value, given, immediate
+from compiler.translation.symbols import BITS, NOTHING, Symbol, Symbols, Value, given, immediate
 from isa.architecture import FLOATS, GIVEN_REGIONS, KEPT_REGIONS, Dtype, Region, Space
 from isa.views import Extents
 
@@ -44,11 +44,13 @@ class Placed(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """A block of a given value: element (p, r, c) is element `start` + p*steps[0] + r*steps[1] + c*steps[2] of it."""
+    """A block of a given value: element (p, r, c) is element `start` + p*steps[0] + r*steps[1] + c*steps[2] of it; or
+    of a row that was looked up, by which all are shifted (`symbols.shift_of`)."""
 
     name: str
     start: int
     steps: tuple[int, int, int]
+    shift: Symbol = NOTHING
 
     def indices(self, extents: Sequence[int]) -> Symbols:
         """The element numbers, repeated dimensions held once."""
@@ -61,7 +63,7 @@ class Formula:
         return total
 
     def symbols(self, extents: Extents) -> Symbols:
-        return given(self.name, self.indices(extents))
+        return given(self.name, self.indices(extents), self.shift)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +96,8 @@ class _Run:
                 scaled.append(step * col_step)
         if at < self.at or rows >= self.rows or cols >= self.cols:
             return None
-        return Formula(
-            self.formula.name, self.formula.start + row * row_step + col * col_step, (scaled[0], scaled[1], scaled[2])
-        )
+        start = self.formula.start + row * row_step + col * col_step
+        return replace(self.formula, start=start, steps=(scaled[0], scaled[1], scaled[2]))
 
 
 @dataclass
@@ -296,7 +297,7 @@ class Memory:
             return False
         cells.known.clear()
         self._overwrite(ref, extents)
-        cells.runs.append(_Run(at, pitch, rows, cols, Formula(formula.name, formula.start, (0, row_step, cs))))
+        cells.runs.append(_Run(at, pitch, rows, cols, replace(formula, steps=(0, row_step, cs))))
         return True
 
     def cells(self, ref: Ref) -> Cells:

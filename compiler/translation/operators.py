@@ -359,6 +359,18 @@ def _reduce(call: Call) -> Symbols:
     return out if keep else out.squeeze(dim)
 
 
+def _argmax(call: Call) -> Symbols:
+    """Of the last dimension."""
+    x = call.operand(call.tensor(0))
+    out, shape = np.empty((*call.shape, 1), s.Symbol), tuple(call.tensor(0).meta["val"].shape)
+
+    def work(x: Value) -> tuple[Symbols, ...]:
+        return (s.reduced("argmax", _row(x.float, shape[-1])),)
+
+    _rows(call, shape, [out], work, x)
+    return out[..., 0]
+
+
 def _softmax(call: Call) -> Symbols:
     x, masked = call.operand(call.tensor(0)), bool(call.argument(1, "zero_masked_rows", False))
     out, length = np.empty(call.shape, s.Symbol), call.shape[-1]
@@ -452,6 +464,23 @@ def _columns(call: Call, b: fx.Node, axis: int) -> Symbols:
     return s.dot_given(given.name, start, given.view.stride()[axis], 0, given.view.shape[axis])
 
 
+def _matmul_chosen(call: Call) -> Symbols:
+    """Every row with the blocks that it names, looked up one by one."""
+    a, table, chosen = (call.tensor(place) for place in range(3))
+    blocks, _, k = table.meta["val"].shape
+    if k == 0:
+        return np.full(call.shape, s.immediate(True, 0), s.Symbol)  # sums of nothing
+    left = s.dot_rows(repeated(call.value(a), tuple(a.meta["val"].shape)), 0)
+    numbers = repeated(call.value(chosen), tuple(chosen.meta["val"].shape))
+    given = call.given(table)
+    assert given is not None, f"{call.node.name} chooses among weights that are computed"
+    columns = Given(given.name, given.view.select(0, 0).select(1, 0)).indices()
+    shift = s.shift_of(numbers[..., None], given.view.stride()[0], blocks)
+    found = s.dot_given(given.name, columns, given.view.stride()[2], 0, k, shift)
+    total: Symbols = left[:, None] + found.reshape(call.shape)
+    return total
+
+
 _GROUPED = ("a", "w", "sa", "sw", "zw", "ss", "sm")
 
 
@@ -498,7 +527,7 @@ def _embedding(call: Call) -> Symbols:
     table, ids = call.tensor(0), call.tensor(1)
     given = call.given(table)
     row, shape = call.value(ids)[..., None], tuple(table.meta["val"].shape)
-    if given is None:
+    if given is None or (shape[1] > 1 and given.view.stride()[1] != 1):  # rows in pieces are copied first
         return s.looked_up_in(row, repeated(call.value(table), shape), shape[0])
     column = Given(given.name, given.view.select(0, 0)).indices()
     return s.looked_up(row, given.name, aligned(column, row.ndim), given.view.stride()[0], given.view.shape[0])
@@ -566,6 +595,7 @@ RULES: dict[str, Compute] = {
     "cached_attention": _cached_attention,
     "quantize_rows": _quantize_rows,
     "matmul_i8": _matmul_i8,
+    "matmul_chosen": _matmul_chosen,
     "quantize_groups": _quantize_groups,
     "matmul_groups": _matmul_groups,
     "dequantize": _dequantize,
@@ -573,6 +603,7 @@ RULES: dict[str, Compute] = {
     "layer_norm": _layer_norm,
     "activation": _activation,
     "reduce": _reduce,
+    "argmax": _argmax,
     "clamp": _clamp,
     "embedding": _embedding,
     "cat": _cat,

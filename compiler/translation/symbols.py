@@ -55,8 +55,9 @@ def raw_given(name: str, index: Symbols) -> Symbols:
     return index * number("step", name) + number("first", name)
 
 
-def given(name: str, index: Symbols) -> Symbols:
-    return stir(raw_given(name, index), _GIVEN)
+def given(name: str, index: Symbols, shift: Symbols | Symbol = NOTHING) -> Symbols:
+    """`shift` is not zero for what was looked up, see `shift_of`."""
+    return stir(raw_given(name, index) + shift, _GIVEN)
 
 
 def raw(x: Symbols) -> Symbols:
@@ -233,22 +234,31 @@ def _sums(length: int) -> tuple[Symbols, Symbols]:
     )
 
 
-def dot_given(name: str, start: Symbols, step: int, first: int, count: int) -> Symbols:
+def dot_given(
+    name: str, start: Symbols, step: int, first: int, count: int, shift: Symbols | Symbol = NOTHING
+) -> Symbols:
     """`dot_columns` of `count` elements start, start + step, … of a given value, for every start, in closed form."""
     plain, placed = _sums(max(1 << 13, 1 << (first + count - 1).bit_length()))
     low, high = first, first + count
     total = plain[high] - plain[low]
     by_place = placed[high] - placed[low] - Symbol(first) * total
-    result: Symbols = raw_given(name, start) * total + number("step", name) * Symbol(step % 2**BITS) * by_place
+    result: Symbols = (raw_given(name, start) + shift) * total + number("step", name) * Symbol(
+        step % 2**BITS
+    ) * by_place
     return result
+
+
+def shift_of(row: Symbols, step: int, limit: int) -> Symbols:
+    """What looking up row `row` of a table, whose rows are `step` elements apart, adds to a given value: its sums over
+    a row stay closed formulas."""
+    table = np.full(1, step % 2**BITS, Symbol) * number("row step") + Symbol(limit) * number("limit")
+    shift: Symbols = row * _SECOND + table
+    return shift
 
 
 def looked_up(row: Symbols, name: str, start: Symbols, step: int, limit: int) -> Symbols:
     """Element `row` of a table's column: start, start + step, … of a given value."""
-    column: Symbols = (
-        raw_given(name, start) + Symbol(step % 2**BITS) * number("row step") + Symbol(limit) * number("limit")
-    )
-    return stir(row * _SECOND + column, "looked up")
+    return given(name, start, shift_of(row, step, limit))
 
 
 def looked_up_in(row: Symbols, table: Symbols, limit: int) -> Symbols:

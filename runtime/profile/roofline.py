@@ -20,7 +20,7 @@ from torch import fx
 from compiler.ops import record
 from compiler.ops.record import Affine, Role
 from compiler.ops.table import OPS
-from compiler.tile.kernel_op import INPUT, OUTPUT, KernelOp, kernel_ops
+from compiler.tile.kernel_op import CHOSEN, INPUT, OUTPUT, KernelOp, kernel_ops
 from isa.chip import Chip
 from isa.timing import ceil_div, grouped_pace, matmul_passes, vector_cycles
 
@@ -160,6 +160,9 @@ def _loaded(node: KernelOp) -> int:
             return _bytes(node)
         if user.is_view:
             count += min(_bytes(user), _bytes(node))
+        elif user.kind == CHOSEN and user.operands[1] is node:
+            blocks = min(prod(user.tensor("chosen").shape), node.shape[0])
+            count += blocks * ceil_div(prod(node.shape[1:]) * node.dtype.bits, 8)
         elif user.role is Role.GATHER and user.operands[0] is node:
             rows = min(prod(user.shape[:-1]), node.shape[0])
             count += rows * ceil_div(prod(node.shape[1:]) * node.dtype.bits, 8)
@@ -205,6 +208,12 @@ def _matmul(node: KernelOp) -> Operation:
     if len(b) == 2:
         return Operation(node.name, Gemm(1, prod(a[:-1]), n, a[-1]))
     return Operation(node.name, Gemm(prod(node.shape[:-2]), a[-2], n, a[-1]))
+
+
+def _matmul_chosen(node: KernelOp) -> Operation:
+    """A product for each row, with weights of its own."""
+    rows, k = node.first.shape
+    return Operation(node.name, Gemm(rows, 1, node.shape[-1], k))
 
 
 def _matmul_groups(node: KernelOp) -> Operation:
@@ -253,6 +262,10 @@ def _reduce(node: KernelOp) -> Operation:
     x = node.first
     free = node.role is Role.ROWS and node.args["kind"] in _TAPS and _tappable(x)
     return Operation(node.name, vec=None if free else _flat(prod(x.shape)))
+
+
+def _argmax(node: KernelOp) -> Operation:
+    return Operation(node.name, vec=_flat(prod(node.first.shape)))
 
 
 def _clamp(node: KernelOp) -> Operation:
@@ -317,12 +330,14 @@ _RULES: dict[str, Callable[[KernelOp], Operation]] = {  # of operations whose re
     "matmul_i8": _matmul,
     "dequantize": _dequantize,
     "quantize_groups": _quantize_groups,
+    CHOSEN: _matmul_chosen,
     "matmul_groups": _matmul_groups,
     "quantize_rows": _quantize,
     "softmax": _softmax,
     "layer_norm": _layer_norm,
     "activation": _activation,
     "reduce": _reduce,
+    "argmax": _argmax,
     "clamp": _clamp,
 }
 

@@ -27,6 +27,7 @@ _GPT2 = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+_EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 40, "norm_topk_prob": True}
 FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "llama": ("Llama", _GROUPED),
     "gpt2": ("GPT2", _GPT2),
@@ -44,6 +45,10 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "glm": ("Glm", {**_GROUPED, "num_hidden_layers": 1, "head_dim": 12, "partial_rotary_factor": 0.5}),
     "stablelm": ("StableLm", {**_GROUPED, "partial_rotary_factor": 0.5}),
     "olmo": ("Olmo", _GROUPED),
+    "mixtral": ("Mixtral", {**_GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "qwen2_moe": ("Qwen2Moe", {**_GROUPED, **_EXPERTS, "shared_expert_intermediate_size": 56}),
+    "qwen3_moe": ("Qwen3Moe", {**_GROUPED, **_EXPERTS, "head_dim": 16, "mlp_only_layers": [1]}),
+    "olmoe": ("Olmoe", {**_GROUPED, "num_experts": 8, "num_experts_per_tok": 3}),
     "granite": (
         "Granite",
         {**_GROUPED, "attention_multiplier": 0.25, "logits_scaling": 2.0, "residual_multiplier": 0.5},
