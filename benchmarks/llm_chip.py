@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.llm_models import image_without_weights, shaped, smollm2
+from benchmarks.llm_models import MIXTRAL, image_without_weights, shaped, smollm2
 from compiler.frontend.decoder import capture_decoder, within
 from compiler.lower import lower
 from compiler.options import Options
@@ -73,6 +73,8 @@ def cases() -> Iterator[Case]:
         for weights in ("w8a8", "w4a8-g32"):
             for number, chip in enumerate(CHIPS):
                 yield Case(model, weights, chip, 1, 4096, (1024,), (0.95, 0.0)[number])
+    for number, chip in enumerate(CHIPS):
+        yield Case(MIXTRAL, "w8a8", chip, 1, 4096, (1024,), (0.95, 0.0)[number])
 
 
 def measure(chosen: list[Case]) -> Iterator[tuple[Case, Row]]:

@@ -16,6 +16,7 @@ from compiler.frontend.gguf.model import causal_lm
 from compiler.pipeline import Compiled
 from isa.image.image import Image
 
+MIXTRAL = "Mixtral-8x7B (4 of 32 layers)"
 SHAPES: Mapping[str, Mapping[str, Any]] = {
     "SmolLM2-135M": {
         "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
@@ -30,6 +31,11 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
     "Llama-2-7B": {
         "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
         "num_attention_heads": 32, "num_key_value_heads": 32, "max_position_embeddings": 1 << 17,
+    },
+    MIXTRAL: {  # all 32 layers are more bytes than memory, though nobody touches them
+        "model_type": "mixtral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336,
+        "num_hidden_layers": 4, "num_attention_heads": 32, "num_key_value_heads": 8, "num_local_experts": 8,
+        "num_experts_per_tok": 2, "max_position_embeddings": 1 << 15,
     },
 }  # fmt: skip
 
@@ -66,17 +72,17 @@ def dequantized(model: Any) -> Any:
 
 
 def shaped(name: str, **changes: Any) -> Any:
-    """A Llama of a known shape. Its weights are memory that nobody has touched: they take none, whatever their size."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+    """A model of a known shape, a Llama if it does not say what. Its weights are memory that nobody has touched: they
+    take none, whatever their size."""
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = LlamaConfig(**{**SHAPES[name], **changes})
+    config = AutoConfig.for_model(**{"model_type": "llama", **SHAPES[name], **changes})
     with torch.device("meta"):
-        model: Any = LlamaForCausalLM(config)
+        model: Any = AutoModelForCausalLM.from_config(config)
     for module in model.modules():
         for key, value in module.named_parameters(recurse=False):
             module.register_parameter(key, nn.Parameter(torch.empty(value.shape), requires_grad=False))
-    model.model.rotary_emb = LlamaRotaryEmbedding(config)
+    model.model.rotary_emb = type(model.model.rotary_emb)(config)
     model.tie_weights()
     return model.eval()
 

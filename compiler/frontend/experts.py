@@ -42,7 +42,7 @@ def _every(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_k_weights:
     y = _linear(self, y, "down_proj")
     if self.has_post_expert_norm:
         y = self.post_expert_norm(y)
-    places = top_k_index * tokens + torch.arange(tokens).unsqueeze(-1)
+    places = top_k_index.to(torch.int32) * tokens + torch.arange(tokens, dtype=torch.int32).unsqueeze(-1)
     chosen = y.reshape(-1, y.shape[-1])[places] * top_k_weights.unsqueeze(-1)
     return chosen.sum(1).to(hidden_states.dtype)
 

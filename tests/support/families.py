@@ -47,8 +47,8 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "olmo": ("Olmo", _GROUPED),
     "mixtral": ("Mixtral", {**_GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2}),
     "qwen2_moe": ("Qwen2Moe", {**_GROUPED, **_EXPERTS, "shared_expert_intermediate_size": 56}),
-    "qwen3_moe": ("Qwen3Moe", {**_GROUPED, **_EXPERTS, "head_dim": 16, "mlp_only_layers": [1]}),
-    "olmoe": ("Olmoe", {**_GROUPED, "num_experts": 8, "num_experts_per_tok": 3}),
+    "qwen3_moe": ("Qwen3Moe", {**_GROUPED, **_EXPERTS, "head_dim": 16, "num_hidden_layers": 1}),
+    "olmoe": ("Olmoe", {**_GROUPED, "num_experts": 8, "num_experts_per_tok": 3, "num_hidden_layers": 1}),
     "granite": (
         "Granite",
         {**_GROUPED, "attention_multiplier": 0.25, "logits_scaling": 2.0, "residual_multiplier": 0.5},

@@ -87,8 +87,7 @@ def test_computed_tables(name: str, shape: tuple[int, int]) -> None:
 
 
 def test_a_given_table_that_is_transposed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Breaks when a row that does not lie in one piece is told as a fault of ours; the piece is cut, and the look-up
-    stays on the chip."""
+    """Breaks when rows that do not lie in one piece are looked up as if they did, and not copied first."""
     monkeypatch.delenv(fallback.STRICT, raising=False)
     indices, table = torch.tensor([0, 2]), torch.randn(4, 5)
     with warnings.catch_warnings():
