@@ -20,6 +20,11 @@ class Error(Exception):
         return f"{place}{self.what}{advice}"
 
 
+def described(error: Error) -> dict[str, str]:
+    """An error as a document has it."""
+    return {"kind": error.kind, "what": error.what, "where": error.where, "hint": error.hint}
+
+
 class CompileError(Error):
     """The compiler cannot make a program of this model, input or option."""
 

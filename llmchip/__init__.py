@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from runtime.pytorch.backend import backend, refresh
     from runtime.pytorch.constants import PackedWeights, packed_weights
     from runtime.pytorch.fallback import Fallback, fallbacks
+    from runtime.sweep.api import sweep
     from runtime.verify.verify import Verification
 
     __version__: str
@@ -74,6 +75,7 @@ __all__ = [
     "load_chip",
     "packed_weights",
     "refresh",
+    "sweep",
 ]
 
 _ERRORS = (
@@ -101,6 +103,7 @@ _HOME = {
     "DecoderProgram": "runtime.decoder_program",
     **dict.fromkeys(("Loaded", "LoadedDecoder"), "runtime.device.loaded"),
     "Session": "runtime.device.session",
+    "sweep": "runtime.sweep.api",
     "Program": "runtime.program",
     "Verification": "runtime.verify.verify",
     "__version__": "runtime.version",

@@ -174,7 +174,7 @@ def compile_model(
     """See runtime.api.compile. Raises what it raises."""
     selected, settings = chosen(chip, options)
     with one_line():
-        captured = _capture(model, example_inputs)
+        captured = captured_model(model, example_inputs)
         program = Program(captured, settings, selected, None if isinstance(model, ExportedProgram) else model)
         program.image  # noqa: B018 - packed now, with the weights as they are now
     return program
@@ -199,7 +199,9 @@ def one_line() -> Iterator[None]:
         raise as_error(error)  # noqa: B904  (it knows its cause)
 
 
-def _capture(model: Any, example_inputs: Sequence[Any] | Mapping[str, Any] | None) -> Captured:
+def captured_model(model: Any, example_inputs: Sequence[Any] | Mapping[str, Any] | None) -> Captured:
+    """A module with its example inputs, or an exported program, as a graph. Raises InputError for anything else, and what
+    capturing raises."""
     if isinstance(model, ExportedProgram):
         return from_exported(model)
     if not isinstance(model, torch.nn.Module):

@@ -22,7 +22,7 @@ of a result. Every verb of `llmcc` that takes `--chip` takes `--set` too, in Pyt
     llmchip.compile(model, inputs, chip=llmchip.chip("edge").replace({"sram.bytes": "4MiB"}, mxu={"rows": 64}))
 
 Values are written with or without their unit: `4MiB` is 4 · 2^20 bytes, `4MB` 4 · 10^6; `800MHz`, `1.2GHz`; `68GB/s`;
-`900fJ`, `1.5pJ`; `500mW`. `llmcc chips edge --set ...` prints the whole chip.
+`900fJ`, `1.5pJ`; `500mW`. `llmcc chips edge --set ...` prints the whole chip. [sweep.md](sweep.md) tries many.
 """
 
 

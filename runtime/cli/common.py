@@ -90,14 +90,7 @@ settings_option = click.option(
 chip_option = click.option(
     "--chip", metavar="NAME|FILE.toml", shell_complete=completion.chips, help="Chip to compile for. [default: edge]"
 )
-build_options = group(
-    settings_option,
-    click.option(
-        "--seq", type=click.IntRange(1, _MOST_SIZE), help="Sequence length. [default: the longest text, or 128]"
-    ),
-    click.option(
-        "--batch", type=click.IntRange(1, _MOST_SIZE), help="Batch size. [default: the number of texts, or 1]"
-    ),
+building_options = group(
     click.option(
         "--seed",
         type=click.IntRange(0, _MOST_SEED),
@@ -133,6 +126,16 @@ build_options = group(
     click.option(
         "--trust", is_flag=True, help="Load a .pt2 with all that is pickled in it: that runs code of whoever made it."
     ),
+)
+build_options = group(
+    settings_option,
+    click.option(
+        "--seq", type=click.IntRange(1, _MOST_SIZE), help="Sequence length. [default: the longest text, or 128]"
+    ),
+    click.option(
+        "--batch", type=click.IntRange(1, _MOST_SIZE), help="Batch size. [default: the number of texts, or 1]"
+    ),
+    building_options,
 )
 model_options = group(chip_option, build_options)
 

@@ -16,7 +16,7 @@ from typing import Any, TextIO, cast
 
 import click
 
-from isa.errors import AssemblyError, Error, Trap, interrupted
+from isa.errors import AssemblyError, Error, Trap, described, interrupted
 from isa.shown import shown, shown_lines, shown_styled
 
 OK, NO, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
@@ -36,6 +36,7 @@ VERBS = {
     "asm": "Assemble text to an image file.",
     "isa": "Show the instruction set, or one instruction.",
     "chips": "List the stock chips, or print one as TOML.",
+    "sweep": "Compile and time models on many chips.",
     "cache": "Show or clear the images that are kept so that nothing is compiled twice.",
     "models": "List the bundled models and what a MODEL argument may be.",
 }
@@ -171,7 +172,7 @@ def _usage(error: click.ClickException) -> dict[str, str]:
 
 def _document(error: Exception) -> dict[str, str]:
     if isinstance(error, Error):
-        return {"kind": error.kind, "what": error.what, "where": error.where, "hint": error.hint}
+        return described(error)
     if isinstance(error, OSError):
         place = (
             "standard output"

@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from compiler.lower import Lowered
 from emulator.timing.energy import Activity, activity
 from emulator.timing.simulate import simulate
 from emulator.timing.timeline import ENGINES, Timeline
@@ -213,7 +214,7 @@ class Profile:
 
 def profile(
     image: Image,
-    compiled: Known | None = None,
+    compiled: Known | Lowered | None = None,
     *,
     entry: str | None = None,
     values: Mapping[str, int] | None = None,
@@ -223,7 +224,8 @@ def profile(
     Raises ReplayError."""
     timeline = simulate(image, None, options, entry, values)
     done = activity(timeline)
-    graph = compiled.lowered.main.graph if compiled is not None else None
+    lowered = compiled.lowered if isinstance(compiled, Known) else compiled
+    graph = lowered.main.graph if lowered is not None else None
     limit = speed_of_light(graph, image.chip) if graph is not None else own_limit(timeline)
     source = "graph" if graph is not None else "program"
     node = node_of_instructions(image, timeline)

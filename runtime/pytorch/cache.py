@@ -110,12 +110,26 @@ def clear() -> list[Entry]:
 def key_of(captured: "Captured", options: "Options", chip: Chip, weights: str) -> str | None:
     """Equal for what compiles to the same image; `weights` is their hash. None if the graph holds something that cannot
     be written down."""
+    program = program_key(captured, options)
+    return None if program is None else image_key(program, chip, weights)
+
+
+def program_key(captured: "Captured", options: "Options") -> str | None:
+    """Equal for what compiles to the same program on any chip. None if the graph holds something that cannot be written
+    down."""
     lines = list(_graph_lines(captured))
-    if folder() is None or None in lines:
+    if None in lines:
         return None
     settings = {name: value for name, value in vars(options).items() if name != "chip"}
-    parts = (*lines, repr(sorted(settings.items())), chip_hash(chip), _versions(), extension.digests(), weights)
+    parts = (*lines, repr(sorted(settings.items())), _versions(), extension.digests())
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+
+
+def image_key(program: str, chip: Chip, weights: str) -> str | None:
+    """The name of an image, of the key of its program. None if the cache is off."""
+    if folder() is None:
+        return None
+    return hashlib.sha256("\n".join(map(str, (program, chip_hash(chip), weights))).encode()).hexdigest()
 
 
 def key_of_file(path: Path, options: "Options", chip: Chip, *more: object) -> str | None:
@@ -226,4 +240,7 @@ def _shrink() -> None:
         total -= entry.bytes
 
 
-__all__ = ["Entry", "bound", "clear", "entries", "find", "folder", "joined", "keep", "key_of", "key_of_file"]
+__all__ = [
+    "Entry", "bound", "clear", "entries", "find", "folder", "image_key", "joined", "keep", "key_of", "key_of_file",
+    "program_key",
+]  # fmt: skip

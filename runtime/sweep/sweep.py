@@ -1,0 +1,198 @@
+"""A sweep: every workload on every chip of a grid, or on those that a search asks for.
+
+    sweep = llmchip.sweep("minilm", set={"mxu.rows": [64, 128], "sram.bytes": "1MiB..8MiB"}, seq=128)
+    sweep.rows      sweep.front()      sweep.write_csv("points.csv")
+
+What was measured before is taken from the store. The rest goes to the engine's workers, while the next model is
+captured here; what they find is kept at once.
+"""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from isa.chip import Chip, to_toml
+from isa.errors import Error, described
+from runtime.sweep.axes import Place, chip_at
+from runtime.sweep.engines import WORKER, Engine
+from runtime.sweep.store import Store, key_of
+
+if TYPE_CHECKING:
+    from runtime.sweep.frozen import FrozenModel
+
+
+Name = tuple[str, int | None, int | None]  # of a workload
+
+
+@dataclass(frozen=True, eq=False)
+class Workload:
+    """A model for one shape of its inputs. `freeze` captures and lowers it."""
+
+    model: str
+    seq: int | None
+    batch: int | None
+    freeze: "Callable[[], FrozenModel]"
+
+    @property
+    def name(self) -> Name:
+        return self.model, self.seq, self.batch
+
+    @cached_property
+    def frozen(self) -> "FrozenModel | Error":
+        """Done once; a model that cannot be had fails at each of its points, with the same reason."""
+        try:
+            return self.freeze()
+        except Error as error:
+            return error
+
+
+@dataclass(frozen=True)
+class Row:
+    """A point and what came of it: its figures, or the reason why there are none."""
+
+    model: str
+    seq: int | None
+    batch: int | None
+    place: Place
+    chip: str
+    outcome: dict[str, Any]
+    seconds: float  # that it took to find out, here or before
+
+    @property
+    def failed(self) -> bool:
+        return "error" in self.outcome
+
+    @property
+    def workload(self) -> Name:
+        return self.model, self.seq, self.batch
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, in one line."""
+        error = self.outcome.get("error")
+        return "" if error is None else ": ".join(filter(None, (error["where"], error["what"])))
+
+
+@dataclass
+class Progress:
+    """What a progress bar shows. `left` are the seconds until the end, as far as they can be told."""
+
+    total: int = 0
+    done: int = 0
+    known: int = 0  # of these, what was in the store
+    workers: int = 1
+    capturing: str = ""
+    spent: dict[Name, list[float]] = field(default_factory=dict)
+    waiting: dict[Name, int] = field(default_factory=dict)
+
+    @property
+    def left(self) -> float | None:
+        """By what points of the same model have taken; those of models that have none yet take what all others do."""
+        times = [second for found in self.spent.values() for second in found]
+        if not times:
+            return None
+        mean = sum(times) / len(times)
+        work = 0.0
+        for workload, count in self.waiting.items():
+            own = self.spent.get(workload)
+            work += count * (sum(own) / len(own) if own else mean)
+        return work / self.workers
+
+
+Told = Callable[[Progress], None]
+
+
+class Runner:
+    """Measures points: those of the store are there at once, others are computed and kept."""
+
+    def __init__(self, engine: Engine, store: Store, told: Told | None = None) -> None:
+        self.engine, self.store, self.told = engine, store, told or (lambda _: None)
+        self.progress, self._lock = Progress(workers=engine.workers), threading.Lock()
+        self._ready = False
+
+    def measure(self, workloads: Sequence[Workload], places: Sequence[Place], base: Chip) -> list[Row]:
+        """A row for each workload at each place, in this order."""
+        points = list(itertools.product(workloads, places))
+        with self._lock:
+            self.progress.total += len(points)
+            for workload in workloads:
+                self.progress.waiting[workload.name] = self.progress.waiting.get(workload.name, 0) + len(places)
+        rows: dict[int, Row] = {}
+        twins: dict[int, int] = {}  # points whose chip is that of one before, under another description
+        with ThreadPoolExecutor(self.engine.workers) as pool:
+            try:
+                futures = list(self._submitted(points, base, pool, rows, twins))
+                for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+                    future.result()
+            except BaseException:
+                self.engine.close()  # what waits for a worker ends with it
+                pool.shutdown(cancel_futures=True)
+                raise
+        for number, first in twins.items():
+            self._finish(rows, number, replace(rows[first], place=points[number][1]), known=True)
+        return [rows[number] for number in range(len(points))]
+
+    def _submitted(
+        self,
+        points: Sequence[tuple[Workload, Place]],
+        base: Chip,
+        pool: ThreadPoolExecutor,
+        rows: dict[int, Row],
+        twins: dict[int, int],
+    ) -> Iterator[Future[None]]:
+        """The points that are not known. Models are captured as their first points come, while workers are busy."""
+        firsts: dict[str, int] = {}
+        for number, (workload, place) in enumerate(points):
+            row = Row(*workload.name, place, "", {}, 0.0)
+            model = self._captured(workload)
+            try:
+                chip = chip_at(base, place)
+                if isinstance(model, Error):
+                    raise model
+            except Error as error:
+                self._finish(rows, number, replace(row, outcome={"error": described(error)}), known=True)
+                continue
+            row, key = replace(row, chip=chip.name), key_of(model, chip)
+            if (known := self.store.get(key)) is not None:
+                self._finish(rows, number, replace(row, outcome=known[0], seconds=known[1]), known=True)
+            elif key in firsts:
+                twins[number] = firsts[key]
+            else:
+                firsts[key] = number
+                yield pool.submit(self._compute, rows, number, row, model, chip, key)
+
+    def _compute(self, rows: dict[int, Row], number: int, row: Row, model: "FrozenModel", chip: Chip, key: str) -> None:
+        start = time.perf_counter()
+        outcome = self.engine.call(model, to_toml(chip))
+        seconds = time.perf_counter() - start
+        if outcome.get("error", {}).get("kind") != WORKER:  # which says nothing of the point
+            self.store.put(key, outcome, seconds)
+        self._finish(rows, number, replace(row, outcome=outcome, seconds=seconds), known=False)
+
+    def _captured(self, workload: Workload) -> "FrozenModel | Error":
+        if "frozen" not in vars(workload):
+            if not self._ready:
+                self.engine.ready()
+                self._ready = True
+            self.progress.capturing = workload.model
+            self.told(self.progress)
+            workload.frozen  # noqa: B018 - now, while it is shown
+            self.progress.capturing = ""
+            self.told(self.progress)
+        return workload.frozen
+
+    def _finish(self, rows: dict[int, Row], number: int, row: Row, known: bool) -> None:
+        progress = self.progress
+        with self._lock:
+            rows[number] = row
+            progress.done += 1
+            progress.known += known
+            progress.waiting[row.workload] -= 1
+            if not known:
+                progress.spent.setdefault(row.workload, []).append(row.seconds)
+        self.told(progress)

@@ -1,0 +1,251 @@
+"""Sweeps: grids, results that are kept, workers."""
+
+import csv
+import io
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkout import ROOT
+from cli_harness import call
+from torch import nn
+
+import llmchip
+from compiler.frontend.capture import capture
+from compiler.options import Options
+from emulator.timing.simulate import simulate
+from isa.chip import load_chip
+from isa.errors import ChipError, UnsupportedError
+from runtime.sweep.axes import axis, chip_at, grid
+from runtime.sweep.figures import Outcome, figures, outcome
+from runtime.sweep.frozen import FrozenModel, freeze
+from runtime.sweep.result import Sweep, front
+from runtime.sweep.store import Store, key_of
+from runtime.sweep.sweep import Row, Runner, Workload
+
+X = torch.randn(8, 32)
+
+
+class Inside:
+    """An engine in this process that counts its points, and may be told to stop."""
+
+    workers = 1
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.calls, self.stop_at, self.closed = 0, stop_at, False
+
+    def ready(self) -> None:
+        pass
+
+    def call(self, model: FrozenModel, chip: str) -> Outcome:
+        if self.calls == self.stop_at:
+            raise KeyboardInterrupt
+        self.calls += 1
+        return outcome(model, chip)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def mlp() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(32, 48), nn.ReLU(), nn.Linear(48, 16)).eval()
+
+
+@pytest.fixture(scope="module")
+def frozen() -> FrozenModel:
+    return freeze(capture(mlp(), (X,)), Options())
+
+
+def workload(frozen: FrozenModel) -> Workload:
+    return Workload("mlp", None, None, lambda: frozen)
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "values"),
+    [
+        ("mxu.rows", "32, 64", ("32", "64")),
+        ("mxu.rows", [32, 64], ("32", "64")),
+        ("sram.bytes", "1MiB..5MiB", ("1MiB", "2MiB", "4MiB")),
+        ("mxu.rows+mxu.cols", "16..32", ("16", "32")),
+        ("mxu.split", [False, True], ("false", "true")),
+        ("dram.bytes_per_second", "68GB/s,1e11", ("68GB/s", "100GB/s")),
+        ("chip", "edge,server", ("edge", "server")),
+    ],
+)
+def test_axes_are_read(key: str, given: object, values: tuple[str, ...]) -> None:
+    """Breaks when a value, a range or a list means other points than it says."""
+    assert axis(key, given).values == values
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "message"),
+    [
+        ("mxu.rows", "0,1", "0 is not within 1 to 65536"),
+        ("mxu.row", "1", "did you mean 'mxu.rows'"),
+        ("mxu.rows", "64,64", "a value is there twice"),
+        ("mxu.rows", "64,", "a value is missing"),
+        ("mxu.rows", "64..32", "64..32 is no range"),
+        ("mxu.split", "false..true", "is no range"),
+    ],
+)
+def test_axes_that_no_chip_has_are_refused(key: str, given: str, message: str) -> None:
+    """Breaks when a sweep begins that can only fail, or the line does not say why."""
+    with pytest.raises(ChipError, match=message):
+        axis(key, given)
+
+
+def test_a_grid_is_every_combination() -> None:
+    """Breaks when a point is left out, or an axis is applied to another parameter."""
+    places = grid([axis("chip", "edge,server"), axis("mxu.rows+mxu.cols", "32,64")])
+    chips = [chip_at(load_chip("edge"), place) for place in places]
+    assert [(c.mxu.rows, c.mxu.cols, c.mxu.weight_rows_per_cycle) for c in chips] == [
+        (32, 32, 4), (64, 64, 4), (32, 32, 16), (64, 64, 16),
+    ]  # fmt: skip
+
+
+def test_figures_are_those_of_the_image(frozen: FrozenModel) -> None:
+    """Breaks when a program without its weights, or of the graph that was pickled, is not the one that is compiled."""
+    chip = load_chip("edge").replace(mxu={"rows": 64})
+    program = llmchip.compile(mlp(), (X,), chip=chip)
+    timeline = simulate(program.image)
+    assert figures(frozen, chip)["cycles"] == timeline.cycles
+    assert figures(frozen, chip)["program_words"] == program.image.words
+
+
+def test_a_point_is_measured_once(frozen: FrozenModel, tmp_path: Path) -> None:
+    """Breaks when what is in the store is computed again, or two points with one chip are."""
+    store, engine = Store(tmp_path / "s.sqlite"), Inside()
+    places = grid([axis("mxu.rows", "64,128")])
+    first = Runner(engine, store).measure([workload(frozen)], places, load_chip())
+    again = Runner(engine, store).measure([workload(frozen)], [*places, *grid([axis("mxu.cols", "128")])], load_chip())
+    assert engine.calls == 2
+    assert [row.outcome for row in again] == [*(row.outcome for row in first), first[1].outcome]
+
+
+def test_an_interrupted_sweep_goes_on(frozen: FrozenModel, tmp_path: Path) -> None:
+    """Breaks when what was done before an interrupt is lost or done again, or the engine is left running."""
+    places = grid([axis("mxu.rows", "32,64,128")])
+    engine, store = Inside(stop_at=2), Store(tmp_path / "s.sqlite")
+    with pytest.raises(KeyboardInterrupt):
+        Runner(engine, store).measure([workload(frozen)], places, load_chip())
+    assert engine.closed
+    rest = Inside()
+    rows = Runner(rest, Store(tmp_path / "s.sqlite")).measure([workload(frozen)], places, load_chip())
+    assert (engine.calls, rest.calls) == (2, 1) and not any(row.failed for row in rows)
+
+
+def test_a_point_that_fails_is_a_row(frozen: FrozenModel) -> None:
+    """Breaks when a chip that is too small, or a model that is refused, ends the sweep or hides its reason."""
+
+    def refused() -> FrozenModel:
+        raise UnsupportedError("no such operation", "conv")
+
+    loads = [workload(frozen), Workload("conv", None, None, refused)]
+    rows = Runner(Inside(), Store(None)).measure(loads, grid([axis("sram.bytes", "64,1MiB")]), load_chip())
+    assert [row.failed for row in rows] == [True, False, True, True]
+    assert "of SRAM" in rows[0].reason and rows[3].reason == "conv: no such operation"
+    found = Sweep((), tuple(rows))
+    assert [record["error"] is None for record in found.records()] == [False, True, False, False]
+    assert found.front() == [rows[1]]
+
+
+def test_names_are_no_figures(frozen: FrozenModel) -> None:
+    """Breaks when a chip's name makes a point another one, or a number of it does not."""
+    edge = load_chip("edge")
+    assert key_of(frozen, edge) == key_of(frozen, edge.replace(name="mine"))
+    assert key_of(frozen, edge) != key_of(frozen, edge.replace(energy={"act": 1}))
+
+
+def test_the_front_is_what_nothing_beats() -> None:
+    """Breaks when a row that another beats in all is among the best, or rows of different models are compared."""
+
+    def row(seconds: float, joules: float, model: str = "m") -> Row:
+        return Row(model, 1, 1, {}, "", {"seconds": seconds, "joules": joules}, 0.0)
+
+    rows = [row(1, 3), row(2, 2), row(3, 1), row(2, 3), row(1, 3), row(9, 9, "other")]
+    assert front(rows, ("latency", "energy")) == [rows[0], rows[1], rows[2], rows[4], rows[5]]
+
+
+def command(folder: Path, *more: object) -> list[str]:
+    """A sweep over three arrays of two models, one of which is refused."""
+    (folder / "swept.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "def small():\n    torch.manual_seed(0)\n"
+        "    return nn.Sequential(nn.Linear(32, 48), nn.ReLU()).eval(), {'input': torch.zeros(4, 32)}\n"
+        "def refused():\n    return nn.Conv3d(1, 1, 1).eval(), {'input': torch.zeros(1, 1, 2, 2, 2)}\n"
+    )
+    models = ["swept:small", "swept:refused"]
+    given = [*models, "--set", "mxu.rows=16,32,64", "--store", folder / "s.sqlite", "--json", *more]
+    return [sys.executable, "-m", "runtime.cli", "sweep", *map(str, given)]
+
+
+@pytest.mark.slow  # four processes that import PyTorch
+def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
+    """On the command line, with worker processes: breaks when a kill loses a finished point or leaves workers, when a
+    point is done twice, or a model that is refused ends the sweep."""
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}", "LLMCHIP_CACHE": str(tmp_path / "cache")}
+    process = subprocess.Popen(command(tmp_path, "--workers", 1), env=env, stdout=subprocess.PIPE, cwd=ROOT)
+    deadline = time.monotonic() + 300
+    while not (done := _keys(tmp_path / "s.sqlite")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    result = subprocess.run(
+        command(tmp_path, "--workers", 1, "--csv", tmp_path / "s.csv"),
+        env=env,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(result.stdout)["rows"]
+    assert [row["model"] for row in rows] == ["swept:small"] * 3 + ["swept:refused"] * 3
+    assert all(row["cycles"] and row["error"] is None for row in rows[:3])
+    assert all(row["cycles"] is None and "conv" in row["error"] for row in rows[3:])
+    after = _keys(tmp_path / "s.sqlite")
+    assert len(after) == 3 and done and done.items() <= after.items()  # the same outcome, from the same run
+    read = list(csv.DictReader(io.StringIO((tmp_path / "s.csv").read_text())))
+    assert [int(row["cycles"]) for row in read[:3]] == [row["cycles"] for row in rows[:3]]
+
+
+def _keys(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return dict(sqlite3.connect(path).execute("SELECT key, seconds FROM points").fetchall())
+    except sqlite3.OperationalError:  # not there yet
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("minilm", "--set", "mxu.rows=0"), "0 is not within"),
+        (("minilm", "--seq", "8,x"), "is not a list of sizes"),
+        (("nothing",), "there is no model or file"),
+        (("minilm", "--csv", "/no/such/folder/a.csv"), "the folder does not exist"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_one_line(arguments: tuple[str, ...], what: str) -> None:
+    """Breaks when a mistake is found only after the models are captured, or with a traceback."""
+    result = call("sweep", *arguments, "--json")
+    assert result.code == 2 and what in result.error["what"]
+
+
+def test_parquet_has_the_records(frozen: FrozenModel, tmp_path: Path) -> None:
+    """Breaks when a figure is missing or has become text."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    axes = (axis("mxu.rows", "64,128"),)
+    found = Sweep(axes, tuple(Runner(Inside(), Store(None)).measure([workload(frozen)], grid(axes), load_chip())))
+    found.write_parquet(tmp_path / "s.parquet")
+    assert parquet.read_table(tmp_path / "s.parquet").to_pylist() == found.records()
+    assert repr(found).startswith("Sweep(2 points over mxu.rows, 0 failed")
