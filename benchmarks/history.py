@@ -15,7 +15,7 @@ from msgspec import Struct
 from isa.files import write_atomic
 from runtime.cli.compare_verb import print_comparison
 from runtime.compare.compare import Side, compare
-from runtime.compare.document import Comparison
+from runtime.compare.comparison import Comparison
 from runtime.profile.document import ProfileDocument
 from runtime.profile.profile import Profile
 

@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     )
     from isa.extension import Extension
     from runtime.api import chip, compile, load
-    from runtime.compare.document import Comparison
-    from runtime.compare.sides import compare
+    from runtime.compare.comparison import Comparison
+    from runtime.compare.sides import compare, profile
     from runtime.decoder_program import DecoderProgram
     from runtime.device.loaded import Loaded, LoadedDecoder
     from runtime.device.session import Session
     from runtime.extension import extend
+    from runtime.profile.profile import Profile
     from runtime.program import Program
     from runtime.pytorch.backend import backend, refresh
     from runtime.pytorch.constants import PackedWeights, packed_weights
@@ -59,6 +60,7 @@ __all__ = [
     "Loaded",
     "LoadedDecoder",
     "PackedWeights",
+    "Profile",
     "Program",
     "Session",
     "Trap",
@@ -74,6 +76,7 @@ __all__ = [
     "load",
     "load_chip",
     "packed_weights",
+    "profile",
     "refresh",
     "sweep",
 ]
@@ -98,8 +101,9 @@ _HOME = {
     **dict.fromkeys(("backend", "refresh"), "runtime.pytorch.backend"),
     **dict.fromkeys(("Fallback", "fallbacks"), "runtime.pytorch.fallback"),
     **dict.fromkeys(("PackedWeights", "packed_weights"), "runtime.pytorch.constants"),
-    "Comparison": "runtime.compare.document",
-    "compare": "runtime.compare.sides",
+    "Comparison": "runtime.compare.comparison",
+    **dict.fromkeys(("compare", "profile"), "runtime.compare.sides"),
+    "Profile": "runtime.profile.profile",
     "DecoderProgram": "runtime.decoder_program",
     **dict.fromkeys(("Loaded", "LoadedDecoder"), "runtime.device.loaded"),
     "Session": "runtime.device.session",

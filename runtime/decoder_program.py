@@ -19,7 +19,6 @@ from compiler.entries import CompiledEntries, compile_entries
 from compiler.frontend.capture import Captured
 from compiler.frontend.decoder import capture_decoder, within
 from compiler.options import Options
-from isa.asm.disassemble import disassemble
 from isa.chip import Chip
 from isa.errors import CompileError, InputError
 from isa.image.image import Image, write_image
@@ -27,6 +26,8 @@ from isa.image.steps import ENDS, PAD, TOKENS
 from runtime.device.decoder import Decoder
 from runtime.device.executable import Executable
 from runtime.device.session import Session
+from runtime.inspected import Inspected
+from runtime.profile.profile import Profile, profile, timing
 from runtime.program import chosen, one_line
 from runtime.pytorch import cache
 from runtime.pytorch.sampling import ends_of, sampler
@@ -39,7 +40,7 @@ CHUNK = 256  # tokens of a prefill step at most: its intermediate values must fi
 REACHES = (1 << 10, 1 << 13)  # tokens: a program of its own for sequences that are no longer, if caches hold more
 
 
-class DecoderProgram:
+class DecoderProgram(Inspected):
     """`program(input_ids=ids).logits` runs on the emulated chip, for any number of tokens up to the capacity."""
 
     def __init__(
@@ -124,9 +125,14 @@ class DecoderProgram:
         lowered = {name: compiled.lowered for name, compiled in self.compiled.programs.items()}
         return verify_steps(self.image, lowered, input_ids, max_new_tokens)
 
-    def disassemble(self) -> str:
-        """Assembly, with the user's source lines as comments. Data sections of 4 KiB or more are left out."""
-        return disassemble(self.image)[0]
+    def profile(self, entry: str | None = None, **scalars: int) -> Profile:
+        """Where the cycles and the energy of a step go (default: the first entry), with these scalars, otherwise at
+        their maximum. Raises InputError for an entry that it does not have."""
+        names = [found.name for found in self.image.entries]
+        if entry is not None and entry not in names:
+            raise InputError(f"there is no entry '{entry}'", hint=f"the entries are {', '.join(names)}")
+        with timing("the program"):
+            return profile(self.image, entry=entry, values=scalars or None)
 
     def _stamps(self) -> Any:
         return stamps(tensor for step in self._steps.values() for tensor in step.tensors.values())

@@ -19,11 +19,12 @@ from compiler.lower import Lowered
 from compiler.ops.expand import expand_reference
 from compiler.options import Options
 from compiler.pipeline import Compiled
-from isa.asm.disassemble import disassemble
 from isa.chip import Chip, load_chip
 from isa.errors import CompileError, Error, InputError
 from isa.image.image import Image, image_bytes, read_image, write_image
 from runtime.device.executable import Executable
+from runtime.inspected import Inspected
+from runtime.profile.profile import Profile, profile, timing
 from runtime.pytorch.compilation import Compilation
 from runtime.pytorch.export_lock import alone
 from runtime.pytorch.fallback import as_error
@@ -34,7 +35,7 @@ from runtime.verify.verify import Verification, verify_image
 from runtime.version import __version__
 
 
-class Program:
+class Program(Inspected):
     """`program(*args, **kwargs)` runs on the emulated chip and returns what the model would return."""
 
     def __init__(self, captured: Captured, options: Options, chip: Chip, model: Any = None) -> None:
@@ -81,6 +82,12 @@ class Program:
         arrays = bind(self.image.entry().inputs, self.captured.flatten(args, kwargs))
         return verify_image(self.image, self._compilation, arrays, self._float_outputs(args, kwargs))
 
+    def profile(self) -> Profile:
+        """Where its cycles and its energy go, by the rules of docs/timing.md; the limit is that of the model. Raises
+        InputError for a program that cannot be timed."""
+        with timing("the program"):
+            return profile(self.image, self._compilation)
+
     def __copy__(self) -> "Program":
         return self.__deepcopy__({})
 
@@ -92,10 +99,6 @@ class Program:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (Stored.of(self.captured), self.options, self.chip, self._model, image_bytes(self.image))
-
-    def disassemble(self) -> str:
-        """Assembly, with the user's source lines as comments. Data sections of 4 KiB or more are left out."""
-        return disassemble(self.image)[0]
 
     def _check_unchanged(self) -> None:
         """The image has the weights of the moment when it was made; comparing it with others would mislead."""

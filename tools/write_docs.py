@@ -1,5 +1,5 @@
 """`make docs`: writes every generated file: the ISA manual, the editors' grammar, the pages of the command line and of
-the chip's parameters, the stock chips. Tests say when one is old."""
+the chip's parameters, the schemas, the stock chips. Tests say when one is old."""
 
 import sys
 from pathlib import Path
@@ -13,6 +13,7 @@ def main() -> None:
     from isa.chip import chip_names, load_chip, to_toml
     from isa.doc import chip_page, manual
     from isa.files import write_atomic
+    from runtime import schemas
     from tools import write_cli_doc
 
     pages = {
@@ -20,6 +21,7 @@ def main() -> None:
         ROOT / "editors" / "llmchip.tmLanguage.json": lexer.textmate(),
         ROOT / "docs" / "chip.md": chip_page.document(),
         ROOT / "docs" / "cli.md": write_cli_doc.document(),
+        **{ROOT / "docs" / "schemas" / f"{name}.json": schemas.text(name) for name in schemas.TYPES},
         **{ROOT / "isa" / "chips" / f"{name}.toml": to_toml(load_chip(name)) for name in chip_names()},
     }
     for path, text in pages.items():

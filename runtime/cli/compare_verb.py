@@ -29,7 +29,7 @@ from runtime.profile.words import cause
 
 if TYPE_CHECKING:
     from runtime.compare.compare import Side
-    from runtime.compare.document import Change, Comparison, Figure, Pair
+    from runtime.compare.document import Change, ComparisonDocument, Figure, Pair
 
 _TOP = 3
 _FACTS = 6
@@ -139,7 +139,7 @@ def _side(name: str, given: Given, stage: Stages) -> "Side":
     return Side(name, timed(image, name))
 
 
-def print_comparison(found: "Comparison", top: int) -> None:
+def print_comparison(found: "ComparisonDocument", top: int) -> None:
     """At most 20 lines, unless more are asked for."""
     say(f"A {found.a} on chip {found.chips[0]}, B {found.b} on chip {found.chips[1]}")
     if found.facts:
@@ -167,7 +167,7 @@ def _facts(facts: Mapping[str, tuple[str, str]]) -> str:
     return "; ".join(listed[:_FACTS]) + more
 
 
-def _figure(figure: "Figure", found: "Comparison", top: int) -> Iterator[tuple[str, ...]]:
+def _figure(figure: "Figure", found: "ComparisonDocument", top: int) -> Iterator[tuple[str, ...]]:
     """A line of the whole; cycles also by cause, the others with the parts that changed most beside them."""
     (title, scale), resource = SHOWN[figure.name], found.waterfall_resource
     parts = sorted(figure.parts.items(), key=lambda item: -abs(difference(item[1])))
@@ -200,7 +200,7 @@ def _change(name: str, changes: Sequence["Change"], total: float, resource: str)
     )  # fmt: skip
 
 
-def _rest(found: "Comparison", top: int) -> Iterator[str]:
+def _rest(found: "ComparisonDocument", top: int) -> Iterator[str]:
     for name, shown in (("layer", len(joined(found.layers))), ("node", len(found.nodes))):
         if shown > top:
             yield f"{shown - top} more {name}{'s' if shown > top + 1 else ''}"

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from emulator.timing.waterfall import COMPUTE
-from runtime.compare.document import Change, Comparison, Figure, Pair, Texts, difference
+from runtime.compare.comparison import Comparison
+from runtime.compare.document import Change, Figure, Pair, Texts, difference
 from runtime.compare.match import kind_of, label_of, pairs, place_of
 from runtime.compare.words import UNNAMED
 from runtime.profile.document import Counts, ProfileDocument, Row

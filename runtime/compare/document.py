@@ -47,7 +47,7 @@ class Change(Struct, frozen=True, kw_only=True):
         return cause if cause and sign * difference(self.waterfall[cause]) > 0 else ""
 
 
-class Comparison(Struct, frozen=True, kw_only=True):
+class ComparisonDocument(Struct, frozen=True, kw_only=True):
     """`facts` are settings of compiler, model and chip that differ, and how many nodes are fused, views and so on.
     `layers` and `nodes` are those that differ by
     `threshold` or more, the largest first; of the others there are `left_out`."""

@@ -4,14 +4,14 @@ from itertools import accumulate
 
 import plotly.graph_objects as go
 
-from runtime.compare.document import Comparison, difference
+from runtime.compare.document import ComparisonDocument, difference
 from runtime.compare.words import SHOWN
 from runtime.profile.words import cause
 
 _LESS, _MORE, _WHOLE = "#3b7d3b", "#b3401f", "#4a5560"
 
 
-def waterfall(found: Comparison, name: str = "cycles") -> go.Figure:
+def waterfall(found: ComparisonDocument, name: str = "cycles") -> go.Figure:
     """From A's figure to B's, part by part."""
     figure = next(figure for figure in found.figures if figure.name == name)
     title, scale = SHOWN[name]

@@ -13,9 +13,10 @@ from runtime.device.arrays import Array
 from runtime.device.decoder import Decoder
 from runtime.device.executable import Executable
 from runtime.device.session import Session, greedy
+from runtime.inspected import Inspected
 
 
-class Loaded:
+class Loaded(Inspected):
     """An image ready to run: `loaded(input_ids=ids)["last_hidden_state"]`."""
 
     def __init__(self, image: Image, max_instructions: int | None = DEFAULT) -> None:

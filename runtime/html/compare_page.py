@@ -6,25 +6,21 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from importlib import resources
 
-from isa.errors import InputError
-from runtime.compare.document import Change, Comparison, difference
+from runtime.compare.document import Change, ComparisonDocument, difference
 from runtime.compare.words import SHOWN, signed, title_of
 from runtime.html.page import inside_script
+from runtime.plotting import plotting
 from runtime.profile.words import cause
 
 _HEADS = ("", "layers", "cycles A", "cycles B", "B-A", "% of the run", "µJ", "DRAM bytes", "instructions", "mostly")
 
 
-def page(found: Comparison) -> str:
+def page(found: ComparisonDocument) -> str:
     """The whole file. Raises InputError without plotly."""
-    try:
+    with plotting("the page"):
         from plotly.offline import get_plotlyjs
 
         from runtime.compare.figures import waterfall
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "the page needs the plotting library plotly", hint="pip install 'plotly>=6,<7', or llmchip[html]"
-        ) from error
     plots = {name: waterfall(found, name) for name in SHOWN}
     clear = "rgba(0,0,0,0)"
     for plot in plots.values():
@@ -49,7 +45,7 @@ def page(found: Comparison) -> str:
     return re.sub(r"\{\{([A-Z]+)\}\}", lambda match: parts[match[1]], text)
 
 
-def _facts(found: Comparison) -> Iterator[str]:
+def _facts(found: ComparisonDocument) -> Iterator[str]:
     yield _row(("", "A", "B", "B-A", "%"), "th")
     yield _row(("program", found.a, found.b, "", ""))
     yield _row(("chip", *found.chips, "", ""))
@@ -61,14 +57,14 @@ def _facts(found: Comparison) -> Iterator[str]:
         yield _row((name, left, right, "", ""))
 
 
-def _table(title: str, changes: Sequence[Change], found: Comparison) -> str:
+def _table(title: str, changes: Sequence[Change], found: ComparisonDocument) -> str:
     body = "".join(_row(_cells(change, found)) for change in changes)
     left_out = found.left_out[title.split()[-1] + "s"]
     more = f"{left_out} differ by less than {found.threshold:.1%} of the run" if left_out else ""
     return f"<section><h2>{title} <small>{more}</small></h2><table>{_row(_HEADS, 'th')}{body}</table></section>\n"
 
 
-def _cells(change: Change, found: Comparison) -> list[str]:
+def _cells(change: Change, found: ComparisonDocument) -> list[str]:
     total = found.figures[0].total[0]
     deltas = {name: difference(getattr(change, name)) for name in SHOWN}
     return [

@@ -9,36 +9,22 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-from isa.architecture import Space
-from isa.errors import InputError
 from runtime.html.page import inside_script
-from runtime.profile.profile import Profile
+from runtime.plotting import plotting
+from runtime.profile.run import Run
 
 _TABLES = {"layers": "By layer", "nodes": "By node", "lines": "By source line"}
 _ROWS = 60
 _HEADS = ("", "cycles", "share", "mxu", "vec", "act", "MACs", "DRAM bytes", "µJ", "instructions", "")
 
 
-def page(report: Profile, document: Mapping[str, Any]) -> str:
+def page(report: Run, document: Mapping[str, Any]) -> str:
     """The whole file. `document` is what `llmcc profile --json` says. Raises InputError without plotly."""
-    try:
+    with plotting("the page"):
         from plotly.offline import get_plotlyjs
 
-        from runtime.html import figures
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "the page needs the plotting library plotly", hint="pip install 'plotly>=6,<7', or llmchip[html]"
-        ) from error
-    chip = report.timeline.chip
-    plots = {
-        "timeline": figures.timeline(report),
-        "waterfall": figures.waterfall(document),
-        "roofline": figures.roofline(report, document),
-        "utilisation": figures.utilisation(document),
-        "energy": figures.energy(document),
-        "sram": figures.memory(report, Space.SRAM, chip.sram.bytes),
-        "acc": figures.memory(report, Space.ACC, chip.acc.bytes),
-    }
+        from runtime.profile.figures import PLOTS
+    plots = {name: plot(report, document) for name, plot in PLOTS.items()}
     for plot in plots.values():
         plot.update_layout(
             template="none",

@@ -16,7 +16,7 @@ from isa.architecture import Engine, Space
 from isa.files import write_atomic
 from isa.image.image import Image
 from runtime.profile.buffer_lifetimes import lives
-from runtime.profile.profile import Profile
+from runtime.profile.run import Run
 
 Event = dict[str, Any]
 _PID = 1
@@ -27,7 +27,7 @@ _TRACKS = {
 _WEIGHTS = len(_TRACKS)  # the track of weight loads that nothing hides
 
 
-def write_trace(report: Profile, path: str | PathLike[str]) -> None:
+def write_trace(report: Run, path: str | PathLike[str]) -> None:
     """Write the trace as a JSON file."""
     write_atomic(
         path,
@@ -39,7 +39,7 @@ def write_trace(report: Profile, path: str | PathLike[str]) -> None:
     )
 
 
-def trace_events(report: Profile) -> Iterator[Event]:
+def trace_events(report: Run) -> Iterator[Event]:
     """All events; times in microseconds of the chip."""
     micro = 1e6 / report.timeline.chip.clock_hz
     for engine, name in [*_TRACKS.items(), (None, "mxu weight load")]:
@@ -53,7 +53,7 @@ def trace_events(report: Profile) -> Iterator[Event]:
     yield from _sram(report.image, report.timeline, micro)
 
 
-def _slices(report: Profile, micro: float) -> Iterator[Event]:
+def _slices(report: Run, micro: float) -> Iterator[Event]:
     t = report.timeline
     columns = (t.engine, t.dispatch, t.ready, t.start, t.work_start, t.work_end, t.end, t.bytes, report.node)
     for instruction, engine, dispatch, ready, start, begin, stop, end, moved, node in zip(

@@ -8,8 +8,10 @@ values that are still being compared are held. There is no tolerance anywhere.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from html import escape
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,11 +24,15 @@ from runtime.device.arrays import Array
 from runtime.device.executable import Executable
 from runtime.pytorch.compilation import Known
 from runtime.pytorch.tensors import to_array, to_tensor
+from runtime.tables import frame, html_table
 from runtime.verify.compare import Comparer
 from runtime.verify.reference import LazyReference
 
+if TYPE_CHECKING:
+    import pandas
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Verification:
     """What was compared and what was found; the attributes are the keys of `llmcc verify --json`.
 
@@ -51,6 +57,27 @@ class Verification:
 
     def __bool__(self) -> bool:
         return self.bit_exact
+
+    def __repr__(self) -> str:
+        found = "bit-exact" if self.bit_exact else f"{self.mismatched_elements:,} values differ"
+        first = f", first in {self.first_divergence['node']}" if self.first_divergence else ""
+        findings = f", {len(self.findings)} findings" if self.findings else ""
+        cosine = (self.float or {}).get("cosine")
+        distance = f", cosine to the float model {cosine:.6f}" if cosine is not None else ""
+        return f"Verification({found}: {self.nodes} of {self.graph_nodes} nodes compared{first}{findings}{distance})"
+
+    def _repr_html_(self) -> str:
+        """What was compared and found."""
+        rows = [(name, value) for name, value in self.as_dict().items() if name != "skipped"]
+        return f"<p>{escape(repr(self))}</p>" + html_table(("", ""), rows)
+
+    def to_json(self) -> str:
+        """The attributes as an object; docs/schemas/verification.json describes it."""
+        return msgspec.json.encode(self).decode()
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """One row, so that those of several programs can be put together. Raises InputError without pandas."""
+        return frame([self.as_dict()])
 
 
 def verify_image(

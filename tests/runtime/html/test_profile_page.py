@@ -14,8 +14,8 @@ from isa.image.image import DebugMap, DebugNode, Image, Span
 from runtime.profile.profile import Profile, profile
 
 pytest.importorskip("plotly")
-from runtime.html.figures import MAX_SPANS, _merged, _tracks
 from runtime.html.profile_page import page
+from runtime.profile.figures import MAX_SPANS, _merged, _tracks
 
 
 @pytest.fixture(scope="module")

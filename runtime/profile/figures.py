@@ -1,6 +1,6 @@
 """The plots of a profile, as plotly figures."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from emulator.timing.timeline import CTL, ENGINES, Timeline
 from isa.architecture import Engine, Space
 from runtime.profile.buffer_lifetimes import Life, lives
-from runtime.profile.profile import Profile
+from runtime.profile.run import Run
 
 COLOURS = {
     "dispatch waits": "#8a9097",
@@ -48,7 +48,7 @@ _PALETTE = (
 Span = tuple[int, int, str]  # from, to, what
 
 
-def timeline(report: Profile) -> go.Figure:
+def timeline(report: Run) -> go.Figure:
     """One track per resource that does one thing at a time, and what the bus moves."""
     tracks = _tracks(report)
     spans = sum(map(len, tracks.values()))
@@ -88,7 +88,7 @@ def timeline(report: Profile) -> go.Figure:
     return figure
 
 
-def _tracks(report: Profile) -> dict[str, list[Span]]:
+def _tracks(report: Run) -> dict[str, list[Span]]:
     t = report.timeline
     names = {i: engine.value for i, engine in enumerate(ENGINES)} | {CTL: "dispatch waits"}
     tracks: dict[str, list[Span]] = {
@@ -169,7 +169,7 @@ def waterfall(document: Mapping[str, Any]) -> go.Figure:
     return figure
 
 
-def roofline(report: Profile, document: Mapping[str, Any]) -> go.Figure:
+def roofline(report: Run, document: Mapping[str, Any]) -> go.Figure:
     """Attainable speed by arithmetic intensity: the whole run, layers, source lines. Logarithmic on both axes."""
     chip = report.timeline.chip
     peak, rate = chip.mxu.rows * chip.mxu.cols * chip.clock_hz, chip.dram.bytes_per_second
@@ -214,7 +214,7 @@ def _time(row: Mapping[str, Any], peak: int, rate: int, clock: int) -> float:
     return max(float(row["cycles"]), least, *map(float, row.get("busy", {}).values()))
 
 
-def memory(report: Profile, space: Space, capacity: int) -> go.Figure:
+def memory(report: Run, space: Space, capacity: int) -> go.Figure:
     """Address by time: each live buffer a rectangle. Of very many, those that hold most for longest."""
     found = sorted(
         lives(report.image, report.timeline, space), key=lambda life: -life.record.bytes * (life.high - life.low)
@@ -276,3 +276,14 @@ def _bars(parts: Mapping[str, float], text: list[str], colours: list[str], axis:
     )
     figure.update_layout(yaxis={"autorange": "reversed"}, xaxis=axis, height=300)
     return figure
+
+
+PLOTS: dict[str, Callable[[Run, Mapping[str, Any]], go.Figure]] = {  # of a run and its document
+    "timeline": lambda report, document: timeline(report),
+    "waterfall": lambda report, document: waterfall(document),
+    "roofline": roofline,
+    "utilisation": lambda report, document: utilisation(document),
+    "energy": lambda report, document: energy(document),
+    "sram": lambda report, document: memory(report, Space.SRAM, report.timeline.chip.sram.bytes),
+    "acc": lambda report, document: memory(report, Space.ACC, report.timeline.chip.acc.bytes),
+}

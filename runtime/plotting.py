@@ -1,0 +1,17 @@
+"""plotly is an extra: what needs it says so."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from isa.errors import InputError
+
+
+@contextmanager
+def plotting(what: str) -> Iterator[None]:
+    """While plotly is imported for `what`. Raises InputError where it is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{what} needs the plotting library plotly", hint="pip install 'plotly>=6,<7', or llmchip[html]"
+        ) from error

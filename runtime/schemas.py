@@ -1,0 +1,22 @@
+"""The JSON schemas of what the command line and the API say, made from the types; docs/schemas/ has them as files."""
+
+from typing import Any
+
+import msgspec
+
+from runtime.compare.document import ComparisonDocument
+from runtime.profile.document import ProfileDocument
+from runtime.verify.verify import Verification
+
+TYPES = {"profile": ProfileDocument, "comparison": ComparisonDocument, "verification": Verification}
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def schema(name: str) -> dict[str, Any]:
+    """The schema of one of TYPES."""
+    return {"$schema": _DRAFT, **msgspec.json.schema(TYPES[name])}
+
+
+def text(name: str) -> str:
+    """The same as a file."""
+    return msgspec.json.format(msgspec.json.encode(schema(name)), indent=1).decode() + "\n"
