@@ -54,6 +54,7 @@ def dequantize(
 
 
 def check_operands(node: fx.Node, a: fx.Node, b: fx.Node) -> None:
+    """Raises UnsupportedError for a product of integers, or of more elements than int32 sums hold."""
     length, kinds = shape_of(a)[-1], [str(dtype_of(x)).removeprefix("torch.") for x in (a, b)]
     if not (dtype_of(a).is_floating_point and dtype_of(b).is_floating_point):
         raise unsupported(
