@@ -13,7 +13,7 @@ import difflib
 import hashlib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
 from importlib import resources
 from os import PathLike
@@ -27,6 +27,7 @@ from msgspec import Meta, Struct
 from isa.errors import ChipError
 from isa.files import read_text
 from isa.parameters import Parameter, flat, meta_of, parameters_of, quantity
+from isa.technology import Sizes, area, sram_followed, static_followed
 
 ADDRESS_LIMIT = 2**36  # a view's base has 36 bits
 DEFAULT_CHIP = "edge"
@@ -133,8 +134,21 @@ class Chip(Struct, frozen=True, forbid_unknown_fields=True):
     def replace(self, changes: Mapping[str, object] | None = None, /, **tables: object) -> "Chip":
         """This chip with other parameters: `replace({"sram.bytes": "4MiB"}, mxu={"rows": 64, "cols": 64})`.
 
-        A value may be text with a unit. The name says what has changed, unless it is changed too. Raises ChipError."""
+        A value may be text with a unit. The name says what has changed, and energies that depend on sizes follow
+        (isa/technology.py), unless they are changed too. Raises ChipError."""
         return changed(self, {**(changes or {}), **dict(flat(tables))}, f"chip '{self.name}'")
+
+    @property
+    def sizes(self) -> Sizes:
+        """What area and static power depend on."""
+        return Sizes(
+            self.mxu.rows * self.mxu.cols, self.vec.lanes, self.act.lanes, self.sram.bytes, self.acc.bytes,
+            self.dram.bytes_per_second,
+        )  # fmt: skip
+
+    def area(self) -> dict[str, float]:
+        """mm² by component, at 7 nm, good to a factor of two at best (isa/technology.py)."""
+        return area(self.sizes)
 
 
 @cache
@@ -167,16 +181,29 @@ def changed(chip: Chip, changes: Mapping[str, object], where: str) -> Chip:
     found = parse_chip(data, where)
     if found == chip:
         return chip
-    own = {"name": _renamed(chip, found), "description": f"{chip.name}, changed"}
-    return msgspec.structs.replace(found, **{key: text for key, text in own.items() if key not in changes})
+    differs = {key: parameters()[key].text(value) for key, value in _named(found) if key in changes}
+    before = dict(_named(chip))
+    differs = {key: text for key, text in differs.items() if text != parameters()[key].text(before[key])}
+    energies = {
+        "sram_byte": sram_followed(chip.energy.sram_byte, chip.sram.bytes, found.sram.bytes),
+        "acc_byte": sram_followed(chip.energy.acc_byte, chip.acc.bytes, found.acc.bytes),
+        "static_watts": static_followed(chip.energy.static_watts, chip.sizes, found.sizes),
+    }
+    data["energy"] |= {name: figure for name, figure in energies.items() if f"energy.{name}" not in changes}
+    own = {"name": _renamed(chip.name, differs), "description": f"{chip.name}, changed"}
+    data |= {key: text for key, text in own.items() if key not in changes}
+    return parse_chip(data, where)
 
 
-def _renamed(base: Chip, chip: Chip) -> str:
-    """The name of a chip that was made of another one: with what differs, as far as there is room."""
-    mine, theirs = (dict(flat(msgspec.to_builtins(one))) for one in (chip, base))
-    differs = [f"{key}={parameters()[key].text(value)}" for key, value in mine.items() if value != theirs[key]]
-    name = " ".join((base.name, *differs))
-    return name if len(name) <= _MOST_NAME else f"{base.name[: _MOST_NAME - 24]} with {len(differs)} changes"
+def _named(chip: Chip) -> Iterator[tuple[str, object]]:
+    """Every parameter's key and value."""
+    yield from flat(msgspec.to_builtins(chip))
+
+
+def _renamed(name: str, differs: Mapping[str, str]) -> str:
+    """The name of a chip that was made of another one: with what was changed, as far as there is room."""
+    full = " ".join((name, *(f"{key}={text}" for key, text in differs.items())))
+    return full if len(full) <= _MOST_NAME else f"{name[: _MOST_NAME - 24]} with {len(differs)} changes"
 
 
 def chip_names() -> tuple[str, ...]:

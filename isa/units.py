@@ -25,9 +25,7 @@ UNITS: dict[str, dict[str, Decimal]] = {
     "B/s": _scaled("B/s", _TENS) | _scaled("B/s", _TWOS),
     "Hz": _scaled("Hz", _TENS),
     "pJ": _scaled("J", _SMALL, _SMALL["p"]),
-    "W": _scaled("W", _SMALL),
-    "µm²": {"µm²": Decimal(1), "um2": Decimal(1)},
-    "mm²": {"mm²": Decimal(1), "mm2": Decimal(1)},
+    "W": _scaled("W", _SMALL) | _scaled("W", _TENS),
     "cycles": {"cycles": Decimal(1), "cycle": Decimal(1)},
     "": {},
 }
@@ -54,10 +52,10 @@ def parse(text: str, unit: str) -> Decimal:
 def written(value: int | float, unit: str) -> str:
     """A value as people write it, in the largest unit in which it is exact and short."""
     number = Decimal(str(value))
-    best = f"{value}{unit}"
+    best, base = f"{value}{unit}", "J" if unit == "pJ" else unit
     for name, factor in UNITS[unit].items():
         scaled = number / factor
         text = f"{scaled.normalize():f}{name}"
-        if name.endswith(unit) and factor >= 1 and scaled * factor == number and scaled >= 1 and len(text) <= len(best):
+        if name.endswith(base) and factor >= 1 and scaled * factor == number and scaled >= 1 and len(text) <= len(best):
             best = text
     return best

@@ -9,6 +9,8 @@ from msgspec import Struct
 
 from isa.chip import Chip, chip_names, load_chip, parameters
 from isa.parameters import Parameter
+from isa.technology import CONSTANTS, SRAM_CURVE
+from isa.units import written
 
 INTRODUCTION = """\
 # The chip's parameters
@@ -25,6 +27,19 @@ Values are written with or without their unit: `4MiB` is 4 · 2^20 bytes, `4MB` 
 `900fJ`, `1.5pJ`; `500mW`. `llmcc chips edge --set ...` prints the whole chip. [sweep.md](sweep.md) tries many.
 """
 
+TECHNOLOGY = """
+## Energy, static power and area by size
+
+A chip file states its energies at its own sizes. When `--set` or `replace` changes a size, `energy.sram_byte`,
+`energy.acc_byte` and `energy.static_watts` follow, unless they are set too: a byte of SRAM or ACC costs by the curve below;
+static power is that of memories, array and lanes by their sizes, and all else, which is DRAM and its interface, by
+bandwidth. A file that you edit says its own. Energy of arithmetic is by operation and its width, that of DRAM by byte,
+whatever the sizes. Area is of 7 nm, from the constants below. Ports of memories are not modelled (timing.md: wide enough
+for all engines at once), nor are wires. Every total is good to a factor of two at best; ± is how far a constant may be off,
+as a factor. Energies of the `energy` table whose meaning begins with "assumed" are assumptions, too; the others are those of
+the table that is named, good to a factor of two in another design.
+"""
+
 
 def document() -> str:
     """docs/chip.md."""
@@ -39,6 +54,20 @@ def _lines() -> Iterator[str]:
     for name, kind in tables.items():
         yield f"\n## {name}\n\n{' '.join((kind.__doc__ or '').split())}\n"
         yield from _table([p for p in parameters().values() if p.key.startswith(f"{name}.")])
+    yield from _technology()
+
+
+def _technology() -> Iterator[str]:
+    yield TECHNOLOGY
+    yield "| constant | value | ± | source |\n|---|---|---|---|"
+    for name, one in CONSTANTS.items():
+        yield f"| `{name}` | {one.value:g} {one.unit} | ×{one.margin:g} | {'assumed: ' if one.assumed else ''}{one.source} |"
+    yield "\n| SRAM of | pJ/byte |\n|---|---|"
+    yield from (f"| {written(capacity, 'B')} | {energy:.4g} |" for capacity, energy in SRAM_CURVE)
+    parts = {name: load_chip(name).area() for name in chip_names()}
+    yield "\n| area in mm² | " + " | ".join([*next(iter(parts.values())), "in all"]) + " |\n|---" + "|---" * 8 + "|"
+    for name, found in parts.items():
+        yield f"| {name} | " + " | ".join(f"{value:.2f}" for value in (*found.values(), sum(found.values()))) + " |"
 
 
 def _table(rows: list[Parameter]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from isa.architecture import Engine
+from isa.technology import ASSUMED
 from runtime.cli.common import size, stdout, styled
 from runtime.cli.tables import Column, show
 from runtime.profile.document import ProfileDocument, Row, Stall
@@ -109,6 +110,7 @@ def _head(console: "Console", d: ProfileDocument) -> None:
         f"{name} {value / d.total_joules:.0%}" for name, value in d.energy_joules.items() if d.total_joules
     )
     console.print(f"{d.total_joules * 1e3:.3f} mJ, {d.watts:.2f} W: {parts}", soft_wrap=True)
+    console.print(f"energy: {ASSUMED}", soft_wrap=True)
 
 
 def _resources(console: "Console", d: ProfileDocument) -> None:

@@ -174,6 +174,7 @@ def _write(found: "Sweep", asked: dict[str, Any]) -> list[str]:
 _COLUMNS = (
     ("seconds", 0),
     ("joules", 0),
+    ("mm2", 0),
     ("watts", 2),
     ("of_limit", 3),
     ("dram_bytes", 4),
@@ -181,6 +182,7 @@ _COLUMNS = (
 
 
 def _print(found: "Sweep", files: Sequence[str]) -> None:
+    from isa.technology import ASSUMED
     from runtime.sweep.result import FIGURES
 
     best = {id(row) for row in found.front()}
@@ -194,7 +196,10 @@ def _print(found: "Sweep", files: Sequence[str]) -> None:
     rows = [_cells(row, varied, keys, "best" if id(row) in best else "") for row in found.rows]
     show(columns, rows, ["dim" if row.failed else "bold" if id(row) in best else "" for row in found.rows])
     names = ", ".join(found.minimized)
-    stdout().print(f"best: no other of the same model and shape is as good in all of {names}, and better in one")
+    stdout().print(
+        f"best: no other of the same model and shape is as good in all of {names}, and better in one", soft_wrap=True
+    )
+    stdout().print(f"energy, power and area: {ASSUMED}", soft_wrap=True)
     for path in files:
         stdout().print(f"wrote {path}", soft_wrap=True)
 

@@ -66,6 +66,8 @@ def summed_up(report: Profile) -> Outcome:
         "seconds": timeline.seconds,
         "joules": joules,
         "watts": joules / timeline.seconds,
+        "mm2": sum(timeline.chip.area().values()),
+        "area_mm2": timeline.chip.area(),
         "of_limit": report.limit.cycles / report.cycles,
         "limited_by": limited_by(report),
         "utilisation": report.utilisation,

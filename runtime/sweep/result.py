@@ -27,14 +27,19 @@ FIGURES: Mapping[str, Figure] = {
     "seconds": Figure("latency", "ms", 1e3),
     "joules": Figure("energy", "mJ", 1e3),
     "watts": Figure("power", "W"),
+    "mm2": Figure("area", "mm²"),
     "of_limit": Figure("of the limit", ""),
     "dram_bytes": Figure("DRAM", "MiB", 2**-20),
     "macs": Figure("multiply-adds", ""),
     "instructions": Figure("instructions", ""),
     "program_words": Figure("program words", ""),
 }
-OBJECTIVES: Mapping[str, str] = {"latency": "seconds", "energy": "joules"}  # what may be made small, and its figure
-PARTS = ("utilisation", "energy_joules", "waterfall")  # figures with parts, which get a column each
+OBJECTIVES: Mapping[str, str] = {
+    "latency": "seconds",
+    "energy": "joules",
+    "area": "mm2",
+}  # what may be made small, and its figure
+PARTS = ("utilisation", "energy_joules", "area_mm2", "waterfall")  # figures with parts, which get a column each
 
 
 def objectives(names: Sequence[str]) -> tuple[str, ...]:

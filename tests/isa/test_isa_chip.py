@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from isa.chip import Chip, chip_hash, chip_names, load_chip, parameters, read_toml, to_toml
 from isa.doc import chip_page
 from isa.errors import ChipError
+from isa.technology import sram_energy
 from isa.units import UNITS, parse, written
 
 
@@ -139,3 +140,28 @@ def test_the_page_of_parameters_is_current() -> None:
     page = Path("docs/chip.md").read_text(encoding="utf-8")
     assert page == chip_page.document()
     assert all(f"| `{key}` |" in page for key in parameters())
+
+
+def test_energies_follow_sizes() -> None:
+    """Breaks when a figure of a stock chip changes, one that was set is overruled, or a size does not count."""
+    edge, server = load_chip("edge"), load_chip("server")
+    assert [edge.replace(clock_hz="2GHz").energy, server.replace(mxu={"split": True}).energy] == [
+        edge.energy,
+        server.energy,
+    ]
+    half = edge.replace({"sram.bytes": "4MiB"})
+    assert 1.75 < half.energy.sram_byte < 2.6 and half.energy.acc_byte == 1.75
+    assert edge.replace({"sram.bytes": "1MiB"}).energy.sram_byte == pytest.approx(1.75)  # the table's own
+    assert edge.replace({"sram.bytes": "4MiB", "energy.sram_byte": 9}).energy.sram_byte == 9
+    smaller = ({"mxu.rows": 64}, {"vec.lanes": 64}, {"sram.bytes": "4MiB"}, {"dram.bytes_per_second": "50GB/s"})
+    for change in smaller:
+        assert edge.replace(change).energy.static_watts < 0.5
+        assert sum(edge.replace(change).area().values()) < sum(edge.area().values())
+    assert edge.replace(mxu={"rows": 256}).area()["mxu"] == 2 * edge.area()["mxu"]
+
+
+@given(st.integers(1, 1 << 36), st.integers(1, 1 << 36))
+def test_larger_memories_cost_more(one: int, other: int) -> None:
+    """Breaks when the curve of SRAM energy falls anywhere."""
+    low, high = sorted((one, other))
+    assert sram_energy(low) <= sram_energy(high) * (1 + 1e-12)

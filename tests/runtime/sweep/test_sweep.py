@@ -169,7 +169,7 @@ def test_the_front_is_what_nothing_beats() -> None:
     """Breaks when a row that another beats in all is among the best, or rows of different models are compared."""
 
     def row(seconds: float, joules: float, model: str = "m") -> Row:
-        return Row(model, 1, 1, {}, "", {"seconds": seconds, "joules": joules}, 0.0)
+        return Row(model, 1, 1, {}, "", {"seconds": seconds, "joules": joules, "mm2": 1.0}, 0.0)
 
     rows = [row(1, 3), row(2, 2), row(3, 1), row(2, 3), row(1, 3), row(9, 9, "other")]
     assert front(rows, ("latency", "energy")) == [rows[0], rows[1], rows[2], rows[4], rows[5]]
