@@ -6,9 +6,15 @@ import msgspec
 
 from runtime.compare.document import ComparisonDocument
 from runtime.profile.document import ProfileDocument
+from runtime.profile.trace import Trace
 from runtime.verify.verify import Verification
 
-TYPES = {"profile": ProfileDocument, "comparison": ComparisonDocument, "verification": Verification}
+TYPES = {
+    "profile": ProfileDocument,
+    "comparison": ComparisonDocument,
+    "verification": Verification,
+    "trace": Trace,
+}
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 

@@ -3,25 +3,20 @@
 import json
 from collections.abc import Callable
 from math import ceil
-from pathlib import Path
 
 import msgspec
 import pytest
 import torch
-from grouped_models import random_rows
 from models import Function, lowered_of
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertConfig, BertModel
 
 import llmchip
-from compiler.frontend.gguf.blocks import WEIGHT_TYPES
-from compiler.frontend.gguf.linear import GroupedLinear
 from emulator.timing.waterfall import CAUSES
 from isa.architecture import Engine
 from isa.chip import Acc, Chip, Dram, Lanes, Mxu, Sram, load_chip
 from isa.image.image import image_bytes, read_image
-from runtime.profile.perfetto import trace_events, write_trace
 from runtime.profile.profile import Profile, profile
 from runtime.profile.roofline import Gemm, Operation, Stream, limit, operations
 from runtime.program import Program
@@ -207,35 +202,3 @@ def test_image_alone_can_be_profiled(program: Program, report: Profile) -> None:
 
 def test_profile_is_deterministic(program: Program, report: Profile) -> None:
     assert profile(program.image, program.compiled).as_dict() == report.as_dict()
-
-
-def test_trace_for_perfetto(report: Profile, tmp_path: Path) -> None:
-    """Breaks if slices of a track overlap, or an arrow has only one end."""
-    path = tmp_path / "trace.json"
-    write_trace(report, path)
-    events = json.loads(path.read_text())["traceEvents"]
-    assert events == list(trace_events(report))
-    free: dict[int, float] = {}
-    for event in sorted((e for e in events if e["ph"] == "X"), key=lambda e: e["ts"]):
-        assert event["ts"] >= free.get(event["tid"], 0.0) - 1e-9
-        free[event["tid"]] = event["ts"] + event["dur"]
-    assert len(free) >= 5
-    starts, ends = ({e["id"] for e in events if e["ph"] == kind} for kind in "sf")
-    assert starts == ends != set()
-    assert {e["name"] for e in events if e["ph"] == "C"} == {"DRAM GB/s", "SRAM bytes"}
-
-
-@pytest.mark.parametrize(
-    ("name", "depth", "pace"), [("Q4_0", 32, 1), ("Q8_0", 32, 1), ("Q4_K", 32, 2), ("Q6_K", 32, 2)]
-)
-@pytest.mark.parametrize("chip", CHIPS.values(), ids=CHIPS)
-def test_grouped_products_have_a_limit_of_their_own(chip: Chip, name: str, depth: int, pace: int) -> None:
-    """Breaks when groups are taken to share a column, a program beats its limit, or an image with grouped products
-    cannot be profiled without its model."""
-    kind = WEIGHT_TYPES[name]
-    linear = GroupedLinear(kind, random_rows(kind, 40, 512, 1)).eval()
-    found = llmchip.compile(linear, (torch.randn(60, 512),), chip=chip)
-    tiles = -(-512 // min(depth, chip.mxu.rows)) * -(-40 // chip.mxu.cols)
-    own, alone = profile(found.image, found.compiled), profile(found.image)
-    assert own.limit.by_resource["mxu"] == alone.limit.by_resource["mxu"] == tiles * 60 * pace
-    assert own.limit.cycles <= own.timeline.cycles
