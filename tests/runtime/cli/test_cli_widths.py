@@ -42,7 +42,7 @@ OF_MODELS = {
     "compile {bert} --seq 8 -o {folder}/new.llmchip --time-passes": 0,
 }  # tables by layer
 SENTENCES = (  # what the terminal may wrap: no tables
-    r"(error|warning): ", r"limit [\d,]+ cycles", r"[\d,]+ instructions executed of ", r"[\d.]+ mJ, ", r"busy: ",
+    r"(error|warning): ", r"limit [\d,]+ cycles", r"[\d,]+ instructions executed of ", r"[\d.]+ mJ, ", r"busy: ", r"energy: ",
     r"A MODEL may also be ", r"A \S+ on chip ", r"\w[\w ]*: \S+ → ", r"[\d,]+ cycles of ", r"\d+ (more )?(layer|node)", r"/\S+: (holds|\d+|nothing)",
 )  # fmt: skip
 
