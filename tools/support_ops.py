@@ -30,10 +30,11 @@ from unittest.mock import patch
 from tools.support.cases import KINDS, cases, names
 
 TYPES = ("float32", "bfloat16", "float16", "int64", "int32", "bool")
-SECONDS = 600  # that all samples of one operator and type may take
+SECONDS = 3600  # that all samples of one operator and type may take
 RENEW = 40  # names after which a child is replaced, for its memory
 END = "."  # a child's last line about a name
-FINDINGS = ("raise", "wrong", "far")
+TOGETHER = 16  # samples that are compiled as one function
+FINDINGS = ("raise", "wrong", "far", "fault")
 Row = dict[str, Any]
 
 
@@ -208,8 +209,8 @@ def _run(name: str, text: str, most: int) -> Row | None:
     if most and len(found) > most:
         found = [found[round(i * (len(found) - 1) / (most - 1)) if most > 1 else len(found) // 2] for i in range(most)]
     row: Row = {"name": name, "type": text, "samples": 0, "chip": 0, "back": 0, **{kind: [] for kind in FINDINGS}}
-    for number, case in enumerate(found):
-        verdict = judge(case)
+    together = 1 if any(case.gradients for case in found) else TOGETHER
+    for number, verdict in enumerate(judge(found, together)):
         if verdict is None:
             continue
         row["samples"] += 1

@@ -1,7 +1,8 @@
 """A Dynamo frame on the chip: what comes in, what the pieces compute, what goes out, as eager PyTorch would have it."""
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, fx
 from torch._ops import HigherOrderOperator
 from torch.autograd import forward_ad
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from compiler.frontend.capture import Captured
 from compiler.frontend.dynamo import DynamoCapture, Role, capture_dynamo, pick
@@ -25,7 +27,7 @@ Runner = Callable[..., tuple[Any, ...]]
 def compiled(gm: fx.GraphModule, values: Sequence[Any], known: Sequence[Role], setting: Setting) -> Runner:
     """The frame for arguments like these. Raises what the capture raises, and what may not fall back."""
     grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), _refused():
         values = apart(values)
         found = capture_dynamo(gm, values, known)
         flat = pick(values, found.places) if found.places else values
@@ -47,6 +49,16 @@ def compiled(gm: fx.GraphModule, values: Sequence[Any], known: Sequence[Role], s
     if isinstance(captured.tensors, dict):
         captured.tensors.clear()  # weights come with every call; these would keep the first instance's alive
     return call.run
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    """What PyTorch itself cannot decide without the data is no fault of ours: Dynamo hands out such graphs with
+    fullgraph=True."""
+    try:
+        yield
+    except GuardOnDataDependentSymNode as error:
+        raise UnsupportedError("a size in this graph depends on data") from error
 
 
 def _check_changed(found: DynamoCapture, observed: Observed) -> None:

@@ -1,13 +1,18 @@
 """The oracle of `make support-ops` sees every difference that it is there for, and its table counts each pair once."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from tools.support.oracle import compare
+from runtime.pytorch.fallback import STRICT
+from runtime.pytorch.subgraph import Part
+from tools.support.cases import Case
+from tools.support.oracle import compare, judge
 from tools.support_ops import FINDINGS, _latest, _table
 
 X = torch.tensor([[1.0, -0.0], [float("nan"), 3.0]])
@@ -49,3 +54,30 @@ def test_a_pair_that_runs_again_replaces_its_line(tmp_path: Path) -> None:
     table = _table(_latest(path, []))
     assert "| operators | bool | 1 | 3 | 1 | 0 | 0 | 0 |" in table
     assert "| modules in train mode | bool | 1 | 3 | 0 | 1 | 0 | 0 |" in table
+
+
+def test_what_is_off_among_calls_compiled_together_is_found_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks when a group of calls hides one that is wrong, also where they make no single graph, blames its
+    neighbours, or judges what eager PyTorch refuses."""
+    monkeypatch.delenv(STRICT, raising=False)
+    run = Part.__call__
+
+    def broken(self: Part, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(result + (result.shape == (3,)) for result in run(self, *tensors))
+
+    def refuses(x: Tensor) -> Tensor:
+        if x.shape == (5,):
+            raise ValueError
+        return -x
+
+    def breaks(x: Tensor) -> Tensor:
+        torch._dynamo.graph_break()
+        return -x
+
+    monkeypatch.setattr(Part, "__call__", broken)
+    functions = (torch.neg, torch.neg, torch.neg, refuses, torch.neg, breaks, torch.neg)
+    cases = [Case(function, (torch.ones(2 + number),), {}) for number, function in enumerate(functions)]
+    cases[-1] = replace(cases[-1], args=(torch.ones(3),))
+    verdicts = judge(cases, together=4)
+    assert [verdict and verdict.outcome for verdict in verdicts] == ["ok", "wrong", "ok", None, "ok", "ok", "wrong"]
+    assert judge(cases[:1], together=4) == judge(cases[:1])

@@ -60,44 +60,129 @@ class Seen(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def judge(case: Case) -> Verdict | None:
-    """None where eager PyTorch itself refuses."""
+def judge(cases: Sequence[Case], together: int = 1) -> list[Verdict | None]:
+    """A verdict on each call; None where eager PyTorch itself refuses.
+
+    So many are compiled `together` as one function, which costs a fraction of compiling each. Only that a call is fine
+    may be told then: what is off is judged alone.
+    """
+    verdicts: list[Verdict | None] = [None] * len(cases)
+    able = [(number, case, names) for number, case in enumerate(cases) if (names := _names(case)) is not None]
+    pending = [able[first : first + together] for first in range(0, len(able), together)]
+    for group in pending:  # grows
+        try:
+            found = _judge([case for _, case, _ in group], [names for _, _, names in group])
+        except _Apart:
+            pending += [[call] for call in group]
+            continue
+        for call, verdict in zip(group, found, strict=True):
+            verdicts[call[0]] = verdict
+            if verdict and verdict.outcome != "ok" and len(group) > 1:
+                pending.append([call])
+    return verdicts
+
+
+class _Apart(Exception):
+    """Calls must be judged one by one: as one function they raise, share memory with each other or meet a fault."""
+
+
+def _names(case: Case) -> set[str] | None:
+    """The operators that eager PyTorch runs; None where it refuses. Apart from what is compared: linalg_svdvals takes
+    another algorithm while it is watched."""
     seen = Seen()
-    forget()
     with torch.set_grad_enabled(case.gradients), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            other, (args, kwargs) = copy.deepcopy((case.function, (case.args, case.kwargs)))
-            with seen:  # apart from what is compared: linalg_svdvals takes another algorithm while it is watched
-                other(*args, **kwargs)
-            mine, (args, kwargs) = copy.deepcopy((case.function, (case.args, case.kwargs)))
-            torch.manual_seed(1)
-            want = mine(*args, **kwargs)
-            slopes = _gradients(want, (mine, args, kwargs)) if case.gradients else []
-            compiled, (args2, kwargs2) = copy.deepcopy((case.function, (case.args, case.kwargs)))
+            (call,) = _copies([case])
+            with seen:
+                _results([call])
         except Exception:
             return None
-        torch._dynamo.reset()
-        before = _Count.chip
+    return seen.names
+
+
+def _judge(cases: Sequence[Case], names: Sequence[set[str]]) -> list[Verdict | None]:
+    """Verdicts on calls of one function."""
+    single, gradients = len(cases) == 1, cases[0].gradients
+    forget()
+    torch._dynamo.reset()
+    with torch.set_grad_enabled(gradients), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs, mine = _copies(cases), _copies(cases)
         try:
             torch.manual_seed(1)
-            got = torch.compile(_call(compiled), backend="llmchip", dynamic=False)(args2, kwargs2)
-            slopes2 = _gradients(got, (compiled, args2, kwargs2)) if case.gradients else []
+            want = _results(theirs)
+            slopes = [_gradients(*pair) for pair in zip(want, theirs, strict=True)] if gradients else []
+        except Exception:  # eager PyTorch refuses after all
+            if single:
+                return [None]
+            raise _Apart from None
+        before, compiled = _Count.chip, _compiled(single)
+        try:
+            torch.manual_seed(1)
+            got = compiled(mine)
+            slopes2 = [_gradients(*pair) for pair in zip(got, mine, strict=True)] if gradients else []
         except Exception as error:
-            return Verdict(
-                "raise", f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-            )
-    chip = _Count.chip > before
+            if not single:
+                raise _Apart from error
+            why = (str(error).strip().splitlines() or [""])[0]
+            return [Verdict("raise", f"{type(error).__name__}: {why}")]
+    chip, back = _Count.chip > before, bool(fallbacks())
+    faults = [found.reason for found in fallbacks() if found.fault]
+    ours = [(result, *_changed(call)) for result, call in zip(got, mine, strict=True)]
+    eagers = [(result, *_changed(call)) for result, call in zip(want, theirs, strict=True)]
+    if not single and (faults or _sharing(pytree.tree_leaves(ours)) != _sharing(pytree.tree_leaves(eagers))):
+        raise _Apart
+    verdicts: list[Verdict | None] = []
+    for number, case in enumerate(cases):
+        # Of several it is not known which were on the chip.
+        inexact = chip and (single or not back) and _is_inexact(case, names[number], eagers[number])
+        zero = chip and any(map(ZERO_IS_PLUS.fullmatch, names[number]))
+        outcome, why = compare(ours[number], eagers[number], case.undefined, inexact, zero)
+        if outcome == "ok" and slopes:
+            outcome, why = compare(slopes2[number], slopes[number])  # the float model's, whatever the chip computes
+        if outcome == "ok" and faults:
+            outcome, why = "fault", faults[0]
+        verdicts.append(Verdict(outcome, why, chip, back))
+    return verdicts
+
+
+def _compiled(single: bool) -> Callable[[Sequence["Call"]], list[Any]]:
+    """Several calls must be one graph. Of a single call a graph break leaves pieces, so it is not in a loop, of which it
+    would leave nothing."""
+    if single:
+        function = torch.compile(_result, backend="llmchip", dynamic=False)
+        return lambda calls: [function(call) for call in calls]
+    return torch.compile(_results, backend="llmchip", dynamic=False, fullgraph=True)
+
+
+def _is_inexact(case: Case, names: set[str], seen: Any) -> bool:
+    """Whether a product or a function takes part."""
     contracted = case.kwargs.get("alpha", 1) != 1  # PyTorch multiplies and adds at once
-    floats = any(isinstance(x, Tensor) and not _counts(x) for x in pytree.tree_leaves((args, kwargs, want)))
-    inexact = chip and floats and (contracted or any(INEXACT.fullmatch(name) for name in seen.names))
-    zero = chip and any(ZERO_IS_PLUS.fullmatch(name) for name in seen.names)
-    outcome, why = compare(
-        (got, args2, kwargs2, _own(compiled)), (want, args, kwargs, _own(mine)), case.undefined, inexact, zero
-    )
-    if outcome == "ok" and slopes:
-        outcome, why = compare(slopes2, slopes)  # these are the float model's, whatever the chip computes
-    return Verdict(outcome, why, chip, bool(fallbacks()))
+    floats = any(isinstance(x, Tensor) and not _counts(x) for x in pytree.tree_leaves(seen[:-1]))
+    return floats and (contracted or any(map(INEXACT.fullmatch, names)))
+
+
+Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+def _copies(cases: Sequence[Case]) -> list[Call]:
+    return [copy.deepcopy((case.function, case.args, case.kwargs)) for case in cases]
+
+
+def _result(call: Call) -> Any:
+    function, args, kwargs = call
+    return function(*args, **kwargs)
+
+
+def _results(calls: Sequence[Call]) -> list[Any]:
+    return [_result(call) for call in calls]
+
+
+def _changed(call: Call) -> tuple[Any, ...]:
+    """What a call may have changed: its arguments, and a module's tensors, statistics in train mode."""
+    function, args, kwargs = call
+    return args, kwargs, dict(function.state_dict()) if isinstance(function, torch.nn.Module) else {}
 
 
 class _Count:
@@ -116,13 +201,9 @@ def count_calls() -> None:
     Part.__call__ = counted  # type: ignore[method-assign]
 
 
-def _call(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda args, kwargs: function(*args, **kwargs)
-
-
-def _gradients(results: Any, sources: Any) -> list[Tensor | None]:
+def _gradients(results: Any, call: Call) -> list[Tensor | None]:
     """Of the sum of all results, with respect to all arguments and weights."""
-    function, args, kwargs = sources
+    function, args, kwargs = call
     own = [*function.parameters()] if isinstance(function, torch.nn.Module) else []
     wanted = [
         x
@@ -138,11 +219,6 @@ def _gradients(results: Any, sources: Any) -> list[Tensor | None]:
 def _counts(x: Tensor) -> bool:
     """Whether its elements are integers or truths."""
     return not x.is_floating_point() and not x.is_complex()
-
-
-def _own(function: Any) -> dict[str, Tensor]:
-    """A module's tensors: train mode changes statistics."""
-    return dict(function.state_dict()) if isinstance(function, torch.nn.Module) else {}
 
 
 def compare(got: Any, want: Any, undefined: bool = False, inexact: bool = False, zero: bool = False) -> tuple[str, str]:

@@ -390,6 +390,15 @@ def test_each_piece_is_told_once_at_the_users_line_and_recorded() -> None:
     assert found.reason in str(said[0].message)
 
 
+def test_what_depends_on_data_is_no_fault() -> None:
+    """Breaks when sizes that Dynamo cannot know (it hands them out with fullgraph=True) are told as a fault of
+    llmchip."""
+    program = compiled(lambda x: torch.unique(x, return_inverse=True), fullgraph=True)
+    with torch.no_grad(), pytest.warns(UserWarning, match="a size in this graph depends on data"):
+        assert all(map(torch.equal, program(X), torch.unique(X, return_inverse=True)))
+    assert [found.fault for found in llmchip.fallbacks()] == [False]
+
+
 def test_faults_fall_back_and_name_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.pytorch.compilation.finish", lambda *args: [][0])
     with torch.no_grad(), pytest.warns(UserWarning, match="fault of llmchip, please report it with"):
