@@ -1,6 +1,7 @@
 """The oracle of `make support-ops` sees every difference that it is there for, and its table counts each pair once."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,15 @@ def test_what_is_off_among_calls_compiled_together_is_found_alone(monkeypatch: p
         return -x
 
     monkeypatch.setattr(Part, "__call__", broken)
-    functions = (torch.neg, torch.neg, torch.neg, refuses, torch.neg, breaks, torch.neg)
+    functions: tuple[Callable[..., Tensor], ...] = (
+        torch.neg,
+        torch.neg,
+        torch.neg,
+        refuses,
+        torch.neg,
+        breaks,
+        torch.neg,
+    )
     cases = [Case(function, (torch.ones(2 + number),), {}) for number, function in enumerate(functions)]
     cases[-1] = replace(cases[-1], args=(torch.ones(3),))
     verdicts = judge(cases, together=4)
