@@ -48,7 +48,7 @@ class Part:
     fill: Callable[[Store], None]
 
 
-Place = tuple[Region, int]  # of a constant
+Place = tuple[Region, int, str]  # of a constant; one without bytes shares its offset, so it is told by its name
 
 
 def build_image(parts: Sequence[Part], chip: Chip, metadata: Mapping[str, Any]) -> Image:
@@ -62,7 +62,7 @@ def build_image(parts: Sequence[Part], chip: Chip, metadata: Mapping[str, Any]) 
     constants: dict[Place, Interface] = {}
     for part in parts:
         _fill(part, data, constants)
-        constants.update({(tensor.region, tensor.offset): tensor for tensor in part.tiled.constants})
+        constants.update({_place(tensor): tensor for tensor in part.tiled.constants})
     starts = list(accumulate((len(part.code.instructions) for part in parts), initial=0))
     nodes = list(accumulate((len(_nodes(part.tiled, part.code)) for part in parts), initial=0))
     debug = [debug_map(part.tiled, part.code, *at) for part, *at in zip(parts, starts, nodes, strict=False)]
@@ -85,12 +85,16 @@ def build_image(parts: Sequence[Part], chip: Chip, metadata: Mapping[str, Any]) 
     )
 
 
+def _place(tensor: Interface) -> Place:
+    return tensor.region, tensor.offset, "" if tensor.bytes else tensor.name
+
+
 def _fill(part: Part, data: Mapping[Region, NDArray[np.uint8]], there: Collection[Place]) -> None:
     """The constants of a program, but for those that are there already, and its literals."""
 
     def store(number: int, value: Tensor | NDArray[np.uint8]) -> None:
         tensor = part.tiled.constants[number]
-        if tensor.region is Region.STATE or (tensor.region, tensor.offset) in there:
+        if tensor.region is Region.STATE or _place(tensor) in there:
             return  # state begins with zeros
         data[tensor.region][tensor.offset : tensor.offset + tensor.bytes] = (
             stored_bytes(value) if isinstance(value, Tensor) else value

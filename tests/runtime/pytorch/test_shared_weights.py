@@ -1,7 +1,7 @@
 """Packed weights are there once, follow their tensors, and go with them."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -65,7 +65,7 @@ def packs(monkeypatch: pytest.MonkeyPatch) -> Packs:
 X = torch.linspace(-2, 2, 48).reshape(3, 16)
 
 
-def compiled(model: nn.Module, **more: Any) -> Any:
+def compiled(model: Callable[..., Any], **more: Any) -> Any:
     return torch.compile(model, backend=llmchip.backend, **more)
 
 
@@ -208,3 +208,12 @@ def test_sets_that_differ_in_little_are_few() -> None:
     assert max(len(cache._entries) for cache in weights._caches) <= weights.ALIKE
     model.step = states[1]
     assert right(call, model)
+
+
+def test_constants_behind_an_empty_one_are_their_own() -> None:
+    """Breaks when a constant without bytes takes the number of the one that begins at the same place: the next program
+    that shares one of those behind it gets another's bytes."""
+    pad, x = nn.functional.pad, torch.ones(25, 0)
+    first = compiled(lambda e, x: (pad(e, (0, 2)), pad(x, (1, 1), value=1.0), pad(x, (1, 1), value=2.0)))
+    first(torch.ones(0, 3), x)
+    assert torch.equal(compiled(lambda x: pad(x, (1, 1), value=1.0))(x), torch.ones(25, 2))
