@@ -9,7 +9,7 @@ from numpy.lib.stride_tricks import as_strided
 from compiler.translation.symbols import Symbols
 from isa.views import Extents
 
-ELEMENTS = 1 << 15
+ELEMENTS = 1 << 16
 Box = tuple[slice, ...]
 
 

@@ -119,7 +119,7 @@ class _Replay:
         for number, (op, iteration, inside) in enumerate(self._order()):
             self.memory.iteration = iteration if inside else 0
             try:
-                if any(op.operands.get(name) for name in ("dyn",)):
+                if op.operands.get("dyn"):
                     raise Wrong("takes an extent from a register")
                 self._execute(op, iteration if inside else None)
             except Wrong as error:
@@ -295,11 +295,8 @@ class _Replay:
             for name, ref, extents in writes
         ]
         for box in boxes(shape, rule.whole(op.operands)):
-            results = rule.work(
-                instruction,
-                {name: Value(part(v.symbols, box), v.kind) for name, v in reads.items()},
-                block_shape(shape, box),
-            )
+            blocks = {name: Value(part(v.symbols, box), v.kind) for name, v in reads.items()} if box else reads
+            results = rule.work(instruction, blocks, block_shape(shape, box) if box else shape)
             for name, target, expected, _ in targets:
                 block = part(target, box)
                 block[...] = results[name]
@@ -335,12 +332,12 @@ class _Replay:
     def _flat(self, probe: Probe, iteration: int | None) -> Symbols:
         name = probe.node if iteration is None else self.iterations.name(probe.node, iteration)
         try:
-            value = self.graph.take(name)
+            found = self.graph.take(name)
         except (KeyError, NotImplementedError) as error:
             raise Wrong(f"nothing is known of how {name} is computed: {error}") from error
-        if value is None:
+        if found is None:
             raise Wrong(f"there is no node {name}")
-        return np.ascontiguousarray(value).reshape(-1)
+        return found
 
     def _compare_output(self, output: Placed) -> None:
         try:

@@ -27,6 +27,8 @@ class Graph:
         self.nodes = {node.name: node for node in graph.nodes}
         self.iterations = iterations
         self._values: dict[fx.Node, Results] = {}
+        self._flat: dict[fx.Node, dict[str, Symbols]] = {}  # by the node behind views, what readers asked for
+        self._behind: dict[fx.Node, tuple[fx.Node, list[fx.Node]]] = {}
         self._uses = self._count(graph, readers)
 
     def _count(self, graph: fx.Graph, readers: Iterable[str]) -> Counter[fx.Node]:
@@ -45,16 +47,20 @@ class Graph:
 
     def _base(self, node: fx.Node) -> fx.Node:
         """The placeholder or the computing node behind views."""
-        return self.iterations.standing(_views(node)[0])
+        return self.iterations.standing(self._views(node)[0])
 
     def take(self, name: str) -> Symbols | None:
-        """The symbols of a node, for one of the readers; None if there is no such node."""
+        """The symbols of a node, flat, for one of the readers; None if there is no such node."""
         node = self.nodes.get(name)
         if node is None:
             return None
-        found = self.value(node)
-        self._used(self._base(node))
-        return found
+        base = self._base(node)
+        flat = self._flat.get(base, {}).get(name)
+        if flat is None:
+            flat = np.ascontiguousarray(self.value(node)).reshape(-1)
+            self._flat.setdefault(base, {})[name] = flat
+        self._used(base)
+        return flat
 
     def value(self, node: fx.Node) -> Symbols:
         """The symbols of a node, its shape the node's; repeated elements may be held once."""
@@ -68,7 +74,7 @@ class Graph:
 
     def given(self, node: fx.Node) -> Given | None:
         """The node as a view of a constant or an input, if it is one."""
-        source, chain = _views(node)
+        source, chain = self._views(node)
         found = _whole(source) if source.op == "placeholder" else None
         for view in reversed(chain):
             found = None if found is None else view_given(found, view)
@@ -80,8 +86,19 @@ class Graph:
             for number, part in enumerate(value if isinstance(value, tuple) else (value,)):
                 yield (node.name if not isinstance(value, tuple) else f"{node.name}[{number}]"), part
 
+    def _views(self, node: fx.Node) -> tuple[fx.Node, list[fx.Node]]:
+        """The node behind views, and the views, the last first."""
+        found = self._behind.get(node)
+        if found is None:
+            source, chain = node, []
+            while source.op == "call_function" and is_view(source):
+                chain.append(source)
+                source = source.all_input_nodes[0]
+            found = self._behind[node] = source, chain
+        return found
+
     def _of(self, node: fx.Node) -> Results:
-        source, chain = _views(node)
+        source, chain = self._views(node)
         source = self.iterations.standing(source)
         value = _whole(source).symbols() if source.op == "placeholder" else self._values[source]
         for view in reversed(chain):
@@ -113,6 +130,7 @@ class Graph:
         self._uses[node] -= 1
         if self._uses[node] <= 0:
             self._values.pop(node, None)
+            self._flat.pop(node, None)
 
     def _compute(self, node: fx.Node) -> Results:
         assert isinstance(node.target, OpOverload), f"{node.name} calls {node.target}, which has no schema"
@@ -129,15 +147,6 @@ def _viewed(value: Results, view: fx.Node) -> Results:
         return value[number]
     assert not isinstance(value, tuple), f"{view.name} views several results"
     return view_symbols(value, view)
-
-
-def _views(node: fx.Node) -> tuple[fx.Node, list[fx.Node]]:
-    """The node behind views, and the views, the last first."""
-    chain = []
-    while node.op == "call_function" and is_view(node):
-        chain.append(node)
-        node = node.all_input_nodes[0]
-    return node, chain
 
 
 def _whole(node: fx.Node) -> Given:

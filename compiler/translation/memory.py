@@ -302,18 +302,22 @@ class Memory:
 
     def cells(self, ref: Ref) -> Cells:
         """The buffer as elements of the view's type. Raises Wrong for elements of 4 bits."""
-        kinds = self._cells.setdefault(ref.buffer, {})
-        if ref.dtype not in kinds:
+        kinds = self._cells.get(ref.buffer)
+        if kinds is None:
+            kinds = self._cells[ref.buffer] = {}
+        found = kinds.get(ref.dtype)
+        if found is None:
             if ref.dtype is Dtype.I4:
                 raise Wrong("4-bit elements are not followed")
-            kinds[ref.dtype] = Cells(ref.buffer, ref.dtype)
-        return kinds[ref.dtype]
+            found = kinds[ref.dtype] = Cells(ref.buffer, ref.dtype)
+        return found
 
     def _overwrite(self, ref: Ref, extents: Extents) -> None:
         """Bytes that are written as one type are nothing as any other."""
-        others = [cells for kind, cells in self._cells[ref.buffer].items() if kind is not ref.dtype]
-        if not others:
+        kinds = self._cells[ref.buffer]
+        if len(kinds) == 1:  # that of the view, which its cells have
             return
+        others = [cells for kind, cells in kinds.items() if kind is not ref.dtype]
         lost = touched(ref, extents)
         for cells in others:
             size = cells.kind.bits // 8
