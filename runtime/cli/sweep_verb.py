@@ -58,16 +58,33 @@ sweep_options = group(
         "--store", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
         help="The SQLite file that keeps results. [default: sweeps.sqlite beside the image cache]",
     ),
+    click.option(
+        "--search", "trials", metavar="N", type=click.IntRange(1, 1_000_000),
+        help="N trials of a search with Optuna, seeded by --seed, in place of the whole grid.",
+    ),
+    click.option(
+        "--minimize", metavar="NAME,NAME", default="latency,energy,area", show_default=True,
+        help="What search and front look for.",
+    ),
+    click.option(
+        "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+        help="Processes here, or a Ray cluster (needs ray).",
+    ),
+    click.option(
+        "--html", metavar="FILE", type=click.Path(dir_okay=False),
+        help="Write one self-contained page: front, each axis against each figure, every point (needs plotly).",
+    ),
     click.option("--csv", metavar="FILE", type=click.Path(dir_okay=False), help="Write all figures as CSV."),
     click.option("--parquet", metavar="FILE", type=click.Path(dir_okay=False), help="Write them as Parquet (needs pyarrow)."),
 )  # fmt: skip
-_FILES = ("csv", "parquet")
+_FILES = ("csv", "parquet", "html")
 
 
 @click.command(
     name="sweep",
     epilog=examples(
         "llmcc sweep minilm --set mxu.rows+mxu.cols=64,128 --set sram.bytes=1MiB..8MiB",
+        "llmcc sweep minilm --set mxu.rows=16..256 --set mxu.cols=16..256 --set sram.bytes=256KiB..32MiB --search 60",
         "llmcc sweep minilm ./my-bert --seq 64,128 --set chip=edge,server --csv points.csv",
     ),
 )
@@ -76,31 +93,35 @@ _FILES = ("csv", "parquet")
 @building_options
 @common_options
 def command(models: tuple[str, ...], as_json: bool, traceback: bool, **rest: Any) -> int:
-    """Compile and time models on every chip of a grid.
+    """Compile and time models on every chip of a grid, or on those that a search asks for.
 
     Each MODEL is captured and lowered once for each shape. Every result is kept as soon as it is there: a sweep that is
     interrupted goes on where it was when it is asked for again. A point that fails is a row with its reason. Figures,
     files and Python are explained in docs/sweep.md.
     """
     from runtime.models.models import kind_of
-    from runtime.sweep.api import default_workers, run
+    from runtime.sweep.api import Plan, engine_of, run
     from runtime.sweep.axes import axis
-    from runtime.sweep.engines import Local
+    from runtime.sweep.result import objectives
     from runtime.sweep.store import default_path
 
-    asked = {name: rest.pop(name) for name in ("settings", "seq", "batch", "workers", "store", *_FILES)}
+    asked = {
+        name: rest.pop(name)
+        for name in ("settings", "seq", "batch", "workers", "store", "trials", "minimize", "engine", *_FILES)
+    }
     given = Given(**rest)
-    axes = [axis(key, values) for key, values in asked["settings"].items()]
+    axes = tuple(axis(key, values) for key, values in asked["settings"].items())
     for path in filter(None, (asked[name] for name in _FILES)):
         need(Path(path).resolve().parent.is_dir(), "the folder does not exist", path, "make it first")
     for model in models:
         kind = kind_of(model)
         need(kind not in ("image", "gguf"), "only a model of PyTorch can be swept", model, "give a folder or a factory")
     workloads = _workloads(models, asked["seq"], asked["batch"], given)
-    engine = Local(asked["workers"] or default_workers())
+    plan = Plan(axes, given.target, objectives(asked["minimize"].split(",")), asked["trials"], given.seed)
+    engine = engine_of(asked["engine"], asked["workers"])
     with progress() as told:
-        found = run(workloads, axes, given.target, engine, asked["store"] or default_path(), told)
-    document = {**found.as_dict(), "files": _write(found, asked)}
+        found = run(workloads, plan, engine, asked["store"] or default_path(), told)
+    document = {**found.as_dict(), "files": _write(found, asked, _common(given))}
     reply(document, as_json, lambda: _print(found, document["files"]))
     return NO if all(row.failed for row in found.rows) else OK
 
@@ -162,8 +183,21 @@ def said(now: "Progress") -> str:
     return ", ".join([*parts, *([f"capturing {now.capturing}"] if now.capturing else [])])
 
 
-def _write(found: "Sweep", asked: dict[str, Any]) -> list[str]:
+def _common(given: Given) -> list[str]:
+    """The options that decide the model, as they were given."""
+    flags = {"--chip": given.chip, "--class": given.class_name, "--random-weights": given.random_weights}
+    words = [word for flag, value in flags.items() if value is not None for word in (flag, str(value))]
+    words += [word for key, value in (given.option or {}).items() for word in ("--option", f"{key}={value}")]
+    return [*words, *(["--task", given.task] if given.task != "auto" else []), *(["--trust"] if given.trust else [])]
+
+
+def _write(found: "Sweep", asked: dict[str, Any], common: Sequence[str]) -> list[str]:
     """The files that were asked for."""
+    if asked["html"]:
+        from isa.files import write_atomic
+        from runtime.sweep.page import page
+
+        write_atomic(asked["html"], [page(found, common).encode("utf-8", "backslashreplace")])
     if asked["csv"]:
         found.write_csv(asked["csv"])
     if asked["parquet"]:

@@ -1,7 +1,8 @@
 """`llmchip.sweep`: many chips and shapes from Python."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -9,17 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from isa.chip import Chip, load_chip
 from isa.errors import InputError
-from runtime.sweep.axes import axis, grid
+from runtime.sweep.axes import Axis, axis, grid
 from runtime.sweep.engines import Engine, Local
-from runtime.sweep.result import Sweep
+from runtime.sweep.ray_engine import OnRay
+from runtime.sweep.result import OBJECTIVES, Sweep, objectives
+from runtime.sweep.search import search as search_chips
 from runtime.sweep.store import Store, default_path
-from runtime.sweep.sweep import Runner, Told, Workload
+from runtime.sweep.sweep import Row, Runner, Told, Workload
 
 if TYPE_CHECKING:
     from compiler.options import Options
     from runtime.sweep.frozen import FrozenModel
 
 Sizes = int | Sequence[int] | None
+ENGINES: Mapping[str, Callable[[int], Engine]] = {"local": Local, "ray": OnRay}
 
 
 def sweep(
@@ -32,37 +36,68 @@ def sweep(
     batch: Sizes = None,
     workers: int | None = None,
     store: str | PathLike[str] | None = None,
+    engine: str = "local",
+    search: int | None = None,
+    minimize: Sequence[str] = tuple(OBJECTIVES),
+    seed: int = 0,
     **options: Any,
 ) -> Sweep:
     """Compile and time models on every chip of a grid.
 
     `models` is a MODEL as on the command line, several of them, or a module with its example `inputs`. `set` maps a
     parameter of the chip to the values that it takes. Results are kept in `store` (default: beside the image cache).
+    With `search` so many trials of a seeded search take the place of the whole grid; they and the front look for small
+    values of `minimize`. `engine` may be "ray".
     """
     from compiler.options import Options
 
     axes = [axis(key, values) for key, values in (set or {}).items()]
     settings = Options.from_strings(options)
     workloads = _workloads(models, inputs, seq, batch, settings)
-    return run(workloads, axes, load_chip(chip), Local(workers or default_workers()), _path(store))
+    plan = Plan(tuple(axes), load_chip(chip), objectives(minimize), search, seed)
+    return run(workloads, plan, engine_of(engine, workers), _path(store))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which chips, and what is looked for: the whole grid, or `trials` of a search."""
+
+    axes: tuple[Axis, ...]
+    base: Chip
+    minimized: tuple[str, ...] = tuple(OBJECTIVES)
+    trials: int | None = None
+    seed: int = 0
 
 
 def run(
-    workloads: Sequence[Workload],
-    axes: Sequence[Any],
-    base: Chip,
-    engine: Engine,
-    path: Path | None,
-    told: Told | None = None,
+    workloads: Sequence[Workload], plan: Plan, engine: Engine, path: Path | None, told: Told | None = None
 ) -> Sweep:
-    """The whole grid. The engine is closed behind it."""
-    places = grid(axes)
-    store = Store(path)
+    """Do what the plan says. The engine is closed behind it. Raises InputError for a store that cannot be used, a search
+    without Optuna or without axes."""
     try:
-        return Sweep(tuple(axes), tuple(Runner(engine, store, told).measure(workloads, places, base)))
+        store = Store(path)
+        try:
+            runner = Runner(engine, store, told)
+            return Sweep(plan.axes, tuple(_rows(runner, workloads, plan)), plan.minimized)
+        finally:
+            store.close()
     finally:
         engine.close()
-        store.close()
+
+
+def _rows(runner: Runner, workloads: Sequence[Workload], plan: Plan) -> list[Row]:
+    if plan.trials is None:
+        return runner.measure(workloads, grid(plan.axes), plan.base)
+    if not plan.axes:
+        raise InputError("a search needs axes", "--search", "--set mxu.rows=32..256, for example")
+    return search_chips(runner, workloads, plan.axes, plan.base, plan.trials, plan.minimized, plan.seed)
+
+
+def engine_of(name: str, workers: int | None) -> Engine:
+    """The engine of this name. Raises InputError for another name, or Ray without its package."""
+    if name not in ENGINES:
+        raise InputError(f"there is no engine '{name}'", hint=f"they are {', '.join(ENGINES)}")
+    return ENGINES[name](workers or default_workers())
 
 
 def default_workers() -> int:

@@ -113,15 +113,21 @@ class Runner:
     def __init__(self, engine: Engine, store: Store, told: Told | None = None) -> None:
         self.engine, self.store, self.told = engine, store, told or (lambda _: None)
         self.progress, self._lock = Progress(workers=engine.workers), threading.Lock()
-        self._ready = False
+        self._ready, self._expected = False, 0
+
+    def expect(self, workloads: Sequence[Workload], count: int) -> None:
+        """There will be so many points of each workload, in one call of `measure` or in several."""
+        self._expected = count
+        self.progress.total += count * len(workloads)
+        for workload in workloads:
+            self.progress.waiting[workload.name] = self.progress.waiting.get(workload.name, 0) + count
 
     def measure(self, workloads: Sequence[Workload], places: Sequence[Place], base: Chip) -> list[Row]:
         """A row for each workload at each place, in this order."""
         points = list(itertools.product(workloads, places))
-        with self._lock:
-            self.progress.total += len(points)
-            for workload in workloads:
-                self.progress.waiting[workload.name] = self.progress.waiting.get(workload.name, 0) + len(places)
+        if not self._expected:
+            self.expect(workloads, len(places))
+        self._expected -= len(places)
         rows: dict[int, Row] = {}
         twins: dict[int, int] = {}  # points whose chip is that of one before, under another description
         with ThreadPoolExecutor(self.engine.workers) as pool:

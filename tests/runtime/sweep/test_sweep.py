@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from isa.errors import ChipError, UnsupportedError
 from runtime.sweep.axes import axis, chip_at, grid
 from runtime.sweep.figures import Outcome, figures, outcome
 from runtime.sweep.frozen import FrozenModel, freeze
+from runtime.sweep.ray_engine import OnRay
 from runtime.sweep.result import Sweep, front
+from runtime.sweep.search import search
 from runtime.sweep.store import Store, key_of
 from runtime.sweep.sweep import Row, Runner, Workload
 
@@ -249,3 +252,39 @@ def test_parquet_has_the_records(frozen: FrozenModel, tmp_path: Path) -> None:
     found.write_parquet(tmp_path / "s.parquet")
     assert parquet.read_table(tmp_path / "s.parquet").to_pylist() == found.records()
     assert repr(found).startswith("Sweep(2 points over mxu.rows, 0 failed")
+
+
+SPACE = (axis("mxu.rows", "8..256"), axis("sram.bytes", "64,4KiB..4MiB"))
+
+
+def searched(frozen: FrozenModel, engine: Inside, store: Store, seed: int) -> list[Row]:
+    pytest.importorskip("optuna")
+    found = search(Runner(engine, store), [workload(frozen)], SPACE, load_chip(), 20, ("latency", "area"), seed)
+    return [replace(row, seconds=0.0) for row in found]
+
+
+def test_a_search_asks_for_the_same_chips_again(frozen: FrozenModel, tmp_path: Path) -> None:
+    """Breaks when a search is not seeded, forgets what was measured before it was interrupted, or stops at a point that
+    fails."""
+    stopped, whole, rest = Inside(stop_at=5), Inside(), Inside()
+    with pytest.raises(KeyboardInterrupt):
+        searched(frozen, stopped, Store(tmp_path / "s.sqlite"), 1)
+    at_once = searched(frozen, whole, Store(None), 1)
+    assert searched(frozen, rest, Store(tmp_path / "s.sqlite"), 1) == at_once
+    assert stopped.calls + rest.calls == whole.calls == len(at_once) <= 20
+    assert any(row.failed for row in at_once) and not all(row.failed for row in at_once)
+    assert [row.place for row in searched(frozen, Inside(), Store(None), 2)] != [row.place for row in at_once]
+
+
+@pytest.mark.slow  # a cluster starts, and two processes that import PyTorch
+def test_ray_gives_equal_rows(frozen: FrozenModel) -> None:
+    """A local cluster with two workers: breaks when an outcome depends on where it was computed."""
+    pytest.importorskip("ray")
+    places = grid([axis("mxu.rows", "16..64"), axis("sram.bytes", "64,1MiB")])
+    engine = OnRay(2)
+    try:
+        there = Runner(engine, Store(None)).measure([workload(frozen)], places, load_chip())
+    finally:
+        engine.close()
+    here = Runner(Inside(), Store(None)).measure([workload(frozen)], places, load_chip())
+    assert [replace(row, seconds=0.0) for row in there] == [replace(row, seconds=0.0) for row in here]
