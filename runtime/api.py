@@ -61,7 +61,7 @@ def compile(
     chip, with room for so many tokens of each sequence. Prompts go through it in chunks as long as the example.
     """
     if max_length is not None:
-        from runtime.decoder_program import compile_decoder
+        from runtime.language_model import compile_decoder
 
         return compile_decoder(model, example_inputs, max_length, chip, options)
     from runtime.program import compile_model

@@ -28,7 +28,6 @@ from runtime.device.executable import Executable
 from runtime.device.session import Session
 from runtime.inspected import Inspected
 from runtime.profile.profile import Profile, profile, timing
-from runtime.program import chosen, one_line
 from runtime.pytorch import cache
 from runtime.pytorch.sampling import ends_of, sampler
 from runtime.pytorch.tensors import to_tensor, weights_sha256
@@ -166,33 +165,11 @@ class DecoderProgram(Inspected):
         )
 
 
-def compile_decoder(
-    model: Any,
-    example_inputs: Any,
-    max_length: int,
-    chip: str | PathLike[str] | Chip,
-    options: Mapping[str, Any],
-    cached: bool = True,
-) -> DecoderProgram:
-    """See runtime.api.compile. Raises what it raises."""
-    selected, settings = chosen(chip, options)
-    with one_line():
-        program = DecoderProgram(model, capture_steps(model, example_inputs, max_length), settings, selected, cached)
-        program.image  # noqa: B018 - packed now, with the weights as they are now
-    return program
-
-
 def capture_steps(model: Any, example_inputs: Any, max_length: int) -> dict[str, Captured]:
     """The steps of a language model, by the names of their entries: batch and chunk are those of the example, caches
     have room for `max_length` tokens. Raises InputError for arguments that do not fit, UnsupportedError for the
     model."""
-    if not isinstance(model, nn.Module) or not hasattr(model, "generation_config"):
-        raise InputError(
-            f"max_length is given, but {type(model).__name__} is no language model of transformers",
-            hint="pass an AutoModelForCausalLM, or leave max_length out",
-        )
-    if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1:
-        raise InputError(f"max_length is {max_length!r}", hint="a number of tokens, at least 1")
+    check_model(model, max_length)
     batch, tokens = _example(example_inputs)
     chunk = min(tokens, CHUNK)
     if chunk > max_length:
@@ -203,6 +180,17 @@ def capture_steps(model: Any, example_inputs: Any, max_length: int) -> dict[str,
     decode = capture_decoder(model, batch, 1, max_length)
     short = {f"decode_{reach}": within(decode, reach) for reach in REACHES if 2 * reach <= max_length}
     return {**prefill, **short, "decode": decode}
+
+
+def check_model(model: object, max_length: object) -> None:
+    """Raise InputError for what is no language model, or no length."""
+    if not isinstance(model, nn.Module) or not hasattr(model, "generation_config"):
+        raise InputError(
+            f"max_length is given, but {type(model).__name__} is no language model of transformers",
+            hint="pass an AutoModelForCausalLM, or leave max_length out",
+        )
+    if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1:
+        raise InputError(f"max_length is {max_length!r}", hint="a number of tokens, at least 1")
 
 
 def _example(given: Any) -> Sequence[int]:

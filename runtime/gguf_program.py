@@ -63,7 +63,7 @@ def _compiled(file: "GgufFile", context: int, options: Options, chip: Chip) -> I
     import torch
 
     from compiler.frontend.gguf.model import causal_lm
-    from runtime.decoder_program import compile_decoder
+    from runtime.language_model import compile_decoder
 
     model = causal_lm(file)
     example = {"input_ids": torch.zeros(1, min(CHUNK, context), dtype=torch.int64)}

@@ -47,9 +47,11 @@ class ScalarFile:
             sets, (number,) = self._views.load([(view, 0, None)])
             return [*sets, Inst.make("sld", NO_WAITS, d=register, v=number, off=length.index)]
         source = self._held[raw]
-        steps = [("add", length.plus & 0xFFFFFFFF)] if length.plus else []
-        steps += [("max", 0)] if length.plus < 0 else []
-        steps += [("min", length.width)] if length.largest + length.plus > length.width else []
+        steps = [("mul", 0xFFFFFFFF)] if length.falling else []
+        steps += [("add", length.plus & 0xFFFFFFFF)] if length.plus else []
+        least, most = sorted((length.plus, length.plus + (-length.largest if length.falling else length.largest)))
+        steps += [("max", 0)] if least < 0 else []
+        steps += [("min", length.width)] if most > length.width else []
         steps = steps or [("add", 0)]
         found = []
         for name, number in steps:
@@ -60,4 +62,4 @@ class ScalarFile:
 
 def _raw(length: Length) -> Length:
     """The input's element itself."""
-    return replace(length, plus=0, width=length.largest)
+    return replace(length, plus=0, width=length.largest, falling=False)

@@ -4,6 +4,8 @@
            0                                    p        p+T
     lda keys; mm; vaff scores[0:p]   mm; vaff scores[p:p+T] (+ mask)   softmax over p+T columns; vqd   mm; lda values; mm
 
+Without new keys and values (those of an encoder, which are all there) the scalar names the last key.
+
 The new keys and values are read where they were made and stored behind the old ones meanwhile, so that nothing waits
 for DRAM. Tiles of old keys beyond p have nothing to do. Bits do not depend on tiles nor on the capacity: sums of int8
 products are exact, and elements that are not there count for nothing in a maximum or a sum.
@@ -38,8 +40,10 @@ def cached_attention(e: Emitter, node: KernelOp) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Rows of queries that one instruction can take: `count` from row `first` of the scores of a head."""
+    """Rows of queries that one instruction can take: `count` from row `first` of the scores of a head. They are of
+    the query heads from `group` on that share keys."""
 
+    group: int
     first: int
     count: int
     q: Ref
@@ -55,12 +59,14 @@ class _Sequence:
     out: Tile
     q: Layout  # [heads, group, tokens, size]
     q_scales: Layout  # [heads, group, tokens]
-    new: Mapping[str, Layout]  # keys and values: [heads, tokens, size]
+    new: Mapping[str, Layout]  # keys and values: [heads, tokens, size]; or none
     new_scales: Mapping[str, Layout]
     cache: Mapping[str, Layout]  # in DRAM: [heads, capacity, size]
     cache_scales: Mapping[str, Layout]
     mask: Layout | None
     old_mask: Layout | None
+    bias: Layout | None  # in DRAM: [heads, group, elements]
+    by_distance: bool
     window: int
     softcap: float
     block: int  # new tokens of which none sees the new keys behind them all
@@ -81,13 +87,15 @@ class _Sequence:
         def stored(name: str) -> Layout:
             return own(e.operand(node.tensor(name), len(node.tensor(name).shape), staged=False))
 
-        scales = {"keys": here("sk"), "values": here("sv")}
+        new = {} if node.optional("k") is None else {"keys": "k", "values": "v"}
 
         def table(name: str) -> Layout | None:
             operand = node.optional(name)
             return None if operand is None else e.operand(operand, len(node.shape))
 
-        given = e.storage.resolve(node.tensor("positions"))
+        given = node.optional("bias")
+        bias = None if given is None else e.operand(given, len(node.shape) - 1, staged=False).narrow((heads,))
+        positions = e.storage.resolve(node.tensor("positions"))
         limits = node.tensor("positions").limits
         assert limits is not None, f"how many tokens there are before {node.name} has no limits"
         sequence = e.ranges[0][0] + number
@@ -97,16 +105,18 @@ class _Sequence:
             out.narrow(ranges),
             here("q"),
             here("sq"),
-            {"keys": here("k"), "values": here("v")},
-            {name: _as_float(e, node, scale) for name, scale in scales.items()},
+            {name: here(operand) for name, operand in new.items()},
+            {name: _as_float(e, node, here(f"s{operand}")) for name, operand in new.items()},
             {"keys": stored("keys"), "values": stored("values")},
             {"keys": stored("key_scales"), "values": stored("value_scales")},
             table("mask"),
             table("old_mask"),
+            bias,
+            node.flag("by_distance"),
             node.integer("window"),
             node.number("softcap"),
             node.integer("block") or here("q").shape[2],
-            Length(given.buffer, given.offset + sequence * given.strides[0], limits[1], 0, limits[1]),
+            Length(positions.buffer, positions.offset + sequence * positions.strides[0], limits[1], 0, limits[1]),
         )
 
     @property
@@ -122,18 +132,28 @@ class _Sequence:
         return self.q.shape[2]
 
     @property
+    def fresh(self) -> int:
+        """How many new keys there are."""
+        return self.tokens if self.new else 0
+
+    @property
+    def there(self) -> Length:
+        """How many old keys there are."""
+        return self.position if self.new else replace(self.position, plus=1, width=self.position.largest + 1)
+
+    @property
     def most_old(self) -> int:
         """The most old keys that a new token sees."""
-        return min(self.position.largest, self.window - 1) if self.window else self.position.largest
+        return min(self.there.most, self.window - 1) if self.window else self.there.most
 
     def old(self, low: int, width: int) -> Length:
         """How many of the old keys low … low + width there are, counted from the first that is seen."""
-        return replace(self.position, plus=-low, width=width)
+        return replace(self.there, plus=self.there.plus - low, width=width)
 
     def all(self, scores: Layout) -> Length:
         """All keys of which there are `scores`, the new ones too."""
         columns = scores.shape[-1]
-        return replace(self.position, plus=columns - self.most_old, width=columns)
+        return replace(self.there, plus=self.there.plus + columns - self.most_old, width=columns)
 
     def behind(self) -> Length:
         """The column of the first new key: how many old ones are seen."""
@@ -153,13 +173,14 @@ class _Sequence:
         factors = self._value_scales()
         step = max(min(self.e.tiling.k, self.block, MOST_ROWS // (self.heads * self.group)), 1)
         for start in range(0, self.tokens, self.block):
-            seen = min(start + self.block, self.tokens)  # new keys
-            for first in range(start, seen, step):
-                tokens = (first, min(first + step, seen))
+            end = min(start + self.block, self.tokens)
+            seen = min(end, self.fresh)  # new keys
+            for first in range(start, end, step):
+                tokens = (first, min(first + step, end))
                 scores = self._scores(tokens, seen)
                 codes, scale = self._weights(scores, factors)
                 self._result(tokens, seen, codes, scale)
-        for name in ("keys", "values"):
+        for name in self.new:
             self._store(name)
 
     # ---- the three parts
@@ -168,19 +189,24 @@ class _Sequence:
         """[heads, group * tokens, old keys and `seen` new ones], of which those of this launch are made."""
         e, rows = self.e, self.group * (tokens[1] - tokens[0])
         scores = e.temp((self.heads, rows, self.most_old + seen), Dtype.F32, self.node.name + ".scores")
+        alike = self.bias is None or self.group == 1  # the query heads that share keys
         for low, high in self.tiles():
             length = self.old(low, high - low)
             keys = self._load("keys", low, high, length)
             scales = self._load_scales("keys", low, high, length)
-            for part in self._rows(tokens):
+            for part in self._rows(tokens, whole=alike):
                 sums = self._product(part, Dtype.I32, keys, high - low, length)
                 d = _ref(scores, (0, part.first, low))
-                self._dequantize(d, sums, part, scales, high - low, length)
+                bias = self._biases(part, tokens, (low, high), length)
+                self._dequantize(d, sums, part, scales, high - low, length, bias)
+        if not self.new:
+            return scores
         mask = None if self.softcap or self.mask is None else _ref(self.mask, (tokens[0], 0))
-        for part in self._rows(tokens, whole=mask is None):  # a mask has rows of its own for each query head
+        for part in self._rows(tokens, whole=alike and mask is None):  # a mask has rows of its own for each query head
             sums = self._product(part, Dtype.I32, self.new["keys"], seen, None)
             d = _ref(scores, (0, part.first, 0), moved=self.behind())
-            self._dequantize(d, sums, part, self.new_scales["keys"], seen, None, mask)
+            bias = self._biases(part, tokens, (0, seen), None)
+            self._dequantize(d, sums, part, self.new_scales["keys"], seen, None, bias, mask)
         if self.softcap:
             self._cap(scores)
             if self.mask is not None:
@@ -219,21 +245,20 @@ class _Sequence:
 
     def _result(self, tokens: Range, seen: int, codes: Layout, scale: Layout) -> None:
         """The weighted values: the new ones first, so that there is a sum to add to."""
-        e, node, size = self.e, self.node, self.new["values"].shape[-1]
+        e, node, size = self.e, self.node, self.cache["values"].shape[-1]
         count = tokens[1] - tokens[0]
         sums = e.temp((self.heads, self.group * count, size), Dtype.I32, node.name + ".acc", Space.ACC)
         attrs = {"m": self.group * count, "n": size, "b": self.heads}
-        views = {
-            "c": _ref(sums, (0, 0, 0)),
-            "a": _ref(codes, (0, 0, 0), moved=self.behind()),
-            "w": _ref(self.new["values"], (0, 0, 0)),
-        }
-        e.emit_one("mm", node, views, {**attrs, "k": seen})
+        views = {"c": _ref(sums, (0, 0, 0))}
+        if self.new:
+            views |= {"a": _ref(codes, (0, 0, 0), moved=self.behind()), "w": _ref(self.new["values"], (0, 0, 0))}
+            e.emit_one("mm", node, views, {**attrs, "k": seen})
         for low, high in self.tiles():
             length = self.old(low, high - low)
             values = self._load("values", low, high, length)
             views |= {"a": _ref(codes, (0, 0, low)), "w": _ref(values, (0, 0, 0))}
-            e.emit_one("mm", node, views, {**attrs, "k": high - low, "acc": 1}, cut=("k", length))
+            acc = {"acc": 1} if low or self.new else {}
+            e.emit_one("mm", node, views, {**attrs, "k": high - low, **acc}, cut=("k", length))
         shape = (1, self.heads, self.group, count, size)
         out = self.out.narrow(((0, 1), (0, self.heads), (0, self.group), tokens))
         a = Layout(sums.buffer, Dtype.I32, shape, (0, self.group * count * size, count * size, size, 1))
@@ -257,6 +282,7 @@ class _Sequence:
             q = _ref(self.q, at)
             scale = _ref(self.q_scales, scale_at)
             yield _Rows(
+                g,
                 g * count,
                 (self.group if whole else 1) * count,
                 Ref(q.buffer, q.offset, q.dtype, rs=self.q.strides[step], ps=self.q.strides[0]),
@@ -285,11 +311,13 @@ class _Sequence:
 
     def _value_scales(self) -> Layout:
         """[heads, keys]: those of the old values, and behind them those of the new ones."""
-        columns = self.most_old + self.tokens
+        columns = self.most_old + self.fresh
         if self.most_old:
             scales = self._load_scales("values", 0, self.most_old, self.behind(), columns)
         else:
             scales = self.e.temp((self.heads, columns), Dtype.F32, f"{self.node.name}.values_scales")
+        if not self.new:
+            return scales
         views = {"d": _ref(scales, (0, 0), moved=self.behind()), "a": _ref(self.new_scales["values"], (0, 0))}
         attrs = {"f": VOP.index("mov"), "rows": self.heads, "cols": self.tokens}
         self.e.emit_one("vop", self.node, views, attrs)
@@ -305,15 +333,44 @@ class _Sequence:
 
     def _dequantize(
         self, d: Ref, sums: Layout, part: _Rows, scales: Layout, width: int, length: Length | None,
-        mask: Ref | None = None,
+        bias: Sequence[Ref], mask: Ref | None = None,
     ) -> None:  # fmt: skip
+        """With a bias for all rows, or one for each."""
         columns = _ref(scales, (0, 0))
         cs = Ref(columns.buffer, columns.offset, Dtype.F32, ps=scales.strides[0])
-        views = {"d": d, "a": _ref(sums, (0, 0, 0)), "rs": part.scale, "cs": cs}
-        if mask is not None:
-            views["bi"] = Ref(mask.buffer, mask.offset, mask.dtype, rs=mask.rs)
-        attrs = {"planes": self.heads, "rows": part.count, "cols": width}
-        self.e.emit_one("vaff", self.node, views, attrs, cut=None if length is None else ("cols", length))
+        rows = part.count // max(len(bias), 1)
+        attrs = {"planes": self.heads, "rows": rows, "cols": width}
+        for number in range(0, part.count, rows):
+            views = {
+                "d": _below(d, number), "a": _below(_ref(sums, (0, 0, 0)), number), "rs": _below(part.scale, number),
+                "cs": cs,
+            }  # fmt: skip
+            added = [] if mask is None else [_below(Ref(mask.buffer, mask.offset, mask.dtype, rs=mask.rs), number)]
+            added = [*bias[number : number + 1], *added] if len(bias) > 1 else [*bias, *added]
+            views |= dict(zip(("bi", "res"), added, strict=False))
+            self.e.emit_one("vaff", self.node, views, attrs, cut=None if length is None else ("cols", length))
+
+    def _biases(self, part: _Rows, tokens: Range, keys: Range, length: Length | None) -> list[Ref]:
+        """What is added to the scores of these rows: nothing, a row for all, or one for each token. Of a tile of old
+        keys, of which `length` are there, or of new ones."""
+        if self.bias is None:
+            return []
+        _, step, cs = self.bias.strides
+        shape, strides = (self.heads, self.bias.shape[-1]), (self.bias.strides[0], cs)
+        table = self.bias.seen(self.bias.offset + part.group * step, shape, strides)
+        last, (low, high), found = self.cache["keys"].shape[1] - 1, keys, []
+        for token in range(*tokens) if self.by_distance else (0,):
+            at, moved = low, self.position if length is None else self.first()
+            if self.by_distance:  # keys `low` … of those that the launch finds; the new ones are at fixed distances
+                at, moved = last - token, None
+                if length is not None:
+                    at, moved = 0, replace(self.position, plus=at + low, width=at + low, falling=True)
+            tile = self.e.temp((self.heads, high - low), Dtype.F32, f"{self.node.name}.bias")
+            views = {"d": _ref(tile, (0, 0)), "a": _ref(table, (0, at), moved=moved)}
+            attrs = {"rows": self.heads, "cols": high - low}
+            self.e.emit_one("lda", self.node, views, attrs, cut=None if length is None else ("cols", length))
+            found.append(Ref(tile.buffer, 0, Dtype.F32, ps=tile.strides[0]))
+        return found
 
     def _cap(self, scores: Layout) -> None:
         """tanh(scores / cap) * cap"""
@@ -381,6 +438,11 @@ def _ref(layout: Layout, at: Sequence[int], moved: Length | None = None, axis: i
     assert cs == 1, f"columns of {layout} cannot be addressed"
     unit = 0 if moved is None else layout.strides[axis] * size
     return Ref(layout.buffer, offset * size, layout.dtype, rs, outer[-1] if outer else 0, 1, moved, unit)
+
+
+def _below(ref: Ref, rows: int) -> Ref:
+    """The view from another row on."""
+    return replace(ref, offset=ref.offset + rows * ref.rs * ref.dtype.bits // 8)
 
 
 def _vector(layout: Layout) -> Ref:

@@ -32,6 +32,15 @@ def cache_outputs(program: ExportedProgram) -> dict[int, str]:
     return found
 
 
+def read_caches(program: ExportedProgram) -> set[str]:
+    """Buffers that hold what is only read of caches: others have put it there."""
+    holders = {
+        spec.arg.name: spec.target for spec in program.graph_signature.input_specs if spec.kind is InputKind.BUFFER
+    }
+    nodes = program.graph.find_nodes(op="call_function", target=ops.attention_over_cache)
+    return {str(holders[tensor(node, name).name]) for node in nodes for name in ops.CACHES}
+
+
 def settle_caches(graph: fx.Graph) -> None:
     """Let attention change its caches itself. The new values must have no reader any more."""
     for node in graph.find_nodes(op="call_function", target=ops.attention_with_cache):

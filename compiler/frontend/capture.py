@@ -20,7 +20,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from compiler.frontend.aliases import settle_aliases
-from compiler.frontend.caches import cache_outputs, settle_caches
+from compiler.frontend.caches import cache_outputs, read_caches, settle_caches
 from compiler.frontend.checks import check_tensor
 from compiler.frontend.composites import remembered
 from compiler.frontend.experts import experts
@@ -362,7 +362,7 @@ _KINDS = {InputKind.PARAMETER: "param", InputKind.BUFFER: "buffer", InputKind.CO
 
 def _weights(program: ExportedProgram, caches: Mapping[int, str]) -> tuple[tuple[Weight, ...], dict[str, Tensor]]:
     weights, tensors = [], {}
-    state = set(caches.values())
+    state = set(caches.values()) | read_caches(program)
     for spec in program.graph_signature.input_specs:
         if spec.kind in _KINDS:
             assert spec.target is not None

@@ -5,11 +5,15 @@ Models may do with positions, masks and state what no table foresees: see furthe
 more than keys and values. Then the two differ by far more than rounding.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from compiler.frontend.decoder_layers import Layer
+from compiler.frontend.decoder_sources import Pair
+from compiler.frontend.decoder_written import Call
 from isa.errors import UnsupportedError
 
 TOKENS, FIRST = 12, 7  # through the model, and in the first chunk
@@ -18,31 +22,36 @@ MOST = 0.15  # length of the difference of a token's logits against theirs; roun
 
 @dataclass
 class FloatCaches:
-    """Attention over caches of floats, by the formula of docs/numerics.md without its quantization."""
+    """Attention of these layers over caches of floats, by the formula of docs/numerics.md without its quantization."""
 
-    keys: list[Tensor] = field(default_factory=list)
-    values: list[Tensor] = field(default_factory=list)
+    layers: Sequence[Layer]
+    sources: Sequence[Pair] = ()  # keys and values that layers see of an encoder's result
+    kept: dict[int, Pair] = field(default_factory=dict)
     calls: int = 0
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, softcap: float) -> Tensor:
-        """q [B, Hq, T, D] over what was there and k, v [B, H, T, D], of the next layer."""
+    def attend(self, call: Call) -> Tensor:
+        """Over what was there and is new, of the next layer."""
+        q, k, v = call.q, call.k, call.v
         number, self.calls = self.calls, self.calls + 1
-        if number == len(self.keys):
-            self.keys.append(k)
-            self.values.append(v)
+        layer = self.layers[number]
+        if layer.source is not None:
+            kept = self.sources[layer.source]
         else:
-            self.keys[number] = torch.cat([self.keys[number], k], 2)
-            self.values[number] = torch.cat([self.values[number], v], 2)
-        group, new = q.shape[1] // k.shape[1], q.shape[2]
-        keys, values = (
-            x.to(torch.float32).repeat_interleave(group, 1) for x in (self.keys[number], self.values[number])
-        )
-        scores = (q.to(torch.float32) @ keys.transpose(-1, -2)) * scale
-        if softcap:
-            scores = torch.tanh(scores / softcap) * softcap
+            old = self.kept.get(number)
+            kept = self.kept[number] = (k, v) if old is None else (torch.cat([old[0], k], 2), torch.cat([old[1], v], 2))
+        group, new = q.shape[1] // kept[0].shape[1], q.shape[2]
+        keys, values = (x.to(torch.float32).repeat_interleave(group, 1) for x in kept)
+        scores = (q.to(torch.float32) @ keys.transpose(-1, -2)) * layer.scale
+        if layer.softcap:
+            scores = torch.tanh(scores / layer.softcap) * layer.softcap
         place = torch.arange(keys.shape[2])
         distance = place[-new:, None] - place
-        seen = (distance >= 0) & (distance < (window or TOKENS))
+        if layer.bias is not None:
+            last = layer.bias.shape[-1] - 1
+            scores = (
+                scores + layer.bias[:, last - distance.clamp(0) if layer.by_distance else place.expand_as(distance)]
+            )
+        seen = (distance >= 0) & (distance < (layer.window or TOKENS)) | (layer.source is not None)
         return (torch.softmax(scores.masked_fill(~seen, float("-inf")), -1) @ values).to(q.dtype)
 
 

@@ -56,6 +56,9 @@ def _result(node: fx.Node, depth: int) -> Interval:
         )
     if (longest := _counted(node)) is not None:
         return 0, max(longest - 1, 0)
+    if node.op == "placeholder":
+        limits: Interval = node.meta.get("limits", _type_range(dtype_of(node)))
+        return limits
     rule = _RULES.get(node.target)
     given = node.args if rule is not _same else node.args[:1]
     operands = [arg for arg in given if isinstance(arg, (int, float)) or _is_integer(arg)]

@@ -107,11 +107,11 @@ def _fake_reduce(x: Tensor, kind: str, dim: int, keepdim: bool) -> Tensor:
     return x.new_empty(shape)
 
 
-def _fake_cached_attention(
-    q: Tensor, _sq: Tensor, _k: Tensor, _sk: Tensor, v: Tensor, *given: object, dtype: torch.dtype = torch.float32
-) -> Tensor:
+def _fake_cached_attention(q: Tensor, *given: object, dtype: torch.dtype = torch.float32) -> Tensor:
     dtype = next((x for x in given if isinstance(x, torch.dtype)), dtype)  # PyTorch hands it over by place
-    return q.new_empty((*q.shape[:-1], v.shape[-1]), dtype=dtype)
+    values = given[7]
+    assert isinstance(values, Tensor)
+    return q.new_empty((*q.shape[:-1], values.shape[-1]), dtype=dtype)
 
 
 OPERATORS = (
@@ -168,9 +168,10 @@ OPERATORS = (
         "reduce(Tensor x, str kind, int dim, bool keepdim) -> Tensor", reference.reduce, _fake_reduce, Role.DOWN
     ),
     define_operator(
-        "cached_attention(Tensor q, Tensor sq, Tensor k, Tensor sk, Tensor v, Tensor sv, Tensor(a!) keys, "
+        "cached_attention(Tensor q, Tensor sq, Tensor? k, Tensor? sk, Tensor? v, Tensor? sv, Tensor(a!) keys, "
         "Tensor(b!) key_scales, Tensor(c!) values, Tensor(d!) value_scales, Tensor positions, Tensor? mask=None, "
-        "Tensor? old_mask=None, int window=0, float softcap=0.0, int block=0, ScalarType dtype=float) -> Tensor",
+        "Tensor? old_mask=None, Tensor? bias=None, bool by_distance=False, int window=0, float softcap=0.0, "
+        "int block=0, ScalarType dtype=float) -> Tensor",
         reference.cached_attention,
         _fake_cached_attention,
         Role.ATTENTION,
@@ -216,12 +217,12 @@ def _attention_with_cache(q: Tensor, k: Tensor, v: Tensor, *given: Any) -> tuple
     return reference.attention_in_cache(q, k, v, *caches, *given[4:]), *caches
 
 
-def _fake_attention_in_cache(q: Tensor, _k: Tensor, v: Tensor, *_given: Tensor | float) -> Tensor:
+def _fake_attention_in_cache(q: Tensor, _k: Tensor, v: Tensor, *_given: Tensor | float | None) -> Tensor:
     return q.new_empty((*q.shape[:-1], v.shape[-1]))
 
 
 def _fake_attention_with_cache(
-    q: Tensor, k: Tensor, v: Tensor, *given: Tensor | float
+    q: Tensor, k: Tensor, v: Tensor, *given: Tensor | float | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     keys, key_scales, values, value_scales = (x.new_empty(x.shape) for x in given[:4] if isinstance(x, Tensor))
     return _fake_attention_in_cache(q, k, v), keys, key_scales, values, value_scales
@@ -229,16 +230,28 @@ def _fake_attention_with_cache(
 
 attention_with_cache = _define(
     "attention_with_cache(Tensor q, Tensor k, Tensor v, Tensor keys, Tensor key_scales, Tensor values, "
-    "Tensor value_scales, Tensor positions, float scale, int window, float softcap) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "Tensor value_scales, Tensor positions, float scale, int window, float softcap, Tensor? bias=None, "
+    "bool by_distance=False) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _attention_with_cache, _fake_attention_with_cache,
 )  # fmt: skip
 
 
 attention_in_cache = _define(
     "attention_in_cache(Tensor q, Tensor k, Tensor v, Tensor(a!) keys, Tensor(b!) key_scales, Tensor(c!) values, "
-    "Tensor(d!) value_scales, Tensor positions, float scale, int window, float softcap) -> Tensor",
+    "Tensor(d!) value_scales, Tensor positions, float scale, int window, float softcap, Tensor? bias=None, "
+    "bool by_distance=False) -> Tensor",
     _dense(reference.attention_in_cache), _fake_attention_in_cache,
+)  # fmt: skip
+
+
+def _fake_attention_over_cache(q: Tensor, _k: Tensor, _sk: Tensor, values: Tensor, *_given: Tensor | float) -> Tensor:
+    return q.new_empty((*q.shape[:-1], values.shape[-1]))
+
+
+attention_over_cache = _define(
+    "attention_over_cache(Tensor q, Tensor keys, Tensor key_scales, Tensor values, Tensor value_scales, Tensor last, "
+    "float scale) -> Tensor",
+    _dense(reference.attention_over_cache), _fake_attention_over_cache,
 )  # fmt: skip
 
 

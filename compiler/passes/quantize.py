@@ -39,7 +39,14 @@ class Quantize:
     name: ClassVar[str] = "quantize"
     changes_bits: ClassVar[bool] = True
     gone: ClassVar[frozenset[Target]] = frozenset(
-        {aten.linear.default, aten.matmul.default, aten._int_mm.default, ops.attention, ops.attention_in_cache}
+        {
+            aten.linear.default,
+            aten.matmul.default,
+            aten._int_mm.default,
+            ops.attention,
+            ops.attention_in_cache,
+            ops.attention_over_cache,
+        }
     )
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
@@ -47,6 +54,7 @@ class Quantize:
             aten.linear.default: _linear if self.quantization == "w8a8" else _linear_int4,
             ops.attention: _attention,
             ops.attention_in_cache: _attention_in_cache,
+            ops.attention_over_cache: _attention_over_cache,
             aten.matmul.default: _matmul,
             aten._int_mm.default: _int_mm,
         }
@@ -78,12 +86,12 @@ def _linear_int4(editor: Editor, node: fx.Node) -> fx.Node:
     return editor.cast(node, y, dtype_of(node))
 
 
-def _quantized(editor: Editor, node: fx.Node, q: fx.Node, k: fx.Node, v: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
+def _quantized(editor: Editor, node: fx.Node, q: fx.Node, *others: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
     """Codes and scales of the operands of attention; its scale is a factor of those of q, in float32."""
-    (qq, sq), *others = (quantize_source(editor, node, x) for x in (q, k, v))
+    (qq, sq), *rest = (quantize_source(editor, node, x) for x in (q, *others))
     factor = float32(number(node, "scale"))
     sq = editor.cast(node, sq, torch.float32)
-    return [(qq, sq if factor == 1.0 else editor.emit(node, aten.mul.Tensor, sq, factor)), *others]
+    return [(qq, sq if factor == 1.0 else editor.emit(node, aten.mul.Tensor, sq, factor)), *rest]
 
 
 def _attention(editor: Editor, node: fx.Node) -> fx.Node:
@@ -103,7 +111,7 @@ def _attention_in_cache(editor: Editor, node: fx.Node) -> fx.Node:
     q, k, v, positions = (tensor(node, name) for name in ("q", "k", "v", "positions"))
     caches = [tensor(node, name) for name in ops.CACHES]
     batch, heads, tokens, size = shape_of(q)
-    groups, width = shape_of(k)[1], shape_of(v)[-1]
+    groups = shape_of(k)[1]
     rows = editor.reshape(node, q, (batch, groups, heads // groups, tokens, size))
     (qq, sq), (qk, sk), (qv, sv) = _quantized(editor, node, rows, k, v)
     window = integer(node, "window")
@@ -113,10 +121,37 @@ def _attention_in_cache(editor: Editor, node: fx.Node) -> fx.Node:
         old_mask = _below(editor, node, (2 * tokens - 1, tokens - 1), -tokens)
         mask = editor.emit(node, aten.add.Tensor, mask, _below(editor, node, (tokens, tokens), -window))
     cap = float32(number(node, "softcap"))
-    given = (qq, sq, qk, sk, qv, sv, *caches, positions, mask, old_mask, window, cap, CAUSAL_BLOCK)
-    out = editor.emit(node, ops.cached_attention, *given, dtype=dtype_of(node))
-    major = editor.permute(node, out, [0, 3, 1, 2, 4])
-    return editor.permute(node, editor.reshape(node, major, (batch, tokens, heads, width)), [0, 2, 1, 3])
+    bias, by_distance = optional_tensor(node, "bias"), bool(argument(node, "by_distance"))
+    if bias is not None:
+        if cap:
+            raise unsupported(node, "adds a bias to scores that have a soft cap")
+        if by_distance and window:
+            raise unsupported(node, "has a window and a bias for each distance")
+        bias = editor.reshape(node, bias, (groups, heads // groups, shape_of(bias)[-1]))
+    if bias is not None and by_distance:  # keys that are not seen are behind those that are
+        bias = editor.emit(node, aten.constant_pad_nd.default, bias, [0, shape_of(bias)[-1] - 1])
+    given = (
+        qq, sq, qk, sk, qv, sv, *caches, positions, mask, old_mask, bias, by_distance, window, cap, CAUSAL_BLOCK,
+    )  # fmt: skip
+    return _by_tokens(editor, node, editor.emit(node, ops.cached_attention, *given, dtype=dtype_of(node)))
+
+
+def _attention_over_cache(editor: Editor, node: fx.Node) -> fx.Node:
+    """The same without new keys and values."""
+    q, last, (keys, *rest) = tensor(node, "q"), tensor(node, "last"), [tensor(node, name) for name in ops.CACHES]
+    batch, heads, tokens, size = shape_of(q)
+    groups = shape_of(keys)[1]
+    rows = editor.reshape(node, q, (batch, groups, heads // groups, tokens, size))
+    ((qq, sq),) = _quantized(editor, node, rows)
+    given = (qq, sq, None, None, None, None, keys, *rest, last)
+    return _by_tokens(editor, node, editor.emit(node, ops.cached_attention, *given, dtype=dtype_of(node)))
+
+
+def _by_tokens(editor: Editor, at: fx.Node, out: fx.Node) -> fx.Node:
+    """[B, H, G, T, E] as [B, heads, T, E], made token by token."""
+    batch, groups, group, tokens, width = shape_of(out)
+    major = editor.permute(at, out, [0, 3, 1, 2, 4])
+    return editor.permute(at, editor.reshape(at, major, (batch, tokens, groups * group, width)), [0, 2, 1, 3])
 
 
 def _below(editor: Editor, at: fx.Node, sizes: tuple[int, int], diagonal: int) -> fx.Node:

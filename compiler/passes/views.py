@@ -174,6 +174,38 @@ def _index_select(editor: Editor, node: fx.Node) -> fx.Node | None:
     return _looked_up(editor, node, x, integer(node, "dim") % len(shape_of(x)), index)
 
 
+def _gather(editor: Editor, node: fx.Node) -> fx.Node | None:
+    """gather(table for each sequence [B, n, E], 1, index repeated for each element [B, T, E]) takes rows of the table."""
+    if integer(node, 1) != 1 or len(shape_of(node)) != 3:
+        return None
+    (table, rows), (index, places) = (_elements(tensor(node, number)) for number in (0, 2))
+    tables, numbers = rows.reshape(len(rows), -1), places[..., 0]
+    if not (
+        torch.equal(tables, torch.arange(tables.shape[1]).expand_as(tables))
+        and math.prod(shape_of(table)) == tables.shape[1]
+        and torch.equal(places, numbers.unsqueeze(-1).expand_as(places))
+        and torch.equal(numbers.reshape(-1), torch.arange(math.prod(shape_of(index))))
+    ):
+        return None
+    flat = editor.reshape(node, table, rows.shape[1:])
+    return editor.emit(node, aten.embedding.default, flat, editor.reshape(node, index, numbers.shape))
+
+
+_CHAIN = (aten.reshape.default, aten.expand.default, aten.permute.default, aten.repeat.default)
+
+
+def _elements(node: fx.Node) -> tuple[fx.Node, Tensor]:
+    """What a chain of views looks at, and which of its elements each element is."""
+    chain: list[fx.Node] = []
+    while node.target in _CHAIN:
+        chain.append(node)
+        node = tensor(node, 0)
+    number = torch.arange(math.prod(shape_of(node))).reshape(shape_of(node))
+    for view in reversed(chain):
+        number = view.target(number, *view.args[1:], **view.kwargs)  # type: ignore[operator]
+    return node, number
+
+
 def _number(index: Tensor | None) -> int | None:
     """The place that an index of one element names."""
     return int(index) if index is not None and index.shape == (1,) and index.dtype is not torch.bool else None
@@ -269,6 +301,7 @@ RULES: dict[Target, Rule] = {
     aten.select.int: _select,
     aten.index.Tensor: _index,
     aten.index_select.default: _index_select,
+    aten.gather.default: _gather,
     aten.embedding.default: _embedding,
     aten.stack.default: _stack,
     **dict.fromkeys((aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int), _pieces),

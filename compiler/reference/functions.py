@@ -231,10 +231,10 @@ def dequantize(
 def cached_attention(
     q: Tensor,
     sq: Tensor,
-    k: Tensor,
-    sk: Tensor,
-    v: Tensor,
-    sv: Tensor,
+    k: Tensor | None,
+    sk: Tensor | None,
+    v: Tensor | None,
+    sv: Tensor | None,
     keys: Tensor,
     key_scales: Tensor,
     values: Tensor,
@@ -242,6 +242,8 @@ def cached_attention(
     positions: Tensor,
     mask: Tensor | None = None,
     old_mask: Tensor | None = None,
+    bias: Tensor | None = None,
+    by_distance: bool = False,
     window: int = 0,
     softcap: float = 0.0,
     block: int = 0,
@@ -254,19 +256,26 @@ def cached_attention(
     int32 [B]: how many tokens of each sequence are in the cache. A new token sees them all, and the new ones as `mask`
     [T, T] says, which is added to its scores. With a `block`, new tokens are taken so many at a time, and none sees the
     new keys behind its block, whatever they are. With a `window`, it sees the last so many alone, itself included;
-    `old_mask` is the table from which the chip takes what to add to the scores of old keys. Result [B, H, G, T, E] of
+    `old_mask` is the table from which the chip takes what to add to the scores of old keys. `bias` float32 [H, G, N] is
+    added to all scores: N is C, and element j belongs to key j; or, `by_distance`, N is 2*C - 1, and element C-1-n
+    belongs to a key n tokens before the query (those behind C-1 are of keys that are not seen). Without k and v nothing
+    is written, and `positions` names the last key that there is, of those that all tokens see. Result [B, H, G, T, E] of
     type `dtype`.
     """
-    tokens, capacity = k.shape[-2], keys.shape[-2]
+    tokens, capacity = q.shape[-2], keys.shape[-2]
     place = torch.arange(capacity, dtype=torch.int32) - positions.unsqueeze(-1)  # [B, C], among the new tokens
     new, old = (place >= 0) & (place < tokens), place < 0
+    if k is None or sk is None or v is None or sv is None:
+        new, old = torch.zeros_like(new), place <= 0
     number = torch.where(new, place, 0).to(torch.int64)  # [B, C]
     for cache, rows in ((keys, k), (values, v)):
-        found = rows.gather(2, number[:, None, :, None].expand(cache.shape))
-        cache.copy_(torch.where(new[:, None, :, None], found, cache))
+        if rows is not None:
+            found = rows.gather(2, number[:, None, :, None].expand(cache.shape))
+            cache.copy_(torch.where(new[:, None, :, None], found, cache))
     for cache, rows in ((key_scales, sk), (value_scales, sv)):
-        found = rows.to(torch.float32).gather(2, number[:, None, :].expand(cache.shape))
-        cache.copy_(torch.where(new[:, None, :], found, cache))
+        if rows is not None:
+            found = rows.to(torch.float32).gather(2, number[:, None, :].expand(cache.shape))
+            cache.copy_(torch.where(new[:, None, :], found, cache))
     batch, heads, group, _, size = q.shape
     sums = matmul_i8(q.reshape(batch, heads, group * tokens, size), keys, True)
     scores = dequantize(
@@ -274,6 +283,8 @@ def cached_attention(
     )
     if softcap:
         scores = tanh(scores * (1.0 / softcap)) * softcap
+    if bias is not None:
+        scores = scores + _placed(bias, positions, tokens, capacity, by_distance)
     seen = scores
     if mask is not None:
         added = mask.to(torch.float32).index_select(1, number.reshape(-1)).reshape(tokens, batch, capacity)
@@ -288,7 +299,16 @@ def cached_attention(
     weights = torch.where(counts, softmax(scores) * value_scales[:, :, None, None, :], 0.0)
     codes, scale = quantize_rows(weights)
     sums = matmul_i8(codes.reshape(batch, heads, group * tokens, capacity), values)
-    return dequantize(sums.reshape(*q.shape[:-1], v.shape[-1]), scale, dtype=dtype)
+    return dequantize(sums.reshape(*q.shape[:-1], values.shape[-1]), scale, dtype=dtype)
+
+
+def _placed(bias: Tensor, positions: Tensor, tokens: int, capacity: int, by_distance: bool) -> Tensor:
+    """What is added to the scores [B, H, G, T, C] of every key."""
+    if not by_distance:
+        return bias[None, :, :, None]
+    query = positions.to(torch.int64)[:, None, None] + torch.arange(tokens)[:, None]
+    number = (capacity - 1 - query + torch.arange(capacity)).clamp(0, bias.shape[-1] - 1)  # [B, T, C]
+    return bias[:, :, number].permute(2, 0, 1, 3, 4)
 
 
 def attention_in_cache(
@@ -303,16 +323,37 @@ def attention_in_cache(
     scale: float,
     window: int,
     softcap: float,
+    bias: Tensor | None = None,
+    by_distance: bool = False,
 ) -> Tensor:
-    """`cached_attention` of floats q [B, Hq, T, D], k and v [B, H, T, D], quantized by rows: [B, Hq, T, width of v]."""
+    """`cached_attention` of floats q [B, Hq, T, D], k and v [B, H, T, D], quantized by rows: [B, Hq, T, width of v];
+    `bias` is [Hq, C]."""
     batch, heads, tokens, _ = q.shape
     (qq, sq), (qk, sk), (qv, sv) = (quantize_rows(x) for x in (q, k, v))
     grouped = batch, k.shape[1], heads // k.shape[1], tokens
     later = torch.full((tokens, tokens), -INF).triu(1)
     if window:
         later = later + torch.full((tokens, tokens), -INF).tril(-window)
+    table = None if bias is None else bias.reshape(grouped[1], grouped[2], -1)
+    if table is not None and by_distance:
+        table = torch.nn.functional.pad(table, (0, table.shape[-1] - 1))
     out = cached_attention(
         qq.reshape(*grouped, -1), (sq.to(torch.float32) * scale).reshape(grouped), qk, sk, qv, sv,
-        keys, key_scales, values, value_scales, positions, later, None, window, softcap, CAUSAL_BLOCK, q.dtype,
+        keys, key_scales, values, value_scales, positions, later, None, table, by_distance, window, softcap,
+        CAUSAL_BLOCK, q.dtype,
     )  # fmt: skip
     return out.reshape(batch, heads, tokens, v.shape[-1])
+
+
+def attention_over_cache(
+    q: Tensor, keys: Tensor, key_scales: Tensor, values: Tensor, value_scales: Tensor, last: Tensor, scale: float
+) -> Tensor:
+    """`cached_attention` of floats q [B, Hq, T, D] over keys that are all there, up to the last: [B, Hq, T, E]."""
+    batch, heads, tokens, _ = q.shape
+    qq, sq = quantize_rows(q)
+    grouped = batch, keys.shape[1], heads // keys.shape[1], tokens
+    out = cached_attention(
+        qq.reshape(*grouped, -1), (sq.to(torch.float32) * scale).reshape(grouped), None, None, None, None,
+        keys, key_scales, values, value_scales, last, dtype=q.dtype,
+    )  # fmt: skip
+    return out.reshape(batch, heads, tokens, values.shape[-1])

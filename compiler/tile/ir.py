@@ -56,25 +56,27 @@ class Buffer:
 @dataclass(frozen=True, slots=True)
 class Length:
     """A number that only a launch knows: element `index` of the int32 input in `buffer`, which is 0 to `largest`, plus
-    `plus`; at least 0 and at most `width`."""
+    `plus`; at least 0 and at most `width`. If it is `falling`, `plus` less the element."""
 
     buffer: Buffer
     index: int
     largest: int
     plus: int = 0
     width: int = 1 << 30
+    falling: bool = False
 
     @property
     def most(self) -> int:
         """The largest value that it has in any launch."""
-        return self.at(self.largest)
+        return self.at(0 if self.falling else self.largest)
 
     def at(self, given: int) -> int:
         """Its value where the input's element is `given`."""
-        return min(max(given + self.plus, 0), self.width)
+        return min(max(self.plus - given if self.falling else self.plus + given, 0), self.width)
 
     def __str__(self) -> str:
-        return f"%{quoted(self.buffer.name)}[{self.index}<={self.largest}]{self.plus:+d}<={self.width}"
+        sign = "-" if self.falling else ""
+        return f"{sign}%{quoted(self.buffer.name)}[{self.index}<={self.largest}]{self.plus:+d}<={self.width}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ _BUFFER = re.compile(
 )
 _LOOP = re.compile(rf"loop {_NUMBER} {{")
 _MNEMONIC = re.compile(r"(\w+) ", re.ASCII)
-_LENGTH = rf"%{_NAME}\[(\d+)<=(\d+)\]([+-]\d+)<=(\d+)"
+_LENGTH = rf"(-?)%{_NAME}\[(\d+)<=(\d+)\]([+-]\d+)<=(\d+)"
 _VIEW = re.compile(rf"(\w+)=%{_NAME}\[{_NUMBER}\]:(\w+){_STRIDES}(?: \+ (\d+) \* {_LENGTH})?(?:, )?", re.ASCII)
 _CUT = re.compile(rf" ~ (\w+) = {_LENGTH}", re.ASCII)
 _ATTRIBUTE = re.compile(r"(\w+)(?:=([\w-]+))?(?:, )?", re.ASCII)
@@ -110,8 +110,9 @@ def _ref(parts: Sequence[str], buffers: dict[str, Buffer]) -> Ref:
 
 
 def _length(parts: Sequence[str], buffers: dict[str, Buffer]) -> Length:
-    name, *numbers = parts
-    return Length(buffers[_name(name)], *map(int, numbers))
+    sign, name, *numbers = parts
+    index, largest, plus, width = map(int, numbers)
+    return Length(buffers[_name(name)], index, largest, plus, width, falling=bool(sign))
 
 
 def _once(pairs: Iterable[tuple[str, T]]) -> dict[str, T]:

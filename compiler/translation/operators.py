@@ -537,12 +537,19 @@ def _cached_attention(call: Call) -> Symbols:
     """Rows are as long as the launch makes them: the old keys, then the new ones. A sum of products has no order; here
     the values of the new tokens come first."""
     at = call.places
-    q, sq, k, sk, v, sv = (call.operand(call.tensor(at[name])) for name in ("q", "sq", "k", "sk", "v", "sv"))
+    q, sq = (call.operand(call.tensor(at[name])) for name in ("q", "sq"))
     caches = [call.tensor(at[name]) for name in ("keys", "key_scales", "values", "value_scales")]
     keys, key_scales, values, value_scales = map(call.value, caches)
-    tokens, capacity = k.symbols.shape[-2], keys.shape[-2]
+    tokens, capacity = q.symbols.shape[-2], keys.shape[-2]
     window = call.integer(at["window"], "window", 0)
-    end = min(call.steered, capacity - tokens)
+    given = call.optional(**{name: at[name] for name in ("k", "sk", "v", "sv")})
+    end = min(call.steered, capacity - tokens) if given else 0
+    if given:
+        k, sk, v, sv = given.values()
+    else:  # the keys that are there take the place of new ones
+        there = slice(0, min(call.steered, capacity - 1) + 1)
+        k, v = (Value(x[:, :, there], Dtype.I8) for x in (keys, values))
+        sk, sv = (Value(x[:, :, there], F32) for x in (key_scales, value_scales))
     first = max(end + 1 - window, 0) if window else 0  # no new token sees an older key
     old = end - first
     seen = slice(first, end)
@@ -559,6 +566,12 @@ def _cached_attention(call: Call) -> Symbols:
         before, new = (
             s.scaled(s.function("tanh", s.scaled(x, float_bits(1.0 / cap))), float_bits(cap)) for x in (before, new)
         )
+    for table in call.optional(bias=at["bias"]).values():
+        firsts = [0]  # of the columns of a query's row; 0 is key 0
+        if call.argument(at["by_distance"], "by_distance", False):
+            firsts = [capacity - 1 - end - token for token in range(tokens)]
+        added = np.stack([table.float[..., low + first : low + end + tokens] for low in firsts], -2)
+        before, new = s.add(before, added[..., :old]), s.add(new, added[..., old:])
     for mask in call.optional(mask=at["mask"]).values():
         new = s.add(new, mask.float)
     for table in call.optional(old_mask=at["old_mask"]).values():
@@ -569,7 +582,7 @@ def _cached_attention(call: Call) -> Symbols:
     block = call.integer(at["block"], "block", 0) or tokens
     parts = []
     for low in range(0, tokens, block):  # no new token sees the new keys behind its block
-        part, count = slice(low, low + block), min(low + block, tokens)
+        part, count = slice(low, low + block), min(low + block, tokens) if given else k.symbols.shape[-2]
         line = np.concatenate([before[..., part, :], new[..., part, :count]], -1)
         exp = s.function("exp", s.sub(line, s.reduced("max", line)))
         weights = s.mul(exp, s.function("recip", s.reduced("sum", exp)))
@@ -583,8 +596,9 @@ def _cached_attention(call: Call) -> Symbols:
             sums = sums + s.dot_columns(values[:, :, seen], count, -2)[:, :, None, None, :]
         parts.append(s.mul(Value(sums, Dtype.I32).float, step))
     for cache, rest, fresh in zip(
-        caches, (keys, key_scales, values, value_scales), (k.symbols, sk.float, v.symbols, sv.float), strict=True
-    ):
+        caches if given else (), (keys, key_scales, values, value_scales), (k.symbols, sk.float, v.symbols, sv.float),
+        strict=bool(given),
+    ):  # fmt: skip
         after = rest.copy()
         after[:, :, end : end + tokens] = fresh
         call.changes[cache.name] = after

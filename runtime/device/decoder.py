@@ -4,7 +4,7 @@ Sessions take turns: the one that runs has its caches in STATE, all others keep 
 """
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -12,9 +12,10 @@ from typing import Protocol
 
 import numpy as np
 
+from emulator.formats import STORAGE
 from isa.errors import InputError
 from isa.image.image import Image
-from isa.image.steps import ENDS, PAD, TOKENS, Step, capacity, scalar, steps
+from isa.image.steps import ENCODE, ENDS, LAST, PAD, START, TOKENS, Step, capacity, is_source, scalar, steps
 from runtime.device.arrays import Array
 from runtime.device.executable import Executable
 
@@ -45,6 +46,7 @@ class Decoder:
             )
         first = self.steps[0]
         self.batch, self.capacity, self.vocabulary = first.batch, capacity(self.steps), first.vocabulary
+        self.source = first.source  # tokens of a source at most; 0 where there is no encoder
         self._current: weakref.ref[Owner] | None = None
 
     @property
@@ -68,6 +70,12 @@ class Decoder:
         found = self.image.metadata.get(PAD)
         return found if isinstance(found, int) and 0 <= found < self.vocabulary else 0
 
+    @property
+    def start(self) -> int:
+        """The token with which a text behind an encoder begins."""
+        found = self.image.metadata.get(START)
+        return found if isinstance(found, int) and 0 <= found < self.vocabulary else self.pad
+
     @contextmanager
     def turn(self, owner: Owner) -> Iterator[None]:
         """While it lasts, STATE is the owner's."""
@@ -86,18 +94,31 @@ class Decoder:
         """Whether the owner's caches lie in STATE."""
         return self._current is not None and self._current() is owner
 
-    def rows(self, count: int) -> Rows:
-        """Copies of the first `count` rows of every cache in STATE."""
-        return tuple(self.executable.tensor(spec)[:, :, :count].copy() for spec in self.image.states)
+    def rows(self, count: int, source: int) -> Rows:
+        """Copies of the first `count` rows of every cache in STATE, and of the first of what an encoder made."""
+        return tuple(rows.copy() for rows in self.cut(map(self.executable.tensor, self.image.states), count, source))
+
+    def cut(self, rows: Iterable[Array], count: int, source: int) -> Rows:
+        """The first rows of each tensor in STATE."""
+        states = zip(rows, self.image.states, strict=False)
+        return tuple(array[:, :, : source if is_source(spec) else count] for array, spec in states)
+
+    def encode(self, inputs: Mapping[str, Array]) -> Rows:
+        """What the encoder makes of its inputs, as rows of STATE whose caches are empty. Raises InputError for inputs
+        that do not fit."""
+        found = self.executable(inputs, ENCODE)
+        empty = (np.zeros((*s.shape[:2], 0, *s.shape[3:]), STORAGE[s.storage]) for s in self.image.states)
+        return tuple(found.get(spec.name, rows) for spec, rows in zip(self.image.states, empty, strict=True))
 
     def release(self, owner: Owner) -> None:
         """The owner's caches in STATE are of no use any more."""
         if self.has(owner):
             self._current = None
 
-    def run(self, step: Step, tokens: Array, positions: Sequence[int]) -> Array:
-        """Launch a step: logits [B, T, vocabulary] float32 of `tokens` [B, T]."""
+    def run(self, step: Step, tokens: Array, positions: Sequence[int], sources: Sequence[int] = ()) -> Array:
+        """Launch a step: logits [B, T, vocabulary] float32 of `tokens` [B, T], behind sources of so many tokens."""
         scalars = {scalar(number): position for number, position in enumerate(positions)}
+        scalars |= {scalar(number, LAST): count - 1 for number, count in enumerate(sources)}
         (logits,) = self.executable({TOKENS: tokens}, step.entry, scalars).values()
         return logits
 

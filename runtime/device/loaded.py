@@ -8,12 +8,13 @@ from isa.chip import Chip
 from isa.errors import InputError
 from isa.image.image import Image, load_image
 from isa.image.records import TensorSpec
-from isa.image.steps import TOKENS, steps
+from isa.image.steps import DECODER_TOKENS, TOKENS, steps
 from runtime.device.arrays import Array
 from runtime.device.decoder import Decoder
 from runtime.device.executable import Executable
 from runtime.device.session import Session, greedy
 from runtime.inspected import Inspected
+from runtime.device.source_session import SourceSession
 
 
 class Loaded(Inspected):
@@ -91,7 +92,26 @@ class LoadedDecoder(Loaded):
 
     def __repr__(self) -> str:
         decoder = self._decoder
-        return f"LoadedDecoder(batch {decoder.batch}, {decoder.capacity} tokens, vocabulary {decoder.vocabulary})"
+        return (
+            f"{type(self).__name__}(batch {decoder.batch}, {decoder.capacity} tokens, vocabulary {decoder.vocabulary})"
+        )
+
+
+class LoadedEncoderDecoder(LoadedDecoder):
+    """An encoder-decoder's image: `loaded.generate(source, 20)`, `loaded.new_session()`."""
+
+    def __call__(self, *given: Array, **arrays: Array) -> dict[str, Array]:
+        """Logits [B, T, vocabulary] float32 of `decoder_input_ids` [B, T] behind what the encoder takes, by name, in a
+        fresh session. Raises InputError for what does not fit."""
+        if given or DECODER_TOKENS not in arrays:
+            raise InputError(f"input '{DECODER_TOKENS}' is missing", hint="inputs are given by name")
+        session = self.new_session()
+        session.encode(**{name: array for name, array in arrays.items() if name != DECODER_TOKENS})
+        return {"logits": session.prefill(arrays[DECODER_TOKENS])}
+
+    def new_session(self) -> SourceSession[Array]:
+        """A session without a source."""
+        return SourceSession(self._decoder, lambda array: array, greedy(self._decoder))
 
 
 def _signature(specs: tuple[TensorSpec, ...]) -> str:
@@ -109,4 +129,6 @@ def load(path: str | PathLike[str], chip: Chip | str | None = None, max_instruct
             f"max_instructions is {max_instructions!r}", hint="a number of at least 1, or None for no limit"
         )
     image = load_image(path, chip)
-    return (LoadedDecoder if steps(image) else Loaded)(image, max_instructions)
+    known = steps(image)
+    kind = Loaded if not known else LoadedEncoderDecoder if known[0].source else LoadedDecoder
+    return kind(image, max_instructions)

@@ -56,6 +56,7 @@ class Session(Generic[T]):
         self._decoder, self._give, self._sample = decoder, give, sample
         self._texts: tuple[Array, ...] = (np.zeros(0, np.int32),) * decoder.batch
         self._parked: Rows = ()
+        self._sources: tuple[int, ...] = ()  # tokens of each source, behind an encoder
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -163,9 +164,9 @@ class Session(Generic[T]):
 
     def fork(self) -> "Session[T]":
         """A session that goes its own way from here."""
-        twin = Session(self._decoder, self._give, self._sample)
+        twin = type(self)(self._decoder, self._give, self._sample)
         with self._decoder.executable.idle:
-            twin._texts, twin._parked = self._texts, self._live()
+            twin._texts, twin._parked, twin._sources = self._texts, self._live(), self._sources
         return twin
 
     def rollback(self, length: int) -> None:
@@ -178,30 +179,30 @@ class Session(Generic[T]):
     def save(self, path: str | PathLike[str]) -> None:
         """Write tokens and caches to a file, for `load`. Raises InputError where it cannot be written."""
         with self._decoder.executable.idle:
-            texts, rows = self._texts, self._live()
-        session_file.write(path, self._decoder, texts, rows)
+            texts, sources, rows = self._texts, self._sources, self._live()
+        session_file.write(path, self._decoder, texts, sources, rows)
 
     def load(self, path: str | PathLike[str]) -> None:
         """Become the session in a file. Raises InputError for a file that cannot be read, is damaged, or belongs to
         another program."""
-        texts, rows = session_file.read(path, self._decoder)
+        texts, sources, rows = session_file.read(path, self._decoder)
         with self._decoder.executable.idle:
             self._decoder.release(self)
-            self._texts, self._parked = texts, rows
+            self._texts, self._sources, self._parked = texts, sources, rows
 
     def park(self) -> None:
         """Copy the live rows out of STATE, where another session's are to go."""
-        self._parked = self._decoder.rows(self.length)
+        self._parked = self._decoder.rows(self.length, max(self._sources, default=0))
 
     def parked(self) -> Rows:
         """The live rows of a session that another has taken the place of."""
-        return tuple(rows[:, :, : self.length] for rows in self._parked)
+        return self._decoder.cut(self._parked, self.length, max(self._sources, default=0))
 
     def _live(self) -> Rows:
         """The live rows, wherever they are."""
         if self._decoder.has(self):
             self.park()
-        return self.parked() or self._decoder.rows(0)
+        return self.parked() or self._decoder.rows(0, 0)
 
     def _aligned(self, texts: Sequence[Array]) -> Array:
         """Texts [B, n], padded on the left."""
@@ -214,6 +215,8 @@ class Session(Generic[T]):
     def _extend(self, tokens: Array, real: Array | None = None) -> Array:
         """Put the tokens that are `real` behind the texts: logits [B, T, vocabulary], 0 for the others."""
         decoder = self._decoder
+        if decoder.source and not self._sources:
+            raise InputError("the session has no source", hint="call encode first")
         real = np.ones(tokens.shape, bool) if real is None else real
         counts: list[int] = real.sum(1).tolist()
         with decoder.executable.idle:
@@ -226,7 +229,8 @@ class Session(Generic[T]):
             with decoder.turn(self):
                 for step, first in steps:
                     positions = [n + min(first, count) for n, count in zip(lengths, counts, strict=True)]
-                    parts.append(decoder.run(step, given[:, first : first + step.tokens], positions))
+                    part = given[:, first : first + step.tokens]
+                    parts.append(decoder.run(step, part, positions, self._sources))
             self._texts = tuple(
                 np.concatenate([text, row[here]]) for text, row, here in zip(self._texts, tokens, real, strict=True)
             )

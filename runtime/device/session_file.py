@@ -2,6 +2,7 @@
 
     magic | version, sequences | hash of the program | lengths | tokens | rows of each cache | sha256 of all before
 
+Behind an encoder, lengths are followed by those of the sources: all of them, or zeros.
 Little endian. Nothing is allocated that the program does not have room for.
 """
 
@@ -16,6 +17,7 @@ import numpy as np
 from emulator.formats import STORAGE
 from isa.errors import InputError
 from isa.files import read_regular, write_atomic
+from isa.image.steps import is_source
 from runtime.device.arrays import Array
 from runtime.device.decoder import Decoder, Rows
 
@@ -25,19 +27,22 @@ _HEAD = struct.Struct("<8sII32s")
 _DIGEST = 32
 
 
-def write(path: str | PathLike[str], decoder: Decoder, texts: Sequence[Array], rows: Rows) -> None:
+def write(
+    path: str | PathLike[str], decoder: Decoder, texts: Sequence[Array], sources: Sequence[int], rows: Rows
+) -> None:
     """Write tokens and live rows. Raises InputError where the file cannot be written."""
     try:
-        write_atomic(path, _chunks(decoder, texts, rows))
+        write_atomic(path, _chunks(decoder, texts, sources, rows))
     except OSError as error:
         raise InputError(
             f"cannot write the session: {error.strerror or error}", str(path), "choose a folder that can be written"
         ) from error
 
 
-def _chunks(decoder: Decoder, texts: Sequence[Array], rows: Rows) -> Iterator[bytes]:
+def _chunks(decoder: Decoder, texts: Sequence[Array], sources: Sequence[int], rows: Rows) -> Iterator[bytes]:
     digest = hashlib.sha256()
-    lengths = np.array([len(text) for text in texts], "<u4")
+    behind = (sources or (0,) * len(texts)) if decoder.source else ()
+    lengths = np.array([*map(len, texts), *behind], "<u4")
     head = _HEAD.pack(MAGIC, VERSION, len(texts), decoder.program_hash)
     for chunk in (head, lengths.tobytes(), *(text.astype("<i4").tobytes() for text in texts), *map(_bytes, rows)):
         digest.update(chunk)
@@ -49,11 +54,14 @@ def _bytes(rows: Array) -> bytes:
     return np.ascontiguousarray(rows).tobytes()
 
 
-def read(path: str | PathLike[str], decoder: Decoder) -> tuple[tuple[Array, ...], Rows]:
-    """Tokens of each sequence, and the live rows of the caches. Raises InputError for a file that cannot be read, is
-    damaged, or belongs to another program."""
-    where, shapes = str(path), _shapes(decoder, decoder.capacity)
-    most = _HEAD.size + 4 * decoder.batch * (1 + decoder.capacity) + sum(size for _, _, size in shapes) + _DIGEST
+Read = tuple[tuple[Array, ...], tuple[int, ...], Rows]
+
+
+def read(path: str | PathLike[str], decoder: Decoder) -> Read:
+    """Tokens of each sequence, lengths of the sources, and the live rows of the caches. Raises InputError for a file
+    that cannot be read, is damaged, or belongs to another program."""
+    where, shapes = str(path), _shapes(decoder, decoder.capacity, decoder.source)
+    most = _HEAD.size + 4 * decoder.batch * (2 + decoder.capacity) + sum(size for _, _, size in shapes) + _DIGEST
     try:
         data = read_regular(path, most)
     except OSError as error:
@@ -61,16 +69,24 @@ def read(path: str | PathLike[str], decoder: Decoder) -> tuple[tuple[Array, ...]
     problem = _head_problem(data, decoder)
     if problem:
         raise InputError(problem, where, "sessions are written by Session.save")
-    lengths = np.frombuffer(data, "<u4", decoder.batch, _HEAD.size).astype(np.int64)
+    numbers = np.frombuffer(data, "<u4", _lengths(decoder), _HEAD.size).astype(np.int64)
+    lengths, sources = numbers[: decoder.batch], numbers[decoder.batch :]
     if int(lengths.max()) > decoder.capacity:
         raise InputError(f"the session has {int(lengths.max())} tokens; the cache has {decoder.capacity}", where)
-    return _body(data, decoder, lengths.tolist(), where)
+    if sources.any() and not ((sources > 0) & (sources <= decoder.source)).all():
+        raise InputError(f"the session has sources of {sources.tolist()} of {decoder.source} tokens", where)
+    return _body(data, decoder, lengths.tolist(), tuple(sources.tolist()) if sources.any() else (), where)
+
+
+def _lengths(decoder: Decoder) -> int:
+    """How many lengths there are: of texts, and of sources if there are any."""
+    return decoder.batch * (2 if decoder.source else 1)
 
 
 def _head_problem(data: bytes, decoder: Decoder) -> str:
     if data[: len(MAGIC)] != MAGIC:
         return "this is no session of llmchip"
-    if len(data) < _HEAD.size + 4 * decoder.batch + _DIGEST:
+    if len(data) < _HEAD.size + 4 * _lengths(decoder) + _DIGEST:
         return "the session is truncated in its header"
     _, version, batch, program = _HEAD.unpack_from(data)
     if version != VERSION:
@@ -82,9 +98,9 @@ def _head_problem(data: bytes, decoder: Decoder) -> str:
     return ""
 
 
-def _body(data: bytes, decoder: Decoder, lengths: Sequence[int], where: str) -> tuple[tuple[Array, ...], Rows]:
-    shapes = _shapes(decoder, max(lengths))
-    at = _HEAD.size + 4 * decoder.batch
+def _body(data: bytes, decoder: Decoder, lengths: Sequence[int], sources: tuple[int, ...], where: str) -> Read:
+    shapes = _shapes(decoder, max(lengths), max(sources, default=0))
+    at = _HEAD.size + 4 * _lengths(decoder)
     if len(data) != at + 4 * sum(lengths) + sum(size for _, _, size in shapes) + _DIGEST:
         raise InputError("the session has another size than it says", where, "save it again")
     texts = []
@@ -97,13 +113,14 @@ def _body(data: bytes, decoder: Decoder, lengths: Sequence[int], where: str) -> 
     for shape, dtype, size in shapes:
         rows.append(np.frombuffer(data, dtype, math.prod(shape), at).reshape(shape))
         at += size
-    return tuple(texts), tuple(rows)
+    return tuple(texts), sources, tuple(rows)
 
 
-def _shapes(decoder: Decoder, count: int) -> list[tuple[tuple[int, ...], "np.dtype[np.generic]", int]]:
+def _shapes(decoder: Decoder, count: int, source: int) -> list[tuple[tuple[int, ...], "np.dtype[np.generic]", int]]:
     """Shape, type and bytes of the first `count` rows of each cache."""
     found = []
     for spec in decoder.image.states:
-        shape, dtype = (*spec.shape[:2], count, *spec.shape[3:]), STORAGE[spec.storage]
+        rows = source if is_source(spec) else count
+        shape, dtype = (*spec.shape[:2], rows, *spec.shape[3:]), STORAGE[spec.storage]
         found.append((shape, dtype, math.prod(shape) * dtype.itemsize))
     return found

@@ -283,8 +283,11 @@ def _cached_attention(node: KernelOp, steered: int) -> list[Operation]:
     width = node.shape[-1]
     window = node.integer("window")
     old = min(steered, window - 1) if window else steered
-    keys, rows = min(old + tokens, node.tensor("keys").shape[-2]), batch * heads * group * tokens
+    new = 1 if node.optional("k") is None else tokens  # the place of the last key is given where none is new
+    keys, rows = min(old + new, node.tensor("keys").shape[-2]), batch * heads * group * tokens
     moved = batch * heads * (keys * (size + width + 2 * SCALE_BYTES))
+    if node.optional("bias") is not None:
+        moved += heads * group * keys * SCALE_BYTES
     seen = old + ceil_div(tokens + 1, 2) if node.integer("block") else keys  # of a new token, on average
     scores = Stream(rows, seen, Fraction(3))
     return [

@@ -16,10 +16,11 @@ from compiler.frontend.capture import STATE
 from compiler.lower import Lowered
 from isa.architecture import Dtype
 from isa.image.image import Image
-from isa.image.steps import Step
+from isa.image.steps import ENCODE, Step
 from runtime.device.arrays import Array, comparable
 from runtime.device.decoder import Decoder
 from runtime.device.executable import Executable
+from runtime.device.source_session import padded
 from runtime.pytorch.tensors import to_array
 
 
@@ -87,10 +88,22 @@ class StepReference:
                     self.states[one.constants[number].name] = shared[kinds[number]] = own
             self._constants[name] = [shared[kind] for kind in kinds]
 
-    def run(self, entry: str, tokens: Array, positions: Sequence[int]) -> Tensor:
+    def run(self, entry: str, tokens: Array, positions: Sequence[int], sources: Sequence[int] = ()) -> Tensor:
         """Logits [B, T, vocabulary] of a step; the caches are changed in place."""
-        given = torch.from_numpy(np.array(tokens, np.int32)), torch.tensor(positions, dtype=torch.int32)
+        counts = (positions, [count - 1 for count in sources]) if sources else (positions,)
+        given = torch.from_numpy(np.array(tokens, np.int32)), *(torch.tensor(n, dtype=torch.int32) for n in counts)
         return self._lowered[entry].run(given, self._constants[entry])[0]
+
+    def encode(self, inputs: Mapping[str, Array]) -> dict[str, Tensor]:
+        """What an encoder makes of its inputs, by name; it becomes the state of the steps."""
+        lowered = self._lowered[ENCODE]
+        given = [torch.from_numpy(inputs[info.name]).to(info.dtype) for info in lowered.inputs]
+        found = dict(
+            zip((info.name for info in lowered.outputs), lowered.run(given, self._constants[ENCODE]), strict=True)
+        )
+        for name, value in found.items():
+            self.states[name].copy_(value)
+        return found
 
 
 class _Both:
@@ -98,12 +111,23 @@ class _Both:
 
     def __init__(self, image: Image, lowered: Mapping[str, Lowered]) -> None:
         self.decoder, self.reference = Decoder(Executable(image)), StepReference(lowered)
+        self.sources: tuple[int, ...] = ()
+
+    def encode(self, inputs: Mapping[str, Array], sources: tuple[int, ...]) -> StepDifference:
+        """What differs of an encoder's results; they become the state of the steps."""
+        self.sources, states = sources, self.decoder.image.states
+        found, expected = self.decoder.encode(inputs), self.reference.encode(inputs)
+        parts = [(spec, rows) for spec, rows in zip(states, found, strict=True) if spec.name in expected]
+        for spec, rows in parts:
+            self.decoder.executable.put_rows(spec, rows)
+        wrong = sum(_different(rows, to_array(expected[spec.name]), spec.storage) for spec, rows in parts)
+        return StepDifference(ENCODE, (), 0, 0, wrong, sum(rows.size for _, rows in parts))
 
     def run(self, step: Step, tokens: Array, positions: Sequence[int]) -> tuple[StepDifference, Array]:
         """What differs, and the chip's logits."""
         image, executable = self.decoder.image, self.decoder.executable
-        logits = self.decoder.run(step, tokens, positions)
-        expected = to_array(self.reference.run(step.entry, tokens, positions))
+        logits = self.decoder.run(step, tokens, positions, self.sources)
+        expected = to_array(self.reference.run(step.entry, tokens, positions, self.sources))
         caches = [(executable.tensor(s), to_array(self.reference.states[s.name]), s.storage) for s in image.states]
         return StepDifference(
             step.entry,
@@ -123,8 +147,22 @@ def verify_steps(image: Image, lowered: Mapping[str, Lowered], input_ids: object
     """Prefill with `input_ids` [B, T], then `new` greedy steps, on the chip and in PyTorch. Raises InputError for what
     does not fit."""
     both = _Both(image, lowered)
-    decoder, found = both.decoder, []
-    tokens = decoder.tokens(input_ids)
+    return StepsVerification(tuple(_greedy(both, both.decoder.tokens(input_ids), new)))
+
+
+def verify_source(
+    image: Image, lowered: Mapping[str, Lowered], inputs: Mapping[str, object], new: int
+) -> StepsVerification:
+    """Encode a source, then `new` greedy steps of the texts that begin behind it, on the chip and in PyTorch. Raises
+    InputError for what does not fit."""
+    both = _Both(image, lowered)
+    encoded = both.encode(*padded(both.decoder, inputs))
+    start = np.full((both.decoder.batch, 1), both.decoder.start, np.int32)
+    return StepsVerification((encoded, *_greedy(both, start, new)))
+
+
+def _greedy(both: _Both, tokens: Array, new: int) -> list[StepDifference]:
+    decoder, found = both.decoder, list[StepDifference]()
     batch, count = tokens.shape
     decoder.plan((0,) * batch, (count + new,) * batch)
     logits = np.zeros((batch, 1, decoder.vocabulary), np.float32)
@@ -137,4 +175,4 @@ def verify_steps(image: Image, lowered: Mapping[str, Lowered], input_ids: object
             found.append(difference)
             last = part.shape[1] - 1
         tokens, count = logits[:, last].argmax(-1)[:, None].astype(np.int32), count + 1
-    return StepsVerification(tuple(found))
+    return found

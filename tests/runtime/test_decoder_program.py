@@ -189,15 +189,26 @@ def test_what_cannot_be_compiled_is_refused() -> None:
             llmchip.compile(arguments[0], arguments[1], max_length=arguments[2])
 
 
+def long_phi3() -> Any:
+    """Phi-3 with other rotary factors beyond 16 tokens than before."""
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 6, "long_factor": [2.0] * 6, "rope_theta": 1e4}
+    changes: dict[str, Any] = {
+        "original_max_position_embeddings": 16,
+        "rope_parameters": rope,
+        "max_position_embeddings": 512,
+    }
+    return tiny("phi3", num_hidden_layers=1, **changes).config
+
+
 def test_models_that_are_no_decoders_here_are_named() -> None:
     """Breaks when a model whose attention is its own is taken, or refused as a fault of ours."""
     import transformers as t
 
     sizes: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 48, "num_hidden_layers": 1}
     for config, words in (
-        (t.BloomConfig(**sizes, n_head=4), "BloomForCausalLM: "),
-        (t.MptConfig(vocab_size=VOCABULARY, d_model=48, n_layers=1, n_heads=4), "MptForCausalLM: "),
-        (t.FalconConfig(**sizes, num_attention_heads=4, alibi=True), "linear biases"),
+        (t.OpenAIGPTConfig(vocab_size=VOCABULARY, n_embd=48, n_layer=1, n_head=4), "no cache to keep"),
+        (t.CpmAntConfig(**sizes, num_attention_heads=4, dim_head=12, dim_ff=72), "'masked_fill'"),
+        (long_phi3(), "at most 16 tokens"),
     ):
         model = t.AutoModelForCausalLM.from_config(config).eval()
         with pytest.raises(llmchip.UnsupportedError, match=words):

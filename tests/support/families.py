@@ -49,6 +49,25 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "qwen2_moe": ("Qwen2Moe", {**_GROUPED, **_EXPERTS, "shared_expert_intermediate_size": 56}),
     "qwen3_moe": ("Qwen3Moe", {**_GROUPED, **_EXPERTS, "head_dim": 16, "num_hidden_layers": 1}),
     "olmoe": ("Olmoe", {**_GROUPED, "num_experts": 8, "num_experts_per_tok": 3, "num_hidden_layers": 1}),
+    "bloom": ("Bloom", {"vocab_size": VOCABULARY, "hidden_size": 48, "n_layer": 1, "n_head": 6}),
+    "mpt": ("Mpt", {"vocab_size": VOCABULARY, "d_model": 48, "n_layers": 1, "n_heads": 6, "max_seq_len": 64}),
+    "falcon_alibi": ("Falcon", {**_SIZES, "num_hidden_layers": 1, "multi_query": True, "alibi": True}),
+    "gptj": ("GPTJ", {**_GPT2, "n_layer": 1, "rotary_dim": 8}),
+    "codegen": ("CodeGen", {**_GPT2, "n_layer": 1, "rotary_dim": 8}),
+    "gpt_neo": (
+        "GPTNeo",
+        {
+            **_SIZES,
+            "num_layers": 2,
+            "num_heads": 4,
+            "attention_types": [[["global", "local"], 1]],
+            "window_size": 7,
+        },
+    ),
+    "xglm": (
+        "XGLM",
+        {**_SIZES, "d_model": 48, "ffn_dim": 72, "num_layers": 1, "attention_heads": 4, "max_position_embeddings": 64},
+    ),
     "granite": (
         "Granite",
         {**_GROUPED, "attention_multiplier": 0.25, "logits_scaling": 2.0, "residual_multiplier": 0.5},

@@ -134,6 +134,8 @@ def test_a_length_is_what_a_launch_makes_of_it() -> None:
     length = Length(buffer, 0, 100, -32, 16)
     assert [length.at(given) for given in (0, 32, 40, 48, 100)] == [0, 0, 8, 16, 16]
     assert length.most == 16 and Length(buffer, 0, 100, 1).most == 101
+    falling = Length(buffer, 0, 100, 120, 90, falling=True)
+    assert [falling.at(given) for given in (0, 40, 100)] == [90, 80, 20] and falling.most == 90
     assert attention.MOST_KEYS == (1 << 16) - 1
 
 

@@ -37,6 +37,20 @@ def test_a_subclass_keeps_its_windows_and_shared_heads() -> None:
     assert own.tensors["keys_0"].shape == plain.tensors["keys_0"].shape == (1, 2, 16, 12)
 
 
+def test_a_window_is_seen_in_what_a_model_adds() -> None:
+    """Breaks when a model that writes its attention out loses the window that is in a mask of its own."""
+    assert windows(capture_decoder(tiny("gpt_neo"), 1, 4, 16)) == [0, 7]
+    assert windows(capture_decoder(tiny("gpt_neo"), 1, 4, 7)) == [0, 0]
+
+
+@pytest.mark.parametrize("family", ["bloom", "mpt", "falcon_alibi"])
+def test_a_bias_of_keys_is_the_same_for_every_capacity(family: str) -> None:
+    """Breaks when bits depend on the capacity, because biases are counted from its end."""
+    model = tiny(family)
+    small, large = (capture_decoder(model, 1, 1, capacity).tensors["bias_0"] for capacity in (16, 40))
+    assert small.any() and torch.equal(small, large[:, :16])
+
+
 def test_logits_of_a_half_model_are_float32() -> None:
     """Breaks when logits keep the model's type, which no step of an image may have."""
     (logits,) = capture_decoder(tiny("llama").bfloat16(), 1, 2, 8).outputs

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from compiler.frontend.capture import capture
 from compiler.pipeline import compile_captured
+from isa.errors import UnsupportedError
 from runtime.device.executable import Executable
 
 
@@ -24,3 +25,39 @@ def test_every_nth_element(shape: tuple[int, ...]) -> None:
     found = Executable(compile_captured(capture(model, (x,))).image())({"x": x.numpy()})
     for got, wanted in zip(found.values(), model(x), strict=True):
         assert torch.equal(torch.from_numpy(got), wanted)
+
+
+class Rows(nn.Module):
+    """Rows of a table by numbers that are never negative."""
+
+    table: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.randn(9, 2, 3))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        number = (x > 0).to(torch.int64) * 8
+        flat = self.table.view(9, 6).repeat(2, 1, 1)
+        return self.table[number], torch.gather(flat, 1, number.unsqueeze(-1).repeat(1, 1, 6))
+
+
+class AnyRow(Rows):
+    """Rows by numbers that may be anything."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (self.table[x],)
+
+
+def test_rows_of_a_table() -> None:
+    """Breaks when a table that is indexed, or gathered from, gives another row."""
+    model, x = Rows().eval(), torch.randn(2, 5)
+    found = Executable(compile_captured(capture(model, (x,))).image())({"x": x.numpy()})
+    for got, wanted in zip(found.values(), model(x), strict=True):
+        assert torch.equal(torch.from_numpy(got), wanted)
+
+
+def test_a_number_that_may_be_negative_is_refused() -> None:
+    """Breaks when a row is counted from the beginning that PyTorch counts from the end."""
+    with pytest.raises(UnsupportedError, match="index"):
+        compile_captured(capture(AnyRow().eval(), (torch.tensor([-1, 2]),)))

@@ -94,7 +94,7 @@ def programs(draw: st.DrawFn) -> Program:
 
 
 def ops_over(row: Instruction, buffers: list[Buffer]) -> st.SearchStrategy[Op]:
-    lengths = st.builds(Length, st.sampled_from(buffers), COUNTS, COUNTS, NUMBERS, COUNTS)
+    lengths = st.builds(Length, st.sampled_from(buffers), COUNTS, COUNTS, NUMBERS, COUNTS, st.booleans())
     plain = st.builds(Ref, st.sampled_from(buffers), NUMBERS, st.sampled_from(Dtype), NUMBERS, NUMBERS, NUMBERS)
     refs = plain | st.builds(lambda ref, length, unit: replace(ref, moved=length, unit=unit), plain, lengths, COUNTS)
     fields = [field for field in row.fields if field.kind is not Kind.VIEW]
