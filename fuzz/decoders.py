@@ -1,6 +1,6 @@
-"""Random decoders (heads, groups, windows, soft caps, capacities, numbers of tokens, batch) at random positions: logits
-and caches of the emulator equal the reference's, bit for bit, also where the engines overlap in a random order; lint
-proves every program for all positions."""
+"""Random decoders (heads, groups, windows, soft caps, position biases, capacities, numbers of tokens, batch) at random
+positions: logits and caches of the emulator equal the reference's, bit for bit, also where the engines overlap in a
+random order; lint proves every program for all positions."""
 
 import json
 import random
@@ -14,7 +14,7 @@ VOCABULARY = 61
 
 
 def make(rng: random.Random) -> bytes:
-    family = rng.choice(("Llama", "Llama", "Mistral", "Gemma2"))
+    family = rng.choice(("Llama", "Llama", "Mistral", "Gemma2", "Mpt"))
     groups, kv, size = rng.choice((1, 2, 3)), rng.choice((1, 2, 3)), rng.choice((8, 16, 24))
     heads = groups * kv
     capacity, batch = rng.randint(2, 40), rng.choice((1, 1, 2, 3))
@@ -23,7 +23,12 @@ def make(rng: random.Random) -> bytes:
         "num_hidden_layers": rng.randint(1, 3), "num_attention_heads": heads, "num_key_value_heads": kv,
         "max_position_embeddings": 64, "head_dim": size,
     }  # fmt: skip
-    if family != "Llama":
+    if family == "Mpt":
+        sizes = {
+            "vocab_size": VOCABULARY, "d_model": heads * size, "n_layers": sizes["num_hidden_layers"], "n_heads": heads,
+            "max_seq_len": 64,
+        }  # fmt: skip
+    elif family != "Llama":
         sizes["sliding_window"] = rng.randint(1, capacity)
     if family == "Gemma2":
         sizes |= {"attn_logit_softcapping": rng.choice((None, 5.0)), "final_logit_softcapping": rng.choice((None, 9.0))}

@@ -105,7 +105,7 @@ def state_name(part: str, number: int) -> str:
 def source_inputs(model: nn.Module, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The encoder's inputs among the example's; a mask for tokens. Raises UnsupportedError for others."""
     inputs = {name: value for name, value in given.items() if not name.startswith("decoder_")}
-    if set(inputs) - {"input_ids", "attention_mask", "input_features"} or not inputs:
+    if set(inputs) not in ({"input_ids"}, {"input_ids", "attention_mask"}, {"input_features"}):
         raise UnsupportedError(f"an encoder of {', '.join(inputs) or 'nothing'}", type(model).__name__)
     if "input_ids" in inputs:
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])

@@ -61,3 +61,15 @@ def test_a_number_that_may_be_negative_is_refused() -> None:
     """Breaks when a row is counted from the beginning that PyTorch counts from the end."""
     with pytest.raises(UnsupportedError, match="index"):
         compile_captured(capture(AnyRow().eval(), (torch.tensor([-1, 2]),)))
+
+
+@pytest.mark.parametrize(("stride", "padding", "dilation", "width"), [(2, 1, 1, 3), (1, 0, 2, 2)])
+def test_a_convolution_along_one_dimension(stride: int, padding: int, dilation: int, width: int) -> None:
+    """Breaks when a place sees other columns than those of its window, or other weights."""
+    torch.manual_seed(0)
+    model, x = nn.Conv1d(5, 6, width, stride, padding, dilation).eval(), torch.randn(2, 5, 11)
+    compiled = compile_captured(capture(model, (x,)))
+    (got,) = Executable(compiled.image())({"input": x.numpy()}).values()
+    (wanted,) = compiled.lowered.run((x,), compiled.lowered.pack_weights())
+    assert torch.equal(torch.from_numpy(got), wanted)
+    assert (wanted - model(x)).abs().max() < 0.03 * model(x).abs().max()
