@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compiler.frontend.decoder_calls import current_places
+from isa.errors import InputError
 
 T = TypeVar("T")
 Forward = Callable[..., Tensor | tuple[Tensor, ...]]
@@ -71,8 +72,7 @@ def tabulated(model: nn.Module, capacity: int, trial: Callable[[], T]) -> tuple[
     with patched({module: recorded(name, module, module.forward) for name, module in _rotaries(model)}):
         found = trial()
     for name, module in _counted(model):
-        tokens = places.shape if _parameters(module)[0].endswith("_shape") else torch.zeros_like(places)
-        keep(module, (), name, (module(tokens).reshape(capacity, -1),))
+        keep(module, (), name, (_rows(module, capacity),))
     return found, tables, names
 
 
@@ -81,6 +81,19 @@ def _counted(model: nn.Module) -> list[tuple[str, nn.Module]]:
     if "position_ids" in _parameters(model):
         return []
     return [(name, module) for name, module in model.named_modules() if _COUNTED in _parameters(module)]
+
+
+def _rows(module: nn.Module, capacity: int) -> Tensor:
+    """What such a module gives for so many first tokens. Raises InputError where it has fewer."""
+    shape = torch.Size((1, capacity))
+    first = shape if _parameters(module)[0].endswith("_shape") else torch.zeros(shape, dtype=torch.int64)
+    try:
+        rows: Tensor = module(first)
+    except IndexError:
+        rows = torch.empty(0, 0)
+    if rows.shape[-2] != capacity:
+        raise InputError(f"a cache of {capacity} tokens; the model has fewer positions", type(module).__name__)
+    return rows.reshape(capacity, -1)
 
 
 def looked_up(holder: nn.Module, module: nn.Module, known: Mapping[Key, tuple[str, ...]]) -> Forward:

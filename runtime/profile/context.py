@@ -20,7 +20,8 @@ from emulator.timing.timeline import Timeline
 from isa.architecture import DMA_ENGINES, Region, Space
 from isa.errors import InputError
 from isa.image.image import Image
-from isa.image.records import Entry
+from isa.image.records import Entry, Scalar
+from isa.image.steps import LAST
 from isa.timing import ceil_div
 from isa.views import access_of
 from lint.check import Touch
@@ -103,7 +104,7 @@ def _point(image: Image, start: Entry, length: int, batch: int, new: int, graph:
             hint=f"it takes {new} new tokens and has room for {most} in all: give lengths from {new} to {most}",
         )
     old = length - new
-    timeline = simulate(image, entry=start.name, values={scalar.name: old for scalar in start.scalars})
+    timeline = simulate(image, entry=start.name, values=_values(start, old))
     moved = _bytes_once(timeline)
     limit = ceil_div(moved * image.chip.clock_hz, image.chip.dram.bytes_per_second)
     if graph is not None:
@@ -125,7 +126,16 @@ def _new_tokens(start: Entry) -> tuple[int, int]:
 
 
 def _capacity(start: Entry, new: int) -> int:
-    return min(scalar.maximum for scalar in start.scalars) + new
+    return min(scalar.maximum for scalar in start.scalars if not _is_source(scalar)) + new
+
+
+def _values(start: Entry, old: int) -> dict[str, int]:
+    """So many tokens of each sequence; sources as long as can be."""
+    return {scalar.name: scalar.maximum if _is_source(scalar) else old for scalar in start.scalars}
+
+
+def _is_source(given: Scalar) -> bool:
+    return given.name.startswith(f"{LAST}.")
 
 
 def _bytes_once(timeline: Timeline) -> int:
