@@ -51,7 +51,7 @@ class _Role(Enum):
     WEIGHTS = "weights"
 
 
-@dataclass
+@dataclass(eq=False)
 class _Layer:
     """One layer's attention, as far as it was seen."""
 
@@ -168,7 +168,7 @@ class Watch(TorchFunctionMode):
 
     def _product(self, func: Any, name: str, args: list[Any], kwargs: dict[str, Any]) -> Tensor:
         places: list[tuple[list[Any] | dict[str, Any], Any]] = []
-        for number, operand in enumerate(_PRODUCTS[name], len(("input",)) if name == "baddbmm" else 0):
+        for number, operand in enumerate(_PRODUCTS[name], 1 if name == "baddbmm" else 0):
             places.append((kwargs, operand) if operand in kwargs else (args, number))
         (first, at), (second, to) = places
         left, right = (self._held.get(id(x)) for x in (first[at], second[to]))
