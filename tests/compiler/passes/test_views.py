@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from compiler.frontend.capture import capture
 from compiler.pipeline import compile_captured
-from isa.errors import UnsupportedError
 from runtime.device.executable import Executable
 
 
@@ -42,25 +41,12 @@ class Rows(nn.Module):
         return self.table[number], torch.gather(flat, 1, number.unsqueeze(-1).repeat(1, 1, 6))
 
 
-class AnyRow(Rows):
-    """Rows by numbers that may be anything."""
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return (self.table[x],)
-
-
 def test_rows_of_a_table() -> None:
     """Breaks when a table that is indexed, or gathered from, gives another row."""
     model, x = Rows().eval(), torch.randn(2, 5)
     found = Executable(compile_captured(capture(model, (x,))).image())({"x": x.numpy()})
     for got, wanted in zip(found.values(), model(x), strict=True):
         assert torch.equal(torch.from_numpy(got), wanted)
-
-
-def test_a_number_that_may_be_negative_is_refused() -> None:
-    """Breaks when a row is counted from the beginning that PyTorch counts from the end."""
-    with pytest.raises(UnsupportedError, match="index"):
-        compile_captured(capture(AnyRow().eval(), (torch.tensor([-1, 2]),)))
 
 
 @pytest.mark.parametrize(("stride", "padding", "dilation", "width"), [(2, 1, 1, 3), (1, 0, 2, 2)])
