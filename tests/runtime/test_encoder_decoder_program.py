@@ -22,10 +22,10 @@ _BART = {
     **_BASE, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
     "encoder_ffn_dim": 40, "decoder_ffn_dim": 40, "max_position_embeddings": 32,
 }  # fmt: skip
-_T5 = {**_BASE, "d_kv": 8, "d_ff": 40, "num_layers": 2, "num_heads": 4, "relative_attention_num_buckets": 8}
+_T5 = {**_BASE, "d_kv": 8, "d_ff": 40, "num_layers": 1, "num_heads": 4, "relative_attention_num_buckets": 8}
 MODELS = {
     "T5ForConditionalGeneration": _T5,
-    "MT5ForConditionalGeneration": {**_T5, "num_layers": 1},
+    "MT5ForConditionalGeneration": _T5,
     "BartForConditionalGeneration": _BART,
     "MBartForConditionalGeneration": _BART,
     "MarianMTModel": _BART,
