@@ -13,8 +13,8 @@ from runtime.device.arrays import Array
 from runtime.device.decoder import Decoder
 from runtime.device.executable import Executable
 from runtime.device.session import Session, greedy
-from runtime.inspected import Inspected
 from runtime.device.source_session import SourceSession
+from runtime.inspected import Inspected
 
 
 class Loaded(Inspected):
