@@ -184,7 +184,7 @@ def _flat(parameters: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
     for name, value in parameters.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
-        elif name != "name":
+        elif name not in ("name", "description"):
             yield f"{prefix}{name}", value
 
 

@@ -8,6 +8,7 @@ from runtime.compare.document import ComparisonDocument, difference
 from runtime.compare.words import SHOWN
 from runtime.profile.words import cause
 
+NOISE = 1e-9  # of the whole: sums of floats in another order
 _LESS, _MORE, _WHOLE = "#3b7d3b", "#b3401f", "#4a5560"
 
 
@@ -18,7 +19,7 @@ def waterfall(found: ComparisonDocument, name: str = "cycles") -> go.Figure:
     parts = {
         cause(part, found.waterfall_resource) if name == "cycles" else part: difference(pair) * scale
         for part, pair in figure.parts.items()
-        if difference(pair)
+        if abs(difference(pair)) > NOISE * abs(figure.total[0])
     }
     a, b = (value * scale for value in figure.total)
     plot = go.Figure()
@@ -30,10 +31,13 @@ def waterfall(found: ComparisonDocument, name: str = "cycles") -> go.Figure:
         decreasing={"marker": {"color": _LESS}},
         increasing={"marker": {"color": _MORE}},
         totals={"marker": {"color": _WHOLE}},
+        textangle=0,
         cliponaxis=False,
     )
     levels = [a, *accumulate(parts.values(), initial=a)]
     low, high = min(levels), max(levels)
     room = (high - low) / 4 or 1  # the differences fill the plot; of the wholes only the upper ends are seen
-    plot.update_layout(yaxis={"title": title, "range": [max(0, low - room), high + room]}, height=330)
+    plot.update_layout(
+        yaxis={"title": title, "range": [max(0, low - room), high + room], "tickformat": ","}, height=330
+    )
     return plot

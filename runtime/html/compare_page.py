@@ -32,6 +32,7 @@ def page(found: ComparisonDocument) -> str:
             plot_bgcolor=clear,
             modebar={"bgcolor": clear},
         )
+        plot.update_yaxes(gridcolor="rgba(128,136,144,0.25)", automargin=True)
     data = "{" + ",".join(f'"{name}":{plot.to_json()}' for name, plot in plots.items()) + "}"
     parts = {
         "TITLE": escape(f"{found.a} and {found.b}"),
@@ -60,7 +61,7 @@ def _facts(found: ComparisonDocument) -> Iterator[str]:
 def _table(title: str, changes: Sequence[Change], found: ComparisonDocument) -> str:
     body = "".join(_row(_cells(change, found)) for change in changes)
     left_out = found.left_out[title.split()[-1] + "s"]
-    more = f"{left_out} differ by less than {found.threshold:.1%} of the run" if left_out else ""
+    more = f"and {left_out} below {found.threshold:.1%} of the run" if left_out else ""
     return f"<section><h2>{title} <small>{more}</small></h2><table>{_row(_HEADS, 'th')}{body}</table></section>\n"
 
 

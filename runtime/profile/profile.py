@@ -18,12 +18,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from compiler.lower import Lowered
 from emulator.timing.energy import activity
 from emulator.timing.simulate import simulate
 from emulator.timing.timeline import Timeline
 from isa.architecture import WORD_BYTES, Engine
-from isa.chip import Mxu
+from isa.chip import Chip, Mxu
 from isa.errors import InputError
 from isa.image.image import Image
 from isa.image.records import Span, pick
@@ -31,15 +30,17 @@ from isa.replay import Dispatch, ReplayError
 from isa.timing import DEFAULT, Options, ceil_div, grouped_pace, matmul_passes
 from isa.views import part_length
 from runtime.plotting import plotting
-from runtime.profile.roofline import Limit, speed_of_light
+from runtime.profile.limit import Limit
 from runtime.profile.run import Run
 from runtime.profile.words import cause
-from runtime.pytorch.compilation import Known
 from runtime.tables import frame, html_table
 
 if TYPE_CHECKING:
     import pandas
     from plotly.graph_objects import Figure
+
+    from compiler.lower import Lowered
+    from runtime.pytorch.compilation import Known
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -92,7 +93,7 @@ class Profile(Run):
 
 def profile(
     image: Image,
-    compiled: Known | Lowered | None = None,
+    compiled: "Known | Lowered | None" = None,
     *,
     entry: str | None = None,
     values: Mapping[str, int] | None = None,
@@ -102,12 +103,17 @@ def profile(
     Raises ReplayError."""
     timeline = simulate(image, None, options, entry, values)
     done = activity(timeline)
-    lowered = compiled.lowered if isinstance(compiled, Known) else compiled
-    graph = lowered.main.graph if lowered is not None else None
-    limit = speed_of_light(graph, image.chip) if graph is not None else own_limit(timeline)
-    source = "graph" if graph is not None else "program"
+    limit = own_limit(timeline) if compiled is None else _of_model(compiled, image.chip)
+    source = "program" if compiled is None else "graph"
     node = node_of_instructions(image, timeline)
     return Profile(image, timeline, done, limit, source, image.entry(entry).name, limit.resource, node)
+
+
+def _of_model(compiled: "Known | Lowered", chip: Chip) -> Limit:
+    from runtime.profile.roofline import speed_of_light  # torch only where there is a model
+
+    lowered = compiled.lowered if hasattr(compiled, "lowered") else compiled
+    return speed_of_light(lowered.main.graph, chip)
 
 
 @contextmanager

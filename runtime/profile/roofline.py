@@ -10,7 +10,7 @@ counted, see `reread_bytes`. Where the instruction set leaves a choice the cheap
 instruction that produces its operand, an addition on the instruction that produces or consumes it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, isqrt, prod
@@ -23,6 +23,7 @@ from compiler.ops.table import OPS
 from compiler.tile.kernel_op import CHOSEN, INPUT, OUTPUT, KernelOp, kernel_ops
 from isa.chip import Chip
 from isa.timing import ceil_div, grouped_pace, matmul_passes, vector_cycles
+from runtime.profile.limit import Limit
 
 STEPS = 5  # elementwise steps that one vaff can do: sub, rs, cs, bi, res
 _TAPS = frozenset({"sum", "max", "absmax"})
@@ -62,22 +63,6 @@ class Operation:
     vec: Stream | None = None
     act: Stream | None = None
     dram_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """Least cycles of each resource: mxu, vec, act, dram."""
-
-    by_resource: Mapping[str, int]
-
-    @property
-    def cycles(self) -> int:
-        return max(self.by_resource.values())
-
-    @property
-    def resource(self) -> str:
-        """The one that limits."""
-        return max(self.by_resource, key=lambda name: self.by_resource[name])
 
 
 def limit(operations: Iterable[Operation], chip: Chip) -> Limit:

@@ -26,7 +26,7 @@ from isa.image.image import Image
 from isa.image.records import DebugNode
 from runtime.models.recorded import Record, record_of
 from runtime.profile.document import Instruction, Link, ProfileDocument, Row, Stall
-from runtime.profile.roofline import Limit
+from runtime.profile.limit import Limit
 
 NO_NODE = DebugNode("(control)", "control")
 

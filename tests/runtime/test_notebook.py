@@ -108,7 +108,8 @@ def test_a_saved_program_shows_itself_without_torch(program: llmchip.Program, tm
     write_image(program.image, tmp_path / "p.llmchip")
     code = (
         "import sys, llmchip; p = llmchip.load('p.llmchip'); assert 'halt' in p.disassemble(); assert len(p.graph()) > 3; "
-        "assert p.memory_map()[0].bytes; p.graph()._repr_html_(); assert 'torch' not in sys.modules"
+        "assert p.memory_map()[0].bytes; p.graph()._repr_html_(); r = llmchip.profile('p.llmchip'); r._repr_html_(); "
+        "assert llmchip.compare(r, p).same; assert 'torch' not in sys.modules"
     )
     done = python(code, tmp_path)
     assert done.returncode == 0, done.stderr
