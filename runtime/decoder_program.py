@@ -124,14 +124,22 @@ class DecoderProgram(Inspected):
         lowered = {name: compiled.lowered for name, compiled in self.compiled.programs.items()}
         return verify_steps(self.image, lowered, input_ids, max_new_tokens)
 
-    def profile(self, entry: str | None = None, **scalars: int) -> Profile:
-        """Where the cycles and the energy of a step go (default: the first entry), with these scalars, otherwise at
-        their maximum. Raises InputError for an entry that it does not have."""
+    def profile(self, entry: str | None = None, scalars: Mapping[str, int] | None = None) -> Profile:
+        """Where the cycles and the energy of a step go (default: the first entry), with these scalars, as
+        {"positions.0": 100}; others take their maximum. Raises InputError for an entry or a scalar that it does not
+        have."""
         names = [found.name for found in self.image.entries]
         if entry is not None and entry not in names:
             raise InputError(f"there is no entry '{entry}'", hint=f"the entries are {', '.join(names)}")
+        known = {scalar.name: scalar for scalar in self.image.entry(entry).scalars}
+        for name, value in (scalars or {}).items():
+            if name not in known:
+                raise InputError(f"there is no scalar '{name}'", hint=f"the scalars are {', '.join(known)}")
+            low, high = known[name].minimum, known[name].maximum
+            if not low <= value <= high:
+                raise InputError(f"scalar '{name}' is {value}", hint=f"it goes from {low} to {high}")
         with timing("the program"):
-            return profile(self.image, entry=entry, values=scalars or None)
+            return profile(self.image, entry=entry, values=scalars)
 
     def _stamps(self) -> Any:
         return stamps(tensor for step in self._steps.values() for tensor in step.tensors.values())

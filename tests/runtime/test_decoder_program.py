@@ -231,3 +231,17 @@ def test_an_image_records_weights_in_blocks(tmp_path: Path) -> None:
         llmchip.compile(model, EXAMPLE, max_length=CAPACITY).save(tmp_path / "x.llmchip")
         hashes.add(llmchip.load(tmp_path / "x.llmchip").metadata["weights_sha256"])
     assert len(hashes) == 2
+
+
+def test_a_step_is_profiled_where_it_stands(program: DecoderProgram) -> None:
+    """Breaks when the profile is of another entry or position, or a name that there is not goes unnoticed."""
+    positions = [scalar.name for scalar in program.image.entry("decode").scalars]
+    near, far = program.profile("decode", dict.fromkeys(positions, 0)), program.profile("decode")
+    assert near.entry == "decode" and near.dram_bytes < far.dram_bytes
+    assert program.profile().entry == program.image.entries[0].name
+    with pytest.raises(InputError, match="there is no entry 'encode'"):
+        program.profile("encode")
+    with pytest.raises(InputError, match="there is no scalar 'length'"):
+        program.profile("decode", {"length": 1})
+    with pytest.raises(InputError, match=f"'{positions[0]}' is {CAPACITY}"):
+        program.profile("decode", {positions[0]: CAPACITY})
