@@ -38,6 +38,7 @@ SHARED: dict[str, Values] = {
     "wide": (True,),
 }  # tried first where the scratchpad is tight
 SEARCH_SPACE: dict[str, Values] = {  # what to try, one after the other, as long as it makes the program faster
+    "width": (256, 1024),
     "points": (256, 128),
     "overlap": (0.25, 0.5),
     "slice": (1 / 16, 1 / 32),
