@@ -45,7 +45,7 @@ class FloatCaches:
         if layer.softcap:
             scores = torch.tanh(scores / layer.softcap) * layer.softcap
         place = torch.arange(keys.shape[2])
-        distance = place[-new:, None] - place
+        distance = torch.arange(len(place) - new, len(place))[:, None] - place
         if layer.bias is not None:
             last = layer.bias.shape[-1] - 1
             scores = (

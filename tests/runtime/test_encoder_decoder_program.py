@@ -32,8 +32,8 @@ MODELS = {
     "PegasusForConditionalGeneration": _BART,
 }
 CAPACITY = 12
-IDS = torch.randint(3, VOCABULARY, (2, 7), generator=torch.Generator().manual_seed(0))
-MASK = torch.ones(2, 7, dtype=torch.long)
+IDS = torch.randint(3, VOCABULARY, (2, 6), generator=torch.Generator().manual_seed(0))
+MASK = torch.ones(2, 6, dtype=torch.long)
 MASK[1, 4:] = 0
 SOURCE = {"input_ids": IDS, "attention_mask": MASK}
 TEXT = torch.randint(3, VOCABULARY, (2, 6), generator=torch.Generator().manual_seed(1))
@@ -99,7 +99,7 @@ def test_bits_depend_on_the_source_and_the_text_alone(program: EncoderDecoderPro
     wanted = program(**SOURCE, decoder_input_ids=TEXT).logits
     session = program.new_session()
     session.encode(**SOURCE)
-    assert session.sources == (7, 4)
+    assert session.sources == (6, 4)
     first = session.prefill(TEXT[:, :3])
     fork = session.fork()
     program(input_ids=IDS.flip(0), decoder_input_ids=TEXT.flip(0))
@@ -129,7 +129,7 @@ def test_texts_are_the_most_likely_ones(program: EncoderDecoderProgram, tmp_path
     session.prefill(TEXT)
     session.save(tmp_path / "session")
     other.load(tmp_path / "session")
-    assert other.sources == (7, 4)
+    assert other.sources == (6, 4)
     assert torch.equal(other.decode(TEXT[:, 0]), session.decode(TEXT[:, 0]))
 
 
@@ -140,7 +140,7 @@ def test_what_does_not_fit_is_refused(program: EncoderDecoderProgram) -> None:
         session.prefill(TEXT)
     for given, words in (
         ({"input_ids": IDS, "attention_mask": MASK.flip(1)}, "pad on the right"),
-        ({"input_ids": IDS.repeat(1, 2)}, "room for 7"),
+        ({"input_ids": IDS.repeat(1, 2)}, "room for 6"),
         ({"input_ids": IDS[:1]}, r"pass integers \[2, tokens\]"),
         ({"pixels": IDS}, "'input_ids' is unknown or missing|'pixels' is unknown or missing"),
     ):
