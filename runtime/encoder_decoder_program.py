@@ -65,7 +65,8 @@ class EncoderDecoderProgram(DecoderProgram):
 
 def capture_entries(model: nn.Module, example: object, max_length: int) -> dict[str, Captured]:
     """The encoder and the steps of an encoder-decoder, by the names of their entries: sources are as long as the
-    example's, texts go through in chunks as long as its `decoder_input_ids`."""
+    example's, texts go through in chunks as long as its `decoder_input_ids`. Raises InputError for an example that does
+    not fit."""
     if not isinstance(example, Mapping) or not all(isinstance(x, Tensor) for x in example.values()):
         raise InputError("an encoder-decoder is compiled for named tensors", hint='pass {"input_ids": ids}')
     source, encode = capture_source(model, example)

@@ -59,7 +59,8 @@ def _inputs(decoder: Decoder) -> tuple[TensorSpec, ...]:
 
 
 def padded(decoder: Decoder, given: Mapping[str, object]) -> tuple[dict[str, Array], tuple[int, ...]]:
-    """The inputs of the encoder, tokens padded to the length that it has, and how many of them there are."""
+    """The inputs of the encoder, tokens padded to the length that it has, and how many of them there are. Raises
+    InputError for what does not fit."""
     if TOKENS not in names(decoder):
         return {name: np.asarray(value) for name, value in given.items()}, (decoder.source,) * decoder.batch
     if unknown := given.keys() - {TOKENS, MASK} or {TOKENS} - given.keys():
