@@ -23,7 +23,7 @@ from isa.timing import ceil_div
 HEAD_ROWS = 512  # rows per block of a projection that is tiled by heads
 MIN_ROWS = 32  # rows per block at least, so that instructions stay long against their fixed costs
 MIN_WIDTH = 32  # elements: of narrower rows, a block has more
-MOST_SLICE = 1 << 20  # bytes of weights in one instruction, where there is room for many
+ENOUGH_SRAM = 8 << 20  # bytes: an eighth of it is as much as one instruction should load, however much room there is
 
 # of attention over a cache: old keys per tile, and new tokens per block
 KEYS_AND_TOKENS = ((1 << 13, 256), (1 << 12, 128), (1 << 11, 64), (1 << 10, 32), (1 << 9, 16), (256, 8), (64, 1))
@@ -59,7 +59,8 @@ class SearchPoint:
     smallest: bool = False
 
     def slice_bytes(self, chip: Chip) -> int:
-        return min(MOST_SLICE, int(chip.sram.bytes * self.slice))
+        """Bytes of a slice. A scratchpad beyond `ENOUGH_SRAM` makes none larger, so that it makes no program slower."""
+        return int(min(chip.sram.bytes, ENOUGH_SRAM) * self.slice)
 
 
 def block_rows(chip: Chip) -> int:
