@@ -65,8 +65,8 @@ fuzz: $(VENV)/.dev ## each fuzzer for 10 minutes, or LLMCHIP_FUZZ_SECONDS (CI: 2
 support-ops: $(VENV)/.dev ## PyTorch's own operator and module tests through torch.compile (hours; SUPPORT_ARGS="--samples 6" for less)
 	$(BIN)/python -m tools.support_ops $(SUPPORT_ARGS)
 
-mutate: $(VENV)/.dev ## seed faults into compiled programs and count who notices (minutes)
-	PYTHONPATH=. $(BIN)/python -m tools.mutate
+mutate: $(VENV)/.dev ## seed faults into compiled programs and count who notices: a sample, another every day (MUTATE_ARGS=--all for more)
+	PYTHONPATH=. $(BIN)/python -m tools.mutate $(MUTATE_ARGS)
 
 bench-llm: $(VENV)/.dev ## language models: chip, host and text (BENCH_ARGS="--text FOLDER" for the last); writes benchmarks/results
 	$(BIN)/python -m benchmarks.bench_llm $(BENCH_ARGS)

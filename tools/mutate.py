@@ -1,4 +1,6 @@
-"""The mutation table: `python -m tools.mutate [--each N] [--models mlp,bert-1] [--seed S] [--json]`.
+"""The mutation table: `python -m tools.mutate [--all] [--each N] [--models mlp,bert-1] [--seed S] [--json]`.
+
+Without --all it is a sample, another one every day, of some minutes.
 
 Seeds faults into compiled programs and says who notices them. A mutant is
   caught by lint      `lint.analyse.check` has an error, without running anything;
@@ -25,6 +27,8 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from datetime import date
+from functools import partial
 from random import Random
 
 import click
@@ -36,6 +40,8 @@ from tools.mutation.subjects import MODELS, TILE_MODELS, subject, tile_subject
 from tools.mutation.tile_faults import TILE_FAULTS, tile_mutants
 from tools.mutation.tile_score import TileVerdict, judge_pass
 
+EACH, ALL = 50, 100  # faults of each kind in each model: of a sample, and with --all
+FEW = 4  # models with which a sample compiles each fault in a pass
 COLUMNS = ("fault", "mutants", "lint", "verify", "harmless", "survived", "race/bounds", "lint finds", "runs show")
 
 
@@ -60,8 +66,11 @@ def table(verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def measure_tiles(models: Sequence[str], each: int, seed: int) -> Iterator[TileVerdict]:
-    """`each` faults of every kind in every tile program, and every fault in a pass while each model is compiled."""
+def measure_tiles(models: Sequence[str], each: int, seed: int, every: bool) -> Iterator[TileVerdict]:
+    """`each` faults of every kind in every tile program, and every fault in a pass while some models are compiled, or
+    `every` one."""
+    few = len(models) if every else min(FEW, len(models))
+    chosen = {fault: Random(f"{seed} {fault}").sample(models, few) for fault in PASS_FAULTS}
     for name in models:
         program = tile_subject(name)
         random = Random(f"{seed} {name}")
@@ -71,7 +80,8 @@ def measure_tiles(models: Sequence[str], each: int, seed: int) -> Iterator[TileV
             for mutant in tile_mutants(program.program, kind, random, each)
         )
         yield from (verdict for verdict in verdicts if verdict is not None)
-        passes = (judge_pass(fault, name, lambda model=name: tile_subject(model, 1)) for fault in PASS_FAULTS)  # type: ignore[misc]
+        compiling = partial(tile_subject, name, 1)
+        passes = (judge_pass(fault, name, compiling) for fault in PASS_FAULTS if name in chosen[fault])
         yield from (verdict for verdict in passes if verdict is not None)
 
 
@@ -112,14 +122,15 @@ def _count(flags: Iterable[object]) -> int:
 @click.command()
 @click.option("--models", default=",".join(("loop", *MODELS)), help="which programs, comma separated")
 @click.option("--tile-models", default=",".join(TILE_MODELS), help="which tile programs, comma separated")
-@click.option("--each", default=100, help="faults of each kind in each model (a fifth of that in tile programs)")
-@click.option("--seed", default=0, help="which faults")
+@click.option("--all", "every", is_flag=True, help=f"{ALL} faults of each kind, faults in passes with every model")
+@click.option("--each", default=0, help="faults of each kind in each model (a fifth of that in tile programs)")
+@click.option("--seed", default=date.today().toordinal, help="which faults (default: others every day)")
 @click.option("--json", "as_json", is_flag=True, help="every verdict, one per line")
-def main(models: str, tile_models: str, each: int, seed: int, as_json: bool) -> None:
+def main(models: str, tile_models: str, every: bool, each: int, seed: int, as_json: bool) -> None:
     """Seed faults into compiled programs and report who notices them."""
-    start = time.perf_counter()
+    start, each = time.process_time(), each or (ALL if every else EACH)
     verdicts = measure(models.split(","), each, seed) if models else []
-    tiles = list(measure_tiles(tile_models.split(","), max(each // 5, 1), seed)) if tile_models else []
+    tiles = list(measure_tiles(tile_models.split(","), max(each // 5, 1), seed, every)) if tile_models else []
     if as_json:
         both: list[Verdict | TileVerdict] = [*verdicts, *tiles]
         for found in both:
@@ -134,7 +145,7 @@ def main(models: str, tile_models: str, each: int, seed: int, as_json: bool) -> 
     click.echo("\n" + tile_table(tiles))
     for missed in (verdict for verdict in tiles if verdict.missed):
         click.echo(f"missed by the translation check: {missed.program}: {missed.kind}: {missed.what}")
-    click.echo(f"{len(verdicts) + len(tiles)} mutants, {time.perf_counter() - start:.0f} s")
+    click.echo(f"{len(verdicts) + len(tiles)} mutants, seed {seed}, {time.process_time() - start:.0f} CPU-s")
     sys.exit(
         any(verdict.survived for verdict in verdicts)
         or _count(v.missed for v in tiles) > 0.01 * max(_count(v.differs for v in tiles), 1)
