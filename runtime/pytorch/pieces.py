@@ -241,6 +241,8 @@ def _check_single(node: fx.Node) -> None:
         raise UnsupportedError("it checks a value while the program runs")
     if any(_symbolic(value) for value in _values(node)):
         raise UnsupportedError("the size of its result depends on data")
+    if any(isinstance(value, (tuple, list)) for value in _values(node)):
+        raise UnsupportedError("a result of it is a list of tensors")
     if not all(isinstance(value, Tensor) for operand in node.all_input_nodes for value in _values(operand)):
         raise UnsupportedError("an operand of it is no tensor")
 

@@ -399,6 +399,15 @@ def test_what_depends_on_data_is_no_fault() -> None:
     assert [found.fault for found in llmchip.fallbacks()] == [False]
 
 
+def test_a_list_among_results_is_no_fault() -> None:
+    """Breaks when an operation whose results are a tensor and a list of tensors is told as a fault of llmchip."""
+    program = compiled(lambda x: torch.histogramdd(x * 2, [2, 2]))
+    with torch.no_grad(), pytest.warns(UserWarning, match="histogramdd"):
+        both = program(X[:, :2]), torch.histogramdd(X[:, :2] * 2, [2, 2])
+    assert all(map(torch.equal, *([x.hist, *x.bin_edges] for x in both)))
+    assert not any(found.fault for found in llmchip.fallbacks())
+
+
 def test_faults_fall_back_and_name_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.pytorch.compilation.finish", lambda *args: [][0])
     with torch.no_grad(), pytest.warns(UserWarning, match="fault of llmchip, please report it with"):
