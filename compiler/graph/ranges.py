@@ -15,6 +15,7 @@ from torch.fx.node import Argument, Target
 
 from compiler.graph.arguments import argument, tensor
 from compiler.graph.editor import aten, dtype_of, evaluate, is_static, shape_of
+from compiler.ops import library as ops
 
 Interval = tuple[int, int]
 INT32: Interval = (-(1 << 31), (1 << 31) - 1)
@@ -59,6 +60,10 @@ def _result(node: fx.Node, depth: int) -> Interval:
     if node.op == "placeholder":
         limits: Interval = node.meta.get("limits", _type_range(dtype_of(node)))
         return limits
+    if node.target is ops.matmul_i8:
+        low, high = _mul(*(_of(tensor(node, name), depth) for name in ("a", "b")))
+        count = shape_of(tensor(node, "a"))[-1]
+        return min(low * count, 0), max(high * count, 0)
     rule = _RULES.get(node.target)
     given = node.args if rule is not _same else node.args[:1]
     operands = [arg for arg in given if isinstance(arg, (int, float)) or _is_integer(arg)]

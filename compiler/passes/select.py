@@ -31,7 +31,7 @@ from compiler.graph.manager import unsupported
 from compiler.graph.ranges import INT32, interval
 from compiler.graph.rules import Rule, apply_rules
 from compiler.ops import library as ops
-from compiler.passes import arithmetic, order
+from compiler.passes import along, arithmetic, order
 from compiler.passes.codes import float32
 from compiler.passes.order import last
 
@@ -319,4 +319,5 @@ RULES: dict[Target, Rule] = {
     **dict.fromkeys((aten.var.correction, aten.std.correction), _variance),
     aten.dropout.default: _refuse_train,
     **order.RULES,
+    **along.RULES,
 }

@@ -222,6 +222,12 @@ def embedding(m: Maker, x: str) -> str | None:
     return f"F.embedding({index}, {m.weight((rows, width), fill='normal')})"
 
 
+def index(m: Maker, x: str) -> str | None:
+    """Rows by numbers that are an input."""
+    rows = m.shape(x)[0] if m.shape(x) else 0
+    return f"{x}[{m.input('int64', m.new_shape((0, 1, 1, 2)), f'index:{rows}')}]" if rows else None
+
+
 # ---- layout
 
 
@@ -390,6 +396,14 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("amin", 0.7, FLOATS, Z, reduction("amin")),
     Operator("mean square", 0.5, FLOATS, F, "{x} * torch.rsqrt({x}.pow(2).mean(-1, keepdim=True) + 1e-5)", 1),
     Operator("var", 0.3, FLOATS, F, reduction("var", several=False)),
+    # order and places
+    Operator("sort", 0.4, FLOATS, Z, along("torch.sort({x}, dim={d}, stable=True, descending=True)[0]")),
+    Operator("argsort", 0.2, NUMBERS, J, along("{x}.argsort(dim={d}, stable=True)")),
+    Operator("argmax", 0.3, FLOATS, J, along("{x}.argmax({d})")),
+    Operator("gather", 0.3, FLOATS, J, along("torch.gather({x}, {d}, {x}.argsort(dim={d}, stable=True))")),
+    Operator("index", 0.5, ANY, E, index),
+    Operator("cumsum", 0.4, FLOATS, F, along("{x}.cumsum({d})")),
+    Operator("int cumsum", 0.3, ("int32", "bool"), E, along("{x}.cumsum({d}, dtype=torch.int32)")),
     # products
     Operator("linear", 6, FLOATS, M, linear, 1),
     Operator("matmul", 3, FLOATS, M, matmul, 2),
