@@ -24,6 +24,7 @@ from compiler.passes.empty import FoldEmpty
 from compiler.passes.quantize import Quantize
 from compiler.passes.recognise_activations import RecogniseActivations
 from compiler.passes.recognise_attention import RecogniseAttention
+from compiler.passes.recognise_experts import RecogniseExperts
 from compiler.passes.recognise_norm import RecogniseNorm
 from compiler.passes.select import Select
 from compiler.passes.split import freeze
@@ -91,6 +92,7 @@ def pipeline(options: Options) -> list[Pass]:
         FoldEmpty(),  # first, because no other pass thinks of tensors without elements
         Decompose(),  # before the others, so that what it makes goes through all of them
         Canonicalize(),  # early, so that every later pass knows one form of each operation
+        RecogniseExperts(),  # before products are canonical, of which it makes some
         CanonicalMatmul(),  # needs canonical views, to see which operand of a product is a weight
         Canonicalize(),  # views that decomposition made
         RecogniseActivations(),  # needs canonical arithmetic

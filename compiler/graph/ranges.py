@@ -124,6 +124,7 @@ _RULES: dict[Target, Callable[..., Interval]] = {
     aten.add.Tensor: _add,
     aten.sub.Tensor: lambda a, b: _add(a, _neg(b)),
     aten.mul.Tensor: _mul,
+    aten.floor_divide.default: lambda a, b: (a[0] // b[0], a[1] // b[0]) if 0 < b[0] == b[1] else INT32,
     aten.neg.default: _neg,
     aten.abs.default: _abs,
     **dict.fromkeys((aten.where.self, aten.where.Scalar, aten.where.ScalarSelf, aten.where.ScalarOther), _either),

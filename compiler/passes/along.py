@@ -1,4 +1,4 @@
-"""Along a dimension: running sums, and elements by computed places.
+"""Along a dimension: running sums, and elements by computed places; quotients, which are looked up, too.
 
 before   %y = cumsum(%truths, -1)
 after    %a = _to_copy(%truths, dtype=int8); %y = llmchip.matmul_i8(%a, [[1, 1], [0, 1]], False)
@@ -13,15 +13,16 @@ import torch
 from torch import fx
 from torch.fx.node import Target
 
-from compiler.graph.arguments import integer, tensor
+from compiler.graph.arguments import argument, integer, operand, tensor
 from compiler.graph.editor import Editor, aten, dtype_of, is_static, shape_of
 from compiler.graph.ranges import INT32, interval
 from compiler.graph.rules import Rule
 from compiler.ops import library as ops
-from compiler.passes.order import last
+from compiler.passes.places import last, taken
 
 LONGEST = 1 << 10  # elements of a row that a triangle of ones sums
 INT8 = (-128, 127)
+QUOTIENTS = 1 << 12  # of a table
 
 
 def _cumsum(editor: Editor, node: fx.Node) -> fx.Node | None:
@@ -66,7 +67,7 @@ def _in_steps(editor: Editor, at: fx.Node, x: fx.Node) -> fx.Node:
 
 
 def _gather(editor: Editor, node: fx.Node) -> fx.Node | None:
-    """Elements are rows of one element of a table. A place outside its own row becomes none of any: it traps."""
+    """Elements of rows, of which PyTorch takes as many as there are places."""
     x, index = tensor(node, "self"), tensor(node, "index")
     if is_static(index) or not shape_of(x) or 0 in (*shape_of(x), *shape_of(index)):
         return None
@@ -75,19 +76,30 @@ def _gather(editor: Editor, node: fx.Node) -> fx.Node | None:
         if place != dim and size < shape_of(x)[place]:
             x = editor.emit(node, aten.slice.Tensor, x, place, 0, size)
     rows, _ = last(editor, node, x, dim)
-    places, back = last(editor, node, editor.cast(node, index, torch.int32), dim)
-    lead, count = shape_of(rows)[:-1], shape_of(rows)[-1]
-    numbers = editor.emit(node, aten.arange.default, prod(lead), dtype=torch.int32)
-    firsts = editor.emit(node, aten.mul.Tensor, numbers, count)
-    number = editor.emit(node, aten.add.Tensor, places, editor.reshape(node, firsts, (*lead, 1)))
-    low, high = interval(index) or INT32
-    for target, outside in ((aten.lt.Scalar, low < 0), (aten.ge.Scalar, high >= count)):
-        if outside:
-            bad = editor.emit(node, target, places, 0 if target is aten.lt.Scalar else count)
-            number = editor.emit(node, aten.where.ScalarSelf, bad, -1, number)
-    table = editor.reshape(node, rows, (prod(lead) * count, 1))
-    found = editor.emit(node, aten.embedding.default, table, number)
-    return back(editor.reshape(node, found, shape_of(places)))
+    places, back = last(editor, node, index, dim)
+    return back(taken(editor, node, rows, places))
 
 
-RULES: dict[Target, Rule] = {aten.cumsum.default: _cumsum, aten.gather.default: _gather}
+def _quotient(editor: Editor, node: fx.Node) -> fx.Node | None:
+    """Small numbers, none below zero, divided by a number above it: looked up in a table of quotients."""
+    x, other = tensor(node, "self"), operand(node, "other")
+    known = editor.known(other)
+    by = known.item() if known is not None and known.numel() == 1 else other
+    floor = node.target is aten.floor_divide.default or argument(node, "rounding_mode") == "floor"
+    if not floor or not isinstance(by, int) or by < 1 or dtype_of(x).is_floating_point:
+        return None
+    low, high = interval(x) or INT32
+    if low < 0 or high >= QUOTIENTS:
+        return None
+    numbers = editor.emit(node, aten.arange.default, high + 1, dtype=dtype_of(node))
+    table = editor.reshape(node, editor.emit(node, aten.floor_divide.default, numbers, by), (high + 1, 1))
+    return editor.reshape(node, editor.emit(node, aten.embedding.default, table, x), shape_of(node))
+
+
+RULES: dict[Target, Rule] = {
+    aten.cumsum.default: _cumsum,
+    aten.gather.default: _gather,
+    **dict.fromkeys(
+        (aten.floor_divide.default, aten.div.Tensor_mode, aten.div.Scalar_mode, aten.floor_divide.Scalar), _quotient
+    ),
+}

@@ -9,7 +9,6 @@ An element's rank is how many stand before it, so equal ones stay in their order
 NaN is the largest. That compares every pair of a row: right for the experts of a router, slow for a vocabulary.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,19 +19,9 @@ from compiler.graph.arguments import argument, integer, tensor
 from compiler.graph.editor import Editor, aten, dtype_of, shape_of
 from compiler.graph.rules import Rule
 from compiler.ops import library as ops
+from compiler.passes.places import Back, last, taken
 
 LONGEST = 1 << 11  # elements of a row: its pairs are that many squared
-Back = Callable[[fx.Node], fx.Node]
-
-
-def last(editor: Editor, at: fx.Node, x: fx.Node, dim: int) -> tuple[fx.Node, Back]:
-    """x with `dim` moved to the end, and the way back. A single number is a row of one."""
-    if not shape_of(x):
-        return editor.reshape(at, x, (1,)), lambda y: editor.reshape(at, y, ())
-    rank = len(shape_of(x))
-    order = [d for d in range(rank) if d != dim % rank] + [dim % rank]
-    inverse = [order.index(d) for d in range(rank)]
-    return editor.permute(at, x, order), lambda y: editor.permute(at, y, inverse)
 
 
 def _argmax(editor: Editor, node: fx.Node) -> fx.Node | None:
@@ -65,11 +54,8 @@ def _sort(editor: Editor, node: fx.Node) -> None:
 
 
 def _ordered(editor: Editor, node: fx.Node, count: int, descending: bool) -> None:
-    """Let the readers of both results read the first `count` elements of each row, and their places. Sorted integers
-    stay what they are: the chip makes none of floats."""
+    """Let the readers of both results read the first `count` elements of each row, and their places."""
     readers = [(integer(user, 1), user) for user in node.users]
-    if not dtype_of(tensor(node, "self")).is_floating_point and any(number == 0 for number, _ in readers):
-        return
     if (found := _front(editor, node, count, descending)) is None:
         return
     for number, user in readers:
@@ -85,12 +71,16 @@ class _Front:
     back: Back
 
     def values(self, editor: Editor, at: fx.Node) -> fx.Node:
+        if not dtype_of(self.rows).is_floating_point:  # of which the chip has no sums
+            return self.back(taken(editor, at, self.rows, self._places(editor, at)))
         only = editor.emit(at, aten.where.ScalarOther, self.hit, _row(editor, at, self.rows), 0.0)
         return self.back(editor.emit(at, ops.reduce, only, "sum", -1, False))
 
     def places(self, editor: Editor, at: fx.Node) -> fx.Node:
-        ones = editor.cast(at, self.hit, torch.float32)
-        return self.back(editor.emit(at, aten.argmax.default, ones, -1))
+        return self.back(self._places(editor, at))
+
+    def _places(self, editor: Editor, at: fx.Node) -> fx.Node:
+        return editor.emit(at, aten.argmax.default, editor.cast(at, self.hit, torch.float32), -1)
 
 
 def _front(editor: Editor, at: fx.Node, count: int, descending: bool) -> _Front | None:

@@ -33,7 +33,7 @@ from compiler.graph.rules import Rule, apply_rules
 from compiler.ops import library as ops
 from compiler.passes import along, arithmetic, order
 from compiler.passes.codes import float32
-from compiler.passes.order import last
+from compiler.passes.places import last
 
 
 @dataclass(frozen=True)

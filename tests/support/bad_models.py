@@ -13,9 +13,9 @@ class Linear(nn.Module):
         return torch.relu(self.linear(x))
 
 
-class TopK(nn.Module):
+class Second(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return torch.topk(x, 2).values
+        return torch.kthvalue(x, 2).values
 
 
 def good() -> tuple[nn.Module, dict[str, Tensor]]:
@@ -31,7 +31,7 @@ def train_mode() -> tuple[nn.Module, dict[str, Tensor]]:
 
 
 def unsupported() -> tuple[nn.Module, dict[str, Tensor]]:
-    return TopK().eval(), {"x": torch.randn(3, 8)}
+    return Second().eval(), {"x": torch.randn(3, 8)}
 
 
 def double() -> tuple[nn.Module, dict[str, Tensor]]:

@@ -31,6 +31,15 @@ def test_running_sums() -> None:
         llmchip.compile(Function(lambda m, x: x.cumsum(-1)).eval(), (x,))
 
 
+def test_quotients_of_places() -> None:
+    """Breaks when small numbers are divided otherwise than floor division does, or large ones are looked up beyond the
+    table."""
+    x = torch.randn(3, 11, generator=torch.Generator().manual_seed(1))
+    check(lambda m, x: (x.argsort(stable=True) // 3, x.argmax(-1) // 2), x)
+    with pytest.raises(llmchip.UnsupportedError, match="floor_divide"):
+        llmchip.compile(Function(lambda m, i: i // 3).eval(), (torch.tensor([5]),))
+
+
 def test_elements_by_computed_places() -> None:
     """Breaks when an element is another row's, a zero loses its sign, or a place outside is read."""
     x, index = torch.randn(2, 3, 5), torch.tensor([[[0, 4, 4], [1, 2, 0]]])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from runtime_models import Mlp, Sorts, make, python
+from runtime_models import Cummax, Mlp, make, python
 from torch import nn
 
 import llmchip
@@ -125,18 +125,18 @@ def test_shapes_may_change_from_call_to_call(dynamic: bool | None) -> None:
 
 
 def test_unsupported_operation_runs_in_pytorch_between_chip_parts_and_warns_once() -> None:
-    model, x = make(Sorts), torch.randn(5, 8)
-    with pytest.warns(UserWarning, match=r"llmchip runs aten\.sort in PyTorch"):
+    model, x = make(Cummax), torch.randn(5, 8)
+    with pytest.warns(UserWarning, match=r"llmchip runs aten\.cummax in PyTorch"):
         result = compiled(model, options=FALLBACK)(x)
     assert (result - model(x)).abs().max() < 0.1
     up, down = (
         llmchip.compile(part, (example,))
         for part, example in ((nn.Sequential(model.up, nn.ReLU()).eval(), x), (model.down, x.new_zeros(5, 16)))
     )
-    assert torch.equal(result, down(torch.sort(up(x), -1)[0]))
+    assert torch.equal(result, down(torch.cummax(up(x), -1)[0]))
     program = compiled(model, options=FALLBACK)
     torch._dynamo.reset()
-    with pytest.warns(UserWarning, match=r"runtime_models\.py:\d+.*aten\.sort"):  # another program says it again
+    with pytest.warns(UserWarning, match=r"runtime_models\.py:\d+.*aten\.cummax"):  # another program says it again
         program(x)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -144,9 +144,9 @@ def test_unsupported_operation_runs_in_pytorch_between_chip_parts_and_warns_once
 
 
 def test_split_graph_follows_its_weights() -> None:
-    model, x = make(Sorts), torch.randn(5, 8)
+    model, x = make(Cummax), torch.randn(5, 8)
     program = compiled(model, options=FALLBACK)
-    with pytest.warns(UserWarning, match="aten.sort"):
+    with pytest.warns(UserWarning, match="aten.cummax"):
         before = program(x)
     model.down.weight.mul_(2)
     model.down.bias.mul_(2)
@@ -154,8 +154,8 @@ def test_split_graph_follows_its_weights() -> None:
 
 
 def test_fallback_can_be_an_error() -> None:
-    with pytest.raises(llmchip.UnsupportedError, match=r"runtime_models\.py:\d+.*aten\.sort"):
-        compiled(make(Sorts), options={"fallback": False})(torch.randn(5, 8))
+    with pytest.raises(llmchip.UnsupportedError, match=r"runtime_models\.py:\d+.*aten\.cummax"):
+        compiled(make(Cummax), options={"fallback": False})(torch.randn(5, 8))
 
 
 def test_a_piece_that_fails_as_a_whole_is_halved_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -289,8 +289,8 @@ def test_a_warning_made_an_error_is_that_warning() -> None:
     """Breaks when pytest -W error is told of a fault of llmchip instead of what falls back."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        with pytest.raises(UserWarning, match=r"aten\.sort is not something the chip can do \(options"):
-            compiled(_sorted)(torch.ones(4))
+        with pytest.raises(UserWarning, match=r"aten\.cummax is not something the chip can do \(options"):
+            compiled(_highest)(torch.ones(4))
     assert not any(found.fault for found in llmchip.fallbacks())
 
 
@@ -304,7 +304,7 @@ def test_infinite_weights_are_no_broken_checkpoint() -> None:
             self.bias = torch.nn.Parameter(torch.full((4,), float("-inf")))
 
         def forward(self, x: Tensor) -> Tensor:
-            return torch.cumsum((x + self.mask).clamp(min=-9) + self.bias.clamp(min=-5), 0)
+            return torch.cumprod((x + self.mask).clamp(min=-9) + self.bias.clamp(min=-5), 0)
 
     check_like_eager(Masked().eval(), torch.randn(4, 4))
 
@@ -372,20 +372,22 @@ def test_autocast_inside_and_around() -> None:
         assert [y.dtype for y in around(x)] == [y.dtype for y in (linear(x), torch.cumsum(linear(x), 0))]
 
 
-def _sorted(x: Tensor) -> Tensor:
-    return torch.sort(x * 2)[0] + 1
+def _highest(x: Tensor) -> Tensor:
+    return torch.cummax(x * 2, 0)[0] + 1
 
 
 def test_each_piece_is_told_once_at_the_users_line_and_recorded() -> None:
     with torch.no_grad(), warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        program = compiled(_sorted)
+        program = compiled(_highest)
         program(torch.randn(4)), program(torch.randn(4))
     assert len(said) == 1 and said[0].filename == __file__
-    assert "test_fallback.py" in str(said[0].message) and "aten.sort" in str(said[0].message)
+    assert "test_fallback.py" in str(said[0].message) and "aten.cummax" in str(said[0].message)
     [found] = llmchip.fallbacks()
     assert (
-        found.operator == "aten.sort" and "torch.sort(x * 2)" in found.line and (found.count, found.fault) == (1, False)
+        found.operator == "aten.cummax"
+        and "torch.cummax(x * 2, 0)" in found.line
+        and (found.count, found.fault) == (1, False)
     )
     assert found.reason in str(said[0].message)
 
@@ -465,8 +467,8 @@ def test_errors_instead_of_fallbacks(strict: bool, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(fallback.STRICT, "1")
     options = {} if strict else {"options": {"fallback": False}}
     with torch.no_grad():
-        with pytest.raises(llmchip.UnsupportedError, match=r"aten\.sort"):
-            compiled(_sorted, **options)(torch.randn(4))
+        with pytest.raises(llmchip.UnsupportedError, match=r"aten\.cummax"):
+            compiled(_highest, **options)(torch.randn(4))
         monkeypatch.setattr("runtime.pytorch.compilation.finish", lambda *args: [][0])
         with pytest.raises(llmchip.InternalError, match="IndexError"):
             compiled(lambda x: x * 2, **options)(X)
