@@ -15,8 +15,8 @@ from emulator.timing.simulate import simulate
 from emulator.timing.waterfall import CAUSES, waterfall
 from isa.chip import load_chip
 from isa.image.steps import scalar
-from runtime.decoder_program import REACHES
 from runtime.profile.roofline import speed_of_light
+from runtime.pytorch.decoder_image import REACHES
 
 Row = dict[str, Any]
 CONTEXTS = {16: (0.95, 0.60), 1024: (0.95, 0.60), 4096: (0.93, 0.60)}  # part of the limit to reach: edge, server

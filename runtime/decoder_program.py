@@ -5,7 +5,6 @@ program(input_ids=ids).logits          program.generate(ids, 20)          progra
 """
 
 import platform
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 
 from compiler.entries import CompiledEntries, compile_entries
 from compiler.frontend.capture import Captured
-from compiler.frontend.decoder import capture_decoder, within
 from compiler.options import Options
 from isa.chip import Chip
 from isa.errors import CompileError, InputError
@@ -28,7 +26,7 @@ from runtime.device.executable import Executable
 from runtime.device.session import Session
 from runtime.inspected import Inspected
 from runtime.profile.profile import Profile, profile, timing
-from runtime.pytorch import cache
+from runtime.pytorch.decoder_image import image_key, steps_of, stored_image
 from runtime.pytorch.sampling import ends_of, sampler
 from runtime.pytorch.tensors import to_tensor, weights_sha256
 from runtime.pytorch.weights import stamps
@@ -36,7 +34,6 @@ from runtime.verify.steps import StepsVerification, verify_steps
 from runtime.version import __version__
 
 CHUNK = 256  # tokens of a prefill step at most: its intermediate values must fit, and what is shorter is padded
-REACHES = (1 << 10, 1 << 13)  # tokens: a program of its own for sequences that are no longer, if caches hold more
 
 
 class DecoderProgram(Inspected):
@@ -59,27 +56,8 @@ class DecoderProgram(Inspected):
     def image(self) -> Image:
         """Programs, packed weights, interface and debug map, from the cache if they were compiled before; `save` writes
         it."""
-        key = self._key()
-        image = cache.find(key)
-        if image is None:
-            start = time.perf_counter()
-            image = self.compiled.image()
-            cache.keep(key, image, time.perf_counter() - start)
-        return replace(image, metadata=self._metadata())
-
-    def _key(self) -> str | None:
-        """The name of the image in the cache; None if it cannot have one."""
-        if not self._cached or cache.folder() is None:
-            return None
-        weights = weights_sha256(
-            {
-                f"{entry} {weight.name}" if weight.kind == "constant" else weight.name: step.tensors[weight.name]
-                for entry, step in self._steps.items()
-                for weight in step.weights
-            }
-        )
-        keys = [cache.key_of(step, self.options, self.chip, weights) for step in self._steps.values()]
-        return None if None in keys else cache.joined(keys, list(self._steps))
+        key = image_key(self._steps, self.options, self.chip) if self._cached else None
+        return replace(stored_image(key, lambda: self.compiled.image()), metadata=self._metadata())
 
     @cached_property
     def _decoder(self) -> Decoder:
@@ -184,10 +162,7 @@ def capture_steps(model: Any, example_inputs: Any, max_length: int) -> dict[str,
         raise InputError(
             f"the example has {tokens} tokens, max_length is {max_length}", hint="give a larger max_length"
         )
-    prefill = {"prefill": capture_decoder(model, batch, chunk, max_length)} if chunk > 1 else {}
-    decode = capture_decoder(model, batch, 1, max_length)
-    short = {f"decode_{reach}": within(decode, reach) for reach in REACHES if 2 * reach <= max_length}
-    return {**prefill, **short, "decode": decode}
+    return steps_of(model, batch, chunk, max_length)
 
 
 def check_model(model: object, max_length: object) -> None:

@@ -111,10 +111,23 @@ def _in_chunks(
     for low, high in ((0, min(FIRST, ids.shape[1])), (FIRST, ids.shape[1])):
         if low < high:
             caches.calls = 0
-            with stepping(caches.attend, sources=Sources.of(pairs)) as step:
-                places = torch.arange(low, high, dtype=torch.int32)[None]
-                found.append(logits_of(model, step, ids[:, low:high], places))
+            found.append(_over(model, ids[:, low:high], low, caches))
     return ids, torch.cat(found, 1)
+
+
+def _over(model: nn.Module, ids: Tensor, position: int, caches: FloatCaches) -> Tensor:
+    """Logits of tokens from this position on, over float caches."""
+    with stepping(caches.attend, sources=Sources.of(caches.sources)) as step:
+        places = torch.arange(position, position + ids.shape[1], dtype=torch.int32)[None]
+        return logits_of(model, step, ids, places)
+
+
+def float_logits(model: nn.Module, ids: Tensor, position: int, kept: Sequence[Pair], capacity: int) -> Tensor:
+    """Logits [1, T, vocabulary] of tokens [1, T] as a step over caches of this capacity means them, in floats: from this
+    position on, over keys and values of each layer [1, H, n, D], which are those before it."""
+    with _alone, torch.no_grad(), ours(model), experts(model):
+        layers = layers_of(model, capacity)
+        return _over(model, ids, position, FloatCaches(layers, (), dict(enumerate(kept))))
 
 
 def _at_once(model: nn.Module, ids: Tensor, source: Source | None) -> Tensor:

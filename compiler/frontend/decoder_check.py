@@ -51,7 +51,7 @@ class FloatCaches:
             scores = (
                 scores + layer.bias[:, last - distance.clamp(0) if layer.by_distance else place.expand_as(distance)]
             )
-        seen = (distance >= 0) & (distance < (layer.window or TOKENS)) | (layer.source is not None)
+        seen = (distance >= 0) & (distance < (layer.window or place.numel())) | (layer.source is not None)
         return (torch.softmax(scores.masked_fill(~seen, float("-inf")), -1) @ values).to(q.dtype)
 
 
@@ -61,13 +61,13 @@ def sample(vocabulary: int, pad: int | None) -> Tensor:
     return ids if pad is None else torch.where(ids == pad, (pad + 1) % vocabulary, ids)
 
 
-def check_same(step: Tensor, model: Tensor, name: str) -> None:
+def check_same(step: Tensor, model: Tensor, name: str, most: float = MOST) -> None:
     """Raise UnsupportedError unless the logits [1, n, vocabulary] of both are alike, wherever the model's are finite."""
     step, model = step.to(torch.float32), model.to(torch.float32)
     usable = torch.isfinite(model).all(-1)
     apart = torch.linalg.vector_norm(step - model, dim=-1)[usable]
-    most = MOST * torch.linalg.vector_norm(model, dim=-1)[usable] + 1e-4  # logits that are all 0 have no length
-    if not bool((apart <= most).all()):
+    bound = most * torch.linalg.vector_norm(model, dim=-1)[usable] + 1e-4  # logits that are all 0 have no length
+    if not bool((apart <= bound).all()):
         alike = torch.nn.functional.cosine_similarity(step, model, dim=-1)[usable]
         raise UnsupportedError(
             f"over caches the model computes something else (cosine {float(alike.min()):.3f}): it treats positions, masks "

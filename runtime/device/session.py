@@ -162,9 +162,9 @@ class Session(Generic[T]):
                 break
         self._extend(tokens, real)  # so that the session has them all
 
-    def fork(self) -> "Session[T]":
-        """A session that goes its own way from here."""
-        twin = type(self)(self._decoder, self._give, self._sample)
+    def fork(self, onto: Decoder | None = None) -> "Session[T]":
+        """A session that goes its own way from here, maybe on another decoder with caches of the same form."""
+        twin = type(self)(onto or self._decoder, self._give, self._sample)
         with self._decoder.executable.idle:
             twin._texts, twin._parked, twin._sources = self._texts, self._live(), self._sources
         return twin
@@ -186,6 +186,10 @@ class Session(Generic[T]):
         """Become the session in a file. Raises InputError for a file that cannot be read, is damaged, or belongs to
         another program."""
         texts, sources, rows = session_file.read(path, self._decoder)
+        self.adopt(texts, rows, sources)
+
+    def adopt(self, texts: tuple[Array, ...], rows: Rows, sources: tuple[int, ...] = ()) -> None:
+        """Become a session of these tokens, int32 for each sequence, whose caches have these first rows."""
         with self._decoder.executable.idle:
             self._decoder.release(self)
             self._texts, self._sources, self._parked = texts, sources, rows

@@ -15,10 +15,12 @@ from torch import Tensor, fx
 
 from compiler.frontend.checks import check_layout
 from compiler.frontend.dynamo import Role, roles
+from compiler.frontend.step_graph import called_model, sources, step_graph
 from compiler.options import Options
 from isa.chip import Chip, load_chip
 from isa.errors import CompileError
 from runtime.pytorch.call import Runner, compiled
+from runtime.pytorch.decoding import Decoding
 from runtime.pytorch.export_lock import alone
 from runtime.pytorch.fallback import Policy
 from runtime.pytorch.pieces import Setting
@@ -33,9 +35,12 @@ def backend(
     *,
     options: Mapping[str, Any] | None = None,
     mode: str | None = None,
-) -> "Frame":
+) -> "Frame | Decoding":
     """Called by Dynamo with a graph of torch operations, the weights among its inputs."""
-    return Frame(gm, roles(gm, example_inputs), options or {}, mode)
+    frame = Frame(gm, roles(gm, example_inputs), options or {}, mode)
+    model = called_model()
+    step = None if model is None else step_graph(gm, list(sources(gm)), model)
+    return frame if model is None or step is None else Decoding(gm, step, model, frame.setting, frame)
 
 
 class Frame:
@@ -65,8 +70,7 @@ class Frame:
 
     def _compile(self, values: Sequence[Any]) -> Runner:
         """The graph for arguments like these: on the chip as far as that goes, else as PyTorch runs it."""
-        options, chip = self._checked()
-        setting = Setting(options, chip, Policy.of(options, self._given))
+        setting = self.setting()
         try:
             self._check(values)
             return compiled(self._gm, values, self._roles, setting)
@@ -76,6 +80,11 @@ class Frame:
             setting.policy.accept(error)
             setting.teller.tell(error)
             return self._gm
+
+    def setting(self) -> Setting:
+        """What the frame is compiled with."""
+        options, chip = self._checked()
+        return Setting(options, chip, Policy.of(options, self._given))
 
     def _checked(self) -> tuple[Options, Chip]:
         """Options and mode as the user gave them."""

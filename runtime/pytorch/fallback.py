@@ -32,6 +32,7 @@ from runtime.version import __version__
 STRICT = "LLMCHIP_STRICT"
 WHOLE = "the whole graph"
 PIECES = "the graph in smaller pieces"
+CACHE = "the cache of a language model"
 _FOREIGN = tuple(
     str(folder) + os.sep for folder in (Path(__file__).resolve().parents[1], Path(torch.__file__).resolve().parent)
 )
@@ -132,6 +133,10 @@ class Teller:
         operation by operation."""
         if is_fault(error) and not any(reason == as_error(error).what for _, _, reason in self._told):
             self._record(error, "", PIECES, graph)
+
+    def tell_cache(self, error: Exception) -> None:
+        """A step of a language model is a graph like any other because of `error`."""
+        self._record(error, "", CACHE, None)
 
     def _record(self, error: Exception, line: str, operator: str, graph: fx.Graph | None) -> None:
         fault, reason = is_fault(error), as_error(error).what

@@ -40,7 +40,20 @@ ALIKE: Final = 4  # of those that have most of their bytes in common
 
 Stamps = tuple[tuple[Any, ...], ...]
 _caches: "weakref.WeakSet[PackedCache]" = weakref.WeakSet()
+_others: "weakref.WeakSet[Spoils]" = weakref.WeakSet()
 Memory = weakref.ref[UntypedStorage]
+
+
+class Spoils(Protocol):
+    """Has packed weights, and can be told that they may be others."""
+
+    def spoil(self) -> None:
+        """Pack them again at the next call."""
+
+
+def watch(cache: Spoils) -> None:
+    """Tell it of every `refresh`."""
+    _others.add(cache)
 
 
 class Packer(Protocol):
@@ -291,7 +304,7 @@ def refresh() -> None:
     process.
     """
     constants.spoil()
-    for cache in list(_caches):
+    for cache in [*_caches, *_others]:
         cache.spoil()
 
 
@@ -310,7 +323,7 @@ def stamps(tensors: Iterable[Tensor]) -> Stamps:
 def _marks(tensors: Sequence[Tensor]) -> Stamps:
     """What changes when elements do, or where they lie. Inference tensors count no versions, so their bytes are
     hashed."""
-    versions = map(_version, tensors) if any(map(Tensor.is_inference, tensors)) else map(_VERSION, tensors)
+    versions = map(version, tensors) if any(map(Tensor.is_inference, tensors)) else map(_VERSION, tensors)
     memories = tuple(map(Tensor.untyped_storage, tensors))
     counted = tuple(zip(versions, map(_written, memories), strict=True)) if _fused else tuple(versions)
     return (
@@ -321,7 +334,8 @@ def _marks(tensors: Sequence[Tensor]) -> Stamps:
     )
 
 
-def _version(tensor: Tensor) -> Any:
+def version(tensor: Tensor) -> Any:
+    """Changes with the elements: PyTorch's count, or a hash of an inference tensor, which has none."""
     return hashlib.blake2b(tensor_bytes(tensor)).digest() if tensor.is_inference() else tensor._version
 
 
