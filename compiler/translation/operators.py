@@ -362,7 +362,8 @@ def _reduce(call: Call) -> Symbols:
 def _argmax(call: Call) -> Symbols:
     """Of the last dimension."""
     x = call.operand(call.tensor(0))
-    out, shape = np.empty((*call.shape, 1), s.Symbol), tuple(call.tensor(0).meta["val"].shape)
+    out = np.empty((*call.shape, 1), s.Symbol)
+    shape = tuple(call.tensor(0).meta["val"].shape) or (1,)  # a single number is a row of one
 
     def work(x: Value) -> tuple[Symbols, ...]:
         return (s.reduced("argmax", _row(x.float, shape[-1])),)

@@ -61,6 +61,11 @@ def test_a_column_of_the_wrong_block_is_found() -> None:
     assert "mul" in found and "dequantize[0, 256]" in found, found
 
 
+def test_the_place_in_a_single_number() -> None:
+    """Breaks when argmax of a tensor without dimensions has no row for the check."""
+    assert report(Function(lambda m, x: torch.argmax(x * 2)), torch.tensor(3.0)) == ""
+
+
 def test_a_carried_value_that_is_overwritten_is_found() -> None:
     """Breaks when a loop's memory is not followed: another value moves into the carried one's, which later blocks still
     read."""
