@@ -3,7 +3,7 @@
     before   %t = topk(%x, 2); %values = getitem(%t, 0); %indices = getitem(%t, 1)
     after    %before = where(%earlier, %x_i <= %x_j, not %x_j <= %x_i); %rank = llmchip.reduce(%before, "sum", -1, False)
              %hit = %rank == [[0], [1]]; %indices = argmax(%hit, -1)
-             %values = llmchip.reduce(where(%hit, %x, 0), "sum", -1, False)
+             %values = llmchip.reduce(where(%hit, %x, 0), "sum", -1, False)        of weights; else looked up at %indices
 
 An element's rank is how many stand before it, so equal ones stay in their order, as `sort(stable=True)` has them, and
 NaN is the largest. That compares every pair of a row: right for the experts of a router, slow for a vocabulary.
@@ -71,7 +71,8 @@ class _Front:
     back: Back
 
     def values(self, editor: Editor, at: fx.Node) -> fx.Node:
-        if not dtype_of(self.rows).is_floating_point:  # of which the chip has no sums
+        """A sum with nothing but zeros keeps neither integers nor the sign of a zero."""
+        if not _weights(self.rows):
             return self.back(taken(editor, at, self.rows, self._places(editor, at)))
         only = editor.emit(at, aten.where.ScalarOther, self.hit, _row(editor, at, self.rows), 0.0)
         return self.back(editor.emit(at, ops.reduce, only, "sum", -1, False))
@@ -81,6 +82,13 @@ class _Front:
 
     def _places(self, editor: Editor, at: fx.Node) -> fx.Node:
         return editor.emit(at, aten.argmax.default, editor.cast(at, self.hit, torch.float32), -1)
+
+
+def _weights(x: fx.Node) -> bool:
+    """Whether x is a softmax, seen in any shape: floats of which none is -0. A router's are."""
+    while x.target in (aten.reshape.default, aten.permute.default):
+        x = tensor(x, 0)
+    return x.target is ops.softmax
 
 
 def _front(editor: Editor, at: fx.Node, count: int, descending: bool) -> _Front | None:
