@@ -50,7 +50,9 @@ def parse(text: str, unit: str) -> Decimal:
 
 
 def written(value: int | float, unit: str) -> str:
-    """A value as people write it, in the largest unit in which it is exact and short."""
+    """A value as people write it, in the largest unit in which it is exact and short. A word stands by itself."""
+    if unit == "cycles":
+        return f"{value} cycle{'' if value == 1 else 's'}"
     number = Decimal(str(value))
     best, base = f"{value}{unit}", "J" if unit == "pJ" else unit
     for name, factor in UNITS[unit].items():

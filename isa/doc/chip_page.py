@@ -31,13 +31,13 @@ TECHNOLOGY = """
 ## Energy, static power and area by size
 
 A chip file states its energies at its own sizes. When `--set` or `replace` changes a size, `energy.sram_byte`,
-`energy.acc_byte` and `energy.static_watts` follow, unless they are set too: a byte of SRAM or ACC costs by the curve below;
-static power is that of memories, array and lanes by their sizes, and all else, which is DRAM and its interface, by
-bandwidth. A file that you edit says its own. Energy of arithmetic is by operation and its width, that of DRAM by byte,
-whatever the sizes. Area is of 7 nm, from the constants below. Ports of memories are not modelled (timing.md: wide enough
-for all engines at once), nor are wires. Every total is good to a factor of two at best; ± is how far a constant may be off,
-as a factor. Energies of the `energy` table whose meaning begins with "assumed" are assumptions, too; the others are those of
-the table that is named, good to a factor of two in another design.
+`energy.acc_byte` and `energy.static_watts` follow, unless they are set too: a byte of SRAM or ACC costs by the curve
+below; static power is that of memories, array and lanes by their sizes, and all else, which is DRAM and its
+interface, by bandwidth. A file that you edit says its own. Energy of arithmetic is by operation and its width, that
+of DRAM by byte, whatever the sizes. Area is of 7 nm, from the constants below. Ports of memories are not modelled
+(timing.md: wide enough for all engines at once), nor are wires. Every total is good to a factor of two at best; ± is
+how far a constant may be off, as a factor. Energies of the `energy` table whose meaning begins with "assumed" are
+assumptions, too; the others are those of the table that is named, good to a factor of two in another design.
 """
 
 
