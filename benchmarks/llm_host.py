@@ -129,7 +129,7 @@ def _compile(captured: Captured) -> None:
 def layers(_runs: int) -> Row:
     """Lowering and compiling the decode step of a Llama's shape without weights: 32 layers ÷ 4 layers. They take turns,
     and the least time of each counts."""
-    captured = {n: capture_decoder(shaped("SmolLM2-135M", num_hidden_layers=n), 1, 1, 1024) for n in (4, 32)}
+    captured = {n: capture_decoder(shaped("SmolLM2", num_hidden_layers=n), 1, 1, 1024) for n in (4, 32)}
     times: dict[int, list[tuple[float, float]]] = {4: [], 32: []}
     for count in (4, 32) * 4:
         gc.collect()

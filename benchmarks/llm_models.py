@@ -18,7 +18,7 @@ from isa.image.image import Image
 
 MIXTRAL = "Mixtral-8x7B (4 of 32 layers)"
 SHAPES: Mapping[str, Mapping[str, Any]] = {
-    "SmolLM2-135M": {
+    "SmolLM2": {
         "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
         "num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 1 << 17,
         "tie_word_embeddings": True,

@@ -47,7 +47,7 @@ def test_a_small_case_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_shape_has_no_bytes() -> None:
     """Breaks when weights of a large shape are made, or its rotary factors are not."""
-    model = llm_models.shaped("SmolLM2-135M", num_hidden_layers=2)
+    model = llm_models.shaped("SmolLM2", num_hidden_layers=2)
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert torch.equal(model.model.rotary_emb.inv_freq[:1], torch.ones(1))
 
