@@ -9,8 +9,10 @@ attention becomes calls of ours (compiler/frontend/decoder_calls.py), which see 
 
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +74,7 @@ def capture_decoder(model: nn.Module, batch: int, tokens: int, capacity: int, so
     _check(model)
     _check_positions(model, capacity)
     with _alone, torch.no_grad():
-        with ours(model), experts(model):
+        with _uncompiled(model), ours(model), experts(model):
             layers, tables, names = tabulated(model, capacity, lambda: layers_of(model, capacity))
             step = DecoderStep(model, batch, tokens, capacity, layers, tables, 0 if source is None else source.tokens)
             with patched({module: looked_up(step, module, known) for module, known in names.items()}):
@@ -85,6 +87,24 @@ def capture_decoder(model: nn.Module, batch: int, tokens: int, capacity: int, so
     if source is not None:
         _limit(captured, source.tokens - 1, LAST)
     return captured
+
+
+@contextmanager
+def _uncompiled(model: nn.Module) -> Iterator[None]:
+    """Without what torch.compile has put in the place of a module's own call or `forward`: a capture is not its user."""
+    taken: list[tuple[dict[str, Any], str, Any]] = []
+    for module in model.modules():
+        own = vars(module)
+        if hasattr(own.get("forward"), "_torchdynamo_orig_callable"):
+            taken.append((own, "forward", own.pop("forward")))
+        if own.get("_compiled_call_impl") is not None:
+            taken.append((own, "_compiled_call_impl", own["_compiled_call_impl"]))
+            own["_compiled_call_impl"] = None
+    try:
+        yield
+    finally:
+        for own, name, value in taken:
+            own[name] = value
 
 
 def _check(model: nn.Module) -> None:

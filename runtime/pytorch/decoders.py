@@ -30,6 +30,7 @@ from runtime.pytorch.weights import Stamps, stamps, watch
 CHUNK: Final = 64  # tokens of a prefill step
 ROOM: Final = 1024  # tokens of the caches at first; four times as many whenever they do not suffice
 MOST: Final = 16  # decoders that are kept
+NOTED: Final = "_previous_max_cache_length"  # what transformers' generate notes on a model about its last static cache
 
 
 def form_of(model: Any) -> str:
@@ -39,7 +40,7 @@ def form_of(model: Any) -> str:
         (name, key, value)
         for name, module in model.named_modules()
         for key, value in vars(module).items()
-        if isinstance(value, plain)
+        if isinstance(value, plain) and key != NOTED
     ]
     return f"{type(model).__qualname__} {model} {numbers} {model.config.to_dict()}"
 

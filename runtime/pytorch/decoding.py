@@ -185,7 +185,9 @@ class Decoding:
         """What the graph gives; it changes the caller's cache, too."""
         graph, args = self._graph, call.args
         changed = [args[at] for at in (*graph.lengths, *(at for pair in graph.caches for at in pair))]
-        inference = any(map(Tensor.is_inference, changed))  # these can be changed in their own mode only
+        inference = any(
+            isinstance(x, Tensor) and x.is_inference() for x in changed
+        )  # can be changed in their mode only
         with torch.inference_mode(inference), torch.no_grad():
             results = tuple(graph.rest(*args, *computed))
         old = graph.caches or ((0, 0),) * len(graph.held)  # before the first tokens nothing is changed in place
