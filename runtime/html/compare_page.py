@@ -1,14 +1,13 @@
 """The page of `llmcc compare --html`: what has changed, by cause, layer and node. Complete in itself, with plotly's
 script inside; its own policy forbids it to load anything."""
 
-import re
 from collections.abc import Iterator, Sequence
 from html import escape
-from importlib import resources
 
 from runtime.compare.document import Change, ComparisonDocument, difference
 from runtime.compare.words import SHOWN, signed, title_of
 from runtime.html.page import inside_script
+from runtime.html.plot_page import filled
 from runtime.plotting import plotting
 from runtime.profile.words import cause
 
@@ -18,8 +17,6 @@ _HEADS = ("", "layers", "cycles A", "cycles B", "B-A", "% of the run", "µJ", "D
 def page(found: ComparisonDocument) -> str:
     """The whole file. Raises InputError without plotly."""
     with plotting("the page"):
-        from plotly.offline import get_plotlyjs
-
         from runtime.compare.figures import waterfall
     plots = {name: waterfall(found, name) for name in SHOWN}
     clear = "rgba(0,0,0,0)"
@@ -39,11 +36,9 @@ def page(found: ComparisonDocument) -> str:
         "FACTS": "".join(_facts(found)),
         "LAYERS": _table("By layer", found.layers, found),
         "NODES": _table("By node", found.nodes, found),
-        "PLOTLY": get_plotlyjs().replace("</script", "<\\/script"),
         "DATA": inside_script(data),
     }
-    text = (resources.files("runtime.html") / "compare.html").read_text(encoding="utf-8")
-    return re.sub(r"\{\{([A-Z]+)\}\}", lambda match: parts[match[1]], text)
+    return filled("runtime.html", "compare.html", parts)
 
 
 def _facts(found: ComparisonDocument) -> Iterator[str]:

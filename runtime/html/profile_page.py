@@ -3,13 +3,12 @@
 The file is complete: the plotting library's own script is inside, and a policy forbids it to load anything.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from importlib import resources
 from typing import Any
 
 from runtime.html.page import inside_script
+from runtime.html.plot_page import filled
 from runtime.plotting import plotting
 from runtime.profile.run import Run
 
@@ -21,8 +20,6 @@ _HEADS = ("", "cycles", "share", "mxu", "vec", "act", "MACs", "DRAM bytes", "µJ
 def page(report: Run, document: Mapping[str, Any]) -> str:
     """The whole file. `document` is what `llmcc profile --json` says. Raises InputError without plotly."""
     with plotting("the page"):
-        from plotly.offline import get_plotlyjs
-
         from runtime.profile.figures import PLOTS
     plots = {name: plot(report, document) for name, plot in PLOTS.items()}
     for plot in plots.values():
@@ -38,11 +35,9 @@ def page(report: Run, document: Mapping[str, Any]) -> str:
         "TITLE": escape(f"{document['program']} on chip {document['chip']}"),
         "FACTS": "".join(_facts(document)),
         "TABLES": "".join(_tables(document)),
-        "PLOTLY": get_plotlyjs().replace("</script", "<\\/script"),
         "DATA": inside_script(data),
     }
-    text = (resources.files("runtime.html") / "profile.html").read_text(encoding="utf-8")
-    return re.sub(r"\{\{([A-Z]+)\}\}", lambda match: parts[match[1]], text)
+    return filled("runtime.html", "profile.html", parts)
 
 
 def _facts(d: Mapping[str, Any]) -> Iterator[str]:

@@ -2,17 +2,15 @@
 in itself, with plotly's script inside; its own policy forbids it to load anything."""
 
 import json
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
-from importlib import resources
 from typing import Any
 
 from isa.technology import ASSUMED
 from runtime.html.page import inside_script
-from runtime.plotting import plotting
+from runtime.html.plot_page import filled
 from runtime.sweep.axes import CHIP
 from runtime.sweep.result import FIGURES, OBJECTIVES, Sweep
 from runtime.sweep.sweep import Row
@@ -27,19 +25,15 @@ _PARTS = (
 
 def page(found: Sweep, base: Sequence[str] = ()) -> str:
     """The whole file. `base` are the options that all points have in common. Raises InputError without plotly."""
-    with plotting("the page"):
-        from plotly.offline import get_plotlyjs
     failed = sum(row.failed for row in found.rows)
     models = dict.fromkeys(row.model for row in found.rows)
     parts = {
         "TITLE": escape(f"Sweep of {', '.join(models)}"),
         "FACTS": escape(f"{len(found.rows)} points, {failed} failed. Energy, power and area: {ASSUMED}."),
         "MINIMIZED": escape(", ".join(found.minimized)),
-        "PLOTLY": get_plotlyjs().replace("</script", "<\\/script"),
         "DATA": inside_script(json.dumps(_data(found, base))),
     }
-    text = (resources.files("runtime.sweep") / "sweep.html").read_text(encoding="utf-8")
-    return re.sub(r"\{\{([A-Z]+)\}\}", lambda match: parts[match[1]], text)
+    return filled("runtime.sweep", "sweep.html", parts)
 
 
 def _data(found: Sweep, base: Sequence[str]) -> dict[str, Any]:
