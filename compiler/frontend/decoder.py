@@ -59,7 +59,7 @@ def capture_source(model: nn.Module, given: Mapping[str, Tensor]) -> tuple[Sourc
         return sources.pairs
 
     encoding = Encoding(model, list(inputs), seen)
-    with _alone, torch.no_grad():
+    with _alone, torch.no_grad(), _uncompiled(model):
         pairs = encoding.pairs(*inputs.values())
         return Source(inputs, pairs), from_exported(export(encoding, (), inputs))
 
@@ -73,8 +73,8 @@ def capture_decoder(model: nn.Module, batch: int, tokens: int, capacity: int, so
     """
     _check(model)
     _check_positions(model, capacity)
-    with _alone, torch.no_grad():
-        with _uncompiled(model), ours(model), experts(model):
+    with _alone, torch.no_grad(), _uncompiled(model):
+        with ours(model), experts(model):
             layers, tables, names = tabulated(model, capacity, lambda: layers_of(model, capacity))
             step = DecoderStep(model, batch, tokens, capacity, layers, tables, 0 if source is None else source.tokens)
             with patched({module: looked_up(step, module, known) for module, known in names.items()}):

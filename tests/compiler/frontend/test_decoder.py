@@ -115,6 +115,20 @@ def test_a_model_is_left_as_it_was() -> None:
     assert vars(rotary)["forward"] is forward and model.config._attn_implementation == before
 
 
+def test_a_compiled_model_is_captured_without_its_compiler() -> None:
+    """Breaks when a capture runs what torch.compile has put in the place of a model's call, or takes it away for good."""
+
+    def refuse(*_given: Any) -> Any:
+        raise AssertionError("a capture was compiled")
+
+    model = tiny("llama")
+    model.forward = compiled = torch.compile(model.forward, backend=refuse)
+    model.model.compile(backend=refuse)
+    call = model.model._compiled_call_impl
+    capture_decoder(model, 1, 2, 8)
+    assert model.forward is compiled and model.model._compiled_call_impl is call is not None
+
+
 def test_threads_capture_one_after_the_other() -> None:
     """Breaks when two threads change the same model's configuration at once."""
     model, found = tiny("llama"), list[Captured]()

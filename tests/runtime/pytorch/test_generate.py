@@ -91,6 +91,17 @@ def test_prompts_of_all_lengths_need_one_decoder(
     assert not llmchip.fallbacks()
 
 
+def test_what_generate_notes_makes_no_other_model() -> None:
+    """Breaks when a static cache of another length needs another decoder; or a model that computes something else does
+    not."""
+    model = tiny("llama")
+    before = decoders.form_of(model)
+    model.generate(prompt(3), max_new_tokens=1, **GREEDY, **STATIC)
+    assert decoders.form_of(model) == before
+    model.model.layers[0].self_attn.scaling *= 2
+    assert decoders.form_of(model) != before
+
+
 @pytest.mark.slow
 @CACHES
 def test_padding_on_the_left_changes_no_bit(options: dict[str, Any]) -> None:
