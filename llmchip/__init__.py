@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from runtime.pytorch.constants import PackedWeights, packed_weights
     from runtime.pytorch.fallback import Fallback, fallbacks
     from runtime.sweep.api import sweep
+    from runtime.sweep.result import Sweep
     from runtime.verify.verify import Verification
 
     __version__: str
@@ -63,6 +64,7 @@ __all__ = [
     "Profile",
     "Program",
     "Session",
+    "Sweep",
     "Trap",
     "UnsupportedError",
     "Verification",
@@ -107,6 +109,7 @@ _HOME = {
     "DecoderProgram": "runtime.decoder_program",
     **dict.fromkeys(("Loaded", "LoadedDecoder"), "runtime.device.loaded"),
     "Session": "runtime.device.session",
+    "Sweep": "runtime.sweep.result",
     "sweep": "runtime.sweep.api",
     "Program": "runtime.program",
     "Verification": "runtime.verify.verify",

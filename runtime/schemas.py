@@ -4,15 +4,21 @@ from typing import Any
 
 import msgspec
 
+from isa.image.records import DebugNode
 from runtime.compare.document import ComparisonDocument
+from runtime.inspected import Buffer
 from runtime.profile.document import ProfileDocument
 from runtime.profile.trace import Trace
+from runtime.sweep.document import SweepDocument
 from runtime.verify.verify import Verification
 
-TYPES = {
+TYPES: dict[str, Any] = {
     "profile": ProfileDocument,
     "comparison": ComparisonDocument,
     "verification": Verification,
+    "sweep": SweepDocument,
+    "graph": tuple[DebugNode, ...],
+    "memory-map": tuple[Buffer, ...],
     "trace": Trace,
 }
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"

@@ -102,7 +102,7 @@ def command(models: tuple[str, ...], as_json: bool, traceback: bool, **rest: Any
     from runtime.models.models import kind_of
     from runtime.sweep.api import Plan, engine_of, run
     from runtime.sweep.axes import axis
-    from runtime.sweep.result import objectives
+    from runtime.sweep.measures import objectives
     from runtime.sweep.store import default_path
 
     asked = {
@@ -217,7 +217,7 @@ _COLUMNS = (
 
 def _print(found: "Sweep", files: Sequence[str]) -> None:
     from isa.technology import ASSUMED
-    from runtime.sweep.result import FIGURES
+    from runtime.sweep.measures import FIGURES
 
     best = {id(row) for row in found.front()}
     varied = [name for name in ("model", "seq", "batch") if len({getattr(row, name) for row in found.rows}) > 1]
@@ -239,7 +239,7 @@ def _print(found: "Sweep", files: Sequence[str]) -> None:
 
 
 def _cells(row: "Row", varied: Sequence[str], keys: Sequence[str], mark: str) -> list[Cell]:
-    from runtime.sweep.result import FIGURES
+    from runtime.sweep.measures import FIGURES
 
     cells: list[Cell] = [str(getattr(row, name) or "") for name in varied]
     cells += [row.place[key] for key in keys]

@@ -12,8 +12,9 @@ from isa.chip import Chip, load_chip
 from isa.errors import InputError
 from runtime.sweep.axes import Axis, axis, grid
 from runtime.sweep.engines import Engine, Local
+from runtime.sweep.measures import OBJECTIVES, objectives
 from runtime.sweep.ray_engine import OnRay
-from runtime.sweep.result import OBJECTIVES, Sweep, objectives
+from runtime.sweep.result import Sweep
 from runtime.sweep.search import search as search_chips
 from runtime.sweep.store import Store, default_path
 from runtime.sweep.sweep import Row, Runner, Told, Workload

@@ -12,7 +12,8 @@ from isa.technology import ASSUMED
 from runtime.html.page import inside_script
 from runtime.html.plot_page import filled
 from runtime.sweep.axes import CHIP
-from runtime.sweep.result import FIGURES, OBJECTIVES, Sweep
+from runtime.sweep.measures import FIGURES, OBJECTIVES
+from runtime.sweep.result import Sweep
 from runtime.sweep.sweep import Row
 
 _PARTS = (
@@ -53,7 +54,7 @@ def _data(found: Sweep, base: Sequence[str]) -> dict[str, Any]:
 def _row(number: int, row: Row, front: bool, base: Sequence[str]) -> dict[str, Any]:
     return {
         "number": number,
-        "workload": " ".join([row.model, *(f"{name} {size}" for name, size in _sizes(row).items())]),
+        "workload": " ".join([row.model, *(f"{name} {size}" for name, size in row.sizes.items())]),
         "chip": row.chip,
         "place": dict(row.place),
         "figures": {} if row.failed else row.outcome,
@@ -63,14 +64,10 @@ def _row(number: int, row: Row, front: bool, base: Sequence[str]) -> dict[str, A
     }
 
 
-def _sizes(row: Row) -> dict[str, int]:
-    return {name: size for name, size in (("seq", row.seq), ("batch", row.batch)) if size is not None}
-
-
 def command(row: Row, base: Sequence[str] = ()) -> str:
     """What shows the whole profile of a point."""
     words = ["llmcc", "profile", row.model, *base]
-    words += [word for name, size in _sizes(row).items() for word in (f"--{name}", str(size))]
+    words += [word for name, size in row.sizes.items() for word in (f"--{name}", str(size))]
     words += ["--chip", row.place[CHIP]] if CHIP in row.place else []
     for key, value in row.place.items():
         words += [word for name in key.split("+") if key != CHIP for word in ("--set", f"{name}={value}")]

@@ -2,52 +2,30 @@
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from isa.errors import InputError
 from isa.files import write_atomic
+from runtime.plotting import plotting
 from runtime.sweep.axes import Axis
+from runtime.sweep.document import SweepDocument
+from runtime.sweep.measures import FIGURES, OBJECTIVES
 from runtime.sweep.sweep import Row
+from runtime.tables import frame, html_table
+
+if TYPE_CHECKING:
+    import pandas
+    from plotly.graph_objects import Figure
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A number of a row: `unit` is for people, who see it `scale` times as large."""
-
-    title: str
-    unit: str
-    scale: float = 1.0
-
-
-FIGURES: Mapping[str, Figure] = {
-    "cycles": Figure("cycles", ""),
-    "seconds": Figure("latency", "ms", 1e3),
-    "joules": Figure("energy", "mJ", 1e3),
-    "watts": Figure("power", "W"),
-    "mm2": Figure("area", "mm²"),
-    "of_limit": Figure("of the limit", ""),
-    "dram_bytes": Figure("DRAM", "MiB", 2**-20),
-    "macs": Figure("multiply-adds", ""),
-    "instructions": Figure("instructions", ""),
-    "program_words": Figure("program words", ""),
-}
-OBJECTIVES: Mapping[str, str] = {
-    "latency": "seconds",
-    "energy": "joules",
-    "area": "mm2",
-}  # what may be made small, and its figure
+_ROWS = 20  # of a sweep that a notebook shows unasked
 PARTS = ("utilisation", "energy_joules", "area_mm2", "waterfall")  # figures with parts, which get a column each
-
-
-def objectives(names: Sequence[str]) -> tuple[str, ...]:
-    """Those of these names. Raises InputError."""
-    for name in names:
-        if name not in OBJECTIVES:
-            raise InputError(f"there is no objective '{name}'", "--minimize", f"they are {', '.join(OBJECTIVES)}")
-    return tuple(dict.fromkeys(names))
 
 
 def front(rows: Sequence[Row], names: Sequence[str] = tuple(OBJECTIVES)) -> list[Row]:
@@ -85,14 +63,41 @@ class Sweep:
         keys = dict.fromkeys(key for record in found for key in record)
         return [{key: record.get(key) for key in keys} for record in found]
 
+    def document(self) -> SweepDocument:
+        """Everything, as plain values."""
+        return SweepDocument(
+            axes={axis.key: axis.values for axis in self.axes},
+            minimized=self.minimized,
+            failed=sum(row.failed for row in self.rows),
+            rows=tuple(self.records()),
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
-        return {
-            "axes": {axis.key: list(axis.values) for axis in self.axes},
-            "minimized": list(self.minimized),
-            "failed": sum(row.failed for row in self.rows),
-            "rows": self.records(),
-        }
+        found: dict[str, Any] = msgspec.to_builtins(self.document())
+        return found
+
+    def to_json(self) -> str:
+        """The document of `llmcc sweep --json`; docs/schemas/sweep.json describes it."""
+        return msgspec.json.encode(self.document()).decode()
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """A row for each point, with a column for each axis and figure. Raises InputError without pandas."""
+        return frame(self.records())
+
+    def figure(self, name: str = "front") -> "Figure":
+        """A plotly figure: `front`, every point between the first two of what is minimized, or an axis by its key, which
+        shows the first of them at each value. Raises InputError for another name, and without plotly."""
+        with plotting("a figure"):
+            from runtime.sweep import plots
+
+        axes = {axis.key: axis for axis in self.axes}
+        if name != "front" and name not in axes:
+            raise InputError(f"a sweep has no figure '{name}'", hint=f"its figures are {', '.join(('front', *axes))}")
+        wanted = tuple(dict.fromkeys((*self.minimized, *OBJECTIVES)))
+        if name == "front":
+            return plots.front(self.rows, self.front(), wanted)
+        return plots.across(self.rows, axes[name], wanted)
 
     def csv(self) -> str:
         """The records as comma-separated values."""
@@ -118,10 +123,34 @@ class Sweep:
         parquet.write_table(pyarrow.Table.from_pylist(self.records()), data)
         write_atomic(path, [data.getvalue()])
 
+    def _repr_html_(self) -> str:
+        """The front, then the other points, the first of what is minimized ascending; the first rows of them."""
+        best = {id(row): row for row in self.front()}
+        by = OBJECTIVES[(*self.minimized, *OBJECTIVES)[0]]
+        rows = sorted(self.rows, key=lambda row: (id(row) not in best, row.failed, row.outcome.get(by, 0.0)))
+        shown = [OBJECTIVES[name] for name in OBJECTIVES]
+        head = ["model", *(axis.key for axis in self.axes), *(_head(name) for name in shown), "limited by", ""]
+        cells = [
+            [
+                " ".join([row.model, *(f"{name} {size}" for name, size in row.sizes.items())]),
+                *(row.place.get(axis.key, "") for axis in self.axes),
+                *("" if row.failed else row.outcome[name] * FIGURES[name].scale for name in shown),
+                row.outcome.get("limited_by", ""),
+                row.reason or ("best" if id(row) in best else ""),
+            ]
+            for row in rows[:_ROWS]
+        ]
+        title = f"the first {_ROWS} of {len(rows)} points" if len(rows) > _ROWS else ""
+        return f"<p>{escape(repr(self))}</p>" + html_table(head, cells, title)
+
     def __repr__(self) -> str:
         failed = sum(row.failed for row in self.rows)
         axes = ", ".join(axis.key for axis in self.axes)
         return f"Sweep({len(self.rows)} points over {axes or 'no axis'}, {failed} failed, {len(self.front())} on the front)"
+
+
+def _head(name: str) -> str:
+    return f"{FIGURES[name].title}, {FIGURES[name].unit}"
 
 
 def _record(row: Row, axes: Sequence[Axis], best: bool) -> dict[str, Any]:

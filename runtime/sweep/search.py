@@ -12,7 +12,7 @@ from math import prod
 from isa.chip import Chip
 from isa.errors import InputError
 from runtime.sweep.axes import Axis, Place
-from runtime.sweep.result import OBJECTIVES
+from runtime.sweep.measures import OBJECTIVES
 from runtime.sweep.sweep import Row, Runner, Workload
 
 BATCH = 8  # chips that are asked for at once, so that workers have something to do; no matter how many there are

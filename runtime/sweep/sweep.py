@@ -72,6 +72,11 @@ class Row:
         return self.model, self.seq, self.batch
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """Those of its inputs that were asked for."""
+        return {name: size for name, size in (("seq", self.seq), ("batch", self.batch)) if size is not None}
+
+    @property
     def reason(self) -> str:
         """Why it failed, in one line."""
         error = self.outcome.get("error")

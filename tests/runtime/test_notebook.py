@@ -18,9 +18,13 @@ from isa.image.image import write_image
 from runtime import schemas
 from runtime.profile.document import ProfileDocument
 from runtime.profile.figures import PLOTS
+from runtime.sweep.axes import axis
+from runtime.sweep.figures import summed_up
+from runtime.sweep.result import Sweep
+from runtime.sweep.sweep import Row
 from runtime.tables import html_table
 
-DOCUMENTS = ("profile", "verification", "comparison")  # whose `to_json` has a schema
+DOCUMENTS = ("profile", "verification", "comparison", "sweep", "graph", "memory-map")  # whose `to_json` has a schema
 X = torch.linspace(-1, 1, 72).reshape(3, 24)
 
 
@@ -37,18 +41,30 @@ def report(program: llmchip.Program) -> llmchip.Profile:
 
 
 @pytest.fixture(scope="module")
-def shown(program: llmchip.Program, report: llmchip.Profile) -> dict[str, Any]:
-    """What a notebook shows, by the name of its schema where it has one."""
+def swept(report: llmchip.Profile) -> llmchip.Sweep:
+    """Three points: figures of a real run, better ones, and a failure."""
+    axes = (axis("sram.bytes", "1MiB,2MiB,4MiB"),)
+    figures = summed_up(report)
+    error = {"kind": "compile", "what": "<b>too small", "where": "k0", "hint": ""}
+    outcomes = (figures, {**figures, "seconds": figures["seconds"] / 2}, {"error": error})
+    rows = zip(axes[0].values, outcomes, strict=True)
+    return Sweep(axes, tuple(Row("mlp", None, None, {"sram.bytes": value}, "c", found, 0.1) for value, found in rows))
+
+
+@pytest.fixture(scope="module")
+def shown(program: llmchip.Program, report: llmchip.Profile, swept: llmchip.Sweep) -> dict[str, Any]:
+    """What a notebook shows, by the name of its schema."""
     return {
         "profile": report,
         "verification": program.verify(X),
         "comparison": llmchip.compare(report, program),
+        "sweep": swept,
         "graph": program.graph(),
-        "memory map": program.memory_map(),
+        "memory-map": program.memory_map(),
     }
 
 
-@pytest.mark.parametrize("name", [*DOCUMENTS, "graph", "memory map"])
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_cell_is_short(shown: dict[str, Any], name: str) -> None:
     """Breaks when a notebook's cell gets the raw fields of a profile (1.2 MB), or no table."""
     assert len(repr(shown[name])) < 160 and "\n" not in repr(shown[name])
@@ -65,7 +81,8 @@ def test_json_is_what_the_published_schema_says(shown: dict[str, Any], name: str
     validator = jsonschema.Draft202012Validator(json.loads(path.read_text()))
     document = json.loads(shown[name].to_json())
     assert [error.message for error in validator.iter_errors(document)] == []
-    assert list(validator.iter_errors({**document, next(iter(document)): []}))  # and it does notice
+    broken = [{}] if isinstance(document, list) else {**document, next(iter(document)): []}
+    assert list(validator.iter_errors(broken)), "the schema takes anything"
 
 
 def test_a_profile_survives_its_json(report: llmchip.Profile) -> None:
@@ -82,7 +99,10 @@ def test_frames_have_the_figures(shown: dict[str, Any], report: llmchip.Profile)
     assert figures.loc["cycles", "total_a"] == figures.loc["cycles", "total_b"] == report.cycles
     assert bool(shown["verification"].to_pandas().loc[0, "bit_exact"])
     assert "activation" in " ".join(shown["graph"].to_pandas()["name"])
-    assert set(shown["memory map"].to_pandas()["memory"]) <= {"SRAM", "ACC", "DRAM"}
+    assert set(shown["memory-map"].to_pandas()["memory"]) <= {"SRAM", "ACC", "DRAM"}
+    sweep = shown["sweep"].to_pandas()
+    assert list(sweep["sram.bytes"]) == ["1MiB", "2MiB", "4MiB"] and list(sweep["on_front"]) == [False, True, False]
+    assert sweep.loc[0, "waterfall.compute"] == report.waterfall["compute"]
     with pytest.raises(InputError, match="no table 'layer'"):
         report.to_pandas("layer")
 
@@ -98,9 +118,27 @@ def test_figures_are_plotlys(shown: dict[str, Any], report: llmchip.Profile) -> 
     graph_objects = pytest.importorskip("plotly.graph_objects")
     assert all(isinstance(report.figure(name), graph_objects.Figure) for name in PLOTS)
     assert isinstance(shown["comparison"].figure(), graph_objects.Figure)
-    for thing in (report, shown["comparison"]):
+    assert all(isinstance(shown["sweep"].figure(name), graph_objects.Figure) for name in ("front", "sram.bytes"))
+    for thing in (report, shown["comparison"], shown["sweep"]):
         with pytest.raises(InputError, match="no figure 'pie'"):
             thing.figure("pie")
+
+
+def test_the_plots_of_a_sweep_have_its_points(swept: llmchip.Sweep) -> None:
+    """Breaks when a point that failed is drawn, a good one is not, or the line leaves the front."""
+    pytest.importorskip("plotly")
+    line, points = swept.figure().data
+    assert len(points.x) == 2 and set(points.marker.symbol) == {"diamond", "circle"}
+    assert list(line.x) == [swept.rows[1].outcome["seconds"] * 1e3]
+    points, least = swept.figure("sram.bytes").data
+    assert list(points.x) == list(least.x) == ["1MiB", "2MiB"]
+
+
+def test_a_sweep_shows_its_best_first_and_why_one_failed(swept: llmchip.Sweep) -> None:
+    """Breaks when the front is not on top, or an error's text becomes markup of the notebook."""
+    html = swept._repr_html_()
+    assert html.index("2MiB") < html.index("1MiB") < html.index("4MiB")
+    assert "&lt;b&gt;too small" in html and "<b>" not in html
 
 
 def test_a_saved_program_shows_itself_without_torch(program: llmchip.Program, tmp_path: Path) -> None:
@@ -133,8 +171,3 @@ def test_the_page_runs() -> None:
     pytest.importorskip("plotly")
     block = (ROOT / "docs" / "python.md").read_text().split("```")[1].removeprefix("python\n")
     exec(compile(block, "docs/python.md", "exec"), {})
-
-
-def test_types_are_published() -> None:
-    """Breaks when a type checker does not see our annotations."""
-    assert all((ROOT / name / "py.typed").is_file() for name in ("llmchip", "runtime", "compiler", "isa"))

@@ -10,8 +10,9 @@ from read_harness import dom, said
 
 pytest.importorskip("plotly")
 from runtime.sweep.axes import axis, grid
+from runtime.sweep.measures import FIGURES
 from runtime.sweep.page import command, page
-from runtime.sweep.result import FIGURES, Sweep
+from runtime.sweep.result import Sweep
 from runtime.sweep.sweep import Row
 
 AXES = (axis("mxu.rows+mxu.cols", "32..128"), axis("sram.bytes", "1MiB,2MiB"), axis("chip", "edge"))
