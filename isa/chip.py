@@ -117,7 +117,8 @@ class Energy(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Chip(Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything that the compiler and the emulator may know about a chip."""
+    """Everything that the compiler and the emulator may know about a chip: `name`, `description`, `clock_hz`, and the
+    tables `mxu`, `vec`, `act`, `sram`, `acc`, `dram`, `queues` and `energy`, as in a chip file: `chip.mxu.rows`."""
 
     name: Annotated[str, Meta(min_length=1, max_length=_MOST_NAME, description="shown in reports")] = "custom"
     description: Annotated[str, Meta(max_length=1000, description="one sentence")] = ""

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from runtime.pytorch.fallback import Fallback, fallbacks
     from runtime.sweep.api import sweep
     from runtime.sweep.result import Sweep
+    from runtime.verify.steps import StepsVerification
     from runtime.verify.verify import Verification
 
     __version__: str
@@ -64,6 +65,7 @@ __all__ = [
     "Profile",
     "Program",
     "Session",
+    "StepsVerification",
     "Sweep",
     "Trap",
     "UnsupportedError",
@@ -112,6 +114,7 @@ _HOME = {
     "Sweep": "runtime.sweep.result",
     "sweep": "runtime.sweep.api",
     "Program": "runtime.program",
+    "StepsVerification": "runtime.verify.steps",
     "Verification": "runtime.verify.verify",
     "__version__": "runtime.version",
 }

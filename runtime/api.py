@@ -52,13 +52,19 @@ def compile(
     chip: str | PathLike[str] | Chip = "edge",
     **options: Any,
 ) -> "Program | DecoderProgram":
-    """Compile a module for these example inputs (a tuple of positional or a dict of keyword arguments).
+    """Compile a module for these example inputs: a tuple of positional or a dict of keyword arguments.
 
-    `model` may also be a torch.export.ExportedProgram, which has its own. `options` are those of
-    `llmcc compile --option`.
+        program = llmchip.compile(model, {"input_ids": ids}, chip="server")
+
+    The example fixes shapes and types, not values; weights are packed as they are now. `model` may also be a
+    torch.export.ExportedProgram, which has its own example. `chip` is a stock name, the path of a chip file, or a Chip;
+    `options` are those of `llmcc compile --option`. The image comes from the cache if it was made before.
 
     With `max_length` a causal language model of transformers becomes a program that generates: its caches stay on the
     chip, with room for so many tokens of each sequence. Prompts go through it in chunks as long as the example.
+
+    Raises UnsupportedError for what the chip does not have, with the model's line; InputError for a model, an example or
+    an option that cannot be used; ChipError for a chip that is none.
     """
     if max_length is not None:
         from runtime.language_model import compile_decoder

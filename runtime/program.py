@@ -36,7 +36,11 @@ from runtime.version import __version__
 
 
 class Program(Inspected):
-    """`program(*args, **kwargs)` runs on the emulated chip and returns what the model would return."""
+    """A model that `compile` has made a program of.
+
+    `program(*args, **kwargs)` takes what the model takes, runs on the emulated chip and returns what the model would
+    return. It can be copied, pickled, saved and asked how right and how fast it is.
+    """
 
     def __init__(self, captured: Captured, options: Options, chip: Chip, model: Any = None) -> None:
         self.captured, self.options, self.chip = captured, options, chip
@@ -65,6 +69,8 @@ class Program(Inspected):
         return Reference(self._compilation.lowered)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run on the emulated chip. Tensors have the shapes and types of the example. Raises InputError for others,
+        and Trap for a fault of the program."""
         captured, entry = self.captured, self.image.entry()
         results = self.executable(bind(entry.inputs, captured.flatten(args, kwargs)))
         return captured.unflatten([to_tensor(results[spec.name], spec.dtype) for spec in entry.outputs])

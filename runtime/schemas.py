@@ -10,12 +10,14 @@ from runtime.inspected import Buffer
 from runtime.profile.document import ProfileDocument
 from runtime.profile.trace import Trace
 from runtime.sweep.document import SweepDocument
+from runtime.verify.steps import StepsDocument
 from runtime.verify.verify import Verification
 
 TYPES: dict[str, Any] = {
     "profile": ProfileDocument,
     "comparison": ComparisonDocument,
     "verification": Verification,
+    "steps-verification": StepsDocument,
     "sweep": SweepDocument,
     "graph": tuple[DebugNode, ...],
     "memory-map": tuple[Buffer, ...],

@@ -20,7 +20,8 @@ _ROWS = 10
 
 
 class Comparison(ComparisonDocument, frozen=True, kw_only=True):
-    """What has changed from A to B."""
+    """What has changed from A to B: totals in `figures`, settings in `facts`, where in `layers` and `nodes`. Every figure
+    is a pair, of A and of B."""
 
     def __repr__(self) -> str:
         a, b = self.figures[0].total

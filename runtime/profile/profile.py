@@ -45,7 +45,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Profile(Run):
-    """A run as Python and notebooks show it."""
+    """Where the cycles and the energy of a launch go, as Python and notebooks show it.
+
+    `limit` is the speed of light, `limit_source` whose: the model's ("graph") or that of the program's own instructions.
+    """
 
     def __repr__(self) -> str:
         joules = sum(self.activity.totals().values())

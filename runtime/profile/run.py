@@ -46,6 +46,7 @@ class Run:
 
     @property
     def cycles(self) -> int:
+        """From the first instruction to the end of the last."""
         return self.timeline.cycles
 
     def seen_from(self, resource: str) -> Self:
@@ -77,6 +78,7 @@ class Run:
 
     @property
     def macs(self) -> int:
+        """Multiply-adds of matrix instructions."""
         return int(self.activity.macs.sum())
 
     @property
@@ -86,6 +88,7 @@ class Run:
 
     @cached_property
     def nodes(self) -> tuple[Row, ...]:
+        """By node of the graph: cycles, their waterfall, busy engines, multiply-adds, bytes, energy."""
         return self._table([self._node(i).name for i in self.node.tolist()], _node_detail)
 
     @cached_property
@@ -95,6 +98,7 @@ class Run:
 
     @cached_property
     def layers(self) -> tuple[Row, ...]:
+        """By layer of the model."""
         return self._table([self._node(i).layer for i in self.node.tolist()], lambda _: {})
 
     def stalls(self, count: int = 10) -> tuple[Stall, ...]:

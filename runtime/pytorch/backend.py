@@ -36,7 +36,9 @@ def backend(
     options: Mapping[str, Any] | None = None,
     mode: str | None = None,
 ) -> "Frame | Decoding":
-    """Called by Dynamo with a graph of torch operations, the weights among its inputs."""
+    """What `torch.compile(model, backend="llmchip", options={…})` calls with a graph of torch operations, the weights
+    among its inputs. `options` are those of `llmcc compile --option`, `chip`, and `fallback=False`, which makes an error
+    of what would run in PyTorch."""
     frame = Frame(gm, roles(gm, example_inputs), options or {}, mode)
     model = called_model()
     step = None if model is None else step_graph(gm, list(sources(gm)), model)

@@ -46,7 +46,8 @@ def _values(row: Row, names: Sequence[str]) -> tuple[float, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """`rows` in the order of models, shapes and axes; `minimized` are the objectives of its front."""
+    """Points: models on chips. `rows` are in the order of models, shapes and axes, each with its `place` on the axes and
+    its `outcome`; `minimized` are the objectives of the front."""
 
     axes: tuple[Axis, ...]
     rows: tuple[Row, ...]
@@ -108,10 +109,11 @@ class Sweep:
         return text.getvalue()
 
     def write_csv(self, path: str | PathLike[str]) -> None:
+        """The same as a file."""
         write_atomic(path, [self.csv().encode("utf-8", "backslashreplace")])
 
     def write_parquet(self, path: str | PathLike[str]) -> None:
-        """Raises InputError without pyarrow."""
+        """The records as a Parquet file. Raises InputError without pyarrow."""
         try:
             import pyarrow
             from pyarrow import parquet

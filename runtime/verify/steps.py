@@ -4,9 +4,11 @@ Logits, the most likely token, and every byte of the caches, after every step.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from html import escape
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,6 +24,12 @@ from runtime.device.decoder import Decoder
 from runtime.device.executable import Executable
 from runtime.device.source_session import padded
 from runtime.pytorch.tensors import to_array
+from runtime.tables import frame, html_table
+
+if TYPE_CHECKING:
+    import pandas
+
+_ROWS = 20  # of the steps that a notebook shows unasked
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +49,60 @@ class StepDifference:
         return not (self.logits or self.argmax or self.cache)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StepsVerification:
-    """What the comparison found, step by step."""
+    """What the comparison of a language model found, step by step."""
 
     steps: tuple[StepDifference, ...]
 
     @property
     def bit_exact(self) -> bool:
+        """Whether no bit of any step differs."""
         return all(step.bit_exact for step in self.steps)
 
     @property
     def first_divergence(self) -> StepDifference | None:
+        """The first step with another bit."""
         return next((step for step in self.steps if not step.bit_exact), None)
 
     def as_dict(self) -> dict[str, Any]:
+        """What was found, ready for JSON."""
         return {"bit_exact": self.bit_exact, "steps": [asdict(step) for step in self.steps]}
+
+    def to_json(self) -> str:
+        """The same as text; docs/schemas/steps-verification.json describes it."""
+        return msgspec.json.encode(StepsDocument(bit_exact=self.bit_exact, steps=self.steps)).decode()
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """A row for each step. Raises InputError without pandas."""
+        return frame(self.as_dict()["steps"])
+
+    def __bool__(self) -> bool:
+        return self.bit_exact
+
+    def __repr__(self) -> str:
+        values = sum(step.values for step in self.steps)
+        found = f"differs in {self.first_divergence.entry}" if self.first_divergence else "bit-exact"
+        return f"StepsVerification({found}: {len(self.steps)} steps, {values:,} values compared)"
+
+    def _repr_html_(self) -> str:
+        """The steps; what is counted are values that differ."""
+        names = [one.name for one in fields(StepDifference)]
+        rows = [[getattr(step, name) for name in names] for step in self.steps[:_ROWS]]
+        return f"<p>{escape(repr(self))}</p>" + html_table(names, rows)
 
     def __str__(self) -> str:
         values, wrong = sum(step.values for step in self.steps), self.first_divergence
         if wrong is None:
             return f"{len(self.steps)} steps, {values} values of logits and caches: all bits are equal"
         return f"the first difference is in step {wrong.entry} at {list(wrong.positions)}: {wrong}"
+
+
+class StepsDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """What the comparison of a language model found: for each step how many values of logits and caches differ."""
+
+    bit_exact: bool
+    steps: tuple[StepDifference, ...]
 
 
 class StepReference:

@@ -53,6 +53,7 @@ class Verification:
     findings: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
+        """The attributes as a dictionary."""
         return asdict(self)
 
     def __bool__(self) -> bool:

@@ -23,8 +23,12 @@ from runtime.sweep.figures import summed_up
 from runtime.sweep.result import Sweep
 from runtime.sweep.sweep import Row
 from runtime.tables import html_table
+from runtime.verify.steps import StepDifference, StepsVerification
 
-DOCUMENTS = ("profile", "verification", "comparison", "sweep", "graph", "memory-map")  # whose `to_json` has a schema
+DOCUMENTS = (  # whose `to_json` has a schema
+    "profile", "verification", "steps-verification", "comparison", "sweep", "graph", "memory-map",
+)  # fmt: skip
+STEPS = StepsVerification((StepDifference("prefill", (0,), 0, 0, 0, 900), StepDifference("decode", (8,), 2, 1, 0, 90)))
 X = torch.linspace(-1, 1, 72).reshape(3, 24)
 
 
@@ -57,6 +61,7 @@ def shown(program: llmchip.Program, report: llmchip.Profile, swept: llmchip.Swee
     return {
         "profile": report,
         "verification": program.verify(X),
+        "steps-verification": STEPS,
         "comparison": llmchip.compare(report, program),
         "sweep": swept,
         "graph": program.graph(),
@@ -139,6 +144,12 @@ def test_a_sweep_shows_its_best_first_and_why_one_failed(swept: llmchip.Sweep) -
     html = swept._repr_html_()
     assert html.index("2MiB") < html.index("1MiB") < html.index("4MiB")
     assert "&lt;b&gt;too small" in html and "<b>" not in html
+
+
+def test_steps_are_true_only_where_all_bits_are_equal() -> None:
+    """Breaks when `assert program.verify(ids)` passes for a step that differs, or its repr hides the step."""
+    assert not STEPS and "differs in decode" in repr(STEPS) and list(STEPS.to_pandas()["logits"]) == [0, 2]
+    assert StepsVerification(STEPS.steps[:1])
 
 
 def test_a_saved_program_shows_itself_without_torch(program: llmchip.Program, tmp_path: Path) -> None:
