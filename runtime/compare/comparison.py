@@ -7,7 +7,7 @@ import msgspec
 
 from isa.errors import InputError
 from runtime.compare.document import Change, ComparisonDocument, difference
-from runtime.compare.words import SHOWN, joined, title_of
+from runtime.compare.words import SHOWN, UNNAMED, joined, title_of
 from runtime.plotting import plotting
 from runtime.profile.words import cause
 from runtime.tables import frame, html_table
@@ -26,7 +26,7 @@ class Comparison(ComparisonDocument, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         a, b = self.figures[0].total
         percent = f", {(b - a) / a:+.1%}" if a else ""
-        where = ", ".join(name for name, _ in joined(self.layers)[:3])
+        where = ", ".join(name for name, _ in joined(self.layers)[:3] if name != UNNAMED)
         return f"Comparison({a:,} → {b:,} cycles{percent}{f'; {where}' if where else ''})"
 
     def _repr_html_(self) -> str:

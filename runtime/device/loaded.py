@@ -6,12 +6,13 @@ from typing import Any
 from emulator.budget import DEFAULT
 from isa.chip import Chip
 from isa.errors import InputError
-from isa.image.image import Image, load_image
+from isa.image.image import Image
 from isa.image.records import TensorSpec
 from isa.image.steps import DECODER_TOKENS, TOKENS, steps
 from runtime.device.arrays import Array
 from runtime.device.decoder import Decoder
 from runtime.device.executable import Executable
+from runtime.device.program_file import open_program
 from runtime.device.session import Session, greedy
 from runtime.device.source_session import SourceSession
 from runtime.inspected import Inspected
@@ -119,8 +120,9 @@ def _signature(specs: tuple[TensorSpec, ...]) -> str:
 
 
 def load(path: str | PathLike[str], chip: Chip | str | None = None, max_instructions: int | None = DEFAULT) -> Loaded:
-    """Load an image file. With `chip`, one built for another chip is refused. Raises ImageError for a file that is
-    damaged or of another version or chip, InputError for a limit below 1.
+    """Load an image file, or assemble a text that ends in `.s` or `.asm`. With `chip`, one built for another chip is
+    refused. Raises ImageError for a file that is damaged or of another version or chip, AssemblyError for a bad text,
+    InputError for a limit below 1.
 
     A launch of more than `max_instructions` ends with OverBudget (None: without a limit).
     """
@@ -128,7 +130,7 @@ def load(path: str | PathLike[str], chip: Chip | str | None = None, max_instruct
         raise InputError(
             f"max_instructions is {max_instructions!r}", hint="a number of at least 1, or None for no limit"
         )
-    image = load_image(path, chip)
+    image = open_program(path, chip)
     known = steps(image)
     kind = Loaded if not known else LoadedEncoderDecoder if known[0].source else LoadedDecoder
     return kind(image, max_instructions)

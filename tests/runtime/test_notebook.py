@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 from checkout import ROOT
@@ -162,6 +163,16 @@ def test_a_saved_program_shows_itself_without_torch(program: llmchip.Program, tm
     )
     done = python(code, tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_assembly_text_is_loaded_like_an_image(tmp_path: Path) -> None:
+    """Breaks when a kernel written by hand needs a step of its own before it can be run."""
+    loaded = llmchip.load(ROOT / "examples" / "asm" / "softmax.s")
+    y = loaded(x=np.ones((96, 200), np.float32))["y"]
+    assert np.allclose(y, 1 / 200) and loaded.inputs[0].name == "x"
+    (tmp_path / "bad.s").write_text("halp\n")
+    with pytest.raises(llmchip.AssemblyError, match="did you mean 'halt'"):
+        llmchip.load(tmp_path / "bad.s")
 
 
 def test_a_profile_of_a_path_is_that_of_the_program(program: llmchip.Program, tmp_path: Path) -> None:

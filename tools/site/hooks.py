@@ -33,7 +33,7 @@ def on_files(files: Any, config: Any) -> Any:
             files.append(File.generated(config, _site_uri(path), content=path.read_bytes()))
             continue
         files.append(File.generated(config, _site_uri(path), content=_page(path)))
-        todo += _outside(path) if path.suffix == ".md" else _entries(path) if path.is_dir() else []
+        todo += _entries(path) if path.is_dir() else _outside(path) if path.suffix in (".md", ".ipynb") else []
     return files
 
 
@@ -60,7 +60,7 @@ def _target(target: str, origin: Path) -> Path | None:
 
 
 def _outside(source: Path) -> Iterator[Path]:
-    """What a Markdown file links to outside docs/."""
+    """What a Markdown file or a notebook links to outside docs/."""
     for match in _LINK.finditer(source.read_text(encoding="utf-8") if source.is_file() else ""):
         path = _target(match[2], source)
         if path and path.exists() and path.is_relative_to(ROOT) and not path.is_relative_to(ROOT / "docs"):
