@@ -235,6 +235,13 @@ def make_commands(rng: random.Random) -> bytes:
         "0x90",
         "m.py:3",
         "[0, :2]",
+        "/x",
+        "/q",
+        "if",
+        "by",
+        "=",
+        "i1 == 2",
+        "elements",
     ]
     lines = []
     for _ in range(rng.randint(1, 12)):

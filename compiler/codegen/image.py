@@ -22,7 +22,19 @@ from isa.architecture import IMAGE_REGIONS, WORD_BYTES, Region, Space
 from isa.chip import Chip
 from isa.errors import UnsupportedError
 from isa.image.image import Image
-from isa.image.records import DebugMap, DebugNode, Entry, PlanRecord, Probe, Scalar, Span, TensorSpec
+from isa.image.records import (
+    FUSED_INTO,
+    RESULTS,
+    VIEW_OF,
+    DebugMap,
+    DebugNode,
+    Entry,
+    PlanRecord,
+    Probe,
+    Scalar,
+    Span,
+    TensorSpec,
+)
 
 
 def region_sizes(tiled: Tiled, placement: Placement) -> dict[Region, int]:
@@ -214,6 +226,6 @@ def _status(op: KernelOp, tiled: Tiled) -> tuple[str, str]:
     if op.name in tiled.materialized:
         return "materialized", ""
     if op.is_view:
-        return ("fused", "never read") if op.base is op else ("view", f"a view of {op.base.name}")
+        return ("fused", "never read") if op.base is op else ("view", f"{VIEW_OF}{op.base.name}")
     readers = ", ".join(user.name for user in op.users)
-    return ("view", f"several results: {readers}") if op.gives_tuple else ("fused", f"into {readers or 'nothing'}")
+    return ("view", f"{RESULTS}{readers}") if op.gives_tuple else ("fused", f"{FUSED_INTO}{readers or 'nothing'}")

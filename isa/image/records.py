@@ -65,6 +65,8 @@ class PlanRecord(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 BY_LINE = "line"  # the status of a line of a hand-written program (`isa.asm.source_map`)
+# Reasons that name other nodes, separated by commas.
+FUSED_INTO, VIEW_OF, RESULTS = "into ", "a view of ", "several results: "
 
 
 class DebugNode(Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,6 +95,24 @@ class DebugNode(Struct, frozen=True, forbid_unknown_fields=True):
         if self.status == BY_LINE or not self.line:
             return self.name
         return f"{self.name} ({self.file}:{self.line}: {self.code})"
+
+    @property
+    def into(self) -> tuple[str, ...]:
+        """The nodes whose instructions compute a fused node's value."""
+        return self._named(FUSED_INTO)
+
+    @property
+    def base(self) -> str:
+        """The node that this one is a view of, "" if none."""
+        return next(iter(self._named(VIEW_OF)), "")
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """The nodes that hold the results of an operation that has several."""
+        return self._named(RESULTS)
+
+    def _named(self, prefix: str) -> tuple[str, ...]:
+        return tuple(self.reason[len(prefix) :].split(", ")) if self.reason.startswith(prefix) else ()
 
 
 class Step(Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,6 +6,7 @@ stdout with `--json`, text otherwise; everything else goes to stderr.
 
 import contextlib
 import json
+import os
 import sys
 import threading
 import time
@@ -77,6 +78,20 @@ common_options = group(
     click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; everything else on stderr."),
     click.option("--traceback", is_flag=True, help="On failure, show the Python traceback too."),
 )  # fmt: skip
+
+color_option = click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="auto: on a terminal, unless NO_COLOR is set.",
+)
+
+
+def wants_color(asked: str) -> bool:
+    """What `--color` means for stdout."""
+    return asked == "always" or (asked == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+
 
 settings_option = click.option(
     "--set",

@@ -2,17 +2,20 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from isa.chip import Chip
 from isa.errors import InputError
 from isa.files import read_text
 from isa.image.image import Image
 from runtime.cli import completion
 from runtime.cli.common import (
     Given,
+    color_option,
     common_options,
     entry_option,
     examples,
@@ -25,6 +28,7 @@ from runtime.cli.common import (
     reply,
     say,
     stages,
+    wants_color,
 )
 from runtime.cli.programs import entry_of, scalars_of
 from runtime.cli.tensors import read_inputs
@@ -39,7 +43,7 @@ from runtime.models.tokenize import tokenize
 if TYPE_CHECKING:
     from runtime.cli.session import Session as ModelSession
     from runtime.debug.commands import Shell
-    from runtime.debug.session import Reference
+    from runtime.debug.launch import Reference
 
 
 @click.command(
@@ -73,6 +77,7 @@ if TYPE_CHECKING:
 @limit_options
 @model_options
 @input_options
+@color_option
 @common_options
 def command(
     model: str,
@@ -81,14 +86,16 @@ def command(
     entry: str | None,
     scalars: dict[str, str],
     max_instructions: int,
+    color: str,
     as_json: bool,
     traceback: bool,
     **rest: Any,
 ) -> int:
     """Step through an image (or assembly text, or a model, which is compiled first), instruction by instruction.
 
-    Breakpoints on instructions, nodes, source lines and memory writes; tensors of any node so far; comparison of any
-    node with PyTorch; and all of it backwards. 'help' lists the commands. Without inputs they are drawn from --seed.
+    Breakpoints on instructions, nodes, source lines and memory writes, with conditions; tensors of any node so far;
+    comparison of any node with PyTorch; and all of it backwards. 'help' lists the commands. Without inputs they are
+    drawn from --seed.
     Commands come from the terminal, --script or a pipe. Exit code 1 if a command failed, the program trapped or a
     comparison found a difference.
     """
@@ -99,16 +106,15 @@ def command(
     lines = _read_script(script) if script is not None else None
     with stages("debug") as stage:
         stage("load")
-        image, arrays, reference = _opened(model, override, entry, given)
+        opened = _opened(model, override, entry, given)
+        image = opened.image
         values = scalars_of(image.entry(), scalars, model)
-        session = Session(image, arrays, reference, scalars=values, max_instructions=max_instructions)
-    shell = Shell(session)
+        session = Session(image, opened.inputs, opened.reference, scalars=values, max_instructions=max_instructions)
+    shell = Shell(session, opened.unfused)
     if as_json:
-        document = [
-            {"command": line, "lines": list(shell.execute(line))} for line in _until_done(shell, lines or _stdin())
-        ]
+        document = [shell.document(line) for line in _until_done(shell, lines or _stdin())]
         reply(
-            {"file": model, "commands": document, "failed": shell.failed, "words": session.stepper.time},
+            {"file": model, "commands": document, "failed": shell.failed, "words": shell.session.stepper.time},
             True,
             lambda: None,
         )
@@ -119,10 +125,23 @@ def command(
         note(
             f"{image.words} instructions, {len(image.debug.nodes)} nodes, chip {image.chip.name}; 'help' lists the commands"
         )
-        terminal.run_terminal(shell, say)
+        terminal.run_terminal(shell, _writer(color))
         return 0
-    terminal.run_lines(shell, lines if lines is not None else _stdin(), say)
+    terminal.run_lines(shell, lines if lines is not None else _stdin(), _writer(color))
     return 1 if shell.failed else 0
+
+
+def _writer(color: str) -> Callable[[str], None]:
+    """What prints a line. Colours go to terminals only, or where they are asked for."""
+    if not wants_color(color):
+        return say
+    from runtime.debug.styled import coloured
+
+    def write(line: str) -> None:
+        sys.stdout.write(coloured(line) + "\n")
+        sys.stdout.flush()
+
+    return write
 
 
 def _until_done(shell: "Shell", lines: Iterable[str]) -> Iterator[str]:
@@ -147,10 +166,17 @@ def _stdin() -> Iterator[str]:
         yield line.rstrip("\n")
 
 
-Opened = tuple[Image, Mapping[str, Array], "Callable[[Mapping[str, Array]], Reference] | None"]
+@dataclass(frozen=True)
+class _Opened:
+    """A program with its inputs, and how to have PyTorch's side of it, and the program without fusing."""
+
+    image: Image
+    inputs: Mapping[str, Array]
+    reference: "Callable[[Mapping[str, Array]], Reference]"
+    unfused: Callable[[], Image] | None
 
 
-def _opened(argument: str, override: str | None, entry: str | None, given: Given) -> Opened:
+def _opened(argument: str, override: str | None, entry: str | None, given: Given) -> _Opened:
     if is_assembly(argument) or kind_of(argument) == "image":
         image = open_program(argument, given.wanted_chip)
         check_memory(image, argument, given.max_memory)
@@ -162,10 +188,12 @@ def _opened(argument: str, override: str | None, entry: str | None, given: Given
         need(entry is None, "--entry only goes with a file", argument, "leave it out")
         need(override is None, "--model only goes with a file", argument, "leave it out")
         return _compiled(argument, given)
-    return image, _inputs(image, argument, given), lambda inputs: _reference(image, argument, override, given)(inputs)
+    model = _Recorded(image, argument, override, given)
+    unfused = None if is_assembly(argument) else model.unfused
+    return _Opened(image, _inputs(image, argument, given), model.reference, unfused)
 
 
-def _compiled(argument: str, given: Given) -> Opened:
+def _compiled(argument: str, given: Given) -> _Opened:
     """A model: compile it first."""
     from runtime.cli.common import Stages
     from runtime.cli.session import open_model
@@ -178,27 +206,59 @@ def _compiled(argument: str, given: Given) -> Opened:
 
         return of_lowered(compiled.lowered)(inputs)
 
-    return compiled.image(metadata=session.metadata()), session.arrays(), reference
-
-
-def _reference(
-    image: Image, path: str, override: str | None, given: Given
-) -> "Callable[[Mapping[str, Array]], Reference]":
-    """PyTorch's side of an image: the recorded model, or --model, captured and lowered again."""
-    from compiler.lower import lower
-    from runtime.debug.reference import of_lowered
-
-    session = open_recorded(image, path, override, given)
-    lowered = lower(session.captured, session.options)
-    own = [(spec.name, spec.shape) for spec in image.entry().inputs]
-    fresh = [(info.name, info.shape) for info in lowered.inputs]
-    need(
-        own == fresh,
-        f"the image takes {own}, the model {fresh}",
-        path,
-        "give the model that it was compiled from with --model",
+    return _Opened(
+        compiled.image(metadata=session.metadata()),
+        session.arrays(),
+        reference,
+        lambda: _unfused(session, session.chip),
     )
-    return of_lowered(lowered)
+
+
+def _unfused(session: "ModelSession", chip: Chip) -> Image:
+    """The model without what keeps values from memory; no bit of a result is another."""
+    from compiler.options import FUSING
+    from runtime.pytorch.compilation import Compilation
+
+    options = replace(session.options, disable=(*session.options.disable, *FUSING))
+    return Compilation(session.captured, options, chip).image(metadata=session.metadata())
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """The model of an image: the recorded one, or --model, captured and lowered when it is asked for."""
+
+    image: Image
+    path: str
+    override: str | None
+    given: Given
+
+    @cached_property
+    def session(self) -> "ModelSession":
+        return open_recorded(self.image, self.path, self.override, self.given)
+
+    def reference(self, inputs: Mapping[str, Array]) -> "Reference":
+        """PyTorch's side of the image."""
+        from compiler.lower import lower
+        from runtime.debug.reference import of_lowered
+
+        lowered = lower(self.session.captured, self.session.options)
+        self._check([(info.name, info.shape) for info in lowered.inputs])
+        return of_lowered(lowered)(inputs)
+
+    def unfused(self) -> Image:
+        """The image, compiled again without fusing."""
+        image = _unfused(self.session, self.image.chip)
+        self._check([(spec.name, spec.shape) for spec in image.entry().inputs])
+        return image
+
+    def _check(self, fresh: list[tuple[str, tuple[int, ...]]]) -> None:
+        own = [(spec.name, spec.shape) for spec in self.image.entry().inputs]
+        need(
+            own == fresh,
+            f"the image takes {own}, the model {fresh}",
+            self.path,
+            "give the model that it was compiled from with --model",
+        )
 
 
 def open_recorded(image: Image, path: str, override: str | None, given: Given) -> "ModelSession":

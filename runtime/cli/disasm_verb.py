@@ -1,6 +1,5 @@
 """`llmcc disasm`: an image as text, JSON, a page, or as files that assemble to the same image."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from isa.files import write_atomic
 from isa.image.image import Image
 from isa.shown import shown
 from runtime.cli import completion
-from runtime.cli.common import common_options, examples, reply, say, say_lines
+from runtime.cli.common import color_option, common_options, examples, reply, say, say_lines, wants_color
 from runtime.device.program_file import open_program
 from runtime.listing.disassembly import Filter, Listing, ansi, parse_range, plain
 
@@ -56,13 +55,7 @@ _FLUSHED = 64  # lines shown at once before output is buffered
     help="Only instructions of these nodes; * and ? match (repeatable).",
 )
 @click.option("--pc", "pcs", metavar="A:B", default=":", help="Only instructions at A <= pc < B.")
-@click.option(
-    "--color",
-    type=click.Choice(["auto", "always", "never"]),
-    default="auto",
-    show_default=True,
-    help="auto: on a terminal, unless NO_COLOR is set.",
-)
+@color_option
 @common_options
 def command(
     file: str,
@@ -107,7 +100,7 @@ def command(
 
 
 def _print(listing: Listing, file: str, source: bool, color: str) -> None:
-    colored = color == "always" or (color == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+    colored = wants_color(color)
     write = sys.stdout.write
     for number, line in enumerate(listing.text(Path(file).name, source=source, paint=ansi if colored else plain)):
         write(f"{line}\n")

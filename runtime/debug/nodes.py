@@ -17,7 +17,8 @@ from isa.asm.text import guess
 from isa.errors import InputError
 from isa.image.records import BY_LINE, DebugMap, DebugNode, Probe, pick
 from isa.views import Extents
-from runtime.debug.stepper import Effect
+from runtime.debug.edits import SetMemory, one_element
+from runtime.debug.stepper import Block, Effect, Stepper
 from runtime.device.arrays import Array
 
 
@@ -122,6 +123,8 @@ class Collector:
     nodes: Nodes
     number: int
     values: dict[Dtype, Value] = field(default_factory=dict)
+    wanted: int | None = None  # the element that is looked for in memory
+    found: Block | None = None  # where it was written last
 
     @property
     def node(self) -> DebugNode:
@@ -143,8 +146,25 @@ class Collector:
             block = next((w for w in effect.writes if w.name == probe.operand), None)
             if block is not None and pick(probe.nodes, probe.level, effect.indices) == self.number:
                 self._take(probe, effect.indices, block.view.dtype, memory.load(block.view, block.extents))
+                self._look(probe, effect.indices, block)
                 taken = True
         return taken
+
+    def see_edits(self, stepper: Stepper) -> None:
+        """Take over what the user has set of the value at this moment."""
+        for time, edit in stepper.edits:
+            if time == stepper.time and isinstance(edit, SetMemory) and edit.node == self.number:
+                value = self.values.get(edit.block.view.dtype)
+                if value is not None:
+                    value.flat[edit.flat] = edit.values.reshape(())
+
+    def _look(self, probe: Probe, indices: tuple[int, ...], block: Block) -> None:
+        if self.wanted is None:
+            return
+        planes, rows, cols = np.ix_(*(np.arange(n) for n in block.extents))
+        flat = offset_of(probe, indices) + planes * probe.ps + rows * probe.rs + cols * probe.cs
+        for index in np.argwhere(flat == self.wanted)[-1:].tolist():
+            self.found = one_element(block.view, tuple(index), block.extents)
 
     def _take(self, probe: Probe, indices: tuple[int, ...], dtype: Dtype, block: Array) -> None:
         size = math.prod(self.node.shape)

@@ -1,6 +1,7 @@
 """What the user may name: `v3`, `sram[0x100]:f32 4x8`, `dram.out[0x0..0x40]`, `0x00a0`, `activation`, `model.py:12`."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from isa.architecture import SCALARS, VIEWS, WORD_BYTES, Dtype, Region, Space
@@ -22,6 +23,24 @@ class Block:
 
     view: View
     extents: Extents
+
+
+def form(words: list[str], forms: Collection[str]) -> tuple[str, list[str]]:
+    """The form behind a command, `/x` for one, and the words after it. Raises InputError for an unknown form."""
+    if not words or not words[0].startswith("/"):
+        return "", words
+    if words[0][1:] not in forms:
+        raise InputError(f"there is no form '{words[0]}'", hint=" or ".join(f"/{name}" for name in forms if name))
+    return words[0][1:], words[1:]
+
+
+def element(session: Session, text: str) -> View:
+    """One element of memory, `sram[0x40]:i32`. Raises InputError when it is not inside the memory."""
+    where, dtype = _place(text)
+    if where.high > where.low:
+        raise InputError(f"'{text}' is a range, not an element", hint="for example sram[0x40]:i32")
+    _check_inside(session, Range(where.space, where.region, where.low, where.low + max(dtype.bits // 8, 1)))
+    return View(where.space, where.region, dtype, where.low)
 
 
 def is_memory(text: str) -> bool:
@@ -104,10 +123,14 @@ def span(session: Session, words: list[str]) -> Range:
         what = block(session, words)
         low, high = what.view.span(what.extents)
         found = Range(what.view.space, what.view.region, low, high)
-    size = session.stepper.memory.data(found.space, found.region).size
+    _check_inside(session, found)
+    return replace(found)
+
+
+def _check_inside(session: Session, found: Range) -> None:
+    size = session.stepper.memory.store_of(View(found.space, found.region, Dtype.I8, 0)).size
     if not 0 <= found.low < found.high <= size:
         raise InputError(f"{found} is not inside the memory of {size:#x} bytes")
-    return replace(found)
 
 
 def _place(text: str) -> tuple[Range, Dtype]:
@@ -144,6 +167,16 @@ def slices(text: str) -> tuple[slice | int, ...]:
             raise InputError(f"'{text}' is no index", hint="for example add_3[0, :4]")
         parts.append(slice(*numbers) if len(ends) > 1 else numbers[0] or 0)
     return tuple(parts)
+
+
+def indices(text: str) -> tuple[int, ...]:
+    """`0, 3]` as the index of one element. Raises InputError for other texts."""
+    try:
+        if not text.endswith("]"):
+            raise ValueError
+        return tuple(int(piece) for piece in text[:-1].split(","))
+    except ValueError:
+        raise InputError(f"'[{text}' is no index of an element", hint="for example add_3[0, 4]") from None
 
 
 def one(words: list[str], usage: str) -> str:

@@ -4,8 +4,9 @@ A breakpoint looks at an instruction before it executes; memory breakpoints and 
 done.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,9 +57,21 @@ def element_bits(view: View, extents: Extents) -> NDArray[np.int64]:
     )
 
 
+class Condition(Protocol):
+    """What must hold for a point to stop (runtime/debug/formula.py)."""
+
+    @property
+    def text(self) -> str: ...
+
+    def holds(self, session: Any) -> bool: ...
+
+
+Holds = Callable[[Condition], bool]
+
+
 @dataclass
 class Point:
-    """A breakpoint or watch. Of the conditions one is set."""
+    """A breakpoint or watch. Of what it looks for one is set; it stops where its condition holds, too."""
 
     number: int
     text: str
@@ -68,6 +81,13 @@ class Point:
     writes: Range | None = None
     watch: Range | None = None
     seen: NDArray[np.uint8] | None = None
+    condition: Condition | None = None
+
+    def __str__(self) -> str:
+        return self.text + (f" if {self.condition.text}" if self.condition is not None else "")
+
+    def stops(self, holds: Holds) -> bool:
+        return self.condition is None or holds(self.condition)
 
     def bytes_of(self, memory: Memory) -> NDArray[np.uint8]:
         assert self.watch is not None
@@ -83,29 +103,41 @@ class Points:
 
     def add(
         self, text: str, memory: Memory, *, pc: int | None = None, mnemonic: str = "", nodes: Sequence[int] = (),
-        writes: Range | None = None, watch: Range | None = None,
+        writes: Range | None = None, watch: Range | None = None, condition: Condition | None = None,
     ) -> Point:  # fmt: skip
-        point = Point(self._next, text, pc, mnemonic, frozenset(nodes), writes, watch)
-        self._next += 1
+        point = Point(self.number(), text, pc, mnemonic, frozenset(nodes), writes, watch, condition=condition)
         if watch is not None:
             point.seen = point.bytes_of(memory).copy()
         self.points.append(point)
         return point
 
+    def number(self) -> int:
+        """The next number; what is shown at each stop, and what was set, share the numbers."""
+        self._next += 1
+        return self._next - 1
+
+    def number_from(self, other: "Points") -> None:
+        """Go on with the numbers of another session's points."""
+        self._next = other._next
+
+    def find(self, number: int) -> Point | None:
+        return next((p for p in self.points if p.number == number), None)
+
     def delete(self, number: int) -> Point | None:
-        found = next((p for p in self.points if p.number == number), None)
+        found = self.find(number)
         if found is not None:
             self.points.remove(found)
         return found
 
-    def before(self, pc: int, mnemonic: str, node: int | None) -> Point | None:
+    def before(self, pc: int, mnemonic: str, node: int | None, holds: Holds) -> Point | None:
         """The point that stops in front of an instruction. `node` if the instruction is the first ever to work for
         it."""
-        return next(
-            (p for p in self.points if p.pc == pc or node in p.nodes or (mnemonic and p.mnemonic == mnemonic)), None
-        )
+        for p in self.points:
+            if (p.pc == pc or node in p.nodes or (mnemonic and p.mnemonic == mnemonic)) and p.stops(holds):
+                return p
+        return None
 
-    def after(self, effect: Effect, memory: Memory) -> tuple[Point, str] | None:
+    def after(self, effect: Effect, memory: Memory, holds: Holds) -> tuple[Point, str] | None:
         """The point that stops behind an instruction, and what happened."""
         found = None
         for point in self.points:
@@ -113,7 +145,7 @@ class Points:
             if wanted is None or not any(wanted.touched_by(block) for block in effect.writes):
                 continue
             what = f"write to {wanted}" if point.watch is None else self._change(point, memory)
-            if what and found is None:
+            if what and found is None and point.stops(holds):
                 found = point, what
         return found
 

@@ -1,17 +1,17 @@
 """The session as text. Every function gives the lines it would print; nothing here changes anything."""
 
 from collections.abc import Iterable
+from typing import Any
 
-import numpy as np
-
-from emulator.formats import widen
-from isa.architecture import NO_WAIT, QUEUES, WORD_BYTES, Dtype
+from isa.architecture import NO_WAIT, QUEUES, WORD_BYTES
+from isa.asm.listing import place
 from isa.asm.text import format_inst
 from isa.codec import IllegalInstruction, decode
 from isa.views import Extents, View
-from runtime.debug.nodes import Collector, Comparison
+from runtime.debug.nodes import Comparison
 from runtime.debug.session import Session
-from runtime.device.arrays import Array
+from runtime.debug.styled import instruction as pieces
+from runtime.debug.styled import styled
 
 Lines = Iterable[str]
 
@@ -36,12 +36,12 @@ def location(session: Session) -> Lines:
     node = session.nodes.at(stepper.pc, stepper.indices)
     if node is not None:
         place = session.nodes.place(node)
-        yield f"node {session.nodes.debug.nodes[node].name}" + (
-            f"  {place}: {session.nodes.debug.nodes[node].code.strip()}" if place else ""
-        )
+        record = session.nodes.debug.nodes[node]
+        source = [("source", f"  {place}: {record.code.strip()}")] if place else []
+        yield styled("node ", ("node", record.name), *source)
     loops = ", ".join(f"i{loop.level}={stepper.core.indices[loop.level]}" for loop in stepper.core.loops)
     text = instruction(stepper.code[stepper.pc : stepper.pc + WORD_BYTES])
-    yield f"=> {stepper.pc:#06x}  {text}" + (f"  ({loops})" if loops else "")
+    yield styled("=> ", ("address", f"{stepper.pc:#06x}"), "  ", *pieces(text), f"  ({loops})" if loops else "")
     yield from (f"     {line}" for line in operands(session))
 
 
@@ -60,10 +60,11 @@ def around(session: Session, pc: int, count: int) -> Lines:
     ):
         name = session.nodes.name_at(here, stepper.indices)
         if name and name != shown:
-            yield f"   ; {name}"
+            yield styled(("node", f"   ; {name}"))
             shown = name
         mark = "=>" if here == stepper.pc and stepper.exit is None else " *" if here in marked else "  "
-        yield f"{mark} {here:#06x}  {instruction(stepper.code[here : here + WORD_BYTES])}"
+        text = instruction(stepper.code[here : here + WORD_BYTES])
+        yield styled(f"{mark} ", ("address", f"{here:#06x}"), "  ", *pieces(text))
 
 
 def registers(session: Session) -> Lines:
@@ -80,6 +81,38 @@ def registers(session: Session) -> Lines:
     yield "scalars: " + (", ".join(scalars) or "all 0")
 
 
+def standing(session: Session) -> dict[str, Any]:
+    """Where execution stands, for programs."""
+    stepper = session.stepper
+    number = session.nodes.at(stepper.pc, stepper.indices) if stepper.exit is None else None
+    return {
+        "time": stepper.time,
+        "pc": stepper.pc,
+        "exit": stepper.exit,
+        "node": "" if number is None else session.nodes.debug.nodes[number].name,
+        "loops": {f"i{loop.level}": stepper.core.indices[loop.level] for loop in stepper.core.loops},
+    }
+
+
+def view_facts(view: View) -> dict[str, Any]:
+    """A view as a document has it."""
+    numbers = {"base": view.base, "rs": view.rs, "ps": view.ps, "cs": view.cs}
+    return {"memory": place(view), "dtype": view.dtype.name.lower(), **numbers}
+
+
+def machine(session: Session) -> dict[str, Any]:
+    """The registers and counts, for programs."""
+    core = session.stepper.core
+    views = {f"v{n}": view_facts(core.view(n)) for n, register in enumerate(core.views) if register is not None}
+    return {
+        **standing(session),
+        "scalars": list(core.scalars),
+        "views": views,
+        "engines": {engine.value: count for engine, (count, _) in session.engine_counts().items()},
+        "breakpoints": [{"number": p.number, "at": str(p)} for p in session.points.points],
+    }
+
+
 def loops(session: Session) -> Lines:
     """Innermost first."""
     stepper = session.stepper
@@ -92,7 +125,7 @@ def loops(session: Session) -> Lines:
 def points(session: Session) -> Lines:
     if not session.points.points:
         yield "no breakpoints"
-    yield from (f"{p.number}: {'watch' if p.watch is not None else 'break'} {p.text}" for p in session.points.points)
+    yield from (f"{p.number}: {'watch' if p.watch is not None else 'break'} {p}" for p in session.points.points)
 
 
 def engines(session: Session) -> Lines:
@@ -110,38 +143,6 @@ def engines(session: Session) -> Lines:
             )
             + ("; executes the next instruction" if inst is not None and inst.row.engine is engine else "")
         )
-
-
-def readable(block: Array, dtype: Dtype) -> Array:
-    """Values for people: bf16 and f16 as float32."""
-    return widen(block, dtype) if dtype in (Dtype.BF16, Dtype.F16) else block
-
-
-def array(values: Array) -> str:
-    with np.printoptions(threshold=64, edgeitems=3, linewidth=120, precision=9, suppress=False):
-        return str(values)
-
-
-def memory(session: Session, view: View, extents: Extents, label: str = "") -> Lines:
-    block = readable(session.load(view, extents), view.dtype)
-    while block.ndim > 1 and block.shape[0] == 1:
-        block = block[0]
-    low, high = view.span(extents)
-    yield f"{label + ' = ' if label else ''}{view} {extents_text(extents)}, bytes {low:#x} to {high:#x}"
-    yield from array(block).splitlines()
-
-
-def node(collector: Collector, index: tuple[slice | int, ...] | None) -> Lines:
-    value, record = collector.value, collector.node
-    assert value is not None
-    values = readable(value.flat, value.dtype).reshape(record.shape)
-    part = (
-        ""
-        if value.written == value.seen.size
-        else f", {value.written} of {value.seen.size} elements written so far (others 0)"
-    )
-    yield f"{record.name} ({record.op}) {list(record.shape)} {record.dtype}, stored as {value.dtype.name.lower()}{part}"
-    yield from array(values if index is None else values[index]).splitlines()
 
 
 def comparison(result: Comparison) -> Lines:

@@ -10,6 +10,7 @@ It shares decoding, resolving and handlers with `emulator.machine`, so an instru
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -55,8 +56,26 @@ class Effect:
     writes: tuple[Block, ...]
 
 
+class Edit(Protocol):
+    """A change that the user makes between two instructions (runtime/debug/edits.py). Making it twice is making it
+    once."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def block(self) -> Block | None:
+        """The memory that it writes."""
+        ...
+
+    def make(self, core: Core) -> None: ...
+
+
 class Stepper:
-    """One launch of an image, instruction by instruction, forwards and backwards."""
+    """One launch of an image, instruction by instruction, forwards and backwards.
+
+    Edits are part of the launch: whoever goes back and comes again meets them again, at the moment they were made.
+    """
 
     def __init__(
         self,
@@ -77,6 +96,7 @@ class Stepper:
         self.history = History(self.core, budget)
         self._purse = None if device.max_instructions is None else Budget.of(device.max_instructions)
         self._furthest = 0
+        self.edits: list[tuple[int, Edit]] = []  # with the time of each, in order
 
     @property
     def pc(self) -> int:
@@ -132,7 +152,35 @@ class Stepper:
             raise self._trap(fault, here) from fault
         self.time += 1
         self.last = effect
+        self._edit_again()
         return effect
+
+    def edit(self, edit: Edit) -> None:
+        """Change the machine now, and forget the edits of a future that is no more. Raises Fault, and then nothing has
+        changed."""
+        self._make(edit)
+        self.edits = [known for known in self.edits if known[0] <= self.time]
+        self.edits.append((self.time, edit))
+        self._furthest = min(self._furthest, self.time)
+
+    def unedit(self, edit: Edit) -> None:
+        """Take an edit of this moment back."""
+        now = self.time
+        self.edits = [known for known in self.edits if known[0] <= now and known[1] is not edit]
+        self._replay(max(now - 1, 0))  # a checkpoint of this very moment may hold what was edited
+        self.seek(now)
+
+    def _edit_again(self) -> None:
+        for time, edit in self.edits:
+            if time == self.time:
+                self._make(edit)
+
+    def _make(self, edit: Edit) -> None:
+        block = edit.block
+        if block is not None:
+            self.memory.store_of(block.view).check(block.view, block.extents)
+            self.history.keep(block.view, block.extents)
+        edit.make(self.core)
 
     def _pay(self, instruction: Decoded) -> None:
         """Going where the launch has been before costs nothing."""
@@ -152,6 +200,7 @@ class Stepper:
     def _replay(self, time: int) -> None:
         self.time = self.history.rewind(time)
         self.last = None
+        self._edit_again()  # a checkpoint may have been taken before the edits of its moment
         while self.time < time:
             self.step()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from isa.architecture import VIEWS, Region
 from isa.spec import ISA
+from runtime.debug.changing import OPTIONS
 from runtime.debug.commands import COMMANDS, Shell
 
 if TYPE_CHECKING:
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from prompt_toolkit.history import History
 
 PROMPT = "(llmchip) "
-_TAKES_NODE = {"until", "finish", "break", "print", "compare", "disassemble"}
-_TAKES_PLACE = {"watch", "break", "print"}
+_VALUES = {"print", "display", "dump", "set"}
+_TAKES_NODE = {"until", "finish", "break", "compare", "disassemble", "unfuse", *_VALUES}
+_TAKES_PLACE = {"watch", "break", *_VALUES}
 Write = Callable[[str], None]
 
 
@@ -77,7 +79,8 @@ def words_for(shell: Shell, before: list[str]) -> list[str]:
     commands = [command.name for command in COMMANDS]
     if not before:
         return commands
-    command = next((c.name for c in COMMANDS if before[0] == c.name or before[0] in c.short), before[0])
+    typed = before[0].partition("/")[0]
+    command = next((c.name for c in COMMANDS if typed == c.name or typed in c.short), typed)
     if len(before) > 1:
         return {"write": _memories(), "op": sorted(ISA)}.get(before[1], [])
     found = list(shell.session.nodes.numbers) if command in _TAKES_NODE else []
@@ -87,6 +90,7 @@ def words_for(shell: Shell, before: list[str]) -> list[str]:
         "help": commands + sorted(ISA),
         "info": ["registers", "loops", "breakpoints", "engines"],
         "break": ["write", "op"],
+        "set": list(OPTIONS),
     }
     return found + extra.get(command, [])
 

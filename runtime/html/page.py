@@ -20,8 +20,6 @@ from isa.image.image import Image
 from isa.image.records import DebugNode, PlanRecord
 from runtime.listing.disassembly import fused_into
 
-_PARTS = "several results: "
-_OTHERS = ("into ", "a view of ")  # reasons that name the node whose instructions compute this one
 ENGINES = tuple(engine.value for engine in Engine)
 
 
@@ -91,14 +89,9 @@ def _loops(listing: Sequence[Line]) -> list[list[Any]]:
 
 def _computed_by(nodes: Sequence[DebugNode]) -> dict[str, str]:
     """For nodes that have no instructions of their own, the node whose instructions compute them."""
-    found = {
-        part: node.name
-        for node in nodes
-        if node.reason.startswith(_PARTS)
-        for part in node.reason[len(_PARTS) :].split(", ")
-    }
+    found = {part: node.name for node in nodes for part in node.results}
     for node in nodes:
-        target = next((node.reason[len(prefix) :] for prefix in _OTHERS if node.reason.startswith(prefix)), "")
+        target = node.base or next(iter(node.into), "")
         if target:
             found[node.name] = target
     return found

@@ -24,7 +24,6 @@ from isa.image.records import BY_LINE, DebugNode
 Paint = Callable[[str, str], str]  # (style, text) -> text
 INDENT = "  "
 _COLUMN = 62  # where comments begin
-_FUSED = "into "
 _GUESSED = 5000  # node names that a mistyped one is compared with
 
 
@@ -175,8 +174,7 @@ def fused_into(image: Image) -> dict[str, tuple[str, ...]]:
     """The nodes that have no code of their own because they are computed with another, by that other's name."""
     found: dict[str, tuple[str, ...]] = {}
     for node in image.debug.nodes:
-        if node.status == "fused" and node.reason.startswith(_FUSED):
-            target = node.reason[len(_FUSED) :]
+        for target in node.into if node.status == "fused" else ():
             found[target] = (*found.get(target, ()), node.name)
     return found
 
