@@ -129,6 +129,6 @@ def test_make_help_lists_every_target() -> None:
 def test_named_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "tutorial.md"):
-        for target in re.findall(r"make ([a-z-]+)(?=[ `\n]{1,2})", page.read_text()):
+        for target in re.findall(r"(?<!:)make ([a-z-]+)(?=[ `\n]{1,2})", page.read_text()):
             if target not in ("a", "it", "sure"):
                 assert re.search(rf"^{target}:", makefile, re.MULTILINE), (page.name, target)
