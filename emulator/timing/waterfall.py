@@ -7,7 +7,7 @@ on its engine, room in a queue, the instruction dispatched before it. These step
 cover the idle time, and each names a cause.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from emulator.timing.timeline import CTL, ENGINES, Timeline
@@ -77,6 +77,16 @@ def gaps(timeline: Timeline, resource: str) -> list[Gap]:
         last, steps = _from_the_end(timeline)
         found.append(_gap(last, steps, now, timeline.cycles))
     return found
+
+
+def charged(timeline: Timeline, resource: str, idle: Sequence[Gap]) -> list[Link]:
+    """The run cut into pieces, in the order of time: every cycle with the cause and the instruction that it is charged
+    to. `idle` are the gaps of the resource."""
+    pieces = [
+        Link(instruction, COMPUTE, low, high) for low, high, instruction in _busy(timeline, resource) if high > low
+    ]
+    pieces += [link for gap in idle for link in gap.links]
+    return sorted(pieces, key=lambda piece: piece.low)
 
 
 def _busy(timeline: Timeline, resource: str) -> list[tuple[int, int, int]]:

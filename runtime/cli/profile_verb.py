@@ -1,8 +1,11 @@
 """`llmcc profile`: how fast a program is, how fast it could be, and what lies between."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import click
 from msgspec import structs, to_builtins
@@ -44,8 +47,8 @@ _SORTS = ("cycles", "mxu", "vec", "act", "macs", "dram", "energy", "instructions
         "llmcc profile minilm.llmchip --layer 3 --causes",
         "llmcc profile minilm.llmchip --table nodes --sort dram --csv nodes.csv",
         "llmcc profile gemm.s --json",
-        "llmcc profile minilm --trace run.json --html run.html",
-        "llmcc profile llm.llmchip --entry decode --tokens 1:4096",
+        "llmcc profile minilm --trace run.json --html run.html --disasm code.html",
+        "llmcc profile llm.llmchip --entry decode --tokens 1:4096 --html decode.html",
     ),
 )
 @click.argument("model", metavar="MODEL|FILE", shell_complete=completion.models)
@@ -106,7 +109,14 @@ _SORTS = ("cycles", "mxu", "vec", "act", "macs", "dram", "energy", "instructions
     "--html",
     metavar="FILE",
     type=click.Path(dir_okay=False),
-    help="Write one self-contained page: timeline, roofline, waterfall, memory map.",
+    help="Write one self-contained page: layers, nodes, engines, stalls and memories over time, tables, plots. With "
+    "--tokens, the lengths, and the run of the longest.",
+)
+@click.option(
+    "--disasm",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Of --html: write the page of 'llmcc disasm', too, to which its rows lead.",
 )
 @model_options
 @common_options
@@ -125,6 +135,7 @@ def command(
     csv_file: str | None,
     trace: str | None,
     html: str | None,
+    disasm: str | None,
     as_json: bool,
     traceback: bool,
     **rest: Any,
@@ -140,24 +151,26 @@ def command(
         need(table in (None, "nodes"), f"--layer and --node choose nodes, not {table}", model, "leave --table out")
     to_stdout = csv_file == "-"
     need(not (to_stdout and as_json), "--csv - and --json both write to stdout", model, "name a file")
-    for path in filter(None, (trace, html, None if to_stdout else csv_file)):
+    need(html is not None or disasm is None, "--disasm goes with --html", model, "give both, or 'llmcc disasm --html'")
+    need(disasm is None or disasm != html, "--html and --disasm name one file", model, "name two")
+    for path in filter(None, (trace, html, disasm, None if to_stdout else csv_file)):
         need(Path(path).resolve().parent.is_dir(), "the folder does not exist", path, "make it first")
     with stages("profile") as stage:
         image, compiled = open_any(model, Given(**rest), stage, origin)
         if entry is not None:
             entry_of(image, entry, model)
         if tokens is not None:
-            need(trace is None and html is None, "--tokens does not go with --trace or --html", model, "leave it out")
-            return _over_context(image, compiled, entry, tokens, model, as_json, stage)
+            need(trace is None, "--tokens does not go with --trace", model, "leave it out")
+            return _over_context(image, compiled, entry, tokens, model, _Pages(html, disasm), as_json, stage)
         stage("time the program")
         report = _profile(image, compiled, entry, model)
         stage("sum up")
         from runtime.cli.profile_text import csv_of, print_profile, print_selection
         from runtime.profile.select import select
 
-        document = report.document(model)
-        document = structs.replace(document, nodes=select(document.nodes, layers, nodes))
-        files = _write(report, document, trace, html, stage)
+        whole = report.document(model)
+        document = structs.replace(whole, nodes=select(whole.nodes, layers, nodes))
+        files = [*_trace(report, trace, stage), *_Pages(html, disasm).write(report, whole, stage)]
     if csv_file is not None:
         rows = csv_of(document, table or "nodes", sort)
         if to_stdout:
@@ -178,6 +191,33 @@ def command(
     return 0
 
 
+@dataclass(frozen=True)
+class _Pages:
+    """The pages that were asked for: of the profile, and of the assembly that it leads to."""
+
+    html: str | None
+    disasm: str | None
+
+    def write(
+        self, report: "Profile", document: "ProfileDocument", stage: Stages, context: Sequence[Mapping[str, Any]] = ()
+    ) -> list[str]:
+        if self.html is None:
+            return []
+        from runtime.html.profile_page import page
+
+        stage("write the page")
+        listing = ""
+        if self.disasm is not None:
+            from runtime.html import page as assembly
+
+            write_atomic(
+                self.disasm, [assembly.page(report.image, document.program).encode("utf-8", "backslashreplace")]
+            )
+            listing = quote(Path(os.path.relpath(self.disasm, Path(self.html).parent)).as_posix())
+        write_atomic(self.html, [page(report, document, listing, context).encode("utf-8", "backslashreplace")])
+        return [path for path in (self.html, self.disasm) if path is not None]
+
+
 def _profile(image: Image, compiled: "Compilation | None", entry: str | None, path: str) -> "Profile":
     from runtime.profile.profile import profile, timing
 
@@ -190,23 +230,29 @@ def _profile(image: Image, compiled: "Compilation | None", entry: str | None, pa
 
 
 def _over_context(
-    image: Image, compiled: "Compilation | None", entry: str | None, tokens: str, path: str, as_json: bool,
-    stage: Stages,
+    image: Image, compiled: "Compilation | None", entry: str | None, tokens: str, path: str, pages: _Pages,
+    as_json: bool, stage: Stages,
 ) -> int:  # fmt: skip
-    from runtime.profile.context import lengths, over_context
-    from runtime.profile.profile import timing
+    from runtime.profile.context import context_values, lengths, over_context
+    from runtime.profile.profile import profile, timing
 
     graph = compiled.lowered.main.graph if compiled is not None and len(image.entries) == 1 else None
     wanted = lengths(tokens, image, entry)
     stage("time the program")
     with timing(path):
         points = [point.as_dict() for point in over_context(image, entry, wanted, graph)]
+        files = []
+        if pages.html is not None:
+            values = context_values(image.entry(entry), max(wanted))
+            report = profile(image, compiled if graph is not None else None, entry=entry, values=values)
+            files = pages.write(report, report.document(path), stage, points)
     document = {
         "program": path,
         "entry": image.entry(entry).name,
         "chip": image.chip.name,
         "limit_source": "program" if graph is None else "graph",
         "points": points,
+        "files": files,
         "seconds_spent": stage.seconds,
     }
     reply(document, as_json, lambda: _print_context(document))
@@ -228,20 +274,15 @@ def _print_context(document: Mapping[str, Any]) -> None:
     ]  # fmt: skip
     names = "context", "cycles", "tokens/s", "mJ/token", "DRAM", "DRAM limit", "of limit"
     show([Column(name, right=True, spare=1 if name == "DRAM" else 0) for name in names], rows)
+    for path in document["files"]:
+        stdout().print(f"wrote {path}", soft_wrap=True)
 
 
-def _write(
-    report: "Profile", document: "ProfileDocument", trace: str | None, html: str | None, stage: Any
-) -> list[str]:
-    """The files that were asked for."""
-    if trace is not None:
-        from runtime.profile.perfetto import write_trace
+def _trace(report: "Profile", path: str | None, stage: Stages) -> list[str]:
+    if path is None:
+        return []
+    from runtime.profile.perfetto import write_trace
 
-        stage("write the trace")
-        write_trace(report, trace)
-    if html is not None:
-        from runtime.html.profile_page import page
-
-        stage("write the page")
-        write_atomic(html, [page(report, to_builtins(document)).encode("utf-8", "backslashreplace")])
-    return [path for path in (trace, html) if path is not None]
+    stage("write the trace")
+    write_trace(report, path)
+    return [path]

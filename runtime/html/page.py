@@ -6,7 +6,7 @@ once.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
 from importlib import resources
@@ -24,7 +24,7 @@ ENGINES = tuple(engine.value for engine in Engine)
 
 
 def page(image: Image, title: str) -> str:
-    """The whole file."""
+    """The whole file. Its address may name what it shows first: `#node=NAME` or `#pc=0x40`."""
     data = msgspec.json.encode(report_data(image, title)).decode()
     parts = {
         "TITLE": escape(title),
@@ -63,7 +63,7 @@ def report_data(image: Image, title: str) -> dict[str, Any]:
         "wordBytes": WORD_BYTES,
         "engines": ENGINES,
         "memories": {"SRAM": image.chip.sram.bytes, "ACC": image.chip.acc.bytes},
-        "files": [{"name": _short(file), "lines": _source(file, nodes)} for file in files],
+        "files": [{"name": _short(file), "lines": source_lines(file, nodes)} for file in files],
         "nodes": [_node(node, files, numbers, fused, computed_by) for node in nodes],
         "code": code,
         "loops": _loops(listing),
@@ -124,15 +124,20 @@ def _node(
 def _buffer(record: PlanRecord, numbers: dict[str, int], code: list[list[Any]]) -> list[Any]:
     """Name, memory, place, time, and the node that the buffer belongs to: the one in its name, else the one that first
     uses it."""
-    pieces = record.name.split(".")
-    names = (".".join(pieces[first:end]) for first in (0, 1) for end in range(len(pieces), first, -1))
-    owner = next((numbers[name] for name in names if name in numbers), -1)
+    owner = named_owner(record.name, numbers)
     if owner < 0 and 0 <= record.first < len(code) and code[record.first][4]:
         owner = code[record.first][4][0]
     return [record.name, record.space.name, record.offset, record.bytes, record.first, record.last, owner]
 
 
-def _source(file: str, nodes: Sequence[DebugNode]) -> list[list[Any]]:
+def named_owner(buffer: str, numbers: Mapping[str, int]) -> int:
+    """The node that is in a buffer's name; -1 if none is."""
+    pieces = buffer.split(".")
+    names = (".".join(pieces[first:end]) for first in (0, 1) for end in range(len(pieces), first, -1))
+    return next((numbers[name] for name in names if name in numbers), -1)
+
+
+def source_lines(file: str, nodes: Sequence[DebugNode]) -> list[list[Any]]:
     """`[number, text]` of the lines that nodes come from, as the image holds them; 0 marks a gap.
 
     Never from the file: the page of a stranger's image would hold lines of whatever file the image names.

@@ -6,6 +6,8 @@ from importlib import resources
 
 from runtime.plotting import plotting
 
+_BUTTON = '<button id="theme" title="light or dark">☾</button>'
+
 
 def filled(package: str, name: str, parts: Mapping[str, str]) -> str:
     """The template `name` of a package, with its {{PARTS}}. They are HTML, already escaped.
@@ -21,6 +23,7 @@ def filled(package: str, name: str, parts: Mapping[str, str]) -> str:
         "PLOTLY": get_plotlyjs().replace("</script", "<\\/script"),
         "HEAD": text("runtime.html", "plot_head.html").replace("{{TITLE}}", parts["TITLE"]),
         "COLOURS": text("runtime.html", "plot_colours.css"),
+        "THEME": _BUTTON + "<script>" + text("runtime.html", "theme.js") + "</script>",
     }
     known = {**shared, **parts}
     return re.sub(r"\{\{([A-Z]+)\}\}", lambda match: known[match[1]], text(package, name))

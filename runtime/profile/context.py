@@ -96,6 +96,11 @@ def lengths(text: str, image: Image, entry: str | None = None) -> list[int]:
     return sorted({round(x) for x in np.linspace(max(first, new), last, count)})
 
 
+def context_values(start: Entry, length: int) -> dict[str, int]:
+    """The scalars of a launch of this entry that leaves `length` tokens behind."""
+    return _values(start, length - _new_tokens(start)[1])
+
+
 def _point(image: Image, start: Entry, length: int, batch: int, new: int, graph: fx.Graph | None) -> ContextPoint:
     most = _capacity(start, new)
     if not new <= length <= most:

@@ -6,7 +6,7 @@ The types are the format; docs/schemas/profile.json is made from them. Figures o
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from msgspec import Struct, field
+from msgspec import Struct, field, to_builtins
 
 Counts = Mapping[str, int]
 
@@ -97,3 +97,8 @@ class ProfileDocument(Struct, frozen=True, kw_only=True):
     nodes: tuple[Row, ...]
     lines: tuple[Row, ...]
     stalls: tuple[Stall, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As dictionaries and lists."""
+        found: dict[str, Any] = to_builtins(self)
+        return found

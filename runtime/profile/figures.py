@@ -1,38 +1,22 @@
 """The plots of a profile, as plotly figures."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
-from emulator.timing.timeline import CTL, ENGINES, Timeline
+from emulator.timing.energy import COMPONENTS
+from emulator.timing.timeline import CTL, ENGINES
 from isa.architecture import Engine, Space
+from runtime.profile.bandwidth import bandwidth
 from runtime.profile.buffer_lifetimes import Life, lives
+from runtime.profile.colours import LIGHT as COLOURS
 from runtime.profile.run import Run
+from runtime.profile.words import cause
 
-COLOURS = {
-    "dispatch waits": "#8a9097",
-    "ldw": "#1f7a4d",
-    "lda": "#3a9d6b",
-    "sto": "#7a8f1f",
-    "mxu weights": "#d98a6f",
-    "mxu": "#b3401f",
-    "vec": "#2864c7",
-    "act": "#8a3fb5",
-    "compute": "#3b7d3b",
-    "limit": "#9aa1a8",
-    "excess": "#6f9f3f",
-    "waiting_dram": "#1f7a4d",
-    "waiting_mxu": "#b3401f",
-    "waiting_vec": "#2864c7",
-    "waiting_act": "#8a3fb5",
-    "dependence": "#b58900",
-    "dispatch": "#8a9097",
-    "fill_drain": "#d98a6f",
-}
-MAX_SPANS, MAX_BUFFERS = 30_000, 4_000  # what a browser draws without effort
-_BINS = 600
+MAX_SPANS, MAX_BUFFERS, MAX_NODES = 30_000, 4_000, 60  # what a browser draws without effort; nodes: of a layer
 _PALETTE = (
     "#4e79a7",
     "#f28e2b",
@@ -67,7 +51,7 @@ def timeline(report: Run) -> go.Figure:
         figure.add_scatter(
             x=x, y=[name] * len(x), mode="lines", line=line, text=text, hoverinfo="text", name=name, connectgaps=False
         )
-    low, rates = _bandwidth(report.timeline)
+    low, rates = bandwidth(report.timeline)
     figure.add_scatter(
         x=low,
         y=rates,
@@ -127,22 +111,6 @@ def _one(held: list[Span]) -> Span:
     return held[0][0], held[-1][1], label
 
 
-def _bandwidth(t: Timeline) -> tuple[list[int], list[float]]:
-    """GB/s in each of many equal intervals: the share of it in which the bus works, times its rate."""
-    edges = np.linspace(0, t.cycles, min(_BINS, t.cycles) + 1)
-    ends = t.bus[:, 1] if len(t.bus) else np.zeros(0)
-    starts = t.bus[:, 0] if len(t.bus) else np.zeros(0)
-    done = np.concatenate([[0], np.cumsum(ends - starts)])
-    points = np.stack([starts, ends], 1).ravel()
-    work = (
-        np.interp(edges, points.astype(float), np.repeat(done, 2)[1:-1].astype(float))
-        if len(points)
-        else np.zeros_like(edges)
-    )
-    rates = np.diff(work) / np.diff(edges) * t.chip.dram.bytes_per_second / 1e9
-    return [round(at) for at in edges[:-1].tolist()], [round(rate, 2) for rate in rates.tolist()]
-
-
 def waterfall(document: Mapping[str, Any]) -> go.Figure:
     """From the limit to the total: what is between, cause by cause."""
     parts = {"limit": document["limit_cycles"], "excess": document["excess_cycles"]} | {
@@ -152,7 +120,7 @@ def waterfall(document: Mapping[str, Any]) -> go.Figure:
     figure = go.Figure()
     figure.add_bar(
         orientation="h",
-        y=[*parts, "total"],
+        y=[*(cause(name, document["waterfall_resource"]) for name in parts), "total"],
         x=[*parts.values(), document["cycles"]],
         base=[*(e - v for e, v in zip(ends, parts.values(), strict=True)), 0],
         marker_color=[*(COLOURS[name] for name in parts), "#4a5560"],
@@ -179,7 +147,7 @@ def roofline(report: Run, document: Mapping[str, Any]) -> go.Figure:
     groups = {
         "source lines": (document["lines"], "#2864c7", 7),
         "layers": (document["layers"], "#b3401f", 9),
-        "whole run": (whole, "#000", 13),
+        "whole run": (whole, "#d99a00", 13),
     }
     xs = [ridge]
     for name, (rows, colour, size) in groups.items():
@@ -194,7 +162,7 @@ def roofline(report: Run, document: Mapping[str, Any]) -> go.Figure:
             x=x, y=y, mode="markers", name=name, text=text, hoverinfo="text", marker={"color": colour, "size": size}
         )
         xs += x
-    low, high, grey = min(xs) / 4, max(xs) * 4, {"color": "#6b737b"}
+    low, high, grey = min(xs) / 4, max(xs) * 4, {"color": "#808890"}
     figure.add_scatter(
         x=[low, ridge, high],
         y=[low * rate, peak, peak],
@@ -248,8 +216,84 @@ def energy(document: Mapping[str, Any]) -> go.Figure:
     """Joules by component."""
     parts = {name: value * 1e6 for name, value in document["energy_joules"].items()}
     return _bars(
-        parts, [f"{value:,.1f} µJ" for value in parts.values()], ["#4e79a7"] * len(parts), {"title": "µJ a launch"}
+        parts,
+        [f"{value:,.1f} µJ" for value in parts.values()],
+        [COLOURS[name] for name in parts],
+        {"title": "µJ a launch"},
     )
+
+
+def energy_tree(report: Run) -> go.Figure:
+    """Joules by layer, node and component; of a layer with very many nodes the small ones are one."""
+    tree = _Tree()
+    numbers = {row.name: number for number, row in enumerate(report.layers)}
+    for name, nodes in sorted(_by_layer(report).items(), key=lambda layer: numbers[layer[0]]):
+        key = tree.add(f"layer {numbers[name]}", name or "(no layer)", "", _hue(numbers[name], 76))
+        for number, node, parts in nodes:
+            place = tree.add(f"{key}/{number}", node, key, _hue(number))
+            for component, joules in parts.items():
+                tree.add(f"{place}/{component}", component, place, COLOURS[component], joules * 1e6)
+    tree.add("static", "static", "", COLOURS["static"], report.activity.static_joules * 1e6)
+    figure = go.Figure()
+    figure.add_icicle(
+        ids=tree.ids, labels=tree.labels, parents=tree.parents, values=tree.values, branchvalues="total", maxdepth=3,
+        marker={"colors": tree.colours}, tiling={"orientation": "v"}, sort=False, pathbar={"visible": False},
+        hovertemplate="%{label}<br>%{value:,.2f} µJ, %{percentRoot:.1%} of the run<extra></extra>",
+    )  # fmt: skip
+    figure.update_layout(height=380)
+    return figure
+
+
+class _Tree:
+    """Columns of a tree whose branches have what their leaves have."""
+
+    def __init__(self) -> None:
+        self.ids, self.labels, self.parents, self.colours = ["run"], ["run"], [""], [""]
+        self.values = [0.0]
+        self._place = {"run": 0}
+
+    def add(self, key: str, label: str, parent: str, colour: str, value: float = 0.0) -> str:
+        self._place[key] = len(self.ids)
+        self.ids.append(key)
+        self.labels.append(label)
+        self.parents.append(parent or "run")
+        self.colours.append(colour)
+        self.values.append(0.0)
+        while key:
+            at = self._place[key]
+            self.values[at] += value
+            key = self.parents[at]
+        return self.ids[-1]
+
+
+def _by_layer(report: Run) -> dict[str, list[tuple[int, str, dict[str, float]]]]:
+    """Nodes of each layer: number, name, joules of each component."""
+    nodes = report.image.debug.nodes
+    sums = np.zeros((len(nodes) + 1, report.activity.joules.shape[1]))
+    np.add.at(sums, report.node, report.activity.joules)  # -1, no node, is the last
+    layers: dict[str, list[int]] = {}
+    for number in np.flatnonzero(sums.any(1)).tolist():
+        layers.setdefault(nodes[number].layer if number < len(nodes) else "", []).append(number)
+    found = {}
+    for layer, numbers in layers.items():
+        largest = set(sorted(numbers, key=lambda number: -sums[number].sum())[:MAX_NODES])
+        rest = [number for number in numbers if number not in largest]
+        rows = [
+            (number, nodes[number].name if number < len(nodes) else "(control)", _parts(sums[number]))
+            for number in numbers
+            if number in largest
+        ]
+        found[layer] = [*rows, (rest[0], f"({len(rest)} more)", _parts(sums[rest].sum(0)))] if rest else rows
+    return found
+
+
+def _parts(joules: NDArray[np.float64]) -> dict[str, float]:
+    return {name: value for name, value in zip(COMPONENTS, joules.tolist(), strict=False) if value}
+
+
+def _hue(number: int, light: int = 68) -> str:
+    """The colour of a node by its number, as the pages have it."""
+    return f"hsl({(number + 1) * 137.5 % 360:.1f}, 55%, {light}%)"
 
 
 def utilisation(document: Mapping[str, Any]) -> go.Figure:
@@ -278,12 +322,28 @@ def _bars(parts: Mapping[str, float], text: list[str], colours: list[str], axis:
     return figure
 
 
+def context(points: Sequence[Mapping[str, float]]) -> go.Figure:
+    """Tokens per second over the length of a decoder's context, and what the bytes that must move would allow."""
+    figure = go.Figure()
+    tokens = [point["tokens"] for point in points]
+    speeds = [point["tokens_per_second"] for point in points]
+    most = [speed / point["of_limit"] for speed, point in zip(speeds, points, strict=True)]
+    figure.add_scatter(x=tokens, y=most, mode="lines", name="limit of DRAM", line={"color": "#808890", "dash": "dot"})
+    figure.add_scatter(x=tokens, y=speeds, mode="lines", name="tokens/s", line={"color": COLOURS["mxu"]})
+    figure.update_layout(
+        xaxis={"title": "tokens in the context"}, yaxis={"title": "tokens/s", "rangemode": "tozero"}, height=300,
+        legend={"orientation": "h", "y": 1.15},
+    )  # fmt: skip
+    return figure
+
+
 PLOTS: dict[str, Callable[[Run, Mapping[str, Any]], go.Figure]] = {  # of a run and its document
     "timeline": lambda report, document: timeline(report),
     "waterfall": lambda report, document: waterfall(document),
     "roofline": roofline,
     "utilisation": lambda report, document: utilisation(document),
     "energy": lambda report, document: energy(document),
+    "energy_tree": lambda report, document: energy_tree(report),
     "sram": lambda report, document: memory(report, Space.SRAM, report.timeline.chip.sram.bytes),
     "acc": lambda report, document: memory(report, Space.ACC, report.timeline.chip.acc.bytes),
 }

@@ -84,8 +84,8 @@ class Profile(Run):
         return frame(map(msgspec.to_builtins, tables[table]))
 
     def figure(self, name: str = "timeline") -> "Figure":
-        """A plot: timeline, waterfall, roofline, utilisation, energy, sram or acc, as a plotly figure. Raises InputError
-        for another one, and without plotly."""
+        """A plot: timeline, waterfall, roofline, utilisation, energy, energy_tree, sram or acc, as a plotly figure.
+        Raises InputError for another one, and without plotly."""
         with plotting("a figure"):
             from runtime.profile.figures import PLOTS
 

@@ -94,7 +94,7 @@ class Run:
     @cached_property
     def lines(self) -> tuple[Row, ...]:
         """By line of the user's model."""
-        return self._table([_place(self._node(i)) for i in self.node.tolist()], _line_detail)
+        return self._table([place_of(self._node(i)) for i in self.node.tolist()], _line_detail)
 
     @cached_property
     def layers(self) -> tuple[Row, ...]:
@@ -171,8 +171,7 @@ class Run:
 
     def as_dict(self, program: str = "") -> dict[str, Any]:
         """The document as dictionaries and lists."""
-        found: dict[str, Any] = msgspec.to_builtins(self.document(program))
-        return found
+        return self.document(program).as_dict()
 
     def _node(self, index: int) -> DebugNode:
         return self.image.debug.nodes[index] if index >= 0 else NO_NODE
@@ -219,7 +218,8 @@ def _line_detail(node: DebugNode) -> dict[str, Any]:
     return {"file": node.file, "line": node.line, "code": node.code}
 
 
-def _place(node: DebugNode) -> str:
+def place_of(node: DebugNode) -> str:
+    """The source line of a node, as the rows of `lines` are called."""
     return f"{node.file}:{node.line}" if node.line else "(no line)"
 
 

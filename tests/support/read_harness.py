@@ -60,19 +60,29 @@ def browser() -> str:
     return found
 
 
-def dom(page: Path, fragment: str = "", script: str = "") -> str:
-    """The page's document after its script has run, and `script` after that. The browser cannot reach any network."""
+_LISTEN = """<script>
+addEventListener("error", e => document.body.dataset.error = e.message);
+addEventListener("unhandledrejection", e => document.body.dataset.error = String(e.reason));
+for (const kind of ["error", "warn"])
+  console[kind] = (...said) => document.body.dataset.error = said.join(" ") + new Error().stack;
+</script>"""
+
+
+def dom(page: Path, fragment: str = "", script: str = "", width: int = 1500) -> str:
+    """The page's document after its script has run, and `script`, which may wait, after that. The browser cannot reach
+    any network. Fails for whatever a page with a `script` throws or writes to the console."""
     if script:
         changed = page.with_name(f"scripted-{page.name}")
-        guarded = f"try {{ (() => {{ {script} }})() }} catch (e) {{ document.body.dataset.error = e.stack }}"
-        changed.write_text(page.read_text().replace("</body>", f"<script>{guarded}</script></body>"))
+        guarded = f"(async () => {{ {script} }})().catch(e => {{ document.body.dataset.error = e.stack }})"
+        text = page.read_text().replace("<body>", f"<body>{_LISTEN}", 1)
+        changed.write_text(text.replace("</body>", f"<script>{guarded}</script></body>"))
         page = changed
     flags = [
         "--headless",
         "--no-sandbox",
         "--disable-gpu",
-        "--window-size=1500,900",
-        "--virtual-time-budget=2000",
+        f"--window-size={width},900",
+        "--virtual-time-budget=10000",
         "--host-resolver-rules=MAP * ~NOTFOUND",
     ]
     profile = f"--user-data-dir={page.parent / 'profile'}"
@@ -91,5 +101,5 @@ def dom(page: Path, fragment: str = "", script: str = "") -> str:
 def said(document: str, name: str) -> str:
     """What a script left in `document.body.dataset`."""
     match = re.search(rf'<body[^>]*\bdata-{name}="([^"]*)"', document)
-    assert match is not None, document[-2000:]
+    assert match is not None, re.findall("<body[^>]*>", document)
     return html.unescape(match[1])

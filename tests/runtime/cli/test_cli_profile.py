@@ -111,6 +111,20 @@ def test_profile_writes_trace_and_page(tmp_path: Path) -> None:
     assert f"{result.document['cycles']:,}" in page.read_text()
 
 
+def test_page_and_assembly_lead_to_each_other(image: Path, tmp_path: Path) -> None:
+    """Breaks when the page's rows do not lead to the assembly beside it, wherever both are."""
+    (tmp_path / "a b").mkdir()
+    page, code = tmp_path / "p.html", tmp_path / "a b" / "code#1.html"
+    result = spawn("profile", image, "--html", page, "--disasm", code, "--json")
+    assert (result.code, result.document["files"]) == (0, [str(page), str(code)])
+    assert '"listing":"a%20b/code%231.html"' in page.read_text()
+    assert "assembly" in code.read_text()
+    alone = call("profile", image, "--disasm", code, "--json")
+    assert (alone.code, alone.error["kind"]) == (2, "input") and "--html" in alone.error["what"]
+    same = call("profile", image, "--disasm", code, "--html", code, "--json")
+    assert (same.code, same.error["kind"]) == (2, "input")
+
+
 @pytest.mark.parametrize("flag", ["--trace", "--html"])
 def test_missing_folder_is_named_before_any_work(flag: str, tmp_path: Path) -> None:
     result = call("profile", "minilm", flag, tmp_path / "no" / "x", "--json")
