@@ -18,8 +18,9 @@ from fuzz.samples import program, sample
 from isa.architecture import GIVEN_REGIONS, Region, Space
 from isa.asm.assemble import assemble
 from isa.asm.disassemble import disassemble
+from isa.asm.problems import check_text
 from isa.chip import Chip, chip_hash, chip_names, load_chip, read_toml, to_toml
-from isa.errors import Error, Trap
+from isa.errors import AssemblyError, Error, Trap
 from isa.image.image import Image, image_bytes, read_image
 from lint.analyse import check
 from runtime.debug.commands import COMMANDS, Shell
@@ -43,7 +44,14 @@ def make_assembly(rng: random.Random) -> bytes:
 
 
 def run_assembly(case: bytes) -> None:
-    image = assemble(case.decode("utf-8", "replace"), "case", "/nonexistent")
+    text = case.decode("utf-8", "replace")
+    wrong = check_text(text, "case", "/nonexistent").errors
+    try:
+        image = assemble(text, "case", "/nonexistent")
+    except AssemblyError:
+        assert wrong, "the assembler refuses what has no problem"
+        raise
+    assert not wrong, f"a problem that is none: {wrong[0]}"
     text, files = disassemble(image)
     if not files:
         assert image_bytes(assemble(text, "again", "/nonexistent")) == image_bytes(image), (

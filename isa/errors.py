@@ -1,5 +1,7 @@
 """Every error a user can meet. One class per kind; each says what, where, and what to do about it."""
 
+from dataclasses import dataclass
+
 
 class Error(Exception):
     """Base of everything that llmchip raises on purpose.
@@ -51,10 +53,25 @@ class InternalError(CompileError):
         super().__init__(what, where, hint)
 
 
+@dataclass(frozen=True, slots=True)
+class TextSpan:
+    """Characters of a text: line and column count from 1. `name` is a name that is not defined, if that is wrong."""
+
+    file: str
+    line: int
+    column: int
+    width: int
+    name: str = ""
+
+
 class AssemblyError(Error):
-    """Bad assembly text; `where` is file:line:column."""
+    """Bad assembly text; `where` is file:line:column, and so is `span`, for programs, where a line is at fault."""
 
     kind = "assembly"
+
+    def __init__(self, what: str, where: str = "", hint: str = "", span: TextSpan | None = None) -> None:
+        super().__init__(what, where, hint)
+        self.span = span
 
 
 class ImageError(Error):

@@ -18,7 +18,7 @@ def main() -> None:
 
     pages = {
         ROOT / "docs" / "isa.md": manual.document(),
-        ROOT / "editors" / "llmchip.tmLanguage.json": lexer.textmate(),
+        ROOT / lexer.PATH: lexer.textmate(),
         ROOT / "docs" / "chip.md": chip_page.document(),
         ROOT / "docs" / "cli.md": write_cli_doc.document(),
         **{ROOT / "docs" / "schemas" / f"{name}.json": schemas.text(name) for name in schemas.TYPES},

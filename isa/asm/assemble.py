@@ -5,10 +5,10 @@ docs/assembly.md). Operands and directive values may be expressions in `.equ` co
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from importlib import resources
 from os import PathLike
 from pathlib import Path
@@ -16,10 +16,11 @@ from typing import Any, NoReturn
 
 import msgspec
 from lark import Lark, Token, Tree
-from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
+from lark.exceptions import UnexpectedInput
 
 from isa.architecture import WORD_BYTES, Region
 from isa.asm.directives import DIRECTIVES, Parts, read_string, read_value
+from isa.asm.source import Source
 from isa.asm.source_map import Place, source_map
 from isa.asm.text import TextError, guess, parse_inst, parse_record, parse_word
 from isa.chip import DEFAULT_CHIP, Chip, load_chip
@@ -27,13 +28,11 @@ from isa.codec import encode
 from isa.errors import AssemblyError, ChipError, ImageError
 from isa.files import read_text
 from isa.image.image import DebugMap, Entry, Image, PlanRecord, check_image
-from isa.shown import shown
 
 _LENGTH = re.compile(
     r"\blen[ \t]*=[ \t]*([A-Za-z_][\w.]*)[ \t]*(?=,|$)"
 )  # the one operand that may be a label: a loop's length, up to that label
 _INCLUDES = 16
-_WIDTH = 160  # of an excerpt in an error
 
 
 def assemble_file(path: str | PathLike[str], chip: Chip | str | None = None) -> Image:
@@ -52,7 +51,7 @@ def assemble(
 ) -> Image:
     """The image of an assembly text. `name` stands in errors, `folder` is where included files are. Raises
     AssemblyError."""
-    builder = _Builder(_Source(text, name), Parts(Path(folder), Path(folder)))
+    builder = Builder(Source(text, name), Parts(Path(folder), Path(folder)))
     try:
         builder.parts.count_text(text)
     except TextError as error:
@@ -78,80 +77,10 @@ def _parser() -> Lark:
 
 
 @dataclass(frozen=True)
-class _Source:
-    """A text, for pointing at places in it."""
-
-    text: str
-    name: str
-
-    @cached_property
-    def lines(self) -> list[str]:
-        return self.text.split("\n")
-
-    def fail(self, what: str, line: int, column: int, width: int = 1, hint: str = "") -> NoReturn:
-        excerpt = self.line(line)
-        if len(excerpt) > _WIDTH:  # of a very long line, what is around the fault
-            cut = max(column - 1 - _WIDTH // 2, 0)
-            excerpt, column, width = excerpt[cut : cut + _WIDTH], column - cut, min(width, _WIDTH)
-            where = f"{self.name}:{line}:{column + cut}"
-        else:
-            where = f"{self.name}:{line}:{column}"
-        what = what if len(what) <= 2 * _WIDTH else f"{what[:_WIDTH]}…"
-        # tabs are kept in front of the caret, so that it stands where the reader sees the fault
-        blank = "".join("\t" if c == "\t" else " " for c in excerpt[: column - 1])
-        raise AssemblyError(f"{shown(what)}\n    {excerpt}\n    {blank}{'^' * max(width, 1)}", where, hint)
-
-    def line(self, number: int) -> str:
-        return self.lines[number - 1].rstrip("\r") if 0 < number <= len(self.lines) else ""
-
-    def fail_at(self, token: Token, error: TextError) -> NoReturn:
-        """Point at the piece of `token` that the error names."""
-        start = max(token.find(error.at), 0) if error.at else 0
-        width = len(error.at) if error.at and error.at in token else len(token)
-        self.fail(error.what, token.line or 1, (token.column or 1) + start, width, error.hint)
-
-    def fail_syntax(self, error: UnexpectedInput) -> NoReturn:
-        where = error.line if error.line > 0 else self.text.count("\n") + 1, max(error.column, 1)
-        if isinstance(error, UnexpectedToken):
-            found, width = (
-                ("end of line", 1) if error.token.type in ("_NL", "$END") else (f"'{error.token}'", len(error.token))
-            )
-            expected = sorted(error.accepts or error.expected)
-        else:
-            assert isinstance(error, UnexpectedCharacters)
-            found, width, expected = f"'{self.text[(error.pos_in_stream or 0) :][:1]}'", 1, sorted(error.allowed or ())
-        names = dict.fromkeys(_READABLE.get(e, e) for e in expected)
-        self.fail(f"{found} is not expected here", *where, width, f"expected {' or '.join(names)}")
-
-
-_READABLE = {
-    "_NL": "end of line",
-    "NAME": "a name",
-    "OPERANDS": "operands name=value",
-    "MARKS": "counts like 'ldw<=0'",
-    "AT": "'@'",
-    "COMMA": "','",
-    "LABEL": "a label",
-    "DIRECTIVE": "a directive",
-    "STRING": "a string",
-    "VALUE": "a value",
-    "KEY": "key=value",
-    "EQUAL": "'='",
-    "LSQB": "'['",
-    "RSQB": "']'",
-    "LBRACE": "'{'",
-    "RBRACE": "'}'",
-    "COLON": "':'",
-    "__ANON_0": "','",
-    "$END": "the end",
-}
-
-
-@dataclass(frozen=True)
-class _Later:
+class Later:
     """An instruction that uses a name which the text has not defined yet."""
 
-    source: _Source
+    source: Source
     index: int
     mnemonic: Token
     operands: Token
@@ -159,30 +88,36 @@ class _Later:
 
 
 @dataclass
-class _Builder:
+class Builder:
     """Collects statements; `finish` makes the image. Methods named like grammar rules take the children of that
     rule."""
 
-    source: _Source
+    source: Source
     parts: Parts
-    later: list[_Later] = field(default_factory=list)
-    places: list[tuple[_Source, int, str]] = field(
+    later: list[Later] = field(default_factory=list)
+    places: list[tuple[Source, int, str]] = field(
         default_factory=list
     )  # of each instruction: text, line, mnemonic or directive
     depth: int = 0
 
     def read(self) -> None:
+        for statement in self.parse():
+            self.statement(statement)
+
+    def parse(self) -> list[Any]:
+        """The statements of the text at hand. Raises AssemblyError."""
         try:
-            tree = _parser().parse(self.source.text + "\n")
+            return list(_parser().parse(self.source.text + "\n").children)
         except UnexpectedInput as error:
             self.source.fail_syntax(error)
-        for statement in tree.children:
-            assert isinstance(statement, Tree)
-            getattr(self, statement.data)(*statement.children)
-            if len(self.places) < len(self.parts.words):
-                token = statement.children[0]
-                assert isinstance(token, Token)
-                self.places += [(self.source, token.line or 0, str(token))] * (len(self.parts.words) - len(self.places))
+
+    def statement(self, statement: Any) -> None:
+        """Take one statement in. Raises AssemblyError."""
+        getattr(self, statement.data)(*statement.children)
+        if len(self.places) < len(self.parts.words):
+            token = statement.children[0]
+            assert isinstance(token, Token)
+            self.places += [(self.source, token.line or 0, str(token))] * (len(self.parts.words) - len(self.places))
 
     def label(self, token: Token) -> None:
         name = token[:-1]
@@ -205,7 +140,7 @@ class _Builder:
             self._postpone(mnemonic, operands, marks)
 
     def _postpone(self, mnemonic: Token, operands: Token, marks: Token | None) -> None:
-        self.later.append(_Later(self.source, len(self.parts.words), mnemonic, operands, marks))
+        self.later.append(Later(self.source, len(self.parts.words), mnemonic, operands, marks))
         self.parts.words.append(b"")
 
     def _word(self, mnemonic: str, operands: str, marks: str) -> bytes:
@@ -214,8 +149,11 @@ class _Builder:
         except TextError:
             return encode(parse_inst(mnemonic, operands, marks, self.parts.names))
 
-    def _fail(self, source: _Source, error: TextError, *pieces: Token | None) -> NoReturn:
+    def _fail(self, source: Source, error: TextError, *pieces: Token | None) -> NoReturn:
         found = [piece for piece in pieces if piece is not None]
+        operands = [operand.strip() for piece in found[1:] for operand in piece.split(",")]
+        if error.at == found[0] and error.at not in operands:  # it may be a part of an operand, too
+            source.fail_at(found[0], error)
         source.fail_at(next((piece for piece in reversed(found) if error.at and error.at in piece), found[0]), error)
 
     def directive(self, token: Token, *arguments: Any) -> None:
@@ -235,7 +173,7 @@ class _Builder:
                 handler(self.parts, str(token), values, {_key(a): self._value(a.children[-1]) for a in some})
             self.parts.note_place(token, self.source.fail_at)
         except TextError as error:
-            self.source.fail_at(token, error)
+            self.source.fail_at(_named(arguments, error.at) or token, error)
         except (
             ChipError,
             ValueError,
@@ -257,7 +195,7 @@ class _Builder:
         try:
             name = read_string(arguments[0])
             path = self.parts.folder / name
-            text = _read(self.parts.path(name), "")
+            text = self.included(self.parts.path(name))
             self.parts.count_text(text)
         except AssemblyError as error:
             self.source.fail_at(arguments[0], TextError(error.what, "", "paths are relative to the assembly text"))
@@ -265,21 +203,26 @@ class _Builder:
             self.source.fail_at(arguments[0], error)
         except ValueError as error:
             self.source.fail_at(arguments[0], TextError(f"not a string: {error}"))
-        with self._inside(_Source(text, str(path)), path.parent):
+        with self._inside(Source(text, str(path)), path.parent):
             self.read()
 
+    def included(self, path: Path) -> str:
+        """The text of an included file. Raises AssemblyError."""
+        return _read(path, "")
+
     @contextmanager
-    def _inside(self, source: _Source, folder: Path) -> Iterator[None]:
+    def _inside(self, source: Source, folder: Path) -> Iterator[None]:
         outer = self.source, self.parts.folder
         self.source, self.parts.folder, self.depth = source, folder, self.depth + 1
         yield
         self.source, self.parts.folder, self.depth = *outer, self.depth - 1
 
     def finish(self, chip: Chip | str | None) -> Image:
+        """The image of all that was read. Raises AssemblyError."""
         parts = self.parts
         parts.names.update({name: number * WORD_BYTES for name, number in parts.labels.items()})
         for later in self.later:
-            parts.words[later.index] = self._postponed(later)
+            parts.words[later.index] = self.postponed(later)
         data = {region: bytes(parts.data.get(region, b"")) for region in Region}
         plan = (
             *parts.records["plan"],
@@ -320,7 +263,8 @@ class _Builder:
         places = [Place(source.name, line, source.line(line).strip()) for source, line, _ in self.places]
         return source_map(places, [mnemonic for *_, mnemonic in self.places], self.parts.labels)
 
-    def _postponed(self, later: _Later) -> bytes:
+    def postponed(self, later: Later) -> bytes:
+        """The word of an instruction, now that all names are known. Raises AssemblyError."""
         length = _LENGTH.search(later.operands)
         text = str(later.operands)
         if length and length[1] in self.parts.labels:
@@ -359,6 +303,14 @@ class _Builder:
 def _key(pair: Tree[Token]) -> str:
     key = str(pair.children[0])
     return read_string(key) if key.startswith('"') else key.rstrip("= \t")
+
+
+def _named(arguments: Iterable[Any], at: str) -> Token | None:
+    """The piece of a directive that an error speaks of."""
+    leaves: list[Token] = []
+    for argument in arguments if at else ():
+        leaves += argument.scan_values(lambda _: True) if isinstance(argument, Tree) else [argument] * bool(argument)
+    return next((leaf for leaf in leaves if leaf.rstrip("= \t").strip('"') == at), None)
 
 
 def _is_pair(node: object) -> bool:

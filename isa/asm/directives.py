@@ -39,7 +39,9 @@ _LEAST_TEXT = 16384  # what an included text counts at least
 ALIGN = 64  # of everything that the assembler places
 _CONSTANTS = {"true": True, "false": False, "null": None}
 # Keys whose values are words, never names of numbers.
-_WORDS = frozenset({"name", "dtype", "storage", "region", "space", "op", "file", "code", "operand", "status", "reason"})
+WORD_KEYS = frozenset(
+    {"name", "dtype", "storage", "region", "space", "op", "file", "code", "operand", "status", "reason"}
+)
 
 
 class Name(str):
@@ -193,7 +195,7 @@ def _number(text: str) -> int | float:
 def _known(parts: Parts, pairs: Pairs) -> Pairs:
     """Bare names become what they are defined as, except where a word is wanted."""
     return {
-        key: str(value) if key in _WORDS and isinstance(value, str) else _replace(value, parts.names)
+        key: str(value) if key in WORD_KEYS and isinstance(value, str) else _replace(value, parts.names)
         for key, value in pairs.items()
     }
 

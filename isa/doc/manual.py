@@ -67,6 +67,22 @@ def summary() -> str:
     return "\n".join(f"{row.mnemonic:<8}{row.engine.value:<5}{row.summary}" for row in ISA.values())
 
 
+def for_editor(mnemonic: str) -> str:
+    """One instruction in Markdown, without its bits. Raises InputError for an unknown name."""
+    if mnemonic not in ISA:
+        raise InputError(f"unknown instruction '{mnemonic}'", "", guess_instruction(mnemonic))
+    row = ISA[mnemonic]
+    operands = "\n".join(f"- {operand_text(row, field)}" for field in row.fields)
+    pieces = [f"**{mnemonic}** ({row.engine.value}): {row.summary}", f"```\n{row.pseudocode}\n```", operands]
+    return "\n\n".join(filter(None, [*pieces, f"Timing: {_timing(row)}"]))
+
+
+def operand_text(row: Instruction, field: Field) -> str:
+    """One line about an operand, for editors: its name, what it is, what it means."""
+    meaning = _meaning(row, field)
+    return f"`{field.name}`: {_kind(field)}" + (f"; {meaning}" if meaning else "")
+
+
 def diagram(row: Instruction) -> str:
     """The word as a drawing: four lines of 32 bits, the lowest last."""
     cells = [*_cells(HEADER, 0), *_cells(row.fields, HEADER_BITS)]

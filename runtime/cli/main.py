@@ -34,6 +34,7 @@ VERBS = {
     "disasm": "Print an image as assembly text.",
     "compare": "Say what has changed between two programs or chips, where, and why.",
     "asm": "Assemble text to an image file.",
+    "lsp": "Serve an editor that edits assembly text.",
     "isa": "Show the instruction set, or one instruction.",
     "chips": "List the stock chips, or print one as TOML.",
     "sweep": "Compile and time models on many chips.",

@@ -35,7 +35,7 @@ def test_the_manual_is_current() -> None:
 
 
 def test_the_grammar_is_current() -> None:
-    """Breaks when the table changed and editors/llmchip.tmLanguage.json did not: run `python -m isa.asm.lexer`."""
+    """Breaks when the table changed and editors/vscode/syntaxes/llmchip.tmLanguage.json did not: run `python -m isa.asm.lexer`."""
     assert GRAMMAR.read_text(encoding="utf-8") == textmate()
 
 
