@@ -56,7 +56,9 @@ def tile_pipeline(on: Switch, known: Known, choice: Choice) -> Stages:
         ],
         tiling=[
             SplitBatch(share),  # before memory: values of a part are smaller
-            AssignMemory(point, known.chooser),  # tile sizes beside what is resident, as one depends on the other
+            AssignMemory(
+                point, known.chooser, choice.limit
+            ),  # tile sizes beside what is resident, as one depends on the other
         ],
         program=[
             Emit(point.overlap, known.emitted),  # where everything lies and how it is tiled is known now

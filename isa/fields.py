@@ -122,6 +122,11 @@ class Instruction:
         return ALL_QUEUES if self.drains == "all" else operands[self.drains] if self.drains else 0
 
     @cached_property
+    def defaults(self) -> Mapping[str, int]:
+        """What the operands are that no one gives, views apart."""
+        return {f.name: f.default or 0 for f in self.fields if f.kind is not Kind.VIEW}
+
+    @cached_property
     def views(self) -> tuple[Field, ...]:
         """The operands that touch memory."""
         return tuple(f for f in self.fields if f.kind is Kind.VIEW and f.access is not None)

@@ -37,8 +37,8 @@ class View:
 
 def extents_of(field: Field, operands: Mapping[str, int]) -> Extents:
     """Extents of a view operand of an instruction, after its `when` exceptions (dynamic extents already applied)."""
-    planes, rows, cols = (_extent(name, operands) for name in dims_of(field, operands))
-    return planes, rows, cols
+    planes, rows, cols = dims_of(field, operands)
+    return _extent(planes, operands), _extent(rows, operands), _extent(cols, operands)
 
 
 def dims_of(field: Field, operands: Mapping[str, int]) -> tuple[str, str, str]:

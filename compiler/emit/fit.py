@@ -123,6 +123,10 @@ class TileSizeChooser:
             self.found[key] = Fit(tiling, sample.busy(tiling))
         return self.found[key]
 
+    def least(self, kernel: Kernel, part: Range | None) -> Mapping[str, int]:
+        """Cycles for which the kernel keeps array and bus busy, whatever its tiling."""
+        return _products(kernel, self.chip, _points(kernel, part))
+
     def _find(self, sample: "_Sample", room: Room) -> TileSizes:
         given = sample.kernel, self.chip, sample.tuning, sample.rows
         usual = [] if sample.tuning.smallest else list(preferred_tilings(*given))
@@ -174,9 +178,7 @@ class _Sample:
 
     @cached_property
     def rows(self) -> int:
-        """Points of the domain."""
-        sizes = self.kernel.domain
-        return prod(sizes) if self.part is None else prod(sizes[1:]) * (self.part[1] - self.part[0])
+        return _points(self.kernel, self.part)
 
     @cached_property
     def alike(self) -> object:
@@ -286,15 +288,9 @@ class _Sample:
     def _least(self, tiling: TileSizes) -> int:
         """Cycles that the array and the bus need at least with blocks of so many rows, without a look at any
         instruction."""
-        chip, count = self.chip, self._blocks(tiling)
-        slots = max(self.rows, count * ceil_div(chip.mxu.rows, chip.mxu.weight_rows_per_cycle))
-        mxu = loaded = 0
-        for node in self.kernel.nodes:
-            if node.role is Role.MATMUL and len(node.operands[1].shape) == 2:
-                k, n = node.operands[0].shape[-1], node.shape[-1]
-                mxu += (k // chip.mxu.rows) * (n // chip.mxu.cols) * slots
-                loaded += k * n * (1 if tiling.keep else count)
-        return max(mxu, loaded * chip.clock_hz // chip.dram.bytes_per_second)
+        blocks = self._blocks(tiling)
+        slots = max(self.rows, blocks * ceil_div(self.chip.mxu.rows, self.chip.mxu.weight_rows_per_cycle))
+        return max(_products(self.kernel, self.chip, slots, 1 if tiling.keep else blocks).values())
 
     def _blocks(self, tiling: TileSizes) -> int:
         return sum(1 for _ in part_blocks(self.kernel, tiling.rows, self.part))
@@ -313,6 +309,23 @@ class _Sample:
             layouts = {layout.buffer for layout in self.storage.layouts.values()}
             self.known[key] = _Measured(*_needs(e, layouts), busy, ops)
         return self.known[key]
+
+
+def _points(kernel: Kernel, part: Range | None) -> int:
+    """Points of the domain."""
+    return prod(kernel.domain) if part is None else prod(kernel.domain[1:]) * (part[1] - part[0])
+
+
+def _products(kernel: Kernel, chip: Chip, slots: int, loads: int = 1) -> dict[str, int]:
+    """Cycles that the products of a kernel take at least on the array, `slots` for each tile of weights, and on the bus,
+    their weights loaded so many times."""
+    mxu = loaded = 0
+    for node in kernel.nodes:
+        if node.role is Role.MATMUL and len(node.operands[1].shape) == 2:
+            k, n, weight = node.operands[0].shape[-1], node.shape[-1], node.operands[1]
+            mxu += (k // chip.mxu.rows) * (n // chip.mxu.cols) * slots
+            loaded += k * n * weight.dtype.bits // 8 * loads if weight.base.is_weight else 0
+    return {"mxu": mxu, "bus": loaded * chip.clock_hz // chip.dram.bytes_per_second}
 
 
 def _needs(e: Emitter, layouts: set[Buffer]) -> tuple[MemoryDemand, MemoryDemand]:

@@ -1,8 +1,9 @@
 """Memory spaces: a memory for every value between kernels, SRAM where it fits and SCRATCH in DRAM where not, and tile
 sizes for every kernel."""
 
+import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -18,7 +19,7 @@ from compiler.tile.ir import Buffer
 from compiler.tile.kernel_graph import KernelGraph, Repeat
 from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel
-from compiler.tile.layout import dense
+from compiler.tile.layout import Range, dense
 from compiler.tile.state import TileState, made
 from compiler.tile.storage import Storage, size_of, stored_order
 from isa.architecture import Region, Space
@@ -28,41 +29,53 @@ from isa.errors import CompileError
 Resident = Mapping[Space, list[int]]  # of each memory on chip, the bytes that values take while each kernel runs
 
 
+class TooSlow(CompileError):
+    """Whatever the schedule, a program would take more cycles than what is known already."""
+
+
 @dataclass(frozen=True)
 class AssignMemory:
-    """Choose a memory for every value between kernels, and tile sizes for every kernel."""
+    """Choose a memory for every value between kernels, and tile sizes for every kernel; no more of them than it takes
+    to know that a program needs more than `limit` cycles."""
 
     name: ClassVar[str] = "assign-memory"
     point: SearchPoint
     chooser: TileSizeChooser
+    limit: float = math.inf
 
     def run(self, state: TileState) -> TileState:
-        return replace(
-            state, assignment=assign_memory(made(state.kernel_graph), self.chooser, self.point, state.batch_tiles)
-        )
+        graph = made(state.kernel_graph)
+        return replace(state, assignment=assign_memory(graph, self.chooser, self.point, state.batch_tiles, self.limit))
 
 
 def assign_memory(
-    kernel_graph: KernelGraph, fitter: TileSizeChooser, tuning: SearchPoint, batch_tiles: Sequence[BatchTile]
+    kernel_graph: KernelGraph,
+    fitter: TileSizeChooser,
+    tuning: SearchPoint,
+    batch_tiles: Sequence[BatchTile],
+    limit: float = math.inf,
 ) -> Assignment:
     """Give every value between kernels a place, and find tile sizes for each kernel beside what is resident.
 
     `batch_tiles` (of `find_batch_tiles`) are executed for a part of the batch at a time. Small and short-lived values
     come first. A kernel that does not fit evicts the largest value alive, and all begins anew. Raises CompileError when
-    a kernel fits in no way."""
+    a kernel fits in no way, TooSlow when an engine is busy for more than `limit` cycles.
+    """
     spilled = {n.first.base for k in kernel_graph.kernels for n in k.nodes if n.role is Role.GATHER}  # tables
+    turns = list(_turns(kernel_graph, batch_tiles))
     while True:
         storage, resident = _assign_spaces(kernel_graph, fitter.chip, tuning, batch_tiles, spilled)
         tilings: list[TileSizes] = []
         busy = Counter[str]()
-        for index, kernel in enumerate(kernel_graph.kernels):
-            batch_tile = next(s for s in batch_tiles if s.first <= index < s.end)
-            own, part = part_storage(storage, batch_tile, 0), next(batch_tile.ranges(kernel))
+        for turn in turns:
+            busy.update(turn.scaled(fitter.least(turn.kernel, turn.part)))  # until it is known
+        for index, turn in enumerate(turns):
+            own = part_storage(storage, turn.batch_tile, 0)
             room = Room(
                 fitter.chip.sram.bytes - resident[Space.SRAM][index], fitter.chip.acc.bytes - resident[Space.ACC][index]
             )
             try:
-                fit = fitter.fit(kernel, own, room, f"k{index}.", tuning, part)
+                fit = fitter.fit(turn.kernel, own, room, f"k{index}.", tuning, turn.part)
             except CompileError:
                 on_chip = [
                     n
@@ -76,12 +89,34 @@ def assign_memory(
                 spilled |= {n for n in on_chip if storage.layouts[n].buffer == largest}
                 break
             tilings.append(fit.tiling)
-            times = _iterations(kernel_graph.repeat, index) * max(
-                batch_tile.parts - 1, 1
-            )  # the last part may be smaller
-            busy.update({engine: count * times for engine, count in fit.busy.items()})
+            busy.update(turn.scaled(fit.busy))
+            busy.subtract(turn.scaled(fitter.least(turn.kernel, turn.part)))
+            if max(busy.values()) > limit:
+                raise TooSlow(f"the kernels take more than {limit:.0f} cycles")
         else:
-            return Assignment(storage, tuple(batch_tiles), tuple(tilings), max(busy.values(), default=0))
+            return Assignment(storage, tuple(batch_tiles), tuple(tilings))
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """A kernel, the part of the batch that it is tiled for, and how often it runs on one like it."""
+
+    kernel: Kernel
+    batch_tile: BatchTile
+    part: Range | None
+    times: int
+
+    def scaled(self, busy: Mapping[str, int]) -> dict[str, int]:
+        """Cycles of each engine in all."""
+        return {engine: count * self.times for engine, count in busy.items()}
+
+
+def _turns(kernel_graph: KernelGraph, batch_tiles: Sequence[BatchTile]) -> Iterator[_Turn]:
+    for index, kernel in enumerate(kernel_graph.kernels):
+        batch_tile = next(s for s in batch_tiles if s.first <= index < s.end)
+        parts = max(batch_tile.parts - 1, 1)  # the last one may be smaller
+        times = _iterations(kernel_graph.repeat, index) * parts
+        yield _Turn(kernel, batch_tile, next(batch_tile.ranges(kernel)), times)
 
 
 def _iterations(repeat: Repeat | None, index: int) -> int:

@@ -8,6 +8,7 @@ best tiling is made anew for less memory, and at last everything lives in DRAM, 
 order of the kernels.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,7 +34,7 @@ MAX_OPS, ENOUGH_TIGHT = 50_000, 20_000  # ops in all candidates, after which no 
 TIGHT = 0.75  # of the scratchpad: a schedule that fills more is worth looking for tilings that share it otherwise
 Values = tuple[float, ...]
 SHARED: dict[str, Values] = {
-    "resident": (0.8, 0.65),
+    "resident": (0.65, 0.8),
     "room": (0.6, 0.35),
     "wide": (True,),
 }  # tried first where the scratchpad is tight
@@ -45,6 +46,8 @@ SEARCH_SPACE: dict[str, Values] = {  # what to try, one after the other, as long
     "in_turn": (True,),
     "rows": (64, 128),
 }
+# Of long programs only few are tried: shorter blocks before what seldom makes them faster.
+IF_TIGHT = {"resident": SHARED["resident"], "points": SEARCH_SPACE["points"], **SHARED, **SEARCH_SPACE}
 
 T = TypeVar("T")
 Made = dict[object, "Candidate"]
@@ -134,7 +137,7 @@ class Search:
         if not (best.schedule and self.on("search")):
             return [best]
         tight = shared and _peak(best.schedule.program) > TIGHT * self.chip.sram.bytes
-        for name, values in {**(SHARED if tight else {}), **SEARCH_SPACE}.items():
+        for name, values in (IF_TIGHT if tight else SEARCH_SPACE).items():
             for value in values:
                 if sum(len(candidate.tiled.program.ops) for candidate in known.values()) > (
                     ENOUGH_TIGHT if tight and len(known) > 1 else MAX_OPS
@@ -143,23 +146,18 @@ class Search:
                 changed: Any = {name: value}
                 tuning = replace(best.tuning, **changed)
                 try:
-                    assigned = self._assign(tuning, split)
-                except CompileError:
+                    candidate = self._draft(tuning, self._assign(tuning, split, best.cycles * MARGIN), known)
+                except CompileError:  # or TooSlow: the next value goes further the same way
                     break
-                candidate = (
-                    self._draft(tuning, assigned, known)
-                    if made(assigned.assignment).least <= best.cycles * MARGIN
-                    else None
-                )
-                if candidate is not None and candidate.cycles <= best.cycles * MARGIN:
+                if candidate.cycles <= best.cycles * MARGIN:
                     best = candidate
                 elif name not in (*SHARED, "slice"):
                     break
         return sorted(known.values(), key=lambda candidate: (candidate is not best, candidate.cycles))
 
-    def _assign(self, tuning: SearchPoint, split: bool) -> TileState:
-        """The kernel graph with layouts and tile sizes."""
-        return self.manager.run(self.stages(Choice(tuning, split)).tiling, self.start)
+    def _assign(self, tuning: SearchPoint, split: bool, limit: float = math.inf) -> TileState:
+        """The kernel graph with layouts and tile sizes. Raises TooSlow if that takes more than `limit` cycles."""
+        return self.manager.run(self.stages(Choice(tuning, split, limit=limit)).tiling, self.start)
 
     def _emit(self, tuning: SearchPoint, assigned: TileState) -> TileState:
         return self.manager.run(self.stages(Choice(tuning)).program, assigned)

@@ -1,5 +1,6 @@
 """Stages: the tile passes, in groups that the search runs again and again, and what it chooses for them."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 
@@ -30,8 +31,9 @@ class Stages:
 @dataclass(frozen=True)
 class Choice:
     """What the search has chosen: a point of its space, whether the batch may be split, how full a schedule may make
-    the memories."""
+    the memories, and the cycles above which no program is of interest."""
 
     point: SearchPoint = field(default_factory=SearchPoint)
     split: bool = True
     fill: float = FILLS[0]
+    limit: float = math.inf

@@ -32,13 +32,11 @@ class TileSizes:
 
 @dataclass(frozen=True)
 class Assignment:
-    """Where all values lie, the batch tiles, and the tile sizes of every kernel. No schedule of them can be faster than
-    `least` cycles."""
+    """Where all values lie, the batch tiles, and the tile sizes of every kernel."""
 
     storage: Storage
     batch_tiles: tuple[BatchTile, ...]
     tilings: tuple[TileSizes, ...]
-    least: int
 
 
 @dataclass(frozen=True)

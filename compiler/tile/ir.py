@@ -134,15 +134,18 @@ class Op:
     @cached_property
     def operands(self) -> Mapping[str, int]:
         """The non-view operands by name, defaults filled in."""
-        given = dict(self.attrs)
-        return {f.name: given.get(f.name, f.default or 0) for f in self.row.fields if f.kind is not Kind.VIEW}
+        return {**self.row.defaults, **dict(self.attrs)}
 
     @cached_property
     def accesses(self) -> tuple[tuple[str, Ref, Extents, Access], ...]:
         """Every memory operand: name, view, extents, how it is touched."""
-        given = [(field, ref) for field, ref in zip(self.row.views, self.views, strict=True) if ref is not None]
+        operands = self.operands
         return tuple(
-            (field.name, ref, extents_of(field, self.operands), access_of(field, self.operands)) for field, ref in given
+            [
+                (field.name, ref, extents_of(field, operands), access_of(field, operands))
+                for field, ref in zip(self.row.views, self.views, strict=True)
+                if ref is not None
+            ]
         )
 
     def __str__(self) -> str:

@@ -15,7 +15,7 @@ import llmchip
 from compiler.emit.batch_tiles import find_batch_tiles
 from compiler.emit.fit import TileSizeChooser
 from compiler.emit.interleave import overlapped
-from compiler.emit.memory_space import assign_memory
+from compiler.emit.memory_space import TooSlow, assign_memory
 from compiler.emit.program import tile
 from compiler.emit.tile_sizes import SearchPoint
 from compiler.frontend.capture import capture
@@ -72,11 +72,10 @@ def kernels_of(graph: Lowered) -> KernelGraph:
     return made(kernel_state(graph, Options(), SMALL, TileManager()).kernel_graph)
 
 
-def assigned(graph: KernelGraph, point: SearchPoint = POINT, split: bool = True) -> Assignment:
+def assigned(graph: KernelGraph, point: SearchPoint = POINT, split: bool = True, limit: float = math.inf) -> Assignment:
     """Layouts and tile sizes on the small chip."""
-    return assign_memory(
-        graph, TileSizeChooser(SMALL), point, find_batch_tiles(graph, SMALL, point.share if split else math.inf)
-    )
+    tiles = find_batch_tiles(graph, SMALL, point.share if split else math.inf)
+    return assign_memory(graph, TileSizeChooser(SMALL), point, tiles, limit)
 
 
 def compiled(batch: int, seq: int, chip: Chip, disable: str = "") -> Compiled:
@@ -222,9 +221,9 @@ def test_the_search_promises_what_the_timing_mode_measures() -> None:
         assert abs(measured / drafts[0].cycles - 1) < 0.1
 
 
-def test_the_least_is_what_the_busiest_engine_does() -> None:
-    """Breaks if the bound that spares drafts is none, or kernels count as alike that are not: here one product is
-    deeper than another of the same result."""
+def test_a_tiling_is_too_slow_when_its_busiest_engine_is() -> None:
+    """Breaks if a tiling is given up that might be fast enough, or is not although it cannot be; or kernels count as
+    alike that are not: here one product is deeper than another of the same result."""
     torch.manual_seed(0)
     layers = [torch.nn.Linear(a, b) for a, b in ((32, 32), (32, 256), (256, 32), (32, 32))]
     deeper = torch.nn.Sequential(*(part for layer in layers for part in (layer, torch.nn.ReLU()))).eval()
@@ -239,7 +238,10 @@ def test_the_least_is_what_the_busiest_engine_does() -> None:
         for index, op in enumerate(program.ops):
             engine = "bus" if op.row.engine in DMA_ENGINES else op.row.engine.value
             busy[engine] += cycles(op, SMALL) * (program.loop.count if program.loop and program.in_loop(index) else 1)
-        assert cuts.least == max(busy.values())
+        most = max(busy.values())
+        assert assigned(rough, limit=most) == cuts
+        with pytest.raises(TooSlow):
+            assigned(rough, limit=most - 1)
 
 
 @pytest.mark.slow
