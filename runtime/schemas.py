@@ -9,6 +9,7 @@ from runtime.compare.document import ComparisonDocument
 from runtime.inspected import Buffer
 from runtime.profile.document import ProfileDocument
 from runtime.profile.trace import Trace
+from runtime.report.document import ReportDocument
 from runtime.sweep.document import SweepDocument
 from runtime.verify.steps import StepsDocument
 from runtime.verify.verify import Verification
@@ -16,6 +17,7 @@ from runtime.verify.verify import Verification
 TYPES: dict[str, Any] = {
     "profile": ProfileDocument,
     "comparison": ComparisonDocument,
+    "report": ReportDocument,
     "verification": Verification,
     "steps-verification": StepsDocument,
     "sweep": SweepDocument,

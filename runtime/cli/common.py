@@ -21,6 +21,7 @@ from emulator.budget import DEFAULT
 from isa.errors import InputError
 from isa.shown import shown, shown_json
 from runtime.cli import completion
+from runtime.profile.words import size as size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -334,16 +335,6 @@ def stages(title: str) -> Iterator[Stages]:
     finally:
         timer.cancel()
         stage.close()
-
-
-def size(count: int) -> str:
-    """Bytes for people."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024 or unit == "GiB":
-            break
-        value /= 1024
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
 def signed_size(count: float) -> str:

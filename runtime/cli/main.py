@@ -38,6 +38,7 @@ VERBS = {
     "isa": "Show the instruction set, or one instruction.",
     "chips": "List the stock chips, or print one as TOML.",
     "sweep": "Compile and time models on many chips.",
+    "report": "Write one page about a model on a chip, for a colleague.",
     "cache": "Show or clear the images that are kept so that nothing is compiled twice.",
     "models": "List the bundled models and what a MODEL argument may be.",
 }

@@ -1,0 +1,213 @@
+"""`llmcc report`: one page about a model on a chip, for a colleague."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+from msgspec import to_builtins
+
+from isa.files import write_atomic
+from isa.image.image import Image
+from runtime.cli import completion
+from runtime.cli.common import Given, Stages, common_options, examples, model_options, need, reply, size, stages, stdout
+from runtime.cli.tables import Column, show
+from runtime.models.models import TEXT_INPUTS, folder_of, kind_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from runtime.cli.session import Session
+    from runtime.report.document import Accuracy, ReportDocument
+
+DRAWN = "drawn"
+
+
+@click.command(
+    name="report",
+    epilog=examples(
+        "llmcc report minilm --data sentences.txt -o minilm.html",
+        "llmcc report ./my-classifier --data reviews.txt --samples 200 --batch 8 -o report.html",
+        "llmcc report mine:make --chip server -o report.html --json",
+    ),
+)
+@click.argument("model", shell_complete=completion.models)
+@click.option("-o", "output", metavar="FILE", type=click.Path(dir_okay=False), required=True, help="The page.")
+@click.option(
+    "--data",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Texts to compare chip and float model on, one a line. [default: inputs drawn from --seed]",
+)
+@click.option(
+    "--samples",
+    metavar="N",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Of --data the first so many texts; without it, so many drawn inputs, at most 8.",
+)
+@model_options
+@common_options
+def command(
+    model: str, output: str, data: str | None, samples: int, as_json: bool, traceback: bool, **rest: Any
+) -> int:
+    """Write one self-contained page about a model on a chip: what it is, how near the float model, whether the bits are
+    PyTorch's, cycles, energy, area, memory, the slowest layers, and the command that made it.
+
+    The page has the whole profile, too, as 'llmcc profile --html' shows it. Exit code 1 if a bit differs; the page is
+    written all the same.
+    """
+    need(Path(output).resolve().parent.is_dir(), "the folder does not exist", output, "make it first")
+    kind = kind_of(model)
+    need(kind != "image", "an image is no model", model, "name the model that it was compiled from")
+    need(
+        kind != "gguf",
+        "a language model in GGUF has a program for each of its steps, of which no single one is reported",
+        model,
+        "compile it, then llmcc profile FILE --entry decode --tokens 1: --html FILE.html",
+    )
+    with stages("report") as stage:
+        document, page = _made(model, Given(**rest), data, samples, _typed(), stage)
+        stage("write the page")
+        write_atomic(output, [page.encode("utf-8", "backslashreplace")])
+    found = {**to_builtins(document), "files": [output], "seconds_spent": stage.seconds}
+    reply(found, as_json, lambda: _print(document, output))
+    return 0 if document.verification.bit_exact else 1
+
+
+def _made(
+    model: str, given: Given, data: str | None, most: int, typed: str, stage: Stages
+) -> "tuple[ReportDocument, str]":
+    """The report and its page."""
+    from runtime.cli.session import open_model, tokenize_for
+    from runtime.html.report_page import page
+    from runtime.models.config_json import read_config
+    from runtime.profile.profile import profile, timing
+    from runtime.report import report
+    from runtime.report.document import ReportDocument
+    from runtime.report.texts import read_texts
+    from runtime.verify.verify import verify_image
+
+    texts, left_out = read_texts(data, most) if data is not None else ((), 0)
+    if texts:  # the program is as long as the longest needs it
+        longest = tokenize_for(model, replace(given, texts=texts, batch=None)).input_ids.shape[1]
+        batch = min(given.batch or 1, len(texts))
+        given = replace(given, seq=longest, batch=batch, texts=texts[:batch])
+    session = open_model(model, given, stage)
+    stage("compile")
+    compilation = session.compile()
+    stage("pack the weights")
+    image = compilation.image(metadata=session.metadata())
+    stage("compare the bits")
+    verification = verify_image(image, compilation, session.arrays(), session.expected())
+    accuracy = _accuracy(session, image, given, texts or None, data or DRAWN, left_out, min(most, 8), stage)
+    stage("time the program")
+    with timing(model):
+        run = profile(image, compilation)
+    config = read_config(folder_of(model)) if kind_of(model) == "folder" else {}
+    facts = report.model_facts(session.built, session.captured, image, config)
+    document = ReportDocument(
+        title=f"{facts.architecture} on chip {image.chip.name}",
+        command=typed,
+        model=facts,
+        accuracy=accuracy,
+        verification=verification,
+        profile=run.document(model),
+        area_mm2=image.chip.area(),
+        memory=report.memory(image),
+        versions=report.versions(image),
+        hashes=report.hashes(image, image.chip),
+    )
+    return document, page(run, document)
+
+
+def _accuracy(
+    session: "Session", image: Image, given: Given, texts: Sequence[str] | None, source: str, left_out: int,
+    draws: int, stage: Stages,
+) -> "Accuracy":  # fmt: skip
+    """Chip and float model on all texts, a launch for each batch of them; without texts, on drawn inputs."""
+    from runtime.device.executable import Executable
+    from runtime.report.accuracy import Meter
+
+    entry, device = image.entry(), Executable(image)
+    first = entry.inputs[0].shape if entry.inputs else ()
+    batch = first[0] if first else 1
+    meter = Meter(entry.outputs, batch)
+    launches = _launches(session, given, texts, batch, draws)
+    for number, (inputs, some) in enumerate(launches, 1):
+        stage(f"chip and float model, launch {number} of {len(launches)}")
+        launch = replace(session, inputs=inputs)
+        meter.add(device(launch.arrays()), launch.expected(), inputs.get("attention_mask"), some)
+    return meter.result(source, left_out)
+
+
+def _launches(
+    session: "Session", given: Given, texts: Sequence[str] | None, batch: int, draws: int
+) -> "Sequence[tuple[Mapping[str, Tensor], Sequence[str]]]":
+    """Inputs of each launch, and its texts."""
+    import torch
+
+    from runtime.cli.session import tokenize_for
+    from runtime.models.models import draw
+
+    built = session.built
+    if texts is None:
+        return [(draw(built.example, given.seed + number, built.limits), ()) for number in range(draws)]
+    found = []
+    names = [name for name in TEXT_INPUTS if name in session.inputs]
+    for first in range(0, len(texts), batch):
+        some = texts[first : first + batch]
+        tokens = tokenize_for(built.recipe.argument, replace(given, texts=tuple(some), batch=batch))
+        found.append(({name: torch.from_numpy(array) for name, array in tokens.inputs(names).items()}, some))
+    return found
+
+
+_UNSAID = ("extension", "as_json", "traceback")  # they change nothing of the page, or are no value
+
+
+def _typed() -> str:
+    """The command as it can be typed again: every option that was given, by its long name."""
+    context = click.get_current_context()
+    words = ["llmcc", "report"]
+    for param in context.command.params:
+        name = param.name or ""
+        if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE or name in _UNSAID:
+            continue
+        value = context.params.get(name)
+        if isinstance(param, click.Argument):
+            words.append(str(value))
+        elif isinstance(param, click.Option) and param.is_flag:
+            words.append(param.opts[-1])
+        else:
+            words += [word for one in _values(value) for word in (param.opts[-1], one)]
+    return shlex.join(words)
+
+
+def _values(value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        return [f"{name}={part}" for name, part in value.items()]
+    return [str(part) for part in value] if isinstance(value, tuple) else [str(value)]
+
+
+def _print(d: "ReportDocument", path: str) -> None:
+    console, p = stdout(), d.profile
+    verdict = "bit-exact" if d.verification.bit_exact else "NOT bit-exact"
+    console.print(f"{d.title}: {d.model.parameters:,} parameters, {verdict}", soft_wrap=True)
+    rows = [
+        (o.name, *(f"{x:.5f}" if x is not None else "" for x in (o.cosine, o.least_cosine, o.argmax, o.nearest)))
+        for o in d.accuracy.outputs
+    ]
+    show([Column("output", prose=True), *(Column(name, right=True) for name in _TITLES)], rows)
+    console.print(
+        f"{d.accuracy.samples} samples, {d.accuracy.source}; {p.cycles:,} cycles, {p.seconds * 1e6:,.1f} µs, "
+        f"{p.total_joules * 1e3:.3f} mJ, {sum(d.area_mm2.values()):.1f} mm², {size(d.model.weight_bytes)} of weights",
+        soft_wrap=True,
+    )
+    console.print(f"wrote {path}", soft_wrap=True)
+
+
+_TITLES = ("cosine", "worst", "argmax", "nearest")

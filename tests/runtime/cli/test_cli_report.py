@@ -1,0 +1,106 @@
+"""`llmcc report`: a page for a colleague, made in a process of its own and opened in a browser that has no network."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from cli_harness import Result, call, spawn
+from read_harness import dom, said
+
+pytest.importorskip("plotly")
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "my texts.txt"
+    path.write_text("the cat sits\n\na kitten </script> rests\nthe cat\nstocks fell\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(classifier: Path, texts: Path) -> tuple[Result, Path]:
+    page = texts.parent / "report.html"
+    words = ("--data", texts, "--samples", 3, "--batch", 2, "--set", "sram.bytes=1MiB")
+    return spawn("report", classifier, "-o", page, *words, "--json"), page
+
+
+def test_the_report_has_every_figure(made: tuple[Result, Path], classifier: Path, texts: Path) -> None:
+    """Breaks when a figure is missing, or is not that of verify and profile."""
+    result, page = made
+    d = result.document
+    assert (result.code, d["files"]) == (0, [str(page)]), result.err
+    assert d["verification"]["bit_exact"] and d["verification"]["nodes"] > 10
+    accuracy = d["accuracy"]
+    assert (accuracy["samples"], accuracy["left_out"], accuracy["source"]) == (3, 1, str(texts))
+    (logits,) = accuracy["outputs"]
+    assert logits["name"] == "logits" and 0.9 < logits["cosine"] <= 1 and logits["choices"] == 3
+    assert {sample["text"] for sample in accuracy["worst"]} == {"the cat sits", "a kitten </script> rests", "the cat"}
+    seq = d["model"]["inputs"][0]["shape"][1]
+    sizes = ("--seq", seq, "--batch", 2, "--set", "sram.bytes=1MiB", "--json")
+    profile = call("profile", classifier, *sizes).document
+    assert {**d["profile"], "program": 0} == {name: profile[name] for name in d["profile"]} | {"program": 0}
+    assert d["model"]["architecture"] == "BertForSequenceClassification" and d["model"]["parameters"] > 1000
+    assert d["area_mm2"]["mxu"] > 0 and d["versions"]["llmchip"] and len(d["hashes"]["image"]) == 64
+
+
+def test_the_command_makes_it_again(made: tuple[Result, Path], tmp_path: Path) -> None:
+    """Breaks when an option is missing from the command, or is not quoted."""
+    result, page = made
+    words = shlex.split(result.document["command"])
+    assert words[:2] == ["llmcc", "report"] and str(page) in words
+    again = tmp_path / "again.html"
+    words[words.index(str(page))] = str(again)
+    assert call(*words[1:], "--json").document["profile"] == result.document["profile"]
+    assert again.read_text() == page.read_text().replace(str(page), str(again))
+
+
+@pytest.mark.parametrize("width", [800, 1440])
+def test_a_browser_shows_it(made: tuple[Result, Path], width: int) -> None:
+    """Breaks when the page needs another file, a text becomes part of it, or it does not fit the window."""
+    result, page = made
+    text = page.read_text()
+    own = re.sub(r"<script.*?</script>", "", text, flags=re.S)
+    assert not re.search(r"https?://|\bsrc=|<link|@import|url\(", own) and "{{" not in own
+    assert "a kitten &lt;/script&gt; rests" in own and "a kitten </script>" not in text
+    script = """
+      const out = {wide: document.documentElement.scrollWidth - innerWidth, tables: document.querySelectorAll("table.plain").length};
+      out.glance = document.querySelector(".glance").textContent; out.bits = document.getElementById("bits").textContent;
+      out.origin = document.getElementById("origin").textContent; out.area = document.getElementById("area").textContent;
+      for (let i = 0; i < 100 && !document.querySelector(".tabulator-row"); i++) await new Promise(r => setTimeout(r, 20));
+      selection.set("node", 0, {show: true}); out.details = document.getElementById("details").textContent;
+      document.body.dataset.result = JSON.stringify(out);
+    """
+    found = json.loads(said(dom(page, script=script, width=width), "result"))
+    assert found["wide"] <= 0
+    assert "bit-exact" in found["glance"] and "mm²" in found["glance"] and "Bit-exact" in found["bits"]
+    assert result.document["command"] in found["origin"] and result.document["hashes"]["image"] in found["origin"]
+    assert "sram" in found["area"] and "µJ" in found["details"]
+
+
+def test_a_report_without_texts(bert: Path, tmp_path: Path) -> None:
+    """Breaks when a model has no tokenizer to speak of: inputs are drawn then."""
+    page = tmp_path / "r.html"
+    result = call("report", bert, "--seq", 8, "--samples", 2, "--task", "model", "-o", page)
+    assert result.code == 0 and "2 samples, drawn" in result.out and f"wrote {page}" in result.out
+    assert "inputs drawn from a seed" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (("smollm2",), "GGUF"),
+        (("nothing-like-this",), "nothing-like-this"),
+        (("minilm", "--data", "no such file"), "no such file"),
+    ],
+)
+def test_what_cannot_be_reported(words: tuple[str, ...], what: str, tmp_path: Path) -> None:
+    result = call("report", *words, "-o", tmp_path / "r.html", "--json")
+    assert result.code == 2 and what in json.dumps(result.error)
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_an_image_is_no_model(image: Path, tmp_path: Path) -> None:
+    result = call("report", image, "-o", tmp_path / "r.html", "--json")
+    assert (result.code, result.error["kind"]) == (2, "input") and "model" in result.error["hint"]
