@@ -18,7 +18,7 @@ export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
 BENCH_ARGS ?=
-.PHONY: bench-host support-ops help demo test test-all test-newest test-oldest check lint format docs fuzz mutate bench-chip bench-memory bench-llm clean
+.PHONY: bench-host support-ops help demo test test-all test-newest test-oldest check lint format docs fuzz mutate bench-chip bench-memory bench-llm models pictures clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -71,6 +71,12 @@ mutate: $(VENV)/.dev ## seed faults into compiled programs and count who notices
 
 bench-llm: $(VENV)/.dev ## language models: chip, host and text (BENCH_ARGS="--text FOLDER" for the last); writes benchmarks/results
 	$(BIN)/python -m benchmarks.bench_llm $(BENCH_ARGS)
+
+models: $(VENV)/.dev ## the table of models in README.md: bits and accuracy anew, cycles and speed from the other benchmarks (2 minutes)
+	$(BIN)/python -m benchmarks.model_table
+
+pictures: $(VENV)/.dev ## the pictures in README.md, from real runs, by Chromium (3 minutes; less when the sweep is known)
+	$(BIN)/python -m tools.pictures
 
 bench-chip: $(VENV)/.run ## compiled programs against the speed of light, and against the last ones; writes benchmarks/results
 	PYTHONPATH=. $(BIN)/python benchmarks/bench_chip.py

@@ -1,5 +1,5 @@
 """`make docs`: writes every generated file: the ISA manual, the editors' grammar, the pages of the command line and of
-the chip's parameters, the schemas, the stock chips. Tests say when one is old."""
+the chip's parameters, the schemas, the stock chips, README's table of models. Tests say when one is old."""
 
 import sys
 from pathlib import Path
@@ -9,6 +9,7 @@ sys.path.insert(0, str(ROOT))
 
 
 def main() -> None:
+    from benchmarks import model_table
     from isa.asm import lexer
     from isa.chip import chip_names, load_chip, to_toml
     from isa.doc import chip_page, manual
@@ -17,6 +18,7 @@ def main() -> None:
     from tools import write_cli_doc
 
     pages = {
+        ROOT / "README.md": model_table.readme(),
         ROOT / "docs" / "isa.md": manual.document(),
         ROOT / lexer.PATH: lexer.textmate(),
         ROOT / "docs" / "chip.md": chip_page.document(),
