@@ -1,7 +1,9 @@
 """`llmcc disasm`: an image as text, JSON, a page, or as files that assemble to the same image."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,9 +12,23 @@ from isa.files import write_atomic
 from isa.image.image import Image
 from isa.shown import shown
 from runtime.cli import completion
-from runtime.cli.common import color_option, common_options, examples, reply, say, say_lines, wants_color
+from runtime.cli.common import (
+    color_option,
+    common_options,
+    entry_option,
+    examples,
+    need,
+    reply,
+    say,
+    say_lines,
+    wants_color,
+)
+from runtime.cli.programs import entry_of
 from runtime.device.program_file import open_program
 from runtime.listing.disassembly import Filter, Listing, ansi, parse_range, plain
+
+if TYPE_CHECKING:
+    from runtime.profile.run import Run
 
 _FLUSHED = 64  # lines shown at once before output is buffered
 
@@ -22,7 +38,8 @@ _FLUSHED = 64  # lines shown at once before output is buffered
     epilog=examples(
         "llmcc disasm minilm.llmchip | less",
         "llmcc disasm minilm.llmchip --source --node 'softmax*' --engine act",
-        "llmcc disasm minilm.llmchip --html minilm.html",
+        "llmcc disasm minilm.llmchip --cycles --engine mxu",
+        "llmcc disasm minilm.llmchip --html minilm.html --cycles",
         "llmcc disasm minilm.llmchip -o minilm.s && llmcc asm minilm.s -o same.llmchip",
     ),
 )
@@ -55,6 +72,10 @@ _FLUSHED = 64  # lines shown at once before output is buffered
     help="Only instructions of these nodes; * and ? match (repeatable).",
 )
 @click.option("--pc", "pcs", metavar="A:B", default=":", help="Only instructions at A <= pc < B.")
+@click.option(
+    "--cycles", is_flag=True, help="Run the program in timing mode; cycles and stalls of each instruction beside it."
+)
+@entry_option
 @color_option
 @common_options
 def command(
@@ -65,14 +86,17 @@ def command(
     engines: tuple[str, ...],
     nodes: tuple[str, ...],
     pcs: str,
+    cycles: bool,
+    entry: str | None,
     color: str,
     as_json: bool,
     traceback: bool,
 ) -> int:
     """Print an image's code: address, raw word, instruction, and what its operands are in memory.
 
-    FILE is an image or assembly text. With -o, the whole image is written as text that assembles to the very same
-    bytes.
+    FILE is an image or assembly text. With --cycles the instructions have, over all their executions, the cycles in
+    which their engine works on them and those in which it stood idle before them (stalls). With -o, the whole image is
+    written as text that assembles to the very same bytes.
     """
     chosen = Filter(engines, nodes, *parse_range(pcs))
     if output is not None and html is not None:
@@ -81,17 +105,20 @@ def command(
         raise click.UsageError(
             "-o and --html write the whole image; they do not go with --source and filters", click.get_current_context()
         )
+    need(cycles or entry is None, "--entry only goes with --cycles", file, "leave it out")
+    need(not cycles or output is None, "-o writes a program, which has no cycles", file, "leave --cycles out")
     image = open_program(file)
     chosen.check(image)
+    run = _timed(image, entry, file) if cycles else None
     if html is not None:
-        return _page(image, file, html, as_json)
+        return _page(image, file, html, run, as_json)
     if output is not None:
         from isa.asm.disassemble import write_listing
 
         paths = [str(path) for path in write_listing(image, output)]
         reply({"files": paths}, as_json, lambda: say_lines("\n".join(map(shown, paths))))
         return 0
-    listing = Listing(image, chosen)
+    listing = Listing(image, chosen, _cycles(run) if run is not None else None)
     if as_json:
         reply(listing.document(file), True, lambda: None)
     else:
@@ -108,9 +135,24 @@ def _print(listing: Listing, file: str, source: bool, color: str) -> None:
             sys.stdout.flush()
 
 
-def _page(image: Image, file: str, target: str, as_json: bool) -> int:
+def _timed(image: Image, entry: str | None, file: str) -> "Run":
+    from runtime.profile.profile import profile, timing
+
+    if entry is not None:
+        entry_of(image, entry, file)
+    with timing(file):
+        return profile(image, entry=entry)
+
+
+def _cycles(run: "Run") -> Mapping[int, Any]:
+    from runtime.profile.instructions import by_instruction
+
+    return by_instruction(run)
+
+
+def _page(image: Image, file: str, target: str, run: "Run | None", as_json: bool) -> int:
     from runtime.html.page import page
 
-    write_atomic(target, [page(image, shown(Path(file).name)).encode()])
+    write_atomic(target, [page(image, shown(Path(file).name), run).encode()])
     reply({"files": [target]}, as_json, lambda: say(target))
     return 0

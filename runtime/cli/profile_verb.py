@@ -211,7 +211,7 @@ class _Pages:
             from runtime.html import page as assembly
 
             write_atomic(
-                self.disasm, [assembly.page(report.image, document.program).encode("utf-8", "backslashreplace")]
+                self.disasm, [assembly.page(report.image, document.program, report).encode("utf-8", "backslashreplace")]
             )
             listing = quote(Path(os.path.relpath(self.disasm, Path(self.html).parent)).as_posix())
         write_atomic(self.html, [page(report, document, listing, context).encode("utf-8", "backslashreplace")])

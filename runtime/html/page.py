@@ -1,7 +1,7 @@
 """One HTML file that shows a program: model source, graph and assembly side by side, and the memories over time.
 
-The file is complete: data, style and script are inside, and its own policy forbids it to load anything. `report.js`
-draws what `report_data` says; rows outside the window are only made when they are scrolled to, so long programs open at
+The file is complete: data, style and script are inside, and its own policy forbids it to load anything. The
+scripts in listing/ draw what `report_data` says; rows outside the window are only made when they are scrolled to, so long programs open at
 once.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
 from importlib import resources
+from keyword import kwlist
 from typing import Any
 
 import msgspec
@@ -19,25 +20,32 @@ from isa.asm.listing import Line, lines, operation, source_place
 from isa.image.image import Image
 from isa.image.records import DebugNode, PlanRecord
 from runtime.listing.disassembly import fused_into
+from runtime.profile.instructions import STALLS, by_instruction
+from runtime.profile.run import Run
 
+# The page's scripts, in order: each uses those before it.
+SCRIPTS = (
+    "data", "colour", "pane", "cycles", "rows", "highlight", "memory", "header", "columns", "keys", "follow",
+)  # fmt: skip
 ENGINES = tuple(engine.value for engine in Engine)
 
 
-def page(image: Image, title: str) -> str:
-    """The whole file. Its address may name what it shows first: `#node=NAME` or `#pc=0x40`."""
-    data = msgspec.json.encode(report_data(image, title)).decode()
+def page(image: Image, title: str, run: Run | None = None) -> str:
+    """The whole file, with the cycles of a timing run beside the instructions. Its address may name what it shows first:
+    `#node=NAME` or `#pc=0x40`."""
+    data = msgspec.json.encode(report_data(image, title, run)).decode()
     parts = {
         "TITLE": escape(title),
-        "STYLE": _part("report.css"),
-        "SCRIPT": _part("report.js"),
+        "STYLE": _part("page.css"),
+        "SCRIPT": "</script>\n<script>".join(_part(f"{name}.js") for name in SCRIPTS),
         "DATA": inside_script(data),
     }
-    return re.sub(r"\{\{([A-Z]+)\}\}", lambda match: parts[match[1]], _part("report.html"))
+    return re.sub(r"\{\{([A-Z]+)\}\}", lambda match: parts[match[1]], _part("page.html"))
 
 
 @cache
 def _part(name: str) -> str:
-    return (resources.files("runtime.html") / name).read_text(encoding="utf-8")
+    return (resources.files("runtime.html.listing") / name).read_text(encoding="utf-8")
 
 
 def inside_script(data: str) -> str:
@@ -47,7 +55,7 @@ def inside_script(data: str) -> str:
     )
 
 
-def report_data(image: Image, title: str) -> dict[str, Any]:
+def report_data(image: Image, title: str, run: Run | None = None) -> dict[str, Any]:
     """What the page shows, as plain values."""
     nodes = image.debug.nodes
     numbers = {node.name: number for number, node in enumerate(nodes)}
@@ -62,6 +70,8 @@ def report_data(image: Image, title: str) -> dict[str, Any]:
         "words": image.words,
         "wordBytes": WORD_BYTES,
         "engines": ENGINES,
+        "keywords": kwlist,
+        "cycles": None if run is None else _cycles(image, run),
         "memories": {"SRAM": image.chip.sram.bytes, "ACC": image.chip.acc.bytes},
         "files": [{"name": _short(file), "lines": source_lines(file, nodes)} for file in files],
         "nodes": [_node(node, files, numbers, fused, computed_by) for node in nodes],
@@ -69,6 +79,18 @@ def report_data(image: Image, title: str) -> dict[str, Any]:
         "loops": _loops(listing),
         "plan": [_buffer(record, numbers, code) for record in image.plan if record.space is not Space.DRAM],
     }
+
+
+def _cycles(image: Image, run: Run) -> dict[str, Any]:
+    """What listing/cycles.js shows: a row for each instruction, null for those that were never executed."""
+    found = by_instruction(run)
+    rows = [
+        [here.executed, here.work, here.stall, here.causes, here.waits_for // WORD_BYTES, here.charged]
+        if here
+        else None
+        for here in (found.get(pc) for pc in range(0, image.words * WORD_BYTES, WORD_BYTES))
+    ]
+    return {"total": run.cycles, "causes": STALLS, "rows": rows}
 
 
 def _instruction(line: Line) -> list[Any]:

@@ -7,11 +7,11 @@ Text is made line by line and shown line by line; the raw word is one number, mo
 takes it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from isa.architecture import ISA_VERSION, NO_WAIT, QUEUES
 from isa.asm.listing import Line, lines, node_title, on_one_line, operation, place, source_place
@@ -24,6 +24,7 @@ from isa.image.records import BY_LINE, DebugNode
 Paint = Callable[[str, str], str]  # (style, text) -> text
 INDENT = "  "
 _COLUMN = 62  # where comments begin
+_COUNT = 10  # digits and commas of a count of cycles
 _GUESSED = 5000  # node names that a mistyped one is compared with
 
 
@@ -91,12 +92,26 @@ def parse_range(text: str) -> tuple[int, int | None]:
     return low, high
 
 
+class Cycles(Protocol):
+    """What a timing run says of an instruction (runtime/profile/instructions.py)."""
+
+    @property
+    def executed(self) -> int: ...
+
+    @property
+    def work(self) -> int: ...
+
+    @property
+    def stall(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Listing:
     """A program and the instructions of it that are shown."""
 
     image: Image
     chosen: Filter = field(default_factory=Filter)
+    cycles: Mapping[int, Cycles] | None = None  # by pc, of a timing run
 
     def lines(self) -> Iterator[Line]:
         for line in lines(self.image):
@@ -114,6 +129,8 @@ class Listing:
         yield on_one_line(
             f"{title}: llmchip image, ISA version {ISA_VERSION}, chip {self.image.chip.name}, {self.image.words} instructions"
         )
+        if self.cycles is not None:
+            yield paint("comment", f"{'pc':<6}  {'executed':>{_COUNT}} {'cycles':>{_COUNT}} {'stall':>{_COUNT}}")
         shown: tuple[int, ...] = ()
         heading, titled = ("", 0), ""
         for line in self.lines():
@@ -134,7 +151,24 @@ class Listing:
                 elif (title := node_title(node, len(line.nodes) - 1)) != titled:
                     titled = title
                     yield paint("node", f"{indent}; ---- {title}")
-            yield _text(line, paint)
+            yield _text(line, paint, self._counts(line))
+
+    def _timing(self, line: Line) -> dict[str, int]:
+        if self.cycles is None:
+            return {}
+        found = self.cycles.get(line.pc)
+        names = ("executed", "work", "stall")
+        return dict(
+            zip(names, (found.executed, found.work, found.stall) if found is not None else (0, 0, 0), strict=True)
+        )
+
+    def _counts(self, line: Line) -> str | None:
+        """How often, cycles, stalls; in place of the raw word."""
+        if self.cycles is None:
+            return None
+        found = self.cycles.get(line.pc)
+        numbers = (found.executed, found.work, found.stall) if found is not None else (0, 0, 0)
+        return " ".join(f"{number:>{_COUNT},}" for number in numbers)
 
     def _source(self, node: DebugNode, before: tuple[str, int], more: int, paint: Paint) -> Iterator[str]:
         """The user's line, then the node that it became and how."""
@@ -158,7 +192,7 @@ class Listing:
         code = []
         for line in self.lines():
             used.update(line.nodes)
-            code.append(_instruction(line, image))
+            code.append(_instruction(line, image) | self._timing(line))
         return {
             "file": file,
             "isa": ISA_VERSION,
@@ -184,14 +218,15 @@ def raw_groups(line: Line) -> str:
     return " ".join(digits[i : i + 8] for i in range(0, len(digits), 8))
 
 
-def _text(line: Line, paint: Paint) -> str:
+def _text(line: Line, paint: Paint, counts: str | None = None) -> str:
     indent = INDENT * line.depth
     mnemonic, space, rest = line.text.partition(" ")
     gap = " " * max(_COLUMN - len(indent) - len(line.text), 1)
     style = "fault" if line.inst is None else "mnemonic"
+    beside = paint("raw", raw_groups(line)) if counts is None else counts
     comment = line.comment
     shown = paint("fault" if line.fault else "comment", f"; {comment}") if comment else ""
-    code = f"{paint('address', f'{line.pc:#06x}')}  {paint('raw', raw_groups(line))}  {indent}{paint(style, mnemonic)}{space}{rest}"
+    code = f"{paint('address', f'{line.pc:#06x}')}  {beside}  {indent}{paint(style, mnemonic)}{space}{rest}"
     return f"{code}{gap}{shown}" if shown else code
 
 

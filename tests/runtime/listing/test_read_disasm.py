@@ -224,3 +224,31 @@ def test_pipes_may_close_early(looped: Path) -> None:
     )
     assert done.stdout.startswith("looped.s: ")
     assert done.stderr == ""
+
+
+def test_cycles_and_stalls_of_each_instruction(looped: Path) -> None:
+    """Breaks when counts belong to another instruction, or do not add up to when the engines are done."""
+    from isa.architecture import QUEUES
+    from runtime.device.program_file import open_program
+    from runtime.profile.instructions import by_instruction
+    from runtime.profile.profile import profile
+
+    file = looped.with_name("gemm.s")
+    file.write_text(Path("examples/asm/gemm.s").read_text())
+    run = profile(open_program(file))
+    cycles, t = by_instruction(run), run.timeline
+    for engine in QUEUES:
+        mine = t.of(engine)
+        here = [cycles[pc] for pc in {int(pc) for pc in t.pc[mine]}]
+        assert sum(one.work + one.stall for one in here) == (int(t.work_end[mine].max()) if len(mine) else 0)
+        assert sum(one.executed for one in here) == len(mine)
+    assert sum(one.charged for one in cycles.values()) == run.cycles
+    assert all(one.stall == sum(one.causes.values()) and one.work > 0 for one in cycles.values())
+    code = {word["pc"]: word for word in document(file, "--cycles")["code"]}
+    assert {pc: (w["executed"], w["work"], w["stall"]) for pc, w in code.items()} == {
+        pc: (one.executed, one.work, one.stall) for pc, one in cycles.items()
+    }
+    mm = next(line for line in shown(file, "--cycles", "--engine", "mxu").splitlines() if " mm " in line)
+    assert mm.split()[1:4] == ["8", f"{code[0xF0]['work']:,}", f"{code[0xF0]['stall']:,}"]
+    assert call("disasm", file, "--cycles", "-o", file.with_suffix(".out"))[0] == 2
+    assert call("disasm", file, "--entry", "main")[0] == 2

@@ -1,0 +1,1 @@
+"""The parts of the page of `llmcc disasm --html`: template, style, scripts."""
