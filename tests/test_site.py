@@ -41,6 +41,13 @@ def test_what_the_reference_shows_has_a_docstring() -> None:
     assert silent == []
 
 
+def test_the_page_of_records_is_current() -> None:
+    """Breaks when a field is added, renamed or has another type, and the page still has the old one."""
+    from tools.write_records import document
+
+    assert (ROOT / "docs" / "reference" / "records.md").read_text() == document(), "run: python tools/write_docs.py"
+
+
 def test_every_page_is_in_the_navigation() -> None:
     """Breaks when a page is added that the site's menu does not have."""
     listed = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]))

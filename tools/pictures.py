@@ -38,7 +38,7 @@ class Picture:
 
 
 PICTURES = (
-    Picture("timeline", ("profile", *MODEL, "--top", "0"), 1280, 620),
+    Picture("timeline", ("profile", *MODEL, "--top", "0"), 1280, 700),
     Picture(
         "front",
         (

@@ -15,7 +15,7 @@ def main() -> None:
     from isa.doc import chip_page, manual
     from isa.files import write_atomic
     from runtime import schemas
-    from tools import write_cli_doc
+    from tools import write_cli_doc, write_records
 
     pages = {
         ROOT / "README.md": model_table.readme(),
@@ -23,6 +23,7 @@ def main() -> None:
         ROOT / lexer.PATH: lexer.textmate(),
         ROOT / "docs" / "chip.md": chip_page.document(),
         ROOT / "docs" / "cli.md": write_cli_doc.document(),
+        ROOT / "docs" / "reference" / "records.md": write_records.document(),
         **{ROOT / "docs" / "schemas" / f"{name}.json": schemas.text(name) for name in schemas.TYPES},
         **{ROOT / "isa" / "chips" / f"{name}.toml": to_toml(load_chip(name)) for name in chip_names()},
     }

@@ -45,10 +45,19 @@ def sweep(
 ) -> Sweep:
     """Compile and time models on every chip of a grid.
 
-    `models` is a MODEL as on the command line, several of them, or a module with its example `inputs`. `set` maps a
-    parameter of the chip to the values that it takes. Results are kept in `store` (default: beside the image cache).
-    With `search` so many trials of a seeded search take the place of the whole grid; they and the front look for small
-    values of `minimize`. `engine` may be "ray".
+        llmchip.sweep(model, (x,), set={"mxu.rows+mxu.cols": [64, 128], "sram.bytes": "1MiB..8MiB"})
+        llmchip.sweep("minilm", set={"chip": ["edge", "server"]}, seq=[64, 128])
+
+    `models` is a MODEL as on the command line or several of them, for every `seq` and `batch`, or a module with its
+    example `inputs`. `set` maps a parameter of the chip to the values that it takes: a list, or a range that doubles;
+    parameters joined by + have the same value; the others are those of `chip`. Points are computed by `workers`
+    processes (default: one for each processor), or with `engine="ray"` on a cluster. Results are kept in `store`
+    (default: beside the image cache), where the same points are found again. With `search` so many trials of a search,
+    seeded with `seed`, take the place of the whole grid; they and the front look for small values of `minimize`.
+    `options` are those of `llmcc compile --option`.
+
+    A point that fails is a row with its reason. Raises ChipError for an axis that no chip has, InputError for other
+    arguments that cannot be used.
     """
     from compiler.options import Options
 
