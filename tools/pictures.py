@@ -48,7 +48,7 @@ PICTURES = (
         1280, 595,
         script="document.querySelectorAll('#points tr.front')[2].click()",
     ),
-    Picture("disassembly", ("disasm", "minilm.llmchip"), 1280, 760, fragment="#node=activation"),
+    Picture("disassembly", ("disasm", "minilm.llmchip", "--cycles"), 1280, 760, fragment="#node=activation"),
 )  # fmt: skip
 
 
