@@ -31,6 +31,7 @@ SHARES = (0.9, 0.75, 0.5, 0.25)  # of the memories that a kernel may plan with, 
 PLANS, FEWER = 8, 2  # how many orders are planned of the first tilings, and of one for less memory
 MARGIN = 0.998  # a prediction that is better by less than the cost model's error is no reason to change anything
 MAX_OPS, ENOUGH_TIGHT = 50_000, 20_000  # ops in all candidates, after which no more are made
+FINE, WORTH = 1 / 32, 0.005  # slices finer than this are tried where loading a coarser one is so much of all cycles
 TIGHT = 0.75  # of the scratchpad: a schedule that fills more is worth looking for tilings that share it otherwise
 Values = tuple[float, ...]
 SHARED: dict[str, Values] = {
@@ -42,12 +43,10 @@ SEARCH_SPACE: dict[str, Values] = {  # what to try, one after the other, as long
     "width": (256, 1024),
     "points": (256, 128),
     "overlap": (0.25, 0.5),
-    "slice": (1 / 16, 1 / 32),
+    "slice": (1 / 16, 1 / 32, 1 / 64, 1 / 128, 1 / 256),
     "in_turn": (True,),
     "rows": (64, 128),
 }
-# Of long programs only few are tried: shorter blocks before what seldom makes them faster.
-IF_TIGHT = {"resident": SHARED["resident"], "points": SEARCH_SPACE["points"], **SHARED, **SEARCH_SPACE}
 
 T = TypeVar("T")
 Made = dict[object, "Candidate"]
@@ -137,8 +136,11 @@ class Search:
         if not (best.schedule and self.on("search")):
             return [best]
         tight = shared and _peak(best.schedule.program) > TIGHT * self.chip.sram.bytes
-        for name, values in (IF_TIGHT if tight else SEARCH_SPACE).items():
+        few = len(best.tiled.program.ops) > ENOUGH_TIGHT // 4  # so long that one or two more will be enough
+        for name, values in {**(SHARED if tight and not few else {}), **SEARCH_SPACE}.items():
             for value in values:
+                if name == "slice" and value < FINE and self._slice_cycles(2 * value) < best.cycles * WORTH:
+                    break
                 if sum(len(candidate.tiled.program.ops) for candidate in known.values()) > (
                     ENOUGH_TIGHT if tight and len(known) > 1 else MAX_OPS
                 ):
@@ -154,6 +156,11 @@ class Search:
                 elif name not in (*SHARED, "slice"):
                     break
         return sorted(known.values(), key=lambda candidate: (candidate is not best, candidate.cycles))
+
+    def _slice_cycles(self, share: float) -> float:
+        """Of loading as many weights as a slice may have: with finer ones a program begins so much earlier."""
+        chip = self.chip
+        return chip.sram.bytes * share * chip.clock_hz / chip.dram.bytes_per_second
 
     def _assign(self, tuning: SearchPoint, split: bool, limit: float = math.inf) -> TileState:
         """The kernel graph with layouts and tile sizes. Raises TooSlow if that takes more than `limit` cycles."""
