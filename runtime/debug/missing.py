@@ -41,7 +41,11 @@ def _part(image: Image, spans: list[Span]) -> str:
     for line in lines(image):
         if line.engine not in (None, Engine.CTL) and any(span.first <= line.pc < span.end for span in spans):
             found = line if _written(line) else found
-    return f"{found.pc:#06x} {found.text.partition(' ')[0]} writes parts of it to {_written(found)}" if found else ""
+    return (
+        f"the last instruction for it, {found.pc:#06x} {found.text.partition(' ')[0]}, writes {_written(found)}"
+        if found
+        else ""
+    )
 
 
 def _written(line: Line) -> str:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from isa.asm.expression import FUNCTIONS
@@ -23,6 +24,12 @@ class Place:
     token: Token
 
 
+@lru_cache(16)
+def _tokens(text: str) -> tuple[Token, ...]:
+    """Kept, because several questions are asked of a text before it changes."""
+    return tuple(tokens(text))
+
+
 def unit(path: str, read: Callable[[str], str | None]) -> dict[str, str]:
     """A text and all that it includes, by path. `read` gives None for what cannot be read."""
     root, found = Path(path).parent, dict[str, str]()
@@ -33,7 +40,7 @@ def unit(path: str, read: Callable[[str], str | None]) -> dict[str, str]:
         if text is None:
             continue
         found[here] = text
-        waiting += [name for token in tokens(text) if (name := _included(token, here, root))]
+        waiting += [name for token in _tokens(text) if (name := _included(token, here, root))]
     return found
 
 
@@ -59,7 +66,7 @@ def places(texts: dict[str, str], name: str) -> Iterator[Place]:
     found = [
         Place(file, token)
         for file, text in texts.items()
-        for token in tokens(text)
+        for token in _tokens(text)
         if token.text == name and token.role in (*DEFINING, Role.REFERENCE)
     ]
     if any(place.token.role in DEFINING for place in found):
@@ -72,7 +79,7 @@ def definitions(texts: dict[str, str], name: str) -> list[Place]:
 
 def all_definitions(texts: dict[str, str]) -> list[Place]:
     """What the texts define, in order."""
-    return [Place(file, t) for file, text in texts.items() for t in tokens(text) if t.role in DEFINING]
+    return [Place(file, t) for file, text in texts.items() for t in _tokens(text) if t.role in DEFINING]
 
 
 def included_path(token: Token, path: str, roots: Sequence[str]) -> str:

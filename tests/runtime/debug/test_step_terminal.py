@@ -68,6 +68,43 @@ def test_a_person_at_a_terminal(toy: Path) -> None:
     assert "break add" in (toy / "state" / "llmchip" / "debug_history").read_text()
 
 
+def test_values_and_changes_at_a_terminal(toy: Path) -> None:
+    """Completion behind a form, a display at each stop, a change, a file; the same lines as in a pipe."""
+    target = toy / "seen.npy"
+    person = Person(toy, str(toy / "toy.llmchip"), "--input", f"x={toy / 'x.npy'}")
+    person.sees("(llmchip)")
+    person.types("display i1\r")
+    person.sees("1: i1 = 0")
+    person.sees("(llmchip)")
+    person.types("break mul if i1 == 0 and sram[0x40]:i32 > 0\r")
+    person.sees("breakpoint 2: node mul if i1 == 0 and sram[0x40]:i32 > 0")
+    person.sees("(llmchip)")
+    person.types("run\r")
+    person.sees("=> 0x00a0")
+    person.sees("1: i1 = 0")
+    person.sees("(llmchip)")
+    person.types("set v2[0, 7] = 100\r")
+    person.sees("3: v2[0, 7] = 100")
+    person.sees("(llmchip)")
+    person.types("finish mul\r")
+    person.sees("node mul is complete")
+    person.sees("(llmchip)")
+    person.types("print/x mu\t")
+    person.sees("print/x mul")
+    person.types("[0, 6:]\r")
+    person.sees("[0000000e 000000c8]")
+    person.sees("(llmchip)")
+    person.types(f"dump mul {target}\r")
+    person.sees("int32 [3, 8]")
+    person.sees("(llmchip)")
+    person.types("unfuse\r")
+    person.sees("has no model to be compared with")
+    person.sees("(llmchip)")
+    person.types("quit\r")
+    assert person.leaves() == 0
+    assert np.load(target)[0, 7] == 200
+
+
 def piped(folder: Path, text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "runtime.cli", "debug", str(folder / "toy.llmchip"), *arguments]
     return subprocess.run(

@@ -83,6 +83,11 @@ def test_columns_are_counted_as_the_editor_counts(tmp_path: Path) -> None:
     async def scenario(mine: Editor) -> None:
         uri = mine.open(tmp_path / "p.s", '.meta "𝄞𝄞"="𝄞"\n.meta "𝄞"=nowhere+1\n  halt @ dgb ; 𝄞\n')
         assert [mine.under(uri, problem.range) for problem in await mine.problems(uri)] == ["nowhere+1", "dgb"]
+        mine.type(uri, TEXT.replace("lda d=", "ldaa d=").replace("\n", "\r\n"))
+        assert [mine.under(uri, problem.range) for problem in await mine.problems(uri)] == ["ldaa"]
+        for line, character in ((0, 9999), (9999, 0), (8, 9999), (13, 2)):
+            where = lsp.HoverParams(lsp.TextDocumentIdentifier(uri), lsp.Position(line, character))
+            await mine.waits(mine.client.text_document_hover_async(where))
 
     edit(scenario)
 
