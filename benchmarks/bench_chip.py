@@ -150,7 +150,7 @@ def _figures(compiled: Compiled, report: Profile) -> Row:
 def image_of(compiled: Compiled) -> Image:
     """The program without its weights: timing reads none."""
     sizes = region_sizes(compiled.tiled, compiled.placement)
-    debug = debug_map(compiled.tiled, compiled.code)
+    debug = debug_map(compiled.tiled, compiled.code, compiled.lowered.captured.modules())
     return Image(
         code=compiled.code.bytes, sizes=tuple(sizes[region] for region in Region), debug=debug, chip=compiled.chip
     )

@@ -62,7 +62,7 @@ class Compiled:
         """The program as a part of an image, which begins at the entry `name`; with `only` some of its constants, by
         number, where other parts have the rest."""
         fill = partial(self.lowered.pack_into, tensors=tensors, known=known, only=only)
-        return Part(name, self.tiled, self.placement, self.code, fill)
+        return Part(name, self.tiled, self.placement, self.code, fill, self.lowered.captured.modules())
 
 
 def compile_captured(

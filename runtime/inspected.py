@@ -34,8 +34,8 @@ class Inspected:
         return disassemble(self.image)[0]
 
     def graph(self: HasImage) -> Table[DebugNode]:
-        """The nodes of the frozen graph: operator, shape, layer, source line, and whether the program keeps their
-        values or has fused them."""
+        """The nodes of the frozen graph: operator, shape, layer, module, source line, and whether the program keeps
+        their values or has fused them."""
         return Table("graph", self.image.debug.nodes)
 
     def memory_map(self: HasImage) -> Table[Buffer]:

@@ -1,8 +1,9 @@
 """The image of a compiled model: program, packed constants, interface, memory plan and debug map in one record."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,7 @@ class Part:
     placement: Placement
     code: Code
     fill: Callable[[Store], None]
+    modules: Mapping[str, str] = field(default_factory=dict)  # of the captured nodes
 
 
 Place = tuple[Region, int, str]  # of a constant; one without bytes shares its offset, so it is told by its name
@@ -76,8 +78,10 @@ def build_image(parts: Sequence[Part], chip: Chip, metadata: Mapping[str, Any]) 
         _fill(part, data, constants)
         constants.update({_place(tensor): tensor for tensor in part.tiled.constants})
     starts = list(accumulate((len(part.code.instructions) for part in parts), initial=0))
-    nodes = list(accumulate((len(_nodes(part.tiled, part.code)) for part in parts), initial=0))
-    debug = [debug_map(part.tiled, part.code, *at) for part, *at in zip(parts, starts, nodes, strict=False)]
+    nodes = list(accumulate((len(_nodes(part.tiled, part.code, {})) for part in parts), initial=0))
+    debug = [
+        debug_map(part.tiled, part.code, part.modules, *at) for part, *at in zip(parts, starts, nodes, strict=False)
+    ]
     return Image(
         code=b"".join(part.code.bytes for part in parts),
         weights=data[Region.WEIGHTS].data,
@@ -168,11 +172,11 @@ def _plan(part: Part, start: int) -> tuple[PlanRecord, ...]:
     )
 
 
-def _nodes(tiled: Tiled, code: Code) -> list[DebugNode]:
+def _nodes(tiled: Tiled, code: Code, modules: Mapping[str, str]) -> list[DebugNode]:
     """Names for everything: graph nodes first, then what spans mention beside them (inputs and constants being
     loaded)."""
     layers = layers_of(tiled.ops)
-    records = [_node(op, tiled, layers.get(op.name, "")) for op in tiled.ops if op.kind != OUTPUT]
+    records = [_node(op, tiled, layers.get(op.name, ""), modules) for op in tiled.ops if op.kind != OUTPUT]
     known = {record.name for record in records}
     for name in dict.fromkeys(name for _, _, name in code.spans):
         if name not in known:
@@ -180,10 +184,12 @@ def _nodes(tiled: Tiled, code: Code) -> list[DebugNode]:
     return records
 
 
-def debug_map(tiled: Tiled, code: Code, start: int = 0, before: int = 0) -> DebugMap:
+def debug_map(
+    tiled: Tiled, code: Code, modules: Mapping[str, str] = MappingProxyType({}), start: int = 0, before: int = 0
+) -> DebugMap:
     """The nodes of a program that begins with instruction `start`, numbered from `before` on, and what each instruction
-    has to do with them."""
-    records, move = _nodes(tiled, code), start * WORD_BYTES
+    has to do with them. `modules` are those of the captured nodes."""
+    records, move = _nodes(tiled, code, modules), start * WORD_BYTES
     index = {record.name: before + i for i, record in enumerate(records)}
 
     def numbers(name: str, pc: int) -> tuple[tuple[int, ...], int]:
@@ -199,7 +205,7 @@ def debug_map(tiled: Tiled, code: Code, start: int = 0, before: int = 0) -> Debu
     return DebugMap(tuple(records), probes, spans)
 
 
-def _node(op: KernelOp, tiled: Tiled, layer: str) -> DebugNode:
+def _node(op: KernelOp, tiled: Tiled, layer: str, modules: Mapping[str, str]) -> DebugNode:
     status, reason = _status(op, tiled)
     single, source = not op.gives_tuple, op.origin.source
     return DebugNode(
@@ -215,6 +221,7 @@ def _node(op: KernelOp, tiled: Tiled, layer: str) -> DebugNode:
         status=status,
         reason=reason,
         layer=layer,
+        module=next((modules[name] for name in op.origin.calls if name in modules), ""),
     )
 
 

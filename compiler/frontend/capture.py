@@ -100,6 +100,12 @@ class Captured:
                 )
         return tuple(tensors[index] for index in range(len(self.inputs)))
 
+    def modules(self) -> dict[str, str]:
+        """By the names of the graph's nodes the module of the model that they were called in, `encoder.layer.0`; of
+        weights the module that has them. Those of which nothing is known are left out."""
+        called = {node.name: str(node.meta["module"]) for node in self.gm.graph.nodes if node.meta.get("module")}
+        return called | {weight.placeholder: weight.name.rpartition(".")[0] for weight in self.weights}
+
     def _named(self, args: Sequence[object], kwargs: Mapping[str, object]) -> dict[str, object]:
         """The caller's arguments by name, as forward would bind them."""
         if self.signature is None:
@@ -421,6 +427,9 @@ def annotate(node: fx.Node) -> None:
     """Keep what the compiler uses of PyTorch's metadata, and drop the rest (it is large, and it would go stale)."""
     kept: dict[str, object] = {key: node.meta[key] for key in ("val", "weight") if key in node.meta}
     kept |= {"source": source_line(node.meta.get("stack_trace")), "origins": (node.name,), "passes": ()}
+    stack = node.meta.get("nn_module_stack")
+    if stack:
+        kept["module"] = str(next(reversed(stack.values()))[0])
     node.meta = kept
 
 

@@ -71,7 +71,8 @@ FUSED_INTO, VIEW_OF, RESULTS = "into ", "a view of ", "several results: "
 
 class DebugNode(Struct, frozen=True, forbid_unknown_fields=True):
     """A node of the frozen graph. `status` is materialized, fused, view, folded or constant; `reason` says why not
-    materialized; `layer` is the part of the model that it belongs to, "" if none.
+    materialized; `layer` is the part of the model that it belongs to, "" if none; `module` the path of the module that
+    called it, "" if that is not known.
 
     Of a hand-written program a node is a line of its text (status `line`), under the label `origins`.
     """
@@ -88,6 +89,7 @@ class DebugNode(Struct, frozen=True, forbid_unknown_fields=True):
     status: str = "materialized"
     reason: str = ""
     layer: str = ""
+    module: str = ""
 
     @property
     def place(self) -> str:

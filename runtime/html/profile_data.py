@@ -3,6 +3,7 @@ many as the constants here say; only the tables grow, by a row for each node of 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -27,6 +28,7 @@ MOST_PIECES = 12_000  # of each band of layers, lines and nodes, and of causes
 MOST_BUFFERS = 30_000  # of each memory
 MOST_STALLS = 300  # of each resource
 MOST_LINKS = 24  # of a stall's chain
+MOST_LEVELS = 5  # of modules in modules, as bands
 _WAITS, _WEIGHTS = "dispatch waits", "mxu weights"
 
 
@@ -109,6 +111,14 @@ class TableRow(Struct, frozen=True):
     number: int  # of a node among all of the program: its colour
     layer: int
     line: int
+    module: int  # of a node: the innermost
+
+
+class Module(Struct, frozen=True):
+    """A module of the model: `name` in its parent, -1 for none. A number goes with the name before it: `layer.3`."""
+
+    name: str
+    parent: int
 
 
 class Source(Struct, frozen=True):
@@ -137,6 +147,7 @@ class PageData(Struct, frozen=True):
     layers: list[TableRow]
     nodes: list[TableRow]
     lines: list[TableRow]
+    modules: list[Module]
     sources: list[Source]
     context: list[Mapping[str, int | float]]
     plots: Mapping[str, Raw]
@@ -166,8 +177,9 @@ def page_data(
     pieces = {resource: charged(t, resource, idle[resource]) for resource in RESOURCES}
     mine = pieces[run.resource]
     low, high, which = (np.array([piece[i] for piece in mine], np.int64) for i in (2, 3, 0))
-    tables = [_table(run, rows, by_layer, by_line) for rows in (by_layer, by_node, by_line)]
-    bands = [
+    modules, places = _modules([row.module for row in d.nodes])
+    tables = [_table(run, rows, by_layer, by_line, modules) for rows in (by_layer, by_node, by_line)]
+    bands = [_band("module", spans.of(low, high, place[by_node.of_instruction[which]], which)) for place in places] + [
         _band(name, spans.of(low, high, rows.of_instruction[which], which))
         for name, rows in (("layer", by_layer), ("line", by_line), ("node", by_node))
     ]
@@ -187,6 +199,7 @@ def page_data(
         layers=tables[0],
         nodes=tables[1],
         lines=tables[2],
+        modules=list(modules.values()),
         sources=list(_sources(run, by_line)),
         context=list(context),
         plots={name: Raw(plot.encode()) for name, plot in plots.items()},
@@ -241,7 +254,32 @@ def _causes(resource: str, found: Sequence[Link]) -> Pieces:
     return Pieces(resource, lengths.tolist(), owners.tolist())
 
 
-def _table(run: Run, rows: _Rows, layers: _Rows, lines: _Rows) -> list[TableRow]:
+def _modules(paths: Sequence[str]) -> tuple[dict[str, Module], list[Numbers]]:
+    """All modules by path; and, for each level that has more than one, the module there of each path, -1 for none."""
+    chains = [_chain_of(path) for path in paths]
+    names = dict.fromkeys(place for chain in chains for place in chain)
+    numbers = {place: number for number, place in enumerate(sorted(names, key=lambda place: place.count("/")))}
+    found = {place: Module(place.rpartition("/")[2], numbers.get(place.rpartition("/")[0], -1)) for place in numbers}
+    levels = []
+    for level in range(max(map(len, chains), default=0)):
+        here = [numbers[chain[level]] if level < len(chain) else -1 for chain in chains]
+        if len({number for number in here if number >= 0}) > 1:
+            levels.append(np.array([*here, -1], np.int64))  # -1, no node, is the last
+    return found, levels[:MOST_LEVELS]
+
+
+def _chain_of(path: str) -> tuple[str, ...]:
+    """`encoder`, `encoder/layer.3`, `encoder/layer.3/output`."""
+    pieces: list[str] = []
+    for piece in filter(None, path.split(".")):
+        if piece.isdigit() and pieces:
+            pieces[-1] += f".{piece}"
+        else:
+            pieces.append(piece)
+    return tuple(accumulate(pieces, "{}/{}".format))
+
+
+def _table(run: Run, rows: _Rows, layers: _Rows, lines: _Rows, modules: Mapping[str, Module]) -> list[TableRow]:
     """Each row from the beginning to the end of its work, transfers left out where there is other work: weights are
     fetched long before."""
     t, debug = run.timeline, run.image.debug.nodes
@@ -252,14 +290,17 @@ def _table(run: Run, rows: _Rows, layers: _Rows, lines: _Rows) -> list[TableRow]
     begin, end = np.where(high < 0, begin, low), np.where(high < 0, end, high)
     first = np.full(count, len(mine), np.int64)
     np.minimum.at(first, mine, np.arange(len(mine)))
+    numbers = {place: number for number, place in enumerate(modules)}
     found = []
     for number, (row, index) in enumerate(zip(rows.rows, first.tolist(), strict=True)):
+        chain = _chain_of(row.module)
         node = int(run.node[index])
         about = debug[node] if node >= 0 else NO_NODE
         found.append(
             TableRow(
                 row, _short(place_of(about)) if about.line else "", int(begin[number]), int(end[number]),
                 t.instructions[index].pc, node, int(layers.of_node[node]), int(lines.of_node[node]),
+                numbers[chain[-1]] if chain else -1,
             )
         )  # fmt: skip
     return found

@@ -29,6 +29,7 @@ class Row(Struct, frozen=True, kw_only=True):
     line: int = 0
     code: str = ""
     layer: str = ""
+    module: str = ""
 
 
 class Instruction(Struct, frozen=True, kw_only=True):

@@ -117,17 +117,18 @@ def waterfall(document: Mapping[str, Any]) -> go.Figure:
         k: v for k, v in document["waterfall"].items() if k != "compute"
     }
     ends = np.cumsum(list(parts.values())).tolist()
+    names = ["beyond the limit" if name == "excess" else cause(name, document["waterfall_resource"]) for name in parts]
     figure = go.Figure()
     figure.add_bar(
         orientation="h",
-        y=[*(cause(name, document["waterfall_resource"]) for name in parts), "total"],
+        y=[*names, "total"],
         x=[*parts.values(), document["cycles"]],
         base=[*(e - v for e, v in zip(ends, parts.values(), strict=True)), 0],
         marker_color=[*(COLOURS[name] for name in parts), "#4a5560"],
         hoverinfo="text",
         hovertext=[
             f"{n}: {v:,} cycles, {v / document['cycles']:.2%}"
-            for n, v in [*parts.items(), ("total", document["cycles"])]
+            for n, v in zip([*names, "total"], [*parts.values(), document["cycles"]], strict=True)
         ],
         text=[f"{v:,}" for v in [*parts.values(), document["cycles"]]],
         textposition="auto",

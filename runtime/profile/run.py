@@ -211,7 +211,7 @@ def _settings(record: Record) -> dict[str, Any]:
 
 
 def _node_detail(node: DebugNode) -> dict[str, Any]:
-    return {"op": node.op, "shape": node.shape, "layer": node.layer, **_line_detail(node)}
+    return {"op": node.op, "shape": node.shape, "layer": node.layer, "module": node.module, **_line_detail(node)}
 
 
 def _line_detail(node: DebugNode) -> dict[str, Any]:

@@ -27,6 +27,7 @@ function jumps(low, high, more = []) {
 const SHOW = {
   node: n => [make("h3", data.nodes[n].row.name, "mono"), ...rowOf("node", n)],
   layer: n => [make("h3", data.layers[n].row.name || "(no layer)", "mono"), ...rowOf("layer", n), ...largest("layer", n)],
+  module: n => [make("h3", data.modules[n].name, "mono"), make("code", tables.module[n].row.name), ...rowOf("module", n), ...largest("module", n)],
   line: n => [make("h3", short(data.lines[n].place) || "(no line)", "mono"), make("code", data.lines[n].row.code.trim()), ...rowOf("line", n), ...largest("line", n)],
   stall(n) {
     const s = stalls[n], counts = Object.fromEntries(s.causes.map((c, i) => [data.causes[i], c]));
@@ -45,11 +46,12 @@ function who(l) { const e = make("span"); e.append(goNode(l.node), ` ${l.word} (
 function swatched(cause, resource) { const e = make("span"), s = make("span", undefined, "swatch"); s.style.background = colours.named(data.causes[cause]); e.append(s, causeWords(cause, resource)); return e; }
 
 function rowOf(kind, n) {
-  const {row, low, high, pc, layer, line, place} = tables[kind][n], facts = [];
+  const {row, low, high, pc, layer, line, place, module} = tables[kind][n], facts = [];
   const say = (name, value) => value !== "" && value !== undefined && facts.push([name, value]);
   if (kind === "node") {
     say("operator", row.op); say("shape", row.shape.length ? `[${row.shape.join(", ")}]` : "");
     if (layer >= 0 && data.layers[layer].row.name) say("layer", link(data.layers[layer].row.name, () => selection.set("layer", layer, {show: true})));
+    if (module >= 0) say("module", link(tables.module[module].row.name, () => selection.set("module", module, {show: true})));
     if (place) { const e = make("span"); e.append(link(place, () => showSource(line)), make("br"), make("code", row.code.trim())); say("source", e); }
   }
   say("cycles", `${count(row.cycles)}, ${share(row.cycles)} of the run`); say("time", `${count(low)} to ${count(high)}`);

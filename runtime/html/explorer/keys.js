@@ -21,7 +21,7 @@ const KEYS = [  // keys, what they do, the action
   [["t"], "light or dark", () => theme.toggle()],
   [["Escape"], "let go of what is selected", () => { byId("find").blur(); selection.set("", -1); }],
   [["?"], "these keys", () => byId("keys").showModal()],
-  ...names.map((name, i) => [[String(i + 1)], `table of ${KINDS[name].title.toLowerCase()}`, () => open(name)]),
+  ...names.map((name, i) => [[String(i + 1)], name === "source" ? "the model's source" : `table of ${KINDS[name].title.toLowerCase()}`, () => open(name)]),
 ];
 const SIGNS = {ArrowLeft: "←", ArrowRight: "→", Escape: "Esc"};
 for (const [keys, does] of KEYS) {

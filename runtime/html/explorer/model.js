@@ -36,9 +36,26 @@ function times(lengths, gaps) {
 // The first of `high` that is beyond a time.
 function beyond(high, time) { let a = 0, b = high.length; while (a < b) { const m = (a + b) >> 1; if (high[m] > time) b = m; else a = m + 1; } return a; }
 
-const tables = {layer: data.layers, node: data.nodes, line: data.lines};
-const nodesOf = {layer: data.layers.map(() => []), line: data.lines.map(() => []), node: data.nodes.map((_, n) => [n])};
+const tables = {layer: data.layers, node: data.nodes, line: data.lines, module: data.modules.map(() => ({low: Infinity, high: 0, place: "", layer: -1, line: -1,
+  row: {name: "", cycles: 0, waterfall: {}, busy: {}, macs: 0, dram_bytes: 0, instructions: 0, energy_joules: 0, op: "", code: "", layer: "", module: "", shape: []}}))};
+const nodesOf = {layer: data.layers.map(() => []), line: data.lines.map(() => []), module: data.modules.map(() => []), node: data.nodes.map((_, n) => [n])};
 data.nodes.forEach((node, n) => { for (const kind of ["layer", "line"]) if (node[kind] >= 0) nodesOf[kind][node[kind]].push(n); });
+// A module has what its nodes and the modules in it have.
+const sum = (to, from) => { for (const name in from) to[name] = (to[name] || 0) + from[name]; };
+const figures_ = ["cycles", "macs", "dram_bytes", "instructions", "energy_joules"];
+data.nodes.forEach((node, n) => {
+  for (let m = node.module; m >= 0; m = data.modules[m].parent) {
+    const all = tables.module[m];
+    for (const name of figures_) all.row[name] += node.row[name];
+    sum(all.row.waterfall, node.row.waterfall); sum(all.row.busy, node.row.busy);
+    all.pc ??= node.pc; nodesOf.module[m].push(n);
+  }
+});
+tables.module.forEach((all, m) => {  // weights are fetched long before: transfers count where there is no other work
+  const nodes = nodesOf.module[m].map(n => data.nodes[n]), works = nodes.filter(({row}) => row.busy.mxu || row.busy.vec || row.busy.act);
+  for (const node of works.length ? works : nodes) { all.low = Math.min(all.low, node.low); all.high = Math.max(all.high, node.high); }
+});
+tables.module.forEach(({row}, m) => { const {name, parent} = data.modules[m]; row.name = parent < 0 ? name : `${tables.module[parent].row.name}.${name}`; });
 
 // What a stall is made of (profile_data.Idle and ChainLink are arrays).
 const [LOW, HIGH, NODE, WORD, PC, CAUSES, CHAIN, MORE] = [0, 1, 2, 3, 4, 5, 6, 7];

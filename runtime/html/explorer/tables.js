@@ -8,13 +8,16 @@ const causeColumns = () => data.causes.map((name, i) => number(causeWords(i, dat
 const work = ({row, place}, id) => ({
   id, cycles: row.cycles, share: row.cycles / data.cycles, mxu: row.busy.mxu || 0, vec: row.busy.vec || 0, act: row.busy.act || 0, macs: row.macs, dram: row.dram_bytes,
   uj: row.energy_joules * 1e6, instructions: row.instructions, ...Object.fromEntries(data.causes.map(name => [name, row.waterfall[name] || 0])),
-  name: row.name || "(none)", about: row.op || row.code.replace(/\s+/g, " ").trim(), layer: row.layer, place,
+  name: row.name || "(none)", about: row.op || row.code.replace(/\s+/g, " ").trim(), layer: row.layer, module: row.module, place,
 });
+// Modules inside a module, each with those inside it.
+const moduleTree = parent => data.modules.flatMap(({name, parent: p}, m) => { if (p !== parent) return []; const inside = moduleTree(m); return [{...work(tables.module[m], m), name, ...(inside.length ? {_children: inside} : {})}]; });
 const figures = () => [number("cycles", "cycles"), number("share", "share", v => (100 * v).toFixed(1) + " %"), ...WORK, ...causeColumns()];
 const KINDS = {
   layers: {title: "Layers", kind: "layer", causes: true, rows: () => data.layers.map(work), columns: () => [text("layer", "name", {minWidth: 130}), ...figures()], sort: "cycles"},
+  modules: {title: "Modules", kind: "module", causes: true, tree: true, rows: () => moduleTree(-1), columns: () => [text("module", "name", {minWidth: 220}), ...figures()], sort: "cycles"},
   nodes: {title: "Nodes", kind: "node", causes: true, rows: () => data.nodes.map(work), sort: "cycles",
-    columns: () => [text("node", "name", {minWidth: 150}), ...figures(), text("operator", "about", {minWidth: 120}), text("layer", "layer", {minWidth: 110}), text("source line", "place", {minWidth: 130})]},
+    columns: () => [text("node", "name", {minWidth: 150}), ...figures(), text("operator", "about", {minWidth: 120}), text("layer", "layer", {minWidth: 110}), text("module", "module", {minWidth: 150}), text("source line", "place", {minWidth: 130})]},
   lines: {title: "Lines", kind: "line", causes: true, sort: "cycles",
     rows: () => data.lines.map((row, id) => ({...work(row, id), name: short(row.place) || "(no line)"})), columns: () => [text("source line", "name", {minWidth: 140}), ...figures(), text("code", "about", {minWidth: 260})]},
   stalls: {title: "Stalls", kind: "stall", sort: "cycles",
@@ -29,20 +32,21 @@ function through(s) { const l = s.chain.reduce((a, b) => b.high - b.low > a.high
 
 const made = {};  // by name: {grid, ready, pane, picked}
 let current = "";
+const whole = name => name === "modules" ? tables.module : data[name];
 const lengthOf = name => name === "source" ? data.sources.length : name === "stalls" ? stalls.length : (data[name] || []).length;
 function open(name) {
   current = name; document.body.dataset.tab = name;
   for (const button of byId("tabs").children) button.setAttribute("aria-selected", String(button.dataset.name === name));
   if (!made[name]) { const pane = make("div", undefined, "pane"); pane.id = `pane-${name}`; byId("panes").append(pane); made[name] = name === "source" ? source(pane) : grid(pane, name); }
   for (const other in made) made[other].pane.hidden = other !== name;
-  byId("causes").hidden = !KINDS[name].causes; byId("find").hidden = name === "source";
+  byId("causes").hidden = !KINDS[name].causes; byId("find").hidden = name === "source" || Boolean(KINDS[name].tree);
   if (name !== "source") made[name].ready.then(() => { if (current !== name) return; made[name].grid.redraw(); search(); showCauses(); pick(); });
   else { byId("found").textContent = ""; pickLine(); }
 }
 function grid(pane, name) {
   const {kind, rows, columns, sort} = KINDS[name], entry = {pane, picked: -1};
   entry.grid = new Tabulator(pane, {
-    data: rows(), columns: columns(), index: "id", height: 450, layout: "fitDataFill", placeholder: "nothing found",
+    data: rows(), columns: columns(), index: "id", height: 450, layout: "fitDataFill", dataTree: Boolean(KINDS[name].tree), dataTreeStartExpanded: [true, false], placeholder: "nothing found",
     columnDefaults: {headerTooltip: true, resizable: "header"}, initialSort: sort ? [{column: sort, dir: "desc"}] : [],
     rowFormatter: row => row.getElement().classList.toggle("picked", row.getData().id === entry.picked),
   });
@@ -53,7 +57,8 @@ function grid(pane, name) {
 function search() {
   const wanted = byId("find").value.trim().toLowerCase(), entry = made[current];
   if (!entry?.built) return;
-  const seen = row => ["name", "about", "layer", "place", "until", "mainly", "through", "resource"].some(field => String(row[field] ?? "").toLowerCase().includes(wanted));
+  if (KINDS[current].tree) { byId("found").textContent = count(lengthOf(current)); return; }
+  const seen = row => ["name", "about", "layer", "module", "place", "until", "mainly", "through", "resource"].some(field => String(row[field] ?? "").toLowerCase().includes(wanted));
   if (wanted) entry.grid.setFilter(seen); else entry.grid.clearFilter();
   const all = lengthOf(current), found = entry.grid.getDataCount("active"), more = current === "stalls" ? data.stalls.reduce((n, s) => n + s.more, 0) : 0;
   byId("found").textContent = `${wanted ? `${count(found)} of ` : ""}${count(all)}${more ? `, ${count(more)} shorter ones left out` : ""}`;
@@ -65,20 +70,21 @@ function showCauses() {
   if (!entry.built || !KINDS[current].causes || entry.causes === withCauses) return;
   entry.causes = withCauses; entry.grid.blockRedraw();
   for (const column of WORK) entry.grid[withCauses ? "hideColumn" : "showColumn"](column.field);
-  for (const name of data.causes) entry.grid[withCauses && data[current].some(r => r.row.waterfall[name]) ? "showColumn" : "hideColumn"](name);
+  for (const name of data.causes) entry.grid[withCauses && whole(current).some(r => r.row.waterfall[name]) ? "showColumn" : "hideColumn"](name);
   entry.grid.restoreRedraw();
 }
 function pick() {  // the selected row is marked and in view
   const entry = made[current], {kind} = KINDS[current], now = kind && selection.kind === kind ? selection.number : -1;
   if (!entry?.built || entry.picked === now) return;
   const before = entry.picked; entry.picked = now;
+  if (KINDS[current].tree) { entry.grid.redraw(true); return; }
   for (const id of [before, now]) if (id >= 0) entry.grid.getRow(id)?.reformat?.();
   const row = now >= 0 && entry.grid.getRow(now);
   if (row && row.getPosition()) entry.grid.scrollToRow(row, "center", false);
 }
 function step(by) {  // the row below or above
   const entry = made[current];
-  if (!entry?.built || !KINDS[current].kind) return;
+  if (!entry?.built || !KINDS[current].kind || KINDS[current].tree) return;
   const rows = entry.grid.getRows("active"), place = rows.findIndex(row => row.getData().id === entry.picked);
   const next = rows[place < 0 ? 0 : Math.min(Math.max(place + by, 0), rows.length - 1)];
   if (next) selection.set(KINDS[current].kind, next.getData().id, {show: true, from: current});

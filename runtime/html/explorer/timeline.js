@@ -6,7 +6,8 @@ const LEFT = 104, AXIS = 18, SPACE = 4;
 const canvas = document.querySelector("#time canvas"), view = {from: 0, to: data.cycles};
 const strip = new Map(data.strips.map(pieces => [pieces.name, {...pieces, ...times(pieces.lengths)}]));
 const tracks = [
-  ...data.bands.filter(({name}) => tables[name].length > 1 && (name !== "line" || data.lines.length < data.nodes.length)).map(pieces => ({kind: "band", of: pieces.name, title: pieces.name, height: 17, ...pieces, ...times(pieces.lengths)})),
+  ...data.bands.filter(({name}) => tables[name].length > 1 && (name !== "line" || data.lines.length < data.nodes.length) && (name !== "layer" || data.bands[0].name !== "module"))
+    .map((pieces, i) => ({kind: "band", of: pieces.name, title: pieces.name === "module" && i ? "" : pieces.name, height: 17, ...pieces, ...times(pieces.lengths)})),
   {kind: "why", title: `${data.resource}: why`, height: 13, resource: data.resource, whole: true, ...strip.get(data.resource)},
   ...data.tracks.filter(track => track.gaps.length).map(track => ({kind: "work", title: track.name, height: 17, ...track, ...times(track.lengths, track.gaps)})),
   {kind: "rate", title: "DRAM GB/s", height: 34},
@@ -72,8 +73,8 @@ function label(g, text, x0, x1, y, height, ink) {
   g.fillStyle = ink; g.fillText(text.length <= fits ? text : text.slice(0, fits - 1) + "…", left, y + height / 2 + .5);
 }
 
-const titleOf = (kind, n) => n < 0 ? "" : kind === "line" && tables.line[n].place ? `${short(tables.line[n].place)}  ${tables.line[n].row.code.split("\n")[0].trim()}` : tables[kind][n].row.name || "(none)";
-const isOn = (kind, n) => kind === selection.kind ? n === selection.number : kind === "node" ? selection.nodes.has(n) : n >= 0 && nodesOf[kind][n].some(node => selection.nodes.has(node));
+const titleOf = (kind, n) => n < 0 ? "" : kind === "module" ? data.modules[n].name : kind === "line" && tables.line[n].place ? `${short(tables.line[n].place)}  ${tables.line[n].row.code.split("\n")[0].trim()}` : tables[kind][n].row.name || "(none)";
+const isOn = (kind, n) => kind === selection.kind && kind !== "module" ? n === selection.number : kind === "node" ? selection.nodes.has(n) : n >= 0 && nodesOf[kind][n].some(node => selection.nodes.has(node));
 
 // The pieces of a row that are in view: wide ones one by one, of narrow ones the cycles of each owner in each pixel.
 function pieces(row, wide, narrow) {
@@ -91,7 +92,7 @@ function pieces(row, wide, narrow) {
 const DRAW = {
   band(g, row, ink) {
     const some = selection.nodes.size > 0, marked = some && new Set(tables[row.of].map((_, n) => n).filter(n => isOn(row.of, n)));
-    const fill = (x0, x1, owner) => { g.globalAlpha = some && !marked.has(owner) ? .22 : 1; g.fillStyle = colours.row(row.of, owner); g.fillRect(x0, row.y, x1 - x0, row.height); };
+    const fill = (x0, x1, owner) => { if (owner < 0 && row.of === "module") return; g.globalAlpha = some && !marked.has(owner) ? .22 : 1; g.fillStyle = colours.row(row.of, owner); g.fillRect(x0, row.y, x1 - x0, row.height); };
     pieces(row, (x0, x1, owner) => { fill(x0, Math.max(x1 - (x1 - x0 > 4 ? 1 : 0), x0 + 1), owner); label(g, titleOf(row.of, owner), x0, x1, row.y, row.height, ink); },
       (pixel, cycles) => fill(pixel, pixel + 1, [...cycles].reduce((a, b) => b[1] > a[1] ? b : a)[0]));
     g.globalAlpha = 1;
@@ -204,7 +205,7 @@ function tipOf({time, row, i, buffer}) {
   }
   if (i < 0) return "";
   const span = `\ncycles ${count(row.low[i])} to ${count(row.high[i])}: ${count(row.high[i] - row.low[i])}`;
-  if (row.kind === "band") return titleOf(row.of, row.owners[i]) + span;
+  if (row.kind === "band") return (row.of === "module" && row.owners[i] >= 0 ? tables.module[row.owners[i]].row.name : titleOf(row.of, row.owners[i])) + span;
   if (row.kind === "why") return causeWords(row.owners[i], row.resource) + span + (stallAt(row.resource, time) >= 0 ? "\nclick for the chain" : "");
   const more = row.counts[i] > 1 ? ` and ${count(row.counts[i] - 1)} more, ${count(row.works[i])} cycles of work` : "";
   return `${nameOf(row.nodes[i])} ${data.words[row.words[i]]} at ${hex(row.pcs[i])}${more}${span}`;

@@ -17,7 +17,7 @@ from runtime.profile.profile import Profile, profile
 
 pytest.importorskip("plotly")
 from runtime.html import profile_data
-from runtime.html.profile_data import PageData, encoded, page_data
+from runtime.html.profile_data import PageData, Pieces, encoded, page_data
 from runtime.html.profile_page import page
 from runtime.profile.figures import energy_tree
 
@@ -59,13 +59,44 @@ def test_the_page_needs_nothing_else(text: str) -> None:
     assert "{{" not in own and "{%" not in own
 
 
+def widths(band: Pieces) -> dict[int, int]:
+    found: Counter[int] = Counter()
+    for length, owner in zip(band.lengths, band.owners, strict=True):
+        found[owner] += length
+    return dict(found)
+
+
+def test_modules_are_those_of_the_model(data: PageData) -> None:
+    """Breaks when a module is told wrongly, of copied layers too, or is not in its parent."""
+    names = [module.name for module in data.modules]
+    query = [n for n, name in enumerate(names) if name == "query"]
+    assert len(query) == 2 and {"encoder", "layer.0", "layer.1", "attention", "self", "pooler"} <= set(names)
+    for number in query:
+        path = []
+        while number >= 0:
+            path.append(names[number])
+            number = data.modules[number].parent
+        assert path[:3] == ["query", "self", "attention"] and path[3][:6] == "layer." and path[4] == "encoder"
+    for row in data.nodes:
+        if row.row.layer.startswith("encoder_layer_") and row.row.op == "llmchip.softmax.default":
+            assert row.row.module == f"encoder.layer.{row.row.layer[-1]}.attention.self"
+
+
 def test_bands_and_causes_cover_the_run(data: PageData, report: Profile) -> None:
     """Breaks when a cycle is in no band or in two: a row's width in the band is its cycles in the table."""
-    for band, rows in zip(data.bands, (data.layers, data.lines, data.nodes), strict=True):
-        widths: Counter[int] = Counter()
-        for length, owner in zip(band.lengths, band.owners, strict=True):
-            widths[owner] += length
-        assert {n: row.row.cycles for n, row in enumerate(rows) if row.row.cycles} == dict(widths)
+    *modules, layers, lines, nodes = data.bands
+    for band, rows in ((layers, data.layers), (lines, data.lines), (nodes, data.nodes)):
+        assert {n: row.row.cycles for n, row in enumerate(rows) if row.row.cycles} == widths(band)
+    inclusive: Counter[int] = Counter()
+    for row in data.nodes:
+        number = row.module
+        while number >= 0:
+            inclusive[number] += row.row.cycles
+            number = data.modules[number].parent
+    for band in modules:
+        found = widths(band)
+        assert sum(found.values()) == report.cycles and len(found) > 1
+        assert all(found[number] == inclusive[number] for number in found if number >= 0)
     mine = next(pieces for pieces in data.strips if pieces.name == report.resource)
     causes = Counter[str]()
     for length, number in zip(mine.lengths, mine.owners, strict=True):
@@ -194,10 +225,12 @@ await wait(() => document.body.dataset.view !== `0 ${data.cycles}`); out.zoomed 
 const source_ = [...document.querySelectorAll("#details .link")].find(e => e.textContent.includes("modeling_bert.py"));
 source_.click(); out.tab = document.body.dataset.tab; out.line = document.querySelector("#pane-source .picked")?.textContent;
 key("0"); await wait(() => document.body.dataset.view === `0 ${data.cycles}`); out.whole = document.body.dataset.view === `0 ${data.cycles}`;
-key("2"); const find = document.getElementById("find"); find.value = "softmax"; find.dispatchEvent(new Event("input"));
+key("3"); const find = document.getElementById("find"); find.value = "softmax"; find.dispatchEvent(new Event("input"));
 await wait(() => document.body.dataset.found !== out.nodes); out.found = document.body.dataset.found;
 out.shown = rows().every(r => r.textContent.includes("softmax"));
 key("j"); await wait(() => document.body.dataset.selected !== out.selected); out.next = panel_().includes("softmax");
+key("2"); await wait(() => document.querySelector("#pane-modules .tabulator-data-tree-control")); out.tree = rows().map(r => cell(r, 0).trim());
+rows().find(r => cell(r, 0).trim() === "layer.1").click(); out.module = panel_(); open("nodes");
 key("Escape"); out.released = document.body.dataset.selected;
 key("]"); await wait(() => document.body.dataset.tab === "stalls"); out.stall = panel_();
 key("?"); out.help = document.getElementById("keys").open; document.getElementById("keys").close();
@@ -232,6 +265,7 @@ def test_tables_time_source_stalls_and_keys(path: Path, report: Profile) -> None
     assert found["tab"] == "source" and found["line"]
     assert found["found"] == str(sum("softmax" in row.name for row in document.nodes)) and found["shown"]
     assert found["next"] and found["released"] == ""
+    assert {"encoder", "layer.0", "layer.1", "pooler"} <= set(found["tree"]) and "encoder.layer.1" in found["module"]
     longest = report.stalls(1)[0]
     assert f"stands idle for {longest.cycles:,} cycles" in found["stall"] and longest.before.node in found["stall"]
     assert found["help"] and found["causes"] == "true" and found["night"]
@@ -274,7 +308,7 @@ def test_a_decoder_shows_its_context(report: Profile, tmp_path: Path) -> None:
     path.write_text(page(report, report.document("d"), context=points))
     script = (
         HARNESS
-        + "key('5'); await wait(() => document.body.dataset.found === '1000'); out.tab = document.body.dataset.tab;"
+        + "key('6'); await wait(() => document.body.dataset.found === '1000'); out.tab = document.body.dataset.tab;"
     )
     script += "out.rows = rows().length; out.ms = Number(document.body.dataset.ms); document.body.dataset.result = JSON.stringify(out);"
     found = json.loads(said(dom(path, script=script), "result"))
@@ -285,3 +319,32 @@ def test_data_reads_back(data: PageData) -> None:
     """Breaks when a type of the page cannot be told from its JSON."""
     found = msgspec.json.decode(encoded(data))
     assert set(found) == set(PageData.__struct_fields__)
+
+
+@pytest.mark.slow
+def test_a_large_run_opens_at_once(tmp_path: Path) -> None:
+    """Breaks when a page grows with the run: BERT-base with 8 x 512 tokens, 260,000 instructions, stands in two
+    seconds and is no more than 12 MB."""
+    from benchmarks.bench_chip import Case, image_of, lowered
+    from compiler.options import Options
+    from compiler.pipeline import finish
+    from isa.chip import load_chip
+
+    graph = lowered(Case("bert-base", 512, 8, "edge"))
+    report = profile(image_of(finish(graph, Options(), load_chip("edge"))), graph)
+    assert len(report.timeline.instructions) > 200_000
+    path = tmp_path / "large.html"
+    path.write_text(page(report, report.document("bert-base")))
+    assert path.stat().st_size < 12_000_000
+    assert min(int(said(dom(path), "ms")) for _ in range(3)) < 2000
+
+
+def test_engines_have_one_colour_on_all_pages() -> None:
+    """Breaks when an engine is red here and blue on the page of the assembly."""
+    from importlib import resources
+
+    from runtime.profile.colours import COLOURS
+
+    style = (resources.files("runtime.html") / "report.css").read_text()
+    for engine in ENGINES[:-1]:
+        assert tuple(re.findall(rf"--{engine.value}: (#\w+)", style)) == COLOURS[engine.value]
