@@ -345,6 +345,6 @@ def test_engines_have_one_colour_on_all_pages() -> None:
 
     from runtime.profile.colours import COLOURS
 
-    style = (resources.files("runtime.html") / "report.css").read_text()
+    style = (resources.files("runtime.html.listing") / "page.css").read_text()
     for engine in ENGINES[:-1]:
         assert tuple(re.findall(rf"--{engine.value}: (#\w+)", style)) == COLOURS[engine.value]
