@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from isa.asm.directives import WORD_KEYS
+from isa.asm.directives import DIRECTIVES, WORD_KEYS
 from isa.asm.expression import FUNCTIONS
 from isa.fields import Field, Kind
 from isa.spec import ISA
@@ -140,7 +140,8 @@ def _is_name(text: str) -> bool:
 
 
 def _names(owner: str, key: str) -> bool:
-    return owner in NAMING and key == "name"
+    """Whether the value of a key is a name from then on; of a directive that is misspelt it may be meant to be."""
+    return key == "name" and (owner in NAMING or owner not in DIRECTIVES)
 
 
 def _in_brackets(text: str) -> bool:

@@ -21,7 +21,7 @@ def command(as_json: bool, traceback: bool) -> int:
     an extension that does (docs/editors.md). Needs the extra 'lsp'.
     """
     try:
-        from runtime.lsp.server import serve
+        from runtime.lsp.features import serve
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in ("pygls", "lsprotocol"):
             raise

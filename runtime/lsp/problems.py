@@ -13,18 +13,22 @@ from lint.analyse import lint
 from lint.check import Finding
 from runtime.device.program_file import SUFFIXES
 
+_MEANT = re.compile(r"^did you mean '([^']+)'\?$")
+_WORD = re.compile(r"\.?[A-Za-z_]\w*")
 _OPERAND = re.compile(r"\b(?:operand|reads|writes) (\w+) = ")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """`kind` is the linter's, or `assembly`; `related` is another place that belongs to it."""
+    """`kind` is the linter's, or `assembly`; `related` is another place that belongs to it; `fix` what could stand in
+    place of the word at fault, "" if nobody knows."""
 
     span: TextSpan
     message: str
     kind: str = "assembly"
     severity: str = "error"
     related: tuple[TextSpan, str] | None = None
+    fix: str = ""
 
 
 def problems(text: str, path: str, texts: Mapping[str, str] | None = None) -> tuple[list[Problem], Checked]:
@@ -32,9 +36,9 @@ def problems(text: str, path: str, texts: Mapping[str, str] | None = None) -> tu
     its names may be theirs."""
     checked = check_text(text, path, Path(path).parent, texts)
     whole = Path(path).suffix.lower() in SUFFIXES
-    found = [_of_error(error, path) for error in checked.errors if whole or _is_syntax(error)]
+    lines = {path: text.split("\n")}
+    found = [_of_error(error, path, lines) for error in checked.errors if whole or _is_syntax(error)]
     if checked.image is not None and whole and not found:
-        lines = {path: text.split("\n")}
         found = [_of_finding(finding, checked, lines) for finding in lint(checked.image)]
     return found, checked
 
@@ -44,10 +48,14 @@ def _is_syntax(error: AssemblyError) -> bool:
     return re.search(r"not expected here|unknown (instruction|directive)", error.what) is not None
 
 
-def _of_error(error: AssemblyError, path: str) -> Problem:
+def _of_error(error: AssemblyError, path: str, lines: Mapping[str, list[str]]) -> Problem:
     what = error.what.split("\n")[0]
     message = f"{what} ({error.hint})" if error.hint else what
-    return Problem(error.span or TextSpan(path, 1, 1, 1), shown(message))
+    span, meant = error.span or TextSpan(path, 1, 1, 1), _MEANT.search(error.hint)
+    if meant is None or span.file not in lines or span.line > len(lines[span.file]):
+        return Problem(span, shown(message))
+    word = lines[span.file][span.line - 1][span.column - 1 :][: span.width]
+    return Problem(span, shown(message), fix=meant[1] if _WORD.fullmatch(word) else "")
 
 
 def _of_finding(finding: Finding, checked: Checked, lines: Mapping[str, list[str]]) -> Problem:

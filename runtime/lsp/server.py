@@ -1,5 +1,5 @@
-"""The server: the editor's requests on one side, `problems`, `names` and `words` on the other. Speaks LSP over stdin and
-stdout, by pygls.
+"""What the server knows: the open texts, what is wrong with them, and places in the editor's units. What it answers is
+in `features`; pygls speaks the protocol.
 
 While somebody types, the text is checked when it has been left alone for `QUIET` seconds, in a thread, so that answers
 do not wait for it.
@@ -7,8 +7,6 @@ do not wait for it.
 
 import asyncio
 import os
-from collections.abc import Callable
-from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from lsprotocol import types as lsp
@@ -17,21 +15,16 @@ from pygls.uris import from_fs_path, to_fs_path
 from pygls.workspace import ServerTextPosition, ServerTextRange
 
 from isa.asm.problems import Checked
-from isa.asm.tokens import Role, Token
-from isa.errors import InputError, TextSpan
+from isa.asm.tokens import Token
+from isa.errors import TextSpan
 from isa.files import read_text
-from runtime.lsp import names, words
+from isa.shown import shown
+from runtime.lsp import names
 from runtime.lsp.problems import Problem, problems
 from runtime.version import __version__
 
 QUIET = 0.3
 _SEVERITIES = {"error": lsp.DiagnosticSeverity.Error, "warning": lsp.DiagnosticSeverity.Warning}
-_KINDS = {
-    "instruction": lsp.CompletionItemKind.Keyword, "operand": lsp.CompletionItemKind.Field,
-    "choice": lsp.CompletionItemKind.EnumMember, "directive": lsp.CompletionItemKind.Keyword,
-    "queue": lsp.CompletionItemKind.Event, "name": lsp.CompletionItemKind.Variable,
-    "function": lsp.CompletionItemKind.Function,
-}  # fmt: skip
 _UNNAMED = "/nowhere/{}.s"  # of a text that was never saved; it can include nothing
 
 
@@ -60,7 +53,7 @@ class Server(LanguageServer):
     def roots(self, path: str) -> list[str]:
         """The open texts that include a file, or the file itself."""
         including = [
-            root for root, known in self.checked.items() if root != path and path in map(_absolute, known.files)
+            root for root, known in self.checked.items() if root != path and path in map(absolute, known.files)
         ]
         return including or [path]
 
@@ -108,7 +101,11 @@ class Server(LanguageServer):
         if text is None or path not in self.uris:
             return
         texts = {other: self.text(other) or "" for other in self.uris if other != path}
-        found, checked = await asyncio.to_thread(problems, text, path, texts)
+        try:
+            found, checked = await asyncio.to_thread(problems, text, path, texts)
+        except Exception as error:  # no editor shall take silence for praise
+            what = f"the check itself failed: {type(error).__name__}: {shown(str(error))[:200]}"
+            found, checked = [Problem(TextSpan(path, 1, 1, 1), what, "internal")], Checked((), files=(path,))
         if path not in self.uris or text != self.text(path):
             return  # closed or changed meanwhile; the change has its own check
         before = self.checked.get(path)
@@ -126,8 +123,8 @@ class Server(LanguageServer):
 
     def publish(self, files: set[str]) -> None:
         """Tell the editor all problems of some files, whichever text they were found with."""
-        for file in sorted({_absolute(file) for file in files}):
-            here = [p for found in self.found.values() for p in found if _absolute(p.span.file) == file]
+        for file in sorted({absolute(file) for file in files}):
+            here = [p for found in self.found.values() for p in found if absolute(p.span.file) == file]
             diagnostics = [self.diagnostic(problem) for problem in dict.fromkeys(here)]
             self.text_document_publish_diagnostics(lsp.PublishDiagnosticsParams(self.uri(file), diagnostics))
 
@@ -135,7 +132,7 @@ class Server(LanguageServer):
         related = None
         if problem.related is not None:
             span, text = problem.related
-            file = _absolute(span.file)
+            file = absolute(span.file)
             place = lsp.Location(self.uri(file), self._span(span))
             related = [lsp.DiagnosticRelatedInformation(place, text)]
         return lsp.Diagnostic(
@@ -144,157 +141,15 @@ class Server(LanguageServer):
         )  # fmt: skip
 
     def _span(self, span: TextSpan) -> lsp.Range:
-        return self.range(_absolute(span.file), span.line - 1, span.column - 1, span.width)
+        return self.range(absolute(span.file), span.line - 1, span.column - 1, span.width)
 
 
 def path_of(uri: str) -> str:
     """The file of a text, or a name of its own for one that has none."""
     found = to_fs_path(uri) if uri.startswith("file:") else None
-    return _absolute(found) if found else _UNNAMED.format(quote(uri, safe=""))
+    return absolute(found) if found else _UNNAMED.format(quote(uri, safe=""))
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
     """One path for one file, whatever links lead to it: the assembler names its files in this way, too."""
     return os.path.realpath(path)
-
-
-def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
-    """Answer one editor until it leaves."""
-    make().start_io(stdin, stdout)
-
-
-def make() -> Server:
-    """The server with all that it answers."""
-    server = Server()
-    for add in (_texts, _hover, _navigation, _rename, _completion):
-        add(server)
-    return server
-
-
-def _texts(server: Server) -> None:
-    @server.feature(lsp.TEXT_DOCUMENT_DID_OPEN)
-    async def opened(params: lsp.DidOpenTextDocumentParams) -> None:
-        path = path_of(params.text_document.uri)
-        server.uris[path] = params.text_document.uri
-        server.check_soon(path)
-
-    @server.feature(lsp.TEXT_DOCUMENT_DID_CHANGE)
-    async def changed(params: lsp.DidChangeTextDocumentParams) -> None:
-        server.check_soon(path_of(params.text_document.uri))
-
-    @server.feature(lsp.TEXT_DOCUMENT_DID_SAVE)
-    async def saved(params: lsp.DidSaveTextDocumentParams) -> None:
-        server.check_soon(path_of(params.text_document.uri))
-
-    @server.feature(lsp.TEXT_DOCUMENT_DID_CLOSE)
-    async def closed(params: lsp.DidCloseTextDocumentParams) -> None:
-        path = path_of(params.text_document.uri)
-        server.uris.pop(path, None)
-        server.forget(path)
-
-
-def _hover(server: Server) -> None:
-    @server.feature(lsp.TEXT_DOCUMENT_HOVER)
-    def hover(params: lsp.HoverParams) -> lsp.Hover | None:
-        path, token = server.token(params.text_document.uri, params.position)
-        if token is None:
-            return None
-        texts = server.unit(path)
-        known = next((server.checked[root].names for root in server.roots(path) if root in server.checked), {})
-        lines = {file: text.split("\n") for file, text in texts.items()}
-        text = words.meaning(token, known, names.definitions(texts, token.text), lines)
-        if not text:
-            return None
-        place = server.range(path, token.line, token.column, len(token.text))
-        return lsp.Hover(lsp.MarkupContent(lsp.MarkupKind.Markdown, text), place)
-
-
-def _navigation(server: Server) -> None:
-    @server.feature(lsp.TEXT_DOCUMENT_DEFINITION)
-    def definition(params: lsp.DefinitionParams) -> list[lsp.Location]:
-        path, token = server.token(params.text_document.uri, params.position)
-        if token is None:
-            return []
-        file = names.included_path(token, path, server.roots(path))
-        if file:
-            return [lsp.Location(server.uri(file), lsp.Range(lsp.Position(0, 0), lsp.Position(0, 0)))]
-        return [server.location(place) for place in _named(token, server.unit(path), names.definitions)]
-
-    @server.feature(lsp.TEXT_DOCUMENT_REFERENCES)
-    def references(params: lsp.ReferenceParams) -> list[lsp.Location]:
-        path, token = server.token(params.text_document.uri, params.position)
-        with_definition = params.context.include_declaration
-        found = _named(token, server.unit(path), lambda texts, name: list(names.places(texts, name)))
-        return [server.location(p) for p in found if with_definition or p.token.role is Role.REFERENCE]
-
-    @server.feature(lsp.TEXT_DOCUMENT_DOCUMENT_SYMBOL)
-    def symbols(params: lsp.DocumentSymbolParams) -> list[lsp.DocumentSymbol]:
-        path = path_of(params.text_document.uri)
-        found = []
-        for place in names.all_definitions({path: server.text(path) or ""}):
-            token = place.token
-            kind = lsp.SymbolKind.Function if token.role is Role.LABEL else lsp.SymbolKind.Variable
-            where = server.range(path, token.line, token.column, len(token.text))
-            found.append(lsp.DocumentSymbol(token.text, kind, where, where, token.owner))
-        return found
-
-
-def _named(
-    token: Token | None, texts: dict[str, str], find: Callable[[dict[str, str], str], list[names.Place]]
-) -> list[names.Place]:
-    """What is found for a token that is a name."""
-    return find(texts, token.text) if token is not None and token.role in (*names.DEFINING, Role.REFERENCE) else []
-
-
-def _rename(server: Server) -> None:
-    @server.feature(lsp.TEXT_DOCUMENT_PREPARE_RENAME)
-    def prepare(params: lsp.PrepareRenameParams) -> lsp.Range | None:
-        path, token = server.token(params.text_document.uri, params.position)
-        if token is None or not _named(token, server.unit(path), names.definitions):
-            return None
-        return server.range(path, token.line, token.column, len(token.text))
-
-    @server.feature(lsp.TEXT_DOCUMENT_RENAME, lsp.RenameOptions(prepare_provider=True))
-    def rename(params: lsp.RenameParams) -> lsp.WorkspaceEdit | None:
-        path, token = server.token(params.text_document.uri, params.position)
-        texts = server.unit(path)
-        places = _named(token, texts, lambda texts, name: list(names.places(texts, name)))
-        if token is None or not places:
-            return None
-        try:
-            names.check_new_name(texts, token.text, params.new_name)
-        except InputError as error:
-            raise _refused(str(error)) from error
-        changes: dict[str, list[lsp.TextEdit]] = {}
-        for place in places:
-            where = server.location(place)
-            changes.setdefault(where.uri, []).append(lsp.TextEdit(where.range, params.new_name))
-        return lsp.WorkspaceEdit(changes)
-
-
-def _refused(what: str) -> Exception:
-    from pygls.exceptions import JsonRpcInvalidParams
-
-    return JsonRpcInvalidParams(what)
-
-
-def _completion(server: Server) -> None:
-    @server.feature(lsp.TEXT_DOCUMENT_COMPLETION, lsp.CompletionOptions(trigger_characters=[".", "=", "@", " "]))
-    def complete(params: lsp.CompletionParams) -> lsp.CompletionList:
-        path = path_of(params.text_document.uri)
-        lines = (server.text(path) or "").split("\n")
-        if params.position.line >= len(lines):
-            return lsp.CompletionList(False, [])
-        at = server.workspace.position_codec.position_from_client_units(lines, params.position)
-        texts = server.unit(path)
-        known = {
-            place.token.text: texts[place.file].split("\n")[place.token.line].strip()
-            for place in names.all_definitions(texts)
-        }
-        found = words.following(lines[at.line], at.character, known)
-        return lsp.CompletionList(False, [_item(word) for word in found])
-
-
-def _item(word: words.Word) -> lsp.CompletionItem:
-    meaning: Any = lsp.MarkupContent(lsp.MarkupKind.Markdown, word.meaning) if word.meaning else None
-    return lsp.CompletionItem(word.text, kind=_KINDS[word.kind], detail=word.kind, documentation=meaning)

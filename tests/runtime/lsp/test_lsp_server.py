@@ -60,6 +60,29 @@ def test_problems_while_typing(tmp_path: Path) -> None:
     edit(scenario)
 
 
+def test_what_was_meant_is_offered(tmp_path: Path) -> None:
+    """Breaks when a fix replaces more or less than the word at fault, or none is offered."""
+
+    async def scenario(mine: Editor) -> None:
+        wrong = TEXT.replace("lda d=", "ldaa d=").replace(".buffer", ".bufer").replace("f=mul", "f=mull")
+        uri = mine.open(tmp_path / "p.s", wrong)
+        found = await mine.problems(uri)
+        assert [mine.under(uri, problem.range) for problem in found] == [".bufer", "ldaa", "f=mull"]
+        document, fixes = lsp.TextDocumentIdentifier(uri), []
+        for problem in found:
+            params = lsp.CodeActionParams(document, problem.range, lsp.CodeActionContext([problem]))
+            answer = await mine.waits(mine.client.text_document_code_action_async(params))
+            for action in answer or ():
+                assert (
+                    isinstance(action, lsp.CodeAction) and action.edit is not None and action.edit.changes is not None
+                )
+                (change,) = action.edit.changes[uri]
+                fixes.append((mine.under(uri, change.range), change.new_text))
+        assert fixes == [(".bufer", ".buffer"), ("ldaa", "lda")]
+
+    edit(scenario)
+
+
 def test_what_the_linter_finds_is_at_the_operand(tmp_path: Path) -> None:
     """Breaks when a race, or a read of memory that was never written, is not told, or not where it is."""
 
