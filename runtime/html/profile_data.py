@@ -29,6 +29,7 @@ MOST_BUFFERS = 30_000  # of each memory
 MOST_STALLS = 300  # of each resource
 MOST_LINKS = 24  # of a stall's chain
 MOST_LEVELS = 5  # of modules in modules, as bands
+_DEEPEST = 16  # modules in modules: an image may name any
 _WAITS, _WEIGHTS = "dispatch waits", "mxu weights"
 
 
@@ -276,7 +277,7 @@ def _chain_of(path: str) -> tuple[str, ...]:
             pieces[-1] += f".{piece}"
         else:
             pieces.append(piece)
-    return tuple(accumulate(pieces, "{}/{}".format))
+    return tuple(accumulate(pieces[:_DEEPEST], "{}/{}".format))
 
 
 def _table(run: Run, rows: _Rows, layers: _Rows, lines: _Rows, modules: Mapping[str, Module]) -> list[TableRow]:

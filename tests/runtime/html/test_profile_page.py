@@ -59,6 +59,13 @@ def test_the_page_needs_nothing_else(text: str) -> None:
     assert "{{" not in own and "{%" not in own
 
 
+def test_modules_of_strangers_do_not_fill_the_memory() -> None:
+    """Breaks when a path of a hundred thousand names becomes as many paths, each as long as all before it."""
+    modules, levels = profile_data._modules(["a." * 100_000 + "b", "a.3.b", ""])
+    assert len(modules) < 40 and len(levels) <= profile_data.MOST_LEVELS
+    assert {"a", "a.3/b"} - set(modules) == set() and modules["a.3/b"].name == "b"
+
+
 def widths(band: Pieces) -> dict[int, int]:
     found: Counter[int] = Counter()
     for length, owner in zip(band.lengths, band.owners, strict=True):
