@@ -14,7 +14,7 @@ _LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)\s]*)?\))")
 _BESIDE = "repository"
 _ALWAYS = ("CONTRIBUTING.md", "CHANGELOG.md", "examples")  # of the navigation, whether they are linked to or not
 _TITLES = {"examples": "Examples and notebooks"}
-_FENCES = {".py": "python", ".s": "asm", ".inc": "asm", ".toml": "toml", ".json": "json"}
+_FENCES = {".py": "python", ".s": "llmchip", ".inc": "llmchip", ".toml": "toml", ".json": "json"}
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -113,7 +113,15 @@ def _said_first(path: Path) -> str:
 def _cells(notebook: dict[str, Any]) -> Iterator[str]:
     for cell in notebook["cells"]:
         text = "".join(cell["source"])
-        yield f"{text}\n\n" if cell["cell_type"] == "markdown" else f"{_fenced(text, 'python')}\n"
+        yield f"{text}\n\n" if cell["cell_type"] == "markdown" else f"{_fenced(text, _language(text))}\n"
+
+
+def _language(cell: str) -> str:
+    """By the first line: `%%bash`, `%%writefile kernel.s`."""
+    first = cell.partition("\n")[0]
+    if first.startswith("%%bash"):
+        return "bash"
+    return _FENCES.get(Path(first).suffix, "python") if first.startswith("%%writefile") else "python"
 
 
 def _fenced(text: str, language: str) -> str:
