@@ -77,8 +77,9 @@ def _help(state: State, words: list[str]) -> Answer:
         yield f"    for example: {command.example}"
         return
     for command in COMMANDS:
-        yield f"{f'{command.name} {command.usage}'.rstrip():<52} {command.summary}"
-        yield f"{'':<52} for example: {command.example}"
+        yield styled(("mnemonic", command.name), f" {command.usage}".rstrip())
+        yield f"    {command.summary}"
+        yield f"    for example: {command.example}"
 
 
 def _quit(state: State, words: list[str]) -> Answer:
