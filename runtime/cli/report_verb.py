@@ -70,6 +70,12 @@ def command(
         model,
         "compile it, then llmcc profile FILE --entry decode --tokens 1: --html FILE.html",
     )
+    need(
+        data is None or kind == "folder",
+        "--data has texts, and only a Hugging Face folder has a tokenizer",
+        model,
+        "leave --data out: inputs are drawn then",
+    )
     with stages("report") as stage:
         document, page = _made(model, Given(**rest), data, samples, _typed(), stage)
         stage("write the page")

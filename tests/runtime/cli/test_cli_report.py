@@ -87,6 +87,35 @@ def test_a_report_without_texts(bert: Path, tmp_path: Path) -> None:
     assert "inputs drawn from a seed" in page.read_text()
 
 
+FACTORY = """
+import torch
+class Two(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = torch.nn.Linear(24, 40), torch.nn.Linear(40, 8)
+    def forward(self, x):
+        h = torch.relu(self.a(x))
+        return self.b(h), h.argmax(-1)
+def make():
+    torch.manual_seed(0)
+    return Two().eval(), {"x": torch.randn(6, 24)}
+"""
+
+
+def test_a_report_of_a_factory(tmp_path: Path) -> None:
+    """Breaks when a model without a config, a mask or a tokenizer has no report."""
+    (tmp_path / "mine.py").write_text(FACTORY)
+    result = spawn("report", "mine:make", "--samples", 2, "-o", "r.html", "--json", cwd=tmp_path)
+    d = result.document
+    assert result.code == 0 and d["model"]["parameters"] == 24 * 40 + 40 + 40 * 8 + 8
+    floats, choices = d["accuracy"]["outputs"]
+    assert floats["cosine"] > 0.99 and choices["cosine"] is None and choices["choices"] == 12
+    assert "Two on chip edge" in (tmp_path / "r.html").read_text()
+    (tmp_path / "t.txt").write_text("a text\n")
+    refused = spawn("report", "mine:make", "--data", "t.txt", "-o", "r.html", "--json", cwd=tmp_path)
+    assert refused.code == 2 and "tokenizer" in refused.error["what"] and "--data" in refused.error["hint"]
+
+
 @pytest.mark.parametrize(
     ("words", "what"),
     [
