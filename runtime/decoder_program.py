@@ -47,6 +47,11 @@ class DecoderProgram(Inspected):
         self._cached = cached
         self._weights = self._stamps()
 
+    @property
+    def captured_steps(self) -> Mapping[str, Captured]:
+        """The graphs of its steps."""
+        return self._steps
+
     @cached_property
     def compiled(self) -> CompiledEntries:
         """What the compiler made: one program for each step."""

@@ -13,6 +13,7 @@ from msgspec import to_builtins
 from isa.files import write_atomic
 from isa.image.image import Image
 from runtime.cli import completion
+from runtime.cli.asked import context_option
 from runtime.cli.common import Given, Stages, common_options, examples, model_options, need, reply, size, stages, stdout
 from runtime.cli.tables import Column, show
 from runtime.models.models import TEXT_INPUTS, folder_of, kind_of
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from runtime.cli.session import Session
-    from runtime.report.document import Accuracy, ReportDocument
+    from runtime.profile.profile import Profile
+    from runtime.report.document import Accuracy, ModelFacts, ReportDocument
+    from runtime.verify.steps import StepsDocument
+    from runtime.verify.verify import Verification
 
 DRAWN = "drawn"
 
@@ -32,6 +36,7 @@ DRAWN = "drawn"
         "llmcc report minilm --data sentences.txt -o minilm.html",
         "llmcc report ./my-classifier --data reviews.txt --samples 200 --batch 8 -o report.html",
         "llmcc report mine:make --chip server -o report.html --json",
+        "llmcc report smollm2 --data texts.txt --samples 16 -o smollm2.html",
     ),
 )
 @click.argument("model", shell_complete=completion.models)
@@ -50,10 +55,18 @@ DRAWN = "drawn"
     show_default=True,
     help="Of --data the first so many texts; without it, so many drawn inputs, at most 8.",
 )
+@context_option
 @model_options
 @common_options
 def command(
-    model: str, output: str, data: str | None, samples: int, as_json: bool, traceback: bool, **rest: Any
+    model: str,
+    output: str,
+    data: str | None,
+    samples: int,
+    context: int | None,
+    as_json: bool,
+    traceback: bool,
+    **rest: Any,
 ) -> int:
     """Write one self-contained page about a model on a chip: what it is, how near the float model, whether the bits are
     PyTorch's, cycles, energy, area, memory, the slowest layers, and the command that made it.
@@ -64,25 +77,24 @@ def command(
     need(Path(output).resolve().parent.is_dir(), "the folder does not exist", output, "make it first")
     kind = kind_of(model)
     need(kind != "image", "an image is no model", model, "name the model that it was compiled from")
+    need(context is None or kind == "gguf", "--context goes with a language model in GGUF", model, "leave it out")
     need(
-        kind != "gguf",
-        "a language model in GGUF has a program for each of its steps, of which no single one is reported",
-        model,
-        "compile it, then llmcc profile FILE --entry decode --tokens 1: --html FILE.html",
-    )
-    need(
-        data is None or kind == "folder",
-        "--data has texts, and only a Hugging Face folder has a tokenizer",
+        data is None or kind in ("folder", "gguf"),
+        "--data has texts, and only a Hugging Face folder or a GGUF file has a tokenizer",
         model,
         "leave --data out: inputs are drawn then",
     )
     with stages("report") as stage:
-        document, page = _made(model, Given(**rest), data, samples, _typed(), stage)
+        given, typed = Given(**rest), _typed()
+        if kind == "gguf":
+            document, page = _language(model, given, context, data, samples, typed, stage)
+        else:
+            document, page = _made(model, given, data, samples, typed, stage)
         stage("write the page")
         write_atomic(output, [page.encode("utf-8", "backslashreplace")])
     found = {**to_builtins(document), "files": [output], "seconds_spent": stage.seconds}
     reply(found, as_json, lambda: _print(document, output))
-    return 0 if document.verification.bit_exact else 1
+    return 0 if document.bit_exact else 1
 
 
 def _made(
@@ -90,11 +102,9 @@ def _made(
 ) -> "tuple[ReportDocument, str]":
     """The report and its page."""
     from runtime.cli.session import open_model, tokenize_for
-    from runtime.html.report_page import page
     from runtime.models.config_json import read_config
     from runtime.profile.profile import profile, timing
     from runtime.report import report
-    from runtime.report.document import ReportDocument
     from runtime.report.texts import read_texts
     from runtime.verify.verify import verify_image
 
@@ -116,17 +126,61 @@ def _made(
         run = profile(image, compilation)
     config = read_config(folder_of(model)) if kind_of(model) == "folder" else {}
     facts = report.model_facts(session.built, session.captured, image, config)
+    return _finished(run, model, typed, facts, accuracy, verification=verification)
+
+
+def _language(
+    model: str, given: Given, context: int | None, data: str | None, most: int, typed: str, stage: Stages
+) -> "tuple[ReportDocument, str]":
+    """The report of a language model in GGUF, and its page."""
+    from runtime.cli.language import language_image
+    from runtime.cli.session import make_options
+    from runtime.profile.context import lengths, over_context
+    from runtime.profile.profile import profile, timing
+    from runtime.report import report
+    from runtime.report.language import LanguageReport, plain_model
+    from runtime.report.texts import read_texts
+
+    texts, left_out = read_texts(data, most) if data is not None else ((), 0)
+    image = language_image(model, given, context, stage)
+    stage("capture")
+    found = LanguageReport.of(Path(folder_of(model)), image, make_options(given))
+    tokens = found.tokens(texts, min(most, 8), given.seed)
+    stage("compare the bits")
+    steps = found.verify(tokens[0])
+    accuracy = found.accuracy(tokens, texts, data or DRAWN, left_out, stage)
+    stage("time the program")
+    with timing(model):
+        run = profile(image, entry=found.entry)
+        points = over_context(image, found.entry, lengths(f"1:{found.context}:9", image, found.entry))
+    facts = report.language_facts(found.model, plain_model(found.model), image, found.entry, model)
+    context_points = tuple(point.as_dict() for point in points)
+    return _finished(run, model, typed, facts, accuracy, steps=steps, context=context_points)
+
+
+def _finished(
+    run: "Profile", model: str, typed: str, facts: "ModelFacts", accuracy: "Accuracy",
+    verification: "Verification | None" = None, steps: "StepsDocument | None" = None,
+    context: Sequence[Mapping[str, int | float]] = (),
+) -> "tuple[ReportDocument, str]":  # fmt: skip
+    from runtime.html.report_page import page
+    from runtime.report import report
+    from runtime.report.document import ReportDocument
+
+    image = run.image
     document = ReportDocument(
         title=f"{facts.architecture} on chip {image.chip.name}",
         command=typed,
         model=facts,
         accuracy=accuracy,
         verification=verification,
+        steps=steps,
         profile=run.document(model),
         area_mm2=image.chip.area(),
         memory=report.memory(image),
         versions=report.versions(image),
         hashes=report.hashes(image, image.chip),
+        context=tuple(context),
     )
     return document, page(run, document)
 
@@ -201,13 +255,15 @@ def _values(value: Any) -> list[str]:
 
 def _print(d: "ReportDocument", path: str) -> None:
     console, p = stdout(), d.profile
-    verdict = "bit-exact" if d.verification.bit_exact else "NOT bit-exact"
+    verdict = "bit-exact" if d.bit_exact else "NOT bit-exact"
     console.print(f"{d.title}: {d.model.parameters:,} parameters, {verdict}", soft_wrap=True)
     rows = [
         (o.name, *(f"{x:.5f}" if x is not None else "" for x in (o.cosine, o.least_cosine, o.argmax, o.nearest)))
         for o in d.accuracy.outputs
     ]
     show([Column("output", prose=True), *(Column(name, right=True) for name in _TITLES)], rows)
+    if d.accuracy.perplexity is not None:
+        console.print("perplexity {:.2f} on the chip, {:.2f} in float".format(*d.accuracy.perplexity))
     console.print(
         f"{d.accuracy.samples} samples, {d.accuracy.source}; {p.cycles:,} cycles, {p.seconds * 1e6:,.1f} µs, "
         f"{p.total_joules * 1e3:.3f} mJ, {sum(d.area_mm2.values()):.1f} mm², {size(d.model.weight_bytes)} of weights",

@@ -19,7 +19,7 @@ def page(run: Run, d: ReportDocument) -> str:
     p = d.profile
     return rendered(
         "model_report.html",
-        encoded(page_data(run, p, plots(run, p))),
+        encoded(page_data(run, p, plots(run, p, d.context), context=d.context)),
         title=d.title,
         d=d,
         glance=list(_glance(d)),
@@ -32,16 +32,15 @@ def page(run: Run, d: ReportDocument) -> str:
         memory=[(m.name, size(m.used), f"of {size(m.capacity)}" if m.capacity else "") for m in d.memory],
         slowest={"layer": _slowest(p.layers, p), "node": _slowest(p.nodes, p)},
         assumed=ASSUMED,
-        context=(),
+        context=d.context,
         listing="",
     )
 
 
 def _glance(d: ReportDocument) -> Iterator[tuple[str, str, bool]]:
     """Name, value, and whether it is well."""
-    p, v = d.profile, d.verification
-    bits = "bit-exact" if v.bit_exact else f"{v.mismatched_elements:,} values differ" if v.mismatched_elements else "no"
-    yield "bits, chip against PyTorch's frozen graph", bits, v.bit_exact
+    p = d.profile
+    yield "bits, chip against PyTorch's frozen graph", "bit-exact" if d.bit_exact else "not bit-exact", d.bit_exact
     cosines = [output.cosine for output in d.accuracy.outputs if output.cosine is not None]
     if cosines:
         yield "cosine to the float model, worst output", f"{min(cosines):.5f}", True
@@ -50,6 +49,11 @@ def _glance(d: ReportDocument) -> Iterator[tuple[str, str, bool]]:
             yield f"same choice in {output.name}", f"{output.argmax:.1%}", True
         if output.nearest is not None:
             yield "same nearest text", f"{output.nearest:.1%}", True
+    if d.accuracy.perplexity is not None:
+        yield "perplexity, chip (float)", "{:.2f} ({:.2f})".format(*d.accuracy.perplexity), True
+    if d.context:
+        slowest, fastest = (pick(point["tokens_per_second"] for point in d.context) for pick in (min, max))
+        yield "tokens/s, long to short context", f"{slowest:,.0f} to {fastest:,.0f}", True
     yield "latency", f"{p.seconds * 1e6:,.1f} µs", True
     yield f"of the speed of light ({p.limit_resource})", f"{p.of_limit:.1%}", True
     yield "energy a launch", f"{p.total_joules * 1e3:,.3f} mJ", True
@@ -95,7 +99,7 @@ def _cells(form: str, values: Sequence[float | None]) -> list[str]:
 def _skipped(d: ReportDocument) -> str:
     """How many nodes are not compared, by reason."""
     kinds: dict[str, int] = {}
-    for entry in d.verification.skipped:
+    for entry in d.verification.skipped if d.verification is not None else ():
         kind = entry["reason"].partition(": ")[0]
         kinds[kind] = kinds.get(kind, 0) + 1
     return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: -item[1]))

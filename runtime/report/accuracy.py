@@ -58,10 +58,33 @@ class Meter:
             number = len(self._samples)
             self._samples.append(SampleAccuracy(number, texts[sample] if texts else "", min(cosines, default=1.0)))
 
-    def result(self, source: str, left_out: int) -> Accuracy:
+    def result(self, source: str, left_out: int, perplexity: tuple[float, float] | None = None) -> Accuracy:
+        """The accuracy of all samples, of which `left_out` were not taken; `perplexity`: of chip and float model."""
         outputs = tuple(_summed_up(name, output) for name, output in self._outputs.items())
         worst = tuple(sorted(self._samples, key=lambda sample: sample.cosine)[:WORST])
-        return Accuracy(source=source, samples=len(self._samples), left_out=left_out, outputs=outputs, worst=worst)
+        return Accuracy(
+            source=source, samples=len(self._samples), left_out=left_out, outputs=outputs, worst=worst,
+            perplexity=perplexity,
+        )  # fmt: skip
+
+
+class Perplexity:
+    """exp of the mean loss over all tokens that follow another one, of two models."""
+
+    def __init__(self) -> None:
+        self._losses: list[Tensor] = []
+
+    def add(self, ours: Tensor, theirs: Tensor) -> None:
+        """The losses of a text's tokens."""
+        self._losses.append(torch.stack([ours, theirs]))
+
+    def result(self) -> tuple[float, float] | None:
+        """Of ours and theirs; None if no text had two tokens."""
+        losses = torch.cat(self._losses, 1) if self._losses else torch.zeros(2, 0)
+        if not losses.shape[1]:
+            return None
+        ours, theirs = losses.mean(1).exp().tolist()
+        return ours, theirs
 
 
 def _add(output: _Output, spec: TensorSpec, ours: Tensor, theirs: Tensor) -> list[float]:

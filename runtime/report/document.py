@@ -7,6 +7,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from runtime.profile.document import ProfileDocument
+from runtime.verify.steps import StepsDocument
 from runtime.verify.verify import Verification
 
 
@@ -63,13 +64,14 @@ class SampleAccuracy(Struct, frozen=True):
 
 class Accuracy(Struct, frozen=True, kw_only=True):
     """`source`: the file of the texts, or "drawn". `left_out` texts of it were not used. `worst` are the samples with
-    the least cosine."""
+    the least cosine. `perplexity`: of a language model, on the chip and in float."""
 
     source: str
     samples: int
     left_out: int
     outputs: tuple[OutputAccuracy, ...]
     worst: tuple[SampleAccuracy, ...]
+    perplexity: tuple[float, float] | None = None
 
 
 class Memory(Struct, frozen=True):
@@ -81,16 +83,27 @@ class Memory(Struct, frozen=True):
 
 
 class ReportDocument(Struct, frozen=True, kw_only=True):
-    """All of it. `command` made it; area is in mm² by component."""
+    """All of it. `command` made it; area is in mm² by component. Of a language model `steps` is what was verified,
+    the profile is that of the step with which it writes, and `context` its figures over the length of the text."""
 
     document: Literal["llmchip report"] = "llmchip report"
     title: str
     command: str
     model: ModelFacts
     accuracy: Accuracy
-    verification: Verification
+    verification: Verification | None
+    steps: StepsDocument | None = None
     profile: ProfileDocument
     area_mm2: Mapping[str, float]
     memory: tuple[Memory, ...]
     versions: Mapping[str, str]
     hashes: Mapping[str, str]
+    context: tuple[Mapping[str, int | float], ...] = ()
+
+    @property
+    def bit_exact(self) -> bool:
+        """Whether no bit differs from PyTorch's."""
+        return bool((self.verification is None or self.verification.bit_exact) and (self.steps or _NONE).bit_exact)
+
+
+_NONE = StepsDocument(bit_exact=True, steps=())

@@ -40,6 +40,25 @@ def model_facts(built: Built, captured: Captured, image: Image, config: Mapping[
     )
 
 
+def language_facts(
+    model: torch.nn.Module, plain: torch.nn.Module, image: Image, entry: str, argument: str
+) -> ModelFacts:
+    """What a language model is, of which `plain` has the weights as they count."""
+    config, at = getattr(model, "config", None), image.entry(entry)
+    values = config.to_dict() if config is not None else {}
+    return ModelFacts(
+        argument=argument,
+        architecture=type(model).__name__,
+        task="language model",
+        parameters=sum(parameter.numel() for parameter in plain.parameters()),
+        weight_bytes=image.size(Region.WEIGHTS) + image.size(Region.CONST),
+        config={name: values[name] for name in _CONFIG if isinstance(values.get(name), (int, str))},
+        options=record_of(image, argument).options or {},
+        inputs=_tensors(at.inputs),
+        outputs=_tensors(at.outputs),
+    )
+
+
 def _parameters(built: Built, captured: Captured) -> int:
     """Trained numbers, each once; of an exported program all that it holds."""
     if isinstance(built.model, torch.nn.Module):

@@ -87,6 +87,32 @@ def test_a_report_without_texts(bert: Path, tmp_path: Path) -> None:
     assert "inputs drawn from a seed" in page.read_text()
 
 
+def test_a_report_of_a_language_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks when a model of several programs has no report, or its logits are compared at another place."""
+    from language_files import language_file
+
+    from runtime.pytorch import cache
+
+    monkeypatch.setattr(cache, "folder", lambda: tmp_path)
+    model, page, data = tmp_path / "small.gguf", tmp_path / "r.html", tmp_path / "t.txt"
+    model.write_bytes(language_file(kind="Q8_0"))
+    data.write_text("the cat sat\nwhy is the sky blue\n")
+    result = call("report", model, "--data", data, "--context", 96, "-o", page, "--json")
+    d = result.document
+    assert result.code == 0 and d["steps"]["bit_exact"] and len(d["steps"]["steps"]) >= 3 and d["verification"] is None
+    (logits,) = d["accuracy"]["outputs"]
+    assert logits["name"] == "logits" and logits["cosine"] > 0.99 and logits["choices"] > 5
+    ours, theirs = d["accuracy"]["perplexity"]
+    assert ours == pytest.approx(theirs, rel=0.1)
+    assert d["profile"]["entry"] == "decode" and [point["tokens"] for point in d["context"]][-1] == 96
+    script = """
+      open("context"); for (let i = 0; i < 100 && !document.querySelector("#pane-context .tabulator-row"); i++) await new Promise(r => setTimeout(r, 20));
+      document.body.dataset.result = document.getElementById("bits").textContent + document.querySelectorAll("#pane-context .tabulator-row").length;
+    """
+    found = said(dom(page, script=script), "result")
+    assert "every byte of the caches" in found and found.endswith(str(len(d["context"])))
+
+
 FACTORY = """
 import torch
 class Two(torch.nn.Module):
@@ -119,7 +145,7 @@ def test_a_report_of_a_factory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "what"),
     [
-        (("smollm2",), "GGUF"),
+        (("minilm", "--context", "9"), "--context"),
         (("nothing-like-this",), "nothing-like-this"),
         (("minilm", "--data", "no such file"), "no such file"),
     ],
