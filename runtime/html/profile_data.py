@@ -13,7 +13,7 @@ from msgspec import Raw, Struct, structs
 from emulator.timing.timeline import CTL, ENGINES, Timeline
 from emulator.timing.waterfall import CAUSES, RESOURCES, Gap, Link, charged, gaps
 from isa.architecture import WORD_BYTES, Engine, Space
-from isa.image.records import DebugNode
+from isa.image.records import DebugNode, pick
 from runtime.html.page import named_owner, source_lines
 from runtime.profile import spans
 from runtime.profile.bandwidth import bandwidth
@@ -319,12 +319,16 @@ def _memory(run: Run, space: Space, row_of_node: Numbers) -> Memory:
     some = found[:MOST_BUFFERS]
     names = {name: number for number, name in enumerate(dict.fromkeys(life.record.name for life in some))}
     nodes = {node.name: number for number, node in enumerate(run.image.debug.nodes)}
-    users = _first_users(run)
+    users, twins = _first_users(run), {n: span for span in run.image.debug.spans if span.level >= 0 for n in span.nodes}
     owners = {name: named_owner(name, nodes) for name in names}
 
     def row(life: Life) -> int:
         owner = owners[life.record.name]
-        return int(row_of_node[owner if owner >= 0 else users.get(life.record.first, -1)])
+        owner = owner if owner >= 0 else users.get(life.record.first, -1)
+        if owner in twins:  # one buffer serves the nodes of all iterations of a loop
+            span = twins[owner]
+            owner = pick(span.nodes, span.level, run.timeline.instructions[life.first].indices)
+        return int(row_of_node[owner])
 
     buffers = [
         (names[life.record.name], life.record.offset, life.record.bytes, life.low, life.high, row(life))

@@ -10,11 +10,12 @@ from isa.image.records import PlanRecord
 
 
 class Life(NamedTuple):
-    """A buffer holds its bytes from `low` to `high`."""
+    """A buffer holds its bytes from `low` to `high`; `first` is the instruction of the run that first uses it."""
 
     record: PlanRecord
     low: int
     high: int
+    first: int
 
 
 def lives(image: Image, timeline: Timeline, space: Space) -> Iterator[Life]:
@@ -28,4 +29,4 @@ def lives(image: Image, timeline: Timeline, space: Space) -> Iterator[Life]:
             continue
         pairs = list(zip(first, last, strict=True)) if len(first) == len(last) else [(first[0], last[-1])]
         for begin, end in pairs:
-            yield Life(record, int(timeline.start[begin]), int(timeline.end[end]))
+            yield Life(record, int(timeline.start[begin]), int(timeline.end[end]), begin)

@@ -104,9 +104,9 @@ def _bandwidth(t: Timeline, micro: float) -> Iterator[Event]:
 def _sram(image: Image, t: Timeline, micro: float) -> Iterator[Event]:
     """Bytes of planned buffers alive."""
     changes: dict[int, int] = {}
-    for record, low, high in lives(image, t, Space.SRAM):
-        changes[low] = changes.get(low, 0) + record.bytes
-        changes[high] = changes.get(high, 0) - record.bytes
+    for life in lives(image, t, Space.SRAM):
+        changes[life.low] = changes.get(life.low, 0) + life.record.bytes
+        changes[life.high] = changes.get(life.high, 0) - life.record.bytes
     used = 0
     for at in sorted(changes):
         used += changes[at]

@@ -98,6 +98,21 @@ def dom(page: Path, fragment: str = "", script: str = "", width: int = 1500) -> 
     return done.stdout
 
 
+def day_and_night(page: Path, width: int) -> None:
+    """Fails for a page that is wider than the window, or whose button does not change light for dark and back."""
+    script = """
+      const paper = () => getComputedStyle(document.body).backgroundColor, button = document.getElementById("theme");
+      const seen = [paper()];
+      for (let i = 0; i < 2; i++) { button.click(); seen.push(paper()); }
+      document.body.dataset.papers = seen.join(";");
+      document.body.dataset.wide = document.documentElement.scrollWidth - innerWidth;
+    """
+    document = dom(page, script=script, width=width)
+    first, other, again = said(document, "papers").split(";")
+    assert first == again != other
+    assert int(said(document, "wide")) <= 0
+
+
 def said(document: str, name: str) -> str:
     """What a script left in `document.body.dataset`."""
     match = re.search(rf'<body[^>]*\bdata-{name}="([^"]*)"', document)

@@ -10,7 +10,7 @@ import torch
 import transformers
 from checkout import ROOT
 from cli_harness import CONFIG, call, make_bert, spawn
-from read_harness import dom, said
+from read_harness import day_and_night, dom, said
 
 import llmchip
 from isa.errors import InputError
@@ -213,6 +213,15 @@ def test_a_browser_draws_the_page(found: Comparison, tmp_path: Path) -> None:
     assert said(document, "ready") == "yes"
     assert set(said(document, "drawn").split()) == set(SHOWN)
     assert int(said(document, "rows")) == len(found.nodes) + 1
+
+
+@pytest.mark.parametrize("width", [800, 1440])
+def test_day_and_night(found: Comparison, width: int, tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    from runtime.html.compare_page import page
+
+    (tmp_path / "compare.html").write_text(page(found))
+    day_and_night(tmp_path / "compare.html", width)
 
 
 def test_the_cause_is_what_moved_with_the_whole() -> None:

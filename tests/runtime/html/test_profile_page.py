@@ -66,6 +66,19 @@ def test_modules_of_strangers_do_not_fill_the_memory() -> None:
     assert {"a", "a.3/b"} - set(modules) == set() and modules["a.3/b"].name == "b"
 
 
+def test_buffers_of_a_loop_belong_to_the_layer_at_work() -> None:
+    """Breaks when the buffers of all layers, which a loop has once, are said to be those of the first."""
+    report = profile(bert_image(num_hidden_layers=6))
+    data = page_data(report, report.document(), {})
+    sram = next(memory for memory in data.memories if memory.name == "SRAM")
+    layers = {data.nodes[node].row.layer for *_, node in sram.buffers if node >= 0}
+    assert {f"encoder_layer_{number}" for number in range(6)} <= layers
+    for name, *_, low, high, node in sram.buffers:
+        if "softmax" in sram.names[name] and node >= 0:
+            row = data.nodes[node]
+            assert row.low < high and low < row.high
+
+
 def widths(band: Pieces) -> dict[int, int]:
     found: Counter[int] = Counter()
     for length, owner in zip(band.lengths, band.owners, strict=True):

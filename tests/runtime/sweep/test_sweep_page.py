@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from read_harness import dom, said
+from read_harness import day_and_night, dom, said
 
 pytest.importorskip("plotly")
 from runtime.sweep.axes import axis, grid
@@ -68,6 +68,12 @@ def test_a_browser_draws_it_and_shows_a_point(found: Sweep, tmp_path: Path) -> N
     assert (seen["first"], seen["last"], seen["other"]) == ("4", "4", "6")
     wanted = "llmcc profile 'a b' --seq 16 --chip edge --set mxu.rows=64 --set mxu.cols=64 --set sram.bytes=1MiB"
     assert seen["command"] == f"{wanted} --html profile.html"
+
+
+@pytest.mark.parametrize("width", [800, 1440])
+def test_day_and_night(found: Sweep, width: int, tmp_path: Path) -> None:
+    (tmp_path / "sweep.html").write_text(page(found))
+    day_and_night(tmp_path / "sweep.html", width)
 
 
 def test_the_command_is_one_that_a_shell_reads(found: Sweep) -> None:
