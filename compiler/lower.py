@@ -28,6 +28,7 @@ from compiler.passes.recognise_experts import RecogniseExperts
 from compiler.passes.recognise_norm import RecogniseNorm
 from compiler.passes.select import Select
 from compiler.passes.split import freeze
+from compiler.passes.windows import Windows
 from compiler.repeat.by_layers import by_layers
 from isa.errors import CompileError
 
@@ -92,6 +93,7 @@ def pipeline(options: Options) -> list[Pass]:
         FoldEmpty(),  # first, because no other pass thinks of tensors without elements
         Decompose(),  # before the others, so that what it makes goes through all of them
         Canonicalize(),  # early, so that every later pass knows one form of each operation
+        Windows(),  # makes products and slices of what looks at several places
         RecogniseExperts(),  # before products are canonical, of which it makes some
         CanonicalMatmul(),  # needs canonical views, to see which operand of a product is a weight
         Canonicalize(),  # views that decomposition made

@@ -2,7 +2,6 @@
 
 before   %y = addmm(%bias, %x, %w)            after    %t = permute(%w, [1, 0]); %y = linear(%x, %t, %bias)
 before   %y = bmm(%q, %k)                     after    %y = matmul(%q, %k)
-before   %y = convolution(%x, %w, …) in 1-d    after    %y = linear(cat([slice(%x, …), …]), %w)
 """
 
 from collections.abc import Mapping
@@ -12,8 +11,8 @@ from typing import ClassVar
 from torch import fx
 from torch.fx.node import Target
 
-from compiler.graph.arguments import argument, integer, integers, optional_tensor, tensor
-from compiler.graph.editor import Editor, aten, dtype_of, is_static, shape_of
+from compiler.graph.arguments import argument, optional_tensor, tensor
+from compiler.graph.editor import Editor, aten, is_static, shape_of
 from compiler.graph.rules import Rule, apply_rules
 
 
@@ -88,27 +87,7 @@ def _linear(editor: Editor, node: fx.Node) -> fx.Node | None:
     return editor.reshape(node, out, shape_of(node))
 
 
-def _convolution(editor: Editor, node: fx.Node) -> fx.Node | None:
-    """Along one dimension: [B, C, L] becomes the columns that each place of the window sees, times the weights."""
-    x, weight, bias = tensor(node, "input"), tensor(node, "weight"), optional_tensor(node, "bias")
-    if len(shape_of(x)) != 3 or argument(node, "transposed") or integer(node, "groups") != 1 or not is_static(weight):
-        return None
-    (stride,), (padding,), (dilation,) = (integers(node, name) for name in ("stride", "padding", "dilation"))
-    (batch, channels, _), (out, _, width), length = shape_of(x), shape_of(weight), shape_of(node)[-1]
-    rows = editor.permute(node, x, [0, 2, 1])
-    if padding:
-        empty = editor.emit(node, aten.full.default, [batch, padding, channels], 0.0, dtype=dtype_of(x))
-        rows = editor.emit(node, aten.cat.default, [empty, rows, empty], 1)
-    places = (range(at, at + (length - 1) * stride + 1) for at in range(0, width * dilation, dilation))
-    seen = [editor.emit(node, aten.slice.Tensor, rows, 1, at.start, at.stop, stride) for at in places]
-    columns = editor.emit(node, aten.cat.default, seen, 2) if width > 1 else seen[0]
-    flat = editor.reshape(node, editor.permute(node, weight, [0, 2, 1]), (out, width * channels))
-    y = editor.emit(node, aten.linear.default, columns, flat, *([] if bias is None else [bias]))
-    return editor.permute(node, y, [0, 2, 1])
-
-
 RULES: Mapping[Target, Rule] = {
-    aten.convolution.default: _convolution,
     **dict.fromkeys(
         (aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default, aten.vdot.default, aten.matmul.default),
         _matmul,

@@ -242,13 +242,16 @@ def _variance(editor: Editor, node: fx.Node) -> fx.Node | None:
 
 
 def _norm(editor: Editor, node: fx.Node) -> fx.Node | None:
-    """Euclidean norm over one dimension: the root of the sum of squares."""
-    dims = _dims(node)
-    if first_of(node, "ord", "p") not in (2, None) or len(dims) != 1:
+    """Euclidean norm over some dimensions: the root of the sum of squares."""
+    x, rank = tensor(node, "self"), len(shape_of(tensor(node, "self")))
+    if first_of(node, "ord", "p") not in (2, None) or not rank:
         return None
-    x = editor.cast(node, tensor(node, "self"), torch.float32)
-    moved, _ = last(editor, node, x, dims[0])
-    root = editor.emit(node, ops.activation, editor.emit(node, ops.reduce, moved, "sumsq", -1, False), "sqrt")
+    dims = [d % rank for d in _dims(node)] or list(range(rank))
+    kept = [d for d in range(rank) if d not in dims]
+    count = math.prod(shape_of(x)[d] for d in dims)
+    moved = editor.permute(node, editor.cast(node, x, torch.float32), [*kept, *dims])
+    rows = editor.reshape(node, moved, (*(shape_of(x)[d] for d in kept), count))
+    root = editor.emit(node, ops.activation, editor.emit(node, ops.reduce, rows, "sumsq", -1, False), "sqrt")
     return editor.reshape(node, editor.cast(node, root, dtype_of(node)), shape_of(node))
 
 

@@ -263,8 +263,23 @@ def _cat(editor: Editor, node: fx.Node) -> fx.Node:
     return parts[0] if len(parts) == 1 else editor.emit(node, aten.cat.default, parts, dim)
 
 
+def _roll(editor: Editor, node: fx.Node) -> fx.Node:
+    """The end of each dimension before its beginning; without dimensions, of all elements in a row."""
+    x, shifts, dims = tensor(node, "self"), integers(node, "shifts"), integers(node, "dims")
+    if not dims:
+        x, dims = editor.reshape(node, x, (math.prod(shape_of(x)),)), [0]
+    for shift, dim in zip(shifts, dims, strict=True):
+        size = shape_of(x)[dim]
+        if at := -shift % size:
+            ends = ((at, size), (0, at))
+            parts = [editor.emit(node, aten.slice.Tensor, x, dim % len(shape_of(x)), *end) for end in ends]
+            x = editor.emit(node, aten.cat.default, parts, dim % len(shape_of(x)))
+    return editor.reshape(node, x, shape_of(node))
+
+
 RULES: dict[Target, Rule] = {
     aten.cat.default: _cat,
+    aten.roll.default: _roll,
     **dict.fromkeys(
         (
             aten.clone.default,

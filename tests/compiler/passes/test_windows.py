@@ -1,0 +1,208 @@
+"""Convolutions, pooling, norms of groups and padding: PyTorch's own answers, through the whole stack."""
+
+from collections.abc import Callable
+from math import inf, nan
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import Function
+from torch import Tensor, nn
+from torch.nn import functional
+
+import llmchip
+from compiler.frontend.capture import capture
+from compiler.lower import lower
+
+
+def check(model: nn.Module, *args: Tensor, exact: bool = True) -> llmchip.Program:
+    program = llmchip.compile(model.eval(), args)
+    assert program.verify(*args).bit_exact
+    found, wanted = program(*args), model(*args)
+    assert found.dtype is wanted.dtype and found.shape == wanted.shape
+    if exact:
+        assert torch.equal(torch.isnan(found), torch.isnan(wanted))
+        assert torch.equal(found.nan_to_num(7.0), wanted.nan_to_num(7.0))
+    else:
+        assert torch.allclose(found, wanted, atol=1e-4, rtol=1e-4)
+    return program
+
+
+def function(of: Callable[[Tensor], Tensor]) -> nn.Module:
+    return Function(lambda m, x: of(x))
+
+
+SHRUNK = 127 / 127.5  # the largest of a row, as int8 has it (docs/numerics.md)
+
+
+def check_convolution(model: nn.Module, *sizes: int) -> None:
+    """Signals and weights of two values: int8 shrinks all products by one factor, and what remains is a count."""
+    draw = torch.Generator().manual_seed(1)
+    x = torch.randint(0, 2, sizes, generator=draw).float()
+    weight, bias, groups = model.weight, model.bias, model.groups
+    assert isinstance(weight, Tensor) and isinstance(groups, int)
+    apart = [1] * (weight.ndim - 2)
+    with torch.no_grad():
+        weight.copy_(torch.randint(0, 2, weight.shape, generator=draw))
+        if model.transposed:  # [in, out / groups, …]
+            weight.unflatten(0, (groups, -1)).mul_(_counted(groups * weight.shape[1]).view(groups, 1, -1, *apart))
+        else:
+            weight.mul_(_counted(len(weight)).view(-1, 1, *apart))
+        if isinstance(bias, Tensor):
+            bias.copy_(_counted(len(bias)))
+        wanted = model(x)
+    each = len(weight) // groups if model.transposed else weight.shape[1]
+    program = llmchip.compile(model.eval(), (x,))
+    assert program.verify(x).bit_exact
+    shift = bias.detach().view(-1, *apart) if isinstance(bias, Tensor) else 0
+    shrunk = (wanted - shift) * (1 if groups > 1 and each == 1 else SHRUNK**2) + shift
+    assert torch.allclose(program(x), shrunk, rtol=1e-5, atol=1e-4)
+
+
+def _counted(number: int) -> Tensor:
+    """A number of its own for each channel."""
+    return torch.arange(1.0, number + 1)
+
+
+CONVOLUTIONS = {
+    "one place": nn.Conv2d(5, 7, 1),
+    "a step": nn.Conv2d(5, 7, 1, stride=2),
+    "patches": nn.Conv2d(3, 8, 4, stride=4),
+    "patches with a rest": nn.Conv2d(3, 8, (4, 2), stride=(4, 2), bias=False),
+    "padded": nn.Conv2d(3, 6, 3, padding=1),
+    "strided": nn.Conv2d(3, 6, 3, stride=2, padding=1),
+    "uneven": nn.Conv2d(2, 4, (3, 5), stride=(2, 1), padding=(0, 2), dilation=(2, 1)),
+    "same": nn.Conv2d(2, 4, 4, padding="same"),
+    "reflected": nn.Conv2d(2, 4, 3, padding=1, padding_mode="reflect"),
+    "groups": nn.Conv2d(6, 9, 3, groups=3, padding=1),
+    "by channel": nn.Conv2d(6, 6, 3, groups=6, padding=1, stride=2),
+    "several of each channel": nn.Conv2d(4, 12, 3, groups=4),
+    "transposed": nn.ConvTranspose2d(3, 5, 3),
+    "transposed steps": nn.ConvTranspose2d(4, 6, (4, 3), stride=(2, 3), padding=1, output_padding=(0, 1)),
+    "transposed groups": nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2, dilation=2),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolutions_of_images(name: str) -> None:
+    """Breaks when a place of a window meets another's weight, or padding, steps, groups or turned weights are wrong."""
+    check_convolution(CONVOLUTIONS[name], 2, CONVOLUTIONS[name].in_channels, 9, 10)
+
+
+def test_convolutions_of_signals_and_volumes() -> None:
+    """Breaks when one or three dimensions are walked otherwise than two."""
+    check_convolution(nn.Conv1d(4, 6, 5, stride=3, padding=2), 2, 4, 20)
+    check_convolution(nn.ConvTranspose1d(4, 6, 4, stride=2, padding=1), 1, 4, 7)
+    check_convolution(nn.Conv3d(2, 3, (2, 3, 1), padding=(1, 0, 0)), 1, 2, 4, 5, 3)
+    check_convolution(nn.Conv2d(2, 3, 3), 2, 6, 6)  # without a batch
+
+
+@settings(max_examples=15)
+@given(st.data())
+def test_any_convolution(data: st.DataObject) -> None:
+    """Breaks when a combination of sizes, steps, padding, dilation and groups reads another place."""
+    draw = data.draw
+    groups = draw(st.sampled_from([1, 1, 2]))
+    kernel, stride, dilation = (tuple(draw(st.integers(1, most)) for _ in range(2)) for most in (3, 3, 2))
+    padding = tuple(draw(st.integers(0, k - 1)) for k in kernel)
+    kind = draw(st.sampled_from([nn.Conv2d, nn.ConvTranspose2d]))
+    model = kind(
+        2 * groups, draw(st.integers(1, 3)) * groups, kernel, stride, padding, groups=groups, dilation=dilation
+    )
+    check_convolution(model, 1, 2 * groups, draw(st.integers(6, 9)), draw(st.integers(6, 9)))
+
+
+SPECIAL = [nan, inf, -inf, -0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.MaxPool2d(2), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d((2, 3), (1, 2), dilation=(2, 1)),
+        nn.MaxPool2d(3, 2, ceil_mode=True), nn.AvgPool2d(2), nn.AvgPool2d(3, 2, 1), nn.AvgPool2d((3, 2), 2, 1, True),
+        nn.AvgPool2d(3, 2, 1, count_include_pad=False), nn.AvgPool2d(2, divisor_override=3),
+        nn.AdaptiveAvgPool2d((4, 5)), nn.AdaptiveMaxPool2d((3, 4)),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_pooling(pool: nn.Module) -> None:
+    """Breaks when padding counts, a window is another, sums come in another order or NaN is lost."""
+    x = torch.randn(2, 3, 8, 10, generator=torch.Generator().manual_seed(3))
+    check(pool, x, exact="Adaptive" not in str(pool) or "Max" in str(pool))
+    if "Max" in str(pool):
+        x.view(-1)[::7] = torch.tensor(SPECIAL).repeat(14)[: len(x.view(-1)[::7])]
+        check(pool, x)
+
+
+def test_pooling_of_signals() -> None:
+    """Breaks when one dimension is walked otherwise than two."""
+    x = torch.randn(2, 3, 11, generator=torch.Generator().manual_seed(3))
+    for pool in (nn.MaxPool1d(3, 2, 1), nn.AvgPool1d(3, 2, 1)):
+        check(pool, x)
+    check(nn.AdaptiveAvgPool1d(4), x, exact=False)
+    check(nn.MaxPool3d(2, padding=1), torch.randn(1, 2, 4, 5, 3))
+
+
+def test_where_the_largest_are_is_refused() -> None:
+    """Breaks when places are answered that nobody computed."""
+    model = function(lambda x: functional.max_pool2d(x, 2, return_indices=True)[1]).eval()
+    with pytest.raises(llmchip.UnsupportedError, match="max_pool2d"):
+        llmchip.compile(model, (torch.ones(1, 1, 4, 4),))
+
+
+class Normed(nn.Module):
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.convolution, self.norm = nn.Conv2d(3, 6, 3), norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(self.convolution(x))
+        return y
+
+
+def _used(norm: nn.Module) -> nn.Module:
+    """With statistics and weights of its own."""
+    draw = torch.Generator().manual_seed(4)
+    for value in (*norm.parameters(), *norm.buffers()):
+        if value.is_floating_point():
+            value.data = torch.rand(value.shape, generator=draw) + 0.5
+    return norm
+
+
+def test_batch_norm() -> None:
+    """Breaks when a channel gets another's scale or shift; folded into weights, when the graph still scales."""
+    x = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(5))
+    check(_used(nn.BatchNorm2d(3)), x, exact=False)
+    check(_used(nn.BatchNorm2d(3, affine=False)), x, exact=False)
+    model = Normed(_used(nn.BatchNorm2d(6))).eval()
+    program = llmchip.compile(model, (x,))
+    verified = program.verify(x)
+    assert verified.bit_exact and verified.float and verified.float["cosine"] > 0.9995
+    graph = lower(capture(model, (x,))).main.graph
+    assert not any(node.target is torch.ops.aten.mul.Tensor for node in graph.nodes)
+
+
+def test_norms_of_groups() -> None:
+    """Breaks when a group is not the channels that PyTorch takes, or a channel's weight is another's."""
+    x = torch.randn(2, 6, 5, 4, generator=torch.Generator().manual_seed(6))
+    for norm in (nn.GroupNorm(3, 6), nn.GroupNorm(6, 6), nn.GroupNorm(1, 6, affine=False), nn.InstanceNorm2d(6)):
+        check(_used(norm), x, exact=False)
+
+
+def test_padding_and_rolling() -> None:
+    """Breaks when an end is padded that is not meant, less than nothing is padded, or the end does not come first."""
+    x = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(7))
+    cases: dict[str, Callable[[Tensor], Any]] = {
+        "pad": lambda x: functional.pad(x, (1, 2, 0, 1), value=3.5),
+        "crop": lambda x: functional.pad(x, (-1, 1, 2, -2)),
+        "nothing": lambda x: functional.pad(x, (0, 0)) + 1,
+        "reflect": lambda x: functional.pad(x, (1, 2, 2, 1), mode="reflect"),
+        "circular": lambda x: functional.pad(x, (2, 1, 0, 1), mode="circular"),
+        "replicate": lambda x: functional.pad(x, (1, 0, 2, 1), mode="replicate"),
+        "roll": lambda x: torch.roll(x, (1, -2, 7), (2, 3, -1)),
+        "roll all": lambda x: x.roll(5),
+    }
+    for of in cases.values():
+        check(function(of), x)

@@ -1,0 +1,31 @@
+"""Models of images and of sound, whole: the chip's bits are the reference's, and the reference is near the model."""
+
+import pytest
+import torch
+from pictures import FAMILIES, tiny
+from torch import Tensor
+
+import llmchip
+
+CLOSE = 0.999  # cosine to the float model
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=() if chosen.quick else pytest.mark.slow) for name, chosen in FAMILIES.items()]
+)
+def test_families(family: str) -> None:
+    """Breaks when a model of the family is refused, a bit differs, or what it computes is another function."""
+    model, inputs = tiny(family)
+    verified = llmchip.compile(model, inputs).verify(**inputs)
+    assert verified.bit_exact and verified.float is not None
+    assert verified.float["cosine"] > CLOSE
+
+
+@pytest.mark.parametrize("family", ["vit", pytest.param("resnet", marks=pytest.mark.slow)])
+def test_under_torch_compile(family: str) -> None:
+    """Breaks when a piece of an image model goes back to PyTorch: strict, and one graph."""
+    model, inputs = tiny(family)
+    with torch.no_grad():
+        found = torch.compile(model, backend="llmchip", fullgraph=True)(**inputs).logits
+        wanted: Tensor = model(**inputs).logits
+    assert torch.nn.functional.cosine_similarity(found.flatten(), wanted.flatten(), 0) > CLOSE
