@@ -13,7 +13,7 @@ from torch import Tensor
 from runtime.pytorch.fallback import STRICT
 from runtime.pytorch.subgraph import Part
 from tools.support.cases import Case
-from tools.support.oracle import compare, judge
+from tools.support.oracle import _untied, compare, judge
 from tools.support_ops import FINDINGS, _latest, _table
 
 X = torch.tensor([[1.0, -0.0], [float("nan"), 3.0]])
@@ -45,6 +45,20 @@ def test_what_the_contract_leaves_open() -> None:
     assert compare(X, X * 1.01, inexact=True)[0] == "ok"
     assert compare(X, X * 2, inexact=True)[0] == "far"
     assert compare(X, X + 1, undefined=True)[0] == "ok"
+
+
+def test_equal_elements_come_in_any_order() -> None:
+    """Breaks when another place of an equal element counts as wrong, or one of another element, or one twice, as
+    right; or a stable sort may come in any order."""
+    x = torch.tensor([[3.0, 1.0, 3.0, 0.0]])
+    names, want = {"topk"}, torch.topk(x, 2)
+    for places, fine in (([[2, 0]], True), ([[0, 1]], False), ([[2, 2]], False), ([[2, 7]], False)):
+        got = type(want)((want.values, torch.tensor(places)))
+        untied = _untied(Case(torch.topk, (x, 2), {}), names, got, want)
+        assert (compare(untied, want)[0] == "ok") is fine or torch.tensor(places).equal(want.indices)
+    stable = Case(torch.sort, (x,), {"stable": True})
+    ordered, other = torch.sort(x, stable=True), torch.tensor([[3, 1, 2, 0]])
+    assert _untied(stable, {"sort"}, (ordered.values, other), ordered)[1] is other
 
 
 def test_a_pair_that_runs_again_replaces_its_line(tmp_path: Path) -> None:
