@@ -217,6 +217,39 @@ def _folded(editor: Editor, node: fx.Node, target: Target, terms: Sequence[fx.No
     return reduce(lambda total, term: editor.emit(node, target, total, term), terms)
 
 
+@dataclass(frozen=True)
+class _Reduction:
+    """Of the elements of a window: of `whole` dimensions (None: not of this type), of a `pair`, and what padding counts
+    for."""
+
+    whole: Target | None
+    pair: Target
+    nothing: Argument
+
+    def along(self, editor: Editor, at: fx.Node, x: fx.Node, dim: int, axis: _Axis) -> fx.Node:
+        """Of the windows along one dimension. Slices are as many as a window is long, so what is one stretch of its own
+        is reduced as one."""
+        sizes = shape_of(x)
+        if self.whole and axis.places == 1 and axis.dilation == 1:
+            low, high = max(0, -axis.before), min(sizes[dim], axis.size - axis.before)
+            seen = x if (low, high) == (0, sizes[dim]) else editor.emit(at, aten.slice.Tensor, x, dim, low, high)
+            return editor.emit(at, self.whole, seen, [dim], True)
+        x = padded(editor, at, x, dim, axis.before, axis.needed - axis.before - sizes[dim], self.nothing)
+        if self.whole and axis.apart and axis.size > 1:
+            split = editor.reshape(at, x, (*sizes[:dim], axis.places, axis.size, *sizes[dim + 1 :]))
+            return editor.emit(at, self.whole, split, [dim + 1])
+        return _folded(editor, at, self.pair, [axis.slice(editor, at, x, dim, place) for place in range(axis.size)])
+
+    def of(self, editor: Editor, at: fx.Node, x: fx.Node, axes: Sequence[_Axis]) -> fx.Node:
+        """Of windows in [B, spatial …, C], one dimension after the other, the last one first."""
+        for dim in range(len(axes), 0, -1):
+            x = self.along(editor, at, x, dim, axes[dim - 1])
+        return x
+
+
+_SUM = _Reduction(aten.sum.dim_IntList, aten.add.Tensor, 0.0)
+
+
 def _pool_axes(node: fx.Node, out: Sequence[int], dilated: bool) -> list[_Axis]:
     """Of the last dimensions, as many as the name of the operation says; numbers that are given once are of all of
     them."""
@@ -233,18 +266,16 @@ def _pool_axes(node: fx.Node, out: Sequence[int], dilated: bool) -> list[_Axis]:
 
 
 def _max_pool(editor: Editor, node: fx.Node) -> fx.Node | None:
-    """One dimension after the other; NaN is the largest of all, as `maximum` has it."""
+    """NaN is the largest of all, as `maximum` has it."""
     x = tensor(node, "self")
     parts = [integer(user, 1) for user in node.users if user.target is getitem]
     if any(parts):
         return None  # where the largest are is asked for
     axes = _pool_axes(node, _first_shape(node), dilated=True)
-    kind = dtype_of(x)
-    least = -inf if kind.is_floating_point else torch.iinfo(kind).min
-    rows = _padded(editor, node, _batched(editor, node, x, axes), axes, least)
-    for dim, axis in enumerate(axes, 1):
-        seen = [axis.slice(editor, node, rows, dim, place) for place in range(axis.size)]
-        rows = _folded(editor, node, aten.maximum.default, seen)
+    floats = dtype_of(x).is_floating_point
+    least = -inf if floats else torch.iinfo(dtype_of(x)).min
+    largest = _Reduction(aten.amax.default if floats else None, aten.maximum.default, least)
+    rows = largest.of(editor, node, _batched(editor, node, x, axes), axes)
     y = editor.reshape(node, _channels_first(editor, node, rows), _first_shape(node))
     if isinstance(node.meta["val"], Tensor):
         return y
@@ -260,13 +291,13 @@ def _first_shape(node: fx.Node) -> tuple[int, ...]:
 
 
 def _avg_pool(editor: Editor, node: fx.Node) -> fx.Node | None:
-    """Sums in PyTorch's order, divided by how many elements count."""
+    """Sums, divided by how many elements count."""
     x = tensor(node, "self")
     if not dtype_of(x).is_floating_point:
         return None
     axes = _pool_axes(node, shape_of(node), dilated=False)
     rows = editor.cast(node, _batched(editor, node, x, axes), torch.float32)
-    total = _window_sums(editor, node, rows, axes)
+    total = _SUM.of(editor, node, rows, axes)
     mean = editor.emit(node, aten.div.Tensor, total, _divisor(editor, node, axes, shape_of(rows)[1:-1]))
     mean = editor.cast(node, mean, dtype_of(node))
     return editor.reshape(node, _channels_first(editor, node, mean), shape_of(node))
@@ -292,12 +323,6 @@ def _divisor(editor: Editor, node: fx.Node, axes: Sequence[_Axis], sizes: Sequen
     return _counts(editor, node, axes, sizes, counted)
 
 
-def _window_sums(editor: Editor, node: fx.Node, rows: fx.Node, axes: Sequence[_Axis]) -> fx.Node:
-    return _folded(
-        editor, node, aten.add.Tensor, _at_every_place(editor, node, _padded(editor, node, rows, axes, 0.0), axes)
-    )
-
-
 def _counts(
     editor: Editor, node: fx.Node, axes: Sequence[_Axis], sizes: Sequence[int], counted: Sequence[int]
 ) -> fx.Node:
@@ -308,7 +333,7 @@ def _counts(
         _Axis(axis.size, axis.stride, 1, axis.before - counts, axis.places)
         for axis, counts in zip(axes, counted, strict=True)
     ]
-    return _window_sums(editor, node, ones, rest)
+    return _SUM.of(editor, node, ones, rest)
 
 
 def _adaptive(reduction: Target) -> Rule:

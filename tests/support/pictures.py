@@ -64,6 +64,12 @@ FAMILIES: dict[str, Family] = {
     "regnet": Family("RegNetModel", "RegNetConfig", {**_RESIDUAL, "groups_width": 8}),
     "mobilenet-v1": Family("MobileNetV1Model", "MobileNetV1Config", {"image_size": 32, "depth_multiplier": 0.25}),
     "mobilenet-v2": Family("MobileNetV2Model", "MobileNetV2Config", {"image_size": 32, "depth_multiplier": 0.35}),
+    "efficientnet": Family(
+        "EfficientNetModel",
+        "EfficientNetConfig",
+        {"image_size": 64, "width_coefficient": 1.0, "depth_coefficient": 0.2, "hidden_dim": 1280},
+        (1, 3, 64, 64),
+    ),
     "segformer": Family(
         "SegformerModel",
         "SegformerConfig",
