@@ -413,7 +413,9 @@ def _batch_norm(editor: Editor, node: fx.Node) -> fx.Node | None:
 
 def _in_weights(editor: Editor, node: fx.Node, x: fx.Node, scale: fx.Node, shift: fx.Node) -> fx.Node | None:
     """The product behind `x`, whose channels are scaled and shifted; None if there is none or others read it."""
-    made = tensor(x, 0) if x.target is aten.permute.default else None
+    rank = len(shape_of(x))
+    first = x.target is aten.permute.default and integers(x, 1) == [0, rank - 1, *range(1, rank - 1)]
+    made = tensor(x, 0) if first else None
     if made is None or made.target is not aten.linear.default or len(made.users) > 1 or len(x.users) > 1:
         return None
     weight, bias = tensor(made, "weight"), optional_tensor(made, "bias")

@@ -184,6 +184,26 @@ def test_batch_norm() -> None:
     assert not any(node.target is torch.ops.aten.mul.Tensor for node in graph.nodes)
 
 
+class Turned(nn.Module):
+    """Channels that a product made, behind a permute that is no convolution's."""
+
+    def __init__(self, order: tuple[int, ...]) -> None:
+        super().__init__()
+        self.order, self.linear, self.norm = order, nn.Linear(5, 6), _used(nn.BatchNorm2d(6 if order[1] == 3 else 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(self.linear(x).permute(self.order))
+        return y
+
+
+@pytest.mark.parametrize("order", [(0, 3, 1, 2), (0, 3, 2, 1), (0, 1, 2, 3), (0, 2, 3, 1)])
+def test_batch_norm_behind_a_permute(order: tuple[int, ...]) -> None:
+    """Breaks when a scale is folded into a product whose columns are no channels, or rows come in another order."""
+    x = torch.randn(2, 4, 4, 5, generator=torch.Generator().manual_seed(8))
+    verified = llmchip.compile(Turned(order).eval(), (x,)).verify(x)
+    assert verified.bit_exact and verified.float and verified.float["cosine"] > 0.9995
+
+
 def test_norms_of_groups() -> None:
     """Breaks when a group is not the channels that PyTorch takes, or a channel's weight is another's."""
     x = torch.randn(2, 6, 5, 4, generator=torch.Generator().manual_seed(6))
