@@ -154,8 +154,7 @@ def _convolution(editor: Editor, node: fx.Node) -> fx.Node | None:
     axes = [_Axis(*of) for of in zip(shape_of(weight)[2:], strides, dilations, paddings, out[2:], strict=True)]
     rows = _padded(editor, node, rows, axes, 0.0)
     if groups > 1 and shape_of(weight)[1] == 1:
-        y = _by_channel(editor, node, rows, weight, axes)
-        return _channels_first(editor, node, y if bias is None else editor.emit(node, aten.add.Tensor, y, bias))
+        return _channels_first(editor, node, _by_channel(editor, node, rows, weight, bias, axes))
     size, each = shape_of(x)[1] // groups, out[1] // groups
     results = []
     for group in range(groups):
@@ -172,8 +171,11 @@ def _convolution(editor: Editor, node: fx.Node) -> fx.Node | None:
     return _channels_first(editor, node, y)
 
 
-def _by_channel(editor: Editor, node: fx.Node, rows: fx.Node, weight: fx.Node, axes: Sequence[_Axis]) -> fx.Node:
-    """Each channel by itself: the sum of slices times the weights of their place."""
+def _by_channel(
+    editor: Editor, node: fx.Node, rows: fx.Node, weight: fx.Node, bias: fx.Node | None, axes: Sequence[_Axis]
+) -> fx.Node:
+    """Each channel by itself: the sum of slices times the weights of their place, in float32."""
+    rows, weight = (editor.cast(node, given, torch.float32) for given in (rows, weight))
     channels, out = shape_of(rows)[-1], shape_of(weight)[0]
     if out != channels:  # several of each channel
         apart = editor.reshape(node, rows, (*shape_of(rows), 1))
@@ -184,7 +186,10 @@ def _by_channel(editor: Editor, node: fx.Node, rows: fx.Node, weight: fx.Node, a
         editor.emit(node, aten.mul.Tensor, seen, editor.emit(node, aten.select.int, places, 0, place))
         for place, seen in enumerate(_at_every_place(editor, node, rows, axes))
     ]
-    return _folded(editor, node, aten.add.Tensor, terms)
+    y = _folded(editor, node, aten.add.Tensor, terms)
+    if bias is not None:
+        y = editor.emit(node, aten.add.Tensor, y, editor.cast(node, bias, torch.float32))
+    return editor.cast(node, y, dtype_of(node))
 
 
 def _spread(editor: Editor, node: fx.Node, rows: fx.Node, strides: Sequence[int]) -> fx.Node:
@@ -394,6 +399,7 @@ def _batch_norm(editor: Editor, node: fx.Node) -> fx.Node | None:
     x, mean, var = tensor(node, "input"), tensor(node, "running_mean"), tensor(node, "running_var")
     if not is_static(mean) or not is_static(var) or any(integer(user, 1) for user in node.users):
         return None
+    mean, var = (editor.cast(node, given, torch.float32) for given in (mean, var))
     scale = editor.emit(node, aten.rsqrt.default, editor.emit(node, aten.add.Tensor, var, number(node, "eps")))
     if (weight := optional_tensor(node, "weight")) is not None:
         scale = editor.emit(node, aten.mul.Tensor, weight, scale)
@@ -402,8 +408,9 @@ def _batch_norm(editor: Editor, node: fx.Node) -> fx.Node | None:
         shift = editor.emit(node, aten.add.Tensor, bias, shift)
     y = _in_weights(editor, node, x, scale, shift)
     if y is None:
+        wide = editor.cast(node, x, torch.float32)
         sizes = (shape_of(x)[1], *[1] * (len(shape_of(x)) - 2))
-        y = editor.emit(node, aten.mul.Tensor, x, editor.reshape(node, scale, sizes))
+        y = editor.emit(node, aten.mul.Tensor, wide, editor.reshape(node, scale, sizes))
         y = editor.emit(node, aten.add.Tensor, y, editor.reshape(node, shift, sizes))
     y = editor.cast(node, y, dtype_of(x))
     for user in list(node.users):
@@ -442,7 +449,8 @@ def _pad(editor: Editor, node: fx.Node) -> fx.Node | None:
         return None
     for dim, before, after in zip(range(rank - 1, -1, -1), pads[::2], pads[1::2], strict=False):
         if mode == "constant":
-            x = padded(editor, node, x, dim, before, after, argument(node, "value") or 0)
+            value = argument(node, "value")
+            x = padded(editor, node, x, dim, before, after, 0 if value is None else value)
             continue
         size = shape_of(x)[dim]
         places = (_OWN[str(mode)](place, size) for place in (*range(-before, 0), *range(size, size + after)))

@@ -184,6 +184,22 @@ def test_batch_norm() -> None:
     assert not any(node.target is torch.ops.aten.mul.Tensor for node in graph.nodes)
 
 
+def test_halves_are_summed_in_float32() -> None:
+    """Breaks when a scale, a shift or a sum of a half type is rounded on the way: eager rounds once."""
+    norm = nn.BatchNorm1d(4)
+    norm.running_mean.fill_(30)  # type: ignore[union-attr]
+    norm.running_var.fill_(0.1)  # type: ignore[union-attr]
+    x = 30 + 0.3 * torch.randn(2, 4, 25, generator=torch.Generator().manual_seed(9))
+    for kind in (torch.bfloat16, torch.float16):
+        model, given = norm.to(kind).eval(), x.to(kind)
+        found, wanted = llmchip.compile(model, (given,))(given), model(given)
+        assert torch.allclose(found.float(), wanted.float(), rtol=0.01, atol=0.01)
+    depthwise = nn.Conv1d(2, 2, 3, groups=2, bias=False).half().eval()
+    depthwise.weight.data.copy_(torch.tensor([1.0, 1.0, -1.0]).expand(2, 1, 3))
+    x = torch.full((1, 2, 5), 4e4).half()
+    assert torch.equal(llmchip.compile(depthwise, (x,))(x), depthwise(x))
+
+
 class Turned(nn.Module):
     """Channels that a product made, behind a permute that is no convolution's."""
 
@@ -226,3 +242,5 @@ def test_padding_and_rolling() -> None:
     }
     for of in cases.values():
         check(function(of), x)
+    program = check(function(lambda x: functional.pad(x, (1, 0), value=-0.0)), x)
+    assert torch.signbit(program(x)[..., 0]).all()
