@@ -27,11 +27,14 @@ FAR = 0.15  # relative distance from which on an inexact result is told
 INEXACT = re.compile(
     r"(\w*mm|\w*mv|\w*dot|matmul|linear|conv\w*|attention\w*|einsum|bilinear|cdist|pdist|addr|outer|ger|"  # products
     # functions
-    r"exp\w*|log\w*|sin\w*|cos\w*|tan\w*|a(rc)?(sin|cos|tan)\w*|erf\w*|sigmoid|silu|gelu|glu|mish|softplus|elu|selu|celu|pow|sqrt|rsqrt|hypot|"
+    r"exp\w*|log\w*|sin\w*|cos\w*|tan\w*|a(rc)?(sin|cos|tan)\w*|erf\w*|sigmoid|silu|gelu|glu|mish|softplus|"
+    r"elu|selu|celu|pow|sqrt|rsqrt|hypot|"
     r"\w*gamma\w*|i0\w*|i1\w*|special_\w+|sinc|angle|polar|hardswish|xlogy|nextafter|float_power|"
-    r"sum|mean|var\w*|std\w*|\w*norm\w*|cum\w*|prod|softmax|log_softmax|\w*loss\w*|avg_pool\w*|adaptive_avg\w*|trace|nan\w*|interpolate|upsample\w*|"
-    r"trapezoid|cross|renorm|histc|histogram\w*|kron|addcmul|addcdiv|lerp|lstm\w*|gru\w*|rnn\w*|fft\w*|linalg\w*|scatter_reduce|segment_reduce|"
-    r"index_(add|reduce)|scatter_add|embedding_bag|grid_sampler\w*|\w*backward\w*|\w*cell|multi_head\w*|transformer\w*|binary_cross\w*|rrelu\w*)"
+    r"sum|mean|var\w*|std\w*|\w*norm\w*|cum\w*|prod|softmax|log_softmax|\w*loss\w*|avg_pool\w*|adaptive_avg\w*|"
+    r"trace|nan\w*|interpolate|upsample\w*|"
+    r"trapezoid|cross|renorm|histc|histogram\w*|kron|addcmul|addcdiv|lerp|lstm\w*|gru\w*|rnn\w*|fft\w*|linalg\w*|"
+    r"scatter_reduce|segment_reduce|index_(add|reduce)|scatter_add|embedding_bag|grid_sampler\w*|\w*backward\w*|"
+    r"\w*cell|multi_head\w*|transformer\w*|binary_cross\w*|rrelu\w*)"
 )
 # The sign of zero is ours (NUMERICS), or PyTorch's own changes with an element's place in memory: softshrink.
 ZERO_IS_PLUS = re.compile(r"a?(max|min)(imum)?|clamp\w*|relu6?|hardtanh|threshold|softshrink|aminmax|\w*max_pool\w*")
@@ -278,10 +281,9 @@ def compare(got: Any, want: Any, undefined: bool = False, inexact: bool = False,
             continue
         bad = _differ(g, w, zero)
         if bad and not inexact:
-            return (
-                "wrong",
-                f"leaf {number}: {bad} of {w.numel()} elements differ ({_form(w)}): {g.flatten()[:3].tolist()}, not {w.flatten()[:3].tolist()}",
-            )
+            few = (x.flatten()[:3].tolist() for x in (g, w))
+            where = f"leaf {number}: {bad} of {w.numel()} elements differ ({_form(w)})"
+            return "wrong", f"{where}: {', not '.join(map(str, few))}"
         if bad:
             far = max(far, _distance(g, w))
     if _sharing(mine) != _sharing(theirs):
@@ -293,7 +295,8 @@ def _form(x: Any) -> str:
     if not isinstance(x, Tensor):
         return type(x).__name__
     strides = f" strides {x.stride()}" if x.layout is torch.strided else ""
-    return f"{x.dtype}{list(x.shape)} {x.layout}{strides}{' conj' * x.is_conj()}{' neg' * x.is_neg()}{' grad' * x.requires_grad}"
+    marks = f"{' conj' * x.is_conj()}{' neg' * x.is_neg()}{' grad' * x.requires_grad}"
+    return f"{x.dtype}{list(x.shape)} {x.layout}{strides}{marks}"
 
 
 def _plain(x: Tensor) -> Tensor:
