@@ -339,15 +339,18 @@ def _row(x: Symbols, length: int) -> Symbols:
     return x if x.shape[-1] == length else repeated(x, (*x.shape[:-1], length))
 
 
+def _of_nothing(shape: tuple[int, ...], bits: int, kind: Dtype) -> Symbols:
+    """What rows without elements give: a float32 of the program text, stored in the type of the result."""
+    return np.full(shape, rounded(Value(s.immediate(False, bits), F32), kind), s.Symbol)
+
+
 def _reduce(call: Call) -> Symbols:
     x, kind = call.operand(call.tensor(0)), call.kind
     name, dim, keep = str(call.argument(1, "kind")), call.integer(2, "dim"), call.argument(3, "keepdim", False)
     shape = call.tensor(0).meta["val"].shape
     down = dim % len(shape) == len(shape) - 2 and len(shape) > 1
     if 0 in shape:
-        return np.full(
-            call.shape, s.immediate(False, {"max": 0xFF800000, "min": 0x7F800000}.get(name, 0)), s.Symbol
-        )  # of nothing
+        return _of_nothing(call.shape, {"max": 0xFF800000, "min": 0x7F800000}.get(name, 0), kind)
     out = np.empty([1 if i == dim % len(shape) else n for i, n in enumerate(shape)], s.Symbol)
 
     def work(x: Value) -> tuple[Symbols, ...]:
@@ -419,7 +422,7 @@ def _quantize_rows(call: Call) -> tuple[Symbols, Symbols]:
     kind = x.kind
     q, scale = np.empty(shape, s.Symbol), np.empty((*shape[:-1], 1), s.Symbol)
     if 0 in shape:
-        return q, np.full(shape[:-1], s.immediate(False, 0x34000000), s.Symbol)  # the smallest scale, 2**-23
+        return q, _of_nothing(shape[:-1], 0x34000000, kind)  # the smallest scale, 2**-23
 
     def work(x: Value, *col: Value) -> tuple[Symbols, ...]:
         y = s.mul(x.float, col[0].float) if col else x.float

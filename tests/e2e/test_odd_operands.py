@@ -78,6 +78,19 @@ def test_what_is_empty_is_a_constant() -> None:
         torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_products_of_depth_zero_in_every_type(dtype: torch.dtype) -> None:
+    """Breaks if the translation check takes a scale that is a number of the program text, stored in half precision,
+    for another one than the graph's."""
+
+    def work(w: Tensor, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, ...]:
+        return torch.linalg.multi_dot([a, b, c]), (a @ b) @ c + 1, torch.nn.functional.linear(a @ b, c.T)
+
+    inputs = tuple(torch.ones(*shape, dtype=dtype) for shape in ((5, 4), (4, 0), (0, 2)))
+    for got, want in zip(llmchip.compile(Of(work).eval(), inputs)(*inputs), work(V, *inputs), strict=True):
+        assert got.dtype is want.dtype and torch.equal(got, want)
+
+
 @pytest.mark.parametrize("function", [lambda w, x: x.float() + 1, lambda w, x: x + x, lambda w, x: (x * 3).int()])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16])
 def test_types_that_the_chip_does_not_have_are_refused(dtype: torch.dtype, function: Callable[..., Any]) -> None:
