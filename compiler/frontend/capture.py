@@ -24,6 +24,7 @@ from compiler.frontend.caches import cache_outputs, read_caches, settle_caches
 from compiler.frontend.checks import check_tensor
 from compiler.frontend.composites import remembered
 from compiler.frontend.experts import experts
+from compiler.frontend.names import quoted
 from compiler.frontend.torchao import adopt
 from compiler.graph.arguments import tensors
 from compiler.graph.fx_copy import graph_module
@@ -292,7 +293,7 @@ def from_exported(
         warnings.simplefilter("ignore")
         _settle_checks(program.graph_module)
         table = settle_aliases(program.graph_module)
-        with remembered():
+        with remembered(), quoted():
             program = program.run_decompositions(table)
         _settle_numbers(program.graph_module)
     caches = cache_outputs(program)

@@ -5,6 +5,7 @@ after    %t = permute(%x, [0, 2, 1, 3]); %z = reshape(%t, [2, 7, 384]); %w = res
 """
 
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, fx
@@ -126,16 +127,21 @@ def _pieces(editor: Editor, node: fx.Node) -> None:
 
 
 def _index(editor: Editor, node: fx.Node) -> fx.Node | None:
-    """x[arange, ..., arange] over all of x, as transformers writes masks, is a reshape; x[..., [-2], :] a slice; x[i] of
-    computed numbers looks rows up."""
+    """x[arange, ..., arange] over all of x, as transformers writes masks, is a reshape; x[..., [-2], :] a slice; any
+    other numbers look rows up."""
     x, indices = node.args
     assert isinstance(x, fx.Node) and isinstance(indices, (list, tuple))
-    given = [dim for dim, index in enumerate(indices) if index is not None]
-    if len(given) == 1 and (one := _number(editor.known(indices[given[0]]))) is not None:
-        at = one % shape_of(x)[given[0]]
-        return editor.emit(node, aten.slice.Tensor, x, given[0], at, at + 1)
-    if len(given) == 1 and not is_static(indices[given[0]]):
-        return _looked_up(editor, node, x, given[0], indices[given[0]])
+    given = {dim: index for dim, index in enumerate(indices) if isinstance(index, fx.Node)}
+    if len(given) == 1:
+        ((dim, index),) = given.items()
+        if (one := _number(editor.known(index))) is not None:
+            at = one % shape_of(x)[dim]
+            return editor.emit(node, aten.slice.Tensor, x, dim, at, at + 1)
+    return _all_of(editor, node, x, indices) or _looked_up(editor, node, x, given)
+
+
+def _all_of(editor: Editor, node: fx.Node, x: fx.Node, indices: Sequence[Argument]) -> fx.Node | None:
+    """x[arange, ..., arange] over all of x."""
     rank = len(shape_of(node))
     if len(indices) != len(shape_of(x)):
         return None
@@ -146,24 +152,71 @@ def _index(editor: Editor, node: fx.Node) -> fx.Node | None:
     return editor.reshape(node, x, shape_of(node)) if math.prod(shape_of(x)) == math.prod(shape_of(node)) else None
 
 
-def _looked_up(editor: Editor, node: fx.Node, x: fx.Node, dim: int, index: Argument) -> fx.Node | None:
-    """x[:, …, i] along `dim`: rows of a table. Numbers below zero count from the end."""
-    assert isinstance(index, fx.Node)
-    if dtype_of(index) in (torch.bool, torch.uint8) or 0 in shape_of(x):
-        return None
+def _looked_up(editor: Editor, node: fx.Node, x: fx.Node, given: Mapping[int, fx.Node]) -> fx.Node | None:
+    """x with places [*I] along some of its dimensions, x[:, i, j]: rows of a table, whose other dimensions stay. Those
+    that are looked up become one, [*I], where the first was; in front where others lie between them."""
     sizes, rank = shape_of(x), len(shape_of(x))
-    if (interval(index) or INT32)[0] < 0:
-        index = editor.cast(node, index, torch.int32)  # in which the chip has it, and which may wrap
-        below = editor.emit(node, aten.lt.Scalar, index, 0)
-        end = editor.emit(node, aten.add.Tensor, index, sizes[dim])
-        index = editor.emit(node, aten.where.self, below, end, index)
-    rest = [size for place, size in enumerate(sizes) if place != dim]
-    first = editor.permute(node, x, [dim, *(place for place in range(rank) if place != dim)])
-    rows = editor.emit(node, aten.embedding.default, editor.reshape(node, first, (sizes[dim], math.prod(rest))), index)
+    if is_static(node) or not given or 0 in sizes or any(dtype_of(i) in _TRUTHS for i in given.values()):
+        return None
+    dims = list(given)
+    others = [dim for dim in range(rank) if dim not in given]
+    index = _row_numbers(editor, node, [sizes[dim] for dim in dims], list(given.values()))
+    table = editor.permute(node, x, [*dims, *others])
+    rows = editor.reshape(node, table, (math.prod(sizes[d] for d in dims), math.prod(sizes[d] for d in others)))
+    rows = editor.emit(node, aten.embedding.default, rows, index)
     depth = len(shape_of(index))
-    found = editor.reshape(node, rows, (*shape_of(index), *rest))
-    order = [*range(depth, depth + dim), *range(depth), *range(depth + dim, depth + rank - 1)]
+    found = editor.reshape(node, rows, (*shape_of(index), *(sizes[dim] for dim in others)))
+    apart = dims != list(range(dims[0], dims[0] + len(dims)))
+    before = 0 if apart else dims[0]
+    order = [*range(depth, depth + before), *range(depth), *range(depth + before, depth + len(others))]
     return editor.permute(node, found, order)
+
+
+def _row_numbers(editor: Editor, at: fx.Node, sizes: Sequence[int], places: Sequence[fx.Node]) -> fx.Node:
+    """Which row of a table, whose rows lie in `sizes`, is at these places. Places below zero count from the end; one
+    outside names no row: it traps."""
+    if len(sizes) == 1:
+        return _from_end(editor, at, places[0], sizes[0])
+    total, outside = None, []
+    for step, (size, place) in enumerate(zip(sizes, places, strict=True), 1):
+        low, high = interval(place) or INT32
+        place = editor.cast(at, _from_end(editor, at, place, size), torch.int32)
+        for target, bound, possible in ((aten.lt.Scalar, 0, low < -size), (aten.ge.Scalar, size, high >= size)):
+            if possible:
+                outside.append(editor.emit(at, target, place, bound))
+        if (apart := math.prod(sizes[step:])) != 1:
+            place = editor.emit(at, aten.mul.Tensor, place, apart)
+        total = place if total is None else editor.emit(at, aten.add.Tensor, total, place)
+    assert total is not None
+    for bad in outside:
+        total = editor.emit(at, aten.where.ScalarSelf, bad, -1, total)
+    return total
+
+
+def _from_end(editor: Editor, at: fx.Node, place: fx.Node, size: int) -> fx.Node:
+    """Places along a dimension, those below zero from its end on."""
+    if (interval(place) or INT32)[0] >= 0:
+        return place
+    place = editor.cast(at, place, torch.int32)  # in which the chip has it, and which may wrap
+    below = editor.emit(at, aten.lt.Scalar, place, 0)
+    return editor.emit(at, aten.where.self, below, editor.emit(at, aten.add.Tensor, place, size), place)
+
+
+def _flip(editor: Editor, node: fx.Node) -> fx.Node | None:
+    """Dimensions the other way round: all of them together are rows of a table, from the last to the first."""
+    x, rank = tensor(node, "self"), len(shape_of(tensor(node, "self")))
+    dims = [dim for dim in sorted(d % rank for d in integers(node, "dims")) if shape_of(x)[dim] > 1]
+    if not dims:
+        return x
+    if is_static(node) or 0 in shape_of(x):
+        return None
+    order = [*dims, *(dim for dim in range(rank) if dim not in dims)]
+    moved = editor.permute(node, x, order)
+    count = math.prod(shape_of(x)[dim] for dim in dims)
+    table = editor.reshape(node, moved, (count, math.prod(shape_of(x)) // count))
+    places = editor.emit(node, aten.arange.start_step, count - 1, -1, -1, dtype=torch.int32)
+    rows = editor.emit(node, aten.embedding.default, table, places)
+    return editor.permute(node, editor.reshape(node, rows, shape_of(moved)), [order.index(d) for d in range(rank)])
 
 
 def _index_select(editor: Editor, node: fx.Node) -> fx.Node | None:
@@ -171,7 +224,7 @@ def _index_select(editor: Editor, node: fx.Node) -> fx.Node | None:
     x, index = tensor(node, "self"), tensor(node, "index")
     if is_static(index) or not shape_of(x) or not shape_of(index):
         return None
-    return _looked_up(editor, node, x, integer(node, "dim") % len(shape_of(x)), index)
+    return _looked_up(editor, node, x, {integer(node, "dim") % len(shape_of(x)): index})
 
 
 def _gather(editor: Editor, node: fx.Node) -> fx.Node | None:
@@ -191,6 +244,7 @@ def _gather(editor: Editor, node: fx.Node) -> fx.Node | None:
     return editor.emit(node, aten.embedding.default, flat, editor.reshape(node, index, numbers.shape))
 
 
+_TRUTHS = (torch.bool, torch.uint8)  # which are masks, not places
 _CHAIN = (aten.reshape.default, aten.expand.default, aten.permute.default, aten.repeat.default)
 
 
@@ -315,6 +369,7 @@ RULES: dict[Target, Rule] = {
     aten.slice.Tensor: _slice,
     aten.select.int: _select,
     aten.index.Tensor: _index,
+    aten.flip.default: _flip,
     aten.index_select.default: _index_select,
     aten.gather.default: _gather,
     aten.embedding.default: _embedding,

@@ -22,9 +22,11 @@ from torch import Tensor, fx
 from torch._ops import OpOverload
 from torch.fx.node import Argument, Target
 
-from compiler.graph.arguments import argument, first_of, integer, integers, number, optional_tensor, tensor
+from compiler.graph.arguments import argument, first_of, integer, integers, number, optional_tensor, scalar, tensor
 from compiler.graph.editor import Editor, aten, dtype_of, is_static, shape_of
+from compiler.graph.manager import unsupported
 from compiler.graph.rules import Rule, apply_rules
+from compiler.passes.arithmetic import filled
 
 
 @dataclass(frozen=True)
@@ -383,21 +385,54 @@ def _normed(editor: Editor, node: fx.Node, groups: int) -> fx.Node:
     """[N, C, …]: each of the groups of channels of a sample is a row."""
     x = editor.cast(node, tensor(node, "input"), torch.float32)
     sizes = shape_of(x)
-    length = prod(sizes[1:]) // groups
-    rows = editor.reshape(node, x, (sizes[0], groups, length))
-    y = editor.emit(node, aten.layer_norm.default, rows, [length], None, None, number(node, "eps"))
-    y = editor.reshape(node, y, sizes)
+    y = _even(editor, node, editor.reshape(node, x, (sizes[0], groups, prod(sizes[1:]) // groups)))
+    return _by_channels(editor, node, editor.reshape(node, y, sizes))
+
+
+def _even(editor: Editor, node: fx.Node, rows: fx.Node) -> fx.Node:
+    """Rows of mean 0 and variance 1."""
+    return editor.emit(node, aten.layer_norm.default, rows, [shape_of(rows)[-1]], None, None, number(node, "eps"))
+
+
+def _by_channels(editor: Editor, node: fx.Node, y: fx.Node) -> fx.Node:
+    """[N, C, …] times the weights and plus the biases of the channels, in the type of `node`'s input."""
+    sizes = shape_of(y)
     for name, target in (("weight", aten.mul.Tensor), ("bias", aten.add.Tensor)):
         if (given := optional_tensor(node, name)) is not None:
             given = editor.cast(node, given, torch.float32)
             y = editor.emit(node, target, y, editor.reshape(node, given, (sizes[1], *[1] * (len(sizes) - 2))))
-    return editor.cast(node, y, dtype_of(node))
+    return editor.cast(node, y, dtype_of(tensor(node, "input")))
 
 
-def _batch_norm(editor: Editor, node: fx.Node) -> fx.Node | None:
+def _batch_norm(editor: Editor, node: fx.Node) -> None:
+    """By stored statistics. Mean and variance are no results then."""
+    if not any(integer(user, 1) for user in node.users) and (y := _by_statistics(editor, node)) is not None:
+        _replace_first(editor, node, y)
+
+
+def _replace_first(editor: Editor, node: fx.Node, y: fx.Node) -> None:
+    """`y` for the first of the results, the only one that is read."""
+    for user in list(node.users):
+        editor.replace(user, y)
+
+
+def _batch_norm_of_batch(editor: Editor, node: fx.Node) -> None:
+    """By the statistics of the batch itself: each channel of all samples is a row."""
+    if any(integer(user, 1) for user in node.users):
+        return
+    x = editor.cast(node, tensor(node, "input"), torch.float32)
+    rank = len(shape_of(x))
+    swapped = [1, 0, *range(2, rank)]
+    channels = editor.permute(node, x, swapped)
+    y = _even(editor, node, editor.reshape(node, channels, (shape_of(x)[1], prod(shape_of(x)) // shape_of(x)[1])))
+    y = editor.permute(node, editor.reshape(node, y, shape_of(channels)), swapped)
+    _replace_first(editor, node, _by_channels(editor, node, y))
+
+
+def _by_statistics(editor: Editor, node: fx.Node) -> fx.Node | None:
     """A scale and a shift for each channel; those of a product alone become part of its weights."""
     x, mean, var = tensor(node, "input"), tensor(node, "running_mean"), tensor(node, "running_var")
-    if not is_static(mean) or not is_static(var) or any(integer(user, 1) for user in node.users):
+    if not is_static(mean) or not is_static(var):
         return None
     mean, var = (editor.cast(node, given, torch.float32) for given in (mean, var))
     scale = editor.emit(node, aten.rsqrt.default, editor.emit(node, aten.add.Tensor, var, number(node, "eps")))
@@ -412,10 +447,7 @@ def _batch_norm(editor: Editor, node: fx.Node) -> fx.Node | None:
         sizes = (shape_of(x)[1], *[1] * (len(shape_of(x)) - 2))
         y = editor.emit(node, aten.mul.Tensor, wide, editor.reshape(node, scale, sizes))
         y = editor.emit(node, aten.add.Tensor, y, editor.reshape(node, shift, sizes))
-    y = editor.cast(node, y, dtype_of(x))
-    for user in list(node.users):
-        editor.replace(user, y)
-    return None
+    return editor.cast(node, y, dtype_of(x))
 
 
 def _in_weights(editor: Editor, node: fx.Node, x: fx.Node, scale: fx.Node, shift: fx.Node) -> fx.Node | None:
@@ -436,8 +468,12 @@ def _in_weights(editor: Editor, node: fx.Node, x: fx.Node, scale: fx.Node, shift
 
 
 def _instance_norm(editor: Editor, node: fx.Node) -> fx.Node | None:
-    """Each channel of a sample is a row."""
-    return _normed(editor, node, shape_of(node)[1]) if argument(node, "use_input_stats") else None
+    """Each channel of a sample is a row, unless there are statistics to take."""
+    if not argument(node, "use_input_stats"):
+        return _by_statistics(editor, node)
+    if argument(node, "running_mean") is not None:
+        raise unsupported(node, "stores statistics of its input (call model.eval())")
+    return _normed(editor, node, shape_of(node)[1])
 
 
 def _pad(editor: Editor, node: fx.Node) -> fx.Node | None:
@@ -447,10 +483,10 @@ def _pad(editor: Editor, node: fx.Node) -> fx.Node | None:
     rank = len(shape_of(x))
     if mode != "constant" and min(pads) < 0:
         return None
+    value = 0 if argument(node, "value") is None else filled(node, scalar(node, "value"), dtype_of(x))
     for dim, before, after in zip(range(rank - 1, -1, -1), pads[::2], pads[1::2], strict=False):
         if mode == "constant":
-            value = argument(node, "value")
-            x = padded(editor, node, x, dim, before, after, 0 if value is None else value)
+            x = padded(editor, node, x, dim, before, after, value)
             continue
         size = shape_of(x)[dim]
         places = (_OWN[str(mode)](place, size) for place in (*range(-before, 0), *range(size, size + after)))
@@ -493,6 +529,7 @@ _ALL: _Rules = (
     (_group_norm, (aten.group_norm.default,)),
     (_instance_norm, (aten.instance_norm.default,)),
     (_batch_norm, (aten._native_batch_norm_legit_no_training.default,)),
+    (_batch_norm_of_batch, (aten._native_batch_norm_legit.no_stats,)),
     (_pad, (aten.constant_pad_nd.default, aten.pad.default)),
 )  # fmt: skip
 RULES: Mapping[Target, Rule] = {target: rule for rule, targets in _ALL for target in targets}

@@ -166,8 +166,10 @@ def _numbers_for_tensors(gm: fx.GraphModule, known: Sequence[Role]) -> tuple[fx.
 _TRAINED: Mapping[Any, tuple[int, str]] = {
     torch.nn.functional.dropout: (2, "training"),
     torch.nn.functional.batch_norm: (5, "training"),
+    torch.nn.functional.instance_norm: (5, "use_input_stats"),
     torch.dropout: (2, "train"),
 }
+_NORMS = (torch.nn.functional.batch_norm, torch.nn.functional.instance_norm)
 
 
 def _trains(node: fx.Node) -> bool:
@@ -177,9 +179,11 @@ def _trains(node: fx.Node) -> bool:
     if node.op != "call_function" or node.target not in _TRAINED:
         return False
     position, name = _TRAINED[node.target]
-    training = (
-        node.args[position]
-        if len(node.args) > position
-        else node.kwargs.get(name, name == "training" and position == 2)
-    )
-    return bool(training)
+    training = _given(node, position, name, (position, name) == (2, "training") or name == "use_input_stats")
+    # a norm that stores no statistics takes the batch's own in eval mode, too
+    return bool(training) and (node.target not in _NORMS or _given(node, 1, "running_mean") is not None)
+
+
+def _given(node: fx.Node, position: int, name: str, default: object = None) -> object:
+    """An argument of a call, by position or by name."""
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)

@@ -10,6 +10,7 @@ for `fallback` in so many words.
 """
 
 import inspect
+import linecache
 import os
 import tempfile
 import traceback
@@ -17,13 +18,14 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import fx
 
 from compiler.graph.manager import operation, text
-from compiler.graph.source import UNKNOWN
+from compiler.graph.source import GENERATED, UNKNOWN, SourceLine
 from compiler.options import Options
 from emulator.threads import Lock
 from isa.errors import Error, InternalError, Trap, interrupted
@@ -126,6 +128,8 @@ class Teller:
         operator = WHOLE if node is None else operation(node)
         where = error.where if isinstance(error, Error) and not isinstance(error, Trap) else ""
         source = UNKNOWN if node is None else node.meta.get("source", UNKNOWN)
+        if node is not None and source is UNKNOWN:  # a module of torch's own that is compiled as it is
+            source = _users_line()
         self._record(error, where if source is UNKNOWN else str(source), operator, graph)
 
     def tell_cut(self, error: Exception, graph: fx.Graph) -> None:
@@ -151,7 +155,7 @@ class Teller:
             _records[key] = found
         if key not in self._told:
             self._told.add(key)
-            warnings.warn(_message(found), UserWarning, stacklevel=_users_level())
+            warnings.warn(_message(found), UserWarning, stacklevel=_user()[0])
 
 
 def _message(found: Fallback) -> str:
@@ -161,13 +165,21 @@ def _message(found: Fallback) -> str:
     return f"{place}llmchip runs {how}: {found.reason}{fault} (options={{'fallback': False}} makes this an error)"
 
 
-def _users_level() -> int:
-    """For warnings.warn in our caller: how far up the first line is that is neither ours nor torch's."""
-    level, frame = 1, inspect.currentframe()
-    frame = frame.f_back if frame else None
-    while frame is not None and frame.f_code.co_filename.startswith((*_FOREIGN, "<")):
+def _user() -> tuple[int, FrameType | None]:
+    """The first frame up from here that is neither ours nor torch's, and how far up it is: 1 is our caller."""
+    level, frame = 0, inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename.startswith((*_FOREIGN, *GENERATED)):
         level, frame = level + 1, frame.f_back
-    return level
+    return level, frame
+
+
+def _users_line() -> SourceLine:
+    """Where the user calls what is compiled."""
+    _, frame = _user()
+    if frame is None:
+        return UNKNOWN
+    file, line = frame.f_code.co_filename, frame.f_lineno
+    return SourceLine(file, line, linecache.getline(file, line).strip())
 
 
 def _report(error: Exception, graph: fx.Graph | None) -> str:

@@ -15,6 +15,8 @@ _PATCHES = {
     "image_size": 32,
     "patch_size": 8,
 }
+_TOWER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+_WORDS = {**_TOWER, "vocab_size": 99, "max_position_embeddings": 16, "bos_token_id": 97, "eos_token_id": 98}
 _STAGES = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 2, 1]}
 _RESIDUAL = {"embedding_size": 16, "hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1]}
 _SPEECH = {
@@ -41,6 +43,7 @@ class Family:
     shape: tuple[int, ...] = (1, 3, 32, 32)
     input: str = "pixel_values"
     quick: bool = field(default=False)  # in the fast tests
+    words: tuple[tuple[int, ...], ...] = ()  # token numbers, of a model that takes them, too
 
 
 FAMILIES: dict[str, Family] = {
@@ -51,6 +54,20 @@ FAMILIES: dict[str, Family] = {
     "data2vec": Family("Data2VecVisionModel", "Data2VecVisionConfig", _PATCHES),
     "dinov2": Family("Dinov2Model", "Dinov2Config", _PATCHES),
     "clip": Family("CLIPVisionModel", "CLIPVisionConfig", _PATCHES),
+    "clip-whole": Family(
+        "CLIPModel",
+        "CLIPConfig",
+        {"text_config": _WORDS, "vision_config": _PATCHES, "projection_dim": 24},
+        (3, 3, 32, 32),
+        quick=True,
+        words=((97, 5, 3, 98, 98, 98), (97, 8, 14, 7, 21, 98)),  # a text ends at its first 98
+    ),
+    "siglip-whole": Family(
+        "SiglipModel",
+        "SiglipConfig",
+        {"text_config": {**_WORDS, "projection_size": 32}, "vision_config": _PATCHES},
+        words=((5, 3, 98, 1), (8, 14, 7, 98)),
+    ),
     "siglip": Family("SiglipVisionModel", "SiglipVisionConfig", _PATCHES, quick=True),
     "swin": Family(
         "SwinModel",
@@ -157,4 +174,5 @@ def tiny(family: str) -> tuple[nn.Module, dict[str, Tensor]]:
     for parameter in model.parameters():
         if not parameter.any():  # what starts at zero hides what is behind it
             nn.init.normal_(parameter, std=0.1)
-    return model, {chosen.input: torch.randn(chosen.shape)}
+    words = {"input_ids": torch.tensor(chosen.words)} if chosen.words else {}
+    return model, {**words, chosen.input: torch.randn(chosen.shape)}

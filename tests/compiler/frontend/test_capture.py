@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from models import IDS, MASK, Function, cosine, lowered_of, results, same_bits, tiny_bert
+from torch import Tensor
 from transformers import (
     BertForMaskedLM,
     BertForQuestionAnswering,
@@ -70,6 +71,40 @@ def test_every_node_knows_the_users_line() -> None:
             assert "transformers" in node.meta["source"].file, node
             assert node.meta["source"].line > 0
             assert node.meta["origins"], node
+
+
+class Named(torch.nn.Module):
+    """Modules and weights with these names."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner = torch.nn.ModuleDict({name: torch.nn.Linear(4, 4) for name in names})
+        self.weights = torch.nn.ParameterDict({name: torch.nn.Parameter(torch.randn(4)) for name in names})
+        for name in names:
+            self.register_buffer(name, torch.randn(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for name, module in self.inner.items():
+            x = module(x) * self.weights[name] + self.get_buffer(name)
+        return x
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("class", "def", "None", "lambda"),
+        ('a"b', "c'd", "e\\f", "two words", "\n"),
+        ("x", "output", "self_1", "ünï", "0"),
+    ],
+)
+def test_any_name_of_a_module_or_weight(names: tuple[str, ...]) -> None:
+    """Breaks when a name that Python, or the graph, cannot take as it is costs the model, or is another weight's."""
+    model, x = Named(names).eval(), torch.randn(3, 4)
+    captured = capture(model, (x,))
+    assert {f"inner.{name}.weight" for name in names} <= {weight.name for weight in captured.weights}
+    lowered = lower(captured)
+    assert cosine(lowered.run((x,), lowered.pack_weights())[0], model(x)) > 0.999
 
 
 def test_exported_program_file_gives_the_same_bits(tmp_path: Any) -> None:

@@ -1,9 +1,13 @@
 """Canonical views."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from models import Function
 from torch import Tensor, nn
 
+import llmchip
 from compiler.frontend.capture import capture
 from compiler.pipeline import compile_captured
 from runtime.device.executable import Executable
@@ -47,6 +51,39 @@ def test_rows_of_a_table() -> None:
     found = Executable(compile_captured(capture(model, (x,))).image())({"x": x.numpy()})
     for got, wanted in zip(found.values(), model(x), strict=True):
         assert torch.equal(torch.from_numpy(got), wanted)
+
+
+I, J, K = torch.tensor([1, -2, 3]), torch.tensor([0, 4, -5]), torch.tensor([[1], [2]])
+PLACES: dict[str, Callable[..., Tensor]] = {
+    "two": lambda x, i, j, k: x[i, j],
+    "two that broadcast": lambda x, i, j, k: x[i, k],
+    "the last two": lambda x, i, j, k: x[:, i, j],
+    "apart": lambda x, i, j, k: x[i, :, j],
+    "three": lambda x, i, j, k: x[i, j, k],
+    "narrow": lambda x, i, j, k: x[i.int(), j.int()],
+    "one of each row": lambda x, i, j, k: x[torch.arange(4), x.sum(-1).argmax(-1)],
+    "known": lambda x, i, j, k: x[:, [4, 0, 2]],
+    "two known": lambda x, i, j, k: x[[0, -1], [3, 2]],
+    "other way round": lambda x, i, j, k: x.flip(1),
+    "all the other way round": lambda x, i, j, k: x.flip(0, 2),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_elements_by_places(name: str) -> None:
+    """Breaks when places along several dimensions name another element, or their dimensions come in another order."""
+    args = (torch.randn(4, 5, 6), I, J, K)
+    program = llmchip.compile(Function(lambda m, *given: PLACES[name](*given) * 1.5).eval(), args)
+    assert torch.equal(program(*args), PLACES[name](*args) * 1.5)
+
+
+@pytest.mark.parametrize(("i", "j"), [(4, 0), (0, 5), (-5, 0), (1, -6)])
+def test_a_place_outside_traps(i: int, j: int) -> None:
+    """Breaks when a place outside its dimension, but not outside all elements, is another row's."""
+    args = (torch.randn(4, 5, 6), torch.tensor([i]), torch.tensor([j]))
+    program = llmchip.compile(Function(lambda m, x, i, j: x[i, j] * 1.5).eval(), (args[0], I[:1], J[:1]))
+    with pytest.raises(llmchip.Trap):
+        program(*args)
 
 
 @pytest.mark.parametrize(("stride", "padding", "dilation", "width"), [(2, 1, 1, 3), (1, 0, 2, 2)])

@@ -145,6 +145,26 @@ def test_pooling_of_signals() -> None:
     check(nn.MaxPool3d(2, padding=1), torch.randn(1, 2, 4, 5, 3))
 
 
+class Computed(nn.Module):
+    """Convolutions with weights that a product gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor, given: Tensor) -> tuple[Tensor, ...]:
+        weight = self.weights(given)
+        return functional.conv2d(x, weight, stride=2), functional.conv_transpose2d(x, weight, stride=(1, 2))
+
+
+def test_convolutions_with_computed_weights() -> None:
+    """Breaks when weights that are no parameters are refused, or turned wrongly for the transposed one."""
+    torch.manual_seed(2)
+    model, args = Computed().eval(), (torch.randn(2, 4, 6, 5), torch.randn(4, 4, 3, 3))
+    verified = llmchip.compile(model, args).verify(*args)
+    assert verified.bit_exact and verified.float and verified.float["cosine"] > 0.9995
+
+
 def test_where_the_largest_are_is_refused() -> None:
     """Breaks when places are answered that nobody computed."""
     model = function(lambda x: functional.max_pool2d(x, 2, return_indices=True)[1]).eval()
@@ -182,6 +202,22 @@ def test_batch_norm() -> None:
     assert verified.bit_exact and verified.float and verified.float["cosine"] > 0.9995
     graph = lower(capture(model, (x,))).main.graph
     assert not any(node.target is torch.ops.aten.mul.Tensor for node in graph.nodes)
+
+
+def test_norms_by_statistics_of_the_batch_or_stored_ones() -> None:
+    """Breaks when a batch norm that stores nothing takes a sample's statistics for the batch's, or an instance norm that
+    stores them takes its input's; and when one that would store some is not refused."""
+    draw = torch.Generator().manual_seed(5)
+    for kind, sizes in ((nn.BatchNorm1d, (4, 3)), (nn.BatchNorm2d, (2, 3, 5, 4)), (nn.BatchNorm3d, (2, 3, 2, 3, 4))):
+        x = torch.randn(sizes, generator=draw) * torch.arange(1.0, 1 + sizes[0]).view(-1, *[1] * (len(sizes) - 1))
+        check(_used(kind(3, track_running_stats=False)), x, exact=False)
+        check(kind(3, affine=False, track_running_stats=False), x, exact=False)
+    stored = nn.Sequential(_used(nn.InstanceNorm2d(3, affine=True, track_running_stats=True)))
+    x = torch.randn(2, 3, 5, 4, generator=draw)
+    check(stored, x, exact=False)
+    stored[0].train()
+    with pytest.raises(llmchip.UnsupportedError, match="stores statistics"):
+        llmchip.compile(stored, (x,))
 
 
 def test_halves_are_summed_in_float32() -> None:
@@ -242,5 +278,7 @@ def test_padding_and_rolling() -> None:
     }
     for of in cases.values():
         check(function(of), x)
+    with pytest.raises(llmchip.UnsupportedError, match="fails in PyTorch, too"):
+        llmchip.compile(function(lambda x: functional.pad(x.half(), (1, 0), value=1e6)).eval(), (x,))
     program = check(function(lambda x: functional.pad(x, (1, 0), value=-0.0)), x)
     assert torch.signbit(program(x)[..., 0]).all()

@@ -322,6 +322,20 @@ def test_train_mode_is_pytorchs() -> None:
     assert torch.equal(program.get_buffer("1.running_mean"), eager.get_buffer("1.running_mean"))
 
 
+def test_a_norm_that_stores_statistics_is_pytorchs_in_train_mode_only() -> None:
+    """Breaks when an instance norm's statistics are not counted, or a norm that has none is called one in train mode."""
+    x = torch.randn(2, 3, 4, 4)
+    model = torch.nn.InstanceNorm2d(3, track_running_stats=True).train()
+    eager = copy.deepcopy(model)
+    with torch.no_grad(), pytest.warns(UserWarning, match="train mode"):
+        assert torch.equal(compiled(model)(x), eager(x))
+    assert torch.equal(model.get_buffer("running_mean"), eager.get_buffer("running_mean"))
+    fallback.forget()
+    for norm in (torch.nn.BatchNorm2d, torch.nn.InstanceNorm2d):
+        check_like_eager(norm(3, track_running_stats=False).eval(), x, bound=1e-5)
+    assert not llmchip.fallbacks()
+
+
 def test_gradients_are_the_float_models() -> None:
     model, x = torch.nn.Linear(4, 3).eval(), torch.randn(2, 4, requires_grad=True)
     program = compiled(model)
@@ -392,6 +406,28 @@ def test_each_piece_is_told_once_at_the_users_line_and_recorded() -> None:
     assert found.reason in str(said[0].message)
 
 
+def test_a_module_of_torchs_own_is_told_at_the_users_line() -> None:
+    """Breaks when a line of llmchip or of torch stands for that of the user, where the model has none."""
+    with torch.no_grad(), warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        compiled(torch.nn.Upsample(scale_factor=2, mode="bicubic"))(torch.randn(1, 2, 3, 4))  # this line
+    assert [warning.filename for warning in said] == [__file__]
+    [found] = llmchip.fallbacks()
+    assert found.line.startswith(f"{__file__}:{said[0].lineno}: ") and found.line.endswith("# this line")
+
+
+def test_lines_without_a_file_are_the_users() -> None:
+    """Breaks when code of `python -c` or of a terminal counts as torch's."""
+    code = compile("def model(x):\n    return x.cummax(0)[0]\n", "<string>", "exec")
+    given: dict[str, Any] = {}
+    exec(code, given)
+    with torch.no_grad(), warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        compiled(given["model"])(torch.randn(4))
+    assert [warning.filename for warning in said] == ["<string>"]
+    assert [found.line for found in llmchip.fallbacks()] == ["<string>:1: "]  # of its text Dynamo knows nothing
+
+
 def test_what_depends_on_data_is_no_fault() -> None:
     """Breaks when sizes that Dynamo cannot know (it hands them out with fullgraph=True) are told as a fault of
     llmchip."""
@@ -458,6 +494,14 @@ def test_what_pytorch_refuses_too_is_pytorchs_error() -> None:
     with torch.no_grad(), pytest.raises(IndexError):
         compiled(table)(torch.tensor([9]))
     assert not llmchip.fallbacks()
+    padding = compiled(lambda x: torch.nn.functional.pad(x, (1, 1), value=1e6) * 2)
+    with (
+        torch.no_grad(),
+        pytest.warns(UserWarning, match="fails in PyTorch, too"),
+        pytest.raises(RuntimeError, match="without overflow"),
+    ):
+        padding(torch.ones(2, 4).half())
+    assert not any(found.fault for found in llmchip.fallbacks())
 
 
 @pytest.mark.parametrize("strict", [False, True])
