@@ -7,6 +7,7 @@ The graph's placeholders are the user's tensors, then the weights (parameters, b
 import copy
 import inspect
 import re
+import traceback
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.nn.modules import rnn as layers
+from torch.nn.utils import rnn as packing
 from torch.utils import _pytree as pytree
 
 from compiler.frontend.aliases import settle_aliases
@@ -262,6 +265,7 @@ def export(
             return torch.export.export(module, args, kwargs=dict(kwargs or {}), strict=False)
     except Exception as error:
         _check_positions(module, (args, kwargs), error)
+        _check_packed(module, error)
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CompileError(
             f"torch.export cannot capture this model: {first}", type(module).__name__, "see the chained exception"
@@ -280,6 +284,21 @@ def _check_positions(module: torch.nn.Module, given: object, error: Exception) -
     if isinstance(limit, int) and 0 < limit < longest:
         what = f"the sequence has {longest} tokens, the model has {limit} positions"
         raise InputError(what, type(module).__name__, f"give at most {limit} tokens") from error
+
+
+def _check_packed(module: torch.nn.Module, error: Exception) -> None:
+    """A trace that fails where sequences are packed, or in a layer that takes them: their lengths must be numbers."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if any(
+        frame.f_code.co_filename in (packing.__file__, layers.__file__)
+        and frame.f_locals.get("batch_sizes", frame.f_locals.get("lengths")) is not None
+        for frame in frames
+    ):
+        raise UnsupportedError(
+            "a packed sequence has sizes that depend on data",
+            type(module).__name__,
+            "give the recurrent layer the padded batch, and use what is within each length",
+        ) from error
 
 
 def from_exported(

@@ -21,6 +21,8 @@ def find_loop(kernels: Sequence[Kernel]) -> Repeat | None:
     numbers: dict[object, int] = {}  # equal signatures, equal numbers: these are compared often
     prints = [numbers.setdefault(signature(k), len(numbers)) for k in kernels]
     for start, period, count in _candidates(prints):
+        if _match(kernels, start, period, 2) is None:
+            continue  # nor do more of them hold; the steps of a recurrent layer are many
         for fewer in range(count, 1, -1):
             found = _match(kernels, start, period, fewer)
             if found is not None:

@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import fx
 
+from compiler.fuse.resident import keep_weights
 from compiler.ops.record import Role
 from compiler.tile.access import apply_view
 from compiler.tile.ir import Buffer
@@ -32,7 +33,9 @@ class ReadGraph:
     name: ClassVar[str] = "read-graph"
 
     def run(self, state: TileState) -> TileState:
-        return replace(state, ops=materialize_views(made(state.frozen).graph))
+        graph = made(state.frozen).graph
+        keep_weights(graph)
+        return replace(state, ops=materialize_views(graph))
 
 
 def materialize_views(graph: fx.Graph) -> tuple[KernelOp, ...]:

@@ -28,6 +28,10 @@ from runtime.pytorch.weights import refresh
 
 __all__ = ["backend", "refresh"]
 
+# Without it Dynamo breaks the graph at nn.LSTM, GRU and RNN, and nobody hears of it. It is read before any backend is
+# asked, so it cannot be ours alone (docs/fallback.md).
+torch._dynamo.config.allow_rnn = True
+
 
 def backend(
     gm: fx.GraphModule,
