@@ -5,7 +5,7 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -69,25 +69,69 @@ def below(folder: str | os.PathLike[str], name: str) -> Path:
     return path
 
 
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise OSError, which names `path`, unless `write_atomic` could write there now. Nothing stays behind."""
+    name = os.fspath(path)
+    try:
+        if _is_special(path):
+            refused = None if os.access(path, os.W_OK) else errno.EACCES
+        elif os.path.isdir(path):
+            refused = errno.EISDIR
+        elif os.path.exists(path) and not os.access(path, os.W_OK):
+            refused = errno.EACCES  # a rename would replace it all the same
+        else:
+            refused = None
+            temporary = _beside(Path(os.path.realpath(path)))
+            with _blamed(name, temporary):
+                temporary.touch()
+                temporary.unlink()
+    except ValueError as error:  # a NUL in the name
+        raise OSError(errno.EINVAL, str(error), name) from error
+    if refused is not None:
+        raise OSError(refused, os.strerror(refused), name)
+
+
 def write_atomic(path: str | os.PathLike[str], chunks: Iterable[bytes | bytearray | memoryview]) -> None:
     """Write `chunks` to a temporary file in the same folder, then rename it to `path`.
 
     Whatever happens before the rename, Ctrl-C included, `path` is untouched and the temporary file is removed. A device
-    or pipe, which a rename would put a file in the place of, is written to as it is.
+    or pipe, which a rename would put a file in the place of, is written to as it is. An OSError names `path`.
     """
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file() and not target.is_dir():
-        with open(path, "wb") as device:
+    if _is_special(path):
+        with _blamed(path), open(path, "wb") as device:
             device.writelines(chunks)
         return
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    target = Path(os.path.realpath(path))
+    temporary = _beside(target)
     try:
-        with open(temporary, "wb") as file:
-            file.writelines(chunks)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+        with _blamed(path, temporary):
+            with open(temporary, "wb") as file:
+                file.writelines(chunks)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        raise
+
+
+def _is_special(path: str | os.PathLike[str]) -> bool:
+    """Whether it is there, and neither file nor folder: a device, a pipe, /dev/stdout into a pipe."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+def _beside(target: Path) -> Path:
+    """The temporary file of `target`: a name of its own in the same folder, never longer than a folder allows."""
+    return target.with_name(f".{target.name[:40]}.{os.getpid()}.{threading.get_ident()}.tmp")
+
+
+@contextlib.contextmanager
+def _blamed(path: str | os.PathLike[str], temporary: Path | None = None) -> Iterator[None]:
+    """Errors of writing name what the user asked for; those of other files keep their name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or error.filename == str(temporary):
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         raise

@@ -2,8 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from isa.errors import InputError
+
+
+def check_plotting() -> None:
+    """Raise InputError unless pages of plots can be made."""
+    with plotting("the page"):
+        for name in ("plotly", "jinja2"):
+            if find_spec(name) is None:
+                raise ModuleNotFoundError(name)
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def show(watch: _Watching, index: int, name: str, text: Callable[[], str]) -> No
     if name in watch.print_after or "all" in watch.print_after:
         print(f"# after {index:02} {name}\n{text()}", file=watch.stream)
     if watch.dump_dir is not None:
-        watch.dump_dir.mkdir(parents=True, exist_ok=True)
+        watch.dump_dir.mkdir(exist_ok=True)
         (watch.dump_dir / f"{index:02}-{name}.txt").write_text(text(), encoding="utf-8")
 
 

@@ -33,11 +33,16 @@ def disassemble(image: Image, stem: str = "program") -> tuple[str, dict[str, Dat
 def write_listing(image: Image, path: str | os.PathLike[str]) -> tuple[Path, ...]:
     """Write the text to `path` and the data files beside it; gives back all paths written."""
     target = Path(path)
-    files = data_files(image, target.stem)
-    for name, data in files.items():
+    for name, data in data_files(image, target.stem).items():
         write_atomic(target.with_name(name), [data])
     write_atomic(target, (f"{line}\n".encode() for line in listing(image, target.stem)))
-    return target, *(target.with_name(name) for name in files)
+    return listing_paths(image, path)
+
+
+def listing_paths(image: Image, path: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """What `write_listing` writes."""
+    target = Path(path)
+    return target, *(target.with_name(name) for name in data_files(image, target.stem))
 
 
 def data_files(image: Image, stem: str) -> dict[str, Data]:

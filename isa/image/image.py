@@ -145,7 +145,7 @@ def write_image(image: Image, path: str | os.PathLike[str]) -> None:
         raise ImageError(
             f"cannot write the image: {error.strerror or error}",
             str(path),
-            "choose a folder that exists and can be written",
+            "choose a folder that can be written and has room",
         ) from error
 
 

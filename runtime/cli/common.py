@@ -12,8 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -21,6 +21,7 @@ from emulator.budget import DEFAULT
 from isa.errors import InputError
 from isa.shown import shown, shown_json
 from runtime.cli import completion
+from runtime.cli.outputs import check_outputs, remember_inputs
 from runtime.profile.words import size as size
 
 if TYPE_CHECKING:
@@ -63,15 +64,16 @@ def pairs(_ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     return found
 
 
-def _extend(_ctx: click.Context, _param: click.Parameter, sources: tuple[str, ...]) -> None:
+def _extend(ctx: click.Context, _param: click.Parameter, sources: tuple[str, ...]) -> None:
     if sources:
         from runtime.extension import extend
 
+        remember_inputs(ctx, "--extension", sources)
         for source in sources:
             extend(source)
 
 
-common_options = group(
+_common_options = group(
     click.option(
         "--extension", metavar="FILE", multiple=True, is_eager=True, expose_value=False, callback=_extend,
         help="Instructions of your own: a Python file, which is run (repeatable).",
@@ -79,6 +81,18 @@ common_options = group(
     click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; everything else on stderr."),
     click.option("--traceback", is_flag=True, help="On failure, show the Python traceback too."),
 )  # fmt: skip
+
+
+def common_options(command: Command) -> Command:
+    """The options of every verb, and what is checked before any of them begins."""
+
+    @wraps(command)
+    def checked(**given: Any) -> Any:
+        check_outputs(click.get_current_context())
+        return command(**given)
+
+    return _common_options(cast(Command, checked))
+
 
 color_option = click.option(
     "--color",

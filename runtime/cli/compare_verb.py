@@ -1,7 +1,6 @@
 """`llmcc compare`: what has changed between two programs, where, and why."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,10 +20,12 @@ from runtime.cli.common import (
     signed_size,
     stages,
 )
+from runtime.cli.outputs import OutputFile
 from runtime.cli.programs import open_any
 from runtime.cli.tables import Column, show
 from runtime.compare.document import difference
 from runtime.compare.words import SHOWN, UNNAMED, joined, signed, title_of
+from runtime.plotting import check_plotting
 from runtime.profile.words import cause
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ _CHANGES = (
     show_default=True,
     help="Rows of each table, those that differ most; 0: all.",
 )
-@click.option("--html", metavar="FILE", type=click.Path(dir_okay=False), help="Write one self-contained page, too.")
+@click.option("--html", metavar="FILE", type=OutputFile(check_plotting), help="Write one self-contained page, too.")
 @build_options
 @common_options
 def command(
@@ -99,8 +100,6 @@ def command(
     compiled first. Nodes are matched by the model's names and source lines, so that a node more does not rename the
     others. Exit code 1 if anything differs by the threshold or more.
     """
-    if html is not None:
-        need(Path(html).resolve().parent.is_dir(), "the folder does not exist", html, "make it first")
     pairs = _what(a, b, chips)
     with stages("compare") as stage:
         from runtime.compare.compare import compare

@@ -23,6 +23,7 @@ from runtime.cli.common import (
     stages,
     stdout,
 )
+from runtime.cli.outputs import OutputFile, OutputFolder
 from runtime.cli.tables import Column, show
 from runtime.models.models import kind_of
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     ),
 )
 @click.argument("model", required=False, shell_complete=completion.models)
-@click.option("-o", "output", metavar="FILE", type=click.Path(dir_okay=False), help="The image file to write.")
+@click.option("-o", "output", metavar="FILE", type=OutputFile(), help="The image file to write.")
 @model_options
 @input_options
 @click.option(
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 @click.option(
     "--dump-dir",
     metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=OutputFolder(),
     help="Write what every pass leaves behind into this folder.",
 )
 @click.option("--stop-after", metavar="PASS", help="Stop after this pass; nothing is written.")
@@ -83,13 +84,6 @@ def command(
     writes = not (switches["dry_run"] or switches["stop_after"])
     if writes and output is None:
         raise click.UsageError("give the image file with -o FILE (or --dry-run)", click.get_current_context())
-    if output is not None:
-        need(
-            Path(output).resolve().parent.is_dir(),
-            "the folder of the image file does not exist",
-            output,
-            "make it first",
-        )
     _check_passes(given, [*switches["print_after"], *filter(None, [switches["stop_after"]])])
     if kind_of(model) == "gguf":
         from runtime.cli.language import compile_language
@@ -103,7 +97,8 @@ def _compile(model: str, output: str | None, given: Given, switches: Mapping[str
     from runtime.cli.session import open_model
 
     start = time.perf_counter()
-    printing = {"print_after": switches["print_after"], "dump_dir": switches["dump_dir"]}
+    folder = switches["dump_dir"]
+    printing = {"print_after": switches["print_after"], "dump_dir": None if folder is None else Path(folder)}
     with stages("compile") as stage:
         session = open_model(model, given, stage)
         stage("compile")

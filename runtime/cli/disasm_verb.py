@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from isa.architecture import Engine
+from isa.asm.disassemble import listing_paths, write_listing
 from isa.files import write_atomic
 from isa.image.image import Image
 from isa.shown import shown
@@ -23,6 +24,7 @@ from runtime.cli.common import (
     say_lines,
     wants_color,
 )
+from runtime.cli.outputs import OutputFile, check_replaces_none
 from runtime.cli.programs import entry_of
 from runtime.device.program_file import open_program
 from runtime.listing.disassembly import Filter, Listing, ansi, parse_range, plain
@@ -45,13 +47,13 @@ _FLUSHED = 64  # lines shown at once before output is buffered
 )
 @click.argument("file", shell_complete=completion.files)
 @click.option(
-    "-o", "output", metavar="PATH", type=click.Path(dir_okay=False),
+    "-o", "output", metavar="PATH", type=OutputFile(),
     help="Write everything as text, data sections of 4 KiB or more beside it.",
 )  # fmt: skip
 @click.option(
     "--html",
     metavar="FILE",
-    type=click.Path(dir_okay=False),
+    type=OutputFile(),
     help="Write one self-contained page instead: model source, graph, assembly, memory.",
 )
 @click.option(
@@ -108,13 +110,13 @@ def command(
     need(cycles or entry is None, "--entry only goes with --cycles", file, "leave it out")
     need(not cycles or output is None, "-o writes a program, which has no cycles", file, "leave --cycles out")
     image = open_program(file)
+    if output is not None:
+        check_replaces_none(click.get_current_context(), listing_paths(image, output))
     chosen.check(image)
     run = _timed(image, entry, file) if cycles else None
     if html is not None:
         return _page(image, file, html, run, as_json)
     if output is not None:
-        from isa.asm.disassemble import write_listing
-
         paths = [str(path) for path in write_listing(image, output)]
         reply({"files": paths}, as_json, lambda: say_lines("\n".join(map(shown, paths))))
         return 0

@@ -27,8 +27,10 @@ from runtime.cli.common import (
     stages,
     stdout,
 )
+from runtime.cli.outputs import STDOUT, OutputFile
 from runtime.cli.programs import entry_of, open_any
 from runtime.cli.tables import Column, show
+from runtime.plotting import check_plotting
 
 if TYPE_CHECKING:
     from runtime.profile.document import ProfileDocument
@@ -95,7 +97,7 @@ _SORTS = ("cycles", "mxu", "vec", "act", "macs", "dram", "energy", "instructions
     "--csv",
     "csv_file",
     metavar="FILE",
-    type=click.Path(dir_okay=False),
+    type=OutputFile(allow_dash=True),
     help="Write all rows of a table; -: to stdout.",
 )
 @entry_option
@@ -104,18 +106,18 @@ _SORTS = ("cycles", "mxu", "vec", "act", "macs", "dram", "energy", "instructions
     metavar="START:STOP[:STEPS]|LIST",
     help="For a decoder: a table over the length of the context, with the DRAM limit beside it.",
 )
-@click.option("--trace", metavar="FILE", type=click.Path(dir_okay=False), help="Write a trace for ui.perfetto.dev.")
+@click.option("--trace", metavar="FILE", type=OutputFile(), help="Write a trace for ui.perfetto.dev.")
 @click.option(
     "--html",
     metavar="FILE",
-    type=click.Path(dir_okay=False),
+    type=OutputFile(check_plotting),
     help="Write one self-contained page: layers, nodes, engines, stalls and memories over time, tables, plots. With "
     "--tokens, the lengths, and the run of the longest.",
 )
 @click.option(
     "--disasm",
     metavar="FILE",
-    type=click.Path(dir_okay=False),
+    type=OutputFile(),
     help="Of --html: write the page of 'llmcc disasm', too, to which its rows lead.",
 )
 @model_options
@@ -149,12 +151,9 @@ def command(
     """
     if layers or nodes:
         need(table in (None, "nodes"), f"--layer and --node choose nodes, not {table}", model, "leave --table out")
-    to_stdout = csv_file == "-"
+    to_stdout = csv_file == STDOUT
     need(not (to_stdout and as_json), "--csv - and --json both write to stdout", model, "name a file")
     need(html is not None or disasm is None, "--disasm goes with --html", model, "give both, or 'llmcc disasm --html'")
-    need(disasm is None or disasm != html, "--html and --disasm name one file", model, "name two")
-    for path in filter(None, (trace, html, disasm, None if to_stdout else csv_file)):
-        need(Path(path).resolve().parent.is_dir(), "the folder does not exist", path, "make it first")
     with stages("profile") as stage:
         image, compiled = open_any(model, Given(**rest), stage, origin)
         if entry is not None:

@@ -15,8 +15,10 @@ from isa.image.image import Image
 from runtime.cli import completion
 from runtime.cli.asked import context_option
 from runtime.cli.common import Given, Stages, common_options, examples, model_options, need, reply, size, stages, stdout
+from runtime.cli.outputs import OutputFile
 from runtime.cli.tables import Column, show
 from runtime.models.models import TEXT_INPUTS, folder_of, kind_of
+from runtime.plotting import check_plotting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +42,7 @@ DRAWN = "drawn"
     ),
 )
 @click.argument("model", shell_complete=completion.models)
-@click.option("-o", "output", metavar="FILE", type=click.Path(dir_okay=False), required=True, help="The page.")
+@click.option("-o", "output", metavar="FILE", type=OutputFile(check_plotting), required=True, help="The page.")
 @click.option(
     "--data",
     metavar="FILE",
@@ -74,7 +76,6 @@ def command(
     The page has the whole profile, too, as 'llmcc profile --html' shows it. Exit code 1 if a bit differs; the page is
     written all the same.
     """
-    need(Path(output).resolve().parent.is_dir(), "the folder does not exist", output, "make it first")
     kind = kind_of(model)
     need(kind != "image", "an image is no model", model, "name the model that it was compiled from")
     need(context is None or kind == "gguf", "--context goes with a language model in GGUF", model, "leave it out")

@@ -20,11 +20,13 @@ from runtime.cli.common import (
     limit_options,
     model_options,
     need,
+    pairs,
     reply,
     stages,
     stdout,
     styled,
 )
+from runtime.cli.outputs import OutputFile
 from runtime.cli.tables import Cell, Column, show
 from runtime.cli.tensors import describe, plan_outputs, read_inputs, write_outputs
 from runtime.device.arrays import Array
@@ -67,8 +69,9 @@ from runtime.models.tokenize import answer, tokenize
     "--output",
     "outputs",
     metavar="NAME=FILE.npy",
+    type=OutputFile(),
     multiple=True,
-    callback=lambda c, p, v: _outputs(c, p, v),
+    callback=pairs,
     help="Write an output (repeatable).",
 )
 @language_options
@@ -121,12 +124,6 @@ def command(
         document |= answer(given.texts, results, record_of(image, model).labels or ())
     reply(document, as_json, lambda: _print(document))
     return 0
-
-
-def _outputs(context: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    from runtime.cli.common import pairs
-
-    return pairs(context, param, values)
 
 
 def _run_model(

@@ -115,14 +115,21 @@ def open_model(
     options, chip = make_options(given, record), given.target
     stage("load the model")
     example = given_inputs(argument, given)
-    wanted = recipe or Recipe(
-        argument, given.class_name, given.random_weights, given.task, given.seq, given.batch, given.seed
+    built = build(
+        recipe or recipe_for(argument, given),
+        example,
+        texts=bool(given.texts),
+        means=Means(given.trust, allowed(given.max_memory)),
     )
-    built = build(wanted, example, texts=bool(given.texts), means=Means(given.trust, allowed(given.max_memory)))
     inputs = example if example is not None else draw(built.example, given.seed, built.limits)
     check_limits(inputs, built.limits)
     stage("capture")
     return Session(built, capture_model(built), options, chip, inputs)
+
+
+def recipe_for(argument: str, given: Given) -> Recipe:
+    """How a MODEL is built, as the user said."""
+    return Recipe(argument, given.class_name, given.random_weights, given.task, given.seq, given.batch, given.seed)
 
 
 def make_options(given: Given, record: Mapping[str, Any] | None = None) -> "Options":

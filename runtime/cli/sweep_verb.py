@@ -4,7 +4,9 @@ import contextlib
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,10 @@ from runtime.cli.common import (
     stdout,
 )
 from runtime.cli.main import NO, OK
+from runtime.cli.outputs import STDOUT, OutputFile, remember_inputs
 from runtime.cli.tables import Cell, Column, show
+from runtime.plotting import check_plotting
+from runtime.sweep.parquet import check_parquet
 
 if TYPE_CHECKING:
     from runtime.sweep.frozen import FrozenModel
@@ -44,10 +49,17 @@ def _sizes(_ctx: click.Context, param: click.Parameter, value: str | None) -> li
     return [int(part) for part in parts]
 
 
+def _axes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """The axes; chips that are files are inputs."""
+    found = pairs(ctx, param, values)
+    remember_inputs(ctx, "--set chip", [name.strip() for name in found.get("chip", "").split(",")])
+    return found
+
+
 sweep_options = group(
     chip_option,
     click.option(
-        "--set", "settings", metavar="AXIS=VALUES", multiple=True, callback=pairs, shell_complete=completion.parameters,
+        "--set", "settings", metavar="AXIS=VALUES", multiple=True, callback=_axes, shell_complete=completion.parameters,
         help="An axis: mxu.rows=32,64,128, sram.bytes=1MiB..8MiB (doubled), mxu.rows+mxu.cols=64,128 (both alike), "
         "chip=edge,server (repeatable).",
     ),
@@ -55,7 +67,7 @@ sweep_options = group(
     click.option("--batch", metavar="N,N", callback=_sizes, help="Batch sizes. [default: 1]"),
     click.option("--workers", metavar="N", type=click.IntRange(1, 1024), help="Processes. [default: one per processor]"),
     click.option(
-        "--store", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
+        "--store", metavar="FILE", type=OutputFile(),
         help="The SQLite file that keeps results. [default: sweeps.sqlite beside the image cache]",
     ),
     click.option(
@@ -71,11 +83,11 @@ sweep_options = group(
         help="Processes here, or a Ray cluster (needs ray).",
     ),
     click.option(
-        "--html", metavar="FILE", type=click.Path(dir_okay=False),
+        "--html", metavar="FILE", type=OutputFile(check_plotting),
         help="Write one self-contained page: front, each axis against each figure, every point (needs plotly).",
     ),
-    click.option("--csv", metavar="FILE", type=click.Path(dir_okay=False), help="Write all figures as CSV."),
-    click.option("--parquet", metavar="FILE", type=click.Path(dir_okay=False), help="Write them as Parquet (needs pyarrow)."),
+    click.option("--csv", metavar="FILE", type=OutputFile(allow_dash=True), help="Write all figures as CSV; -: to stdout."),
+    click.option("--parquet", metavar="FILE", type=OutputFile(check_parquet), help="Write them as Parquet (needs pyarrow)."),
 )  # fmt: skip
 _FILES = ("csv", "parquet", "html")
 
@@ -109,10 +121,10 @@ def command(models: tuple[str, ...], as_json: bool, traceback: bool, **rest: Any
         name: rest.pop(name)
         for name in ("settings", "seq", "batch", "workers", "store", "trials", "minimize", "engine", *_FILES)
     }
+    to_stdout = asked["csv"] == STDOUT
+    need(not (to_stdout and as_json), "--csv - and --json both write to stdout", hint="name a file")
     given = Given(**rest)
     axes = tuple(axis(key, values) for key, values in asked["settings"].items())
-    for path in filter(None, (asked[name] for name in _FILES)):
-        need(Path(path).resolve().parent.is_dir(), "the folder does not exist", path, "make it first")
     for model in models:
         kind = kind_of(model)
         need(kind not in ("image", "gguf"), "only a model of PyTorch can be swept", model, "give a folder or a factory")
@@ -120,25 +132,30 @@ def command(models: tuple[str, ...], as_json: bool, traceback: bool, **rest: Any
     plan = Plan(axes, given.target, objectives(asked["minimize"].split(",")), asked["trials"], given.seed)
     engine = engine_of(asked["engine"], asked["workers"])
     with progress() as told:
-        found = run(workloads, plan, engine, asked["store"] or default_path(), told)
+        found = run(workloads, plan, engine, Path(asked["store"]) if asked["store"] else default_path(), told)
     document = {**found.as_dict(), "files": _write(found, asked, _common(given))}
+    code = NO if all(row.failed for row in found.rows) else OK
+    if to_stdout:
+        click.echo(found.csv(), nl=False)
+        return code
     reply(document, as_json, lambda: _print(found, document["files"]))
-    return NO if all(row.failed for row in found.rows) else OK
+    return code
 
 
 def _workloads(
     models: Sequence[str], seq: Sequence[int | None], batch: Sequence[int | None], given: Given
 ) -> "list[Workload]":
-    from dataclasses import replace
-
+    """A workload for each shape of each model. Raises InputError for options that do not go with a model."""
+    from runtime.cli.session import recipe_for
+    from runtime.models.models import check_recipe
     from runtime.sweep.sweep import Workload
 
-    return [
-        Workload(model, length, count, partial(_freeze, model, replace(given, seq=length, batch=count)))
-        for model in models
-        for length in seq
-        for count in batch
-    ]
+    found = []
+    for model, length, count in product(models, seq, batch):
+        own = replace(given, seq=length, batch=count)
+        check_recipe(recipe_for(model, own))
+        found.append(Workload(model, length, count, partial(_freeze, model, own)))
+    return found
 
 
 def _freeze(model: str, given: Given) -> "FrozenModel":
@@ -198,11 +215,12 @@ def _write(found: "Sweep", asked: dict[str, Any], common: Sequence[str]) -> list
         from runtime.sweep.page import page
 
         write_atomic(asked["html"], [page(found, common).encode("utf-8", "backslashreplace")])
-    if asked["csv"]:
+    files = [asked[name] for name in _FILES if asked[name] not in (None, STDOUT)]
+    if asked["csv"] in files:
         found.write_csv(asked["csv"])
     if asked["parquet"]:
         found.write_parquet(asked["parquet"])
-    return [asked[name] for name in _FILES if asked[name]]
+    return files
 
 
 _COLUMNS = (

@@ -4,7 +4,6 @@ import io
 import math
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -76,8 +75,8 @@ def read_array(file: BinaryIO) -> Array:
 
 
 def plan_outputs(given: Mapping[str, str], names: tuple[str, ...]) -> dict[str, str]:
-    """Which output goes to which file, checked before anything runs. Raises InputError for a name that is no output,
-    and a folder that does not exist."""
+    """Which output goes to which file, checked before anything runs. Raises InputError for a name that is no
+    output."""
     planned = {}
     for name, path in given.items():
         if not name and len(names) != 1:
@@ -87,8 +86,6 @@ def plan_outputs(given: Mapping[str, str], names: tuple[str, ...]) -> dict[str, 
             )
         if name and name not in names:
             raise InputError(f"there is no output '{name}'", hint=f"the outputs are {', '.join(names)}")
-        if not Path(path).resolve().parent.is_dir():
-            raise InputError("the folder of the output file does not exist", path)
         planned[name or names[0]] = path
     return planned
 

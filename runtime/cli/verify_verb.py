@@ -23,6 +23,7 @@ from runtime.cli.common import (
     stdout,
     styled,
 )
+from runtime.cli.outputs import OutputFolder, check_folder, check_replaces_none
 from runtime.device.memory import check_memory
 from runtime.device.program_file import is_assembly, open_program
 from runtime.models.models import BUNDLED, Recipe, folder_of, kind_of
@@ -64,7 +65,7 @@ _CHANGES = 8  # instructions that differ from the compiler's; more are only coun
     metavar="FOLDER",
     default="repro",
     show_default=True,
-    type=click.Path(path_type=Path),
+    type=OutputFolder(),
     help="The folder of --bisect.",
 )
 @click.option("--verbose", is_flag=True, help="List the nodes that are not compared, each with its reason.")
@@ -76,7 +77,7 @@ def command(
     model: str,
     override: str | None,
     bisect: bool,
-    repro: Path,
+    repro: str,
     verbose: bool,
     max_instructions: int,
     as_json: bool,
@@ -90,6 +91,11 @@ def command(
     is another figure. Exit code 1 if a bit differs.
     """
     given = Given(**rest)
+    if bisect:
+        check_folder(repro)
+        from runtime.debug.repro import FILES
+
+        check_replaces_none(click.get_current_context(), (Path(repro, name) for name in FILES))
     found: dict[str, Any] | None = None
     with stages("verify") as stage:
         if is_assembly(model) or kind_of(model) == "image":
@@ -99,7 +105,7 @@ def command(
                 raise InputError("--model only goes with a file", model, "leave it out")
             result, image, session, compiled = _verify_model(model, given, stage)
         if bisect and result.mismatched_elements:
-            found = _bisect(session, image, compiled, repro, stage)
+            found = _bisect(session, image, compiled, Path(repro), stage)
     document = {"model": model, "chip": image.chip.name, **result.as_dict(), "seconds": stage.seconds}
     if bisect:
         document["bisection"] = found

@@ -35,6 +35,9 @@ from runtime.debug.stepper import Block
 from runtime.device.arrays import Array
 from runtime.device.executable import Executable
 
+FILES = (
+    "repro.llmchip", "inputs.npz", "original_inputs.npz", "expected.npy", "actual.npy", "report.json", "run.py",
+)  # fmt: skip
 ALIGN = 64
 ALL = (0,) * len(QUEUES)
 _SOURCE, _TARGET = 31, 30  # view registers for what the cut program adds
@@ -202,7 +205,7 @@ def write_repro(found: Bisection, folder: Path) -> dict[str, Any]:
         "folder": str(folder),
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         write_image(image, folder / "repro.llmchip")
         write_atomic(folder / "inputs.npz", [_npz(inputs)])
         write_atomic(folder / "original_inputs.npz", [_npz(found.inputs)])

@@ -18,7 +18,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -174,6 +174,16 @@ def build(
 ) -> Built:
     """Build the model. `example` takes the place of made-up inputs; `texts` says that texts will be embedded. Raises
     ModelError for what cannot be built, InputError for options that do not go with it."""
+    check_recipe(recipe)
+    builder = {"folder": _build_folder, "exported": _build_exported, "factory": _build_factory}[
+        kind_of(recipe.argument)
+    ]
+    return builder(recipe, example, texts, means)
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raise ModelError for what is no model of PyTorch, InputError for options that do not go with it: what is wrong
+    before anything is built."""
     kind = kind_of(recipe.argument)
     if kind == "image":
         raise ModelError("this is an image, not a model", recipe.argument, "give the model that it was compiled from")
@@ -191,8 +201,6 @@ def build(
         for flag, value in decided.items():
             if value is not None:
                 raise InputError(f"{flag} only goes with a Hugging Face folder", recipe.argument, "leave it out")
-    builder = {"folder": _build_folder, "exported": _build_exported, "factory": _build_factory}[kind]
-    return builder(recipe, example, texts, means)
 
 
 def _build_folder(recipe: Recipe, example: "dict[str, Tensor] | None", texts: bool, means: Means) -> Built:
@@ -432,6 +440,18 @@ def _build_factory(recipe: Recipe, example: "dict[str, Tensor] | None", texts: b
             "return (module, {name: tensor}), or give --input NAME=FILE.npy",
         )
     return Built(module, dict(example or own or {}), replace(recipe, task="model"))
+
+
+def module_files(argument: str) -> Iterator[Path]:
+    """The file of a factory's module, found without importing it; nothing for other arguments."""
+    if not _FACTORY.fullmatch(argument):
+        return
+    parts = argument.partition(":")[0].split(".")
+    for folder in dict.fromkeys((os.getcwd(), *sys.path)):
+        for path in (Path(folder, *parts).with_suffix(".py"), Path(folder, *parts, "__init__.py")):
+            if path.is_file():
+                yield path
+                return
 
 
 def _factory(argument: str) -> Any:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from runtime.sweep.sweep import Row, Runner, Told, Workload
 
 if TYPE_CHECKING:
     from compiler.options import Options
+    from runtime.models.models import Recipe
     from runtime.sweep.frozen import FrozenModel
 
 Sizes = int | Sequence[int] | None
@@ -128,12 +130,14 @@ def _workloads(models: Any, inputs: Any, seq: Sizes, batch: Sizes, options: "Opt
     names = [models] if isinstance(models, str) else list(models)
     if not all(isinstance(name, str) for name in names):
         raise InputError("example inputs are missing", hint="llmchip.sweep(module, inputs), or the names of models")
-    return [
-        Workload(name, length, count, partial(_freeze_named, name, length, count, options))
-        for name in names
-        for length in _sizes(seq)
-        for count in _sizes(batch)
-    ]
+    from runtime.models.models import Recipe, check_recipe
+
+    found = []
+    for name, length, count in product(names, _sizes(seq), _sizes(batch)):
+        recipe = Recipe(name, seq=length, batch=count)
+        check_recipe(recipe)
+        found.append(Workload(name, length, count, partial(_freeze_named, recipe, options)))
+    return found
 
 
 def _sizes(given: Sizes) -> list[int | None]:
@@ -147,8 +151,8 @@ def _freeze_module(model: Any, inputs: Any, options: "Options") -> "FrozenModel"
     return freeze(captured_model(model, inputs), options)
 
 
-def _freeze_named(name: str, seq: int | None, batch: int | None, options: "Options") -> "FrozenModel":
-    from runtime.models.models import Recipe, build
+def _freeze_named(recipe: "Recipe", options: "Options") -> "FrozenModel":
+    from runtime.models.models import build
 
-    built = build(Recipe(name, seq=seq, batch=batch))
+    built = build(recipe)
     return _freeze_module(built.model, built.example, options)

@@ -16,6 +16,7 @@ from runtime.plotting import plotting
 from runtime.sweep.axes import Axis
 from runtime.sweep.document import SweepDocument
 from runtime.sweep.measures import FIGURES, OBJECTIVES
+from runtime.sweep.parquet import check_parquet
 from runtime.sweep.sweep import Row
 from runtime.tables import frame, html_table
 
@@ -114,13 +115,10 @@ class Sweep:
 
     def write_parquet(self, path: str | PathLike[str]) -> None:
         """The records as a Parquet file. Raises InputError without pyarrow."""
-        try:
-            import pyarrow
-            from pyarrow import parquet
-        except ModuleNotFoundError as error:
-            raise InputError(
-                "a Parquet file needs pyarrow", hint="pip install 'pyarrow>=18', or llmchip[sweep]"
-            ) from error
+        check_parquet()
+        import pyarrow
+        from pyarrow import parquet
+
         data = io.BytesIO()
         parquet.write_table(pyarrow.Table.from_pylist(self.records()), data)
         write_atomic(path, [data.getvalue()])

@@ -31,34 +31,51 @@ class Store:
     def __init__(self, path: Path | None) -> None:
         self.path, self._lock = path, threading.Lock()
         try:
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path or ":memory:", timeout=60, check_same_thread=False, isolation_level=None)
             self._db.execute(_TABLE)
-        except (sqlite3.Error, OSError) as error:
-            raise InputError(
-                f"the results cannot be kept: {error}", str(path), "--store FILE names another file"
-            ) from error
+        except sqlite3.Error as error:
+            raise _unusable(error, path) from error
 
     def get(self, key: str) -> tuple[dict[str, Any], float] | None:
         """What is known of a point, and the seconds that it took."""
-        with self._lock:
-            found = self._db.execute("SELECT outcome, seconds FROM points WHERE key = ?", (key,)).fetchone()
+        try:
+            with self._lock:
+                found = self._db.execute("SELECT outcome, seconds FROM points WHERE key = ?", (key,)).fetchone()
+        except sqlite3.Error as error:
+            raise _unusable(error, self.path) from error
         return None if found is None else (json.loads(found[0]), float(found[1]))
 
     def put(self, key: str, outcome: Mapping[str, Any], seconds: float) -> None:
         """Keep an outcome, at once and for good."""
-        with self._lock:
-            self._db.execute("INSERT OR REPLACE INTO points VALUES (?, ?, ?)", (key, json.dumps(outcome), seconds))
+        try:
+            with self._lock:
+                self._db.execute("INSERT OR REPLACE INTO points VALUES (?, ?, ?)", (key, json.dumps(outcome), seconds))
+        except sqlite3.Error as error:
+            raise _unusable(error, self.path) from error
 
     def close(self) -> None:
         self._db.close()
 
 
+def _unusable(error: sqlite3.Error, path: Path | None) -> InputError:
+    where = "" if path is None else str(path)
+    if path is not None and not path.absolute().parent.is_dir():
+        return InputError("the results cannot be kept: the folder does not exist", where, "make it first")
+    return InputError(f"the results cannot be kept: {error}", where, "--store FILE names another file")
+
+
 def default_path() -> Path | None:
-    """Beside the image cache; None if that is off."""
+    """Beside the image cache, whose folder is made; None if that is off. Raises InputError where it cannot be."""
     folder = images.folder()
-    return None if folder is None else folder.parent / "sweeps.sqlite"
+    if folder is None:
+        return None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"the folder of the cache cannot be made: {error.strerror or error}", str(folder.parent)
+        ) from error
+    return folder.parent / "sweeps.sqlite"
 
 
 def key_of(model: FrozenModel, chip: Chip) -> str:

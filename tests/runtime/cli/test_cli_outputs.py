@@ -1,0 +1,153 @@
+"""Outputs: none replaces an input or another output, and what cannot be written is refused before the work."""
+
+import importlib
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from cli_harness import Result, call, spawn
+
+from runtime.cli.main import VERBS
+from runtime.cli.outputs import OutputFile, OutputFolder
+
+ROOT = Path(__file__).parents[3]
+INPUTS = {"--data", "--script"}  # paths that are only read
+OUTPUTS = {
+    "asm": {"-o"}, "compile": {"-o", "--dump-dir"}, "run": {"--output"}, "verify": {"--repro"},
+    "disasm": {"-o", "--html"}, "compare": {"--html"}, "report": {"-o"}, "profile": {"--csv", "--trace", "--html", "--disasm"},
+    "sweep": {"--store", "--html", "--csv", "--parquet"},
+}  # fmt: skip
+
+
+def options(verb: str) -> list[click.Option]:
+    command: click.Command = importlib.import_module(f"runtime.cli.{verb}_verb").command
+    return [param for param in command.params if isinstance(param, click.Option)]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_path_is_declared_as_what_it_is(verb: str) -> None:
+    """Breaks when a verb gets an option that writes, of a type that checks nothing."""
+    paths = [option for option in options(verb) if isinstance(option.type, click.Path)]
+    written = {option.opts[-1] for option in paths if isinstance(option.type, (OutputFile, OutputFolder))}
+    assert written == OUTPUTS.get(verb, set())
+    assert {option.opts[-1] for option in paths} - written <= INPUTS
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """A program that includes another text, in a folder of its own."""
+    text = (ROOT / "examples/asm/gemm.s").read_text()
+    (tmp_path / "more.s").write_text("; nothing\n")
+    path = tmp_path / "p.s"
+    path.write_text(f'{text}\n.include "more.s"\n')
+    return path
+
+
+def refused(result: Result, *pieces: str) -> None:
+    """One line that says these things, exit code 2, no work done."""
+    assert result.code == 2 and not result.out, result
+    first, *hint = result.err.splitlines()
+    assert first.startswith("error: ") and all(line.startswith("hint: ") for line in hint), result.err
+    assert all(piece in result.err for piece in pieces), result.err
+    assert ".tmp" not in result.err
+
+
+# a command for each output of each verb that needs no model; p.s is read, OUT is written
+COMMANDS = (
+    "asm p.s -o OUT", "disasm p.s -o OUT", "disasm p.s --html OUT", "run p.s --output c=OUT", "profile p.s --csv OUT",
+    "profile p.s --trace OUT", "profile p.s --html OUT", "profile p.s --html other.html --disasm OUT",
+    "compare q.s p.s --html OUT", "sweep nowhere:factory --set chip=p.s --csv OUT", "report nowhere:factory --data p.s -o OUT",
+    "sweep nowhere:factory --chip p.s --store OUT", "sweep nowhere:factory --chip p.s --html OUT",
+    "compile nowhere:factory --input x=p.s -o OUT", "sweep nowhere:factory --chip p.s --parquet OUT",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_an_output_never_replaces_an_input(line: str, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks when an output is not compared with what is read: by its name, another name, or a link."""
+    monkeypatch.chdir(program.parent)
+    shutil.copy(program, "q.s")
+    os.symlink("p.s", "link")
+    before = program.read_bytes()
+    for name in ("p.s", "./p.s", str(program), "link"):
+        refused(call(*line.replace("OUT", name).split()), "would replace", "which is read")
+    assert program.read_bytes() == before and Path("link").is_symlink()
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_what_cannot_be_written_is_refused(line: str, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks when an output is only looked at when the work is done, or makes a file called -."""
+    monkeypatch.chdir(program.parent)
+    shutil.copy(program, "q.s")
+    there = set(os.listdir())
+    refused(call(*line.replace("OUT", "no/such/x").split()), "no/such/x", "the folder does not exist")
+    refused(call(*line.replace("OUT", ".").split()), "directory")
+    if sys.platform == "linux":
+        refused(call(*line.replace("OUT", "/proc/x").split()), "/proc/x", "cannot be written")
+    if "--csv" not in line:
+        refused(call(*line.replace("OUT", "-").split()), "not written to stdout")
+    assert set(os.listdir()) == there
+
+
+def test_two_outputs_are_two_files(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks when the second output replaces the first."""
+    monkeypatch.chdir(program.parent)
+    os.symlink("x", "y")
+    refused(call("profile", "p.s", "--html", "x", "--csv", "./x"), "--csv and --html name one file")
+    refused(call("profile", "p.s", "--trace", "x", "--html", "y"), "name one file")
+    refused(call("sweep", "nowhere:f", "--store", "x", "--csv", "x"), "name one file")
+    refused(call("run", "p.s", "--output", "c=x", "--output", "d=x"), "name one file")
+    assert not Path("x").exists()
+    assert call("profile", "p.s", "--csv", os.devnull, "--trace", os.devnull).code == 0
+
+
+def test_included_and_written_beside(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks when only the file of the command line is kept: a text has others, and disasm writes others."""
+    monkeypatch.chdir(program.parent)
+    refused(call("asm", "p.s", "-o", "more.s"), "would replace", "more.s")
+    assert call("asm", "p.s", "-o", "p.llmchip").code == 0
+    big = Path("big.s")
+    big.write_text(f"{program.read_text()}\n.const name=big, shape=[8192], dtype=int8, fill=1\n")
+    written = call("disasm", big, "-o", "c.s").out.split()
+    assert len(written) > 1, written
+    os.rename("c.s", "weights.s")
+    refused(call("disasm", "weights.s", "-o", "c.s"), "would replace", written[1])
+
+
+def test_models_are_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks when a folder's weights, or the module of a factory, are no input."""
+    monkeypatch.chdir(tmp_path)
+    Path("bert").mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        Path("bert", name).write_text("{}")
+        refused(call("report", "bert", "-o", f"bert/{name}"), "would replace", name)
+        refused(call("sweep", "bert", "--csv", f"bert/{name}"), "would replace", name)
+    Path("own.py").write_text("def make(): raise SystemExit\n")
+    refused(call("profile", "own:make", "--html", "own.py"), "would replace", "own.py")
+    refused(call("run", "x.s", "--extension", "own.py", "--output", "own.py"))
+
+
+def test_stdout_for_tables_only(program: Path) -> None:
+    """Breaks when - is a file, or when something else than the table goes to stdout."""
+    rows = call("profile", program, "--csv", "-").out.splitlines()
+    assert rows[0].startswith("name,") and len(rows) > 2
+    both = call("sweep", "nowhere:f", "--csv", "-", "--json")
+    assert both.code == 2 and "--csv - and --json" in both.error["what"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is always full")
+def test_a_full_disk_names_the_users_file(program: Path) -> None:
+    """Breaks when the error of an output is said to be one of standard output, or names the temporary file."""
+    for line in ("profile p.s --html /dev/full", "asm p.s -o /dev/full", "disasm p.s --html /dev/full"):
+        words = [str(program) if word == "p.s" else word for word in line.split()]
+        refused(call(*words), "error: /dev/full: ", "No space left on device")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/stdout"), reason="no /dev/stdout")
+def test_dev_stdout_is_written_as_it_is(program: Path) -> None:
+    """Breaks when a pipe that has a name, as stdout is here, is taken for a file in a folder."""
+    result = spawn("profile", program, "--csv", "/dev/stdout")
+    assert result.code == 0 and result.out.startswith("name,"), result
