@@ -8,11 +8,9 @@ from isa.errors import InputError
 
 
 def check_plotting() -> None:
-    """Raise InputError unless pages of plots can be made."""
-    with plotting("the page"):
-        for name in ("plotly", "jinja2"):
-            if find_spec(name) is None:
-                raise ModuleNotFoundError(name)
+    """Raises InputError unless pages of plots can be made."""
+    if any(find_spec(name) is None for name in ("plotly", "jinja2")):
+        raise _needed("the page")
 
 
 @contextmanager
@@ -21,6 +19,8 @@ def plotting(what: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise InputError(
-            f"{what} needs the plotting library plotly", hint="pip install 'plotly>=6,<7', or llmchip[html]"
-        ) from error
+        raise _needed(what) from error
+
+
+def _needed(what: str) -> InputError:
+    return InputError(f"{what} needs the plotting library plotly", hint="pip install 'plotly>=6,<7', or llmchip[html]")

@@ -22,6 +22,9 @@ told apart by the file's first bytes.
 **Exit codes**: 0 ok; 1 the answer is no (a bit differs, lint has an error, the program trapped); 2 unusable arguments, input, model or file; 130 interrupted.
 An interrupted command leaves no half-written file.
 
+**Files that are written** are looked at before the work begins: a folder that does not exist, a file that cannot be written, one that is read by the
+same command, or that two options name, is refused. `-` is stdout where help says so (`--csv`), and refused elsewhere.
+
 **`--json`**: exactly one document on stdout, everything else on stderr. On failure it is `{"error": {"kind", "what", "where", "hint"}}`.
 
 **Inputs**: `--text` for models with a tokenizer, or `--input NAME=FILE.npy`. **Outputs**: `--output NAME=FILE.npy`, or a bare file name where

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compiler.codegen.layers import layers_of
+from compiler.codegen.layers import layers_of, modules_of
 from compiler.codegen.program import Code
 from compiler.codegen.view_registers import LEVEL
 from compiler.packing import Store
@@ -175,7 +175,7 @@ def _plan(part: Part, start: int) -> tuple[PlanRecord, ...]:
 def _nodes(tiled: Tiled, code: Code, modules: Mapping[str, str]) -> list[DebugNode]:
     """Names for everything: graph nodes first, then what spans mention beside them (inputs and constants being
     loaded)."""
-    layers = layers_of(tiled.ops)
+    layers = layers_of(tiled.ops, modules)
     records = [_node(op, tiled, layers.get(op.name, ""), modules) for op in tiled.ops if op.kind != OUTPUT]
     known = {record.name for record in records}
     for name in dict.fromkeys(name for _, _, name in code.spans):
@@ -207,7 +207,7 @@ def debug_map(
 
 def _node(op: KernelOp, tiled: Tiled, layer: str, modules: Mapping[str, str]) -> DebugNode:
     status, reason = _status(op, tiled)
-    single, source = not op.gives_tuple, op.origin.source
+    single, source, found = not op.gives_tuple, op.origin.source, modules_of(op, modules)
     return DebugNode(
         name=op.name,
         op=str(op.target) if op.is_operation else "placeholder",
@@ -221,7 +221,8 @@ def _node(op: KernelOp, tiled: Tiled, layer: str, modules: Mapping[str, str]) ->
         status=status,
         reason=reason,
         layer=layer,
-        module=next((modules[name] for name in op.origin.calls if name in modules), ""),
+        module=next(iter(found), ""),
+        also=found[1:],
     )
 
 

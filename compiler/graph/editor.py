@@ -1,6 +1,8 @@
 """Editing an FX graph: new nodes get their value's shape, source line, origins and dependence at once."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import IntEnum
 
 import torch
@@ -10,7 +12,7 @@ from torch.fx.node import Argument, Target
 
 from compiler.graph.arguments import Operand, integers, tensor
 from compiler.graph.fx_copy import new_node
-from compiler.graph.source import UNKNOWN
+from compiler.graph.source import UNKNOWN, SourceLine
 
 aten = torch.ops.aten
 KNOWN_LIMIT = 1 << 22  # elements; larger constants are not evaluated while compiling
@@ -24,6 +26,20 @@ class Depends(IntEnum):
     INPUTS = 2
 
 
+@dataclass(frozen=True)
+class Provenance:
+    """Where new nodes come from: a line of the model, and captured nodes, the one whose work it is first."""
+
+    source: SourceLine
+    origins: tuple[str, ...]
+
+
+def provenance(*nodes: fx.Node) -> Provenance:
+    """That of a node which does the work of the first of these, with the others folded in."""
+    origins = dict.fromkeys(name for node in nodes for name in node.meta.get("origins", ()))
+    return Provenance(nodes[0].meta.get("source", UNKNOWN), tuple(origins))
+
+
 class Editor:
     """Edits one graph on behalf of one pass."""
 
@@ -31,21 +47,29 @@ class Editor:
         self.gm, self.graph, self.name = gm, gm.graph, name
         self.mode = fake_mode(gm.graph)
         self._values: dict[fx.Node, Tensor | None] = {}
+        self._behalf: Provenance | None = None
         for node in self.graph.nodes:
             node.meta["depends"] = _depends(node)
 
     def emit(self, at: fx.Node, target: Target, *args: Argument, **kwargs: Argument) -> fx.Node:
-        """A new call before `at`, on behalf of `at`: same source line and origins."""
+        """A new call before `at`, on behalf of `at` unless `on_behalf_of` says otherwise: same source line and
+        origins."""
         with self.graph.inserting_before(at):
             node = new_node(self.graph, "call_function", target, args, kwargs, short_name(target))
-        node.meta = {
-            "source": at.meta.get("source", UNKNOWN),
-            "origins": at.meta.get("origins", ()),
-            "passes": (self.name,),
-        }
+        behalf = self._behalf or provenance(at)
+        node.meta = {"source": behalf.source, "origins": behalf.origins, "passes": (self.name,)}
         node.meta["val"] = evaluate_fake(self.mode, node)
         node.meta["depends"] = _depends(node)
         return node
+
+    @contextmanager
+    def on_behalf_of(self, behalf: Provenance | None) -> Iterator[None]:
+        """What is emitted meanwhile comes from there; None: from the node before which it stands."""
+        before, self._behalf = self._behalf, behalf
+        try:
+            yield
+        finally:
+            self._behalf = before
 
     def replace(self, old: fx.Node, new: fx.Node) -> None:
         """Let `new` be read wherever `old` was, and forget `old`."""

@@ -88,19 +88,25 @@ def _linear_int4(editor: Editor, node: fx.Node) -> fx.Node:
 
 def _quantized(editor: Editor, node: fx.Node, q: fx.Node, *others: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
     """Codes and scales of the operands of attention; its scale is a factor of those of q, in float32."""
-    (qq, sq), *rest = (quantize_source(editor, node, x) for x in (q, *others))
+    scores = node.meta.get("scores")  # the product of q and k, the first two
+    with editor.on_behalf_of(scores):
+        (qq, sq), *rest = (quantize_source(editor, node, x) for x in (q, *others[:1]))
+    rest += [quantize_source(editor, node, x) for x in others[1:]]
     factor = float32(number(node, "scale"))
-    sq = editor.cast(node, sq, torch.float32)
-    return [(qq, sq if factor == 1.0 else editor.emit(node, aten.mul.Tensor, sq, factor)), *rest]
+    with editor.on_behalf_of(scores):
+        sq = editor.cast(node, sq, torch.float32)
+        return [(qq, sq if factor == 1.0 else editor.emit(node, aten.mul.Tensor, sq, factor)), *rest]
 
 
 def _attention(editor: Editor, node: fx.Node) -> fx.Node:
     batch = shape_of(node)[:-2]
     q, k, v = (editor.broadcast(node, x, (*batch, *shape_of(x)[-2:])) for x in (tensor(node, i) for i in range(3)))
     (qq, sq), (qk, sk), (qv, sv) = _quantized(editor, node, q, k, v)
-    c = editor.emit(node, ops.matmul_i8, qq, qk, True)
-    scores = dequantize(editor, node, c, sq, as_row(editor, node, sk), optional_tensor(node, "mask"))
-    weights = editor.emit(node, ops.softmax, scores, argument(node, "zero_masked_rows"))
+    with editor.on_behalf_of(node.meta.get("scores")):  # where the model spells it out, each step has its own line
+        c = editor.emit(node, ops.matmul_i8, qq, qk, True)
+        scores = dequantize(editor, node, c, sq, as_row(editor, node, sk), optional_tensor(node, "mask"))
+    with editor.on_behalf_of(node.meta.get("weights")):
+        weights = editor.emit(node, ops.softmax, scores, argument(node, "zero_masked_rows"))
     qp, sp = quantize_rows(editor, node, weights, as_row(editor, node, sv))
     return dequantize(editor, node, editor.emit(node, ops.matmul_i8, qp, qv, False), sp, dtype=dtype_of(node))
 

@@ -16,7 +16,7 @@ from torch import fx
 from torch.fx.node import Argument, Target
 
 from compiler.graph.arguments import argument, number, optional_tensor, tensor
-from compiler.graph.editor import Editor, aten, dtype_of, shape_of
+from compiler.graph.editor import Editor, Provenance, aten, dtype_of, provenance, shape_of
 from compiler.graph.manager import unsupported
 from compiler.graph.rules import Rule, apply_rules
 from compiler.ops import library as ops
@@ -34,8 +34,9 @@ class RecogniseAttention:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The operands of softmax(q @ k^T * scale + mask)."""
+    """The operands of softmax(q @ k^T * scale + mask), and where that product was, with what is folded in."""
 
+    made: Provenance
     q: fx.Node
     k: fx.Node
     scale: float
@@ -90,7 +91,10 @@ def _eager(editor: Editor, node: fx.Node) -> fx.Node | None:
     scores = _scores(editor, node, weights.args[0])
     if scores is None or len(shape_of(scores.q)) < 3 or len(shape_of(scores.k)) < 3 or len(shape_of(v)) < 3:
         return None
-    return editor.emit(node, ops.attention, scores.q, scores.k, v, scores.mask, scores.scale, False)
+    made = editor.emit(node, ops.attention, scores.q, scores.k, v, scores.mask, scores.scale, False)
+    made.meta["scores"] = scores.made
+    made.meta["weights"] = provenance(weights)
+    return made
 
 
 def _is_last(softmax: fx.Node) -> bool:
@@ -105,22 +109,25 @@ def _before(node: Argument, *targets: Target) -> fx.Node | None:
 
 
 def _scores(editor: Editor, at: fx.Node, weighted: Argument) -> Scores | None:
-    x, mask = _before(weighted, aten._to_copy.default), None
+    x, mask, folded = _before(weighted, aten._to_copy.default), None, list[fx.Node]()
     if x is not None and x.target is aten.add.Tensor and isinstance(x.args[1], fx.Node):
+        folded.append(x)
         x, mask = _product_first(x)
         mask = _additive(editor, at, mask)
     elif x is not None and x.target is aten.where.ScalarSelf and x.args[1] == float("-inf"):
+        folded.append(x)
         mask = editor.emit(at, aten.where.Scalar, _unexpanded(tensor(x, 0)), float("-inf"), 0.0)
         x = _before(x.args[2])
     scale = 1.0
     while x is not None and x.target in (aten.mul.Tensor, aten.div.Tensor) and isinstance(x.args[1], (int, float)):
         if not x.args[1]:
             return None
+        folded.append(x)
         scale = scale * x.args[1] if x.target is aten.mul.Tensor else scale / x.args[1]
         x = _before(x.args[0], aten._to_copy.default)
     if x is None or x.target is not aten.matmul.default:
         return None
-    return Scores(tensor(x, 0), editor.swap_last(at, tensor(x, 1)), scale, mask)
+    return Scores(provenance(x, *folded), tensor(x, 0), editor.swap_last(at, tensor(x, 1)), scale, mask)
 
 
 def _unexpanded(x: fx.Node) -> fx.Node:

@@ -23,7 +23,7 @@ from torch._ops import OpOverload
 from torch.fx.node import Argument, Target
 
 from compiler.graph.arguments import argument, first_of, integer, integers, number, optional_tensor, scalar, tensor
-from compiler.graph.editor import Editor, aten, dtype_of, is_static, shape_of
+from compiler.graph.editor import Editor, aten, dtype_of, is_static, provenance, shape_of
 from compiler.graph.manager import unsupported
 from compiler.graph.rules import Rule, apply_rules
 from compiler.passes.arithmetic import filled
@@ -434,37 +434,45 @@ def _by_statistics(editor: Editor, node: fx.Node) -> fx.Node | None:
     x, mean, var = tensor(node, "input"), tensor(node, "running_mean"), tensor(node, "running_var")
     if not is_static(mean) or not is_static(var):
         return None
-    mean, var = (editor.cast(node, given, torch.float32) for given in (mean, var))
-    scale = editor.emit(node, aten.rsqrt.default, editor.emit(node, aten.add.Tensor, var, number(node, "eps")))
-    if (weight := optional_tensor(node, "weight")) is not None:
-        scale = editor.emit(node, aten.mul.Tensor, weight, scale)
-    shift = editor.emit(node, aten.neg.default, editor.emit(node, aten.mul.Tensor, mean, scale))
-    if (bias := optional_tensor(node, "bias")) is not None:
-        shift = editor.emit(node, aten.add.Tensor, bias, shift)
-    y = _in_weights(editor, node, x, scale, shift)
-    if y is None:
-        wide = editor.cast(node, x, torch.float32)
-        sizes = (shape_of(x)[1], *[1] * (len(shape_of(x)) - 2))
-        y = editor.emit(node, aten.mul.Tensor, wide, editor.reshape(node, scale, sizes))
-        y = editor.emit(node, aten.add.Tensor, y, editor.reshape(node, shift, sizes))
-    return editor.cast(node, y, dtype_of(x))
+    made = _product_behind(x)
+    # what is folded into a product is its work, and costs what that costs
+    with editor.on_behalf_of(provenance(made, node) if made is not None else None):
+        mean, var = (editor.cast(node, given, torch.float32) for given in (mean, var))
+        scale = editor.emit(node, aten.rsqrt.default, editor.emit(node, aten.add.Tensor, var, number(node, "eps")))
+        if (weight := optional_tensor(node, "weight")) is not None:
+            scale = editor.emit(node, aten.mul.Tensor, weight, scale)
+        shift = editor.emit(node, aten.neg.default, editor.emit(node, aten.mul.Tensor, mean, scale))
+        if (bias := optional_tensor(node, "bias")) is not None:
+            shift = editor.emit(node, aten.add.Tensor, bias, shift)
+        if made is not None:
+            y = _in_weights(editor, node, made, scale, shift)
+        else:
+            wide = editor.cast(node, x, torch.float32)
+            sizes = (shape_of(x)[1], *[1] * (len(shape_of(x)) - 2))
+            y = editor.emit(node, aten.mul.Tensor, wide, editor.reshape(node, scale, sizes))
+            y = editor.emit(node, aten.add.Tensor, y, editor.reshape(node, shift, sizes))
+        return editor.cast(node, y, dtype_of(x))
 
 
-def _in_weights(editor: Editor, node: fx.Node, x: fx.Node, scale: fx.Node, shift: fx.Node) -> fx.Node | None:
-    """The product behind `x`, whose channels are scaled and shifted; None if there is none or others read it."""
+def _product_behind(x: fx.Node) -> fx.Node | None:
+    """The product of which `x` has the channels first, with float32 weights, which nobody else reads; None if there is
+    none."""
     rank = len(shape_of(x))
     first = x.target is aten.permute.default and integers(x, 1) == [0, rank - 1, *range(1, rank - 1)]
     made = tensor(x, 0) if first else None
     if made is None or made.target is not aten.linear.default or len(made.users) > 1 or len(x.users) > 1:
         return None
+    weight = tensor(made, "weight")
+    return made if is_static(weight) and dtype_of(weight) is torch.float32 else None
+
+
+def _in_weights(editor: Editor, node: fx.Node, made: fx.Node, scale: fx.Node, shift: fx.Node) -> fx.Node:
+    """The product with its channels scaled and shifted, channels first."""
     weight, bias = tensor(made, "weight"), optional_tensor(made, "bias")
-    if not is_static(weight) or {dtype_of(weight), dtype_of(scale)} != {torch.float32}:
-        return None
     scaled = editor.emit(node, aten.mul.Tensor, weight, editor.reshape(node, scale, (*shape_of(scale), 1)))
     if bias is not None:
         shift = editor.emit(node, aten.add.Tensor, editor.emit(node, aten.mul.Tensor, bias, scale), shift)
-    y = editor.emit(node, aten.linear.default, tensor(made, "input"), scaled, shift)
-    return _channels_first(editor, node, y)
+    return _channels_first(editor, node, editor.emit(node, aten.linear.default, tensor(made, "input"), scaled, shift))
 
 
 def _instance_norm(editor: Editor, node: fx.Node) -> fx.Node | None:

@@ -72,7 +72,8 @@ FUSED_INTO, VIEW_OF, RESULTS = "into ", "a view of ", "several results: "
 class DebugNode(Struct, frozen=True, forbid_unknown_fields=True):
     """A node of the frozen graph. `status` is materialized, fused, view, folded or constant; `reason` says why not
     materialized; `layer` is the part of the model that it belongs to, "" if none; `module` the path of the module that
-    called it, "" if that is not known.
+    called it, "" if that is not known; `also` those of other calls whose work it does, too, as of a norm that is folded
+    into a product.
 
     Of a hand-written program a node is a line of its text (status `line`), under the label `origins`.
     """
@@ -90,6 +91,7 @@ class DebugNode(Struct, frozen=True, forbid_unknown_fields=True):
     reason: str = ""
     layer: str = ""
     module: str = ""
+    also: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:

@@ -94,7 +94,9 @@ def unfuse(state: State, words: list[str]) -> Answer:
     """Go on in the program without fusing. Raises InputError where there is no model, and for an unknown node."""
     node = places.one(words, "unfuse [NODE]") if words else ""
     if node:
-        state.session.nodes.number(node)
+        number = state.session.nodes.number(node)
+        yield from show.meant(state.session, [node], number)
+        node = state.session.nodes.debug.nodes[number].name
     if state.unfused is None:
         raise InputError("there is no model to compile again", hint="start with 'llmcc debug FILE --model MODEL'")
     old = state.session

@@ -207,7 +207,13 @@ COMMANDS = (
         "unfuse softmax",
         changing.unfuse,
     ),
-    Command("nodes", "[TEXT]", "list the nodes with TEXT in their name or operator", "nodes layer_norm", looking.nodes),
+    Command(
+        "nodes",
+        "[TEXT]",
+        "list the nodes with TEXT in their name, operator, module or calls",
+        "nodes layer_norm",
+        looking.nodes,
+    ),
     Command(
         "help", "[COMMAND|MNEMONIC]", "this list, one command, or one instruction", "help break", _help, ("h", "?")
     ),

@@ -10,12 +10,14 @@ import ast
 import operator
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from isa.architecture import LOOP_LEVELS
 from isa.errors import InputError
 from runtime.debug import places
+from runtime.debug.launch import NotYet
 from runtime.debug.session import Session
 from runtime.debug.values import readable
 
@@ -49,19 +51,24 @@ class Formula:
     terms: dict[str, str]
 
     def value(self, session: Session) -> Number:
-        """Raises InputError where a term has no value now, or the arithmetic none."""
+        """Raises NotYet where a term has no value now, or the arithmetic none."""
         try:
             value: Number = self._value(session, self.tree)
         except Unknown as error:
-            raise InputError(f"{self.text}: {error}") from error
+            raise self._without(str(error)) from error
         return value
 
     def holds(self, session: Session) -> bool:
-        """Whether it is true; what has no value now is not."""
+        """Whether it is true; what was never written is not. Raises NotYet where the arithmetic has no value."""
         try:
             return bool(self._value(session, self.tree))
-        except (Unknown, InputError):
+        except Unknown:
             return False
+
+    def _without(self, why: str) -> InputError:
+        """The error of having no value: now, or, for numbers alone, ever."""
+        named = any(isinstance(node, ast.Name) for node in ast.walk(self.tree))
+        return (NotYet if named else InputError)(f"{self.text}: {why}")
 
     def _value(self, session: Session, node: ast.AST) -> Any:
         match node:
@@ -95,14 +102,22 @@ class Formula:
                 raise ValueError(f"a shift by {values[1]}")
             found = _OPERATORS[type(sign)](*values)
         except (TypeError, ValueError, ArithmeticError) as error:
-            raise InputError(f"{self.text}: {error}") from None
+            raise self._without(str(error)) from None
         if isinstance(found, int) and found.bit_length() > _BITS:
-            raise InputError(f"{self.text}: a number of more than {_BITS} bits")
+            raise self._without(f"a number of more than {_BITS} bits")
         return found
 
 
 def parse(session: Session, text: str) -> Formula:
-    """Read a formula. Raises InputError for what is none, and for names that mean nothing."""
+    """Read a formula. Raises InputError for what is none, for names that mean nothing, and for numbers alone that have
+    no value, as 1/0."""
+    found = _read(session, text)
+    with suppress(NotYet):
+        found.value(session)
+    return found
+
+
+def _read(session: Session, text: str) -> Formula:
     terms: dict[str, str] = {}
 
     def named(match: re.Match[str]) -> str:
@@ -122,9 +137,9 @@ def parse(session: Session, text: str) -> Formula:
 
 
 def is_number(session: Session, text: str) -> bool:
-    """Whether the text is a formula."""
+    """Whether the text is a formula, with a value or without."""
     try:
-        parse(session, text)
+        _read(session, text)
     except InputError:
         return False
     return True

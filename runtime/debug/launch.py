@@ -21,6 +21,10 @@ from runtime.device.executable import Executable
 ENGINES = tuple(Engine)
 
 
+class NotYet(InputError):
+    """What is asked for has no value at this moment of the launch; at another it may."""
+
+
 class Reference(Protocol):
     """PyTorch's values, see runtime/debug/reference.py."""
 
@@ -91,11 +95,11 @@ class Launch:
         self._tapped = {node: time for node, time in self._tapped.items() if time < now}
 
     def load(self, view: View, extents: Extents) -> Array:
-        """A block of memory. Raises InputError for bytes outside, or never written."""
+        """A block of memory. Raises NotYet for bytes that were never written, or are outside."""
         try:
             return self.stepper.memory.load(view, extents)
         except Fault as fault:
-            raise InputError(str(fault)) from fault
+            raise NotYet(str(fault)) from fault
 
     def extents_of(self, register: int) -> tuple[View, Extents] | None:
         """A view register with the extents that the next instruction, or else the last one, gives it."""
@@ -112,17 +116,18 @@ class Launch:
         return None
 
     def view(self, register: int) -> View:
-        """A view register as it stands. Raises InputError when it was never set."""
+        """A view register as it stands. Raises NotYet when it was never set."""
         try:
             return self.stepper.core.view(register)
         except Fault as fault:
-            raise InputError(str(fault)) from fault
+            raise NotYet(str(fault)) from fault
 
     def collect(self, number: int) -> Collector:
-        """A node's value as far as it is written. Raises InputError when there is none, with the reason."""
+        """A node's value as far as it is written. Raises InputError when there is none, with the reason, NotYet when there
+        is none yet."""
         self._check_tapped(number)
         if self._tapped.get(number, self.stepper.time) >= self.stepper.time:
-            raise InputError(
+            raise NotYet(
                 f"nothing of node {self.nodes.debug.nodes[number].name} is written yet",
                 hint="'finish NODE' runs until it is",
             )

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from isa.errors import InputError
 from isa.files import write_atomic
 from runtime.debug import formula, places, show, things
+from runtime.debug.launch import NotYet
+from runtime.debug.names import meanings, modules_of
 from runtime.debug.places import no_more, one, where
 from runtime.debug.session import Session
 from runtime.debug.state import Answer, Display, Said, State
@@ -82,10 +85,13 @@ def dump(state: State, words: list[str]) -> Answer:
 
 
 def display(state: State, words: list[str]) -> Answer:
-    """Print something now and at each stop; without words, all of it now."""
+    """Print something now and at each stop; without words, all of it now. Raises InputError for what never has a
+    value."""
     form, words = places.form(words, FORMS)
     if not words:
         return displayed(state)
+    with suppress(NotYet):  # which is said at each stop
+        list(_printed(state, words, form))
     shown = Display(state.session.points.number(), form, tuple(words))
     state.displays.append(shown)
     return _one_display(state, shown)
@@ -156,9 +162,11 @@ def compare(state: State, words: list[str]) -> Answer:
     number = session.nodes.number(words[0]) if words else session.nodes.at(session.stepper.pc, session.stepper.indices)
     if number is None:
         raise InputError("the next instruction belongs to no node", hint="compare NODE")
+    yield from show.meant(session, words[:1], number)
     result = session.compare(number)
     state.failed += not result.equal
-    return [*show.comparison(result), _compared(result)]
+    yield from show.comparison(result)
+    yield _compared(result)
 
 
 def _compared(result: Any) -> Mapping[str, Any]:
@@ -173,9 +181,15 @@ def _compared(result: Any) -> Mapping[str, Any]:
 
 
 def nodes(state: State, words: list[str]) -> Answer:
-    """The nodes with a text in their name or operator. Raises InputError when there is none."""
+    """The nodes with a text in their name, operator, module or calls, or those that a name means. Raises InputError
+    when there is none."""
     wanted, known = words[0] if words else "", state.session.nodes
-    found = [(n, node) for n, node in enumerate(known.debug.nodes) if wanted in node.name or wanted in node.op]
+    meant = {n for meaning in meanings(known.debug, wanted) for n in meaning.numbers}
+    found = [
+        (n, node)
+        for n, node in enumerate(known.debug.nodes)
+        if n in meant or any(wanted in text for text in (node.name, node.op, *node.origins, *modules_of(node)))
+    ]
     if not found:
         raise InputError(f"no node has '{wanted}' in its name" if wanted else "the image has no debug map")
     for number, node in found:
@@ -183,5 +197,6 @@ def nodes(state: State, words: list[str]) -> Answer:
         yield f"{text}  {known.place(number)}".rstrip()
         yield {
             "node": node.name, "op": node.op, "shape": list(node.shape), "dtype": node.dtype, "status": node.status,
-            "reason": node.reason, "source": known.place(number),
+            "reason": node.reason, "source": known.place(number), "modules": list(modules_of(node)),
+            "calls": list(node.origins),
         }  # fmt: skip

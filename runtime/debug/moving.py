@@ -12,7 +12,7 @@ def stopped(state: State, stop: Stop) -> Answer:
     """Why execution stopped, and where."""
     if stop.text:
         yield stop.text
-    if stop.reason == "trap":
+    if stop.reason in ("trap", "condition"):
         state.failed += 1
     yield from standing(state)
     yield {"stop": stop.reason, "text": stop.text, **show.standing(state.session)}
@@ -52,7 +52,8 @@ def finish(state: State, words: list[str]) -> Answer:
     number = session.nodes.number(words[0]) if words else session.nodes.at(session.stepper.pc, session.stepper.indices)
     if number is None:
         raise InputError("the next instruction belongs to no node", hint="finish NODE")
-    return stopped(state, session.finish(number))
+    yield from show.meant(session, words[:1], number)
+    yield from stopped(state, session.finish(number))
 
 
 def restart(state: State, words: list[str]) -> Answer:

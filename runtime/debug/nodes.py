@@ -18,8 +18,11 @@ from isa.errors import InputError
 from isa.image.records import BY_LINE, DebugMap, DebugNode, Probe, pick
 from isa.views import Extents
 from runtime.debug.edits import SetMemory, one_element
+from runtime.debug.names import Meaning, first_instructions, known, meanings, value_of
 from runtime.debug.stepper import Block, Effect, Stepper
 from runtime.device.arrays import Array
+
+_LISTED = 8  # of several meanings of a name
 
 
 @dataclass
@@ -55,11 +58,33 @@ class Nodes:
                 self._span[first:end] = [number] * (end - first)
 
     def number(self, name: str) -> int:
-        """The number of a node. Raises InputError for a name that none has."""
-        if name not in self.numbers:
-            hint = guess(name, self.numbers) if self.numbers else "the image has no debug map"
+        """The number of a node; of what the model calls a module, a call or an operation, that of the node that has its
+        value. Raises InputError for a name that means nothing, or several things."""
+        if name in self.numbers:
+            return self.numbers[name]
+        found = self.meanings(name)
+        if len(found) > 1:
+            listed = ", ".join(meaning.name for meaning in found[:_LISTED])
+            more = " …" if len(found) > _LISTED else ""
+            raise InputError(f"'{name}' means {len(found)} things, and one is wanted", hint=f"one of {listed}{more}")
+        return value_of(self.debug, found[0])
+
+    def meanings(self, name: str) -> list[Meaning]:
+        """What a name means that is no node's. Raises InputError for nothing."""
+        found = meanings(self.debug, name)
+        if not found:
+            names = [*self.numbers, *known(self.debug)]
+            hint = guess(name, names) if names else "the image has no debug map"
             raise InputError(f"there is no node '{name}'", hint=hint if len(hint) < 80 else "'nodes' lists them")
-        return self.numbers[name]
+        return found
+
+    def first(self, meaning: Meaning) -> int | None:
+        """The first node of these for which instructions work, by itself or inside another; None if none does."""
+        own = first_instructions(self.debug, meaning.numbers)
+        if own:
+            return own[0][1]
+        numbers = [self.numbers[into] for n in meaning.numbers for into in self.debug.nodes[n].into]
+        return next((n for _, n in first_instructions(self.debug, numbers)), None)
 
     def labelled(self, label: str) -> int | None:
         """The first node under a label of a hand-written program."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from isa.architecture import SCALARS, VIEWS, WORD_BYTES, Dtype, Region, Space
 from isa.errors import InputError
 from isa.views import Extents, View
+from runtime.debug.launch import NotYet
 from runtime.debug.points import Range
 from runtime.debug.session import Session
 
@@ -89,15 +90,15 @@ def shape(text: str) -> Extents:
 
 
 def block(session: Session, words: list[str]) -> Block:
-    """A view register or an address, with an optional shape behind it. Raises InputError when neither it nor the
-    program says the extents."""
+    """A view register or an address, with an optional shape behind it. Raises InputError for an address outside the
+    memory, NotYet when neither it nor the program says the extents."""
     name, extents = words[0], shape(words[1]) if len(words) > 1 else None
     found = register(name)
     if found is not None:
         known = session.extents_of(found[1])
         view = known[0] if known else session.view(found[1])
         if known is None and extents is None:
-            raise InputError(
+            raise NotYet(
                 f"neither the next instruction nor the last uses {name}, so its extents are not known",
                 hint=f"say them: print {name} 4x8",
             )
@@ -109,10 +110,10 @@ def block(session: Session, words: list[str]) -> Block:
             View(where.space, where.region, dtype, where.low), extents or (1, 1, (where.high - where.low) * 8 // size)
         )
     planes, rows, cols = extents or (1, 1, 1)
-    return Block(
-        View(where.space, where.region, dtype, where.low, cols if rows > 1 else 0, rows * cols if planes > 1 else 0),
-        (planes, rows, cols),
-    )
+    view = View(where.space, where.region, dtype, where.low, cols if rows > 1 else 0, rows * cols if planes > 1 else 0)
+    low, high = view.span((planes, rows, cols))
+    _check_inside(session, Range(where.space, where.region, low, high))
+    return Block(view, (planes, rows, cols))
 
 
 def span(session: Session, words: list[str]) -> Range:
@@ -218,7 +219,20 @@ def where(session: Session, text: str) -> tuple[int | None, list[int], str]:
     number = session.nodes.labelled(text)
     if number is not None:
         return None, [number], f"label {text}"
+    if text not in session.nodes.numbers:
+        return _meant(session, text)
     number = session.nodes.number(text)
     if not any(number in span.nodes for span in session.image.debug.spans):
         raise InputError(f"no instruction works for node {session.nodes.explain(number)}")
     return None, [number], f"node {text}"
+
+
+def _meant(session: Session, text: str) -> tuple[None, list[int], str]:
+    """The first nodes of what the model calls so."""
+    found = session.nodes.meanings(text)
+    first = [number for meaning in found if (number := session.nodes.first(meaning)) is not None]
+    if not first:
+        why = session.nodes.explain(found[0].numbers[-1])
+        raise InputError(f"no instruction works for {text}: {why}")
+    names = ", ".join(session.nodes.debug.nodes[number].name for number in first[:4])
+    return None, first, f"{text} (node{'s' if len(first) > 1 else ''} {names}{' …' if len(first) > 4 else ''})"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from isa.errors import InputError, Trap
 from isa.image.image import Image
 from runtime.debug.history import BUDGET
-from runtime.debug.launch import Launch, Reference
+from runtime.debug.launch import Launch, NotYet, Reference
 from runtime.debug.points import Condition, Points
 from runtime.debug.stepper import Edit, Effect
 from runtime.device.arrays import Array
@@ -43,6 +43,7 @@ class Session(Launch):
         super().__init__(image, inputs, reference, entry, scalars, budget, max_instructions)
         self.points = Points()
         self.interrupted = False
+        self._failed = ""  # why the condition that was asked last has no value
 
     def run(self) -> Stop:
         """Until a breakpoint, a watch, a `dbg` mark, a trap or the end."""
@@ -168,23 +169,39 @@ class Session(Launch):
             return None
         inst = stepper.next_inst()
         mnemonic = inst.mnemonic if inst is not None else ""
+        self._failed = ""
         point = self.points.before(stepper.pc, mnemonic, self._arriving(), self._holds)
         if point is not None:
-            return Stop("breakpoint", f"breakpoint {point.number}: {point}")
+            return self._stop("breakpoint", f"breakpoint {point.number}: {point}")
         return Stop("dbg", "the instruction is marked dbg") if inst is not None and inst.dbg else None
 
     def _after(self, effect: Effect) -> Stop | None:
         if not effect.writes:
             return None
+        self._failed = ""
         hit = self.points.after(effect, self.stepper.memory, self._holds)
         if hit is None:
             return None
         point, what = hit
         kind = "watch" if point.watch is not None else "breakpoint"
-        return Stop(kind, f"{kind} {point.number}: {what} by the instruction at {effect.pc:#06x}")
+        return self._stop(kind, f"{kind} {point.number}: {what} by the instruction at {effect.pc:#06x}")
 
     def _holds(self, condition: Condition) -> bool:
-        return condition.holds(self)
+        """Whether a point stops: its condition is true, or has no value, which is said then."""
+        self._failed = ""
+        try:
+            return condition.holds(self)
+        except NotYet as error:
+            self._failed = error.what
+            return True
+
+    def _stop(self, reason: str, text: str) -> Stop:
+        """At the point whose condition was asked last, if it has one."""
+        return (
+            Stop("condition", f"{text}; its condition cannot be told: {self._failed}")
+            if self._failed
+            else Stop(reason, text)
+        )
 
     def unedit(self, time: int, edit: Edit) -> None:
         """Go back to the moment of an edit and take it back, with all that came after."""

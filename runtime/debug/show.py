@@ -1,6 +1,6 @@
 """The session as text. Every function gives the lines it would print; nothing here changes anything."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from isa.architecture import NO_WAIT, QUEUES, WORD_BYTES
@@ -8,6 +8,7 @@ from isa.asm.listing import place
 from isa.asm.text import format_inst
 from isa.codec import IllegalInstruction, decode
 from isa.views import Extents, View
+from runtime.debug.names import said
 from runtime.debug.nodes import Comparison
 from runtime.debug.session import Session
 from runtime.debug.styled import instruction as pieces
@@ -43,6 +44,13 @@ def location(session: Session) -> Lines:
     text = instruction(stepper.code[stepper.pc : stepper.pc + WORD_BYTES])
     yield styled("=> ", ("address", f"{stepper.pc:#06x}"), "  ", *pieces(text), f"  ({loops})" if loops else "")
     yield from (f"     {line}" for line in operands(session))
+
+
+def meant(session: Session, names: Sequence[str], number: int) -> Lines:
+    """What a node is that was called by the model's name for it."""
+    for name in names:
+        if line := said(session.nodes.debug, name, number):
+            yield line
 
 
 def operands(session: Session) -> Lines:

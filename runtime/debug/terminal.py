@@ -12,6 +12,7 @@ from isa.architecture import VIEWS, Region
 from isa.spec import ISA
 from runtime.debug.changing import OPTIONS
 from runtime.debug.commands import COMMANDS, Shell
+from runtime.debug.names import known
 
 if TYPE_CHECKING:
     from prompt_toolkit.completion import Completer
@@ -83,7 +84,8 @@ def words_for(shell: Shell, before: list[str]) -> list[str]:
     command = next((c.name for c in COMMANDS if typed == c.name or typed in c.short), typed)
     if len(before) > 1:
         return {"write": _memories(), "op": sorted(ISA)}.get(before[1], [])
-    found = list(shell.session.nodes.numbers) if command in _TAKES_NODE else []
+    nodes = shell.session.nodes
+    found = list(dict.fromkeys((*nodes.numbers, *known(nodes.debug)))) if command in _TAKES_NODE else []
     if command in _TAKES_PLACE:
         found += [f"v{number}" for number in range(1, VIEWS)] + _memories()
     extra = {

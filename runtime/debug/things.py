@@ -66,7 +66,7 @@ def _node(session: Session, text: str, form: str) -> Thing:
     if bracket and not index.endswith("]"):
         raise InputError(f"'{text}' has no closing bracket")
     number = session.nodes.number(name.strip())
-    selected = places.slices(index[:-1]) if bracket else None
+    selected = _selected(session, number, index[:-1]) if bracket else None
     collector = session.collect(number)
     value, record = collector.value, collector.node
     assert value is not None
@@ -75,18 +75,14 @@ def _node(session: Session, text: str, form: str) -> Thing:
         if value.written == value.seen.size
         else f", {value.written} of {value.seen.size} elements written so far (others 0)"
     )
-    title = (
-        f"{record.name} ({record.op}) {list(record.shape)} {record.dtype}, stored as {value.dtype.name.lower()}{part}"
-    )
+    called = "" if name.strip() == record.name else f"{name.strip()} = "
+    title = f"{called}{record.name} ({record.op}) {list(record.shape)} {record.dtype}, stored as {value.dtype.name.lower()}{part}"
     stored, scale = value.flat.reshape(record.shape), _scale_of(session, record) if form == "q" else None
-    try:
-        if selected is not None:
-            # every element with its own scale, so that a part of the value has a part of them
-            if scale is not None:
-                scale = np.broadcast_to(fitted(scale, stored.shape, record.name), stored.shape)[selected]
-            stored = np.asarray(stored[selected])
-    except IndexError as error:
-        raise InputError(f"[{index}: {error}") from None
+    if selected is not None:
+        # every element with its own scale, so that a part of the value has a part of them
+        if scale is not None:
+            scale = np.broadcast_to(fitted(scale, stored.shape, record.name), stored.shape)[selected]
+        stored = np.asarray(stored[selected])
     facts: dict[str, Any] = {
         "node": record.name,
         "op": record.op,
@@ -95,6 +91,16 @@ def _node(session: Session, text: str, form: str) -> Thing:
     }
     facts |= {"written": value.written, "elements": int(value.seen.size)}
     return Thing(text, title, value.dtype, stored, scale, None, facts)
+
+
+def _selected(session: Session, number: int, text: str) -> tuple[slice | int, ...]:
+    """An index of a node's value. Raises InputError for one that it does not have, written yet or not."""
+    found, shape = places.slices(text), session.nodes.debug.nodes[number].shape
+    try:
+        np.broadcast_to(np.int8(0), shape)[found]
+    except IndexError as error:
+        raise InputError(f"[{text}]: {error}") from None
+    return found
 
 
 def _scale_of(session: Session, record: DebugNode) -> Array | None:

@@ -37,7 +37,7 @@ class Store:
             raise _unusable(error, path) from error
 
     def get(self, key: str) -> tuple[dict[str, Any], float] | None:
-        """What is known of a point, and the seconds that it took."""
+        """What is known of a point, and the seconds that it took. Raises InputError for a file that cannot be read."""
         try:
             with self._lock:
                 found = self._db.execute("SELECT outcome, seconds FROM points WHERE key = ?", (key,)).fetchone()
@@ -46,7 +46,7 @@ class Store:
         return None if found is None else (json.loads(found[0]), float(found[1]))
 
     def put(self, key: str, outcome: Mapping[str, Any], seconds: float) -> None:
-        """Keep an outcome, at once and for good."""
+        """Keep an outcome, at once and for good. Raises InputError for a file that cannot be written."""
         try:
             with self._lock:
                 self._db.execute("INSERT OR REPLACE INTO points VALUES (?, ?, ?)", (key, json.dumps(outcome), seconds))

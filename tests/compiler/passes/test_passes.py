@@ -12,6 +12,7 @@ from torch import fx
 from compiler.frontend.capture import capture
 from compiler.graph.manager import Pass, PassManager, text
 from compiler.lower import lower, pipeline
+from compiler.ops import library
 from compiler.options import Options
 from compiler.passes.canonical_matmul import CanonicalMatmul
 from compiler.passes.canonicalize import Canonicalize, ShareEqual
@@ -99,6 +100,25 @@ def test_attention_is_recognised() -> None:
         [Canonicalize(), RecogniseAttention()], lambda m, x: (x @ x.mT / 2 + 1e-3 * x[:, :, :4]).softmax(-1) @ x, X
     )
     assert "llmchip.attention(%args_0, %args_0, %args_0, %mul, 0.5, False)" in found
+
+
+class Spelt(torch.nn.Module):
+    """Attention, a step on a line."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores = x @ x.mT
+        scores = scores / 2
+        weights = scores.softmax(-1)
+        return weights @ (x + 1)
+
+
+def test_steps_of_attention_keep_their_lines() -> None:
+    """Breaks if scores that a model spells out cost what the line of their product with the values does."""
+    graph = lower(capture(Spelt().eval(), (X,))).main.graph
+    lines = {node.target: node.meta["source"].code for node in graph.nodes if node.op == "call_function"}
+    products = [node.meta["source"].code for node in graph.nodes if node.target is library.matmul_i8]
+    assert products == ["scores = x @ x.mT", "return weights @ (x + 1)"]
+    assert lines[library.softmax] == "weights = scores.softmax(-1)"
 
 
 def test_a_scale_written_as_a_tensor_is_a_number() -> None:

@@ -220,6 +220,18 @@ def test_norms_by_statistics_of_the_batch_or_stored_ones() -> None:
         llmchip.compile(stored, (x,))
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_folded_norm_is_the_products_work(bias: bool) -> None:
+    """Breaks when a convolution's cost stands at the line, module or layer of the norm that is folded into it."""
+    model = Normed(_used(nn.BatchNorm2d(6)))
+    model.convolution = nn.Conv2d(3, 6, 3, bias=bias)
+    nodes = llmchip.compile(model.eval(), (torch.randn(1, 3, 6, 6),)).image.debug.nodes
+    made = [node for node in nodes if node.op.startswith("llmchip.") or (node.layer and node.op == "placeholder")]
+    assert {node.module for node in made} == {node.layer for node in made} == {"convolution"}
+    product = next(node for node in nodes if "matmul_i8" in node.op)
+    assert product.also == ("norm",) and product.origins[0].startswith("conv")
+
+
 def test_halves_are_summed_in_float32() -> None:
     """Breaks when a scale, a shift or a sum of a half type is rounded on the way: eager rounds once."""
     norm = nn.BatchNorm1d(4)

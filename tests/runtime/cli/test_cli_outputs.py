@@ -138,6 +138,18 @@ def test_stdout_for_tables_only(program: Path) -> None:
     assert both.code == 2 and "--csv - and --json" in both.error["what"]
 
 
+@pytest.mark.parametrize(
+    ("line", "package"),
+    [("sweep x:y --html OUT", "plotly"), ("report x:y -o OUT", "plotly"), ("sweep x:y --parquet OUT", "pyarrow"), ("profile p.s --html OUT", "jinja2")],
+)  # fmt: skip
+def test_a_missing_package_is_said_before_the_work(
+    line: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Breaks when a sweep of hours ends in a page that cannot be made."""
+    monkeypatch.setitem(sys.modules, package, None)
+    refused(call(*line.replace("OUT", str(tmp_path / "x")).split()), "pip install")
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is always full")
 def test_a_full_disk_names_the_users_file(program: Path) -> None:
     """Breaks when the error of an output is said to be one of standard output, or names the temporary file."""

@@ -24,7 +24,7 @@ from compiler.frontend.capture import capture
 from compiler.options import Options
 from emulator.timing.simulate import simulate
 from isa.chip import load_chip
-from isa.errors import ChipError, UnsupportedError
+from isa.errors import ChipError, InputError, UnsupportedError
 from runtime.sweep.axes import axis, chip_at, grid
 from runtime.sweep.figures import Outcome, figures, outcome
 from runtime.sweep.frozen import FrozenModel, freeze
@@ -236,12 +236,24 @@ def _keys(path: Path) -> dict[str, Any]:
         (("minilm", "--seq", "8,x"), "is not a list of sizes"),
         (("nothing",), "there is no model or file"),
         (("minilm", "--csv", "/no/such/folder/a.csv"), "the folder does not exist"),
+        (("minilm", "--store", "/no/such/folder/a.sqlite"), "the folder does not exist"),
+        (("no.such.module:make", "--seq", "8,16"), "--seq only goes with a Hugging Face folder"),
+        (("minilm", "no.such.module:make", "--batch", "2"), "--batch only goes with a Hugging Face folder"),
     ],
 )
 def test_a_sweep_that_cannot_be_is_one_line(arguments: tuple[str, ...], what: str) -> None:
     """Breaks when a mistake is found only after the models are captured, or with a traceback."""
     result = call("sweep", *arguments, "--json")
     assert result.code == 2 and what in result.error["what"]
+
+
+def test_a_sweep_in_python_is_refused_as_early(tmp_path: Path) -> None:
+    """Breaks when Python makes folders that nobody asked for, or captures models before it looks at what was asked."""
+    with pytest.raises(InputError, match="the folder does not exist"):
+        llmchip.sweep("minilm", store=tmp_path / "no" / "s.sqlite")
+    with pytest.raises(InputError, match="--seq only goes with a Hugging Face folder"):
+        llmchip.sweep("no.such.module:make", seq=[8, 16], store=tmp_path / "s.sqlite")
+    assert not list(tmp_path.iterdir())
 
 
 def test_parquet_has_the_records(frozen: FrozenModel, tmp_path: Path) -> None:
