@@ -27,6 +27,7 @@ from compiler.passes.recognise_attention import RecogniseAttention
 from compiler.passes.recognise_experts import RecogniseExperts
 from compiler.passes.recognise_norm import RecogniseNorm
 from compiler.passes.recurrent import Recurrent
+from compiler.passes.resize import Resize
 from compiler.passes.select import Select
 from compiler.passes.split import freeze
 from compiler.passes.windows import Windows
@@ -96,6 +97,7 @@ def pipeline(options: Options) -> list[Pass]:
         Canonicalize(),  # early, so that every later pass knows one form of each operation
         Recurrent(),  # makes products and functions of layers that go step by step
         Windows(),  # makes products and slices of what looks at several places
+        Resize(),  # likewise
         RecogniseExperts(),  # before products are canonical, of which it makes some
         CanonicalMatmul(),  # needs canonical views, to see which operand of a product is a weight
         Canonicalize(),  # views that decomposition made

@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 from compiler.graph.arguments import integer
 from compiler.graph.editor import Editor, aten, is_static
 from compiler.graph.legal import FROZEN
-from compiler.passes import canonical_matmul, canonicalize, recognise_experts, recurrent, select, windows
+from compiler.passes import canonical_matmul, canonicalize, recognise_experts, recurrent, resize, select, windows
 from compiler.passes import recognise_attention as recognise
 
 _EXTRA = frozenset({aten._assert_tensor_metadata.default, aten.sym_size.int})
@@ -49,6 +49,7 @@ def known_operations() -> frozenset[Target]:
         canonicalize.RULES,
         recurrent.RULES,
         windows.RULES,
+        resize.RULES,
         recognise_experts.RULES,
         canonical_matmul.RULES,
         recognise.RULES,

@@ -77,12 +77,12 @@ def _each(numbers: list[int], rank: int) -> list[int]:
 # ---- channels last
 
 
-def _channels_last(editor: Editor, at: fx.Node, x: fx.Node) -> fx.Node:
+def channels_last(editor: Editor, at: fx.Node, x: fx.Node) -> fx.Node:
     rank = len(shape_of(x))
     return editor.permute(at, x, [0, *range(2, rank), 1])
 
 
-def _channels_first(editor: Editor, at: fx.Node, x: fx.Node) -> fx.Node:
+def channels_first(editor: Editor, at: fx.Node, x: fx.Node) -> fx.Node:
     rank = len(shape_of(x))
     return editor.permute(at, x, [0, rank - 1, *range(1, rank - 1)])
 
@@ -147,7 +147,7 @@ def _convolution(editor: Editor, node: fx.Node) -> fx.Node | None:
     groups, out = integer(node, "groups"), shape_of(node)
     rank = len(out) - 2
     strides, paddings, dilations = (_each(integers(node, name), rank) for name in ("stride", "padding", "dilation"))
-    rows = _channels_last(editor, node, x)
+    rows = channels_last(editor, node, x)
     if argument(node, "transposed"):
         rows, weight = _spread(editor, node, rows, strides), _turned(editor, node, weight, groups)
         kernel = shape_of(weight)[2:]
@@ -156,7 +156,7 @@ def _convolution(editor: Editor, node: fx.Node) -> fx.Node | None:
     axes = [_Axis(*of) for of in zip(shape_of(weight)[2:], strides, dilations, paddings, out[2:], strict=True)]
     rows = _padded(editor, node, rows, axes, 0.0)
     if groups > 1 and shape_of(weight)[1] == 1:
-        return _channels_first(editor, node, _by_channel(editor, node, rows, weight, bias, axes))
+        return channels_first(editor, node, _by_channel(editor, node, rows, weight, bias, axes))
     size, each = shape_of(x)[1] // groups, out[1] // groups
     results = []
     for group in range(groups):
@@ -166,11 +166,11 @@ def _convolution(editor: Editor, node: fx.Node) -> fx.Node | None:
             for given, dim, step in ((rows, len(axes) + 1, size), (weight, 0, each), (bias, 0, each))
         )  # fmt: skip
         assert part is not None and own is not None
-        flat = editor.reshape(node, _channels_last(editor, node, own), (each, prod(shape_of(own)[1:])))
+        flat = editor.reshape(node, channels_last(editor, node, own), (each, prod(shape_of(own)[1:])))
         seen = _columns(editor, node, part, axes)
         results.append(editor.emit(node, aten.linear.default, seen, flat, *([] if own_bias is None else [own_bias])))
     y = results[0] if groups == 1 else editor.emit(node, aten.cat.default, results, len(axes) + 1)
-    return _channels_first(editor, node, y)
+    return channels_first(editor, node, y)
 
 
 def _by_channel(
@@ -283,7 +283,7 @@ def _max_pool(editor: Editor, node: fx.Node) -> fx.Node | None:
     least = -inf if floats else torch.iinfo(dtype_of(x)).min
     largest = _Reduction(aten.amax.default if floats else None, aten.maximum.default, least)
     rows = largest.of(editor, node, _batched(editor, node, x, axes), axes)
-    y = editor.reshape(node, _channels_first(editor, node, rows), _first_shape(node))
+    y = editor.reshape(node, channels_first(editor, node, rows), _first_shape(node))
     if isinstance(node.meta["val"], Tensor):
         return y
     for user in list(node.users):
@@ -307,13 +307,13 @@ def _avg_pool(editor: Editor, node: fx.Node) -> fx.Node | None:
     total = _SUM.of(editor, node, rows, axes)
     mean = editor.emit(node, aten.div.Tensor, total, _divisor(editor, node, axes, shape_of(rows)[1:-1]))
     mean = editor.cast(node, mean, dtype_of(node))
-    return editor.reshape(node, _channels_first(editor, node, mean), shape_of(node))
+    return editor.reshape(node, channels_first(editor, node, mean), shape_of(node))
 
 
 def _batched(editor: Editor, node: fx.Node, x: fx.Node, axes: Sequence[_Axis]) -> fx.Node:
     """[B, spatial …, C]; what has no batch is one of one."""
     sizes = shape_of(x)
-    return _channels_last(editor, node, x if len(sizes) > len(axes) + 1 else editor.reshape(node, x, (1, *sizes)))
+    return channels_last(editor, node, x if len(sizes) > len(axes) + 1 else editor.reshape(node, x, (1, *sizes)))
 
 
 def _divisor(editor: Editor, node: fx.Node, axes: Sequence[_Axis], sizes: Sequence[int]) -> Argument:
@@ -472,7 +472,7 @@ def _in_weights(editor: Editor, node: fx.Node, made: fx.Node, scale: fx.Node, sh
     scaled = editor.emit(node, aten.mul.Tensor, weight, editor.reshape(node, scale, (*shape_of(scale), 1)))
     if bias is not None:
         shift = editor.emit(node, aten.add.Tensor, editor.emit(node, aten.mul.Tensor, bias, scale), shift)
-    return _channels_first(editor, node, editor.emit(node, aten.linear.default, tensor(made, "input"), scaled, shift))
+    return channels_first(editor, node, editor.emit(node, aten.linear.default, tensor(made, "input"), scaled, shift))
 
 
 def _instance_norm(editor: Editor, node: fx.Node) -> fx.Node | None:
