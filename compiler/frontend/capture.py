@@ -18,6 +18,7 @@ from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.nn.modules import rnn as layers
 from torch.nn.utils import rnn as packing
 from torch.utils import _pytree as pytree
@@ -260,16 +261,30 @@ def export(
 ) -> ExportedProgram:
     """torch.export. Raises CompileError, one sentence, for what it cannot capture."""
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings(), fixed_sizes(type(module).__name__):
             warnings.simplefilter("ignore")
             return torch.export.export(module, args, kwargs=dict(kwargs or {}), strict=False)
+    except UnsupportedError:
+        raise
     except Exception as error:
         _check_positions(module, (args, kwargs), error)
         _check_packed(module, error)
+        _check_cache(module, error)
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CompileError(
             f"torch.export cannot capture this model: {first}", type(module).__name__, "see the chained exception"
         ) from error
+
+
+@contextmanager
+def fixed_sizes(where: str = "") -> Iterator[None]:
+    """What PyTorch itself cannot decide without the data is no fault of ours: export hands out such graphs, and Dynamo
+    with fullgraph=True."""
+    try:
+        yield
+    except GuardOnDataDependentSymNode as error:
+        what = "a size, or which way the model goes, depends on data"
+        raise UnsupportedError(what, where, "see the chained exception") from error
 
 
 def _check_positions(module: torch.nn.Module, given: object, error: Exception) -> None:
@@ -301,6 +316,16 @@ def _check_packed(module: torch.nn.Module, error: Exception) -> None:
         ) from error
 
 
+def _check_cache(module: torch.nn.Module, error: Exception) -> None:
+    """A model of transformers that would return its cache, which is no tensor."""
+    if "transformers.cache_utils" in str(error):
+        raise CompileError(
+            "the model returns a cache, which torch.export cannot capture",
+            type(module).__name__,
+            "pass use_cache=False, or set it in the model's config",
+        ) from error
+
+
 def from_exported(
     program: ExportedProgram, signature: inspect.Signature | None = None, changing: bool = False
 ) -> Captured:
@@ -308,7 +333,7 @@ def from_exported(
 
     Only with `changing` may it change its inputs: the caller then sees to it that they get their new values.
     """
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), fixed_sizes():
         warnings.simplefilter("ignore")
         _settle_checks(program.graph_module)
         table = settle_aliases(program.graph_module)

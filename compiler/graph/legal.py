@@ -1,7 +1,10 @@
 """What the chip computes: the operations that may remain in a frozen graph, and on which types."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor, fx
+from torch._ops import OpOverload
 from torch.fx.node import Argument, Target
 
 from compiler.graph.arguments import operand, tensor
@@ -83,4 +86,16 @@ def _name(dtype: torch.dtype) -> str:
 
 def random(node: fx.Node) -> bool:
     """Whether `node` draws random numbers: it may neither be folded nor repeated."""
-    return node.op == "call_function" and torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+    return node.op == "call_function" and draws(node.target, node.args, node.kwargs)
+
+
+def draws(target: object, args: Sequence[object], kwargs: Mapping[str, object]) -> bool:
+    """Whether this call of an operator draws random numbers: one of PyTorch's random operators, not told to leave them
+    (attention and recurrent layers are marked as random, too)."""
+    if not isinstance(target, OpOverload) or torch.Tag.nondeterministic_seeded not in target.tags:
+        return False
+    declared = target._schema.arguments
+    given = {argument.name: argument.default_value for argument in declared}
+    given |= {**dict(zip((argument.name for argument in declared), args, strict=False)), **kwargs}
+    drawing = all(given.get(switch, True) is not False for switch in ("train", "training"))
+    return drawing and all(given.get(share, 1.0) != 0 for share in ("dropout_p", "dropout"))

@@ -317,6 +317,53 @@ def _cat(editor: Editor, node: fx.Node) -> fx.Node:
     return parts[0] if len(parts) == 1 else editor.emit(node, aten.cat.default, parts, dim)
 
 
+def _copy(editor: Editor, node: fx.Node) -> fx.Node:
+    """What a tensor becomes into which another one is written: that one, in its shape and type."""
+    return editor.broadcast(node, editor.cast(node, tensor(node, "src"), dtype_of(node)), shape_of(node))
+
+
+def _filled(editor: Editor, node: fx.Node) -> fx.Node:
+    """One number everywhere, whatever the tensor is whose shape it has."""
+    shape = list(shape_of(node))
+    return editor.emit(node, aten.full.default, shape, argument(node, "fill_value"), dtype=dtype_of(node))
+
+
+def _slice_scatter(editor: Editor, node: fx.Node) -> fx.Node | None:
+    """x with other elements from `start` to `end`: the parts before and behind them stay. Every n-th one: rows of what
+    was and what is written."""
+    if is_static(node):
+        return None
+    x, dim = tensor(node, "self"), integer(node, "dim") % len(shape_of(node))
+    size, step = shape_of(x)[dim], integer(node, "step")
+    start, end, _ = slice(argument(node, "start"), argument(node, "end")).indices(size)
+    if step == 1 or end - start < 2:
+        return _with(editor, node, x, dim, start, max(start, end))
+    both = editor.emit(node, aten.cat.default, [x, editor.cast(node, tensor(node, "src"), dtype_of(x))], dim)
+    place = editor.emit(node, aten.arange.default, size)
+    number = editor.emit(node, aten.arange.start_step, size, size + -(-(end - start) // step), 1)
+    index = editor.emit(node, aten.slice_scatter.default, place, number, 0, start, end, step)
+    return _looked_up(editor, node, both, {dim: index})
+
+
+def _select_scatter(editor: Editor, node: fx.Node) -> fx.Node:
+    x, dim = tensor(node, "self"), integer(node, "dim") % len(shape_of(node))
+    at = integer(node, "index") % shape_of(x)[dim]
+    return _with(editor, node, x, dim, at, at + 1)
+
+
+def _with(editor: Editor, node: fx.Node, x: fx.Node, dim: int, start: int, end: int) -> fx.Node:
+    """x with the source of a scatter from `start` to `end` of a dimension."""
+    sizes = shape_of(x)
+    shape = tuple(end - start if place == dim else size for place, size in enumerate(sizes))
+    given = editor.reshape(node, editor.cast(node, tensor(node, "src"), dtype_of(x)), shape)
+    ends = ((0, start), (end, sizes[dim]))
+    before, after = (
+        [editor.emit(node, aten.slice.Tensor, x, dim, low, high)] if low < high else [] for low, high in ends
+    )
+    parts = [*before, *([given] if start < end else []), *after]
+    return parts[0] if len(parts) == 1 else editor.emit(node, aten.cat.default, parts, dim)
+
+
 def _roll(editor: Editor, node: fx.Node) -> fx.Node:
     """The end of each dimension before its beginning; without dimensions, of all elements in a row."""
     x, shifts, dims = tensor(node, "self"), integers(node, "shifts"), integers(node, "dims")
@@ -334,6 +381,10 @@ def _roll(editor: Editor, node: fx.Node) -> fx.Node:
 RULES: dict[Target, Rule] = {
     aten.cat.default: _cat,
     aten.roll.default: _roll,
+    aten.copy.default: _copy,
+    aten.full_like.default: _filled,
+    aten.slice_scatter.default: _slice_scatter,
+    aten.select_scatter.default: _select_scatter,
     **dict.fromkeys(
         (
             aten.clone.default,

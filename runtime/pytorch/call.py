@@ -1,8 +1,7 @@
 """A Dynamo frame on the chip: what comes in, what the pieces compute, what goes out, as eager PyTorch would have it."""
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +9,13 @@ import torch
 from torch import Tensor, fx
 from torch._ops import HigherOrderOperator
 from torch.autograd import forward_ad
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
-from compiler.frontend.capture import Captured
+from compiler.frontend.capture import Captured, fixed_sizes
 from compiler.frontend.dynamo import DynamoCapture, Role, capture_dynamo, pick
+from compiler.graph.legal import random
 from isa.errors import UnsupportedError
 from runtime.pytorch.gradients import Backward, Keep
-from runtime.pytorch.observed import Observed, apart, draws, observe
+from runtime.pytorch.observed import Observed, apart, observe
 from runtime.pytorch.pieces import Runs, Setting, whole
 from runtime.pytorch.results import Made, ResultMap, map_results
 from runtime.pytorch.strides import meet, span
@@ -27,7 +26,7 @@ Runner = Callable[..., tuple[Any, ...]]
 def compiled(gm: fx.GraphModule, values: Sequence[Any], known: Sequence[Role], setting: Setting) -> Runner:
     """The frame for arguments like these. Raises what the capture raises, and what may not fall back."""
     grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-    with torch.inference_mode(False), torch.no_grad(), _refused():
+    with torch.inference_mode(False), torch.no_grad(), fixed_sizes():
         values = apart(values)
         found = capture_dynamo(gm, values, known)
         flat = pick(values, found.places) if found.places else values
@@ -51,16 +50,6 @@ def compiled(gm: fx.GraphModule, values: Sequence[Any], known: Sequence[Role], s
     return call.run
 
 
-@contextmanager
-def _refused() -> Iterator[None]:
-    """What PyTorch itself cannot decide without the data is no fault of ours: Dynamo hands out such graphs with
-    fullgraph=True."""
-    try:
-        yield
-    except GuardOnDataDependentSymNode as error:
-        raise UnsupportedError("a size in this graph depends on data") from error
-
-
 def _check_changed(found: DynamoCapture, observed: Observed) -> None:
     """Refuse changes of more than an argument's elements."""
     if any(position in observed.strided for position, _ in found.changed):
@@ -79,10 +68,7 @@ def _check_followed(how: ResultMap, found: DynamoCapture, observed: Observed) ->
 
 def _check_drawn(graph: fx.Graph, observed: Observed) -> None:
     """Refuse a graph in which fewer numbers are drawn than in the frame, whose later ones would be others."""
-    if (
-        sum(node.op == "call_function" and draws(node.target, node.args, node.kwargs) for node in graph.nodes)
-        < observed.draws
-    ):
+    if sum(map(random, graph.nodes)) < observed.draws:
         raise UnsupportedError("random numbers that nothing reads, which the capture leaves out")
 
 

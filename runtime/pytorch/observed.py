@@ -18,6 +18,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from compiler.graph.legal import draws
 from isa.errors import UnsupportedError
 from runtime.pytorch.strides import row_major
 
@@ -143,18 +144,6 @@ def _unhooked(args: Sequence[Any], keep: Callable[[Tensor], Tensor]) -> Iterator
         if "saved tensor hooks" not in str(error):
             raise
         raise UnsupportedError("a gradient inside of what gradients are wanted of") from error
-
-
-def draws(target: Any, args: Sequence[Any], kwargs: Any) -> bool:
-    """Whether this call of an operator draws random numbers: one of PyTorch's random operators, not told to leave
-    them."""
-    if torch.Tag.nondeterministic_seeded not in getattr(target, "tags", ()):
-        return False
-    declared = target._schema.arguments
-    given = {argument.name: argument.default_value for argument in declared}
-    given |= {**dict(zip((argument.name for argument in declared), args, strict=False)), **kwargs}
-    drawing = all(given.get(switch, True) is not False for switch in ("train", "training"))
-    return drawing and given.get("dropout_p", 1.0) != 0  # attention is marked as random, too
 
 
 def memory(tensor: Tensor) -> int:

@@ -17,6 +17,19 @@ _PATCHES = {
 }
 _TOWER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 _WORDS = {**_TOWER, "vocab_size": 99, "max_position_embeddings": 16, "bos_token_id": 97, "eos_token_id": 98}
+_BOTH = {
+    "d_model": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "use_cache": False,
+    "vocab_size": 99,
+    "max_target_positions": 12,
+    "pad_token_id": 0,
+}
 _STAGES = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 2, 1]}
 _RESIDUAL = {"embedding_size": 16, "hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1]}
 _SPEECH = {
@@ -44,6 +57,7 @@ class Family:
     input: str = "pixel_values"
     quick: bool = field(default=False)  # in the fast tests
     words: tuple[tuple[int, ...], ...] = ()  # token numbers, of a model that takes them, too
+    words_input: str = "input_ids"
 
 
 FAMILIES: dict[str, Family] = {
@@ -91,6 +105,38 @@ FAMILIES: dict[str, Family] = {
         "SegformerModel",
         "SegformerConfig",
         {"hidden_sizes": [16, 16, 32, 32], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 2]},
+        (1, 3, 64, 64),
+    ),
+    "segformer-head": Family(
+        "SegformerForSemanticSegmentation",
+        "SegformerConfig",
+        {
+            "hidden_sizes": [16, 16, 32, 32],
+            "depths": [1, 1, 1, 1],
+            "num_attention_heads": [1, 1, 2, 2],
+            "decoder_hidden_size": 32,
+        },
+        (1, 3, 64, 64),
+    ),
+    "detr": Family(
+        "DetrForObjectDetection",
+        "DetrConfig",
+        {
+            **_BOTH,
+            "num_queries": 5,
+            "backbone_config": {"model_type": "resnet", **_RESIDUAL, "out_features": ["stage4"]},
+        },
+        (1, 3, 64, 64),
+    ),
+    "glpn": Family(
+        "GLPNForDepthEstimation",
+        "GLPNConfig",
+        {
+            "hidden_sizes": [16, 16, 32, 32],
+            "depths": [1, 1, 1, 1],
+            "num_attention_heads": [1, 1, 2, 2],
+            "decoder_hidden_size": 16,
+        },
         (1, 3, 64, 64),
     ),
     "mobilevit": Family(
@@ -147,6 +193,41 @@ FAMILIES: dict[str, Family] = {
     ),
     "wav2vec2": Family("Wav2Vec2Model", "Wav2Vec2Config", _SPEECH, (1, 4000), "input_values", quick=True),
     "hubert": Family("HubertModel", "HubertConfig", _SPEECH, (1, 4000), "input_values"),
+    "wavlm": Family("WavLMModel", "WavLMConfig", _SPEECH, (1, 4000), "input_values"),
+    "whisper": Family(
+        "WhisperForConditionalGeneration",
+        "WhisperConfig",
+        {**_BOTH, "num_mel_bins": 8, "max_source_positions": 20, "bos_token_id": 1, "eos_token_id": 2},
+        (1, 8, 40),
+        "input_features",
+        words=((1, 5, 7),),
+        words_input="decoder_input_ids",
+    ),
+    "moonshine": Family(
+        "MoonshineModel",
+        "MoonshineConfig",
+        {
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "encoder_num_hidden_layers": 1,
+            "decoder_num_hidden_layers": 1,
+            "encoder_num_attention_heads": 2,
+            "decoder_num_attention_heads": 2,
+            "vocab_size": 99,
+            "use_cache": False,
+        },
+        (1, 4000),
+        "input_values",
+        words=((1, 5, 7),),
+        words_input="decoder_input_ids",
+    ),
+    "rwkv": Family(
+        "RwkvModel",
+        "RwkvConfig",
+        {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 99, "context_length": 16, "use_cache": False},
+        (),
+        words=((3, 14, 15, 92),),
+    ),
     "ast": Family(
         "ASTModel",
         "ASTConfig",
@@ -174,5 +255,8 @@ def tiny(family: str) -> tuple[nn.Module, dict[str, Tensor]]:
     for parameter in model.parameters():
         if not parameter.any():  # what starts at zero hides what is behind it
             nn.init.normal_(parameter, std=0.1)
-    words = {"input_ids": torch.tensor(chosen.words)} if chosen.words else {}
-    return model, {**words, chosen.input: torch.randn(chosen.shape)}
+    inputs = {chosen.input: torch.randn(chosen.shape)} if chosen.shape else {}
+    inputs |= {chosen.words_input: torch.tensor(chosen.words)} if chosen.words else {}
+    with torch.no_grad():
+        model(**inputs)  # RWKV rescales its weights at the first call
+    return model, inputs

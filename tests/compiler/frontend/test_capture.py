@@ -14,6 +14,7 @@ from transformers import (
     BertForSequenceClassification,
     BertForTokenClassification,
     BertModel,
+    DynamicCache,
 )
 
 from compiler.frontend.capture import capture, from_exported
@@ -192,6 +193,33 @@ def test_integers_are_not_multiplied_as_floats(operation: Any) -> None:
     """Breaks when integers given to a linear are blamed on the compiler."""
     with pytest.raises(UnsupportedError, match=r"multiplies int64 by (float32|int64): both must be floats"):
         lower(capture(Function(operation).eval(), (torch.ones(3, 8, dtype=torch.long),)))
+
+
+class Returning(torch.nn.Module):
+    """A model of transformers that returns its cache."""
+
+    def forward(self, x: Tensor) -> Any:
+        return DynamicCache() if x.dim() else x
+
+
+class Sized(torch.nn.Module):
+    """A size that a tensor holds, and a change in place of what has it."""
+
+    def forward(self, x: Tensor, n: Tensor) -> Tensor:
+        size = int(n)
+        torch._check(size > 0)
+        torch._check(size <= 4)
+        y = x[:size].clone()
+        y += 1
+        return y
+
+
+def test_what_export_cannot_have_is_said_in_the_models_words() -> None:
+    """Breaks when the user must know what a pytree is, or a size that depends on data is called a fault of ours."""
+    with pytest.raises(CompileError, match="returns a cache.*use_cache=False"):
+        capture(Returning().eval(), (torch.randn(2),))
+    with pytest.raises(CompileError, match="depends on data|not fixed"):
+        lower(capture(Sized().eval(), (torch.randn(4), torch.tensor(3))))
 
 
 def test_sizes_that_are_not_fixed_are_refused() -> None:

@@ -86,6 +86,32 @@ def test_a_place_outside_traps(i: int, j: int) -> None:
         program(*args)
 
 
+class Written(nn.Module):
+    """Assignments to parts of a tensor, one after the other."""
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        z = x * 2
+        z[:, 1:3] = y[:, :2]
+        z[..., 0] = 7
+        z[0, 2] = x[1, 0]
+        z[:, -1:] += 1
+        every = z.clone()
+        every[:] = y[0, 0]
+        every[:, 1::2] = x[:, :2]
+        every[1:1] = 3
+        new = torch.zeros_like(x)
+        new[1], new[:, 0] = x[0], 1.5
+        return z, every, new
+
+
+def test_written_parts() -> None:
+    """Breaks when an assignment reaches another element, or what is around it is lost."""
+    args = torch.randn(3, 4, 5), torch.randn(3, 4, 5)
+    program = llmchip.compile(Written().eval(), args)
+    assert program.verify(*args).bit_exact
+    assert all(map(torch.equal, program(*args), Written()(*args)))
+
+
 @pytest.mark.parametrize(("stride", "padding", "dilation", "width"), [(2, 1, 1, 3), (1, 0, 2, 2)])
 def test_a_convolution_along_one_dimension(stride: int, padding: int, dilation: int, width: int) -> None:
     """Breaks when a place sees other columns than those of its window, or other weights."""

@@ -410,7 +410,7 @@ def test_a_module_of_torchs_own_is_told_at_the_users_line() -> None:
     """Breaks when a line of llmchip or of torch stands for that of the user, where the model has none."""
     with torch.no_grad(), warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        compiled(torch.nn.Upsample(scale_factor=2, mode="bicubic"))(torch.randn(1, 2, 3, 4))  # this line
+        compiled(torch.nn.MaxPool2d(2, return_indices=True))(torch.randn(1, 2, 4, 4))  # this line
     assert [warning.filename for warning in said] == [__file__]
     [found] = llmchip.fallbacks()
     assert found.line.startswith(f"{__file__}:{said[0].lineno}: ") and found.line.endswith("# this line")
@@ -432,7 +432,7 @@ def test_what_depends_on_data_is_no_fault() -> None:
     """Breaks when sizes that Dynamo cannot know (it hands them out with fullgraph=True) are told as a fault of
     llmchip."""
     program = compiled(lambda x: torch.unique(x, return_inverse=True), fullgraph=True)
-    with torch.no_grad(), pytest.warns(UserWarning, match="a size in this graph depends on data"):
+    with torch.no_grad(), pytest.warns(UserWarning, match="depends on data"):
         assert all(map(torch.equal, program(X), torch.unique(X, return_inverse=True)))
     assert [found.fault for found in llmchip.fallbacks()] == [False]
 
