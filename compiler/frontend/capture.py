@@ -278,8 +278,8 @@ def export(
 
 @contextmanager
 def fixed_sizes(where: str = "") -> Iterator[None]:
-    """What PyTorch itself cannot decide without the data is no fault of ours: export hands out such graphs, and Dynamo
-    with fullgraph=True."""
+    """Raises UnsupportedError for what PyTorch itself cannot decide without the data: export hands out such graphs, and
+    Dynamo with fullgraph=True."""
     try:
         yield
     except GuardOnDataDependentSymNode as error:
