@@ -6,12 +6,11 @@ interrupted.
 """
 
 import contextlib
-import errno
 import importlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TextIO, cast
 
 import click
@@ -20,6 +19,7 @@ from isa.errors import AssemblyError, Error, Trap, described, interrupted
 from isa.shown import shown, shown_lines, shown_styled
 
 OK, NO, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+STDOUT = "standard output"
 STOPPED = {"kind": "interrupted", "what": "interrupted", "where": "", "hint": ""}
 
 # The first line of each verb's help stands here, so that `llmcc --help` imports none of them.
@@ -100,7 +100,10 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run `llmcc`; gives the exit code."""
     arguments = list(sys.argv[1:] if args is None else args)
     out, err = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (cast(TextIO, _Plain(stream or open(os.devnull, "w"))) for stream in (out, err))  # noqa: SIM115 - None: closed before we began
+    sys.stdout, sys.stderr = (
+        cast(TextIO, _Plain(stream or open(os.devnull, "w"), name))  # noqa: SIM115 - None: closed before we began
+        for stream, name in ((out, STDOUT), (err, "standard error"))
+    )
     try:
         return _main(arguments)
     finally:
@@ -109,18 +112,30 @@ def main(args: Sequence[str] | None = None) -> int:
 
 class _Plain:
     """A stream that nothing but text and colours passes, whoever writes to it: the last net, see isa.shown. `raw` is
-    the stream itself."""
+    the stream itself; an OSError of it has its `name`."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self.raw = stream
+    def __init__(self, stream: TextIO, name: str) -> None:
+        self.raw, self.name = stream, name
 
     def write(self, text: str) -> int:
-        self.raw.write(
-            shown_styled(text)
-            .encode(self.raw.encoding or "utf-8", "backslashreplace")
-            .decode(self.raw.encoding or "utf-8")
-        )
+        with self._named():
+            self.raw.write(
+                shown_styled(text)
+                .encode(self.raw.encoding or "utf-8", "backslashreplace")
+                .decode(self.raw.encoding or "utf-8")
+            )
         return len(text)
+
+    def flush(self) -> None:
+        with self._named():
+            self.raw.flush()
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.name) from error
 
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -151,9 +166,7 @@ def _main(arguments: list[str]) -> int:
             return INTERRUPTED
         if traceback:
             sys.excepthook(type(error), error, error.__traceback__)
-        if (
-            isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None
-        ):  # what we say does not fit
+        if isinstance(error, OSError) and error.filename == STDOUT:  # what we say does not fit
             _leave_stdout()
             as_json = False
         _fail(_document(error), as_json)
@@ -176,12 +189,7 @@ def _document(error: Exception) -> dict[str, str]:
     if isinstance(error, Error):
         return described(error)
     if isinstance(error, OSError):
-        place = (
-            "standard output"
-            if error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF) and error.filename is None
-            else error.filename
-        )
-        return {"kind": "file", "what": error.strerror or str(error), "where": str(place or ""), "hint": ""}
+        return {"kind": "file", "what": error.strerror or str(error), "where": str(error.filename or ""), "hint": ""}
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # PyTorch's own
         return {"kind": "memory", "what": "not enough memory", "where": "", "hint": "try a smaller --batch or --seq"}
     text = " ".join(str(error).split())[:300]

@@ -201,6 +201,8 @@ def check_recipe(recipe: Recipe) -> None:
         for flag, value in decided.items():
             if value is not None:
                 raise InputError(f"{flag} only goes with a Hugging Face folder", recipe.argument, "leave it out")
+    if kind == "factory":
+        _factory(recipe.argument)
 
 
 def _build_folder(recipe: Recipe, example: "dict[str, Tensor] | None", texts: bool, means: Means) -> Built:

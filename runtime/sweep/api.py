@@ -41,7 +41,7 @@ def sweep(
     store: str | PathLike[str] | None = None,
     engine: str = "local",
     search: int | None = None,
-    minimize: Sequence[str] = tuple(OBJECTIVES),
+    minimize: str | Sequence[str] = tuple(OBJECTIVES),
     seed: int = 0,
     **options: Any,
 ) -> Sweep:
@@ -66,7 +66,8 @@ def sweep(
     axes = [axis(key, values) for key, values in (set or {}).items()]
     settings = Options.from_strings(options)
     workloads = _workloads(models, inputs, seq, batch, settings)
-    plan = Plan(tuple(axes), load_chip(chip), objectives(minimize), search, seed)
+    wanted = objectives([minimize] if isinstance(minimize, str) else minimize)
+    plan = Plan(tuple(axes), load_chip(chip), wanted, search, seed)
     return run(workloads, plan, engine_of(engine, workers), _path(store))
 
 
@@ -100,13 +101,17 @@ def run(
 def _rows(runner: Runner, workloads: Sequence[Workload], plan: Plan) -> list[Row]:
     if plan.trials is None:
         return runner.measure(workloads, grid(plan.axes), plan.base)
+    if plan.trials < 1:
+        raise InputError(f"a search of {plan.trials} trials finds nothing", "--search", "at least 1")
     if not plan.axes:
         raise InputError("a search needs axes", "--search", "--set mxu.rows=32..256, for example")
     return search_chips(runner, workloads, plan.axes, plan.base, plan.trials, plan.minimized, plan.seed)
 
 
 def engine_of(name: str, workers: int | None) -> Engine:
-    """The engine of this name. Raises InputError for another name, or Ray without its package."""
+    """The engine of this name. Raises InputError for another name, workers that are none, or Ray without its package."""
+    if workers is not None and workers < 1:
+        raise InputError(f"{workers} workers do no work", hint="at least 1, or None for one for each processor")
     if name not in ENGINES:
         raise InputError(f"there is no engine '{name}'", hint=f"they are {', '.join(ENGINES)}")
     return ENGINES[name](workers or default_workers())
@@ -127,21 +132,29 @@ def _workloads(models: Any, inputs: Any, seq: Sizes, batch: Sizes, options: "Opt
             if value is not None:
                 raise InputError(f"{name} does not go with example inputs", hint="they have a shape of their own")
         return [Workload(type(models).__name__, None, None, partial(_freeze_module, models, inputs, options))]
-    names = [models] if isinstance(models, str) else list(models)
+    names = [models] if not isinstance(models, Sequence) or isinstance(models, str) else list(models)
+    if not names:
+        raise InputError(
+            "there is no model to sweep", hint="llmchip.sweep('minilm', set={...}), or a module and its inputs"
+        )
     if not all(isinstance(name, str) for name in names):
         raise InputError("example inputs are missing", hint="llmchip.sweep(module, inputs), or the names of models")
     from runtime.models.models import Recipe, check_recipe
 
     found = []
-    for name, length, count in product(names, _sizes(seq), _sizes(batch)):
+    for name, length, count in product(names, _sizes("seq", seq), _sizes("batch", batch)):
         recipe = Recipe(name, seq=length, batch=count)
         check_recipe(recipe)
         found.append(Workload(name, length, count, partial(_freeze_named, recipe, options)))
     return found
 
 
-def _sizes(given: Sizes) -> list[int | None]:
-    return [given] if given is None or isinstance(given, int) else list(given)
+def _sizes(name: str, given: Sizes) -> list[int | None]:
+    """Raises InputError for no size, and for one that nothing has."""
+    sizes = [given] if given is None or isinstance(given, int) else list(given)
+    if not sizes or any(size is not None and size < 1 for size in sizes):
+        raise InputError(f"{name} cannot be {given}", hint="a size of at least 1, or several")
+    return sizes
 
 
 def _freeze_module(model: Any, inputs: Any, options: "Options") -> "FrozenModel":

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from isa.files import write_atomic
 from runtime.sweep.figures import Outcome
 from runtime.sweep.frozen import FrozenModel
 
@@ -93,7 +95,7 @@ class Local:
         with self._lock:
             if model.program not in self._files:
                 path = Path(self._folder.name) / f"{len(self._files)}.model"
-                path.write_bytes(pickle.dumps(model))
+                write_atomic(path, [pickle.dumps(model)])
                 self._files[model.program] = str(path)
             return self._files[model.program]
 
@@ -103,4 +105,7 @@ class Local:
             for process in self._all:
                 process.kill()
                 process.wait()
+                for pipe in filter(None, (process.stdin, process.stdout)):
+                    with suppress(OSError):  # a job that was not read
+                        pipe.close()
         self._folder.cleanup()

@@ -35,7 +35,9 @@ OBJECTIVES: Mapping[str, str] = {
 
 
 def objectives(names: Sequence[str]) -> tuple[str, ...]:
-    """Those of these names. Raises InputError."""
+    """Those of these names. Raises InputError for none, and for another."""
+    if not names:
+        raise InputError("nothing is to be made small", "--minimize", f"name some of {', '.join(OBJECTIVES)}")
     for name in names:
         if name not in OBJECTIVES:
             raise InputError(f"there is no objective '{name}'", "--minimize", f"they are {', '.join(OBJECTIVES)}")

@@ -1,6 +1,7 @@
 """Sweeps: grids, results that are kept, workers."""
 
 import csv
+import gc
 import io
 import json
 import os
@@ -24,8 +25,9 @@ from compiler.frontend.capture import capture
 from compiler.options import Options
 from emulator.timing.simulate import simulate
 from isa.chip import load_chip
-from isa.errors import ChipError, InputError, UnsupportedError
+from isa.errors import ChipError, Error, InputError, UnsupportedError
 from runtime.sweep.axes import axis, chip_at, grid
+from runtime.sweep.engines import Local
 from runtime.sweep.figures import Outcome, figures, outcome
 from runtime.sweep.frozen import FrozenModel, freeze
 from runtime.sweep.ray_engine import OnRay
@@ -254,6 +256,37 @@ def test_a_sweep_in_python_is_refused_as_early(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--seq only goes with a Hugging Face folder"):
         llmchip.sweep("no.such.module:make", seq=[8, 16], store=tmp_path / "s.sqlite")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ({"models": nn.Linear(2, 2)}, "example inputs are missing"),
+        ({"models": []}, "no model"),
+        ({"models": "no.such.module:make"}, "cannot import"),
+        ({"seq": []}, "seq cannot be"),
+        ({"batch": 0}, "batch cannot be 0"),
+        ({"workers": 0}, "0 workers"),
+        ({"minimize": []}, "nothing is to be made small"),
+        ({"minimize": "speed"}, "there is no objective 'speed'"),
+        ({"search": 0, "set": {"mxu.rows": [64]}}, "a search of 0 trials"),
+    ],
+)
+def test_a_sweep_of_nothing_is_refused(given: dict[str, Any], what: str, tmp_path: Path) -> None:
+    """Breaks when what cannot be swept is an empty table, or an error of Python's own."""
+    with pytest.raises(Error, match=what):
+        llmchip.sweep(**{"models": "minilm", "store": tmp_path / "s.sqlite", **given})
+
+
+def test_workers_leave_no_pipe_open(recwarn: pytest.WarningsRecorder) -> None:
+    """Breaks when what talked to a worker stays open until Python finds it."""
+    engine = Local(1)
+    engine.ready()
+    engine.close()
+    engine.close()
+    del engine
+    gc.collect()
+    assert not [str(one.message) for one in recwarn if one.category is ResourceWarning]
 
 
 def test_parquet_has_the_records(frozen: FrozenModel, tmp_path: Path) -> None:
