@@ -63,7 +63,7 @@ def said(debug: DebugMap, name: str, number: int) -> str:
     if node.name == name or not found:
         return ""
     made = found[0].numbers
-    shared = [other for other in _beside(node, found[0].name) if other != found[0].name]
+    shared = [other for other in _beside(node, found[0].name) if not f"{other}.".startswith(f"{found[0].name}.")]
     first, last = debug.nodes[made[0]].name, debug.nodes[made[-1]].name
     of = f"node {first}" if len(made) == 1 else f"{len(made)} nodes, {first} to {last}"
     together = f", together with that of {', '.join(shared)}," if shared else ""
@@ -87,7 +87,7 @@ def _grouped(pairs: Iterable[tuple[str, int]]) -> list[Meaning]:
     groups: dict[str, list[int]] = {}
     for name, number in pairs:
         groups.setdefault(name, []).append(number)
-    return [Meaning(name, tuple(numbers)) for name, numbers in groups.items()]
+    return [Meaning(name, tuple(dict.fromkeys(numbers))) for name, numbers in groups.items()]
 
 
 def _calls(nodes: Mapping[int, DebugNode], name: str) -> list[Meaning]:
@@ -95,21 +95,15 @@ def _calls(nodes: Mapping[int, DebugNode], name: str) -> list[Meaning]:
 
 
 def _modules(nodes: Mapping[int, DebugNode], name: str) -> list[Meaning]:
-    """A module of this path; else those whose path ends so; else all that is inside one."""
-    paths = [(module, n) for n, node in nodes.items() for module in modules_of(node)]
-    for found in (
-        [(module, n) for module, n in paths if module == name],
-        [(module, n) for module, n in paths if module.endswith(f".{name}")],
-        [(_above(module, name), n) for module, n in paths if f".{name}." in f".{module}"],
-    ):
-        if found:
-            return _grouped(found)
-    return []
+    """The module of this path, with all that is inside it; else those whose path ends so."""
+    paths = [(module, n) for n, node in nodes.items() for module in modules_of(node) if f".{name}." in f".{module}."]
+    own = [(name, n) for module, n in paths if f"{module}.".startswith(f"{name}.")]
+    return _grouped(own or [(_above(module, name), n) for module, n in paths])
 
 
 def _above(path: str, name: str) -> str:
     """The part of a path that ends with `name`."""
-    return f".{path}"[1 : f".{path}.".index(f".{name}.") + len(name) + 1]
+    return f".{path}."[1 : f".{path}.".index(f".{name}.") + len(name) + 1]
 
 
 def _layers(nodes: Mapping[int, DebugNode], name: str) -> list[Meaning]:

@@ -7,7 +7,8 @@ import numpy as np
 from isa.errors import InputError
 from isa.image.records import DebugNode
 from runtime.debug import places
-from runtime.debug.nodes import Nodes
+from runtime.debug.names import said
+from runtime.debug.nodes import Collector, Nodes
 from runtime.debug.session import Session
 from runtime.debug.show import extents_text
 from runtime.debug.stepper import Block
@@ -67,7 +68,7 @@ def _node(session: Session, text: str, form: str) -> Thing:
         raise InputError(f"'{text}' has no closing bracket")
     number = session.nodes.number(name.strip())
     selected = _selected(session, number, index[:-1]) if bracket else None
-    collector = session.collect(number)
+    collector = _collected(session, name.strip(), number)
     value, record = collector.value, collector.node
     assert value is not None
     part = (
@@ -91,6 +92,16 @@ def _node(session: Session, text: str, form: str) -> Thing:
     }
     facts |= {"written": value.written, "elements": int(value.seen.size)}
     return Thing(text, title, value.dtype, stored, scale, None, facts)
+
+
+def _collected(session: Session, name: str, number: int) -> Collector:
+    """Raises InputError for a node without a value, and says which it is if it was called by another name."""
+    try:
+        return session.collect(number)
+    except InputError as error:
+        if not (called := said(session.nodes.debug, name, number)):
+            raise
+        raise type(error)(f"{called}; {error.what}", error.where, error.hint) from error
 
 
 def _selected(session: Session, number: int, text: str) -> tuple[slice | int, ...]:

@@ -11,6 +11,18 @@ from runtime.debug.commands import Shell
 from runtime.debug.session import Session
 
 
+class Gate(nn.Module):
+    """A module that does something itself, before another inside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.inner(x * 2)
+        return y
+
+
 class Windows(nn.Module):
     """Everything that compiler/passes/windows.py lowers."""
 
@@ -20,13 +32,14 @@ class Windows(nn.Module):
         self.block = nn.ModuleList([nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, groups=4, padding=1)])
         self.gn, self.inorm, self.alone = nn.GroupNorm(2, 4), nn.InstanceNorm2d(4), nn.BatchNorm2d(4)
         self.avg, self.head = nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1)
+        self.gate = Gate()
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pool(torch.relu(self.bn1(self.conv1(x))))
         x = self.inorm(self.block[1](self.gn(self.block[0](x))))
         x = nn.functional.pad(self.avg(self.alone(x)), (1, 1, 1, 1), mode="circular")
-        y: Tensor = self.head(x)
-        return y
+        y: Tensor = self.head(x).flatten(1)
+        return y + self.gate(y)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +66,14 @@ def test_the_models_names_are_places_and_values(shell: Shell, name: str) -> None
     assert f"{name} is " in text and "its value" in text and " is complete" in text
     assert f"{name} = " in text and "written so far" not in text
     assert shell.failed == 0
+
+
+def test_a_module_is_all_that_is_inside(shell: Shell) -> None:
+    """Breaks when a module's own last step is taken for its value, which another module inside it has; or the user is
+    not told why it is nowhere."""
+    assert "gate (node mul" in say(shell, "break gate")
+    text = say(shell, "print gate")
+    assert "gate is " in text and "its value is dequantize" in text and "is fused into add" in text
 
 
 def test_several_are_several(shell: Shell) -> None:
