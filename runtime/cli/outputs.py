@@ -82,6 +82,8 @@ def _check_file(kind: OutputFile, path: str) -> None:
             return
         raise InputError("this output is not written to stdout", path, "name a file; one of this name is ./-")
     _check_place(path)
+    if path.endswith(("/", os.sep)):
+        raise InputError("this is the name of a folder, and a file is wanted", path, "name a file in it")
     with _said(path):
         check_writable(path)
     if kind.needs is not None:
@@ -89,6 +91,8 @@ def _check_file(kind: OutputFile, path: str) -> None:
 
 
 def _check_place(path: str) -> None:
+    if not path:
+        raise InputError("the name of the file to write is empty", hint="name a file")
     with _said(path):
         folder = Path(path).resolve().parent
     if not folder.is_dir():

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from isa.errors import InputError, ModelError
 from isa.image.image import Image
@@ -18,6 +19,7 @@ from runtime.cli.common import (
     input_options,
     limit_options,
     model_options,
+    need,
     reply,
     stages,
     stdout,
@@ -91,11 +93,18 @@ def command(
     is another figure. Exit code 1 if a bit differs.
     """
     given = Given(**rest)
+    context = click.get_current_context()
+    need(
+        bisect or context.get_parameter_source("repro") is ParameterSource.DEFAULT,
+        "--repro is the folder of --bisect",
+        model,
+        "give both, or none",
+    )
     if bisect:
         check_folder(repro)
         from runtime.debug.repro import FILES
 
-        check_replaces_none(click.get_current_context(), (Path(repro, name) for name in FILES))
+        check_replaces_none(context, (Path(repro, name) for name in FILES))
     found: dict[str, Any] | None = None
     with stages("verify") as stage:
         if is_assembly(model) or kind_of(model) == "image":

@@ -7,6 +7,7 @@ import numpy as np
 from isa.errors import InputError
 from isa.image.records import DebugNode
 from runtime.debug import places
+from runtime.debug.launch import NotYet
 from runtime.debug.names import said
 from runtime.debug.nodes import Collector, Nodes
 from runtime.debug.session import Session
@@ -98,10 +99,12 @@ def _collected(session: Session, name: str, number: int) -> Collector:
     """Raises InputError for a node without a value, and says which it is if it was called by another name."""
     try:
         return session.collect(number)
+    except NotYet:
+        raise
     except InputError as error:
         if not (called := said(session.nodes.debug, name, number)):
             raise
-        raise type(error)(f"{called}; {error.what}", error.where, error.hint) from error
+        raise InputError(f"{called}; {error.what}", error.where, error.hint) from error
 
 
 def _selected(session: Session, number: int, text: str) -> tuple[slice | int, ...]:

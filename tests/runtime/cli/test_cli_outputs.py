@@ -85,6 +85,8 @@ def test_what_cannot_be_written_is_refused(line: str, program: Path, monkeypatch
     there = set(os.listdir())
     refused(call(*line.replace("OUT", "no/such/x").split()), "no/such/x", "the folder does not exist")
     refused(call(*line.replace("OUT", ".").split()), "directory")
+    refused(call(*line.replace("OUT", "new/").split()), "name of a folder")
+    refused(call(*(word.replace("OUT", "") for word in line.split())), "is empty")
     if sys.platform == "linux":
         refused(call(*line.replace("OUT", "/proc/x").split()), "/proc/x", "cannot be written")
     if "--csv" not in line:
@@ -128,6 +130,17 @@ def test_models_are_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     Path("own.py").write_text("def make(): raise SystemExit\n")
     refused(call("profile", "own:make", "--html", "own.py"), "would replace", "own.py")
     refused(call("run", "x.s", "--extension", "own.py", "--output", "own.py"))
+
+
+def test_the_folder_of_a_repro(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks when a repro replaces the program that it is of, makes folders, or is asked for in vain."""
+    monkeypatch.chdir(program.parent)
+    Path("repro").mkdir()
+    call("asm", "p.s", "-o", "repro/repro.llmchip")
+    refused(call("verify", "repro/repro.llmchip", "--bisect"), "would replace", "which is read")
+    refused(call("verify", "p.s", "--bisect", "--repro", "no/such"), "no/such", "the folder does not exist")
+    refused(call("verify", "p.s", "--bisect", "--repro", "p.s"), "this is a file")
+    refused(call("verify", "p.s", "--repro", "x"), "--bisect")
 
 
 def test_stdout_for_tables_only(program: Path) -> None:
