@@ -151,7 +151,7 @@ def _workloads(models: Any, inputs: Any, seq: Sizes, batch: Sizes, options: "Opt
 
 def _sizes(name: str, given: Sizes) -> list[int | None]:
     """Raises InputError for no size, and for one that nothing has."""
-    sizes = [given] if given is None or isinstance(given, int) else list(given)
+    sizes: list[int | None] = [given] if given is None or isinstance(given, int) else list(given)
     if not sizes or any(size is not None and size < 1 for size in sizes):
         raise InputError(f"{name} cannot be {given}", hint="a size of at least 1, or several")
     return sizes

@@ -39,7 +39,8 @@ class Windows(nn.Module):
         x = self.inorm(self.block[1](self.gn(self.block[0](x))))
         x = nn.functional.pad(self.avg(self.alone(x)), (1, 1, 1, 1), mode="circular")
         y: Tensor = self.head(x).flatten(1)
-        return y + self.gate(y)
+        gated: Tensor = y + self.gate(y)
+        return gated
 
 
 @pytest.fixture(scope="module")
