@@ -18,7 +18,7 @@ export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
 BENCH_ARGS ?=
-.PHONY: bench-host support-ops help demo test test-all test-newest test-oldest check lint format docs fuzz mutate bench-chip bench-memory bench-llm models pictures clean
+.PHONY: bench-host support-ops support-core help demo test test-all test-newest test-oldest check lint format docs fuzz mutate bench-chip bench-memory bench-llm models pictures clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -65,6 +65,9 @@ fuzz: $(VENV)/.dev ## each fuzzer for 10 minutes, or LLMCHIP_FUZZ_SECONDS (CI: 2
 
 support-ops: $(VENV)/.dev ## PyTorch's own operator and module tests through torch.compile (hours; SUPPORT_ARGS="--samples 6" for less)
 	$(BIN)/python -m tools.support_ops $(SUPPORT_ARGS)
+
+support-core: $(VENV)/.dev ## which core ATen operators run on the chip in all samples (minutes; SUPPORT_ARGS="--samples 4" for less)
+	$(BIN)/python -m tools.support_core --table benchmarks/results/support-core.md $(SUPPORT_ARGS)
 
 mutate: $(VENV)/.dev ## seed faults into compiled programs and count who notices: a sample, another every day (MUTATE_ARGS=--all for more)
 	PYTHONPATH=. $(BIN)/python -m tools.mutate $(MUTATE_ARGS)

@@ -1,4 +1,4 @@
-"""Fits the coefficients of erf and tanh that `isa/constants.py` stores.
+"""Fits the coefficients of erf and tanh that `isa/constants.py` stores, and those of `compiler/passes/functions.py`.
 
 Near zero both are x + x*P(x*x). Further out tanh is 1 - 2/(1 + exp(2|x|)), which needs no fit, and erf is
 1 - exp(-x*x)*R(|x| - 2). A fit minimises the largest error in units of the result by Lawson's iteration: a weighted
@@ -6,7 +6,7 @@ linear least squares fit whose weights grow where the error is large, in 60-digi
 rounded to float32 one at a time, lowest first, and the rest refitted each time, so that rounding costs nothing.
 
     python tools/fit_functions.py            prints the tables of hex words
-    python tools/fit_functions.py --check    fails unless isa/constants.py holds exactly these
+    python tools/fit_functions.py --check    fails unless the two files hold exactly these
 """
 
 import importlib
@@ -42,10 +42,31 @@ def _ratio(function: Callable[[Real], Real]) -> tuple[Callable[[Real], Real], Ca
     return lambda x: function(x) / x - 1, lambda x: x / function(x)
 
 
+def _rest(
+    function: Callable[[Real], Real], power: int, first: Callable[[Real], Real]
+) -> tuple[Callable[[Real], Real], Callable[[Real], Real]]:
+    """(f(x) - first(x)) / x**power, and the weight that makes its error relative to f(x)."""
+    return lambda x: (function(x) - first(x)) / x**power, lambda x: x**power / function(x)
+
+
+def _square(x: Real) -> Real:
+    return x * x
+
+
+ZERO = {0: mp.mpf(0)}
 TARGETS = (
-    Target("ERF_P", *_ratio(mp.erf), lambda x: x * x, 0.0, 1.0, 6),
+    Target("ERF_P", *_ratio(mp.erf), _square, 0.0, 1.0, 6),
     Target("ERF_R", lambda x: mp.erfc(x) * mp.exp(x * x), lambda x: mp.exp(-x * x), lambda x: x - 2, 1.0, 4.0, 7),
-    Target("TANH_P", *_ratio(mp.tanh), lambda x: x * x, 0.0, 0.625, 5, {0: mp.mpf(0)}),
+    Target("TANH_P", *_ratio(mp.tanh), _square, 0.0, 0.625, 5, ZERO),
+    Target("LOG_P", *_rest(mp.log1p, 3, lambda x: x - x * x / 2), lambda x: x, -0.2929, 0.41425, 8),
+    Target("EXPM1_P", *_rest(mp.expm1, 2, lambda x: x), lambda x: x, -1.0, 1.0, 8),
+    Target("SINH_P", *_ratio(mp.sinh), _square, 0.0, 1.0, 4, ZERO),
+    Target("SIN_P", *_ratio(mp.sin), _square, 0.0, 0.7855, 4, ZERO),
+    Target("COS_P", *_rest(mp.cos, 4, lambda x: 1 - x * x / 2), _square, 0.0, 0.7855, 2),
+    Target("TAN_P", *_ratio(mp.tan), _square, 0.0, 0.7855, 8, ZERO),
+    Target("ATAN_P", *_ratio(mp.atan), _square, 0.0, 0.41422, 5, ZERO),
+    Target("ASIN_P", *_ratio(mp.asin), _square, 0.0, 0.5, 6, ZERO),
+    Target("ATANH_P", *_rest(mp.atanh, 3, lambda x: x), _square, 0.0, 0.17158, 3),
 )
 
 
@@ -107,13 +128,14 @@ def round_in_turn(target: Target) -> tuple[tuple[int, ...], Real]:
 
 def main() -> int:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from isa import constants as functions
+    from compiler.passes import functions
+    from isa import constants
 
     same = True
     for target in TARGETS:
         words, worst = round_in_turn(target)
         print(f"{target.name} = ({', '.join(f'0x{w:08X}' for w in words)})  # {mp.nstr(worst * 2**24, 3)} * 2**-24")
-        same = same and getattr(functions, target.name, ()) == words
+        same = same and getattr(constants, target.name, getattr(functions, target.name, ())) == words
     return 0 if same or "--check" not in sys.argv else 1
 
 

@@ -1,4 +1,4 @@
-"""Worst error of every chip function over float32 inputs, against float64, in units in the last place of the exact
+"""Worst error of every function, the chip's and those made of others, over float32 inputs, against float64, in units in the last place of the exact
 result.
 
     python tools/measure_functions.py [--stride N] [function ...]      stride 1 (default) visits all inputs
@@ -17,8 +17,14 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from compiler.passes import functions
 from compiler.reference.functions import ACTIVATIONS
 
+MADE = (
+    "log", "log2", "log10", "log1p", "expm1", "sinh", "cosh", "asinh", "acosh", "atanh", "sin", "cos", "tan", "atan",
+    "asin", "acos",
+)  # fmt: skip
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {**ACTIVATIONS, **{name: getattr(functions, name) for name in MADE}}
 CHUNK = 1 << 17
 EXACT: dict[str, Callable[[Tensor], Tensor]] = {
     "exp": torch.exp,
@@ -31,9 +37,12 @@ EXACT: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": lambda x: x / (1 + torch.exp(-x)),
     "gelu_erf": lambda x: x * 0.5 * torch.erfc(-x * math.sqrt(0.5)),
     "gelu_tanh": lambda x: x / (1 + torch.exp(-2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))),
+    **{name: getattr(torch, name) for name in MADE},
 }
 HALF = ("erf", "tanh", "recip", "sqrt", "rsqrt")  # odd by construction, or NaN below zero: positive inputs suffice
-INSIDE: dict[str, tuple[float, float]] = {"exp": (-87.0, 88.0), "sigmoid": (-88.0, 128.0), "silu": (-88.0, math.inf)}
+INSIDE: dict[str, tuple[float, float]] = {"exp": (-87.0, 88.0), "sigmoid": (-88.0, 128.0), "silu": (-88.0, math.inf)} | {
+    "expm1": (-math.inf, 88.0), **dict.fromkeys(("sin", "cos", "tan"), (-functions.TURNS, functions.TURNS)),
+}  # fmt: skip
 
 
 def measure(name: str, stride: int) -> str:
@@ -46,7 +55,7 @@ def measure(name: str, stride: int) -> str:
             .view(torch.float32)
         )
         exact = EXACT[name](x.to(torch.float64))
-        got = ACTIVATIONS[name](x).to(torch.float64)
+        got = FUNCTIONS[name](x).to(torch.float64)
         usable = torch.isfinite(exact) & (exact.abs() < 3.4028234e38) & (x >= low) & (x <= high)
         error = torch.where(usable, (got - exact).abs(), 0.0)
         exponent = torch.clamp(torch.frexp(exact).exponent - 24, min=-149)

@@ -15,6 +15,7 @@ from compiler.ops.table import BY_TARGET
 from compiler.types import STORAGE
 
 FROZEN = BY_TARGET.keys()
+SINGLE = 1 << 24  # integers up to here are float32 numbers
 
 
 def moves(target: Target) -> bool:
@@ -54,6 +55,8 @@ def _typed(node: fx.Node, op: ChipOp) -> str | None:
         return (
             "converts a float to an integer, which the chip cannot" if floats == [True, False] and not to_bool else None
         )
+    if op.domain is Domain.SINGLE:
+        return _held(tensor(node, 0))
     result, operands = dtype_of(node), list(node.args)
     if op.domain is Domain.CHOICE:
         del operands[0]
@@ -64,6 +67,14 @@ def _typed(node: fx.Node, op: ChipOp) -> str | None:
     if any(isinstance(value, fx.Node) and dtype_of(value) is not result for value in operands) or node.kwargs:
         return f"mixes types in a way that the chip cannot ({_name(result)} is the result's)"
     return _computed(node, op.domain, result, operands)
+
+
+def _held(x: fx.Node) -> str | None:
+    """Why the chip cannot compare these elements, which it does as float32."""
+    if dtype_of(x).is_floating_point:
+        return None
+    low, high = interval(x) or INT32
+    return None if low >= -SINGLE and high <= SINGLE else "compares integers as float32, which does not hold them all"
 
 
 def _computed(node: fx.Node, domain: Domain, dtype: torch.dtype, operands: list[Argument]) -> str | None:

@@ -31,6 +31,7 @@ class Domain(Enum):
     BITS = "one type of integers or truths"
     CHOICE = "a truth, and two values of one type"
     COMPARISON = "two values of one type"
+    SINGLE = "floats, and integers that float32 holds"
     CAST = "any two types, but no float becomes an integer"
 
 

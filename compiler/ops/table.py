@@ -45,7 +45,7 @@ OPS: dict[str, ChipOp] = {
         *_rows("eq ne lt le gt ge", "Tensor Scalar", Domain.COMPARISON),
         *_rows("logical_not", "default", Domain.BITS),
         *_rows("_to_copy", "default", Domain.CAST, limit=Limit.NOTHING),
-        *_rows("argmax", "default", Domain.ANY, role=Role.ROWS, limit=Limit.OWN),
+        *_rows("argmax", "default", Domain.SINGLE, role=Role.ROWS, limit=Limit.OWN),
         *_rows("embedding", "default", Domain.ANY, role=Role.GATHER, limit=Limit.NOTHING),
         *_rows("cat", "default", Domain.ANY, role=Role.CAT, limit=Limit.NOTHING),
         *_rows("reshape view permute expand", "default", Domain.ANY, role=Role.VIEW, limit=Limit.NOTHING),

@@ -14,7 +14,7 @@ from torch import fx
 from torch.fx.node import Target
 
 from compiler.graph.arguments import argument, integer, operand, tensor
-from compiler.graph.editor import Editor, aten, dtype_of, is_static, shape_of
+from compiler.graph.editor import Editor, aten, dtype_of, shape_of
 from compiler.graph.ranges import INT32, interval
 from compiler.graph.rules import Rule
 from compiler.ops import library as ops
@@ -69,15 +69,17 @@ def _in_steps(editor: Editor, at: fx.Node, x: fx.Node) -> fx.Node:
 def _gather(editor: Editor, node: fx.Node) -> fx.Node | None:
     """Elements of rows, of which PyTorch takes as many as there are places."""
     x, index = tensor(node, "self"), tensor(node, "index")
-    if is_static(index) or not shape_of(x) or 0 in (*shape_of(x), *shape_of(index)):
+    if 0 in (*shape_of(x), *shape_of(index)):
         return None
+    if not shape_of(x):
+        x = editor.reshape(node, x, (1,))
     dim = integer(node, "dim") % len(shape_of(x))
     for place, size in enumerate(shape_of(index)):
         if place != dim and size < shape_of(x)[place]:
             x = editor.emit(node, aten.slice.Tensor, x, place, 0, size)
     rows, _ = last(editor, node, x, dim)
     places, back = last(editor, node, index, dim)
-    return back(taken(editor, node, rows, places))
+    return editor.reshape(node, back(taken(editor, node, rows, places)), shape_of(node))
 
 
 def _quotient(editor: Editor, node: fx.Node) -> fx.Node | None:

@@ -1,4 +1,5 @@
-"""Decompose what no later pass knows, with PyTorch's own decompositions.
+"""Decompose what no later pass knows, with PyTorch's own decompositions, and ours (`composed`, `functions`) where it has
+none, or one that the chip does not have either.
 
     before   %y = einsum("bqhd,bkhd->bhqk", [%q, %k])        %z = leaky_relu(%x, 0.1)
     after    %p = permute(...); %y = bmm(...); ...           %m = mul(%x, 0.1); %g = gt(%x, 0); %z = where(%g, %x, %m)
@@ -6,7 +7,7 @@
 What has no decomposition stays, and is refused by name when the graph is frozen.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar
@@ -21,10 +22,21 @@ from torch.utils import _pytree as pytree
 
 from compiler.graph.arguments import integer
 from compiler.graph.editor import Editor, aten, is_static
-from compiler.graph.legal import FROZEN
-from compiler.passes import canonical_matmul, canonicalize, recognise_experts, recurrent, resize, select, windows
+from compiler.graph.legal import FROZEN, frozen
+from compiler.passes import (
+    canonical_matmul,
+    canonicalize,
+    composed,
+    functions,
+    recognise_experts,
+    recurrent,
+    resize,
+    select,
+    windows,
+)
 from compiler.passes import recognise_attention as recognise
 
+OURS: Mapping[OpOverload, composed.Composed] = {**composed.DECOMPOSITIONS, **functions.DECOMPOSITIONS}
 _EXTRA = frozenset({aten._assert_tensor_metadata.default, aten.sym_size.int})
 
 
@@ -37,7 +49,12 @@ class Decompose:
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
         editor = Editor(gm, self.name)
         for node in list(gm.graph.nodes):
-            if node.op == "call_function" and node.target not in known_operations() and not is_static(node):
+            if node.op != "call_function" or is_static(node) or (node.target in FROZEN and frozen(node) is None):
+                continue
+            whole = recognise_experts.RULES.get(node.target) if node.target in OURS else None
+            if whole and (new := whole(editor, node)):  # what is taken apart is not recognised behind
+                editor.replace(node, new)
+            elif node.target in OURS or node.target not in known_operations():
                 _inline(editor, node)
         return editor.finish()
 
@@ -61,7 +78,17 @@ def known_operations() -> frozenset[Target]:
 @cache
 def _table() -> dict[OpOverload, Callable[..., object]]:
     known = known_operations()
-    return {op: rule for op, rule in decomposition_table.items() if isinstance(op, OpOverload) and op not in known}
+    theirs = {
+        op: rule
+        for op, rule in decomposition_table.items()
+        if isinstance(op, OpOverload) and op not in known and not _makes_constants(op)
+    }
+    return {**theirs, **OURS}
+
+
+def _makes_constants(op: OpOverload) -> bool:
+    """Whether it takes no tensor: what it makes is computed when packing."""
+    return not any("Tensor" in str(given.type) for given in op._schema.arguments)
 
 
 def _inline(editor: Editor, node: fx.Node) -> None:
@@ -85,20 +112,20 @@ def _inline(editor: Editor, node: fx.Node) -> None:
             )
     except Exception:  # no decomposition for these operands: the legality check names the operation
         return
-    if all(_is_usable(inner, target) for inner in body.graph.nodes):
+    calls = [inner for inner in body.graph.nodes if inner.op == "call_function"]
+    itself = any(inner.target is target for inner in calls) and (len(calls) == 1 or target not in OURS)
+    if not itself and all(map(_is_usable, body.graph.nodes)):
         _copy(editor, node, body, tensors)
 
 
-def _is_usable(inner: fx.Node, target: Target) -> bool:
-    """No constants, no in-place operations (their effect is lost in a graph of values), nothing lower than aten."""
+def _is_usable(inner: fx.Node) -> bool:
+    """No constants, no in-place operations (their effect is lost in a graph of values), nothing lower than aten
+    or the chip's own."""
     if inner.op != "call_function":
         return inner.op != "get_attr"
     schema = getattr(inner.target, "_schema", None)
     return (
-        schema is not None
-        and not schema.is_mutable
-        and inner.target is not target
-        and getattr(inner.target, "namespace", "") == "aten"
+        schema is not None and not schema.is_mutable and getattr(inner.target, "namespace", "") in ("aten", "llmchip")
     )
 
 

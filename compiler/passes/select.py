@@ -27,6 +27,7 @@ from compiler.graph.arguments import (
     tensor,
 )
 from compiler.graph.editor import Editor, aten, dtype_of, shape_of
+from compiler.graph.legal import SINGLE
 from compiler.graph.manager import unsupported
 from compiler.graph.ranges import INT32, interval
 from compiler.graph.rules import Rule, apply_rules
@@ -142,7 +143,6 @@ def reduction(editor: Editor, node: fx.Node, x: fx.Node, kind: str, dims: list[i
     return editor.reshape(node, editor.cast(node, out, dtype), shape_of(node))
 
 
-EXACT = 1 << 24  # integers up to here are float32 numbers
 DIGITS = (
     (0x7FF, 1.0),
     (0x3FF800, 2.0**-11),
@@ -180,9 +180,9 @@ def _float_sum(editor: Editor, at: fx.Node, x: fx.Node) -> fx.Node | None:
         dtype_of(x) is torch.bool or max(abs(low), abs(high)) * count > torch.iinfo(dtype_of(x)).max
     ):
         return None  # it wraps in a narrower type, which no sum of floats does
-    if max(abs(low), abs(high)) * count <= EXACT:
+    if max(abs(low), abs(high)) * count <= SINGLE:
         return editor.cast(at, total(source), dtype)
-    if dtype is not torch.float32 or count * DIGITS[0][0] > EXACT:
+    if dtype is not torch.float32 or count * DIGITS[0][0] > SINGLE:
         return None
     sums = []
     for bits, factor in DIGITS:

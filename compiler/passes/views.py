@@ -222,9 +222,11 @@ def _flip(editor: Editor, node: fx.Node) -> fx.Node | None:
 def _index_select(editor: Editor, node: fx.Node) -> fx.Node | None:
     """Rows along a dimension by computed numbers, of which none is below zero."""
     x, index = tensor(node, "self"), tensor(node, "index")
-    if is_static(index) or not shape_of(x) or not shape_of(index):
-        return None
-    return _looked_up(editor, node, x, {integer(node, "dim") % len(shape_of(x)): index})
+    if not shape_of(x):
+        x = editor.reshape(node, x, (1,))
+    index = editor.reshape(node, index, (math.prod(shape_of(index)),))
+    found = _looked_up(editor, node, x, {integer(node, "dim") % len(shape_of(x)): index})
+    return found and editor.reshape(node, found, shape_of(node))
 
 
 def _gather(editor: Editor, node: fx.Node) -> fx.Node | None:

@@ -45,12 +45,13 @@ TIED = frozenset({"topk", "sort", "argsort"})  # equal elements may come in any 
 @dataclass(frozen=True)
 class Verdict:
     """`outcome`: ok, raise, wrong or far. `chip`, `back`: whether some of it ran on the chip, or was told to fall
-    back."""
+    back; `reason` is the first that was told."""
 
     outcome: str
     why: str = ""
     chip: bool = False
     back: bool = False
+    reason: str = ""
 
 
 class Seen(TorchDispatchMode):
@@ -133,6 +134,7 @@ def _judge(cases: Sequence[Case], names: Sequence[set[str]]) -> list[Verdict | N
             why = (str(error).strip().splitlines() or [""])[0]
             return [Verdict("raise", f"{type(error).__name__}: {why}")]
     chip, back = _Count.chip > before, bool(fallbacks())
+    told = [f"{found.operator}: {found.reason}" for found in fallbacks()]
     faults = [found.reason for found in fallbacks() if found.fault]
     ours = [(result, *_changed(call)) for result, call in zip(got, mine, strict=True)]
     eagers = [(result, *_changed(call)) for result, call in zip(want, theirs, strict=True)]
@@ -150,7 +152,7 @@ def _judge(cases: Sequence[Case], names: Sequence[set[str]]) -> list[Verdict | N
             outcome, why = compare(slopes2[number], slopes[number])  # the float model's, whatever the chip computes
         if outcome == "ok" and faults:
             outcome, why = "fault", faults[0]
-        verdicts.append(Verdict(outcome, why, chip, back))
+        verdicts.append(Verdict(outcome, why, chip, back, told[0] if told else ""))
     return verdicts
 
 
