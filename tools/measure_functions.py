@@ -41,7 +41,7 @@ EXACT: dict[str, Callable[[Tensor], Tensor]] = {
 }
 HALF = ("erf", "tanh", "recip", "sqrt", "rsqrt")  # odd by construction, or NaN below zero: positive inputs suffice
 INSIDE: dict[str, tuple[float, float]] = {"exp": (-87.0, 88.0), "sigmoid": (-88.0, 128.0), "silu": (-88.0, math.inf)} | {
-    "expm1": (-math.inf, 88.0), **dict.fromkeys(("sin", "cos", "tan"), (-functions.TURNS, functions.TURNS)),
+    "expm1": (-math.inf, 88.0),
 }  # fmt: skip
 
 

@@ -265,6 +265,12 @@ quantize_weights = _define(  # of constants alone: what the host does when it pa
 )
 
 
+quarter_turns = _define(  # of constants, too
+    "quarter_turns(Tensor exponents) -> Tensor", _dense(reference.quarter_turns),
+    lambda exponents: exponents.new_empty((exponents.shape[0], 4), dtype=torch.float32),
+)  # fmt: skip
+
+
 def _overload(op: ChipOp) -> OpOverload:
     (target,) = op.targets
     assert isinstance(target, OpOverload)

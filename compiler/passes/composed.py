@@ -19,7 +19,8 @@ from torch._ops import OpOverload
 from compiler.ops import library as ops
 
 aten = torch.ops.aten
-Composed = Callable[..., Any]  # a tensor, a tuple of them, or NotImplemented
+Answer = Any  # a tensor, a tuple of them, or NotImplemented
+Composed = Callable[..., Answer]
 WHOLE = float(1 << 23)  # float32 numbers from here on are integers
 PAIRS = 1 << 24  # of places and numbers that a scatter compares
 
@@ -39,7 +40,7 @@ def _of_floats(function: Callable[..., Tensor]) -> Composed:
     """One that leaves integers as they are."""
 
     @wraps(function)
-    def rounded(x: Tensor) -> Tensor:
+    def rounded(x: Tensor) -> Answer:
         return single(function)(x) if x.is_floating_point() else x.clone()
 
     return rounded
@@ -71,7 +72,7 @@ def _trunc(x: Tensor) -> Tensor:
     return torch.where(x == 0, x, torch.where(x < 0, -whole, whole))
 
 
-def _round_decimals(x: Tensor, *, decimals: int) -> Tensor:
+def _round_decimals(x: Tensor, *, decimals: int) -> Answer:
     """Of float32, each step rounded; what a half type's are PyTorch leaves to an element's place in memory."""
     if decimals and x.dtype is not torch.float32:
         return NotImplemented
@@ -81,7 +82,7 @@ def _round_decimals(x: Tensor, *, decimals: int) -> Tensor:
     return whole / ten if decimals > 0 else whole * ten
 
 
-def _div_mode(x: Tensor, other: Any, *, rounding_mode: str | None) -> Tensor:
+def _div_mode(x: Tensor, other: Any, *, rounding_mode: str | None) -> Answer:
     if rounding_mode is None:
         return torch.true_divide(x, other)
     if rounding_mode != "trunc" or not torch.result_type(x, other).is_floating_point:
@@ -106,7 +107,7 @@ def _clamp(x: Tensor, min: Tensor | None = None, max: Tensor | None = None) -> T
 def _added_product(product: Callable[[Tensor, Tensor], Tensor]) -> Composed:
     """beta * x + alpha * (a @ b); with beta 0 whatever x is."""
 
-    def combined(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    def combined(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Answer:
         if alpha == beta == 1 or not x.is_floating_point():
             return NotImplemented
         y = product(a, b) * alpha
@@ -158,7 +159,7 @@ def folded(pair: Callable[[Tensor, Tensor], Tensor], x: Tensor, nothing: float) 
 def _extreme(pair: Callable[[Tensor, Tensor], Tensor]) -> Composed:
     """amax, amin of integers; the chip reduces floats."""
 
-    def reduced(x: Tensor, dim: Sequence[int] = (), keepdim: bool = False) -> Tensor:
+    def reduced(x: Tensor, dim: Sequence[int] = (), keepdim: bool = False) -> Answer:
         dims = _all_dims(x, dim)
         if x.is_floating_point() or not x.numel():
             return NotImplemented
@@ -169,7 +170,7 @@ def _extreme(pair: Callable[[Tensor, Tensor], Tensor]) -> Composed:
 
 
 def _extreme_with_place(reduce: Callable[..., Tensor], place: Callable[..., Tensor]) -> Composed:
-    def both(x: Tensor, dim: int, keepdim: bool = False) -> Any:
+    def both(x: Tensor, dim: int, keepdim: bool = False) -> Answer:
         if x.dtype is torch.bool:
             return NotImplemented
         return reduce(x, dim, keepdim), place(x, dim, keepdim)
@@ -177,7 +178,7 @@ def _extreme_with_place(reduce: Callable[..., Tensor], place: Callable[..., Tens
     return both
 
 
-def _argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+def _argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Answer:
     """Of integers that float32 does not hold, in which the chip compares: where the largest is."""
     if x.is_floating_point():
         return NotImplemented
@@ -203,7 +204,7 @@ def _spread(target: OpOverload) -> Composed:
 
     def reduced(
         x: Tensor, dim: Sequence[int] | None = None, *, correction: float | None = None, keepdim: bool = False
-    ) -> Tensor:
+    ) -> Answer:
         dims = _all_dims(x, dim)
         if len(dims) == 1 and dim:
             return NotImplemented
@@ -220,7 +221,8 @@ def _layer_norm(
     rows = _one_row(x, dims)
     flat = (None if given is None else given.reshape(-1) for given in (weight, bias))
     found: Tensor = ops.layer_norm(rows, *flat, eps)
-    return found.reshape(x.shape), *(_kept(part, x, dims) for part in _statistics(rows, eps))
+    mean, scale = (_kept(part, x, dims) for part in _statistics(rows, eps))
+    return found.reshape(x.shape), mean, scale
 
 
 def _group_norm(
@@ -322,7 +324,7 @@ def _combined(x: Tensor, hits: Tensor, source: Tensor, reduce: str, include: boo
     return torch.where(found, y.to(x.dtype), x)
 
 
-def _scattered(x: Tensor, dim: int, index: Tensor, source: Any, reduce: str | None, include: bool = True) -> Tensor:
+def _scattered(x: Tensor, dim: int, index: Tensor, source: Any, reduce: str | None, include: bool = True) -> Answer:
     """PyTorch's scatter and its kin: x[…, index[…, i], …] = source[…, i, …], as far as the index reaches."""
     if reduce and not x.is_floating_point():
         return NotImplemented
@@ -372,21 +374,21 @@ def _in_corner(x: Tensor, y: Tensor) -> Tensor:
 _REDUCE = {"add": "sum", "multiply": "prod"}
 
 
-def _scatter(x: Tensor, dim: int, index: Tensor, source: Any, *, reduce: str | None = None) -> Tensor:
+def _scatter(x: Tensor, dim: int, index: Tensor, source: Any, *, reduce: str | None = None) -> Answer:
     return _scattered(x, dim, index, source, reduce and _REDUCE[reduce])
 
 
-def _scatter_add(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+def _scatter_add(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Answer:
     return _scattered(x, dim, index, source, "sum")
 
 
 def _scatter_reduce(
     x: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
-) -> Tensor:
+) -> Answer:
     return _scattered(x, dim, index, source, reduce, include_self)
 
 
-def _index_put(x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False) -> Tensor:
+def _index_put(x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False) -> Answer:
     """x[i, j, …] = values along the first dimensions."""
     given = [index for index in indices if index is not None]
     if len(given) != len(indices) or not given:
@@ -416,7 +418,7 @@ def _index_put(x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accu
     return torch.where((ranks.amax(-1) > 0).unsqueeze(-1), found, rows.t()).reshape(x.shape)
 
 
-def _masked_put(x: Tensor, given: Sequence[Tensor], values: Tensor, accumulate: bool) -> Tensor:
+def _masked_put(x: Tensor, given: Sequence[Tensor], values: Tensor, accumulate: bool) -> Answer:
     """x[mask] = values, of which there is one for every place, or one for each truth."""
     (mask, *more) = given
     if more or not x.is_floating_point():

@@ -9,6 +9,7 @@ Polynomials are words of float32, the highest power first; `tools/fit_functions.
 import math
 import struct
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from compiler.ops import library as ops
-from compiler.passes.composed import Composed, nearest, single
+from compiler.passes.composed import Answer, Composed, nearest, single
 from isa import constants
 
 aten = torch.ops.aten
@@ -35,7 +36,7 @@ ATANH_P = (0x3DF89E05, 0x3E11E9F0, 0x3E4CCE13, 0x3EAAAAAA)
 ASIN_P = (0x3D19F21A, 0x3C6BAC42, 0x3D0259F0, 0x3D365509, 0x3D999C51, 0x3E2AAAA6, 0x00000000)
 
 SHIFT = 1.5 * 2.0**23  # added and taken off again: rounds a smaller number to an integer
-TURNS = 2.0**17  # sin, cos and tan are defined up to here
+LARGEST = 128  # of the exponents of floats
 
 
 def _float(word: int) -> float:
@@ -57,7 +58,7 @@ def _pieces(value: int, shift: int, bits: int, count: int) -> tuple[float, ...]:
 
 
 PI_BITS = 0x3243F6A8885A308D313198A2E03707344A409382229  # pi * 2**168
-HALF_PI = _pieces(PI_BITS, 169, 7, 7)  # a product with an integer below 2**17 is exact, but for the last
+HALF_PI = _pieces(PI_BITS, 169, 24, 2)
 PI_HIGH, PI_LOW = _pieces(PI_BITS, 168, 24, 2)
 LN2_LONG = _pieces(0xB17217F7D1CF79AB, 64, 16, 2)  # log 2: a product of the first with a power of two is exact
 LN2_HIGH, LN2_LOW = _float(constants.EXP_C1), _float(constants.EXP_C2)
@@ -86,6 +87,20 @@ def _sqrt(x: Tensor) -> Tensor:
 def _signed(size: Tensor, x: Tensor) -> Tensor:
     """`size` with the sign of x; of zero x itself."""
     return torch.where(x == 0, x, torch.where(x < 0, -size, size))
+
+
+def _split(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x as two numbers of 12 bits: products of such are exact."""
+    scaled = x * 4097.0
+    high = scaled - (scaled - x)
+    return high, x - high
+
+
+def _product(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """a * b, and what rounding took from it."""
+    p = a * b
+    (ah, al), (bh, bl) = _split(a), _split(b)
+    return p, ((ah * bh - p) + ah * bl + al * bh) + al * bl
 
 
 # ---- logarithms
@@ -186,21 +201,49 @@ def atanh(x: Tensor) -> Tensor:
 # ---- circular functions
 
 
+def _nearest(x: Tensor) -> Tensor:
+    """The integer next to a number below 2**22."""
+    return (x + SHIFT) - SHIFT
+
+
 def _angle(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(q, high, low): x = high + low + q * pi/2 modulo 2 pi, where q is one of -2 … 2, and the rest at most pi/4 in
-    size. What each subtraction rounds away is kept in `low`."""
-    n = (x * (2 / math.pi) + SHIFT) - SHIFT
-    high = x
-    for piece in HALF_PI[:3]:
-        high = high - n * piece  # exact
-    low = torch.zeros_like(high)
-    for piece in HALF_PI[3:6]:
-        part = n * piece
-        rest = high - part
-        low = low + ((high - rest) - part)
-        high = rest
-    low = low - n * HALF_PI[6]
-    return n - ((n * 0.25 + SHIFT) - SHIFT) * 4, high, low
+    """(q, high, low) of |x|: it is high + low + q * pi/2 modulo 2 pi, where q is one of -2 … 2, and high at most pi/4
+    in size.
+
+    The 24 bits of x, as an integer, times 2/pi * 2**e modulo 4, which is looked up (Payne and Hanek): both in pieces of
+    12 bits, so that every product is exact, and every sum until the last places.
+    """
+    size = torch.where(x.abs() == INF, NAN, x.abs())
+    below = size < 1
+    m, row = torch.where(below, size + size, size), (~below).to(torch.int32)
+    for power in (64, 32, 16, 8, 4, 2, 1, 1):
+        large = m >= 2.0**power
+        m, row = torch.where(large, m * 2.0**-power, m), row + large.to(torch.int32) * power
+    digits = torch.embedding(ops.quarter_turns(torch.arange(LARGEST + 1)), row)
+    pieces = [part for place in range(4) for part in _halves(digits[..., place], 2.0 ** (-10 - 24 * place))]
+    high, low = _halves(m * 2.0**23, 2.0**12)
+    first, *rest = [low * a + high * b for a, b in pairwise(pieces)]
+    first = first - _nearest(first * 0.25) * 4
+    turns = _nearest(first)
+    total = (first - turns) + rest[0]
+    more = _nearest(total)
+    turns, total, left = turns + more, total - more, torch.zeros_like(total)
+    for part in rest[1:4]:
+        found = total + part
+        total, left = found, left + ((total - found) + part)
+    left = left + rest[4]
+    angle, lost = _product(total, torch.full((), HALF_PI[0]))
+    lost = lost + (total * HALF_PI[1] + left * HALF_PI[0])
+    near = size < math.pi / 4
+    q = torch.where(near, 0.0, turns - _nearest(turns * 0.25) * 4)
+    return q, torch.where(near, size, angle), torch.where(near, 0.0, lost)
+
+
+def _halves(x: Tensor, unit: float) -> tuple[Tensor, Tensor]:
+    """x as a multiple of `unit` and the rest, at most half of it."""
+    shift = SHIFT * unit
+    whole = (x + shift) - shift
+    return whole, x - whole
 
 
 def _sine(high: Tensor, low: Tensor) -> Tensor:
@@ -212,30 +255,23 @@ def _cosine(high: Tensor, low: Tensor) -> Tensor:
     return ((square * square) * _horner(COS_P, square) - high * low) - square * 0.5 + 1
 
 
-def _within(y: Tensor, x: Tensor) -> Tensor:
-    """NaN where the turns are too many to be told apart."""
-    return torch.where(x.abs() <= TURNS, y, NAN)
-
-
 def sin(x: Tensor) -> Tensor:
     q, high, low = _angle(x)
     y = torch.where(q.abs() == 1, _cosine(high, low), _sine(high, low))
-    y = torch.where((q < 0) | (q == 2), -y, y)
-    return torch.where(x == 0, x, _within(y, x))
+    return _signed(torch.where((q < 0) | (q == 2), -y, y), x)
 
 
 def cos(x: Tensor) -> Tensor:
     q, high, low = _angle(x)
     y = torch.where(q.abs() == 1, _sine(high, low), _cosine(high, low))
-    return _within(torch.where((q.abs() == 2) | (q == 1), -y, y), x)
+    return torch.where((q.abs() == 2) | (q == 1), -y, y)
 
 
 def tan(x: Tensor) -> Tensor:
     q, high, low = _angle(x)
     square = high * high
     y = (high * _horner(TAN_P, square) + (low + low * square)) + high
-    y = torch.where(q.abs() == 1, torch.full((), -1.0) / y, y)
-    return torch.where(x == 0, x, _within(y, x))
+    return _signed(torch.where(q.abs() == 1, torch.full((), -1.0) / y, y), x)
 
 
 def _atan(size: Tensor) -> tuple[Tensor, Tensor]:
@@ -289,20 +325,6 @@ def acos(x: Tensor) -> Tensor:
 # ---- powers
 
 
-def _split(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x as two numbers of 12 bits: products of such are exact."""
-    scaled = x * 4097.0
-    high = scaled - (scaled - x)
-    return high, x - high
-
-
-def _product(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """a * b, and what rounding took from it."""
-    p = a * b
-    (ah, al), (bh, bl) = _split(a), _split(b)
-    return p, ((ah * bh - p) + ah * bl + al * bh) + al * bl
-
-
 def _long_log(x: Tensor) -> tuple[Tensor, Tensor]:
     """log of a number above zero as a sum: 2 atanh(f / (f + 2)) + e log 2, the quotient in two numbers."""
     f, e, _ = _parts(x)
@@ -344,7 +366,7 @@ def power(x: Tensor, y: Tensor) -> Tensor:
     return torch.where((x == 1) | (y == 0), 1.0, r)
 
 
-def _pow(x: Any, y: Any) -> Tensor:
+def _pow(x: Any, y: Any) -> Answer:
     """What `select` has no rule for: its exponents are products and roots."""
     known = y if isinstance(y, (int, float)) else None
     if not torch.result_type(x, y).is_floating_point or known in (1, 2, 3, 0.5, -0.5):

@@ -5,6 +5,7 @@ float32 sqrt. Functions are pure, tensor in, tensor out, without data-dependent 
 The elementwise functions take and return float32; `activation` widens and rounds for the other types.
 """
 
+import math
 import struct
 from collections.abc import Callable
 
@@ -22,6 +23,7 @@ def _float(word: int) -> float:
 NAN, INF, FLT_MAX = _float(constants.NAN), _float(constants.INF), _float(constants.FLT_MAX)
 
 
+TWO_OVER_PI = 0xA2F9836E4E441529FC2757D1F534DDC0DB6295993C439041FE5163ABDEBBC561B7246E3A424DD2E00649  # * 2**336
 CAUSAL_BLOCK = 128  # new tokens of a step over a cache that are taken at a time: none sees the keys behind its block
 
 
@@ -110,6 +112,22 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def activation(x: Tensor, kind: str) -> Tensor:
     """The function named `kind` (`isa.spec.ACT`), float32 inside, rounded once to the type of x."""
     return ACTIVATIONS[kind](x.to(torch.float32)).to(x.dtype)
+
+
+def quarter_turns(exponents: Tensor) -> Tensor:
+    """2/pi * 2**(e - 24) modulo 4 for int64 exponents e [n], as the sum of 4 float32 [n, 4] of 24 bits each, of which
+    the last is 2**-94: what numbers of so many bits are in quarters of a turn. Computed when packing."""
+    rows = []
+    for exponent in exponents.tolist():
+        shift = TWO_OVER_PI.bit_length() - (exponent - 24) - 94
+        value = (TWO_OVER_PI >> shift) % (1 << 96)
+        row = []
+        for low in (72, 48, 24, 0):
+            part = (value + (1 << low >> 1)) >> low
+            row.append(math.ldexp(part, low - 94))
+            value -= part << low
+        rows.append(row)
+    return torch.tensor(rows, dtype=torch.float64).reshape(-1, 4).to(torch.float32)
 
 
 def tree_sum(x: Tensor, dim: int = -1) -> Tensor:

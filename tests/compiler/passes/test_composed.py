@@ -78,8 +78,8 @@ class Replaced(TorchDispatchMode):
         self.seen: set[Any] = set()
 
     def __torch_dispatch__(self, function: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
-        ours = DECOMPOSITIONS.get(function, lambda *_, **__: NotImplemented)
-        found = ours(*args, **(kwargs or {}))
+        ours = DECOMPOSITIONS.get(function)
+        found = ours(*args, **(kwargs or {})) if ours else NotImplemented
         if found is NotImplemented:
             return function(*args, **(kwargs or {}))
         self.seen.add(function)

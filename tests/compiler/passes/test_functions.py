@@ -18,9 +18,8 @@ ODD = torch.tensor(
 # Units of the last place, a little more than what `tools/measure_functions.py` finds (docs/numerics.md).
 WORST = {
     "log": 0.8, "log2": 1.4, "log10": 1.7, "log1p": 1.6, "expm1": 1.7, "sinh": 1.6, "cosh": 1.6, "asinh": 2.0,
-    "acosh": 1.9, "atanh": 2.0, "sin": 1.1, "cos": 1.1, "tan": 1.7, "atan": 1.9, "asin": 1.8, "acos": 1.3,
+    "acosh": 1.9, "atanh": 2.0, "sin": 1.1, "cos": 1.1, "tan": 2.3, "atan": 1.9, "asin": 1.8, "acos": 1.3,
 }  # fmt: skip
-TURNING = ("sin", "cos", "tan")
 
 
 def ulps(found: Tensor, exact: Tensor) -> Tensor:
@@ -43,17 +42,18 @@ def patterns(count: int) -> Tensor:
 def test_how_far_from_exact(name: str) -> None:
     """Breaks when a coefficient, a step or a special value changes for the worse, or a zero loses its sign."""
     x = patterns(20000)
-    x = x[x.abs() <= functions.TURNS] if name in TURNING else x[x < 88.1] if name == "expm1" else x
+    x = x[x < 88.1] if name == "expm1" else x
     found, exact = getattr(functions, name)(x), getattr(torch, name)(x.double())
     assert float(ulps(found, exact).max()) <= WORST[name]
     assert torch.equal(found[exact == 0].signbit(), exact[exact == 0].signbit())
 
 
-def test_beyond_what_is_defined() -> None:
-    """Breaks when a result that means nothing looks like one."""
-    x = torch.tensor([131072.0, -131072.0, 131073.0, 1e30, INF, NAN])
-    for name in TURNING:
-        assert getattr(functions, name)(x).isnan().tolist() == [False] * 2 + [True] * 4
+def test_many_turns() -> None:
+    """Breaks when a digit of 2/pi is wrong or missing: next to a multiple of pi/2 nothing else is left."""
+    x = torch.tensor([16367173 * 2.0**72, 2.0**127, 1e30, 8388607.5, 3e5, -22.0, 33.0, 355.0, 11.0, 710.0])
+    for name in ("sin", "cos", "tan"):
+        found, exact = getattr(functions, name)(x), getattr(torch, name)(x.double())
+        assert float(ulps(found, exact).max()) <= WORST[name]
 
 
 @pytest.mark.parametrize(("name", "worst"), [("pow", 2.4), ("atan2", 2.3)])
