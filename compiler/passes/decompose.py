@@ -49,12 +49,13 @@ class Decompose:
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
         editor = Editor(gm, self.name)
         for node in list(gm.graph.nodes):
-            if node.op != "call_function" or is_static(node) or (node.target in FROZEN and frozen(node) is None):
+            if node.op != "call_function" or is_static(node):
                 continue
-            whole = recognise_experts.RULES.get(node.target) if node.target in OURS else None
+            ours = node.target in OURS and (node.target not in FROZEN or frozen(node) is not None)
+            whole = recognise_experts.RULES.get(node.target) if ours else None
             if whole and (new := whole(editor, node)):  # what is taken apart is not recognised behind
                 editor.replace(node, new)
-            elif node.target in OURS or node.target not in known_operations():
+            elif ours or node.target not in known_operations():
                 _inline(editor, node)
         return editor.finish()
 
