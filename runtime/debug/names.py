@@ -2,7 +2,7 @@
 
 conv1, layer1.0.bn2        a module, by its path or the end of it; also one whose work is folded into another's
 max_pool2d, conv2d_1       a call, as capture numbers them
-batch_norm, aten.conv2d    an operation: all calls of it
+batch_norm, aten.conv2d    an operation, or what nn.MaxPool2d calls: all calls of it
 encoder_layer_3            a layer, as profiles have them
 """
 
@@ -12,9 +12,12 @@ from dataclasses import dataclass
 
 from isa.image.records import BY_LINE, DebugMap, DebugNode
 
-_SAME = {"convolution": ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")}
-_NUMBER = re.compile(r"_\d+$")
-_OPERATOR = re.compile(r"^(?:torch\.)?(?:ops\.)?(?:aten|nn\.functional|F)\.")
+_SAME = {
+    "convolution": ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+    "interpolate": ("upsample",),
+}
+_NUMBER, _CASE = re.compile(r"_\d+$"), re.compile(r"(?<=[a-z])(?=[A-Z])")
+_OPERATOR = re.compile(r"^(?:torch\.)?(?:ops\.)?(?:aten|nn\.functional|F|nn)\.")
 _OVERLOAD = re.compile(r"\.(?:default|Tensor|Scalar|dim|int)$")
 
 
@@ -113,7 +116,10 @@ def _layers(nodes: Mapping[int, DebugNode], name: str) -> list[Meaning]:
 def _operations(nodes: Mapping[int, DebugNode], name: str) -> list[Meaning]:
     """The calls of an operation: its words stand in theirs, as batch_norm in _native_batch_norm_legit_no_training."""
     plain = _OVERLOAD.sub("", _OPERATOR.sub("", name)).strip("_")
-    wanted = {plain, *_SAME.get(plain, ()), *(general for general, own in _SAME.items() if plain in own)} - {""}
+    words = _CASE.sub("_", plain).lower()  # MaxPool2d is max_pool2d, and BatchNorm2d batch_norm
+    wanted = {plain.lower(), re.sub(r"_norm\dd$", "_norm", words), *_SAME.get(plain, ())}
+    wanted |= {general for general, own in _SAME.items() if wanted.intersection(own)}
+    wanted -= {""}
     return _grouped((call, n) for n, node in nodes.items() for call in node.origins if _calls_one(call, wanted))
 
 

@@ -57,7 +57,8 @@ def shell(image: Image) -> Shell:
 @pytest.mark.parametrize(
     "name",
     ["conv1", "bn1", "pool", "block.0", "block.1", "gn", "inorm", "alone", "avg", "head", "conv2d", "conv2d_2", "max_pool2d",
-     "avg_pool2d", "adaptive_avg_pool2d", "group_norm", "instance_norm", "pad", "relu", "aten.max_pool2d", "torch.nn.functional.group_norm"],
+     "avg_pool2d", "adaptive_avg_pool2d", "group_norm", "instance_norm", "pad", "relu", "aten.max_pool2d", "torch.nn.functional.group_norm",
+     "nn.MaxPool2d", "InstanceNorm2d", "GroupNorm", "ReLU"],
 )  # fmt: skip
 def test_the_models_names_are_places_and_values(shell: Shell, name: str) -> None:
     """Breaks when a name of the model or of ATen means nothing, or its value is not whole when it is finished."""
