@@ -30,6 +30,7 @@ from runtime.cli.common import (
     stages,
     wants_color,
 )
+from runtime.cli.outputs import check_replaces_none
 from runtime.cli.programs import entry_of, scalars_of
 from runtime.cli.tensors import read_inputs
 from runtime.device.arrays import Array
@@ -110,7 +111,8 @@ def command(
         image = opened.image
         values = scalars_of(image.entry(), scalars, model)
         session = Session(image, opened.inputs, opened.reference, scalars=values, max_instructions=max_instructions)
-    shell = Shell(session, opened.unfused)
+    context = click.get_current_context()
+    shell = Shell(session, opened.unfused, lambda path: check_replaces_none(context, [path]))
     if as_json:
         document = [shell.document(line) for line in _until_done(shell, lines or _stdin())]
         reply(

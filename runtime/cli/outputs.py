@@ -64,7 +64,7 @@ def check_outputs(context: click.Context) -> None:
 
 def check_replaces_none(context: click.Context, paths: Iterable[str | os.PathLike[str]]) -> None:
     """Raise InputError if one of these files, which the verb will write, is an input."""
-    _check_inputs(context, {identity: os.fspath(path) for path in paths if (identity := _identity(path)) is not None})
+    _check_inputs(context, {identity: Path(path).name for path in paths if (identity := _identity(path)) is not None})
 
 
 def check_folder(path: str) -> None:

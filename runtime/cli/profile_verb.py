@@ -154,12 +154,22 @@ def command(
     to_stdout = csv_file == STDOUT
     need(not (to_stdout and as_json), "--csv - and --json both write to stdout", model, "name a file")
     need(html is not None or disasm is None, "--disasm goes with --html", model, "give both, or 'llmcc disasm --html'")
+    if tokens is not None:
+        given = {
+            "--trace": trace,
+            "--csv": csv_file,
+            "--layer": layers,
+            "--node": nodes,
+            "--table": table,
+            "--causes": causes,
+        }
+        for flag, value in given.items():
+            need(not value, f"--tokens does not go with {flag}", model, "leave it out; --json has all figures")
     with stages("profile") as stage:
         image, compiled = open_any(model, Given(**rest), stage, origin)
         if entry is not None:
             entry_of(image, entry, model)
         if tokens is not None:
-            need(trace is None, "--tokens does not go with --trace", model, "leave it out")
             return _over_context(image, compiled, entry, tokens, model, _Pages(html, disasm), as_json, stage)
         stage("time the program")
         report = _profile(image, compiled, entry, model)

@@ -71,6 +71,7 @@ def dump(state: State, words: list[str]) -> Answer:
     *named, path = words
     if not path.endswith(".npy"):
         raise InputError(f"'{path}' does not end in .npy", hint=usage)
+    state.check_file(path)
     value = things.thing(state.session, named, form)
     seen = np.ascontiguousarray(value.seen(form))
     buffer = io.BytesIO()

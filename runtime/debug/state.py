@@ -29,10 +29,16 @@ class Display:
 
 
 class State:
-    """`unfused` compiles the session's program again without fusing; None where there is no model."""
+    """`unfused` compiles the session's program again without fusing; None where there is no model. `check_file` raises
+    InputError for a file that `dump` may not write."""
 
-    def __init__(self, session: Session, unfused: Callable[[], Image] | None = None) -> None:
-        self.session, self.unfused = session, unfused
+    def __init__(
+        self,
+        session: Session,
+        unfused: Callable[[], Image] | None = None,
+        check_file: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.session, self.unfused, self.check_file = session, unfused, check_file
         self.done = False
         self.failed = 0  # commands that ended in an error, and comparisons that found a difference
         self.displays: list[Display] = []

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from cli_harness import Result, call, spawn
 
@@ -130,6 +131,17 @@ def test_models_are_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     Path("own.py").write_text("def make(): raise SystemExit\n")
     refused(call("profile", "own:make", "--html", "own.py"), "would replace", "own.py")
     refused(call("run", "x.s", "--extension", "own.py", "--output", "own.py"))
+
+
+def test_dump_keeps_the_inputs(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks when a debugger's dump replaces the array that its launch was given."""
+    monkeypatch.chdir(program.parent)
+    for name, shape in (("a", (64, 128)), ("b", (128, 256))):
+        np.save(f"{name}.npy", np.zeros(shape, np.int8))
+    Path("script").write_text("finish\ndump dram.in[0]:i8 4 a.npy\ndump dram.in[0]:i8 4 c.npy\n")
+    said = call("debug", "p.s", "--input", "a=a.npy", "--input", "b=b.npy", "--script", "script")
+    assert "would replace --input, which is read" in said.out and "wrote c.npy" in said.out
+    assert np.load("a.npy").shape == (64, 128)
 
 
 def test_the_folder_of_a_repro(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,8 @@ def test_ranges_that_are_none(image: Image, text: str, what: str) -> None:
     ("arguments", "what", "hint"),
     [
         (("profile", "--entry", "decode", "--tokens", "257"), "257 tokens does not exist", "from 1 to 256"),
+        (("profile", "--tokens", "5", "--csv", "/dev/null"), "--tokens does not go with --csv", "--json"),
+        (("profile", "--tokens", "5", "--layer", "0"), "--tokens does not go with --layer", "--json"),
         (("profile", "--tokens", "3"), "3 tokens does not exist", "from 5 to 256"),
         (("profile", "--entry", "encode"), "no entry 'encode'", "prefill, decode"),
         (("debug", "--entry", "decode"), "needs scalar 'positions.0'", "0 to 255"),
