@@ -101,6 +101,7 @@ def command(
     others. Exit code 1 if anything differs by the threshold or more.
     """
     pairs = _what(a, b, chips)
+    _check_profiles([name for name, _ in pairs], chips, Given(**rest))
     with stages("compare") as stage:
         from runtime.compare.compare import compare
 
@@ -125,6 +126,22 @@ def _what(a: str, b: str | None, chips: Sequence[str]) -> list[tuple[str, str | 
     if b is None:
         raise InputError("there is nothing to compare it with", a, "name a second program, or --chip twice")
     return [(name, chips[0] if chips else None) for name in (a, b)]
+
+
+def _check_profiles(names: Sequence[str], chips: Sequence[str], given: Given) -> None:
+    """Raise InputError for options that would change nothing: profiles are what they are."""
+    from runtime.compare.sides import is_profile
+
+    if all(map(is_profile, names)):
+        wanted = {
+            "--chip": chips,
+            "--set": given.settings,
+            "--seq": given.seq,
+            "--batch": given.batch,
+            "--option": given.option,
+        }
+        for flag, value in wanted.items():
+            need(not value, f"{flag} does not go with profiles", names[0], "it was decided when they were made")
 
 
 def _side(name: str, given: Given, stage: Stages) -> "Side":

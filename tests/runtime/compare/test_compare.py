@@ -177,6 +177,8 @@ def test_two_chips(tmp_path: Path) -> None:
         (["slow.s", "bad.json"], "this is no profile"),
         (["slow.s", "endless.s"], "cannot be timed"),
         (["slow.s", "fast.s", "--html", "no/page.html"], "folder does not exist"),
+        (["bad.json", "bad.json", "--chip", "server"], "--chip does not go with profiles"),
+        (["bad.json", "bad.json", "--seq", "8"], "--seq does not go with profiles"),
     ],
 )
 def test_what_cannot_be_compared(
