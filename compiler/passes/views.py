@@ -220,7 +220,7 @@ def _flip(editor: Editor, node: fx.Node) -> fx.Node | None:
 
 
 def _index_select(editor: Editor, node: fx.Node) -> fx.Node | None:
-    """Rows along a dimension by computed numbers, of which none is below zero."""
+    """Rows along a dimension by numbers, of which none is below zero."""
     x, index = tensor(node, "self"), tensor(node, "index")
     if not shape_of(x):
         x = editor.reshape(node, x, (1,))
@@ -324,46 +324,36 @@ def _copy(editor: Editor, node: fx.Node) -> fx.Node:
     return editor.broadcast(node, editor.cast(node, tensor(node, "src"), dtype_of(node)), shape_of(node))
 
 
-def _filled(editor: Editor, node: fx.Node) -> fx.Node:
-    """One number everywhere, whatever the tensor is whose shape it has."""
-    shape = list(shape_of(node))
-    return editor.emit(node, aten.full.default, shape, argument(node, "fill_value"), dtype=dtype_of(node))
+def _filled(number: int | None) -> Rule:
+    """One number everywhere, or the one that is given, whatever the tensor is whose type or shape it has."""
+
+    def rule(editor: Editor, node: fx.Node) -> fx.Node:
+        value = argument(node, "fill_value") if number is None else number
+        return editor.emit(node, aten.full.default, list(shape_of(node)), value, dtype=dtype_of(node))
+
+    return rule
 
 
-def _slice_scatter(editor: Editor, node: fx.Node) -> fx.Node | None:
-    """x with other elements from `start` to `end`: the parts before and behind them stay. Every n-th one: rows of what
-    was and what is written."""
-    if is_static(node):
+def _unfold(editor: Editor, node: fx.Node) -> fx.Node | None:
+    """Windows along a dimension, which lie in a new last one: [..., places, ..., size]."""
+    x = tensor(node, "self")
+    if is_static(node) or not shape_of(x):
         return None
-    x, dim = tensor(node, "self"), integer(node, "dim") % len(shape_of(node))
-    size, step = shape_of(x)[dim], integer(node, "step")
-    start, end, _ = slice(argument(node, "start"), argument(node, "end")).indices(size)
-    if step == 1 or end - start < 2:
-        return _with(editor, node, x, dim, start, max(start, end))
-    both = editor.emit(node, aten.cat.default, [x, editor.cast(node, tensor(node, "src"), dtype_of(x))], dim)
-    place = editor.emit(node, aten.arange.default, size)
-    number = editor.emit(node, aten.arange.start_step, size, size + -(-(end - start) // step), 1)
-    index = editor.emit(node, aten.slice_scatter.default, place, number, 0, start, end, step)
-    return _looked_up(editor, node, both, {dim: index})
-
-
-def _select_scatter(editor: Editor, node: fx.Node) -> fx.Node:
-    x, dim = tensor(node, "self"), integer(node, "dim") % len(shape_of(node))
-    at = integer(node, "index") % shape_of(x)[dim]
-    return _with(editor, node, x, dim, at, at + 1)
-
-
-def _with(editor: Editor, node: fx.Node, x: fx.Node, dim: int, start: int, end: int) -> fx.Node:
-    """x with the source of a scatter from `start` to `end` of a dimension."""
-    sizes = shape_of(x)
-    shape = tuple(end - start if place == dim else size for place, size in enumerate(sizes))
-    given = editor.reshape(node, editor.cast(node, tensor(node, "src"), dtype_of(x)), shape)
-    ends = ((0, start), (end, sizes[dim]))
-    before, after = (
-        [editor.emit(node, aten.slice.Tensor, x, dim, low, high)] if low < high else [] for low, high in ends
-    )
-    parts = [*before, *([given] if start < end else []), *after]
-    return parts[0] if len(parts) == 1 else editor.emit(node, aten.cat.default, parts, dim)
+    dim, size, step = integer(node, "dimension") % len(shape_of(x)), integer(node, "size"), integer(node, "step")
+    sizes, places = shape_of(x), shape_of(node)[dim]
+    if size == step:
+        whole = editor.emit(node, aten.slice.Tensor, x, dim, 0, places * size)
+        apart = editor.reshape(node, whole, (*sizes[:dim], places, size, *sizes[dim + 1 :]))
+    else:
+        index = editor.emit(
+            node, aten.unfold.default, editor.emit(node, aten.arange.default, sizes[dim]), 0, size, step
+        )
+        found = _looked_up(editor, node, x, {dim: index})
+        if found is None:
+            return None
+        apart = found
+    rank = len(sizes) + 1
+    return editor.permute(node, apart, [d for d in range(rank) if d != dim + 1] + [dim + 1])
 
 
 def _roll(editor: Editor, node: fx.Node) -> fx.Node:
@@ -384,9 +374,10 @@ RULES: dict[Target, Rule] = {
     aten.cat.default: _cat,
     aten.roll.default: _roll,
     aten.copy.default: _copy,
-    aten.full_like.default: _filled,
-    aten.slice_scatter.default: _slice_scatter,
-    aten.select_scatter.default: _select_scatter,
+    aten.new_full.default: _filled(None),
+    **dict.fromkeys((aten.zeros_like.default, aten.new_zeros.default), _filled(0)),
+    **dict.fromkeys((aten.ones_like.default, aten.new_ones.default), _filled(1)),
+    aten.unfold.default: _unfold,
     **dict.fromkeys(
         (
             aten.clone.default,

@@ -217,6 +217,23 @@ def _turned(editor: Editor, node: fx.Node, weight: fx.Node, groups: int) -> fx.N
     return editor.emit(node, aten.flip.default, flat, [*range(2, 2 + len(kernel))])
 
 
+def _im2col(editor: Editor, node: fx.Node) -> fx.Node | None:
+    """[B, C * elements of a window, places]: what each window sees, channels slowest."""
+    x = tensor(node, "self")
+    if not dtype_of(x).is_floating_point or len(shape_of(x)) != 4:
+        return None
+    kernel, dilation, padding, stride = (
+        integers(node, name) for name in ("kernel_size", "dilation", "padding", "stride")
+    )
+    sizes = shape_of(x)
+    needed = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    places = [(n + 2 * p - m) // s + 1 for n, p, m, s in zip(sizes[2:], padding, needed, stride, strict=True)]
+    axes = [_Axis(*of) for of in zip(kernel, stride, dilation, padding, places, strict=True)]
+    rows = _padded(editor, node, channels_last(editor, node, x), axes, 0.0)
+    seen = editor.reshape(node, _columns(editor, node, rows, axes), (sizes[0], prod(places), prod(kernel), sizes[1]))
+    return editor.reshape(node, editor.permute(node, seen, [0, 3, 2, 1]), shape_of(node))
+
+
 # ---- pooling
 
 
@@ -515,6 +532,7 @@ _OWN: Mapping[str, Callable[[int, int], int]] = {
 _Rules = tuple[tuple[Callable[[Editor, fx.Node], fx.Node | None], tuple[Target, ...]], ...]
 _ALL: _Rules = (
     (_convolution, (aten.convolution.default,)),
+    (_im2col, (aten.im2col.default,)),
     (
         _max_pool,
         (

@@ -76,6 +76,35 @@ FAMILIES: dict[str, Family] = {
         quick=True,
         words=((97, 5, 3, 98, 98, 98), (97, 8, 14, 7, 21, 98)),  # a text ends at its first 98
     ),
+    "groupvit": Family(
+        "GroupViTVisionModel",
+        "GroupViTVisionConfig",
+        {
+            **_PATCHES,
+            "image_size": 224,
+            "patch_size": 56,
+            "depths": [1, 1, 1],
+            "num_output_groups": [8, 4, 0],
+            "num_group_tokens": [8, 4, 0],
+        },
+        (1, 3, 224, 224),
+    ),
+    "patchtst": Family(
+        "PatchTSTModel",
+        "PatchTSTConfig",
+        {
+            "context_length": 16,
+            "patch_length": 4,
+            "patch_stride": 4,
+            "d_model": 16,
+            "num_input_channels": 2,
+            "num_attention_heads": 2,
+            "ffn_dim": 32,
+            "num_hidden_layers": 2,
+        },
+        (1, 16, 2),
+        "past_values",
+    ),
     "siglip-whole": Family(
         "SiglipModel",
         "SiglipConfig",

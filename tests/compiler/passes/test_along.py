@@ -49,3 +49,12 @@ def test_elements_by_computed_places() -> None:
     check(lambda m, x, i: (torch.gather(x, -1, x.argsort(stable=True)),), x, index)
     with pytest.raises(llmchip.Error):
         program(x, index + 1)
+
+
+def test_elements_put_at_computed_places() -> None:
+    """Breaks when another element is replaced, a later one does not win, or places that may lie outside are taken."""
+    x = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(3))
+    check(lambda m, x: (torch.zeros_like(x).scatter(1, x.argmax(1, keepdim=True), 1.5) - x,), x)
+    check(lambda m, x: (x.scatter(-1, x.topk(2)[1], -1.5), x.scatter(-1, x.topk(2)[1], x[..., 4:6] * 2)), x)
+    with pytest.raises(llmchip.UnsupportedError, match="scatter"):
+        llmchip.compile(Function(lambda m, x, i: x.scatter(-1, i, 1.0)).eval(), (x, torch.zeros(2, 3, 1).long()))

@@ -55,3 +55,10 @@ def test_integers_in_order() -> None:
     """Breaks when integers are ordered as floats that cannot hold them, or sorted ones come back rounded."""
     x = torch.tensor([[1 << 30, (1 << 30) + 1, -5, 7, 7]], dtype=torch.int32)
     check(lambda m, x: (x.argsort(stable=True), *torch.sort(x, dim=-1, stable=True, descending=True)), x)
+
+
+@pytest.mark.parametrize("x", [HARD, WIDE], ids=["special", "wide"])
+def test_extremes_of_rows_and_their_places(x: Tensor) -> None:
+    """Breaks when not the first of equal ones is named, NaN loses, or the least is the largest."""
+    check(lambda m, x: (*x.max(-1), *x.min(-1), *x.max(0, keepdim=True), *x.min(-2)), x, signs=False)
+    check(lambda m, x: (x.max(1).values * 2, x.min(1).indices), x, signs=False)

@@ -64,6 +64,11 @@ PLACES: dict[str, Callable[..., Tensor]] = {
     "one of each row": lambda x, i, j, k: x[torch.arange(4), x.sum(-1).argmax(-1)],
     "known": lambda x, i, j, k: x[:, [4, 0, 2]],
     "two known": lambda x, i, j, k: x[[0, -1], [3, 2]],
+    "known and selected": lambda x, i, j, k: x.index_select(2, torch.tensor([3, 1, 1])),
+    "windows": lambda x, i, j, k: x.unfold(1, 3, 2),
+    "windows side by side": lambda x, i, j, k: x.unfold(-1, 2, 2),
+    "windows with a rest": lambda x, i, j, k: x.unfold(1, 2, 3),
+    "filled": lambda x, i, j, k: x + x.new_zeros(6) + torch.ones_like(x) + x.new_full((5, 1), 3),
     "other way round": lambda x, i, j, k: x.flip(1),
     "all the other way round": lambda x, i, j, k: x.flip(0, 2),
 }

@@ -145,6 +145,12 @@ def test_pooling_of_signals() -> None:
     check(nn.MaxPool3d(2, padding=1), torch.randn(1, 2, 4, 5, 3))
 
 
+def test_windows_as_columns() -> None:
+    """Breaks when a window's elements come in another order, or padding is forgotten."""
+    x = torch.randn(2, 3, 8, 6, generator=torch.Generator().manual_seed(3))
+    check(function(lambda x: functional.unfold(x, (3, 2), dilation=(1, 2), padding=(1, 0), stride=(2, 1))), x)
+
+
 class Computed(nn.Module):
     """Convolutions with weights that a product gives."""
 
