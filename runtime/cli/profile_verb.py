@@ -69,7 +69,11 @@ _SORTS = ("cycles", "mxu", "vec", "act", "macs", "dram", "energy", "instructions
     help="Rows of each table, the first of the order; 0: no tables.",
 )
 @click.option(
-    "--layer", "layers", metavar="N|PATTERN", multiple=True, help="Only nodes of this layer, by its number or name."
+    "--layer",
+    "layers",
+    metavar="N|PATTERN",
+    multiple=True,
+    help="Only nodes of this layer, by its number or name, or of this module, by its path.",
 )
 @click.option("--node", "nodes", metavar="PATTERN", multiple=True, help="Only nodes whose name matches.")
 @click.option(

@@ -23,15 +23,17 @@ SORTS: dict[str, Callable[[Row], float]] = {  # what is large comes first
 
 def select(rows: Sequence[Row], layers: Sequence[str], nodes: Sequence[str]) -> tuple[Row, ...]:
     """Rows of nodes that are in one of `layers` and match one of `nodes`; nothing given lets everything through. A layer
-    is named by its number or a pattern. Raises InputError for a layer or a pattern that no row has."""
-    for wanted in layers:
-        _check(wanted, "layer", any(_in_layer(row, wanted) for row in rows), (row.layer for row in rows))
+    is named by its number or a pattern; what no layer is called is a module, by its path. Raises InputError for a layer
+    or a pattern that no row has."""
+    inside = [_in_layer if any(_in_layer(row, wanted) for row in rows) else _in_module for wanted in layers]
+    for wanted, is_in in zip(layers, inside, strict=True):
+        _check(wanted, "layer", any(is_in(row, wanted) for row in rows), (row.layer for row in rows))
     for wanted in nodes:
         _check(wanted, "node", any(fnmatchcase(row.name, wanted) for row in rows), (row.name for row in rows))
     return tuple(
         row
         for row in rows
-        if (not layers or any(_in_layer(row, wanted) for wanted in layers))
+        if (not layers or any(is_in(row, wanted) for wanted, is_in in zip(layers, inside, strict=True)))
         and (not nodes or any(fnmatchcase(row.name, wanted) for wanted in nodes))
     )
 
@@ -42,6 +44,10 @@ def ordered(rows: Iterable[Row], sort: str) -> list[Row]:
 
 def _in_layer(row: Row, wanted: str) -> bool:
     return row.layer.endswith(f"_{wanted}") if wanted.isdigit() else fnmatchcase(row.layer, wanted)
+
+
+def _in_module(row: Row, wanted: str) -> bool:
+    return any(fnmatchcase(row.module, pattern) for pattern in (wanted, f"{wanted}.*"))
 
 
 def _check(wanted: str, what: str, there: bool, names: Iterable[str]) -> None:

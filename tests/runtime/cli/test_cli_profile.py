@@ -157,6 +157,9 @@ def test_profile_of_a_layer_or_some_nodes(image: Path) -> None:
     assert text.startswith(f"{cycles:,} cycles of {found['cycles']:,}") and "fill and drain" in text
     some = call("profile", image, "--node", "softmax*", "--layer", "*_0", "--json").document["nodes"]
     assert [row["name"] for row in some] == ["softmax"]
+    path = "model.encoder.layer.1.attention"  # a module, with all that is inside it
+    inside = call("profile", image, "--layer", path, "--json").document["nodes"]
+    assert inside == [row for row in nodes if f"{row['module']}.".startswith(f"{path}.")] and len(inside) < len(mine)
     result = call("profile", image, "--layer", 7, "--json")
     assert result.code == 2 and "model_encoder_layer_0" in result.error["hint"]
 
