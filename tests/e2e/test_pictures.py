@@ -23,7 +23,10 @@ def test_families(family: str) -> None:
     assert verified.float["cosine"] > CLOSE
 
 
-@pytest.mark.parametrize("family", ["vit", "clip-whole", pytest.param("resnet", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "family",
+    ["vit", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet", "clip-whole", "whisper", "detr"))],
+)
 def test_under_torch_compile(family: str) -> None:
     """Breaks when a piece of an image model goes back to PyTorch: strict, and one graph."""
     model, inputs = tiny(family)
