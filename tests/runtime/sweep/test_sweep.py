@@ -186,7 +186,8 @@ def command(folder: Path, *more: object) -> list[str]:
         "import torch\nfrom torch import nn\n"
         "def small():\n    torch.manual_seed(0)\n"
         "    return nn.Sequential(nn.Linear(32, 48), nn.ReLU()).eval(), {'input': torch.zeros(4, 32)}\n"
-        "def refused():\n    return nn.Conv3d(1, 1, 1).eval(), {'input': torch.zeros(1, 1, 2, 2, 2)}\n"
+        "class Kth(nn.Module):\n    def forward(self, input):\n        return torch.kthvalue(input, 2).values\n"
+        "def refused():\n    return Kth().eval(), {'input': torch.zeros(4, 4)}\n"
     )
     models = ["swept:small", "swept:refused"]
     given = [*models, "--set", "mxu.rows=16,32,64", "--store", folder / "s.sqlite", "--json", *more]
@@ -215,7 +216,7 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
     rows = json.loads(result.stdout)["rows"]
     assert [row["model"] for row in rows] == ["swept:small"] * 3 + ["swept:refused"] * 3
     assert all(row["cycles"] and row["error"] is None for row in rows[:3])
-    assert all(row["cycles"] is None and "conv" in row["error"] for row in rows[3:])
+    assert all(row["cycles"] is None and "kthvalue" in row["error"] for row in rows[3:])
     after = _keys(tmp_path / "s.sqlite")
     assert len(after) == 3 and done and done.items() <= after.items()  # the same outcome, from the same run
     read = list(csv.DictReader(io.StringIO((tmp_path / "s.csv").read_text())))
