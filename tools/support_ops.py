@@ -119,9 +119,12 @@ def _children(group: list[str], given: argparse.Namespace) -> Iterator[Row]:
             code = child.wait()
             err.seek(0)
             why = f"the process ended with {code} (-9: not done in {SECONDS} s): {err.read()[-300:]}"
-            yield _kept(
-                {"name": group.pop(0), "type": "", "samples": 0, "raise": [why], "wrong": [], "far": []}, given.json
-            )
+            yield _kept(_died(group.pop(0), why), given.json)
+
+
+def _died(name: str, why: str) -> Row:
+    """The row of a name whose child ended without one."""
+    return {"name": name, "type": "", "samples": 0, **{kind: [] for kind in FINDINGS}, "raise": [why]}
 
 
 def _kept(row: Row, path: Path | None) -> Row:

@@ -14,7 +14,7 @@ from runtime.pytorch.fallback import STRICT
 from runtime.pytorch.subgraph import Part
 from tools.support.cases import Case
 from tools.support.oracle import _untied, compare, judge
-from tools.support_ops import FINDINGS, _latest, _table
+from tools.support_ops import FINDINGS, _died, _kept, _latest, _table
 
 X = torch.tensor([[1.0, -0.0], [float("nan"), 3.0]])
 OTHERS: dict[str, tuple[Any, Any]] = {
@@ -69,6 +69,14 @@ def test_a_pair_that_runs_again_replaces_its_line(tmp_path: Path) -> None:
     table = _table(_latest(path, []))
     assert "| operators | bool | 1 | 3 | 1 | 0 | 0 | 0 |" in table
     assert "| modules in train mode | bool | 1 | 3 | 0 | 1 | 0 | 0 |" in table
+
+
+def test_a_child_that_dies_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Breaks when what kills a child ends the whole run: its row had no place for faults."""
+    path = tmp_path / "found.jsonl"
+    _kept(_died("op add", "the process ended with -9"), path)
+    assert "raise op add" in capsys.readouterr().out
+    assert "| operators | the process died | 1 | 0 | 0 | 0 | 1 | 0 |" in _table(_latest(path, []))
 
 
 def test_what_is_off_among_calls_compiled_together_is_found_alone(monkeypatch: pytest.MonkeyPatch) -> None:
