@@ -72,19 +72,13 @@ def test_functions_of_two(name: str, worst: float) -> None:
         assert torch.equal(found.signbit()[sure], exact.signbit()[sure])
 
 
-FEW = ("log", "cos")
-
-
-@pytest.mark.parametrize(
-    "names", [FEW, pytest.param([name for name in WORST if name not in FEW], marks=pytest.mark.slow)]
-)
-def test_on_the_chip(names: list[str]) -> None:
+def test_on_the_chip() -> None:
     """Breaks when the chip computes another bit than PyTorch of the same graph, or a function is taken apart
     wrongly."""
     x = patterns(20)
-    program = llmchip.compile(Function(lambda _m, x: [getattr(torch, name)(x) for name in names]).eval(), (x,))
+    program = llmchip.compile(Function(lambda _m, x: [getattr(torch, name)(x) for name in WORST]).eval(), (x,))
     assert program.verify(x).bit_exact
-    for name, found in zip(names, program(x), strict=True):
+    for name, found in zip(WORST, program(x), strict=True):
         assert torch.equal(getattr(functions, name)(x).nan_to_num(7), found.nan_to_num(7))
 
 
