@@ -72,7 +72,8 @@ def assign_memory(
         for index, turn in enumerate(turns):
             own = part_storage(storage, turn.batch_tile, 0)
             room = Room(
-                fitter.chip.sram.bytes - resident[Space.SRAM][index], fitter.chip.acc.bytes - resident[Space.ACC][index]
+                int(fitter.chip.sram.bytes * tuning.sram) - resident[Space.SRAM][index],
+                fitter.chip.acc.bytes - resident[Space.ACC][index],
             )
             try:
                 fit = fitter.fit(turn.kernel, own, room, f"k{index}.", tuning, turn.part)
@@ -140,7 +141,7 @@ def _assign_spaces(
     resident = {space: [0] * (len(kernel_graph.kernels) + 1) for space in (Space.SRAM, Space.ACC)}
     part = 0.125 if inner else tuning.resident  # what waits for its part takes little room
     limit = {
-        Space.SRAM: int(chip.sram.bytes * tuning.share * part),
+        Space.SRAM: int(chip.sram.bytes * tuning.sram * tuning.share * part),
         Space.ACC: int(chip.acc.bytes * tuning.share * part),
     }
     order = (Space.ACC, Space.SRAM) if tuning.wide else (Space.SRAM, Space.ACC)

@@ -22,6 +22,7 @@ from isa.timing import ceil_div
 
 HEAD_ROWS = 512  # rows per block of a projection that is tiled by heads
 MIN_ROWS = 32  # rows per block at least, so that instructions stay long against their fixed costs
+_IDLE = (128, 64, 32)  # columns of an array that has more
 MIN_WIDTH = 32  # elements: of narrower rows, a block has more
 ENOUGH_SRAM = 8 << 20  # bytes: an eighth of it is as much as one instruction should load, however much room there is
 
@@ -42,8 +43,10 @@ class SearchPoint:
     memories to plan with, and whether loads get memory in the order of the kernels (`in_turn`).
 
     Of that share, values between kernels get the part `resident`, and a kernel fills the part `room` of what they
-    leave, so that loads of the next one find some. With `wide`, ACC is the first choice for what may lie there instead
-    of the second. `smallest` tiles take as little memory as can be.
+    leave, so that loads of the next one find some. `sram` is the part of the scratchpad with which tilings are made, as
+    for a chip that has no more; a schedule may fill all of it. With `wide`, ACC is the first choice for what may lie there instead
+    of the second. With `columns`, a kernel that can goes through groups of columns, one after the other, before blocks of
+    rows are thought of. `smallest` tiles take as little memory as can be.
     """
 
     points: int = 512
@@ -53,14 +56,16 @@ class SearchPoint:
     overlap: float = 0.0
     in_turn: bool = False
     share: float = 1.0
+    sram: float = 1.0
     resident: float = 0.5
     room: float = 1.0
     wide: bool = False
+    columns: bool = True
     smallest: bool = False
 
     def slice_bytes(self, chip: Chip) -> int:
         """Bytes of a slice. A scratchpad beyond `ENOUGH_SRAM` makes none larger, so that it makes no program slower."""
-        return int(min(chip.sram.bytes, ENOUGH_SRAM) * self.slice)
+        return int(min(chip.sram.bytes * self.sram, ENOUGH_SRAM) * self.slice)
 
 
 def block_rows(chip: Chip) -> int:
@@ -75,7 +80,7 @@ def preferred_tilings(kernel: Kernel, chip: Chip, tuning: SearchPoint, total: in
     groups = head_groups(kernel, chip)
     if groups > 1:
         yield [TileSizes(min(HEAD_ROWS, total), groups=groups)]
-    if is_column_separable(kernel) and total > block_rows(chip):
+    if tuning.columns and is_column_separable(kernel) and total > block_rows(chip):
         groups = ceil_div(shapes.n, slice_width(shapes.k, shapes.n, chip, tuning.slice_bytes(chip)))
         yield from (
             [TileSizes(min(r, total), groups=groups, keep=keep)]
@@ -178,14 +183,17 @@ class _Shapes:
         return [TileSizes(rows, width) for width in self.widths]
 
     def streamed(self, rows: int, chip: Chip, size: int) -> Iterator[Family]:
-        """Tiles of weights from `size` bytes down to one tile of the array: those of the whole depth, and those of
-        parts of it."""
+        """Tiles of weights from `size` bytes down to one tile of the array: those of the whole depth, those of parts of
+        it, and those of the whole depth that leave columns of the array idle: of such, no sums of parts wait in ACC."""
         least = chip.mxu.rows * chip.mxu.cols
         sizes = [max(size >> i, least) for i in range(max(size // least, 1).bit_length())]
         tiles = dict.fromkeys(_tile(self.n, self.k, chip, bound) for bound in sizes)
-        for deep in (True, False):
-            if family := [TileSizes(rows, n, k, keep=False) for n, k in tiles if (k == self.k) is deep]:
-                yield family
+        deep = [(n, k) for n, k in tiles if k == self.k]
+        parts = [(n, k) for n, k in tiles if k != self.k]
+        narrow = [(width, self.k) for width in _IDLE if self.k * width <= size and width < min(chip.mxu.cols, self.n)]
+        for family in (deep, parts, narrow):
+            if family:
+                yield [TileSizes(rows, n, k, keep=False) for n, k in family]
 
 
 def _tile(n: int, k: int, chip: Chip, size: int) -> tuple[int, int]:

@@ -46,19 +46,24 @@ def place(program: Program, chip: Chip, times: Times | None = None) -> Placement
 
 
 EARLY = (1 / 6, 1 / 16)  # of the scratchpad, for what an iteration loads first
+ALONE = 0.75  # of all that it loads: the last loads take memory that was read, and so wait for its readers
 
 
 def _kept_for_the_next(program: Program, room: int) -> Live:
     """Live ranges in which the first loads of a loop's body, up to `room` bytes, have their place to themselves through
-    all of it: the next iteration's can begin while this one still works."""
+    all of it: the next iteration's can begin while this one still works.
+
+    Not all of them: a load may wait for all but the last few instructions of an engine, no more exactly (MAX_COUNT). If
+    none waited for readers in the middle of the body, the first of the next iteration would wait for its end."""
     live, loop = dict(program.live), program.loop
     assert loop is not None
-    for op in program.ops[loop.first : loop.end]:
-        if op.row.engine is Engine.LDW:
-            buffer = next(ref.buffer for name, ref, _, _ in op.accesses if name == "d")
-            if (room := room - buffer.bytes) < 0:
-                break
-            live[buffer] = (min(live[buffer][0], loop.first), max(live[buffer][1], loop.end - 1))
+    body = [op for op in program.ops[loop.first : loop.end] if op.row.engine is Engine.LDW]
+    loaded = [next(ref.buffer for name, ref, _, _ in op.accesses if name == "d") for op in body]
+    room = min(room, int(sum(buffer.bytes for buffer in loaded) * ALONE))
+    for buffer in loaded:
+        if (room := room - buffer.bytes) < 0:
+            break
+        live[buffer] = (min(live[buffer][0], loop.first), max(live[buffer][1], loop.end - 1))
     return live
 
 

@@ -1,6 +1,8 @@
 """Search: the tiling whose schedule is predicted to be the fastest, among those that memory can be planned for.
 
-    for each size in SEARCH_SPACE, one after the other:  assign → emit → schedule → keep if fewer cycles are predicted
+    for all of the scratchpad, and for parts of it:
+        for each size in SEARCH_SPACE, one after the other:  assign → emit → schedule → keep if fewer cycles are predicted
+    place the best that fits, and its rivals → keep the one for which predict.py, which knows addresses, finds fewest
 
 The list scheduler simulates engines, bus and memories, so its prediction is the cost model. `make bench-chip` compares
 it with the timing mode. Everything is counted in ops and plans, never in seconds, and ends: where no plan is found the
@@ -10,7 +12,8 @@ order of the kernels.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from itertools import accumulate, islice
@@ -19,12 +22,14 @@ from typing import Any, TypeVar
 from compiler.emit.batch_tiles import find_batch_tiles
 from compiler.emit.tile_sizes import SearchPoint, block_rows
 from compiler.schedule.list_schedule import FILLS
+from compiler.schedule.predict import predicted_cycles
 from compiler.schedule.stages import Choice, Stages
 from compiler.tile.decisions import Schedule, Tiled
 from compiler.tile.ir import Program
 from compiler.tile.manager import TileManager
 from compiler.tile.state import TileState, made
 from isa.architecture import Space
+from isa.chip import Chip
 from isa.errors import CompileError
 
 SHARES = (0.9, 0.75, 0.5, 0.25)  # of the memories that a kernel may plan with, when no plan was found for all of them
@@ -44,9 +49,13 @@ SEARCH_SPACE: dict[str, Values] = {  # what to try, one after the other, as long
     "points": (256, 128),
     "overlap": (0.25, 0.5),
     "slice": (1 / 16, 1 / 32, 1 / 64, 1 / 128, 1 / 256),
+    "columns": (False,),
     "in_turn": (True,),
     "rows": (64, 128),
 }
+LESS = (0.5, 0.25)  # of the scratchpad, with which the search begins again: what is good there is no worse with all
+RIVALS, MAX_PLACED = 3, 4_000  # programs that get addresses beside the first that fits, and ops in all of them
+NEAR = 1.05  # times the best cycles: from farther off it does not begin
 
 T = TypeVar("T")
 Made = dict[object, "Candidate"]
@@ -74,6 +83,21 @@ class Candidate:
         return self.schedule.cycles if self.schedule else 0
 
 
+@dataclass(frozen=True)
+class _Ways:
+    """What all climbs of one search have in common: whether parts of the batch follow each other, the tilings that are
+    known, whether the scratchpad is tight."""
+
+    split: bool
+    known: Made
+    tight: bool
+
+    @property
+    def ops(self) -> int:
+        """Ops in all tilings that are known."""
+        return sum(len(candidate.tiled.program.ops) for candidate in self.known.values())
+
+
 @dataclass
 class Search:
     """Looks for the best tile program of the kernel graph in `start`. `on` says which tile passes are switched on,
@@ -98,31 +122,63 @@ class Search:
         Raises CompileError when a kernel fits in no way, or no plan was found.
         """
         failures: list[CompileError] = []
-        for state in self._candidates(failures):
+        for state, rivals in self._candidates(failures):
             try:
-                return self.manager.run(self.stages(Choice()).addresses, state)
+                found = self._placed(state)
             except CompileError as error:
                 failures.append(error)
+            else:
+                return self._judged(found, [rival.scheduled for rival in rivals if rival.scheduled is not state])
         raise failures[-1]
 
-    def _candidates(self, failures: list[CompileError]) -> Iterator[TileState]:
-        """Programs to plan for, the best first. What cannot be tiled is among the `failures`."""
+    def _placed(self, state: TileState) -> TileState:
+        return self.manager.run(self.stages(Choice()).addresses, state)
+
+    def _judged(self, first: TileState, rivals: Iterable[TileState | None]) -> TileState:
+        """The program that is the fastest once it has addresses: the `first`, or one of those that were scheduled to be
+        nearly as fast."""
+        best, cycles = first, self._cycles(first)
+        ops = len(made(first.program).ops)
+        near = sorted(
+            (rival.schedule.cycles, number, rival)
+            for number, rival in enumerate(rivals)
+            if rival is not None
+            and rival.schedule
+            and first.schedule
+            and rival.schedule.cycles <= NEAR * first.schedule.cycles
+        )
+        for _, _, rival in near[:RIVALS]:
+            if (ops := ops + len(made(rival.program).ops)) > MAX_PLACED:
+                break
+            with suppress(CompileError):  # there is no room for it
+                found = self._placed(rival)
+                if (taken := self._cycles(found)) < cycles:
+                    best, cycles = found, taken
+        return best
+
+    def _cycles(self, state: TileState) -> int:
+        return predicted_cycles(made(state.program), made(state.placement), self.chip)
+
+    def _candidates(self, failures: list[CompileError]) -> "Iterator[tuple[TileState, Sequence[Candidate]]]":
+        """Programs to plan for, the best first, each with others that could take its place. What cannot be tiled is
+        among the `failures`."""
         for split in (True, False) if self.parts else (False,):
             known: Made = {}
             tried: set[tuple[object, int]] = set()
             candidates = _caught(failures, lambda: self.candidates(split, known))  # noqa: B023
-            yield from islice(self._orders(candidates or [], tried), FEWER if len(known) > 1 else PLANS)
+            orders = islice(self._orders(candidates or [], tried), FEWER if len(known) > 1 else PLANS)
+            yield from ((order, candidates or []) for order in orders)
             if candidates and len(known) > 1:
                 candidates = self.candidates(split, known, shared=False)
-                yield from islice(self._orders(candidates, tried), PLANS)
+                yield from ((order, candidates) for order in islice(self._orders(candidates, tried), PLANS))
             for share in SHARES if candidates else ():
                 tuning = replace(candidates[0].tuning, share=share)  # type: ignore[index]
                 smaller = _caught(failures, lambda: [self._draft(tuning, self._assign(tuning, split), {})])  # noqa: B023
-                yield from islice(self._orders(smaller or [], set()), FEWER)
+                yield from ((order, []) for order in islice(self._orders(smaller or [], set()), FEWER))
         for last in (SearchPoint(share=0.5, resident=0.0), SearchPoint(resident=0.0, smallest=True)):
             plain = _caught(failures, lambda: self._emit(last, self._assign(last, split=False)))  # noqa: B023
             if plain is not None:
-                yield plain
+                yield plain, []
 
     def candidates(self, split: bool = True, known: Made | None = None, shared: bool = True) -> list[Candidate]:
         """Tilings that differ, the best first, then by predicted cycles: one size after the other is varied while that
@@ -135,27 +191,46 @@ class Search:
         best = self._draft(self.first, self._assign(self.first, split), known)
         if not (best.schedule and self.on("search")):
             return [best]
-        tight = shared and _peak(best.schedule.program) > TIGHT * self.chip.sram.bytes
         few = len(best.tiled.program.ops) > ENOUGH_TIGHT // 4  # so long that one or two more will be enough
-        for name, values in {**(SHARED if tight and not few else {}), **SEARCH_SPACE}.items():
+        ways = _Ways(split, known, _is_tight(best, self.chip) and shared)
+        for part in (1.0, *LESS):
+            start = best if part == 1.0 else self._less(part, best, ways)
+            if start is None:
+                break
+            wanted = shared and not few and _is_tight(start, self.chip)
+            found = self._climb(self._climb(start, SHARED, ways) if wanted else start, SEARCH_SPACE, ways)
+            best = min(best, found, key=lambda candidate: candidate.cycles)
+        return sorted(known.values(), key=lambda candidate: (candidate is not best, candidate.cycles))
+
+    def _less(self, part: float, best: Candidate, ways: "_Ways") -> Candidate | None:
+        """A place to begin with this part of the scratchpad, unless what is `best` so far is much better."""
+        tuning = replace(self.first, sram=part)
+        try:
+            found = self._draft(tuning, self._assign(tuning, ways.split, best.cycles * NEAR), ways.known)
+        except CompileError:
+            return None
+        return found if found.cycles <= best.cycles * NEAR else None
+
+    def _climb(self, best: Candidate, space: Mapping[str, Values], ways: "_Ways") -> Candidate:
+        """The best tiling that is found from `best` on, one size after the other varied."""
+        for name, values in space.items():
             for value in values:
                 if name == "slice" and value < FINE and self._slice_cycles(2 * value) < best.cycles * WORTH:
                     break
-                if sum(len(candidate.tiled.program.ops) for candidate in known.values()) > (
-                    ENOUGH_TIGHT if tight and len(known) > 1 else MAX_OPS
-                ):
+                if ways.ops > (ENOUGH_TIGHT if ways.tight and len(ways.known) > 1 else MAX_OPS):
                     break
                 changed: Any = {name: value}
                 tuning = replace(best.tuning, **changed)
                 try:
-                    candidate = self._draft(tuning, self._assign(tuning, split, best.cycles * MARGIN), known)
+                    assigned = self._assign(tuning, ways.split, best.cycles * MARGIN)
+                    candidate = self._draft(tuning, assigned, ways.known)
                 except CompileError:  # or TooSlow: the next value goes further the same way
                     break
                 if candidate.cycles <= best.cycles * MARGIN:
                     best = candidate
                 elif name not in (*SHARED, "slice"):
                     break
-        return sorted(known.values(), key=lambda candidate: (candidate is not best, candidate.cycles))
+        return best
 
     def _slice_cycles(self, share: float) -> float:
         """Of loading as many weights as a slice may have: with finer ones a program begins so much earlier."""
@@ -214,6 +289,11 @@ class Search:
                 scheduled = self._schedule(candidate.tuning, candidate.emitted, FILLS[level + 1])
                 heappush(waiting, (made(scheduled.schedule).cycles * min_gain[number], level + 1, number, scheduled))
         yield from (candidate.emitted for candidate in candidates if candidate.scheduled is None)
+
+
+def _is_tight(candidate: Candidate, chip: Chip) -> bool:
+    """Whether other ways to share the scratchpad are worth a look."""
+    return _peak(made(candidate.schedule).program) > TIGHT * chip.sram.bytes * candidate.tuning.sram
 
 
 def _peak(program: Program) -> int:
