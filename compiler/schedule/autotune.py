@@ -1,7 +1,7 @@
 """Search: the tiling whose schedule is predicted to be the fastest, among those that memory can be planned for.
 
     for all of the scratchpad, and for parts of it:
-        for each size in SEARCH_SPACE, one after the other:  assign → emit → schedule → keep if fewer cycles are predicted
+        for each size in SEARCH_SPACE:  assign → emit → schedule → keep if fewer cycles are predicted
     place the best that fits, and its rivals → keep the one for which predict.py, which knows addresses, finds fewest
 
 The list scheduler simulates engines, bus and memories, so its prediction is the cost model. `make bench-chip` compares
