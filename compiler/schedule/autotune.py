@@ -54,7 +54,7 @@ SEARCH_SPACE: dict[str, Values] = {  # what to try, one after the other, as long
     "rows": (64, 128),
 }
 LESS = (0.5, 0.25)  # of the scratchpad, with which the search begins again: what is good there is no worse with all
-RIVALS, MAX_PLACED = 3, 4_000  # programs that get addresses beside the first that fits, and ops in all of them
+RIVALS, MAX_PLACED = 12, 8_000  # programs that get addresses beside the first that fits, and ops in all of them
 NEAR = 1.05  # times the best cycles: from farther off it does not begin
 
 T = TypeVar("T")
