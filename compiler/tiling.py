@@ -67,7 +67,7 @@ def tile_pipeline(on: Switch, known: Known, choice: Choice) -> Stages:
             *_optional(on, ScheduleOps(choice.fill, point.in_turn)),  # before addresses, which forbid orders
         ],
         addresses=[
-            Place(),  # last: what lives together follows from the order
+            Place(choice.lower),  # last: what lives together follows from the order
         ],
     )
 

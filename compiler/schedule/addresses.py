@@ -25,24 +25,26 @@ Live = Mapping[Buffer, tuple[int, int]]  # first and last op
 
 @dataclass(frozen=True)
 class Place:
-    """Give every buffer an address, and check the plan."""
+    """Give every buffer an address, and check the plan. To `lower` a plan that fits costs as much as to find it."""
 
     name: ClassVar[str] = "place"
+    lower: bool = True
 
     def run(self, state: TileState) -> TileState:
         times = None if state.schedule is None else state.schedule.times
-        return replace(state, placement=place(made(state.program), state.chip, times))
+        return replace(state, placement=place(made(state.program), state.chip, times, self.lower))
 
 
-def place(program: Program, chip: Chip, times: Times | None = None) -> Placement:
+def place(program: Program, chip: Chip, times: Times | None = None, lower: bool = True) -> Placement:
     """Plan each memory and check the plan. Raises CompileError when a memory is too small.
 
     `times` (of a schedule) are the predicted start and finish of each op, so that no instruction overwrites what is
     still being read. With them, a plan that is not found quickly counts as none: other orders can replace this one."""
     for share in EARLY if program.loop is not None else ():
         with suppress(CompileError):
-            return _placed(program, chip, times, _kept_for_the_next(program, int(chip.sram.bytes * share)))
-    return _placed(program, chip, times, program.live)
+            kept = _kept_for_the_next(program, int(chip.sram.bytes * share))
+            return _placed(program, chip, times, kept, lower)
+    return _placed(program, chip, times, program.live, lower)
 
 
 EARLY = (1 / 6, 1 / 16)  # of the scratchpad, for what an iteration loads first
@@ -67,7 +69,7 @@ def _kept_for_the_next(program: Program, room: int) -> Live:
     return live
 
 
-def _placed(program: Program, chip: Chip, times: Times | None, live: Live) -> Placement:
+def _placed(program: Program, chip: Chip, times: Times | None, live: Live, lower: bool) -> Placement:
     offsets = {b: b.fixed for b in program.buffers if b.fixed is not None}
     heights = {}
     memories = (
@@ -78,7 +80,7 @@ def _placed(program: Program, chip: Chip, times: Times | None, live: Live) -> Pl
     for name, space, capacity in memories:
         buffers = {b.name: b for b in live if b.space is space and b.fixed is None}
         assert space is not Space.DRAM or all(b.region is Region.SCRATCH for b in buffers.values())
-        solution = _plan(buffers, live, capacity, program, times)
+        solution = _plan(buffers, live, capacity, program, times, lower)
         offsets |= {buffers[n]: offset for n, offset in solution.offsets.items()}
         heights[name] = (solution.height, solution.lower_bound)
     return Placement(offsets, live, heights)
@@ -97,6 +99,7 @@ def _plan(
     capacity: int,
     program: Program,
     times: Times | None,
+    lower: bool,
 ) -> Plan:
     """Plan a memory so that bytes rest before they are used again: an instruction that overwrites bytes just read has
     to wait for their reader.
@@ -106,13 +109,13 @@ def _plan(
     """
     if times is not None:
         ends = _rested(buffers.values(), program, times, live)
-        return _solve([Block(b.name, live[b][0], ends[b], b.bytes) for b in buffers.values()], capacity, 0)
+        return _solve([Block(b.name, live[b][0], ends[b], b.bytes) for b in buffers.values()], capacity, 0, lower)
     for slack in SLACKS:
         blocks = [Block(b.name, max(0, live[b][0] - slack), live[b][1] + 1, b.bytes) for b in buffers.values()]
         if slack and lower_bound(Problem(tuple(blocks), capacity)) > capacity * 0.97:
             continue
         try:
-            return _solve(blocks, capacity, 0 if slack else LAST_WORK)
+            return _solve(blocks, capacity, 0 if slack else LAST_WORK, lower)
         except CompileError:
             if not slack:
                 raise
@@ -137,11 +140,11 @@ def _rested(buffers: Collection[Buffer], program: Program, times: Times, live: L
     return {b: max(live[b][1], takers[at - 1] if (at := bisect_left(least, left[b])) else 0) + 1 for b in buffers}
 
 
-def _solve(blocks: Sequence[Block], capacity: int, work: int) -> Plan:
-    """A plan that fits, found by so much work of search if need be, and then lowered if that is cheap."""
+def _solve(blocks: Sequence[Block], capacity: int, work: int, lower: bool) -> Plan:
+    """A plan that fits, found by so much work of search if need be, and with `lower` made lower if that is cheap."""
     problem = Problem(tuple(blocks), capacity)
     solution = plan(problem, fit=True, nodes=min(NODES, work // (len(blocks) + 1)))
-    if not solution.optimal:
+    if lower and not solution.optimal:
         with suppress(CompileError):  # the plan that fits stays if no other one is found
             solution = min(solution, plan(problem, nodes=0, visits=LOWER if COMPILED else 0), key=lambda p: p.height)
     check_plan(problem, solution)

@@ -12,7 +12,7 @@ order of the kernels.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
@@ -53,8 +53,9 @@ SEARCH_SPACE: dict[str, Values] = {  # what to try, one after the other, as long
     "in_turn": (True,),
     "rows": (64, 128),
 }
-LESS = (0.5, 0.25)  # of the scratchpad, with which the search begins again: what is good there is no worse with all
-RIVALS, MAX_PLACED = 12, 8_000  # programs that get addresses beside the first that fits, and ops in all of them
+LESS = (0.5,)  # of the scratchpad, with which the search begins again: what is good there is no worse with all
+RIVALS, MAX_PLACED = 3, 4_000  # programs that get addresses beside the first that fits, and ops in all of them
+SMALL = 1_000  # ops
 NEAR = 1.05  # times the best cycles: from farther off it does not begin
 
 T = TypeVar("T")
@@ -124,37 +125,35 @@ class Search:
         failures: list[CompileError] = []
         for state, rivals in self._candidates(failures):
             try:
-                found = self._placed(state)
+                found = self._placed(state, lower=False)
             except CompileError as error:
                 failures.append(error)
             else:
-                return self._judged(found, [rival.scheduled for rival in rivals if rival.scheduled is not state])
+                others = [rival.scheduled for rival in rivals if rival.scheduled is not None]
+                return self._placed(self._judged(found, others))
         raise failures[-1]
 
-    def _placed(self, state: TileState) -> TileState:
-        return self.manager.run(self.stages(Choice()).addresses, state)
+    def _placed(self, state: TileState, lower: bool = True) -> TileState:
+        return self.manager.run(self.stages(Choice(lower=lower)).addresses, state)
 
-    def _judged(self, first: TileState, rivals: Iterable[TileState | None]) -> TileState:
+    def _judged(self, first: TileState, rivals: Sequence[TileState]) -> TileState:
         """The program that is the fastest once it has addresses: the `first`, or one of those that were scheduled to be
         nearly as fast."""
-        best, cycles = first, self._cycles(first)
-        ops = len(made(first.program).ops)
-        near = sorted(
-            (rival.schedule.cycles, number, rival)
-            for number, rival in enumerate(rivals)
-            if rival is not None
-            and rival.schedule
-            and first.schedule
-            and rival.schedule.cycles <= NEAR * first.schedule.cycles
-        )
-        for _, _, rival in near[:RIVALS]:
+        if first.schedule is None:
+            return first
+        cycles, ops = first.schedule.cycles, len(made(first.program).ops)
+        near = {
+            made(rival.schedule).cycles: rival for rival in reversed(rivals)
+        }  # of those that take equally long, one
+        waiting = sorted(taken for taken in near if taken != cycles and taken <= NEAR * cycles)
+        placed = [(self._cycles(first), 0, first)]
+        for number, rival in enumerate((near[taken] for taken in waiting[:RIVALS]), 1):
             if (ops := ops + len(made(rival.program).ops)) > MAX_PLACED:
                 break
             with suppress(CompileError):  # there is no room for it
-                found = self._placed(rival)
-                if (taken := self._cycles(found)) < cycles:
-                    best, cycles = found, taken
-        return best
+                found = self._placed(rival, lower=False)
+                placed.append((self._cycles(found), number, found))
+        return min(placed)[-1]
 
     def _cycles(self, state: TileState) -> int:
         return predicted_cycles(made(state.program), made(state.placement), self.chip)
@@ -193,12 +192,14 @@ class Search:
             return [best]
         few = len(best.tiled.program.ops) > ENOUGH_TIGHT // 4  # so long that one or two more will be enough
         ways = _Ways(split, known, _is_tight(best, self.chip) and shared)
-        for part in (1.0, *LESS):
+        small = len(best.tiled.program.ops) <= SMALL  # so short that to search anew costs little
+        for part in (1.0, *LESS) if small else (1.0,):
             start = best if part == 1.0 else self._less(part, best, ways)
             if start is None:
                 break
             wanted = shared and not few and _is_tight(start, self.chip)
-            found = self._climb(self._climb(start, SHARED, ways) if wanted else start, SEARCH_SPACE, ways)
+            start = self._climb(start, SHARED, ways) if wanted else start
+            found = self._climb(start, SEARCH_SPACE, ways)
             best = min(best, found, key=lambda candidate: candidate.cycles)
         return sorted(known.values(), key=lambda candidate: (candidate is not best, candidate.cycles))
 
