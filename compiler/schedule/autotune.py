@@ -53,9 +53,8 @@ SEARCH_SPACE: dict[str, Values] = {  # what to try, one after the other, as long
     "in_turn": (True,),
     "rows": (64, 128),
 }
-LESS = (0.5,)  # of the scratchpad, with which the search begins again: what is good there is no worse with all
 RIVALS, MAX_PLACED = 3, 4_000  # programs that get addresses beside the first that fits, and ops in all of them
-SMALL = 1_000  # ops
+SMALL = 1_000  # ops: shorter programs are searched for a second time, with tilings as for half the scratchpad
 NEAR = 1.05  # times the best cycles: from farther off it does not begin
 
 T = TypeVar("T")
@@ -87,11 +86,12 @@ class Candidate:
 @dataclass(frozen=True)
 class _Ways:
     """What all climbs of one search have in common: whether parts of the batch follow each other, the tilings that are
-    known, whether the scratchpad is tight."""
+    known, whether the scratchpad is tight, and whether other ways to share it may be tried."""
 
     split: bool
     known: Made
     tight: bool
+    sharing: bool
 
     @property
     def ops(self) -> int:
@@ -142,9 +142,7 @@ class Search:
         if first.schedule is None:
             return first
         cycles, ops = first.schedule.cycles, len(made(first.program).ops)
-        near = {
-            made(rival.schedule).cycles: rival for rival in reversed(rivals)
-        }  # of those that take equally long, one
+        near = {made(rival.schedule).cycles: rival for rival in reversed(rivals)}  # one of those that take equally long
         waiting = sorted(taken for taken in near if taken != cycles and taken <= NEAR * cycles)
         placed = [(self._cycles(first), 0, first)]
         for number, rival in enumerate((near[taken] for taken in waiting[:RIVALS]), 1):
@@ -190,27 +188,28 @@ class Search:
         best = self._draft(self.first, self._assign(self.first, split), known)
         if not (best.schedule and self.on("search")):
             return [best]
-        few = len(best.tiled.program.ops) > ENOUGH_TIGHT // 4  # so long that one or two more will be enough
-        ways = _Ways(split, known, _is_tight(best, self.chip) and shared)
-        small = len(best.tiled.program.ops) <= SMALL  # so short that to search anew costs little
-        for part in (1.0, *LESS) if small else (1.0,):
-            start = best if part == 1.0 else self._less(part, best, ways)
-            if start is None:
-                break
-            wanted = shared and not few and _is_tight(start, self.chip)
-            start = self._climb(start, SHARED, ways) if wanted else start
-            found = self._climb(start, SEARCH_SPACE, ways)
-            best = min(best, found, key=lambda candidate: candidate.cycles)
+        ops = len(best.tiled.program.ops)
+        few = ops > ENOUGH_TIGHT // 4  # so long that one or two more will be enough
+        ways = _Ways(split, known, _is_tight(best, self.chip) and shared, shared and not few)
+        best = self._climb_from(best, ways)
+        if ops <= SMALL and (half := self._half(best, ways)) is not None:
+            best = min(best, self._climb_from(half, ways), key=lambda candidate: candidate.cycles)
         return sorted(known.values(), key=lambda candidate: (candidate is not best, candidate.cycles))
 
-    def _less(self, part: float, best: Candidate, ways: "_Ways") -> Candidate | None:
-        """A place to begin with this part of the scratchpad, unless what is `best` so far is much better."""
-        tuning = replace(self.first, sram=part)
+    def _half(self, best: Candidate, ways: "_Ways") -> Candidate | None:
+        """A place to begin with half the scratchpad, unless what is `best` so far is much better."""
+        tuning = replace(self.first, sram=0.5)
         try:
             found = self._draft(tuning, self._assign(tuning, ways.split, best.cycles * NEAR), ways.known)
         except CompileError:
             return None
         return found if found.cycles <= best.cycles * NEAR else None
+
+    def _climb_from(self, start: Candidate, ways: "_Ways") -> Candidate:
+        """The best from here on; where the scratchpad is tight, other ways to share it come first."""
+        if ways.sharing and _is_tight(start, self.chip):
+            start = self._climb(start, SHARED, ways)
+        return self._climb(start, SEARCH_SPACE, ways)
 
     def _climb(self, best: Candidate, space: Mapping[str, Values], ways: "_Ways") -> Candidate:
         """The best tiling that is found from `best` on, one size after the other varied."""

@@ -11,6 +11,7 @@ from compiler.options import Options
 from compiler.pipeline import finish
 from compiler.schedule.predict import predicted_cycles
 from compiler.tile.manager import TileManager
+from compiler.tile.state import made
 from compiler.tiling import tile_program
 from emulator.timing.simulate import simulate
 from isa.chip import load_chip
@@ -36,6 +37,7 @@ def test_a_loop_is_predicted_as_the_timing_mode_runs_it(captured: Captured, spee
     chip = chip_at(load_chip(), {key: value.values[0] for key, value in values.items()})
     options, lowered = Options(disable=("translation-check",)), lower(captured)
     state = tile_program(lowered, options, chip, TileManager())
-    assert state.program.loop is not None
-    predicted = predicted_cycles(state.program, state.placement, chip)
+    program = made(state.program)
+    assert program.loop is not None
+    predicted = predicted_cycles(program, made(state.placement), chip)
     assert predicted == pytest.approx(simulate(finish(lowered, options, chip).image()).cycles, rel=0.02)

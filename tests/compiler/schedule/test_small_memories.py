@@ -121,7 +121,7 @@ def test_a_search_that_finds_no_plan_ends(monkeypatch: pytest.MonkeyPatch) -> No
     resident."""
     tried: list[tuple[int, bool]] = []
 
-    def refuse(program: object, on: object, times: object = None) -> None:
+    def refuse(program: object, on: object, times: object = None, lower: bool = True) -> None:
         tried.append((len(program.ops), times is None))  # type: ignore[attr-defined]
         raise CompileError("no plan")
 
