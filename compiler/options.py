@@ -18,7 +18,7 @@ OPTIMISATIONS = (
 )  # behind the frozen graph; none changes a bit
 FUSING = ("fuse", "fuse-epilogues")  # those that keep values out of memory: without them every node's is in it
 CHOICES = {  # what can be left out of the tile half and is no pass
-    "search": "Try several tilings, and keep the one whose schedule is predicted to be the fastest.",
+    "search": "Try several tilings, and keep the one whose program is predicted to be the fastest.",
     "translation-check": "Check that the tile program computes what the frozen graph says.",
 }
 _OLD_NAMES = {"loop": "find-loop", "strips": "split-batch"}

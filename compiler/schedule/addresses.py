@@ -40,10 +40,13 @@ def place(program: Program, chip: Chip, times: Times | None = None, lower: bool 
 
     `times` (of a schedule) are the predicted start and finish of each op, so that no instruction overwrites what is
     still being read. With them, a plan that is not found quickly counts as none: other orders can replace this one."""
+    tried: list[Live] = [program.live]
     for share in EARLY if program.loop is not None else ():
-        with suppress(CompileError):
-            kept = _kept_for_the_next(program, int(chip.sram.bytes * share))
-            return _placed(program, chip, times, kept, lower)
+        kept = _kept_for_the_next(program, int(chip.sram.bytes * share))
+        if kept not in tried:
+            tried.append(kept)
+            with suppress(CompileError):
+                return _placed(program, chip, times, kept, lower)
     return _placed(program, chip, times, program.live, lower)
 
 

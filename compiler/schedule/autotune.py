@@ -1,4 +1,4 @@
-"""Search: the tiling whose schedule is predicted to be the fastest, among those that memory can be planned for.
+"""Search: the tiling whose program is predicted to be the fastest, among those that memory can be planned for.
 
     for all of the scratchpad, and for parts of it:
         for each size in SEARCH_SPACE:  assign → emit → schedule → keep if fewer cycles are predicted
@@ -130,31 +130,30 @@ class Search:
                 failures.append(error)
             else:
                 others = [rival.scheduled for rival in rivals if rival.scheduled is not None]
-                return self._placed(self._judged(found, others))
+                return self._placed(self._judged(state, found, others))
         raise failures[-1]
 
     def _placed(self, state: TileState, lower: bool = True) -> TileState:
         return self.manager.run(self.stages(Choice(lower=lower)).addresses, state)
 
-    def _judged(self, first: TileState, rivals: Sequence[TileState]) -> TileState:
-        """The program that is the fastest once it has addresses: the `first`, or one of those that were scheduled to be
-        nearly as fast."""
+    def _judged(self, first: TileState, placed: TileState, rivals: Sequence[TileState]) -> TileState:
+        """The schedule that is the fastest once it has addresses: the `first` that found a place (`placed`), or one of
+        those that were thought to take a little longer. What was thought to be faster has found none."""
         if first.schedule is None:
             return first
-        cycles, ops = first.schedule.cycles, len(made(first.program).ops)
+        least, ops = first.schedule.cycles, len(made(first.program).ops)
         near = {made(rival.schedule).cycles: rival for rival in reversed(rivals)}  # one of those that take equally long
-        waiting = sorted(taken for taken in near if taken != cycles and taken <= NEAR * cycles)
-        placed = [(self._cycles(first), 0, first)]
-        for number, rival in enumerate((near[taken] for taken in waiting[:RIVALS]), 1):
+        waiting = sorted(taken for taken in near if least < taken <= NEAR * least)[:RIVALS]
+        found = []
+        for number, rival in enumerate((near[taken] for taken in waiting), 1):
             if (ops := ops + len(made(rival.program).ops)) > MAX_PLACED:
                 break
             with suppress(CompileError):  # there is no room for it
-                found = self._placed(rival, lower=False)
-                placed.append((self._cycles(found), number, found))
-        return min(placed)[-1]
+                found.append((self._cycles(self._placed(rival, lower=False)), number, rival))
+        return min((self._cycles(placed), 0, first), *found)[-1] if found else first
 
-    def _cycles(self, state: TileState) -> int:
-        return predicted_cycles(made(state.program), made(state.placement), self.chip)
+    def _cycles(self, placed: TileState) -> int:
+        return predicted_cycles(made(placed.program), made(placed.placement), self.chip)
 
     def _candidates(self, failures: list[CompileError]) -> "Iterator[tuple[TileState, Sequence[Candidate]]]":
         """Programs to plan for, the best first, each with others that could take its place. What cannot be tiled is
@@ -203,7 +202,7 @@ class Search:
             found = self._draft(tuning, self._assign(tuning, ways.split, best.cycles * NEAR), ways.known)
         except CompileError:
             return None
-        return found if found.cycles <= best.cycles * NEAR else None
+        return replace(found, tuning=tuning) if found.cycles <= best.cycles * NEAR else None
 
     def _climb_from(self, start: Candidate, ways: "_Ways") -> Candidate:
         """The best from here on; where the scratchpad is tight, other ways to share it come first."""

@@ -25,7 +25,7 @@ from isa.fields import Access
 
 ITERATIONS = 2  # that are looked at
 WORDS = 3  # of an op: its instruction, and the views and steps that it sets
-PAGE = 64  # bytes that are told apart
+PAGE, PAGES = 64, 1 << 16  # bytes that are told apart, more in a memory that has more pages
 NONE = -1
 _COUNT = len(QUEUES)
 _REMEMBERED = 64  # transfers on the bus
@@ -39,7 +39,7 @@ def predicted_cycles(program: Program, placement: Placement, chip: Chip) -> int:
     if loop is None:
         return run.over(ops)
     run.over(ops[: loop.first])
-    ends = [run.over(ops[loop.first : loop.end]) for _ in range(min(loop.count, ITERATIONS))]
+    ends = [run.over(ops[loop.first : loop.end], number) for number in range(min(loop.count, ITERATIONS))]
     more = loop.count - len(ends)
     return run.over(ops[loop.end :]) + (more * (ends[-1] - ends[-2]) if more else 0)
 
@@ -55,14 +55,20 @@ class _Run:
         self.load_free, self.free = [0] * _COUNT, [0] * _COUNT  # when an engine can load weights, and work
         self.clock = self.latest = 0
         self.bus: list[tuple[int, int]] = []  # transfers, in time
+        self.iteration = 0
         sizes: dict[object, int] = {}
         for buffer, offset in placement.offsets.items():
             if _can_conflict(buffer):
-                sizes[_memory(buffer)] = max(sizes.get(_memory(buffer), 0), offset + buffer.bytes)
-        self.last = {key: np.full((2 * _COUNT, size // PAGE + 2), NONE, np.int32) for key, size in sizes.items()}
+                end = offset + buffer.bytes + ITERATIONS * buffer.step
+                sizes[_memory(buffer)] = max(sizes.get(_memory(buffer), 0), end)
+        self.page = {key: max(PAGE, -(-size // PAGES)) for key, size in sizes.items()}
+        self.last = {
+            key: np.full((2 * _COUNT, size // self.page[key] + 2), NONE, np.int32) for key, size in sizes.items()
+        }
 
-    def over(self, ops: Sequence[Op]) -> int:
-        """When all engines are done with these ops, too."""
+    def over(self, ops: Sequence[Op], iteration: int = 0) -> int:
+        """When all engines are done with these ops of an iteration, too."""
+        self.iteration = iteration
         for op in ops:
             self._op(op)
         return self.latest
@@ -95,8 +101,9 @@ class _Run:
             buffer = ref.buffer
             if not _can_conflict(buffer):
                 continue
-            low, high = (self.placement.offsets[buffer] + at for at in span(ref, extents))
-            pages = self.last[_memory(buffer)][:, low // PAGE : (high - 1) // PAGE + 1]
+            base, page = self.placement.offsets[buffer] + self.iteration * buffer.step, self.page[_memory(buffer)]
+            low, high = (base + at for at in span(ref, extents))
+            pages = self.last[_memory(buffer)][:, low // page : (high - 1) // page + 1]
             found = pages[: _COUNT if access is Access.R else 2 * _COUNT].max(axis=1)
             needs = [max(a, *map(int, found[queue::_COUNT])) for queue, a in enumerate(needs)]
             if access is not Access.W:
