@@ -74,8 +74,8 @@ def _trunc(x: Tensor) -> Tensor:
 
 def _round_decimals(x: Tensor, *, decimals: int) -> Answer:
     """Of float32, each step rounded; what a half type's are PyTorch leaves to an element's place in memory."""
-    if decimals and x.dtype is not torch.float32:
-        return NotImplemented
+    if not x.is_floating_point() or (decimals and x.dtype is not torch.float32) or abs(decimals) > 38:
+        return NotImplemented  # beyond, ten to that power is no float32
     ten = torch.full((), 10.0 ** abs(decimals), dtype=x.dtype)
     scaled = x * ten if decimals > 0 else x / ten
     whole = single(nearest)(scaled)
@@ -85,8 +85,12 @@ def _round_decimals(x: Tensor, *, decimals: int) -> Answer:
 def _div_mode(x: Tensor, other: Any, *, rounding_mode: str | None) -> Answer:
     if rounding_mode is None:
         return torch.true_divide(x, other)
-    if rounding_mode != "trunc" or not torch.result_type(x, other).is_floating_point:
+    kind = torch.result_type(x, other)
+    if rounding_mode != "trunc" or not kind.is_floating_point:
         return NotImplemented
+    if not isinstance(other, Tensor) or other.numel() == 1:  # PyTorch then rounds to a half type once, at the end
+        divisor = other if isinstance(other, Tensor) else torch.full((), other, dtype=torch.float32)
+        return torch.trunc(x.to(torch.float32) / divisor.to(torch.float32)).to(kind)
     return torch.trunc(torch.true_divide(x, other))
 
 
@@ -268,7 +272,7 @@ def _slice_scatter(
 ) -> Tensor:
     dim, size = dim % x.ndim, x.shape[dim % x.ndim]
     first, last, _ = slice(start, end, step).indices(size)
-    source = source.expand(*x.shape[:dim], source.shape[dim], *x.shape[dim + 1 :])
+    source = source.to(x.dtype).expand(*x.shape[:dim], source.shape[dim], *x.shape[dim + 1 :])
     if not source.numel():
         return x.clone()
     if step == 1:
@@ -418,10 +422,26 @@ def _index_put(x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accu
     return torch.where((ranks.amax(-1) > 0).unsqueeze(-1), found, rows.t()).reshape(x.shape)
 
 
+def _index_add(x: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Answer:
+    return _put_along(x, dim, index, source if alpha == 1 else source * alpha, True)
+
+
+def _index_copy(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Answer:
+    return _put_along(x, dim, index, source, False)
+
+
+def _put_along(x: Tensor, dim: int, index: Tensor, source: Tensor, accumulate: bool) -> Answer:
+    """Slices of a dimension, whose numbers do not count from the end."""
+    if not x.ndim or (accumulate and not x.is_floating_point()):
+        return NotImplemented
+    number = _inside(index.reshape(-1).to(torch.int32), x.shape[dim])
+    return x.movedim(dim, 0).index_put((number,), source.movedim(dim, 0), accumulate).movedim(0, dim)
+
+
 def _masked_put(x: Tensor, given: Sequence[Tensor], values: Tensor, accumulate: bool) -> Answer:
     """x[mask] = values, of which there is one for every place, or one for each truth."""
     (mask, *more) = given
-    if more or not x.is_floating_point():
+    if more or (accumulate and not x.is_floating_point()):
         return NotImplemented
     rest = x.shape[mask.ndim :]
     mask = mask.reshape(*mask.shape, *[1] * len(rest)).expand(x.shape)
@@ -485,5 +505,7 @@ DECOMPOSITIONS: Mapping[OpOverload, Composed] = {
     aten.scatter_add.default: _scatter_add,
     aten.scatter_reduce.two: _scatter_reduce,
     aten.index_put.default: _index_put,
+    aten.index_add.default: _index_add,
+    aten.index_copy.default: _index_copy,
     aten.masked_scatter.default: _masked_scatter,
 }

@@ -372,7 +372,7 @@ def _pow(x: Any, y: Any) -> Answer:
     if not torch.result_type(x, y).is_floating_point or known in (1, 2, 3, 0.5, -0.5):
         return NotImplemented
     if known in (-1, -2):
-        return torch.reciprocal(x if known == -1 else x * x)
+        return torch.reciprocal(x) if known == -1 else single(lambda x: torch.reciprocal(x * x))(x)
     return of_two(power)(x, y)
 
 

@@ -152,7 +152,9 @@ def _all_of(editor: Editor, node: fx.Node, x: fx.Node, indices: Sequence[Argumen
     return editor.reshape(node, x, shape_of(node)) if math.prod(shape_of(x)) == math.prod(shape_of(node)) else None
 
 
-def _looked_up(editor: Editor, node: fx.Node, x: fx.Node, given: Mapping[int, fx.Node]) -> fx.Node | None:
+def _looked_up(
+    editor: Editor, node: fx.Node, x: fx.Node, given: Mapping[int, fx.Node], from_end: bool = True
+) -> fx.Node | None:
     """x with places [*I] along some of its dimensions, x[:, i, j]: rows of a table, whose other dimensions stay. Those
     that are looked up become one, [*I], where the first was; in front where others lie between them."""
     sizes, rank = shape_of(x), len(shape_of(x))
@@ -160,7 +162,8 @@ def _looked_up(editor: Editor, node: fx.Node, x: fx.Node, given: Mapping[int, fx
         return None
     dims = list(given)
     others = [dim for dim in range(rank) if dim not in given]
-    index = _row_numbers(editor, node, [sizes[dim] for dim in dims], list(given.values()))
+    places = list(given.values())  # without `from_end` there is one
+    index = _row_numbers(editor, node, [sizes[dim] for dim in dims], places) if from_end else places[0]
     table = editor.permute(node, x, [*dims, *others])
     rows = editor.reshape(node, table, (math.prod(sizes[d] for d in dims), math.prod(sizes[d] for d in others)))
     rows = editor.emit(node, aten.embedding.default, rows, index)
@@ -205,6 +208,8 @@ def _from_end(editor: Editor, at: fx.Node, place: fx.Node, size: int) -> fx.Node
 def _flip(editor: Editor, node: fx.Node) -> fx.Node | None:
     """Dimensions the other way round: all of them together are rows of a table, from the last to the first."""
     x, rank = tensor(node, "self"), len(shape_of(tensor(node, "self")))
+    if not shape_of(x):
+        return x
     dims = [dim for dim in sorted(d % rank for d in integers(node, "dims")) if shape_of(x)[dim] > 1]
     if not dims:
         return x
@@ -220,12 +225,12 @@ def _flip(editor: Editor, node: fx.Node) -> fx.Node | None:
 
 
 def _index_select(editor: Editor, node: fx.Node) -> fx.Node | None:
-    """Rows along a dimension by numbers, of which none is below zero."""
+    """Rows along a dimension by numbers, which do not count from the end: the table traps."""
     x, index = tensor(node, "self"), tensor(node, "index")
     if not shape_of(x):
         x = editor.reshape(node, x, (1,))
     index = editor.reshape(node, index, (math.prod(shape_of(index)),))
-    found = _looked_up(editor, node, x, {integer(node, "dim") % len(shape_of(x)): index})
+    found = _looked_up(editor, node, x, {integer(node, "dim") % len(shape_of(x)): index}, from_end=False)
     return found and editor.reshape(node, found, shape_of(node))
 
 
