@@ -4,11 +4,14 @@ import contextlib
 import errno
 import os
 import stat
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+_DESCRIPTORS = ("/dev/fd", "/proc/self/fd")  # folders of names for what this process has open
+_LINKS = 40  # followed from one name, as Linux does
 TEXT_BYTES = 32 << 20  # of a text: assembly with all that it includes, a script, a config.json
 _PLAIN = (
     os.O_RDONLY
@@ -73,7 +76,12 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise OSError, which names `path`, unless `write_atomic` could write there now. Nothing stays behind."""
     name = os.fspath(path)
     try:
-        if _is_special(path):
+        number = _descriptor(path)
+        if number is not None:
+            with _blamed(name):
+                os.write(number, b"")  # writes nothing; refused for what is closed, or open for reading alone
+            refused = None
+        elif _is_special(path):
             refused = None if os.access(path, os.W_OK) else errno.EACCES
         elif os.path.isdir(path):
             refused = errno.EISDIR
@@ -95,8 +103,17 @@ def write_atomic(path: str | os.PathLike[str], chunks: Iterable[bytes | bytearra
     """Write `chunks` to a temporary file in the same folder, then rename it to `path`.
 
     Whatever happens before the rename, Ctrl-C included, `path` is untouched and the temporary file is removed. A device
-    or pipe, which a rename would put a file in the place of, is written to as it is. An OSError names `path`.
+    or pipe, which a rename would put a file in the place of, is written to as it is; so is what this process has open
+    already, such as /dev/stdout, even if it is a file: behind what was written to it. An OSError names `path`.
     """
+    number = _descriptor(path)
+    if number is not None:
+        with _blamed(path), open(number, "wb", closefd=False) as opened:
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None and not stream.closed:
+                    stream.flush()  # what was printed before comes before
+            opened.writelines(chunks)
+        return
     if _is_special(path):
         with _blamed(path), open(path, "wb") as device:
             device.writelines(chunks)
@@ -119,6 +136,20 @@ def write_atomic(path: str | os.PathLike[str], chunks: Iterable[bytes | bytearra
 def _is_special(path: str | os.PathLike[str]) -> bool:
     """Whether it is there, and neither file nor folder: a device, a pipe, /dev/stdout into a pipe."""
     return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+def _descriptor(path: str | os.PathLike[str]) -> int | None:
+    """The number of an open file, of which `path` is a name: /dev/stdout, /dev/fd/3, or a link to one of these."""
+    homes = {os.path.realpath(folder) for folder in _DESCRIPTORS}
+    name = os.path.abspath(path)
+    for _ in range(_LINKS):
+        folder, last = os.path.realpath(os.path.dirname(name)), os.path.basename(name)
+        if folder in homes and last.isdigit() and os.path.lexists(name):
+            return int(last)
+        if not os.path.islink(name):
+            return None
+        name = os.path.join(folder, os.readlink(name))
+    return None
 
 
 def _beside(target: Path) -> Path:

@@ -97,8 +97,8 @@ def command(
     Breakpoints on instructions, nodes, source lines and memory writes, with conditions; tensors of any node so far;
     comparison of any node with PyTorch; and all of it backwards. 'help' lists the commands. Without inputs they are
     drawn from --seed.
-    Commands come from the terminal, --script or a pipe. Exit code 1 if a command failed, the program trapped or a
-    comparison found a difference.
+    Commands come from the terminal, --script or a pipe. Exit code 1 if a command failed, the program trapped, a
+    comparison found a difference, or the condition of a breakpoint could not be told.
     """
     from runtime.debug.commands import Shell
     from runtime.debug.session import Session

@@ -5,6 +5,7 @@ so in its metavar: FILE or MODEL.
 """
 
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -73,7 +74,11 @@ def check_folder(path: str) -> None:
     if os.path.lexists(path) and not os.path.isdir(path):
         raise InputError("this is a file, and a folder is wanted", path, "name another")
     with _said(path):
-        check_writable(Path(path, "file") if os.path.isdir(path) else path)
+        if os.path.isdir(path):
+            with tempfile.TemporaryFile(dir=path):  # a name that nothing in the folder has
+                pass
+        else:
+            check_writable(path)
 
 
 def _check_file(kind: OutputFile, path: str) -> None:
@@ -184,9 +189,13 @@ def _included(path: Path) -> Iterator[Path]:
 
 
 def _identity(path: str | os.PathLike[str]) -> Any:
-    """Equal for two names of one file; None for a device or a pipe, which nothing replaces."""
+    """Equal for two names of one file; None for a device or a pipe, which nothing replaces, and for a name that no file
+    can have (NUL in an assembly text: the assembler says so)."""
     if not os.path.exists(path):
-        return os.path.realpath(path)
+        try:
+            return os.path.realpath(path)
+        except ValueError:
+            return None
     if not os.path.isfile(path):
         return None
     found = os.stat(path)

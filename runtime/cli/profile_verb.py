@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import click
+from click.core import ParameterSource
 from msgspec import structs, to_builtins
 
 from isa.files import write_atomic
@@ -159,6 +160,7 @@ def command(
     need(not (to_stdout and as_json), "--csv - and --json both write to stdout", model, "name a file")
     need(html is not None or disasm is None, "--disasm goes with --html", model, "give both, or 'llmcc disasm --html'")
     if tokens is not None:
+        source = click.get_current_context().get_parameter_source
         given = {
             "--trace": trace,
             "--csv": csv_file,
@@ -166,6 +168,7 @@ def command(
             "--node": nodes,
             "--table": table,
             "--causes": causes,
+            **{f"--{name}": source(name) is not ParameterSource.DEFAULT for name in ("top", "sort", "stalls")},
         }
         for flag, value in given.items():
             need(not value, f"--tokens does not go with {flag}", model, "leave it out; --json has all figures")

@@ -216,7 +216,7 @@ def _write(found: "Sweep", asked: dict[str, Any], common: Sequence[str]) -> list
 
         write_atomic(asked["html"], [page(found, common).encode("utf-8", "backslashreplace")])
     files = [asked[name] for name in _FILES if asked[name] not in (None, STDOUT)]
-    if asked["csv"] in files:
+    if asked["csv"] not in (None, STDOUT):
         found.write_csv(asked["csv"])
     if asked["parquet"]:
         found.write_parquet(asked["parquet"])

@@ -10,7 +10,6 @@ import ast
 import operator
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +54,7 @@ class Formula:
         try:
             value: Number = self._value(session, self.tree)
         except Unknown as error:
-            raise self._without(str(error)) from error
+            raise NotYet(f"{self.text}: {error}") from error
         return value
 
     def holds(self, session: Session) -> bool:
@@ -65,10 +64,33 @@ class Formula:
         except Unknown:
             return False
 
-    def _without(self, why: str) -> InputError:
-        """The error of having no value: now, or, for numbers alone, ever."""
-        named = any(isinstance(node, ast.Name) for node in ast.walk(self.tree))
-        return (NotYet if named else InputError)(f"{self.text}: {why}")
+    def check(self, session: Session) -> None:
+        """Raises InputError if a part has no value whatever the terms are: 1/0, s5 / 0, s5 & 1.5."""
+        try:
+            self._example(session, self.tree)
+        except NotYet as error:
+            raise InputError(error.what) from error
+
+    def _example(self, session: Session, node: ast.AST) -> Number:
+        """The value of numbers alone; for the rest a 1 of the type of the value."""
+        if not any(isinstance(part, ast.Name) for part in ast.walk(node)):
+            value: Number = self._value(session, node)
+            return value
+        match node:
+            case ast.Name():
+                name = self.terms.get(node.id)
+                return 1.0 if name is not None and places.element(session, name).dtype.is_float else 1
+            case ast.UnaryOp():
+                found = self._operate(node.op, _one(self._example(session, node.operand)))
+            case ast.BinOp():
+                left, right = self._example(session, node.left), self._example(session, node.right)
+                found = self._operate(node.op, _one(left), right)
+            case _:  # of `and`, `or` and comparisons the value is 0 or 1; what is in them must have one, too
+                for part in ast.iter_child_nodes(node):
+                    if isinstance(part, ast.expr):
+                        self._example(session, part)
+                found = 1
+        return _one(found)
 
     def _value(self, session: Session, node: ast.AST) -> Any:
         match node:
@@ -97,23 +119,29 @@ class Formula:
         return True
 
     def _apply(self, sign: ast.AST, *values: Number) -> Any:
+        found = self._operate(sign, *values)
+        if isinstance(found, int) and found.bit_length() > _BITS:
+            raise NotYet(f"{self.text}: a number of more than {_BITS} bits")
+        return found
+
+    def _operate(self, sign: ast.AST, *values: Number) -> Any:
         try:
             if isinstance(sign, ast.LShift) and not 0 <= values[1] < _BITS:
                 raise ValueError(f"a shift by {values[1]}")
-            found = _OPERATORS[type(sign)](*values)
+            return _OPERATORS[type(sign)](*values)
         except (TypeError, ValueError, ArithmeticError) as error:
-            raise self._without(str(error)) from None
-        if isinstance(found, int) and found.bit_length() > _BITS:
-            raise self._without(f"a number of more than {_BITS} bits")
-        return found
+            raise NotYet(f"{self.text}: {error}") from None
+
+
+def _one(value: Number) -> Number:
+    return 1.0 if isinstance(value, float) else 1
 
 
 def parse(session: Session, text: str) -> Formula:
-    """Read a formula. Raises InputError for what is none, for names that mean nothing, and for numbers alone that have
-    no value, as 1/0."""
+    """Read a formula. Raises InputError for what is none, for names that mean nothing, and for what never has a value,
+    as s5 / 0."""
     found = _read(session, text)
-    with suppress(NotYet):
-        found.value(session)
+    found.check(session)
     return found
 
 

@@ -9,7 +9,7 @@ from runtime.debug.state import Answer, State
 
 
 def stopped(state: State, stop: Stop) -> Answer:
-    """Why execution stopped, and where."""
+    """Why execution stopped, and where. A trap, or a condition that cannot be told, counts as failed."""
     if stop.text:
         yield stop.text
     if stop.reason in ("trap", "condition"):

@@ -1,13 +1,14 @@
 """`llmchip.sweep`: many chips and shapes from Python."""
 
+import operator
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeGuard
 
 from isa.chip import Chip, load_chip
 from isa.errors import InputError
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from runtime.models.models import Recipe
     from runtime.sweep.frozen import FrozenModel
 
-Sizes = int | Sequence[int] | None
+Sizes = SupportsIndex | Iterable[SupportsIndex] | None
 ENGINES: Mapping[str, Callable[[int], Engine]] = {"local": Local, "ray": OnRay}
 
 
@@ -67,8 +68,10 @@ def sweep(
     settings = Options.from_strings(options)
     workloads = _workloads(models, inputs, seq, batch, settings)
     wanted = objectives([minimize] if isinstance(minimize, str) else minimize)
-    plan = Plan(tuple(axes), load_chip(chip), wanted, search, seed)
-    return run(workloads, plan, engine_of(engine, workers), _path(store))
+    trials = None if search is None else _whole("search", search)
+    plan = Plan(tuple(axes), load_chip(chip), wanted, trials, _whole("seed", seed))
+    processes = None if workers is None else _whole("workers", workers)
+    return run(workloads, plan, engine_of(engine, processes), _path(store))
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ def _workloads(models: Any, inputs: Any, seq: Sizes, batch: Sizes, options: "Opt
             if value is not None:
                 raise InputError(f"{name} does not go with example inputs", hint="they have a shape of their own")
         return [Workload(type(models).__name__, None, None, partial(_freeze_module, models, inputs, options))]
-    names = [models] if not isinstance(models, Sequence) or isinstance(models, str) else list(models)
+    names = list(models) if _is_several(models) else [models]
     if not names:
         raise InputError(
             "there is no model to sweep", hint="llmchip.sweep('minilm', set={...}), or a module and its inputs"
@@ -150,11 +153,33 @@ def _workloads(models: Any, inputs: Any, seq: Sizes, batch: Sizes, options: "Opt
 
 
 def _sizes(name: str, given: Sizes) -> list[int | None]:
-    """Raises InputError for no size, and for one that nothing has."""
-    sizes: list[int | None] = [given] if given is None or isinstance(given, int) else list(given)
+    """Raises InputError for no size, for one that nothing has, and for what is no integer."""
+    asked: list[Any] = list(given) if _is_several(given) else [given]
+    sizes = [None if size is None else _whole(name, size) for size in asked]
     if not sizes or any(size is not None and size < 1 for size in sizes):
-        raise InputError(f"{name} cannot be {given}", hint="a size of at least 1, or several")
+        raise InputError(
+            f"{name} cannot be {asked if _is_several(given) else given}", hint="a size of at least 1, or several"
+        )
     return sizes
+
+
+def _is_several(given: Any) -> TypeGuard[Iterable[Any]]:
+    """Whether it is iterable, and not text. An array or tensor without dimensions says that it is, and is not."""
+    if not isinstance(given, Iterable) or isinstance(given, str | bytes):
+        return False
+    try:
+        iter(given)
+    except TypeError:
+        return False
+    return True
+
+
+def _whole(name: str, given: Any) -> int:
+    """An integer of any type, NumPy's too. Raises InputError for others, which text is one of."""
+    try:
+        return operator.index(given)
+    except TypeError:
+        raise InputError(f"{name} cannot be {given!r}", hint="an integer, such as 64") from None
 
 
 def _freeze_module(model: Any, inputs: Any, options: "Options") -> "FrozenModel":

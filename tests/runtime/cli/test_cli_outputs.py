@@ -3,6 +3,7 @@
 import importlib
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from cli_harness import Result, call, spawn
 
 from runtime.cli.main import VERBS
-from runtime.cli.outputs import OutputFile, OutputFolder
+from runtime.cli.outputs import OutputFile, OutputFolder, check_folder
 
 ROOT = Path(__file__).parents[3]
 INPUTS = {"--data", "--script"}  # paths that are only read
@@ -155,6 +156,24 @@ def test_the_folder_of_a_repro(program: Path, monkeypatch: pytest.MonkeyPatch) -
     refused(call("verify", "p.s", "--repro", "x"), "--bisect")
 
 
+def test_a_name_that_no_file_has(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks when a NUL in a text is an error of Python's own, because the text is asked what it reads."""
+    monkeypatch.chdir(program.parent)
+    for name in ("a\0b", "a\\u0000b"):
+        for line in (f'.include "{name}"', f'.const name=x, shape=[4], dtype=int8, file="{name}"', f'.chip "{name}"'):
+            Path("nul.s").write_text(f"{program.read_text()}\n{line}\n")
+            result = call("asm", "nul.s", "-o", "x.llmchip")
+            assert result.code == 2 and result.err.startswith("error: nul.s:"), result.err
+
+
+def test_a_folder_of_outputs_may_have_anything_in_it(tmp_path: Path) -> None:
+    """Breaks when whether a folder can be written is tried with a name that may be taken there, or leaves a file."""
+    for name in ("file", "x"):
+        (tmp_path / name).mkdir()
+    check_folder(str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == ["file", "x"]
+
+
 def test_stdout_for_tables_only(program: Path) -> None:
     """Breaks when - is a file, or when something else than the table goes to stdout."""
     rows = call("profile", program, "--csv", "-").out.splitlines()
@@ -188,3 +207,29 @@ def test_dev_stdout_is_written_as_it_is(program: Path) -> None:
     """Breaks when a pipe that has a name, as stdout is here, is taken for a file in a folder."""
     result = spawn("profile", program, "--csv", "/dev/stdout")
     assert result.code == 0 and result.out.startswith("name,"), result
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd/1"), reason="no /dev/fd")
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
+@pytest.mark.parametrize("mode", ["ab", "wb"])
+def test_an_open_file_is_written_on(name: str, mode: str, tmp_path: Path) -> None:
+    """Breaks when a rename takes the place of the file that stdout leads to, with all that was in it."""
+    if not os.path.exists(name) and name != "link":
+        pytest.skip(f"no {name}")
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    code = f"from isa.files import *; print(1); check_writable({name!r}); write_atomic({name!r}, [b'2\\n']); print(3)"
+    log = tmp_path / "log"
+    log.write_text("0\n")
+    with open(log, mode) as out:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        subprocess.run([sys.executable, "-c", code], stdout=out, cwd=tmp_path, env=environment, check=True)
+    assert log.read_text() == ("0\n1\n2\n3\n" if mode == "ab" else "1\n2\n3\n")
+    assert sorted(os.listdir(tmp_path)) == ["link", "log"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd/1"), reason="no /dev/fd")
+def test_an_open_file_that_cannot_be_written(program: Path) -> None:
+    """Breaks when a descriptor that is closed, or only read, is found out after the work."""
+    with open(program, "rb") as file:
+        for number in (file.fileno(), 999_999, 1 << 99):
+            refused(call("asm", program, "-o", f"/dev/fd/{number}"), f"/dev/fd/{number}", "cannot be written")

@@ -105,12 +105,22 @@ def test_no_name_is_one_line(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["break conv1 if 1/0", "break conv1 if 1 % 0", "break conv1 if 1 << 500", "watch sram[0] if 1/0"]
-)
+    "line",
+    ["break conv1 if 1/0", "break conv1 if 1 % 0", "break conv1 if 1 << 500", "watch sram[0] if 1/0",
+     "break conv1 if s5 & 1.5", "break conv1 if ~(s5 / 2)", "break conv1 if sram[0x0]:f32 | 1", "break conv1 if s5 % 0",
+     "break conv1 if s5 and s6 > 1/0", "break conv1 if s5 << 500", "break conv1 if not (s5 > 1.5 ^ pc)"],
+)  # fmt: skip
 def test_a_condition_that_is_never_told_is_refused(shell: Shell, line: str) -> None:
     """Breaks when a breakpoint is set that can never stop."""
     assert "fault: " in say(shell, line) or "error: " in say(shell, line)
     assert not shell.session.points.points
+
+
+def test_a_condition_that_may_have_a_value_is_taken(shell: Shell) -> None:
+    """Breaks when an operator is refused for the value of a term, or for a type that it does not have."""
+    for good in ("1 / (s5 - 1)", "7 % s5", "1 << s5", "sram[0x0]:i8 & 1", "(s5 > 1.5) & 1", "~(s5 // 2)", "1.5 - s5",
+                 f"{(1 << 128) - 1} - s5", "sram[0x0]:f32 * 2 > 1"):  # fmt: skip
+        assert say(shell, f"break conv1 if {good}").startswith("breakpoint"), good
 
 
 def test_a_condition_that_cannot_be_told_stops(shell: Shell) -> None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from checkout import ROOT
@@ -26,6 +27,7 @@ from compiler.options import Options
 from emulator.timing.simulate import simulate
 from isa.chip import load_chip
 from isa.errors import ChipError, Error, InputError, UnsupportedError
+from runtime.sweep.api import _sizes
 from runtime.sweep.axes import axis, chip_at, grid
 from runtime.sweep.engines import Local
 from runtime.sweep.figures import Outcome, figures, outcome
@@ -265,7 +267,17 @@ def test_a_sweep_in_python_is_refused_as_early(tmp_path: Path) -> None:
         ({"models": nn.Linear(2, 2)}, "example inputs are missing"),
         ({"models": []}, "no model"),
         ({"models": "no.such.module:make"}, "cannot import"),
+        ({"models": iter(())}, "no model"),
+        ({"models": (name for name in ("nothing",))}, "there is no model or file"),
         ({"seq": []}, "seq cannot be"),
+        ({"seq": "64"}, "seq cannot be '64'"),
+        ({"seq": b"64"}, "seq cannot be b'64'"),
+        ({"seq": [64, "128"]}, "seq cannot be '128'"),
+        ({"seq": 64.0}, "seq cannot be 64.0"),
+        ({"batch": np.int64(0)}, "batch cannot be 0"),
+        ({"workers": "2"}, "workers cannot be '2'"),
+        ({"seed": "x"}, "seed cannot be 'x'"),
+        ({"search": 1.5}, "search cannot be 1.5"),
         ({"batch": 0}, "batch cannot be 0"),
         ({"workers": 0}, "0 workers"),
         ({"minimize": []}, "nothing is to be made small"),
@@ -277,6 +289,14 @@ def test_a_sweep_of_nothing_is_refused(given: dict[str, Any], what: str, tmp_pat
     """Breaks when what cannot be swept is an empty table, or an error of Python's own."""
     with pytest.raises(Error, match=what):
         llmchip.sweep(**{"models": "minilm", "store": tmp_path / "s.sqlite", **given})
+
+
+def test_integers_of_numpy_are_integers() -> None:
+    """Breaks when a size is asked for its type, not for being whole; what is found is JSON and SQL later."""
+    for given in (np.int64(64), [np.int64(64)], np.array([64]), np.array(64), iter([64]), range(64, 65)):
+        found = _sizes("seq", given)
+        assert found == [64] and type(found[0]) is int
+    assert _sizes("seq", None) == [None]
 
 
 def test_workers_leave_no_pipe_open(recwarn: pytest.WarningsRecorder) -> None:
