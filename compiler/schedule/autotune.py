@@ -54,7 +54,7 @@ SEARCH_SPACE: dict[str, Values] = {  # what to try, one after the other, as long
     "rows": (64, 128),
 }
 RIVALS, MAX_PLACED = 3, 4_000  # programs that get addresses beside the first that fits, and ops in all of them
-SMALL = 1_000  # ops: shorter programs are searched for a second time, with tilings as for half the scratchpad
+SMALL = 2_000  # ops: shorter programs are searched for a second time, with tilings as for half the scratchpad
 NEAR = 1.05  # times the best cycles: from farther off it does not begin
 
 T = TypeVar("T")

@@ -19,7 +19,9 @@ from compiler.options import Options
 from compiler.pipeline import finish
 from compiler.schedule import addresses
 from compiler.schedule import autotune as search
+from compiler.tile.ir import Program
 from compiler.tile.manager import TileManager
+from compiler.tile.state import made
 from compiler.tiling import kernel_state
 from emulator.timing.simulate import simulate
 from isa.architecture import Space
@@ -158,3 +160,21 @@ def test_what_is_joined_need_not_fit(parts: Callable[[torch.Tensor], list[torch.
     x = torch.randn(10, 8, 64)
     program = llmchip.compile(Joined(parts).eval(), (x,), chip=chip(8 << 10))
     assert program.verify(x).bit_exact
+
+
+def test_a_rival_that_is_faster_with_addresses_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks if the schedules decide alone, or the winner gets its place twice."""
+    start = kernel_state(lowered(), Options(), chip(64 << 10), TileManager())
+    plain = tiling.search(start, lambda name: True).run()
+    judged: list[int] = []
+
+    def rivals_are_faster(program: Program, *_: object) -> int:
+        judged.append(len(program.ops))
+        return len(judged)  # the first that fits is asked last
+
+    monkeypatch.setattr(search, "predicted_cycles", rivals_are_faster)
+    found = tiling.search(start, lambda name: True).run()
+    assert len(judged) > 1 and [step.last for step in found.history()].count("place") == 1
+    assert made(found.schedule).cycles > made(plain.schedule).cycles, "another than the first that fits"
+    monkeypatch.setattr(search, "RIVALS", 0)
+    assert made(tiling.search(start, lambda name: True).run().schedule).cycles <= made(plain.schedule).cycles
