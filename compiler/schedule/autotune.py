@@ -192,7 +192,8 @@ class Search:
         ways = _Ways(split, known, _is_tight(best, self.chip) and shared, shared and not few)
         best = self._climb_from(best, ways)
         if ops <= SMALL and (half := self._half(best, ways)) is not None:
-            best = min(best, self._climb_from(half, ways), key=lambda candidate: candidate.cycles)
+            more = replace(ways, tight=False)  # what was made so far leaves it enough
+            best = min(best, self._climb_from(half, more), key=lambda candidate: candidate.cycles)
         return sorted(known.values(), key=lambda candidate: (candidate is not best, candidate.cycles))
 
     def _half(self, best: Candidate, ways: "_Ways") -> Candidate | None:
