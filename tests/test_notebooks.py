@@ -28,7 +28,13 @@ def test_a_notebook_is_stored_without_outputs(path: Path) -> None:
     assert max(len("".join(cell["source"]).splitlines()) for cell in cells) <= 30
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+LONG = {"choosing_a_chip"}  # sweeps
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in LONG else []) for path in NOTEBOOKS],
+)
 def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when a cell raises, prints a warning, or shows no table or plot where it should."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")

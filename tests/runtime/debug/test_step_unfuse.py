@@ -68,6 +68,7 @@ def paths(folder: Path) -> dict[str, str]:
     return {**environment(folder), "PYTHONPATH": os.pathsep.join((root, str(folder)))}
 
 
+@pytest.mark.slow
 def test_the_launch_goes_on_in_the_unfused_program(folder: Path) -> None:
     """Breaks when the place, the inputs, the breakpoints or a bit get lost on the way; the model is named, or an image's."""
     assert llmcc(folder, "compile", "toy_factory:make", "-o", "toy.llmchip").returncode == 0
