@@ -25,7 +25,7 @@ from isa.fields import Access
 
 ITERATIONS = 2  # that are looked at
 WORDS = 3  # of an op: its instruction, and the views and steps that it sets
-PAGE, PAGES = 64, 1 << 16  # bytes that are told apart, more in a memory that has more pages
+PAGE, PAGES = 64, 1 << 19  # bytes that are told apart: more in a memory of more pages, as only DRAM has
 NONE = -1
 _COUNT = len(QUEUES)
 _REMEMBERED = 64  # transfers on the bus
