@@ -38,7 +38,7 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
             torch.div(given, by, rounding_mode="trunc")
             for given in (x, x.half())
             for by in (0.3, 3, y.to(given.dtype)[0], y.to(given.dtype)[:1], y.to(given.dtype)[0].float())
-        ],
+        ] + [torch.ops.aten.div.Scalar_mode(x, 0.3, rounding_mode="trunc")],
         (torch.arange(-60, 61).bfloat16() / 2, torch.tensor([0.3, 0.7])),
     ),
     "isnan": (torch.isnan, (BOX,)),
@@ -83,7 +83,7 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
         (SMALL, torch.tensor([2, 0, 1]), SMALL.nan_to_num(3.0).flip(0)),
     ),
     "masked_scatter": (lambda x, m, y: x.masked_scatter(m, y), (SMALL, MASK, SOURCE)),
-    "clamp": (lambda x, y, z: (x.clamp(y, z), x.clamp(min=y), x.clamp(max=z)), (BOX, BOX[0], BOX[1])),
+    "clamp": (lambda x, y, z: (x.clamp(y, z), x.clamp(min=y), x.clamp(max=z), torch.clamp_min(x, y), torch.clamp_max(x, z)), (BOX, BOX[0], BOX[1])),
 }  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def test_every_one_is_tried() -> None:
 
 
 ELSEWHERE = {"aten.addmm.default", "aten.baddbmm.default", "aten.native_layer_norm.default", "aten.native_group_norm.default"} | {
-    "aten.var.correction", "aten.std.correction", "aten.clamp_min.Tensor", "aten.clamp_max.Tensor", "aten.div.Scalar_mode",
+    "aten.var.correction", "aten.std.correction",
 }  # fmt: skip
 
 
