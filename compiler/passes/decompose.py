@@ -27,6 +27,7 @@ from compiler.passes import (
     canonical_matmul,
     canonicalize,
     composed,
+    distances,
     functions,
     recognise_experts,
     recurrent,
@@ -36,7 +37,11 @@ from compiler.passes import (
 )
 from compiler.passes import recognise_attention as recognise
 
-OURS: Mapping[OpOverload, composed.Composed] = {**composed.DECOMPOSITIONS, **functions.DECOMPOSITIONS}
+OURS: Mapping[OpOverload, composed.Composed] = {
+    **composed.DECOMPOSITIONS,
+    **distances.DECOMPOSITIONS,
+    **functions.DECOMPOSITIONS,
+}
 _EXTRA = frozenset({aten._assert_tensor_metadata.default, aten.sym_size.int})
 
 
