@@ -42,7 +42,7 @@ addresses of the image.
 
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import ClassVar
@@ -55,7 +55,7 @@ from compiler.tile.cost import cycles
 from compiler.tile.decisions import Schedule
 from compiler.tile.ir import Buffer, Op, Program
 from compiler.tile.state import TileState, made
-from isa.architecture import DMA_ENGINES, Engine, Space
+from isa.architecture import DMA_ENGINES, QUEUES, Engine, Space
 from isa.chip import Chip
 from isa.timing import drain_cycles
 
@@ -63,6 +63,8 @@ WINDOW = 160  # how many ops beyond the oldest waiting one may be considered
 ALIGN = 64
 FILLS = (0.98, 0.95, 0.92, 0.86, 0.8)  # shares of a memory that instructions may fill: the rest is for gaps in the plan
 NEVER = 1 << 60
+# Engines by number: members of an enumeration are slow to look up, and every op that is ready asks, at every turn.
+IS_DMA = tuple(engine in DMA_ENGINES for engine in QUEUES)
 
 Cycles = Callable[[Op], int]
 
@@ -210,21 +212,23 @@ class _Scheduler:
     window: int
     memories: tuple[_Memory, ...]
     in_turn: bool = False
-    free_at: dict[Engine, int] = field(default_factory=dict)
     bus_free_at: int = 0
     start: list[int] = field(default_factory=list)
     finish: list[int] = field(default_factory=list)
     inputs: list[int] = field(default_factory=list)  # when the inputs of each op exist
-    queued: dict[Engine, deque[int]] = field(
-        default_factory=dict
-    )  # when the last instructions of each engine have finished
-    engines: list[Engine] = field(default_factory=list)  # of each op
+    engines: list[int] = field(default_factory=list)  # of each op, as its number in QUEUES
     dispatched: int = 0  # when dispatch has come to the end of the new order so far
+
+    def __post_init__(self) -> None:
+        self.free_at = [0] * len(QUEUES)
+        # when the last instructions of each engine have finished
+        self.queued = [deque[int](maxlen=getattr(self.chip.queues, engine.value)) for engine in QUEUES]
 
     def order(self) -> list[int]:
         """Indices of the ops in their new order; their times are in `start` and `finish`."""
         ops = self.program.ops
-        self.engines = [op.row.engine for op in ops]
+        number = {engine: n for n, engine in enumerate(QUEUES)}
+        self.engines = [number[op.row.engine] for op in ops]
         before = predecessors(ops)
         after: list[list[int]] = [[] for _ in ops]
         missing = [len(b) for b in before]
@@ -259,21 +263,23 @@ class _Scheduler:
         """The ready op that can start first and fits in memory; if all wait for memory the oldest, for which there
         always is some."""
         engines, inputs = self.engines, self.inputs
-        free = {engine: self._engine_free(engine) for engine in {engines[i] for i in ready}}
+        free = [self._engine_free(engine) for engine in range(len(QUEUES))]
         best, found, turn = NEVER, oldest, self._turn(ready, free) if self.in_turn else NEVER
-        for start, index in sorted((max(inputs[i], free[engines[i]]), i) for i in ready):
+        starts = [(inputs[i] if inputs[i] > free[engines[i]] else free[engines[i]], i) for i in ready]
+        starts.sort()
+        for start, index in starts:
             if start >= best:
                 break
-            if index > turn and engines[index] in DMA_ENGINES:
+            if index > turn and IS_DMA[engines[index]]:
                 continue
             start = self._with_memory(start, index)
             if start < best and (index == oldest or all(m.fits(index, oldest) for m in self.memories)):
                 best, found = start, index
         return found
 
-    def _turn(self, ready: list[int], free: Mapping[Engine, int]) -> int:
+    def _turn(self, ready: list[int], free: Sequence[int]) -> int:
         """The oldest load that could start but for memory; NEVER if there is none."""
-        for index in sorted(i for i in ready if self.engines[i] in DMA_ENGINES):
+        for index in sorted(i for i in ready if IS_DMA[self.engines[i]]):
             start = max(self.inputs[index], free[self.engines[index]])
             if self._with_memory(start, index) > start:
                 return index
@@ -281,16 +287,20 @@ class _Scheduler:
 
     def _with_memory(self, start: int, index: int) -> int:
         """When an op that could otherwise start at `start` has the memory that it is the first to touch."""
-        return max(start, *(m.available(index) for m in self.memories))
+        for memory in self.memories:
+            if memory.size[index]:
+                start = max(start, memory.available(index))
+        return start
 
-    def _engine_free(self, engine: Engine) -> int:
+    def _engine_free(self, engine: int) -> int:
         """When the next instruction of an engine could start if inputs and memory were no matter.
 
         Instructions are dispatched in order, and a full queue holds all of them up.
         """
-        queue = self.queued.get(engine)
-        dispatched = max(self.dispatched, queue[0]) if queue and len(queue) == queue.maxlen else self.dispatched
-        return max(self.free_at.get(engine, 0), self.bus_free_at if engine in DMA_ENGINES else 0, dispatched)
+        queue, free = self.queued[engine], max(self.free_at[engine], self.dispatched)
+        if len(queue) == queue.maxlen:
+            free = max(free, queue[0])
+        return max(free, self.bus_free_at) if IS_DMA[engine] else free
 
     def _issue(self, index: int, oldest: int) -> None:
         """Occupy the engine from the earliest start."""
@@ -299,12 +309,12 @@ class _Scheduler:
         start = self._with_memory(unhindered, index)
         if start >= NEVER:
             start = unhindered
-        queue = self.queued.setdefault(engine, deque(maxlen=getattr(self.chip.queues, engine.value)))
+        queue = self.queued[engine]
         if len(queue) == queue.maxlen:
             self.dispatched = max(self.dispatched, queue[0])
         end = start + self.cycles[index]
-        latency = drain_cycles(self.chip.mxu) if engine is Engine.MXU else 0
-        if engine in DMA_ENGINES:
+        latency = drain_cycles(self.chip.mxu) if QUEUES[engine] is Engine.MXU else 0
+        if IS_DMA[engine]:
             self.bus_free_at, latency = end, self.chip.dram.latency_cycles
         self.free_at[engine] = end
         queue.append(end + latency)
