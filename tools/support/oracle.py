@@ -28,7 +28,7 @@ INEXACT = re.compile(
     r"(\w*mm|\w*mv|\w*dot|matmul|linear|conv\w*|attention\w*|einsum|bilinear|cdist|pdist|addr|outer|ger|"  # products
     # functions
     r"exp\w*|log\w*|sin\w*|cos\w*|tan\w*|a(rc)?(sin|cos|tan)\w*|erf\w*|sigmoid|silu|gelu|glu|mish|softplus|"
-    r"elu|selu|celu|pow|sqrt|rsqrt|hypot|"
+    r"elu|selu|celu|pow|ldexp|sqrt|rsqrt|hypot|"
     r"\w*gamma\w*|i0\w*|i1\w*|special_\w+|sinc|angle|polar|hardswish|xlogy|nextafter|float_power|"
     r"sum|mean|var\w*|std\w*|\w*norm\w*|cum\w*|prod|softmax|log_softmax|\w*loss\w*|avg_pool\w*|adaptive_avg\w*|"
     r"trace|nan\w*|interpolate|upsample\w*|"
