@@ -38,6 +38,10 @@ def _times(found: Figures) -> str:
     return f"{cpu}, wall {found['milliseconds']:.0f} / {found['eager_milliseconds']:.0f} ms"
 
 
+def _speeds(found: Figures) -> str:
+    return f"{found['bytes_per_second'] / 1e9:.1f} / {found['read_bytes_per_second'] / 1e9:.1f} GB/s"
+
+
 LINES = (
     Line("BERT-base seq 128 batch 1, emulation ÷ eager", "base-128-1", lambda f: f["cpu_ratio"], 1.0, "", _times),
     Line("… without numba", "base-128-1-numpy", lambda f: f["cpu_ratio"], float("inf"), "", _times),
@@ -94,6 +98,8 @@ LINES = (
         lambda f: f"{f['bytes'] >> 20} / {f['image_bytes'] >> 20} MiB",
     ),
     Line("torch.compile call beyond the emulation", "overhead", lambda f: f["milliseconds"], 2, "ms"),
+    Line("one row × 576 × 1536, time ÷ a plain read", "vector-576-1536", lambda f: f["ratio"], 1.25, "", _speeds),
+    Line("one row × 4096 × 4096, time ÷ a plain read", "vector-4096-4096", lambda f: f["ratio"], 1.25, "", _speeds),
 )
 
 

@@ -5,6 +5,7 @@ import ctypes
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +15,7 @@ from emulator.machine import Machine
 from emulator.replay import executor
 from emulator.replay.executor import MATMUL, PACKED
 from emulator.replay.gemm import BLOCK, packed_bytes
+from emulator.replay.gemm import WIDTH as ROW_WIDTH
 from emulator.replay.rows import FIRST_SLOT, SLOT_WIDTH, WIDTH
 from isa.architecture import GIVEN_REGIONS, Dtype, Region
 from isa.asm.assemble import assemble
@@ -126,8 +128,9 @@ def expansion() -> None:
     assert machine.interpreted == 1
 
 
-def one_row(m: int, k: int, n: int, total: int = 3 << 26) -> None:
-    """Products of m rows with packed weights of `total` bytes, against a search for a byte that is not in them."""
+def few_rows(m: int, k: int, n: int, workers: int, total: int = 3 << 26) -> tuple[float, float]:
+    """Bytes per second of products of m rows with packed weights of `total` bytes, and of a search for a byte that is not
+    in them."""
     size = int(packed_bytes(k, n))
     data = np.resize(np.random.default_rng(0).integers(0, 255, size, dtype=np.uint8), total // size * size)
     left, result = np.ones((m, k), np.int8), np.zeros((m, n), np.int32)
@@ -140,19 +143,15 @@ def one_row(m: int, k: int, n: int, total: int = 3 << 26) -> None:
         step[PACKED] = data.ctypes.data + number * size
     libc = ctypes.CDLL(None)
     libc.memchr.argtypes, libc.memchr.restype = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t], ctypes.c_void_p
-    for workers in sorted({1, threads.WORKERS}):
-        spaces = [executor.workspace(1, -(-m // BLOCK) * BLOCK, m * (k + 3), 1) for _ in range(workers)]
-        part = len(data) // workers
-        jobs = [partial(libc.memchr, data.ctypes.data + i * part, 255, part) for i in range(workers)]
-        product, read = least(partial(executor.run, steps, spaces), 30), least(partial(threads.run_all, jobs), 30)
-        print(
-            f"{m} x {k} x {n}, {workers} threads: {len(data) / product / 1e9:.1f} GB/s, "
-            f"read {len(data) / read / 1e9:.1f} GB/s, ratio {read / product:.2f}"
-        )
+    spaces = [executor.workspace(1, -(-m // BLOCK) * BLOCK, m * (k + 3) * ROW_WIDTH, 1) for _ in range(workers)]
+    part = len(data) // workers
+    jobs = [partial(libc.memchr, data.ctypes.data + i * part, 255, part) for i in range(workers)]
+    ours, read = least(partial(executor.run, steps, spaces), 30), least(partial(threads.run_all, jobs), 30)
+    return len(data) / ours, len(data) / read
 
 
 if __name__ == "__main__":
     expansion()
-    for rows in (1, 2, 4, 8):
-        one_row(rows, 576, 1536)
-        one_row(rows, 4096, 4096)
+    for m, (k, n), workers in product((1, 2, 4, 8), ((576, 1536), (4096, 4096)), sorted({1, threads.WORKERS})):
+        ours, read = (speed / 1e9 for speed in few_rows(m, k, n, workers))
+        print(f"{m} x {k} x {n}, {workers} threads: {ours:.1f} GB/s, read {read:.1f} GB/s, ratio {ours / read:.2f}")

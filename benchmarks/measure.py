@@ -250,6 +250,15 @@ def first_call(runs: int) -> Figures:
     }
 
 
+def vector(k: int, n: int) -> Figures:
+    """A product of one row with packed weights ÷ a plain read of them, in time."""
+    from benchmarks.bench_kernels import few_rows
+    from emulator.threads import WORKERS
+
+    ours, read = few_rows(1, k, n, WORKERS)
+    return {"ratio": read / ours, "bytes_per_second": ours, "read_bytes_per_second": read}
+
+
 MEASUREMENTS: dict[str, Callable[[int], Figures]] = {
     "base-128-1": lambda runs: emulation(bert(), 1, 128, runs),
     "base-128-1-numpy": lambda runs: emulation(bert(), 1, 128, max(2, runs // 2), compiled=False),
@@ -263,6 +272,8 @@ MEASUREMENTS: dict[str, Callable[[int], Figures]] = {
     "memory": memory,
     "overhead": overhead,
     "first-call": first_call,
+    "vector-576-1536": lambda runs: vector(576, 1536),
+    "vector-4096-4096": lambda runs: vector(4096, 4096),
 }
 
 

@@ -8,7 +8,7 @@ with it.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,19 +22,22 @@ Fill = Callable[[Bytes], None]
 class Piece:
     """Bytes that programs read and only the host changes, in place and between launches."""
 
-    __slots__ = ("__weakref__", "_derived", "_lock", "_own", "data")
+    __slots__ = ("__weakref__", "_also", "_derived", "_lock", "_own", "data")
 
     def __init__(self, data: Bytes) -> None:
         self._own, self.data = data, data.view()
         self.data.flags.writeable = False
         self._derived: dict[Hashable, tuple[Bytes, Fill]] = {}
+        self._also: dict[Hashable, tuple[Bytes, Fill]] = {}  # made of this piece, too, and kept with another one
         self._lock = Lock()
 
-    def derived(self, key: Hashable, size: int, fill: Fill) -> Bytes:
-        """`size` bytes that `fill` makes of this piece, made once."""
+    def derived(self, key: Hashable, size: int, fill: Fill, others: "Sequence[Piece]" = ()) -> Bytes:
+        """`size` bytes that `fill` makes of this piece and `others`, made once."""
         with self._lock:
             if key not in self._derived:
                 made = np.empty(size, np.uint8)
+                for other in others:
+                    other._also[key] = made, fill
                 fill(made)
                 self._derived[key] = made, fill
             return self._derived[key][0]
@@ -45,7 +48,7 @@ class Piece:
             return
         with self._lock:
             self._own[...] = data
-            for made, fill in self._derived.values():
+            for made, fill in (*self._derived.values(), *self._also.values()):
                 fill(made)
 
     @property

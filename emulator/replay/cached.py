@@ -1,4 +1,4 @@
-"""Compiled code on disk, valid for exactly these sources: numba's own cache would miss a change in a module that is
+"""Compiled code on disk, valid for exactly these sources and one kernel: numba's own cache would miss a change in a module that is
 called."""
 
 import hashlib
@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 
 from numba import njit
 from numba.core import caching
+
+from emulator.replay.blocks import KERNEL
 
 _IMPORT = re.compile(r"^from ((?:isa|emulator)[\w.]*) import (\([^)]*\)|[^\n]*)", re.MULTILINE)
 
@@ -58,7 +60,7 @@ def _imports(path: Path, root: Path) -> Iterator[Path]:
 
 
 class _Locator(caching._CacheLocator):  # type: ignore[misc]
-    """A folder per state of the sources."""
+    """A folder per state of the sources and kernel."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
@@ -67,7 +69,7 @@ class _Locator(caching._CacheLocator):  # type: ignore[misc]
         os.makedirs(self.get_cache_path(), exist_ok=True)
 
     def get_cache_path(self) -> str:
-        return str(folder() / _sources())
+        return str(folder() / f"{_sources()}-{KERNEL.name if KERNEL else 'none'}")
 
     def get_source_stamp(self) -> str:
         return _sources()

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from emulator import threads
 from emulator.replay import gemm
+from emulator.replay.blocks import COLUMNS
 from emulator.replay.cached import compiled
 from emulator.replay.gemm import run_matmul
-from emulator.replay.grouped import run_grouped
-from emulator.replay.intrinsics import COLUMNS, arrive, give_way, look
+from emulator.replay.grouped import FEW, PANELS, SS, group_size, run_grouped
+from emulator.replay.grouped_panels import pack_panels, run_panels
+from emulator.replay.intrinsics import arrive, give_way, look
 from emulator.replay.rows import FIRST_SLOT, SLOT_WIDTH, STRETCH, jit, run_copy, run_quantize, run_rows
 
 
@@ -112,6 +114,8 @@ def _execute(step, row, other, sums, start, tile, left, packed, part, parts):
         run_quantize(step, first, last, row, other)
     elif kind == COPY:
         run_copy(step, first, last)
+    elif kind == GROUPED and (step[PANELS] or (not step[SS] and step[2] > FEW)):
+        run_panels(step, start, tile, left, packed, row, other, part, parts)
     elif kind == GROUPED:
         run_grouped(step, start, tile, left, sums, row, other, part, parts)
     else:
@@ -154,14 +158,26 @@ def _pack(target: int, source: int, ks: int, ns: int, k: int, n: int, panels: in
     gemm.pack(target, source, ks, ns, k, n, 0, panels)
 
 
+def _pack_groups(target: int, step: Any, codes: Any, panels: int) -> None:
+    pack_panels(target, step, codes, 0, panels)
+
+
 # Explicit types: the compiled code is found on disk without asking what the arguments are.
 _run: Final[Any] = compiled(
     _steps,
     "void(int64[:,::1], float32[::1], float32[::1], float32[::1], int32[::1], int32[::1], int8[::1], uint8[::1], int64, int64, int64[::1])",
 )
+_pack_grouped: Final[Any] = compiled(_pack_groups, "void(int64, int64[::1], int8[::1], int64)")
 _pack_all: Final[Any] = compiled(_pack, "void(int64, int64, int64, int64, int64, int64, int64)")
 
 
 def pack(target: int, source: int, ks: int, ns: int, k: int, n: int) -> None:
     """Pack a whole matrix whose element (k, n) lies at source + k*ks + n*ns."""
     _pack_all(target, source, ks, ns, k, n, -(-n // COLUMNS))
+
+
+def pack_grouped(target: int, step: NDArray[np.int64]) -> None:
+    """Pack all weights of a grouped product, which are described as in a step."""
+    size = group_size(step)
+    codes = np.empty(-(-int(step[5]) // size) * size, np.int8)
+    _pack_grouped(target, step, codes, -(-int(step[3]) // COLUMNS))

@@ -20,7 +20,7 @@ from emulator.replay import copied, steps
 from emulator.replay import layout as col
 from emulator.replay import operands as op
 from emulator.replay.cached import compiled
-from emulator.replay.executor import COPY, MATMUL, SKIPPED
+from emulator.replay.executor import COPY, GROUPED, MATMUL, SKIPPED
 from emulator.replay.intrinsics import pointer
 from emulator.replay.lanes import inline
 from emulator.replay.rows import jit
@@ -171,7 +171,7 @@ def _follow(recipe, operands, live, count, bypassed, table, step, written, unrea
         if (
             operand[col.STORE] == SRAM
             and recipe[col.FIRST_VIEW + number * col.VIEW_WIDTH + col.READS]
-            and not (bypassed and number == 2)
+            and not (bypassed and number in col.WEIGHTS)
         ):
             copied.read(live, count, operand[col.LOW], operand[col.HIGH])
     for number in range(recipe[col.VIEW_COUNT]):
@@ -241,7 +241,11 @@ def _run(  # noqa: C901 - the dispatcher
                 status = op.resolve(recipe, value, registers, indices, operands, stores, pieces, info)
                 if status != col.DONE:
                     return status
-                number, bypassed, copy = info[col.STEP_COUNT], False, -1
+                number, bypassed, copy = (
+                    info[col.STEP_COUNT],
+                    False,
+                    -1,
+                )  # bypassed: weights are not read where they are
                 if number == table.shape[0]:
                     return col.FULL
                 step = table[number]
@@ -250,7 +254,7 @@ def _run(  # noqa: C901 - the dispatcher
                     filled = steps.fill(step, templates[row[1]], recipe, operands, origins[number] == at)
                     origins[number] = at
                 if filled:
-                    if step[0] == MATMUL:
+                    if step[0] in (MATMUL, GROUPED):
                         bypassed = steps.use_panels(step, recipe, operands, live, followed, panels, missing, key, info)
                     elif step[0] == COPY:
                         copy = number
@@ -347,7 +351,7 @@ def _expand(
     written = np.zeros((stores.shape[0], 2), np.int64)
     indices = np.zeros(LOOP_LEVELS, np.int64)
     loops = np.zeros((LOOP_LEVELS, 4), np.int64)
-    key = np.zeros(col.PANEL_KEY, np.int64)
+    key = np.zeros(col.PANEL_WIDTH, np.int64)
     info[:] = 0
     status = _run(
         _table(code),

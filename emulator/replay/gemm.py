@@ -8,13 +8,14 @@ Packed: (panels of 32 columns, k/4, 32, 4) unsigned bytes w + 128; what was adde
 import numpy as np
 from numba import carray
 
-from emulator.replay.intrinsics import COLUMNS, KERNEL, dot_block, pointer
+from emulator.replay.blocks import COLUMNS, KERNEL, dot_block, widen
+from emulator.replay.intrinsics import pointer
 from emulator.replay.rows import FIRST_SLOT, SLOT_WIDTH, jit
 
 if KERNEL is None:  # before anything is compiled: LLVM ends the process where it finds no instruction
     raise ImportError("this processor has none of the instructions that the compiled kernels need")
 
-BLOCK = 8
+BLOCK, WIDTH = KERNEL.rows, KERNEL.width
 FLIP = np.uint32(0x80808080)
 _block8, _block4, _block2, _block1 = dot_block(BLOCK), dot_block(4), dot_block(2), dot_block(1)
 
@@ -64,26 +65,52 @@ def _pack_quads(base, origin, ns, quads, width):
 
 
 @jit
-def _row_sums(a, lda, rows, k, start):
+def row_sums(a, lda, rows, k, start):
+    """What takes 128 off each weight again, from rows as the kernel wants them."""
     for row in range(rows):
-        x = carray(pointer(a + row * lda), k, np.int8)
         total = np.int32(0)
-        for i in range(k):
-            total += np.int32(x[i])
+        if WIDTH == 1:
+            x = carray(pointer(a + row * lda), k, np.int8)
+            for i in range(k):
+                total += np.int32(x[i])
+        else:
+            wide = carray(pointer(a + row * lda), k, np.int16)
+            for i in range(k):
+                total += np.int32(wide[i])
         start[row] = np.int32(-128 * total)
 
 
 @jit
-def _copy_rows(a, lda, cs, rows, k, padded, out):
-    for row in range(rows):
-        for i in range(k):
-            out[row * padded + i] = carray(pointer(a + row * lda + i * cs), 1, np.int8)[0]
-        for i in range(k, padded):
-            out[row * padded + i] = 0
+def prepare(a, lda, cs, rows, k, padded, out):
+    """Rows as the kernel wants them, with zeros up to `padded` elements: their address, and bytes from row to row."""
+    if WIDTH == 1:
+        if cs == 1 and padded == k:
+            return a, lda
+        for row in range(rows):
+            for i in range(k):
+                out[row * padded + i] = carray(pointer(a + row * lda + i * cs), 1, np.int8)[0]
+            for i in range(k, padded):
+                out[row * padded + i] = 0
+    else:
+        for row in range(rows):
+            _widen_row(a + row * lda, cs, k, padded, out.ctypes.data + row * padded * WIDTH)
+    return np.int64(out.ctypes.data), padded * WIDTH
 
 
 @jit
-def _panel(a, lda, w, quads, c, ldc, start, rows, adds):
+def _widen_row(source, cs, k, padded, target):
+    whole = k // 16 * 16 if cs == 1 else 0
+    for at in range(0, whole, 16):
+        widen(source + at, target + at * WIDTH)
+    wide = carray(pointer(target), padded, np.int16)
+    for i in range(whole, padded):
+        x = carray(pointer(source + i * cs), 1, np.int8)[0] if i < k else np.int8(0)
+        wide[(i & ~3) + (i & 1) * 2 + ((i >> 1) & 1)] = x
+
+
+@jit
+def dot_rows(a, lda, w, quads, c, ldc, start, rows, adds):
+    """Any number of rows by the columns of a panel."""
     row = 0
     while row + BLOCK <= rows:
         _block8(a + row * lda, lda, w, quads, c + row * ldc, ldc, start + 4 * row, adds)
@@ -107,9 +134,9 @@ def multiply(a, lda, w, k, n, c, ldc, rows, adds, start, tile, first, last):
         where = c + panel * COLUMNS * 4
         block = w + panel * quads * 128
         if width == COLUMNS:
-            _panel(a, lda, block, quads, where, ldc, start.ctypes.data, rows, adds)
+            dot_rows(a, lda, block, quads, where, ldc, start.ctypes.data, rows, adds)
             continue
-        _panel(a, lda, block, quads, tile.ctypes.data, COLUMNS * 4, start.ctypes.data, rows, 0)
+        dot_rows(a, lda, block, quads, tile.ctypes.data, COLUMNS * 4, start.ctypes.data, rows, 0)
         for row in range(rows):
             target = carray(pointer(where + row * ldc), width, np.int32)
             for i in range(width):
@@ -117,7 +144,7 @@ def multiply(a, lda, w, k, n, c, ldc, rows, adds, start, tile, first, last):
 
 
 @jit
-def run_matmul(step, start, tile, rows8, packed, part, parts):
+def run_matmul(step, start, tile, left, packed, part, parts):
     """Slots c, a, w (row stride per n, column stride per k), then the packed weights, or 0. step[1:4] = planes, m, n;
     step[5] = k; step[6] = acc.
 
@@ -130,13 +157,11 @@ def run_matmul(step, start, tile, rows8, packed, part, parts):
     low, high = panels * part // parts, panels * (part + 1) // parts
     if low == high:
         return
+    rows, lda = step[a], step[a + 2]
     for plane in range(planes):
-        rows, lda = step[a] + plane * step[a + 1], step[a + 2]
-        if step[a + 3] != 1 or padded != k:
-            _copy_rows(rows, lda, step[a + 3], m, k, padded, rows8)
-            rows, lda = rows8.ctypes.data, padded
         if plane == 0 or step[a + 1]:
-            _row_sums(rows, lda, m, padded, start)
+            rows, lda = prepare(step[a] + plane * step[a + 1], step[a + 2], step[a + 3], m, k, padded, left)
+            row_sums(rows, lda, m, padded, start)
         weights = step[constant] + plane * step[constant + 1]
         if step[constant] == 0:
             weights = packed.ctypes.data

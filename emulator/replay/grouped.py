@@ -1,6 +1,7 @@
-"""The grouped matrix instruction: integers exactly, then one rounding after each operation, in the order of the manual.
+"""The grouped matrix instruction for a few rows, as operands lie: integers exactly, then one rounding after each
+operation, in the order of the manual. A row of w is unpacked once and meets all rows of a.
 
-A row of w is unpacked once and meets all rows of a.
+More rows, and weights that are constant, go by panels (grouped_panels.py).
 """
 
 from typing import Final
@@ -9,7 +10,7 @@ import numpy as np
 from numba import carray
 
 from emulator.replay.intrinsics import dot32, fold16, pointer
-from emulator.replay.rows import F16, F32, FIRST_SLOT, SLOT_WIDTH, ZERO, element, jit, load, put, rounded
+from emulator.replay.rows import F16, F32, FIRST_MICRO, FIRST_SLOT, SLOT_WIDTH, ZERO, element, jit, load, put, rounded
 from isa.architecture import Dtype
 from isa.constants import E2M1_TWICE
 from isa.constants import GROUP_LANES as LANES
@@ -25,7 +26,16 @@ SIGNED, E2M1 = NIBBLES.index("i4"), NIBBLES.index("e2m1")
 TWICE: Final = np.array(E2M1_TWICE, np.int8)
 I4: Final = int(Dtype.I4)
 NAMES: Final = ("c", "a", "w", "sa", "sw", "zw", "ss", "sm")  # by slot
+PACKING: Final = 3 << GROUP_SHIFT | 3 << NIBBLE_SHIFT  # flags that packed weights depend on
+PANELS: Final = FIRST_MICRO  # constant panels, or 0
+FEW: Final = 4  # rows; more are worth packing the weights for one instruction
 C, A, W, SA, SW, ZW, SS, SM = (FIRST_SLOT + SLOT_WIDTH * slot for slot in range(len(NAMES)))
+
+
+@jit
+def group_size(step):
+    """Elements of k in a group."""
+    return GROUP_LEAST << ((step[6] >> GROUP_SHIFT) & 3)
 
 
 @jit
@@ -69,6 +79,20 @@ def _decode(codes, count, kind):
     elif kind == E2M1:
         for i in range(count):
             codes[i] = TWICE[codes[i]]
+
+
+@jit
+def unpacked(step, column, k, codes):
+    """The codes of a column as signed bytes."""
+    first = column * step[W + 2]  # strides of nibbles are in elements
+    if step[W + 4] != I4:
+        codes[:k] = carray(pointer(step[W] + first), k, np.int8)
+        return
+    if first & 1:
+        _unpack(step[W], first, k, codes)
+    else:
+        _unpack_even(step[W] + (first >> 1), k, codes)
+    _decode(codes, k, (step[6] >> NIBBLE_SHIFT) & 3)
 
 
 @jit
@@ -152,20 +176,15 @@ def run_grouped(step, sums, parts, codes, lanes, t, u, part, threads):
     """step[2:4] = m, n; step[5] = k; step[6] = flags. Of `threads` threads, each with its own memory, number `part`
     does its share of the columns."""
     m, n, k, flags = step[2], step[3], step[5], step[6]
-    size = GROUP_LEAST << ((flags >> GROUP_SHIFT) & 3)
+    size = group_size(step)
     sub = SUB_LEAST << ((flags >> SUB_SHIFT) & 3)
     if step[ZW]:
         _sums(step, k, sub if step[SS] else size, sums)
     groups = (k + size - 1) // size
     for column in range(n * part // threads, n * (part + 1) // threads):
         weights = step[W] + column * step[W + 2]
-        if step[W + 4] == I4:  # strides are in elements
-            first = column * step[W + 2]
-            if first & 1:
-                _unpack(step[W], first, k, codes)
-            else:
-                _unpack_even(step[W] + (first >> 1), k, codes)
-            _decode(codes, k, (flags >> NIBBLE_SHIFT) & 3)
+        if step[W + 4] == I4:
+            unpacked(step, column, k, codes)
             weights = codes.ctypes.data
         load(t, groups, step[SW] + column * step[SW + 2], step[SW + 3], step[SW + 4])
         for row in range(m):

@@ -48,6 +48,7 @@ KERNEL_TYPES: Final = 8  # a bit for each type that the kernel takes
 SLOT: Final = 9
 VIEW_WIDTH: Final = 10
 VIEW_LIMIT: Final = 8
+WEIGHTS: Final = 2, 4, 5  # views of a matrix instruction: weights, their scales, and what they add
 RECIPE_WIDTH: Final = FIRST_VIEW + VIEW_LIMIT * VIEW_WIDTH
 
 # A memory: SRAM, ACC, then the regions of DRAM.
@@ -86,11 +87,15 @@ WRITE_STORE, WRITE_LOW, WRITE_HIGH, WRITE_PLANES, WRITE_ROWS, WRITE_BYTES, WRITE
 WRITE_WIDTH: Final = 8
 
 # Packed weights by what they were made of, and where.
-PANEL_KEY: Final = 7  # source, plane, k and n stride, k, n, planes
-PANEL_ADDRESS: Final = 7
-PANEL_STRIDE: Final = 8
-PANEL_PIECE: Final = 7  # of one that is missing
-PANEL_WIDTH: Final = 9
+PANEL_SOURCE, PANEL_PS, PANEL_KS, PANEL_NS, PANEL_K, PANEL_N, PANEL_PLANES = range(7)
+PANEL_FLAGS: Final = 7  # of a grouped product; 0 for bytes as they are
+PANEL_DTYPE: Final = 8
+PANEL_SCALES: Final = 9  # twice: source, row and column stride, dtype
+PANEL_KEY: Final = PANEL_SCALES + 8
+PANEL_ADDRESS: Final = PANEL_KEY
+PANEL_STRIDE: Final = PANEL_KEY + 1
+PANEL_PIECES: Final = PANEL_KEY  # three of one that is missing: of the weights, the scales and what is added; -1: none
+PANEL_WIDTH: Final = PANEL_KEY + 3
 
 
 class Status(IntEnum):

@@ -10,7 +10,10 @@ from emulator.pieces import Bytes, Piece
 from emulator.replay import executor
 from emulator.replay import layout as col
 from emulator.replay.gemm import packed_bytes
+from emulator.replay.grouped import SW, ZW, W
+from emulator.replay.grouped_panels import packed_group_bytes
 from emulator.replay.recipes import Table
+from emulator.replay.rows import WIDTH
 from emulator.replay.steps import place_of
 
 ROOM: Final = 1 << 24  # bytes that packed weights may take beyond four times the weights: programs may read any block
@@ -29,12 +32,18 @@ class Panels:
         """Pack the first `count` of those that are missing; false if there is no room for any."""
         before, most = len(self._kept), 4 * sum(piece.data.size for piece in set(pieces)) + ROOM
         for row in self.missing[:count]:
-            source, ps, ks, ns, k, n, planes, number = map(int, row[: col.PANEL_PIECE + 1])
             asked = any((entry[: col.PANEL_KEY] == row[: col.PANEL_KEY]).all() for _, entry in self._kept[before:])
             if asked or self._bytes > most:
                 continue
-            piece = pieces[number]
-            panels, stride = packed(piece, source - piece.data.ctypes.data, ps, ks, ns, k, n, planes)
+            own, *others = (
+                pieces[number] if number >= 0 else None for number in map(int, row[col.PANEL_PIECES : col.PANEL_WIDTH])
+            )
+            assert own is not None
+            if row[col.PANEL_FLAGS]:
+                panels, stride = packed_groups(own, [piece for piece in others if piece], row), 0
+            else:
+                source, *numbers = map(int, row[: col.PANEL_FLAGS])
+                panels, stride = packed(own, source - own.data.ctypes.data, *numbers)
             entry = row.copy()
             entry[col.PANEL_ADDRESS], entry[col.PANEL_STRIDE] = panels.ctypes.data, stride
             self._kept.append((panels, entry))
@@ -61,3 +70,19 @@ def packed(piece: Piece, source: int, ps: int, ks: int, ns: int, k: int, n: int,
 def _fill(source: int, size: int, ps: int, ks: int, ns: int, k: int, n: int, count: int, made: Bytes) -> None:
     for plane in range(count):
         executor.pack(made.ctypes.data + plane * size, source + plane * ps, ks, ns, k, n)
+
+
+def packed_groups(piece: Piece, others: Sequence[Piece], row: Table) -> Bytes:
+    """Packed weights of a grouped product: codes of `piece`, and what scales them, of `others` perhaps."""
+    step = np.zeros(WIDTH, np.int64)
+    step[3], step[5], step[6] = row[col.PANEL_N], row[col.PANEL_K], row[col.PANEL_FLAGS]
+    step[[W, W + 2, W + 4]] = row[[col.PANEL_SOURCE, col.PANEL_NS, col.PANEL_DTYPE]]
+    for at, slot in enumerate((SW, ZW)):
+        step[[slot, slot + 2, slot + 3, slot + 4]] = row[col.PANEL_SCALES + 4 * at : col.PANEL_SCALES + 4 * at + 4]
+    others = [other for other in dict.fromkeys(others) if other is not piece]
+    key = "groups", *map(int, row[: col.PANEL_KEY])
+    return piece.derived(key, int(packed_group_bytes(step)), partial(_fill_groups, (piece, *others), step), others)
+
+
+def _fill_groups(_alive: Sequence[Piece], step: Table, made: Bytes) -> None:
+    executor.pack_grouped(made.ctypes.data, step)

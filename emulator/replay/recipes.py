@@ -316,7 +316,7 @@ def _recipe(instruction: Decoded, constants: Constants) -> tuple[list[int], list
         chain.tap_round,
         int(any(micro >= Micro.SUM for micro, _ in chain.micros)),
         operands.get("wt", 0),
-        int(kind is Kind.MATMUL and -1 not in dims[-1]),
+        int(kind in (Kind.MATMUL, Kind.GROUPED) and all(-1 not in dims[i] for i in layout.WEIGHTS if i < len(dims))),
         *_work(instruction),
     )
     for number, operand in enumerate(instruction.views):

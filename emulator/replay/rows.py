@@ -304,9 +304,11 @@ def put(address, kind, x, u):
 def run_rows(step, first, last, t, u, sums):  # noqa: C901 - the interpreter of micro-operations
     """Rows [first, last) of a step, counted over all planes."""
     rows, cols, micros = step[2], step[3], step[4]
+    has_sum = step[FIRST_MICRO + 2 * micros - 2] in (SUM, SUMSQ)
     for number in range(first, last):
         plane, row = number // rows, number % rows
-        sums[:] = ZERO
+        if has_sum:
+            sums[:] = ZERO
         best, size = LOWEST, np.int32(0)
         for start in range(0, cols, STRETCH):
             n = min(STRETCH, cols - start)

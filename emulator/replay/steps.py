@@ -1,18 +1,16 @@
 """From a template and located operands to a step, in compiled code."""
 
-from typing import Final
-
 from emulator.replay import copied
 from emulator.replay import layout as col
 from emulator.replay import operands as op
-from emulator.replay.executor import COPY, CUT, GROUPED, MATMUL, PACKED, QUANTIZE, SHARED, SOLO
+from emulator.replay.executor import COPY, CUT, GROUPED, MATMUL, PACKED, QUANTIZE, ROWS, SHARED, SOLO
 from emulator.replay.gemm import BLOCK, packed_bytes
-from emulator.replay.grouped import SUB_LEAST
+from emulator.replay.gemm import WIDTH as ROW_WIDTH
+from emulator.replay.grouped import FEW, PACKING, PANELS, SS, SUB_LEAST, SW, ZW, W, group_size
+from emulator.replay.grouped_panels import group_bytes
 from emulator.replay.lanes import inline
 from emulator.replay.operands import BITS
-from emulator.replay.rows import FIRST_MICRO, FIRST_SLOT, SLOT_WIDTH, SLOTS, WIDTH, jit
-
-FEW: Final = 4  # rows of a grouped product; the handler, with BLAS, is quicker at more (measured)
+from emulator.replay.rows import FIRST_MICRO, FIRST_SLOT, SLOT_WIDTH, SLOTS, STRETCH, WIDTH, jit
 
 
 @inline
@@ -48,8 +46,10 @@ def fill(step, template, recipe, operands, is_there):
         if kind == MATMUL and not recipe[col.TRANSPOSED]:
             at = FIRST_SLOT + 2 * SLOT_WIDTH
             step[at + 2], step[at + 3] = step[at + 3], step[at + 2]
-    elif kind != QUANTIZE:
-        _cut(step, recipe[col.REDUCES])
+    elif kind != QUANTIZE and not recipe[col.REDUCES]:
+        if kind == ROWS:
+            _join(step)
+        _cut(step)
     work = step[1] * step[2] * step[3] * (step[5] // 16 if kind in (MATMUL, GROUPED) else 1)
     step[SOLO] = int(work < SHARED)
     return True
@@ -97,16 +97,38 @@ def _halves(step, cols):
 
 @jit
 def _grouped(step, left, weights):
-    """Whether there are few rows, and both operands go along k without gaps."""
-    return step[2] <= FEW and left[op.CS] == 1 and weights[op.CS] == 1
+    """Whether both operands go along k without gaps; with sub-scales the handler, with BLAS, is quicker at more than a
+    few rows (measured)."""
+    step[PANELS] = 0
+    return left[op.CS] == 1 and weights[op.CS] == 1 and (step[2] <= FEW or not step[SS])
 
 
 @jit
-def _cut(step, reduces):
-    """One long row, if nothing is reduced along it, as several rows that threads can share."""
+def _join(step):
+    """Short rows that lie one behind the other, in every operand, as fewer longer ones: each row has its price."""
+    planes, rows, cols = step[1], step[2], step[3]
+    count = planes * rows
+    many = min(count, STRETCH // cols)
+    if many < 2:
+        return
+    for slot in range(SLOTS):
+        at = FIRST_SLOT + SLOT_WIDTH * slot
+        if step[at + 2] != cols * step[at + 3] or (planes > 1 and step[at + 1] != rows * step[at + 2]):
+            return
+    while count % many:
+        many -= 1
+    for slot in range(SLOTS):
+        at = FIRST_SLOT + SLOT_WIDTH * slot
+        step[at + 1], step[at + 2] = 0, step[at + 2] * many
+    step[1], step[2], step[3] = 1, count // many, cols * many
+
+
+@jit
+def _cut(step):
+    """One long row, along which nothing is reduced, as several rows that threads can share."""
     cols = step[3]
     pieces = (cols + CUT - 1) // CUT
-    if step[1] * step[2] > 1 or pieces < 2 or cols % pieces or reduces:
+    if step[1] * step[2] > 1 or pieces < 2 or cols % pieces:
         return
     width = cols // pieces
     for slot in range(SLOTS):
@@ -123,13 +145,18 @@ def needs(step, info):
     elif step[0] == MATMUL:
         rows = (step[2] + BLOCK - 1) // BLOCK * BLOCK
         info[col.MOST_ROWS] = max(info[col.MOST_ROWS], rows)
-        info[col.LEFT_BYTES] = max(info[col.LEFT_BYTES], step[2] * (step[5] + 3))
+        info[col.LEFT_BYTES] = max(info[col.LEFT_BYTES], step[2] * (step[5] + 3) * ROW_WIDTH)
         if not step[PACKED]:
             info[col.PACKED_BYTES] = max(info[col.PACKED_BYTES], packed_bytes(step[5], step[3]))
     elif step[0] == GROUPED:
+        size = group_size(step)
+        groups = (step[5] + size - 1) // size
         sums = step[2] * ((step[5] + SUB_LEAST - 1) // SUB_LEAST)
-        info[col.MOST_ROWS] = max(info[col.MOST_ROWS], sums)
-        info[col.LEFT_BYTES] = max(info[col.LEFT_BYTES], step[5])
+        info[col.MOST_ROWS] = max(info[col.MOST_ROWS], sums, 2 * BLOCK)
+        info[col.LONGEST_ROW] = max(info[col.LONGEST_ROW], step[2] * groups)
+        info[col.LEFT_BYTES] = max(info[col.LEFT_BYTES], (step[2] * ROW_WIDTH + 1) * groups * size)
+        if not step[PANELS]:
+            info[col.PACKED_BYTES] = max(info[col.PACKED_BYTES], groups * group_bytes(size, step[ZW] != 0))
 
 
 @jit
@@ -148,24 +175,49 @@ def place_of(panels, key):
 
 
 @jit
-def use_panels(step, recipe, operands, live, count, panels, missing, key, info):
-    """Packed weights, if these are a copy of read-only memory; whether they are used."""
-    weights = operands[2]
-    found = copied.find(live, count, weights[col.LOW], weights[col.HIGH]) if recipe[col.CONSTANT_WEIGHTS] else -1
+def _source(operand, live, count, key, at, pieces, number):
+    """Note of which read-only memory an operand is a copy; false if it is of none."""
+    found = copied.find(live, count, operand[col.LOW], operand[col.HIGH])
     if found < 0:
         return False
-    at = FIRST_SLOT + 2 * SLOT_WIDTH
-    key[0] = live[found, copied.COPY_SOURCE] + weights[col.LOW] - live[found, copied.COPY_LOW]
-    key[1], key[2], key[3] = step[at + 1], step[at + 3], step[at + 2]
-    key[4], key[5], key[6] = step[5], step[3], step[1] if step[at + 1] else 1
+    key[at] = live[found, copied.COPY_SOURCE] + operand[col.LOW] - live[found, copied.COPY_LOW]
+    pieces[number] = live[found, copied.COPY_PIECE]
+    return True
+
+
+@jit
+def _scales_key(step, slot, operand, live, count, key, at, pieces, number):
+    key[at + 1], key[at + 2], key[at + 3] = step[slot + 2], step[slot + 3], step[slot + 4]
+    return _source(operand, live, count, key, at, pieces, number)
+
+
+@jit
+def use_panels(step, recipe, operands, live, count, panels, missing, key, info):
+    """Packed weights, if these are a copy of read-only memory; whether they are used."""
+    is_grouped = step[0] == GROUPED
+    if not recipe[col.CONSTANT_WEIGHTS] or (is_grouped and step[SS]):
+        return False
+    for i in range(col.PANEL_WIDTH):
+        key[i] = 0 if i < col.PANEL_KEY else -1
+    pieces = key[col.PANEL_PIECES :]
+    if not _source(operands[2], live, count, key, col.PANEL_SOURCE, pieces, 0):
+        return False
+    key[col.PANEL_PS], key[col.PANEL_KS], key[col.PANEL_NS] = step[W + 1], step[W + 3], step[W + 2]
+    key[col.PANEL_K], key[col.PANEL_N], key[col.PANEL_PLANES] = step[5], step[3], step[1] if step[W + 1] else 1
+    if is_grouped:
+        key[col.PANEL_FLAGS], key[col.PANEL_DTYPE] = step[6] & PACKING | 1, step[W + 4]
+        if not _scales_key(step, SW, operands[4], live, count, key, col.PANEL_SCALES, pieces, 1):
+            return False
+        if step[ZW] and not _scales_key(step, ZW, operands[5], live, count, key, col.PANEL_SCALES + 4, pieces, 2):
+            return False
     entry = panels[place_of(panels, key)]
     if entry[0]:
-        step[PACKED], step[PACKED + 1] = entry[col.PANEL_ADDRESS], entry[col.PANEL_STRIDE]
+        at = PANELS if is_grouped else PACKED
+        step[at], step[at + 1] = entry[col.PANEL_ADDRESS], entry[col.PANEL_STRIDE]
         return True
     wanted = info[col.MISSING_COUNT]
     if wanted < missing.shape[0]:
-        for i in range(col.PANEL_KEY):
+        for i in range(col.PANEL_WIDTH):
             missing[wanted, i] = key[i]
-        missing[wanted, col.PANEL_PIECE] = live[found, copied.COPY_PIECE]
         info[col.MISSING_COUNT] = wanted + 1
     return False
