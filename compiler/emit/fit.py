@@ -117,7 +117,7 @@ class TileSizeChooser:
         sample = _Sample(
             self.known, self.chip, kernel, storage, prefix, tuning, part, room.shared(tuning.share * tuning.room)
         )
-        key = sample.alike, replace(tuning, overlap=0.0, in_turn=False), room  # these two say nothing of tilings
+        key = sample.alike, replace(tuning, overlap=0.0, in_turn=False, window=0), room  # these say nothing of tilings
         if key not in self.found:
             tiling = self._find(sample, room)
             self.found[key] = Fit(tiling, sample.busy(tiling))

@@ -22,6 +22,7 @@ from isa.timing import ceil_div
 
 HEAD_ROWS = 512  # rows per block of a projection that is tiled by heads
 MIN_ROWS = 32  # rows per block at least, so that instructions stay long against their fixed costs
+WINDOW = 160  # ops beyond the oldest waiting one that a schedule looks at
 _IDLE = (128, 64, 32)  # columns of an array that has more
 MIN_WIDTH = 32  # elements: of narrower rows, a block has more
 ENOUGH_SRAM = 8 << 20  # bytes: an eighth of it is as much as one instruction should load, however much room there is
@@ -40,13 +41,14 @@ class SearchPoint:
     than `width` elements and nothing is multiplied: each instruction has its fixed cost), the share of the scratchpad
     that one instruction loads (a `slice` of weights: small enough to start early and to find room, large enough to keep
     counts short), how far the parts of a batch tile overlap in the order of the kernels (`overlap`), the `share` of the
-    memories to plan with, and whether loads get memory in the order of the kernels (`in_turn`).
+    memories to plan with, whether loads get memory in the order of the kernels (`in_turn`), and how
+    many ops beyond the oldest that waits a schedule looks at (`window`).
 
     Of that share, values between kernels get the part `resident`, and a kernel fills the part `room` of what they
     leave, so that loads of the next one find some. `sram` is the part of the scratchpad with which tilings are made, as
     for a chip that has no more; a schedule may fill all of it. With `wide`, ACC is the first choice for what may lie
     there instead of the second. With `columns`, a kernel that can goes through groups of columns, one after the other,
-    before blocks of rows are thought of. `smallest` tiles take as little memory as can be.
+    before blocks of rows are thought of; without, it does so where its weights do not fit. `smallest` tiles take as little memory as can be.
     """
 
     points: int = 512
@@ -55,6 +57,7 @@ class SearchPoint:
     slice: float = 1 / 8
     overlap: float = 0.0
     in_turn: bool = False
+    window: int = WINDOW
     share: float = 1.0
     sram: float = 1.0
     resident: float = 0.5
@@ -80,14 +83,15 @@ def preferred_tilings(kernel: Kernel, chip: Chip, tuning: SearchPoint, total: in
     groups = head_groups(kernel, chip)
     if groups > 1:
         yield [TileSizes(min(HEAD_ROWS, total), groups=groups)]
-    if tuning.columns and is_column_separable(kernel) and total > block_rows(chip):
-        groups = ceil_div(shapes.n, slice_width(shapes.k, shapes.n, chip, tuning.slice_bytes(chip)))
-        yield from (
-            [TileSizes(min(r, total), groups=groups, keep=keep)]
-            for keep in (True, False)
-            for r in (1024, 512, 256, 128)
-        )
-    yield shapes.kept(min(_most_rows(kernel, shapes, tuning), total))
+    blocks = [shapes.kept(min(_most_rows(kernel, shapes, tuning), total))]
+    if not is_column_separable(kernel) or total <= block_rows(chip):
+        yield from blocks
+        return
+    groups = ceil_div(shapes.n, slice_width(shapes.k, shapes.n, chip, tuning.slice_bytes(chip)))
+    columns = [
+        [TileSizes(min(r, total), groups=groups, keep=keep)] for keep in (True, False) for r in (1024, 512, 256, 128)
+    ]
+    yield from columns + blocks if tuning.columns else blocks + columns
 
 
 def kept_tilings(kernel: Kernel, chip: Chip, tuning: SearchPoint, total: int) -> Iterator[Family]:

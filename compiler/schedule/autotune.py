@@ -49,9 +49,10 @@ SEARCH_SPACE: dict[str, Values] = {  # what to try, one after the other, as long
     "points": (256, 128),
     "overlap": (0.25, 0.5),
     "slice": (1 / 16, 1 / 32, 1 / 64, 1 / 128, 1 / 256),
+    "rows": (64, 128),
     "columns": (False,),
     "in_turn": (True,),
-    "rows": (64, 128),
+    "window": (80, 320),
 }
 RIVALS, MAX_PLACED = 3, 4_000  # programs that get addresses beside the first that fits, and ops in all of them
 SMALL = 2_000  # ops: shorter programs are searched for a second time, with tilings as for half the scratchpad
@@ -253,6 +254,7 @@ class Search:
             spaces,
             tuning.overlap if any(batch_tile.parts > 1 for batch_tile in assignment.batch_tiles) else 0.0,
             tuning.in_turn,
+            tuning.window,
         )
         if key in known:
             return known[key]

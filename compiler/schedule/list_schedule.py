@@ -50,6 +50,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from compiler.emit.tile_sizes import WINDOW
 from compiler.tile.conflicts import predecessors
 from compiler.tile.cost import cycles
 from compiler.tile.decisions import Schedule
@@ -59,7 +60,6 @@ from isa.architecture import DMA_ENGINES, QUEUES, Engine, Space
 from isa.chip import Chip
 from isa.timing import drain_cycles
 
-WINDOW = 160  # how many ops beyond the oldest waiting one may be considered
 ALIGN = 64
 FILLS = (0.98, 0.95, 0.92, 0.86, 0.8)  # shares of a memory that instructions may fill: the rest is for gaps in the plan
 NEVER = 1 << 60
@@ -76,10 +76,16 @@ class ScheduleOps:
     name: ClassVar[str] = "schedule"
     fill: float = FILLS[0]
     in_turn: bool = False
+    window: int = WINDOW
 
     def run(self, state: TileState) -> TileState:
         found = schedule(
-            made(state.tiled).program, state.chip, lambda op: cycles(op, state.chip), self.fill, self.in_turn
+            made(state.tiled).program,
+            state.chip,
+            lambda op: cycles(op, state.chip),
+            self.fill,
+            self.in_turn,
+            self.window,
         )
         return replace(state, schedule=found)
 

@@ -17,7 +17,7 @@ from isa.timing import (
 )
 from isa.views import View
 
-TYPICAL = 512  # of an extent that only a launch knows, where it may be longer
+TYPICAL = 512  # of a number that only a launch knows, as the length of a cache; at most half of what it may be
 
 
 def cycles(op: Op, chip: Chip) -> int:
@@ -29,7 +29,9 @@ def cycles(op: Op, chip: Chip) -> int:
 def occupancy(op: Op, chip: Chip) -> Occupancy:
     """What one op asks of its engine; a transfer is `busy` while it has the bus to itself."""
     if op.cut is not None:
-        op = replace(op, cut=None, attrs=tuple({**dict(op.attrs), op.cut[0]: min(TYPICAL, op.cut[1].most)}.items()))
+        name, length = op.cut
+        extent = length.at(min(TYPICAL, length.largest // 2))
+        op = replace(op, cut=None, attrs=tuple({**dict(op.attrs), name: extent}.items()))
     return {"mxu": _mxu, "vec": _vec, "act": _act, "dma": _dma}[op.row.cost.formula](op, chip)
 
 
