@@ -83,12 +83,12 @@ def preferred_tilings(kernel: Kernel, chip: Chip, tuning: SearchPoint, total: in
     groups = head_groups(kernel, chip)
     if groups > 1:
         yield [TileSizes(min(HEAD_ROWS, total), groups=groups)]
-    blocks = [shapes.kept(min(_most_rows(kernel, shapes, tuning), total))]
+    blocks: list[Family] = [shapes.kept(min(_most_rows(kernel, shapes, tuning), total))]
     if not is_column_separable(kernel) or total <= block_rows(chip):
         yield from blocks
         return
     groups = ceil_div(shapes.n, slice_width(shapes.k, shapes.n, chip, tuning.slice_bytes(chip)))
-    columns = [
+    columns: list[Family] = [
         [TileSizes(min(r, total), groups=groups, keep=keep)] for keep in (True, False) for r in (1024, 512, 256, 128)
     ]
     yield from columns + blocks if tuning.columns else blocks + columns

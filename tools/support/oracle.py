@@ -322,11 +322,13 @@ def _differ(g: Tensor, w: Tensor, zero: bool) -> int:
 
 
 def _distance(g: Tensor, w: Tensor) -> float:
+    # what PyTorch leaves of halves that cancel, as in the norm of a single element, is the rounding of larger ones
+    least = 1e-9 if w.dtype not in (torch.float16, torch.bfloat16) else torch.finfo(w.dtype).eps
     g, w = g.double(), w.double()
     if bool((g.isnan() != w.isnan()).any()):
         return float("inf")
     fine = g.isfinite() & w.isfinite()
-    return float((g - w)[fine].norm() / w[fine].norm().clamp(min=1e-9))
+    return float((g - w)[fine].norm() / w[fine].norm().clamp(min=least))
 
 
 def _sharing(leaves: Sequence[Any]) -> list[tuple[int, int]]:
