@@ -25,7 +25,9 @@ FAR = 0.15  # relative distance from which on an inexact result is told
 # What NUMERICS does not promise PyTorch's own bits for: products, functions, and sums in an order of their own. Names
 # of aten operators.
 INEXACT = re.compile(
-    r"(\w*mm|\w*mv|\w*dot|matmul|linear|conv\w*|attention\w*|einsum|bilinear|cdist|pdist|addr|outer|ger|"  # products
+    # products
+    r"(\w*mm|\w*mv|\w*dot|matmul|linear|conv\w*|attention\w*|einsum|bilinear|_?cdist\w*|_euclidean_dist|pdist|addr|"
+    r"outer|ger|"
     # functions
     r"exp\w*|log\w*|sin\w*|cos\w*|tan\w*|a(rc)?(sin|cos|tan)\w*|erf\w*|sigmoid|silu|gelu|glu|mish|softplus|"
     r"elu|selu|celu|pow|ldexp|sqrt|rsqrt|hypot|"
