@@ -14,6 +14,7 @@ from torch import Tensor
 from compiler.codegen.layers import layers_of, modules_of
 from compiler.codegen.program import Code
 from compiler.codegen.view_registers import LEVEL
+from compiler.frontend.leftovers import give_back
 from compiler.packing import Store
 from compiler.tile.decisions import Placement, Tiled
 from compiler.tile.kernel_graph import Tensor as Interface
@@ -36,6 +37,8 @@ from isa.image.records import (
     Span,
     TensorSpec,
 )
+
+LARGE = 16 << 20  # bytes of packed constants
 
 
 def region_sizes(tiled: Tiled, placement: Placement) -> dict[Region, int]:
@@ -72,6 +75,8 @@ def build_image(parts: Sequence[Part], chip: Chip, metadata: Mapping[str, Any]) 
     """
     needed = [region_sizes(part.tiled, part.placement) for part in parts]
     sizes = {region: max(one[region] for one in needed) for region in Region}
+    if sum(sizes[region] for region in IMAGE_REGIONS) > LARGE:
+        give_back()  # what the passes needed, before as much again is packed
     data = {region: np.zeros(sizes[region], np.uint8) for region in IMAGE_REGIONS}
     constants: dict[Place, Interface] = {}
     for part in parts:

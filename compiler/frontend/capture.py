@@ -28,6 +28,7 @@ from compiler.frontend.caches import cache_outputs, read_caches, settle_caches
 from compiler.frontend.checks import check_tensor
 from compiler.frontend.composites import remembered
 from compiler.frontend.experts import experts
+from compiler.frontend.leftovers import forgotten
 from compiler.frontend.names import quoted
 from compiler.frontend.torchao import adopt
 from compiler.graph.arguments import tensors
@@ -207,9 +208,10 @@ def capture(
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         check_tensor(f"weight '{name}'", tensor)
     signature = _plain(inspect.signature(module.forward))
-    with _left_as_it_was(module), experts(module):
-        exported = export(module, args, kwargs)
-    return from_exported(exported, signature)
+    with forgotten():
+        with _left_as_it_was(module), experts(module):
+            exported = export(module, args, kwargs)
+        return from_exported(exported, signature)
 
 
 def _plain(signature: inspect.Signature) -> inspect.Signature:

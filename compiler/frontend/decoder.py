@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compiler.frontend.capture import Captured, export, from_exported
+from compiler.frontend.capture import STATE, Captured, export, from_exported
 from compiler.frontend.decoder_calls import logits_of, ours, stepping
 from compiler.frontend.decoder_check import FIRST, FloatCaches, check_same, sample
 from compiler.frontend.decoder_layers import Layer, layers_of
@@ -25,6 +25,7 @@ from compiler.frontend.decoder_sources import Encoding, Pair, Sources, source_in
 from compiler.frontend.decoder_tables import looked_up, patched, tabulated
 from compiler.frontend.decoder_written import Call
 from compiler.frontend.experts import experts
+from compiler.frontend.leftovers import forgotten, give_back
 from compiler.graph.fx_copy import copied
 from compiler.ops import library as ops
 from isa.errors import CompileError, InputError, UnsupportedError
@@ -59,7 +60,7 @@ def capture_source(model: nn.Module, given: Mapping[str, Tensor]) -> tuple[Sourc
         return sources.pairs
 
     encoding = Encoding(model, list(inputs), seen)
-    with _alone, torch.no_grad(), _uncompiled(model):
+    with _alone, torch.no_grad(), _uncompiled(model), forgotten():
         pairs = encoding.pairs(*inputs.values())
         return Source(inputs, pairs), from_exported(export(encoding, (), inputs))
 
@@ -78,7 +79,8 @@ def capture_decoder(model: nn.Module, batch: int, tokens: int, capacity: int, so
             layers, tables, names = tabulated(model, capacity, lambda: layers_of(model, capacity))
             step = DecoderStep(model, batch, tokens, capacity, layers, tables, 0 if source is None else source.tokens)
             with patched({module: looked_up(step, module, known) for module, known in names.items()}):
-                captured = from_exported(export(step, (), step.example()))
+                with forgotten():
+                    captured = _without_caches(from_exported(export(step, (), step.example())))
                 given = _in_chunks(model, layers, capacity, source)
         if given is not None:
             check_same(given[1], _at_once(model, given[0], source), type(model).__name__)
@@ -86,7 +88,19 @@ def capture_decoder(model: nn.Module, batch: int, tokens: int, capacity: int, so
     _limit(captured, capacity - tokens)
     if source is not None:
         _limit(captured, source.tokens - 1, LAST)
+    give_back()
     return captured
+
+
+def _without_caches(captured: Captured) -> Captured:
+    """The step with a zero that stands for every element of its empty caches: programs and references make their own,
+    and each step would hold all of them once more."""
+    state = {weight.name for weight in captured.weights if weight.kind == STATE}
+    tensors = {
+        name: tensor.new_zeros(()).expand(tensor.shape) if name in state else tensor
+        for name, tensor in captured.tensors.items()
+    }
+    return replace(captured, tensors=tensors)
 
 
 @contextmanager

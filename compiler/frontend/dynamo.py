@@ -16,6 +16,7 @@ from torch.fx.node import Argument, Target
 from torch.utils import _pytree as pytree
 
 from compiler.frontend.capture import Captured, Leaf, TensorInfo, Weight, export, from_exported
+from compiler.frontend.leftovers import forgotten
 from compiler.frontend.torchao import FIELDS, check_quantized, is_quantized, quantized_linear
 from isa.errors import UnsupportedError
 
@@ -100,7 +101,8 @@ def capture_dynamo(gm: fx.GraphModule, arguments: Sequence[object], known: Seque
     flat = tuple(pick(examples, places))
     named = [replace(known[p], name=f"{known[p].name}.{field}") if field else known[p] for p, field in places]
     replay = _Replay(gm, places)
-    exported = from_exported(export(replay, flat), changing=True)
+    with forgotten():
+        exported = from_exported(export(replay, flat), changing=True)
     found = _separate(exported, named, flat)
     return replace(found, places=places if any(field for _, field in places) else (), replay=replay)
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 from isa import extension
 from isa.chip import Chip, chip_hash
 from isa.errors import Error, ImageError
-from isa.files import read_regular
+from isa.files import open_regular
 from isa.image.image import Image, load_image, write_image
 from runtime.version import __version__
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 BOUND: Final = 4 << 30  # bytes of images, unless LLMCHIP_CACHE_BYTES says otherwise
 WORTH_KEEPING: Final = 0.5  # seconds of work; less is sooner done again than looked up
+_BLOCK: Final = 1 << 20  # bytes of a file that are hashed at once
 ABANDONED: Final = 3600.0  # seconds since a temporary file was last written to
 OFF: Final = ("off", "0")
 SUFFIX: Final = ".llmchip"
@@ -137,10 +138,13 @@ def key_of_file(path: Path, options: "Options", chip: Chip, *more: object) -> st
     Raises OSError for a file that cannot be read."""
     if folder() is None:
         return None
-    digest = hashlib.sha256(read_regular(path)).hexdigest()
+    content = hashlib.sha256()
+    with open_regular(path) as file:
+        while block := file.read(_BLOCK):  # not whole: it may be larger than memory
+            content.update(block)
     settings = {name: value for name, value in vars(options).items() if name != "chip"}
     versions = _versions(), version("transformers"), extension.digests()
-    parts = (digest, repr(sorted(settings.items())), chip_hash(chip), *versions, *more)
+    parts = (content.hexdigest(), repr(sorted(settings.items())), chip_hash(chip), *versions, *more)
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
 
 

@@ -8,8 +8,10 @@ import torch
 import transformers
 from families import VOCABULARY, tiny
 from torch import Tensor
+from torch.fx import graph_module
+from torch.fx.experimental import proxy_tensor
 
-from compiler.frontend.capture import Captured
+from compiler.frontend.capture import STATE, Captured
 from compiler.frontend.decoder import capture_decoder
 from compiler.ops import library as ops
 from isa.errors import Error
@@ -84,14 +86,18 @@ def test_what_a_step_cannot_say_is_refused(family: str, changes: dict[str, Any],
 
 @pytest.mark.parametrize("changes", [{}, {"sliding_window": 3}])
 def test_a_captured_step_runs_in_pytorch(changes: dict[str, Any]) -> None:
-    """Breaks when the graph of a step cannot be run as it was captured, or says something else than the model."""
+    """Breaks when the graph of a step cannot be run as it was captured, or says something else than the model; or when
+    every step holds memory for its caches, gigabytes of a large model, of which programs make their own."""
     model, ids = tiny("mistral", **changes), torch.arange(5, 17)[None]
     steps = {count: capture_decoder(model, 1, count, 16) for count in (1, 5)}
     state: dict[str, Tensor] = {}
     found, at = [], 0
     for count in (5, 1, 5, 1):
         captured = steps[count]
-        state = {**captured.tensors, **{k: v for k, v in state.items() if k.startswith(("keys_", "values_"))}}
+        held = [captured.tensors[weight.name] for weight in captured.weights if weight.kind == STATE]
+        assert held and all(x.untyped_storage().nbytes() == x.itemsize for x in held)
+        own = {name: tensor.clone() for name, tensor in captured.tensors.items()}
+        state = {**own, **{k: v for k, v in state.items() if k.startswith(("keys_", "values_"))}}
         weights = [state[weight.name] for weight in captured.weights]
         given = ids[:, at : at + count].to(torch.int32), torch.tensor([at], dtype=torch.int32)
         found.append(captured.gm(*given, *weights)[0])
@@ -99,6 +105,17 @@ def test_a_captured_step_runs_in_pytorch(changes: dict[str, Any]) -> None:
     with torch.no_grad():
         wanted = model(input_ids=ids).logits
     assert float(torch.nn.functional.cosine_similarity(torch.cat(found, 1), wanted, dim=-1).min()) > 0.99
+
+
+def test_captures_leave_nothing_in_pytorch() -> None:
+    """Breaks when PyTorch keeps the texts and the first graph of every export as long as the process lasts: tens of
+    megabytes of a language model; or when they go with the table, so that no other graph could show its text."""
+    texts, traced = graph_module._loader.eval_cache, proxy_tensor._FAKE_TENSOR_ID_TO_PROXY_MAP_FOR_EXPORT
+    before = dict(texts)
+    captured = capture_decoder(tiny("llama"), 1, 2, 16)
+    assert dict(texts) == before and not traced
+    assert "attention_in_cache" in captured.gm.code
+    assert len(texts) > len(before)  # this text has a reader
 
 
 def test_a_model_is_left_as_it_was() -> None:
