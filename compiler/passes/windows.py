@@ -29,6 +29,11 @@ from compiler.graph.rules import Rule, apply_rules
 from compiler.passes.arithmetic import filled
 
 
+# A sum of products of slices has two operations for each place of the window, and is exact to float32; where windows
+# are larger, few channels take a product each instead.
+MOST_PLACES, FEW_GROUPS = 64, 32
+
+
 @dataclass(frozen=True)
 class Windows:
     name: ClassVar[str] = "windows"
@@ -155,7 +160,8 @@ def _convolution(editor: Editor, node: fx.Node) -> fx.Node | None:
         strides = [1] * len(strides)
     axes = [_Axis(*of) for of in zip(shape_of(weight)[2:], strides, dilations, paddings, out[2:], strict=True)]
     rows = _padded(editor, node, rows, axes, 0.0)
-    if groups > 1 and shape_of(weight)[1] == 1:
+    apart = groups > 1 and shape_of(weight)[1] == 1
+    if apart and (prod(shape_of(weight)[2:]) <= MOST_PLACES or groups > FEW_GROUPS):
         return channels_first(editor, node, _by_channel(editor, node, rows, weight, bias, axes))
     size, each = shape_of(x)[1] // groups, out[1] // groups
     results = []
