@@ -28,7 +28,6 @@ from compiler.graph.manager import unsupported
 from compiler.graph.rules import Rule, apply_rules
 from compiler.passes.arithmetic import filled
 
-
 # A sum of products of slices has two operations for each place of the window, and is exact to float32; where windows
 # are larger, few channels take a product each instead.
 MOST_PLACES, FEW_GROUPS = 64, 32
