@@ -64,9 +64,8 @@ def tile_pipeline(on: Switch, known: Known, choice: Choice) -> Stages:
             Emit(point.overlap, known.emitted),  # where everything lies and how it is tiled is known now
         ],
         order=[
-            *_optional(
-                on, ScheduleOps(choice.fill, point.in_turn, point.window)
-            ),  # before addresses, which forbid orders
+            # before addresses, which forbid orders
+            *_optional(on, ScheduleOps(choice.fill, point.in_turn, point.window)),
         ],
         addresses=[
             Place(choice.lower),  # last: what lives together follows from the order
