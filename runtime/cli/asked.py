@@ -20,6 +20,9 @@ class Asked:
     raw: bool = False
     max_new_tokens: int = NEW_TOKENS
     context: int | None = None
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
 
     @property
     def wanted(self) -> bool:
@@ -46,6 +49,15 @@ language_options = group(
     click.option(
         "--max-new-tokens", metavar="N", type=click.IntRange(1), default=NEW_TOKENS, show_default=True,
         help="Tokens of an answer at most.",
+    ),
+    click.option(
+        "--temperature", metavar="T", type=click.FloatRange(0), default=0.0, show_default=True,
+        help="Draw tokens (from --seed), the less likely ones the more often the higher; 0 takes the most likely one.",
+    ),
+    click.option("--top-k", metavar="K", type=click.IntRange(1), help="Draw from the K most likely tokens only."),
+    click.option(
+        "--top-p", metavar="P", type=click.FloatRange(0, 1, min_open=True),
+        help="Draw from the most likely tokens only, so many that they have P of the probability.",
     ),
     context_option,
 )  # fmt: skip

@@ -19,8 +19,9 @@ from runtime.cli.language import language_image
 from runtime.device.arrays import Array
 from runtime.device.decoder import Decoder
 from runtime.device.executable import Executable
-from runtime.device.session import Session, greedy
+from runtime.device.session import Sample, Session, greedy
 from runtime.models.language import Language
+from runtime.models.models import import_transformers
 
 
 @dataclass
@@ -101,6 +102,9 @@ def talk(model: str, given: Given, asked: Asked, mode: Mapping[str, Any], as_jso
         raise InputError("a language model needs something to go on from", model, "give --prompt TEXT, or --chat")
     if asked.chat and (as_json or asked.raw):
         raise InputError("--chat is a conversation in text", hint="leave --json and --raw out")
+    for flag, kept in {"--top-k": asked.top_k, "--top-p": asked.top_p}.items():
+        if kept is not None and not asked.temperature:
+            raise InputError(f"{flag} says from what tokens are drawn; none is", hint="give --temperature, too")
     for flag, value in {"--text": given.texts, "--input": given.inputs, "--seq": given.seq}.items():
         if value:
             raise InputError(f"{flag} does not go with --prompt or --chat", hint="leave it out")
@@ -111,7 +115,7 @@ def talk(model: str, given: Given, asked: Asked, mode: Mapping[str, Any], as_jso
     decoder = Decoder(Executable(image, **mode))
     if decoder.batch != 1:
         raise InputError(f"the image is for {decoder.batch} texts at once", model, "compile it for one")
-    session = Session(decoder, lambda array: array, greedy(decoder))
+    session = Session(decoder, lambda array: array, _sample(decoder, asked, given.seed))
     talking = Conversation(session, decoder, language, asked.raw or not language.template)
     if asked.chat:
         return _chat(talking, asked)
@@ -123,6 +127,16 @@ def talk(model: str, given: Given, asked: Asked, mode: Mapping[str, Any], as_jso
     report = {"model": model, "chip": image.chip.name, "text": "".join(parts), **talking.report()}
     reply(report, as_json, lambda: _close(talking))
     return 0
+
+
+def _sample(decoder: Decoder, asked: Asked, seed: int) -> Sample:
+    """How tokens are chosen. Only who draws them needs PyTorch."""
+    if not asked.temperature:
+        return greedy(decoder)
+    import_transformers()
+    from runtime.pytorch.sampling import drawing
+
+    return drawing(decoder, asked.temperature, asked.top_k, asked.top_p, seed)
 
 
 def _write(text: str) -> None:

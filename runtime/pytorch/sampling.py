@@ -12,6 +12,7 @@ from torch import nn
 
 from isa.errors import InputError
 from runtime.device.arrays import Array
+from runtime.device.decoder import Decoder
 from runtime.device.session import Sample, Sampling
 from runtime.pytorch.tensors import to_array
 
@@ -37,15 +38,36 @@ def sampler(model: nn.Module) -> Sample:
 
         def choose(texts: Array, logits: Array) -> Array:
             scores = processors(torch.from_numpy(texts).long(), torch.from_numpy(logits).clone())
-            if config.do_sample:
-                weights = torch.softmax(scores, -1)
-                return to_array(torch.multinomial(weights, 1, generator=generator)[:, 0])
-            return to_array(scores.argmax(-1))
+            return _drawn(scores, generator) if config.do_sample else to_array(scores.argmax(-1))
 
         pad = config._pad_token_tensor
         return Sampling(choose, ends_of(config.eos_token_id), 0 if pad is None else int(pad))
 
     return sample
+
+
+def drawing(decoder: Decoder, temperature: float, top_k: int | None, top_p: float | None, seed: int) -> Sample:
+    """The same without the model: tokens are drawn from an image's logits, as `model.generate(do_sample=True)` with these
+    options draws them after `torch.manual_seed(seed)`. One generator for all answers of a conversation."""
+    from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    processors = LogitsProcessorList([TemperatureLogitsWarper(temperature)])
+    processors += [TopKLogitsWarper(top_k)] if top_k is not None else []
+    processors += [TopPLogitsWarper(top_p)] if top_p is not None else []
+    generator = torch.Generator().manual_seed(seed)
+
+    def choose(texts: Array, logits: Array) -> Array:
+        return _drawn(processors(torch.from_numpy(texts).long(), torch.from_numpy(logits).clone()), generator)
+
+    def sample(_texts: Array, _padding: Array, _new: int) -> Sampling:
+        return Sampling(choose, decoder.ends, decoder.pad)
+
+    return sample
+
+
+def _drawn(scores: torch.Tensor, generator: torch.Generator | None) -> Array:
+    """A token [B] of scores [B, vocabulary], each with its probability."""
+    return to_array(torch.multinomial(torch.softmax(scores, -1), 1, generator=generator)[:, 0])
 
 
 def ends_of(eos: int | list[int] | None) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cli_harness import call
@@ -11,11 +12,17 @@ from families import tiny
 from language_files import TEMPLATE, language_file
 
 import llmchip
+from compiler.frontend.gguf.file import open_gguf
+from compiler.frontend.gguf.model import causal_lm
+from isa.image.image import load_image
 from runtime.cli.talk import chip_speed
 from runtime.device.decoder import Decoder
 from runtime.device.executable import Executable
+from runtime.device.session import Session
+from runtime.models.language import Language
 from runtime.models.models import BUNDLED, kind_of
 from runtime.pytorch import cache
+from runtime.pytorch.sampling import sampler
 
 SMALL = ("--context", 96, "--max-new-tokens", 6)
 
@@ -58,6 +65,30 @@ def test_the_prompt_as_it_is(model: Path) -> None:
     slow = call("run", model, "--prompt", "the cat", "--raw", *SMALL, "--json", "--adversarial", 3).document
     assert slow["text"] == raw["text"]
     assert call("run", model, "--prompt", "the cat", *SMALL, "--json").document["prompt_tokens"] > 10
+
+
+@pytest.mark.slow
+def test_tokens_are_drawn_as_transformers_draws_them(model: Path) -> None:
+    """Breaks when an option of sampling is ignored, comes in another order than in `model.generate`, or a seed does not
+    say everything."""
+    path = model.parent / "drawn.llmchip"
+    assert call("compile", model, "--context", 96, "-o", path).code == 0
+    said = ("--prompt", "the cat", "--raw", "--max-new-tokens", 12, "--json")
+    # its logits are far apart
+    drawn = ("--temperature", 200, "--top-k", 40, "--top-p", 0.9, "--seed", 3)
+    found = call("run", path, *said, *drawn)
+    assert found.code == 0, found.err
+    assert found.document["text"] == call("run", path, *said, *drawn).document["text"]
+    others = (drawn[:-1] + (4,), (*drawn, "--top-k", 1), ("--temperature", 200, "--seed", 3), ())
+    assert all(call("run", path, *said, *other).document["text"] != found.document["text"] for other in others)
+    image = load_image(path)
+    with open_gguf(model) as file:
+        session = Session(Decoder(Executable(image)), lambda array: array, sampler(causal_lm(file)))
+    language = Language.of(image, str(path))
+    torch.manual_seed(3)
+    ids = np.array([language.tokens("the cat")])
+    wanted = session.generate(ids, 12, do_sample=True, temperature=200.0, top_k=40, top_p=0.9)[0, 2:]
+    assert found.document["text"] == language.text(wanted.tolist())
 
 
 def test_a_conversation_goes_on(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +165,7 @@ def test_what_does_not_go_together(model: Path, tmp_path: Path) -> None:
         ((model, "--prompt", "a", "--seq", 8), "--seq does not go with"),
         ((model, "--prompt", "a", "--context", 99999), "the model has 128 positions"),
         ((model, "--prompt", "a", "--context", 96, "--max-new-tokens", 99), "more than the 96 of the context"),
+        ((model, "--prompt", "a", "--top-p", 0.5), "--top-p says from what tokens are drawn"),
         ((broken, "--prompt", "a"), ""),
         ((loops, "--prompt", "a", *SMALL), "its chat template fails"),
         (("minilm", "--prompt", "a"), "only language models"),
