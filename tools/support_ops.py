@@ -7,6 +7,8 @@ line by line, so that the table can be run in slices; a pair of operator and typ
     python -m tools.support_ops                     every operator and module, all samples (hours)
     python -m tools.support_ops --samples 6         at most six samples of each, spread over all of them
     python -m tools.support_ops --only '^op nn' --types float32 --json found.jsonl
+    python -m tools.support_ops --resume --json benchmarks/results/support-ops-all.jsonl
+                                                    go on with the run over all samples that is kept there
     python -m tools.support_ops --only '^$' --json found.jsonl --table benchmarks/results/support-ops.md
 """
 
