@@ -20,6 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import Target
 from torch.utils import _pytree as pytree
 
+from compiler.frontend.kept_whole import WRONGLY_TRACED
 from compiler.graph.arguments import integer
 from compiler.graph.editor import Editor, aten, is_static
 from compiler.graph.legal import FROZEN, frozen
@@ -87,7 +88,7 @@ def _table() -> dict[OpOverload, Callable[..., object]]:
     theirs = {
         op: rule
         for op, rule in decomposition_table.items()
-        if isinstance(op, OpOverload) and op not in known and not _makes_constants(op)
+        if isinstance(op, OpOverload) and op not in known | WRONGLY_TRACED and not _makes_constants(op)
     }
     return {**theirs, **OURS}
 

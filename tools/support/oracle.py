@@ -34,7 +34,7 @@ INEXACT = re.compile(
     r"\w*gamma\w*|i0\w*|i1\w*|special_\w+|sinc|angle|polar|hardswish|xlogy|nextafter|float_power|"
     r"sum|mean|var\w*|std\w*|\w*norm\w*|cum\w*|prod|softmax|log_softmax|\w*loss\w*|avg_pool\w*|adaptive_avg\w*|"
     r"trace|nan\w*|interpolate|upsample\w*|"
-    r"trapezoid|cross|renorm|histc|histogram\w*|kron|addcmul|addcdiv|lerp|lstm\w*|gru\w*|rnn\w*|fft\w*|linalg\w*|"
+    r"trapezoid|cross|renorm|histc|histogram\w*|kron|addcmul|addcdiv|lerp|lstm\w*|gru\w*|rnn\w*|mkldnn_rnn\w*|fft\w*|linalg\w*|"
     r"scatter_reduce|segment_reduce|index_(add|reduce)|scatter_add|embedding_bag|grid_sampler\w*|\w*backward\w*|"
     r"\w*cell|multi_head\w*|transformer\w*|binary_cross\w*|rrelu\w*)"
 )
