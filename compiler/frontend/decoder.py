@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compiler.frontend.capture import STATE, Captured, export, from_exported
+from compiler.frontend.capture import Captured, export, from_exported
 from compiler.frontend.decoder_calls import logits_of, ours, stepping
 from compiler.frontend.decoder_check import FIRST, FloatCaches, check_same, sample
 from compiler.frontend.decoder_layers import Layer, layers_of
@@ -80,7 +80,7 @@ def capture_decoder(model: nn.Module, batch: int, tokens: int, capacity: int, so
             step = DecoderStep(model, batch, tokens, capacity, layers, tables, 0 if source is None else source.tokens)
             with patched({module: looked_up(step, module, known) for module, known in names.items()}):
                 with forgotten():
-                    captured = _without_caches(from_exported(export(step, (), step.example())))
+                    captured = from_exported(export(step, (), step.example()))
                 given = _in_chunks(model, layers, capacity, source)
         if given is not None:
             check_same(given[1], _at_once(model, given[0], source), type(model).__name__)
@@ -90,17 +90,6 @@ def capture_decoder(model: nn.Module, batch: int, tokens: int, capacity: int, so
         _limit(captured, source.tokens - 1, LAST)
     give_back()
     return captured
-
-
-def _without_caches(captured: Captured) -> Captured:
-    """The step with a zero that stands for every element of its empty caches: programs and references make their own,
-    and each step would hold all of them once more."""
-    state = {weight.name for weight in captured.weights if weight.kind == STATE}
-    tensors = {
-        name: tensor.new_zeros(()).expand(tensor.shape) if name in state else tensor
-        for name, tensor in captured.tensors.items()
-    }
-    return replace(captured, tensors=tensors)
 
 
 @contextmanager

@@ -124,7 +124,7 @@ class StepReference:
             weights, recipes = one.captured.weights, one.packing.recipes
             for number in new:
                 if any(weights[at].kind == STATE for at in recipes[number].weights):
-                    own = shared[kinds[number]].new_zeros(one.constants[number].shape)  # the captured step has none
+                    own = torch.zeros_like(shared[kinds[number]])  # the captured model's stay as they are
                     self.states[one.constants[number].name] = shared[kinds[number]] = own
             self._constants[name] = [shared[kind] for kind in kinds]
 
