@@ -149,6 +149,7 @@ lda d=v6, a=v5, rows=1, cols=16{wait}"""
     assert check(program(body.replace("{wait}", " @ sto<=0"))) == []
 
 
+@pytest.mark.slow
 def test_what_takes_too_long_is_said_to_be_unproved() -> None:
     """Breaks when launches that were not looked at pass in silence, or every one of two thousand million is."""
     body = "salu f=and, d=s2, a=s1, bi, imm=7\nlda d=v3, a=v2, rows=1, cols=16, dyn=rows, dyn_s=s2"

@@ -87,6 +87,7 @@ def test_a_report_without_texts(bert: Path, tmp_path: Path) -> None:
     assert "inputs drawn from a seed" in page.read_text()
 
 
+@pytest.mark.slow
 def test_a_report_of_a_language_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when a model of several programs has no report, or its logits are compared at another place."""
     from language_files import language_file
@@ -128,6 +129,7 @@ def make():
 """
 
 
+@pytest.mark.slow
 def test_a_report_of_a_factory(tmp_path: Path) -> None:
     """Breaks when a model without a config, a mask or a tokenizer has no report."""
     (tmp_path / "mine.py").write_text(FACTORY)

@@ -101,6 +101,7 @@ def test_a_conversation_goes_on(model: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert int(second.split()[0]) > int(first.split()[0]) + 6
 
 
+@pytest.mark.slow
 def test_the_image_is_kept(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when a model is compiled again, or an image is used for another context."""
     monkeypatch.setattr(cache, "folder", lambda: tmp_path)
