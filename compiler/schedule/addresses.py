@@ -92,8 +92,8 @@ def _placed(program: Program, chip: Chip, times: Times | None, live: Live, lower
 NODES = 6000  # of the exact search, where heuristics find no plan
 # boxes that it may look at where there is no other order to try: a node of it looks at all that are left
 LAST_WORK = 40_000_000
-# neighbours that climbing may look at where there are other orders to try: plans that it finds take a quarter of it, and
-# those that it does not find are half of the search's time with all of it
+# neighbours that climbing may look at where there are other orders to try: plans that exist are found with as many, and
+# looking for those that do not exist was half of the search's time
 CLIMB = 16_000_000
 LOWER = 3_000_000  # neighbours that climbing may look at to lower a plan that fits
 SLACKS = (96, 48, 24, 12, 6, 0)  # ops

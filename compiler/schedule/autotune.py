@@ -229,7 +229,7 @@ class Search:
                     break
                 if candidate.cycles <= best.cycles * MARGIN:
                     best = candidate
-                elif name not in (*SHARED, "slice"):
+                elif name not in (*SHARED, "slice", "window"):
                     break
         return best
 
