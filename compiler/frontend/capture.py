@@ -28,7 +28,6 @@ from compiler.frontend.caches import cache_outputs, read_caches, settle_caches
 from compiler.frontend.checks import check_tensor
 from compiler.frontend.composites import remembered
 from compiler.frontend.experts import experts
-from compiler.frontend.kept_whole import kept_whole
 from compiler.frontend.leftovers import forgotten
 from compiler.frontend.names import quoted
 from compiler.frontend.torchao import adopt
@@ -264,7 +263,7 @@ def export(
 ) -> ExportedProgram:
     """torch.export. Raises CompileError, one sentence, for what it cannot capture."""
     try:
-        with torch.no_grad(), warnings.catch_warnings(), fixed_sizes(type(module).__name__), kept_whole():
+        with torch.no_grad(), warnings.catch_warnings(), fixed_sizes(type(module).__name__):
             warnings.simplefilter("ignore")
             return torch.export.export(module, args, kwargs=dict(kwargs or {}), strict=False)
     except UnsupportedError:
@@ -340,7 +339,7 @@ def from_exported(
         warnings.simplefilter("ignore")
         _settle_checks(program.graph_module)
         table = settle_aliases(program.graph_module)
-        with remembered(), quoted(), kept_whole():
+        with remembered(), quoted():
             program = program.run_decompositions(table)
         _settle_numbers(program.graph_module)
     caches = cache_outputs(program)
