@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from compiler.plan.jit import frozen
+from compiler.plan.pages import last_before, mark
 from isa.architecture import DMA_ENGINES, GIVEN_REGIONS, MAX_COUNT, NO_WAIT, QUEUES, Engine, Space
 from isa.fields import Access
 from isa.views import Extents, View
@@ -50,11 +52,10 @@ class Tracker:
             for view, extents, access in touches
             if _can_conflict(view)
         ]
-        latest = [NONE] * COUNT
+        needs = frozen([NONE] * COUNT)
         for memory, span, access in spots:
-            rows = COUNT if access is Access.R else 2 * COUNT
-            found = memory[:rows, span].max(axis=1).reshape(-1, COUNT).max(axis=0)
-            latest = [max(a, int(b)) for a, b in zip(latest, found, strict=True)]
+            last_before(memory, span.start, span.stop, access is not Access.R, needs)
+        latest = list(map(int, needs))
         free, counts = self._free(mine), list(floor)
         done = self._after(free, counts)
         for queue in sorted(range(COUNT), key=lambda q: latest[q] - done[q], reverse=True):
@@ -69,9 +70,9 @@ class Tracker:
                 counts, done = others, self._after(free, others)
         for memory, span, access in spots:
             if access is not Access.W:
-                memory[COUNT + mine, span] = self.issued[mine]
+                mark(memory, COUNT + mine, span.start, span.stop, self.issued[mine])
             if access is not Access.R:
-                memory[mine, span] = self.issued[mine]
+                mark(memory, mine, span.start, span.stop, self.issued[mine])
         self.known[mine].append(done)
         self.issued[mine] += 1
         return tuple(counts)

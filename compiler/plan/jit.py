@@ -1,6 +1,7 @@
 """The optional compiler of the search: numba if it is installed, otherwise plain Python runs the same source.
 
 `compiled` marks a function of the search, `vector` and `argsort` are the only two things that differ between the modes.
+Without a signature (named tuples have no name in one) a function is compiled when it is called first.
 """
 
 import importlib
@@ -36,8 +37,9 @@ class Vector(Protocol):
 if numba is not None:
     njit = numba.njit
 
-    def compiled(signature: str) -> Callable[[Function], Function]:
-        decorate: Callable[[Function], Function] = njit(signature.replace("V", "int64[::1]"), cache=True)
+    def compiled(signature: str = "") -> Callable[[Function], Function]:
+        given = (signature.replace("V", "int64[::1]"),) if signature else ()
+        decorate: Callable[[Function], Function] = njit(*given, cache=True)
         return decorate
 
     @compiled("V(int64)")
@@ -53,7 +55,7 @@ if numba is not None:
 
 else:
 
-    def compiled(signature: str) -> Callable[[Function], Function]:
+    def compiled(signature: str = "") -> Callable[[Function], Function]:
         return lambda function: function
 
     def vector(length: int) -> Vector:

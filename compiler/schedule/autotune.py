@@ -59,7 +59,7 @@ SMALL = 2_000  # ops: shorter programs are searched for a second time, with tili
 NEAR = 1.05  # times the best cycles: from farther off it does not begin
 
 T = TypeVar("T")
-Made = dict[object, "Candidate"]
+Made = dict[tuple[object, bool, int], "Candidate"]  # by how kernels are tiled, and how their ops were ordered
 
 
 @dataclass(frozen=True)
@@ -249,16 +249,12 @@ class Search:
         """Emit and schedule with one tuning, unless a `known` one tiles the kernels in the same way."""
         assignment = made(assigned.assignment)
         spaces = tuple(layout.buffer.space for layout in assignment.storage.layouts.values())
-        key = (
-            assignment.tilings,
-            spaces,
-            tuning.overlap if any(batch_tile.parts > 1 for batch_tile in assignment.batch_tiles) else 0.0,
-            tuning.in_turn,
-            tuning.window,
-        )
+        overlap = tuning.overlap if any(batch_tile.parts > 1 for batch_tile in assignment.batch_tiles) else 0.0
+        tiles = (assignment.tilings, spaces, overlap)
+        key = (tiles, tuning.in_turn, tuning.window)
         if key in known:
             return known[key]
-        emitted = self._emit(tuning, assigned)
+        emitted = next((known[of].emitted for of in known if of[0] == tiles), None) or self._emit(tuning, assigned)
         scheduled = self._schedule(tuning, emitted, FILLS[0]) if self.on("schedule") else None
         return known.setdefault(key, Candidate(tuning, emitted, scheduled))
 

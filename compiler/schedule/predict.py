@@ -14,8 +14,9 @@ from bisect import bisect_right, insort
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from compiler.plan.jit import frozen
+from compiler.plan.pages import last_before, mark
 from compiler.tile.cost import occupancy
 from compiler.tile.decisions import Placement
 from compiler.tile.ir import Buffer, Op, Program, span
@@ -29,7 +30,6 @@ PAGE, PAGES = 64, 1 << 19  # bytes that are told apart: more in a memory of more
 NONE = -1
 _COUNT = len(QUEUES)
 _REMEMBERED = 64  # transfers on the bus
-Last = NDArray[np.int32]  # of each page the last instruction of each engine that wrote it, then the last that read it
 
 
 def predicted_cycles(program: Program, placement: Placement, chip: Chip) -> int:
@@ -96,22 +96,22 @@ class _Run:
 
     def _needs(self, op: Op, mine: int, number: int) -> list[int]:
         """Of each engine the last instruction that must have completed; this one is noted."""
-        needs = [NONE] * _COUNT
+        needs = frozen([NONE] * _COUNT)
         for _, ref, extents, access in op.accesses:
             buffer = ref.buffer
             if not _can_conflict(buffer):
                 continue
             base, page = self.placement.offsets[buffer] + self.iteration * buffer.step, self.page[_memory(buffer)]
-            low, high = (base + at for at in span(ref, extents))
-            pages = self.last[_memory(buffer)][:, low // page : (high - 1) // page + 1]
-            found = pages[: _COUNT if access is Access.R else 2 * _COUNT].max(axis=1)
-            needs = [max(a, *map(int, found[queue::_COUNT])) for queue, a in enumerate(needs)]
+            low, high = span(ref, extents)
+            low, high = base + low, base + high
+            pages, first, last = self.last[_memory(buffer)], low // page, (high - 1) // page + 1
+            last_before(pages, first, last, access is not Access.R, needs)
             if access is not Access.W:
-                pages[_COUNT + mine] = number
+                mark(pages, _COUNT + mine, first, last, number)
             if access is not Access.R:
-                pages[mine] = number
+                mark(pages, mine, first, last, number)
         needs[mine] = min(needs[mine], number - 1)
-        return needs
+        return list(map(int, needs))
 
     def _waited(self, needs: Sequence[int], done: list[int]) -> int:
         """When what is needed has completed; what is known to have completed then is added to `done`."""

@@ -2,31 +2,56 @@
 
 from collections.abc import Sequence
 
-from compiler.tile.ir import Buffer, Op, span
+from compiler.plan.jit import Vector, compiled, frozen, vector
+from compiler.tile.ir import Op, span
 from isa.architecture import GIVEN_REGIONS, Space
 from isa.fields import Access
-
-_Touch = tuple[int, int, int]  # op, first byte, one past the last
 
 
 def predecessors(ops: Sequence[Op]) -> list[list[int]]:
     """For each op the earlier ops it must follow: those that touch the same bytes, one of the two writing."""
-    wrote: dict[Buffer, list[_Touch]] = {}
-    read: dict[Buffer, list[_Touch]] = {}
-    result: list[list[int]] = []
+    latest: dict[str, int] = {}  # of each buffer, by its name, the last access so far
+    accesses: list[tuple[int, int, int, int, int]] = []
     for index, op in enumerate(ops):
-        before: set[int] = set()
-        mine = []
         for _, ref, extents, access in op.accesses:
             buffer = ref.buffer
             if buffer.space is Space.DRAM and buffer.region in GIVEN_REGIONS:
                 continue
-            low, high = span(ref, extents)
-            before.update(other for other, a, b in wrote.get(buffer, ()) if a < high and low < b)
-            if access is not Access.R:
-                before.update(other for other, a, b in read.get(buffer, ()) if a < high and low < b)
-            mine.append((read if access is Access.R else wrote, buffer, (index, low, high)))
-        for touches, buffer, touch in mine:
-            touches.setdefault(buffer, []).append(touch)
-        result.append(sorted(before))
+            accesses.append((index, *span(ref, extents), access is not Access.R, latest.get(buffer.name, -1)))
+            latest[buffer.name] = len(accesses) - 1
+    of, low, high, writes, earlier = (frozen([access[column] for access in accesses]) for column in range(5))
+    counts = frozen([0] * len(ops))
+    conflicts(of, low, high, writes, earlier, counts, frozen([]))
+    found = frozen([0] * int(sum(counts)))
+    conflicts(of, low, high, writes, earlier, counts, found)
+    flat, result, end = list(map(int, found)), [], 0
+    for count in counts:
+        result.append(sorted(flat[end : end + count]))
+        end += count
     return result
+
+
+@compiled("void(V, V, V, V, V, V, V)")
+def conflicts(
+    ops: Vector, low: Vector, high: Vector, writes: Vector, earlier: Vector, counts: Vector, found: Vector
+) -> None:
+    """How many ops each op must follow, and which, one op's behind the other's, if there is room in `found`.
+
+    Access i of op ops[i] touches bytes low[i] .. high[i] of a buffer, which access earlier[i] touched last before it.
+    """
+    seen = vector(len(counts))  # of each op, the last that was found to follow it, and 1
+    end = start = 0
+    for access in range(len(ops)):
+        op = ops[access]
+        if access == 0 or ops[access - 1] != op:
+            start = end
+        other = earlier[access]
+        while other >= 0:
+            meets = low[other] < high[access] and low[access] < high[other]
+            if meets and (writes[access] or writes[other]) and ops[other] != op and seen[ops[other]] != op + 1:
+                seen[ops[other]] = op + 1
+                if len(found):
+                    found[end] = ops[other]
+                end += 1
+            other = earlier[other]
+        counts[op] = end - start

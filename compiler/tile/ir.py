@@ -226,23 +226,26 @@ class Program:
 
         What a loop shares with the code around it, or takes from its own last iteration, lives through all of it.
         """
-        ranges: dict[Buffer, tuple[int, int]] = {}
-        through: set[Buffer] = set()
+        start, end = (0, 0) if self.loop is None else (self.loop.first, self.loop.end)
+        found: dict[str, tuple[Buffer, int, int]] = {}  # by name, for speed
+        through: set[str] = set()
         for index, op in enumerate(self.ops):
-            inside = self.in_loop(index)
+            inside = start <= index < end
             for _, ref, _, access in op.accesses:
-                first, last = ranges.get(ref.buffer, (index, index))
-                fresh = inside and (ref.buffer not in ranges or not self.in_loop(first))
-                if fresh and (ref.buffer in ranges or access is not Access.W):
-                    through.add(ref.buffer)
-                if not inside and self.in_loop(last):
-                    through.add(ref.buffer)
-                ranges[ref.buffer] = (first, index)
-        if self.loop is not None:
-            for buffer in through:
-                first, last = ranges[buffer]
-                ranges[buffer] = (min(first, self.loop.first), max(last, self.loop.end - 1))
-        return ranges
+                name = ref.buffer.name
+                known = found.get(name)
+                first, last = (index, index) if known is None else known[1:]
+                if inside:
+                    fresh = known is None or not start <= first < end
+                    if fresh and (known is not None or access is not Access.W):
+                        through.add(name)
+                elif start <= last < end:
+                    through.add(name)
+                found[name] = (ref.buffer, first, index)
+        return {
+            buffer: (min(first, start), max(last, end - 1)) if name in through else (first, last)
+            for name, (buffer, first, last) in found.items()
+        }
 
     def in_loop(self, index: int) -> bool:
         return self.loop is not None and self.loop.first <= index < self.loop.end
