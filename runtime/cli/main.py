@@ -41,6 +41,7 @@ VERBS = {
     "report": "Write one page about a model on a chip, for a colleague.",
     "cache": "Show or clear the images that are kept so that nothing is compiled twice.",
     "models": "List the bundled models and what a MODEL argument may be.",
+    "doctor": "Show what is installed here, and try the arithmetic that llmchip relies on.",
 }
 
 
