@@ -85,11 +85,12 @@ def command(
     if writes and output is None:
         raise click.UsageError("give the image file with -o FILE (or --dry-run)", click.get_current_context())
     _check_passes(given, [*switches["print_after"], *filter(None, [switches["stop_after"]])])
-    if kind_of(model) == "gguf":
+    kind = kind_of(model)
+    if kind == "gguf" or (kind == "folder" and context is not None):
         from runtime.cli.language import compile_language
 
         return compile_language(model, output, given, context, switches, as_json)
-    need(context is None, "--context only goes with a language model in GGUF", model, "leave it out")
+    need(context is None, "--context only goes with a language model in GGUF or a folder", model, "leave it out")
     return _compile(model, output if writes else None, given, switches, as_json)
 
 

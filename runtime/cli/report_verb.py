@@ -17,7 +17,8 @@ from runtime.cli.asked import context_option
 from runtime.cli.common import Given, Stages, common_options, examples, model_options, need, reply, size, stages, stdout
 from runtime.cli.outputs import OutputFile
 from runtime.cli.tables import Column, show
-from runtime.models.models import TEXT_INPUTS, folder_of, kind_of
+from runtime.models.examples import TEXT_INPUTS
+from runtime.models.models import folder_of, kind_of
 from runtime.plotting import check_plotting
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ def _launches(
     import torch
 
     from runtime.cli.session import tokenize_for
-    from runtime.models.models import draw
+    from runtime.models.examples import draw
 
     built = session.built
     if texts is None:

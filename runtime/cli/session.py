@@ -16,7 +16,8 @@ from runtime.cli.tensors import read_inputs
 from runtime.device.arrays import Array
 from runtime.device.memory import allowed
 from runtime.models.config_json import read_config
-from runtime.models.models import TEXT_INPUTS, Built, Means, Recipe, build, draw, folder_of, kind_of
+from runtime.models.examples import TEXT_INPUTS, draw
+from runtime.models.models import Built, Means, Recipe, build, folder_of, kind_of
 from runtime.models.tokenize import Tokens, read_tokenizer, tokenize
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 from isa.errors import Error, InputError, ModelError
 from isa.image.image import is_image
 from runtime.models.config_json import largest, read_config
+from runtime.models.examples import limits_of, made_up, part_of
 from runtime.models.exported import load_exported
-from runtime.models.tokenize import check_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,7 +43,6 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
-TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 @dataclass(frozen=True)
@@ -206,8 +206,21 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def _build_folder(recipe: Recipe, example: "dict[str, Tensor] | None", texts: bool, means: Means) -> Built:
-    try:
+    with _odd_values(recipe):
         return _of_folder(recipe, example, texts, means)
+
+
+def language_model(recipe: Recipe, means: Means = Means()) -> "nn.Module":
+    """The model in a folder, as it is. Raises ModelError for what cannot be built."""
+    check_recipe(recipe)
+    with _odd_values(recipe):
+        return _load(recipe, means)[0]
+
+
+@contextmanager
+def _odd_values(recipe: Recipe) -> Iterator[None]:
+    try:
+        yield
     except Error:
         raise
     except Exception as error:  # whatever odd values of config.json make transformers raise
@@ -219,7 +232,8 @@ def _build_folder(recipe: Recipe, example: "dict[str, Tensor] | None", texts: bo
         ) from error
 
 
-def _of_folder(recipe: Recipe, example: "dict[str, Tensor] | None", texts: bool, means: Means) -> Built:
+def _load(recipe: Recipe, means: Means) -> "tuple[nn.Module, Any, str]":
+    """The model in a folder, its config, and the name of its class."""
     folder = folder_of(recipe.argument)
     values = read_config(folder)
     transformers = import_transformers()
@@ -237,6 +251,15 @@ def _of_folder(recipe: Recipe, example: "dict[str, Tensor] | None", texts: bool,
     model = (
         _random(kind, config, recipe.random_weights) if recipe.random_weights is not None else _pretrained(kind, folder)
     )
+    return model, model.config, str(name)
+
+
+def _of_folder(recipe: Recipe, example: "dict[str, Tensor] | None", texts: bool, means: Means) -> Built:
+    folder = folder_of(recipe.argument)
+    model, config, name = _load(recipe, means)
+    for module in model.modules():  # a whole sequence at once: there is no next step that could use a cache
+        if getattr(getattr(module, "config", None), "use_cache", False):
+            module.config.use_cache = False  # type: ignore[union-attr]
     recipe = replace(recipe, task=_task(recipe, folder, name, texts))
     if recipe.task == "embed":
         from runtime.models.pooling import SentenceEmbedding
@@ -249,15 +272,11 @@ def _of_folder(recipe: Recipe, example: "dict[str, Tensor] | None", texts: bool,
             batch=recipe.batch or DEFAULT_BATCH,
         )
         _check_seq(recipe.seq or 1, config, str(folder))
-        example = _token_example(model, config, recipe)
+        example = made_up(model, config, recipe.argument, recipe.batch or 1, recipe.seq or 1, recipe.seed)
     elif "input_ids" in example:
         recipe = replace(recipe, batch=example["input_ids"].shape[0], seq=example["input_ids"].shape[1])
         _check_seq(recipe.seq or 1, config, str(folder))
-    limits = {
-        "input_ids": getattr(config, "vocab_size", 0),
-        "token_type_ids": getattr(config, "type_vocab_size", 0),
-        "attention_mask": 2,
-    }
+    limits = limits_of(config)
     labels = (
         tuple(str(config.id2label[i]) for i in range(len(config.id2label)))
         if name.endswith("ForSequenceClassification")
@@ -372,7 +391,7 @@ def _random(kind: Any, config: Any, seed: int) -> "nn.Module":
 
 
 def _positions(config: Any) -> int:
-    return int(getattr(config, "max_position_embeddings", 0) or 0)
+    return int(part_of(config, "max_position_embeddings", 0))
 
 
 def _check_seq(seq: int, config: Any, where: str) -> None:
@@ -383,28 +402,6 @@ def _check_seq(seq: int, config: Any, where: str) -> None:
             where,
             f"--seq {limit} or a shorter text",
         )
-
-
-def _token_example(model: "nn.Module", config: Any, recipe: Recipe) -> "dict[str, Tensor]":
-    import inspect
-
-    import torch
-
-    accepted = inspect.signature(model.forward).parameters
-    shape = recipe.batch or DEFAULT_BATCH, recipe.seq or DEFAULT_SEQ
-    check_tokens(*shape)
-    example = {name: torch.zeros(shape, dtype=torch.int64) for name in TEXT_INPUTS if name in accepted}
-    if "input_ids" not in example:
-        raise ModelError(
-            f"{type(model).__name__} takes no input_ids", recipe.argument, "give its inputs with --input NAME=FILE.npy"
-        )
-    if "attention_mask" in example:
-        example["attention_mask"] += 1
-    return draw(
-        example,
-        recipe.seed,
-        {"input_ids": config.vocab_size, "token_type_ids": getattr(config, "type_vocab_size", 0), "attention_mask": 2},
-    )
 
 
 def _build_exported(recipe: Recipe, example: "dict[str, Tensor] | None", texts: bool, means: Means) -> Built:
@@ -486,37 +483,6 @@ def _factory(argument: str) -> Any:
     if not callable(found):
         raise ModelError(f"'{attribute}' is not a function", argument, "name a function that returns the module")
     return found
-
-
-def draw(example: Mapping[str, Any], seed: int, limits: Mapping[str, int] | None = None) -> dict[str, Any]:
-    """Inputs like `example`, drawn from the seed: floats normal, integers below their limit, masks padded on the right.
-
-    What is no tensor stays as it is.
-    """
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    drawn: dict[str, Any] = {}
-    for name, like in example.items():
-        if (
-            not isinstance(like, torch.Tensor) or like.is_complex()
-        ):  # the compiler says what it thinks of complex numbers
-            drawn[name] = like
-        elif name == "attention_mask" and like.ndim == 2 and not like.is_floating_point():
-            lengths = torch.randint(
-                (like.shape[1] + 1) // 2, like.shape[1] + 1, (like.shape[0], 1), generator=generator
-            )
-            drawn[name] = (torch.arange(like.shape[1]) < lengths).to(like.dtype)
-        elif like.is_floating_point():
-            drawn[name] = torch.randn(like.shape, generator=generator).to(like.dtype)
-        else:
-            top = (
-                2
-                if like.dtype == torch.bool
-                else (limits or {}).get(name) or (int(like.max()) + 1 if like.numel() else 1)
-            )
-            drawn[name] = torch.randint(0, max(top, 1), like.shape, generator=generator).to(like.dtype)
-    return drawn
 
 
 def _first_line(error: BaseException) -> str:
