@@ -4,9 +4,10 @@ It answers the questions every operation has: where is this operand (staging it 
 result go (its storage, or a buffer of the block), and which instructions cover an N-d block.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import TypeVar
 
 from compiler.tile.access import follow
 from compiler.tile.decisions import TileSizes
@@ -19,6 +20,8 @@ from isa.architecture import IMAGE_REGIONS, Dtype, Region, Space
 from isa.fields import Kind
 from isa.spec import ISA, VOP
 from isa.timing import ceil_div
+
+T = TypeVar("T")
 
 EMITTERS: dict[str, "Emit"] = {}  # by the name of the operation, see compiler/ops/table.py
 FLAT = Buffer("flat", Space.DRAM, 0)  # the row-major flattened value, for debug probes
@@ -71,6 +74,31 @@ class Emitter:
     handed: dict[tuple[KernelOp, str], Layout] = field(default_factory=dict)  # by steps of this block to later ones
     constants: dict[Buffer, bytes] = field(default_factory=dict)
     count: int = 0
+    measuring: bool = False  # of tiles that are alike, only some are wanted
+    runs: list[tuple[int, int, int]] = field(default_factory=list)  # ops first .. end stand for so many like them
+
+    # ---- tiles
+
+    def some(self, items: Sequence[T]) -> Iterator[T]:
+        """Tiles of which each but the first and the last is like the second: all of them. To measure them the first
+        three and the last, of which the third stands for all between: what is there at once, three neighbours show (one
+        that is computed, one that is loaded, one whose load has its place)."""
+        if not self.measuring or len(items) < 5:
+            yield from items
+            return
+        for item, times in zip((*items[:3], items[-1]), (1, 1, len(items) - 3, 1), strict=True):
+            first = len(self.ops)
+            yield item
+            self.runs.append((first, len(self.ops), times))
+
+    @property
+    def times(self) -> list[int]:
+        """For how many ops each of `ops` stands."""
+        counts = [1] * len(self.ops)
+        for first, end, times in self.runs:
+            if times > 1:
+                counts[first:end] = [count * times for count in counts[first:end]]
+        return counts
 
     # ---- buffers
 

@@ -296,16 +296,20 @@ class _Sample:
         return sum(1 for _ in part_blocks(self.kernel, tiling.rows, self.part))
 
     def _measured(self, tiling: TileSizes) -> _Measured:
-        """From the first two blocks, emitted with everything in the scratchpad; those behind are like the second."""
+        """From the first two blocks, emitted with everything in the scratchpad; those behind are like the second. Of the
+        tiles in a block, some are enough, unless they all stay."""
         tiling = replace(tiling, wide=False)
         key = self.alike, tiling
         if key not in self.known:
-            e = emit_kernel(self.kernel, self.storage, tiling, self.prefix, self.part, only=2)
+            some = not tiling.keep
+            e = emit_kernel(self.kernel, self.storage, tiling, self.prefix, self.part, only=2, some=some)
             border = e.block_starts[tiling.groups] if len(e.block_starts) > tiling.groups else len(e.ops)
-            once, again = _busy(e.ops[:border], self.chip), _busy(e.ops[border:], self.chip)
+            counts = e.times
+            once = _busy(e.ops[:border], counts[:border], self.chip)
+            again = _busy(e.ops[border:], counts[border:], self.chip)
             more = self._blocks(tiling) - 1
             busy = {engine: once[engine] + more * again[engine] for engine in once}
-            ops = border + more * (len(e.ops) - border)
+            ops = sum(counts[:border]) + more * sum(counts[border:])
             layouts = {layout.buffer for layout in self.storage.layouts.values()}
             self.known[key] = _Measured(*_needs(e, layouts), busy, ops)
         return self.known[key]
@@ -390,9 +394,9 @@ def _bytes(buffer: Buffer) -> int:
     return ceil_div(buffer.bytes, ALIGN) * ALIGN
 
 
-def _busy(ops: Sequence[Op], chip: Chip) -> dict[str, int]:
-    """Cycles of each engine; the DMA queues share one bus."""
+def _busy(ops: Sequence[Op], times: Sequence[int], chip: Chip) -> dict[str, int]:
+    """Cycles of each engine for ops that stand for so many; the DMA queues share one bus."""
     busy = dict.fromkeys(("bus", "mxu", "vec", "act"), 0)
-    for op in ops:
-        busy["bus" if op.row.engine in DMA_ENGINES else op.row.engine.value] += cycles(op, chip)
+    for op, count in zip(ops, times, strict=True):
+        busy["bus" if op.row.engine in DMA_ENGINES else op.row.engine.value] += count * cycles(op, chip)
     return busy

@@ -61,11 +61,11 @@ def matmul_groups(e: Emitter, node: KernelOp) -> None:
     width = min(e.tiling.n, n, COLUMNS)
     if k:
         a, sa = (_rows(e, node, node.tensor(name), sizes[:-1]) for name in ("a", "sa"))
-    for low in range(0, n, width):
+    for low in e.some(range(0, n, width)):
         high = min(low + width, n)
         if k:
             acc = e.temp((*sizes[:-1], high - low), Dtype.F32, node.name + ".acc", Space.ACC)
-            for first, last in _depths(e, node, left.shape[-1]):
+            for first, last in e.some(list(_depths(e, node, left.shape[-1]))):
                 _emit(e, node, (a, sa, acc), (low, high), (first, last))
         else:
             acc = e.filled((*sizes[:-1], high - low), Dtype.F32, 0, node)

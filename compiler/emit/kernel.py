@@ -17,11 +17,17 @@ MODULES = (attention, elementwise, groups, matmul, rows)  # imported so that the
 
 
 def emit_kernel(
-    kernel: Kernel, storage: Storage, tiling: TileSizes, prefix: str, part: Range | None = None, only: int | None = None
+    kernel: Kernel,
+    storage: Storage,
+    tiling: TileSizes,
+    prefix: str,
+    part: Range | None = None,
+    only: int | None = None,
+    some: bool = False,
 ) -> Emitter:
     """Emit every block of a kernel, or of a part of its first dimension; of these the `only` first ones, to measure
-    them."""
-    e = Emitter(kernel, storage, tiling, prefix)
+    them, and `some` of the tiles in each (Emitter.some)."""
+    e = Emitter(kernel, storage, tiling, prefix, measuring=some)
     for ranges in islice(part_blocks(kernel, tiling.rows, part), only):
         for e.group in range(tiling.groups):
             e.ranges, e.tiles, e.handed = ranges, {}, {}

@@ -129,7 +129,7 @@ def _tiles(e: Emitter, product_: _Product, sizes: tuple[int, ...], start: int) -
         return
     tiles = [(low, min(low + step, n)) for low in range(0, n, step)]
     turns = TURNS if e.tiling.k < product_.a.shape[-1] else 1
-    for i in range(0, len(tiles), turns):
+    for i in e.some(range(0, len(tiles), turns)):
         together = tiles[i : i + turns]
         shifted = [(start + low, start + high) for low, high in together]
         yield from zip(together, _accumulate(e, product_, sizes[:-1], shifted), strict=True)
@@ -144,23 +144,25 @@ def _accumulate(e: Emitter, product_: _Product, rows: tuple[int, ...], tiles: Se
     a = e.with_columns(a if a.shape[:-1] == rows else a.broadcast((*rows, k)), node)
     step = min(e.tiling.k, k, MM.field("k").largest)
     sums = [e.temp((*rows, high - low), Dtype.I32, node.name + ".acc", Space.ACC) for low, high in tiles]
-    for (first, last), (acc, n_range) in product(
-        [(f, min(f + step, k)) for f in range(0, k, step)], zip(sums, tiles, strict=True)
-    ):
-        w_rows, w_cols = (n_range, (first, last)) if transposed else ((first, last), n_range)
-        w = e.with_columns(e.stage(product_.b, _window(weights, w_rows, w_cols), many=len(weights.shape) == 2), node)
-        if len(w.shape) > 2 and w.shape[:-2] != rows[:-1]:
-            w = w.broadcast((*rows[:-1], *w.shape[-2:]))
-        for refs, (b, m) in _mm_blocks(columns(a, first, last), w, acc, transposed):
-            attrs = {
-                "m": m,
-                "n": n_range[1] - n_range[0],
-                "k": last - first,
-                "b": b,
-                "wt": int(transposed),
-                "acc": int(first > 0),
-            }
-            e.emit_one("mm", node, dict(zip(("c", "a", "w"), refs, strict=True)), attrs)
+    for first in e.some(range(0, k, step)):
+        last = min(first + step, k)
+        for acc, n_range in zip(sums, tiles, strict=True):
+            w_rows, w_cols = (n_range, (first, last)) if transposed else ((first, last), n_range)
+            w = e.with_columns(
+                e.stage(product_.b, _window(weights, w_rows, w_cols), many=len(weights.shape) == 2), node
+            )
+            if len(w.shape) > 2 and w.shape[:-2] != rows[:-1]:
+                w = w.broadcast((*rows[:-1], *w.shape[-2:]))
+            for refs, (b, m) in _mm_blocks(columns(a, first, last), w, acc, transposed):
+                attrs = {
+                    "m": m,
+                    "n": n_range[1] - n_range[0],
+                    "k": last - first,
+                    "b": b,
+                    "wt": int(transposed),
+                    "acc": int(first > 0),
+                }
+                e.emit_one("mm", node, dict(zip(("c", "a", "w"), refs, strict=True)), attrs)
     return sums
 
 
