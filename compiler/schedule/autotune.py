@@ -44,6 +44,7 @@ SHARED: dict[str, Values] = {
     "room": (0.6, 0.35),
     "wide": (True,),
 }  # tried first where the scratchpad is tight
+NO_ROOM = {name: values for name, values in SHARED.items() if name != "room"}  # where blocks with less found no place
 SEARCH_SPACE: dict[str, Values] = {  # what to try, one after the other, as long as it makes the program faster
     "width": (256, 1024),
     "points": (256, 128),
@@ -87,17 +88,18 @@ class Candidate:
 @dataclass(frozen=True)
 class _Ways:
     """What all climbs of one search have in common: whether parts of the batch follow each other, the tilings that are
-    known, whether the scratchpad is tight, and whether other ways to share it may be tried."""
+    known, whether the scratchpad is tight, the ways to share it that may be tried, and how many ops were `before`."""
 
     split: bool
     known: Made
     tight: bool
-    sharing: bool
+    sharing: Mapping[str, Values]
+    before: int = 0
 
     @property
     def ops(self) -> int:
-        """Ops in all tilings that are known."""
-        return sum(len(candidate.tiled.program.ops) for candidate in self.known.values())
+        """Ops in all tilings that this search has made."""
+        return sum(len(candidate.tiled.program.ops) for candidate in self.known.values()) - self.before
 
 
 @dataclass
@@ -165,9 +167,11 @@ class Search:
             candidates = _caught(failures, lambda: self.candidates(split, known))  # noqa: B023
             orders = islice(self._orders(candidates or [], tried), FEWER if len(known) > 1 else PLANS)
             yield from ((order, candidates or []) for order in orders)
-            if candidates and len(known) > 1:
-                candidates = self.candidates(split, known, shared=False)
-                yield from ((order, candidates) for order in islice(self._orders(candidates, tried), PLANS))
+            again = [NO_ROOM, {}] if candidates and candidates[0].tuning.room < SearchPoint().room else [{}]
+            for shared in again if candidates and len(known) > 1 else ():
+                candidates = self.candidates(split, known, shared)
+                count = PLANS if not shared else FEWER
+                yield from ((order, candidates) for order in islice(self._orders(candidates, tried), count))
             for share in SHARES if candidates else ():
                 tuning = replace(candidates[0].tuning, share=share)  # type: ignore[index]
                 smaller = _caught(failures, lambda: [self._draft(tuning, self._assign(tuning, split), {})])  # noqa: B023
@@ -177,12 +181,14 @@ class Search:
             if plain is not None:
                 yield plain, []
 
-    def candidates(self, split: bool = True, known: Made | None = None, shared: bool = True) -> list[Candidate]:
+    def candidates(
+        self, split: bool = True, known: Made | None = None, shared: Mapping[str, Values] = SHARED
+    ) -> list[Candidate]:
         """Tilings that differ, the best first, then by predicted cycles: one size after the other is varied while that
         makes the program faster.
 
-        Those that are `known` are among them, and not made again. Where the scratchpad is tight, other ways to share it
-        come first if `shared`.
+        Those that are `known` are among them, and not made again. Where the scratchpad is tight, the ways to share it
+        that are in `shared` come first.
         """
         known = {} if known is None else known
         best = self._draft(self.first, self._assign(self.first, split), known)
@@ -190,7 +196,9 @@ class Search:
             return [best]
         ops = len(best.tiled.program.ops)
         few = ops > ENOUGH_TIGHT // 4  # so long that one or two more will be enough
-        ways = _Ways(split, known, _is_tight(best, self.chip) and shared, shared and not few)
+        tight = bool(shared) and _is_tight(best, self.chip)
+        before = sum(len(candidate.tiled.program.ops) for candidate in known.values()) if shared is not SHARED else 0
+        ways = _Ways(split, known, tight, {} if few else shared, before if tight else 0)
         best = self._climb_from(best, ways)
         if ops <= SMALL and (half := self._half(best, ways)) is not None:
             more = replace(ways, tight=False)  # what was made so far leaves it enough
@@ -209,7 +217,7 @@ class Search:
     def _climb_from(self, start: Candidate, ways: "_Ways") -> Candidate:
         """The best from here on; where the scratchpad is tight, other ways to share it come first."""
         if ways.sharing and _is_tight(start, self.chip):
-            start = self._climb(start, SHARED, ways)
+            start = self._climb(start, ways.sharing, ways)
         return self._climb(start, SEARCH_SPACE, ways)
 
     def _climb(self, best: Candidate, space: Mapping[str, Values], ways: "_Ways") -> Candidate:

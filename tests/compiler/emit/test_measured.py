@@ -6,10 +6,12 @@ import pytest
 import torch
 
 import compiler.emit.fit as fit
+from compiler.emit.kernel import emit_kernel
 from compiler.frontend.capture import capture
 from compiler.lower import lower
 from compiler.options import Options
 from compiler.pipeline import finish
+from compiler.tile.decisions import TileSizes
 from isa.chip import load_chip
 
 CHIP = load_chip("edge").replace({"sram.bytes": "192KiB", "acc.bytes": "64KiB", "mxu.rows": 16, "mxu.cols": 16})
@@ -29,9 +31,9 @@ class Layer(torch.nn.Module):
 def test_some_tiles_measure_as_all_do(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks if a tile that stands for others needs less, or takes another time, than they do."""
     compared = fewer = 0
-    measured, emit = fit._Sample._measured, fit.emit_kernel
+    measured, emit = fit._Sample._measured, emit_kernel
 
-    def both(sample: fit._Sample, tiling: fit.TileSizes) -> fit._Measured:
+    def both(sample: fit._Sample, tiling: TileSizes) -> fit._Measured:
         nonlocal compared, fewer
         key = sample.alike, replace(tiling, wide=False)
         known, found = key in sample.known, measured(sample, tiling)
