@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from runtime.decoder_program import DecoderProgram
     from runtime.device.loaded import Loaded, LoadedDecoder
     from runtime.device.session import Session
+    from runtime.explain.explain import explain
+    from runtime.explain.explanation import Explanation
     from runtime.extension import extend
     from runtime.profile.profile import Profile
     from runtime.program import Program
@@ -54,6 +56,7 @@ __all__ = [
     "CompileError",
     "DecoderProgram",
     "Error",
+    "Explanation",
     "Extension",
     "Fallback",
     "ImageError",
@@ -75,6 +78,7 @@ __all__ = [
     "chip",
     "compare",
     "compile",
+    "explain",
     "extend",
     "fallbacks",
     "load",
@@ -100,6 +104,8 @@ _HOME = {
     **dict.fromkeys(_ERRORS, "isa.errors"),
     **dict.fromkeys(("Chip", "load_chip"), "isa.chip"),
     "Extension": "isa.extension",
+    "explain": "runtime.explain.explain",
+    "Explanation": "runtime.explain.explanation",
     "extend": "runtime.extension",
     **dict.fromkeys(("chip", "compile", "load"), "runtime.api"),
     **dict.fromkeys(("backend", "refresh"), "runtime.pytorch.backend"),

@@ -7,6 +7,7 @@ import msgspec
 from isa.image.records import DebugNode
 from runtime.compare.document import ComparisonDocument
 from runtime.doctor.document import DoctorDocument
+from runtime.explain.document import ExplainDocument
 from runtime.inspected import Buffer
 from runtime.profile.document import ProfileDocument
 from runtime.profile.trace import Trace
@@ -25,6 +26,7 @@ TYPES: dict[str, Any] = {
     "graph": tuple[DebugNode, ...],
     "memory-map": tuple[Buffer, ...],
     "trace": Trace,
+    "explain": ExplainDocument,
     "doctor": DoctorDocument,
 }
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"

@@ -26,6 +26,7 @@ STOPPED = {"kind": "interrupted", "what": "interrupted", "where": "", "hint": ""
 VERBS = {
     "compile": "Compile a model to an image file.",
     "run": "Run a model or an image on the emulated chip.",
+    "explain": "Say which operations of a model go to the chip, and which fall back and why.",
     "verify": "Compare the chip with PyTorch, bit for bit, node by node.",
     "lint": "Prove a program free of races and other faults, without running it.",
     "profile": "Show where a program's time and energy go.",

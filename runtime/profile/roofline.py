@@ -25,6 +25,7 @@ from isa.chip import Chip
 from isa.timing import ceil_div, grouped_pace, matmul_passes, vector_cycles
 from runtime.profile.limit import Limit
 
+RESULT = "output "  # before the name of a value that only goes out
 STEPS = 5  # elementwise steps that one vaff can do: sub, rs, cs, bi, res
 _TAPS = frozenset({"sum", "max", "absmax"})
 
@@ -128,7 +129,7 @@ def operations(graph: fx.Graph, steered: int = 0) -> list[Operation]:
         elif node.is_operation and not node.is_view:
             found.append(_rule(node)(node))
         elif node.kind == OUTPUT:
-            found += [Operation(f"output {n.name}", dram_bytes=_bytes(n)) for n in dict.fromkeys(node.operands)]
+            found += [Operation(f"{RESULT}{n.name}", dram_bytes=_bytes(n)) for n in dict.fromkeys(node.operands)]
     return found
 
 

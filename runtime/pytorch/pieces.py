@@ -39,7 +39,8 @@ class Setting:
     policy: Policy
     teller: Teller = field(default_factory=Teller)
 
-    def part(self, captured: Captured) -> Part:
+    def part(self, captured: Captured) -> Any:
+        """What runs a piece: it takes inputs, then weights. Raises why the chip cannot do it."""
         return Part(captured, self.options, self.chip)
 
 
@@ -66,7 +67,7 @@ def split(gm: fx.GraphModule, setting: Setting, finer: bool = False) -> fx.Graph
     halved.
     """
     gm = _copy(gm)
-    static = _static(gm.graph)
+    static = of_weights(gm.graph)
     support = _Support(setting, static)
     for node in gm.graph.nodes:
         if _told(node) and node not in static and (error := support.refusal(node)):
@@ -146,14 +147,14 @@ class Piece(torch.nn.Module):
     def __init__(
         self,
         gm: fx.GraphModule,
-        part: Part,
+        part: Any,
         order: Sequence[int] | None,
         single: bool,
         setting: Setting,
         smaller: Callable[[], Runs | None],
     ) -> None:
         super().__init__()
-        self._gm, self._part, self._order, self._single = gm, part, order, single
+        self._gm, self.part, self._order, self._single = gm, part, order, single
         self._setting, self._smaller = setting, smaller
         self._instead: Runs | None = None
         results = (gm.graph.output_node().args[0],) if single else gm.graph.output_node().args[0]
@@ -167,7 +168,7 @@ class Piece(torch.nn.Module):
             return self._instead(*tensors)
         try:
             results = (
-                self._part(*tensors) if self._order is None else self._part(*(tensors[index] for index in self._order))
+                self.part(*tensors) if self._order is None else self.part(*(tensors[index] for index in self._order))
             )
         except Exception as error:
             return self._recover(error, tensors)
@@ -330,7 +331,7 @@ def _copy(gm: fx.GraphModule) -> fx.GraphModule:
     return fx.GraphModule(gm, graph, "Split")
 
 
-def _static(graph: fx.Graph) -> set[fx.Node]:
+def of_weights(graph: fx.Graph) -> set[fx.Node]:
     """Nodes that depend on weights alone: packing computes them, with PyTorch, whatever they are."""
     found: set[fx.Node] = set()
     for node in graph.nodes:
