@@ -111,14 +111,17 @@ def command(
     need(not cycles or output is None, "-o writes a program, which has no cycles", file, "leave --cycles out")
     image = open_program(file)
     if output is not None:
-        check_replaces_none(click.get_current_context(), listing_paths(image, output))
+        paths = listing_paths(image, output)
+        special = Path(output).exists() and not Path(output).is_file()
+        need(len(paths) == 1 or not special, "data files go beside the text", output, "name a file in a folder")
+        check_replaces_none(click.get_current_context(), paths)
     chosen.check(image)
     run = _timed(image, entry, file) if cycles else None
     if html is not None:
         return _page(image, file, html, run, as_json)
     if output is not None:
-        paths = [str(path) for path in write_listing(image, output)]
-        reply({"files": paths}, as_json, lambda: say_lines("\n".join(map(shown, paths))))
+        written = [str(path) for path in write_listing(image, output)]
+        reply({"files": written}, as_json, lambda: say_lines("\n".join(map(shown, written))))
         return 0
     listing = Listing(image, chosen, _cycles(run) if run is not None else None)
     if as_json:

@@ -55,8 +55,8 @@ def print_profile(d: ProfileDocument, tables: Sequence[str], sort: str, top: int
         _stalls(d, stalls)
 
 
-def print_selection(d: ProfileDocument, sort: str, top: int, causes: bool) -> None:
-    """Some nodes of a run: what they take together and why, and `top` of them."""
+def print_selection(d: ProfileDocument, sort: str, top: int, causes: bool, stalls: int) -> None:
+    """Some nodes of a run: what they take together and why, `top` of them, and for what they waited the longest."""
     cycles = sum(row.cycles for row in d.nodes)
     stdout().print(
         styled((f"{cycles:,} cycles", "bold"), f" of {d.cycles:,} ({cycles / d.cycles:.1%}), {len(d.nodes)} nodes"),
@@ -67,6 +67,9 @@ def print_selection(d: ProfileDocument, sort: str, top: int, causes: bool) -> No
     if top:
         stdout().print()
         _table("node", ordered(d.nodes, sort), d, top, causes)
+    if stalls and d.stalls:
+        stdout().print()
+        _stalls(d, stalls)
 
 
 def csv_of(d: ProfileDocument, table: str, sort: str) -> str:

@@ -185,7 +185,11 @@ def command(
         from runtime.profile.select import select
 
         whole = report.document(model)
-        document = structs.replace(whole, nodes=select(whole.nodes, layers, nodes))
+        document = whole
+        if layers or nodes:
+            chosen = select(whole.nodes, layers, nodes)
+            waits = report.stalls(nodes={row.name for row in chosen})
+            document = structs.replace(whole, nodes=chosen, stalls=waits)
         files = [*_trace(report, trace, stage), *_Pages(html, disasm).write(report, whole, stage)]
     if csv_file is not None:
         rows = csv_of(document, table or "nodes", sort)
@@ -197,7 +201,7 @@ def command(
 
     def text() -> None:
         if layers or nodes:
-            print_selection(document, sort, top, causes)
+            print_selection(document, sort, top, causes, stalls)
         else:
             print_profile(document, [table] if table else TABLES, sort, top, causes, stalls)
         for path in files:

@@ -9,7 +9,7 @@ Everything comes from one timing run of the binary. With `compiled` the speed of
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -101,9 +101,15 @@ class Run:
         """By layer of the model."""
         return self._table([self._node(i).layer for i in self.node.tolist()], lambda _: {})
 
-    def stalls(self, count: int = 10) -> tuple[Stall, ...]:
-        """The longest times that the resource stood idle, and the chain of waits behind each, the latest first."""
-        longest = sorted(gaps(self.timeline, self.resource), key=lambda gap: (gap.low - gap.high, gap.low))[:count]
+    def stalls(self, count: int = 10, nodes: Container[str] | None = None) -> tuple[Stall, ...]:
+        """The longest times that the resource stood idle, before instructions of these `nodes` (default: all), and the
+        chain of waits behind each, the latest first."""
+        found = (
+            gap
+            for gap in gaps(self.timeline, self.resource)
+            if nodes is None or self._describe(gap.instruction)["node"] in nodes
+        )
+        longest = sorted(found, key=lambda gap: (gap.low - gap.high, gap.low))[:count]
         return tuple(
             Stall(
                 begin=gap.low,

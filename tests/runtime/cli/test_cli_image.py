@@ -133,6 +133,8 @@ def test_verify_prints_the_verdict(image: Path) -> None:
 def test_text_gives_back_the_very_bytes(image: Path, tmp_path: Path) -> None:
     listing = tmp_path / "program.s"
     assert call("disasm", image, "-o", listing).code == 0
+    beside = call("disasm", image, "-o", "/dev/null")  # a device has no folder of its own for the data
+    assert beside.code == 2 and "data files go beside the text" in beside.err
     assert call("asm", listing, "-o", tmp_path / "again.llmchip").code == 0
     assert (tmp_path / "again.llmchip").read_bytes() == image.read_bytes()
 

@@ -152,6 +152,8 @@ def test_profile_of_a_layer_or_some_nodes(image: Path) -> None:
     mine = [row for row in nodes if row["layer"] == "model_encoder_layer_1"]
     found = call("profile", image, "--layer", 1, "--json").document
     assert found["nodes"] == mine and mine
+    names = {row["name"] for row in mine}
+    assert found["stalls"] and all(stall["before"]["node"] in names for stall in found["stalls"])
     cycles = sum(row["cycles"] for row in mine)
     text = call("profile", image, "--layer", 1, "--causes", "--top", 5).out
     assert text.startswith(f"{cycles:,} cycles of {found['cycles']:,}") and "fill and drain" in text
