@@ -7,11 +7,14 @@ import torch
 
 import compiler.emit.fit as fit
 from compiler.emit.kernel import emit_kernel
+from compiler.emit.tile_sizes import SearchPoint, preferred_tilings
 from compiler.frontend.capture import capture
 from compiler.lower import lower
 from compiler.options import Options
 from compiler.pipeline import finish
 from compiler.tile.decisions import TileSizes
+from compiler.tile.manager import TileManager
+from compiler.tiling import kernel_state
 from isa.chip import load_chip
 
 CHIP = load_chip("edge").replace({"sram.bytes": "192KiB", "acc.bytes": "64KiB", "mxu.rows": 16, "mxu.cols": 16})
@@ -58,3 +61,26 @@ def test_some_tiles_measure_as_all_do(option: str, monkeypatch: pytest.MonkeyPat
     lowered = lower(capture(Layer().eval(), (), {"x": torch.randn(70, 192)}), options)
     finish(lowered, options, CHIP)
     assert compared and fewer, (compared, fewer)
+
+
+def test_without_columns_rows_come_first() -> None:
+    """Breaks if the search's point for weights that stay begins with groups of columns, or loses them."""
+    edge = load_chip("edge")
+    state = kernel_state(
+        lower(capture(torch.nn.Linear(768, 3072).eval(), (), {"input": torch.randn(2000, 768)})),
+        Options(),
+        edge,
+        TileManager(),
+    )
+    graph = state.kernel_graph
+    assert graph is not None
+    found = 0
+    for kernel in graph.kernels:
+        ways = [
+            [[tiling.groups > 1 for tiling in family] for family in preferred_tilings(kernel, edge, point, 2000)]
+            for point in (SearchPoint(), SearchPoint(columns=False))
+        ]
+        if [True] in ways[0]:
+            found += 1
+            assert ways[0][0] == [True] and not any(ways[1][0]) and sorted(ways[0]) == sorted(ways[1])
+    assert found
