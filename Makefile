@@ -18,7 +18,7 @@ export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
 BENCH_ARGS ?=
-.PHONY: bench-host support-ops support-core help demo test test-all test-newest test-oldest check lint format docs fuzz mutate bench-chip bench-memory bench-llm models pictures clean
+.PHONY: bench-host support support-ops support-core support-models help demo test test-all test-newest test-oldest check lint format docs fuzz mutate bench-chip bench-memory bench-llm models pictures clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -68,6 +68,15 @@ support-ops: $(VENV)/.dev ## PyTorch's own operator and module tests through tor
 
 support-core: $(VENV)/.dev ## which core ATen operators run on the chip in all samples (minutes; SUPPORT_ARGS="--samples 4" for less)
 	$(BIN)/python -m tools.support_core --table benchmarks/results/support-core.md $(SUPPORT_ARGS)
+
+support-models: $(VENV)/.dev ## a tiny model of every model type of transformers, both ways (hours; goes on where it was)
+	$(BIN)/python -m tools.support_models --json benchmarks/results/support-models.jsonl --resume $(SUPPORT_ARGS)
+
+support: ## all three, what there is gone on with; then docs/support.md anew (many hours)
+	$(MAKE) support-core
+	$(MAKE) support-ops SUPPORT_ARGS="--resume --json benchmarks/results/support-ops-all.jsonl --table benchmarks/results/support-ops.md"
+	$(MAKE) support-models
+	$(BIN)/python tools/write_docs.py
 
 mutate: $(VENV)/.dev ## seed faults into compiled programs and count who notices: a sample, another every day (MUTATE_ARGS=--all for more)
 	PYTHONPATH=. $(BIN)/python -m tools.mutate $(MUTATE_ARGS)

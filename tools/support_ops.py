@@ -26,10 +26,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 from tools.support.cases import KINDS, cases, names
+from tools.support.lines import Row, keep, latest
 
 TYPES = ("float32", "bfloat16", "float16", "int64", "int32", "bool")
 SECONDS = 3600  # that all samples of one operator and type may take
@@ -37,7 +37,6 @@ RENEW = 40  # names after which a child is replaced, for its memory
 END = "."  # a child's last line about a name
 TOGETHER = 16  # samples that are compiled as one function
 FINDINGS = ("raise", "wrong", "far", "fault")
-Row = dict[str, Any]
 
 
 def main() -> int:
@@ -130,9 +129,7 @@ def _died(name: str, why: str) -> Row:
 
 
 def _kept(row: Row, path: Path | None) -> Row:
-    if path:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+    keep(row, path)
     for kind in FINDINGS:
         if row[kind]:
             print(
@@ -144,10 +141,7 @@ def _kept(row: Row, path: Path | None) -> Row:
 
 def _latest(path: Path | None, rows: Sequence[Row]) -> list[Row]:
     """The last line of each pair in the file."""
-    lines = (
-        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path and path.exists() else rows
-    )
-    return list({(row["name"], row["type"]): row for row in lines}.values())
+    return latest(path, lambda row: (row["name"], row["type"]), rows)
 
 
 def _counted(rows: Sequence[Row]) -> Counter[str]:

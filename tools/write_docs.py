@@ -1,5 +1,5 @@
 """`make docs`: writes every generated file: the ISA manual, the editors' grammar, the pages of the command line and of
-the chip's parameters, the schemas, the stock chips, README's table of models. Tests say when one is old."""
+the chip's parameters, what runs, the schemas, the stock chips, README's table of models. Tests say when one is old."""
 
 import sys
 from pathlib import Path
@@ -16,12 +16,14 @@ def main() -> None:
     from isa.files import write_atomic
     from runtime import schemas
     from tools import write_cli_doc, write_records
+    from tools.support import page
 
     pages = {
         ROOT / "README.md": model_table.readme(),
         ROOT / "docs" / "isa.md": manual.document(),
         ROOT / lexer.PATH: lexer.textmate(),
         ROOT / "docs" / "chip.md": chip_page.document(),
+        ROOT / "docs" / "support.md": page.document(),
         ROOT / "docs" / "cli.md": write_cli_doc.document(),
         ROOT / "docs" / "reference" / "records.md": write_records.document(),
         **{ROOT / "docs" / "schemas" / f"{name}.json": schemas.text(name) for name in schemas.TYPES},
