@@ -159,7 +159,7 @@ def test_what_takes_too_long_is_said_to_be_unproved() -> None:
     assert any("nothing is proved for n =" in finding.message for finding in found)
 
 
-@settings(max_examples=3 * EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(st.integers(0, 1 << 20))
 def test_the_verdict_is_that_of_all_launches_one_by_one(seed: int) -> None:
     """Breaks when a proof overlooks a launch, or finds a fault that none has. A launch that cannot be followed hides

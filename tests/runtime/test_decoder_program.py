@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,20 +158,21 @@ def test_weights_that_changed_are_noticed(tmp_path: Path) -> None:
         program.verify(IDS)
 
 
-def test_the_image_is_kept(program: DecoderProgram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_image_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when a model is compiled again, or another model gets its image."""
     monkeypatch.setattr(cache, "folder", lambda: tmp_path)
     monkeypatch.setattr(cache, "WORTH_KEEPING", 0.0)
-    first = llmchip.compile(tiny("llama"), EXAMPLE, max_length=CAPACITY)
+    one = partial(tiny, "llama", num_hidden_layers=1)
+    first = llmchip.compile(one(), EXAMPLE, max_length=CAPACITY)
     assert len(cache.entries()) == 1
-    again = llmchip.compile(tiny("llama"), EXAMPLE, max_length=CAPACITY)
+    again = llmchip.compile(one(), EXAMPLE, max_length=CAPACITY)
     assert len(cache.entries()) == 1
     assert "compiled" not in vars(again)
-    assert again.image.hash == first.image.hash == program.image.hash
+    assert again.image.hash == first.image.hash
     assert again.verify(IDS, 1).bit_exact
-    for other in (tiny("llama", seed=1), tiny("llama", rms_norm_eps=1e-3)):
+    for other in (one(seed=1), one(rms_norm_eps=1e-3)):
         llmchip.compile(other, EXAMPLE, max_length=CAPACITY)
-    llmchip.compile(tiny("llama"), EXAMPLE, max_length=CAPACITY - 1)
+    llmchip.compile(one(), EXAMPLE, max_length=CAPACITY - 1)
     assert len(cache.entries()) == 4
 
 
@@ -225,7 +227,7 @@ def test_one_step_alone() -> None:
 
 def test_an_image_records_weights_in_blocks(tmp_path: Path) -> None:
     """Breaks when the hash of a GGUF model's weights leaves out its linears, whose codes are buffers."""
-    model, hashes = causal_lm(read_gguf(file_of("llama", small("llama"), "Q8_0"))), set()
+    model, hashes = causal_lm(read_gguf(file_of("llama", small("llama", num_hidden_layers=1), "Q8_0"))), set()
     for number in range(2):
         model.model.layers[0].mlp.up_proj.codes[0, 0] = number
         llmchip.compile(model, EXAMPLE, max_length=CAPACITY).save(tmp_path / "x.llmchip")

@@ -26,7 +26,7 @@ from runtime.device.executable import Executable
         pytest.param(
             "Llama", {"num_key_value_heads": 4, "num_hidden_layers": 3}, [5, 5, 1], 16, marks=pytest.mark.slow
         ),
-        ("Llama", {"num_key_value_heads": 1}, [3, 1, 3, 1], 9),
+        pytest.param("Llama", {"num_key_value_heads": 1}, [3, 1, 3, 1], 9, marks=pytest.mark.slow),
         ("Mistral", {"sliding_window": 4}, [6, 1, 1, 6, 1], 32),
         pytest.param("Mistral", {"sliding_window": 9}, [4, 1, 4, 4, 1], 32, marks=pytest.mark.slow),
         ("Gemma2", {"head_dim": 16, "sliding_window": 6, "attn_logit_softcapping": 5.0}, [5, 1, 5], 24),
