@@ -47,7 +47,10 @@ def test_the_tasks_are_short_and_say_what_comes_of_them() -> None:
         assert any(one.text.startswith("llmcc") for one in found), title
 
 
-@pytest.mark.parametrize("title", TASKS)
+@pytest.mark.parametrize(
+    "title",
+    [pytest.param(title, marks=pytest.mark.slow) if title == "A chip of your own" else title for title in TASKS],
+)
 def test_a_task_works_as_it_is_typed(title: str, folder: Path) -> None:
     """Breaks when a command of the tutorial fails, or does not say what the text says it does. Tasks follow each other: later
     ones use the files of the first."""
