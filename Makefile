@@ -18,7 +18,7 @@ export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
 BENCH_ARGS ?=
-.PHONY: bench-host support support-ops support-core support-models help demo test test-all test-newest test-oldest check lint format docs fuzz mutate bench-chip bench-memory bench-llm models pictures clean
+.PHONY: bench-host support support-ops support-core support-models help demo test test-all test-newest test-oldest check lint format docs fuzz mutate bench-chip bench-memory bench-quantization bench-llm models pictures clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -92,6 +92,9 @@ pictures: $(VENV)/.dev ## the pictures in README.md, from real runs, by Chromium
 
 bench-chip: $(VENV)/.run ## compiled programs against the speed of light, and against the last ones; writes benchmarks/results
 	PYTHONPATH=. $(BIN)/python benchmarks/bench_chip.py
+
+bench-quantization: $(VENV)/.run ## what each scheme costs MiniLM on 500 real texts; writes benchmarks/results/quantization.md
+	$(BIN)/python -m benchmarks.bench_quantization $(BENCH_ARGS)
 
 bench-memory: $(VENV)/.run ## the same with less memory, smaller arrays, slower buses; writes benchmarks/results/memory.md
 	PYTHONPATH=. $(BIN)/python -m benchmarks.bench_memory

@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor, fx
 
 from compiler import extensions
+from compiler.frontend.calibration import schemes_of
 from compiler.frontend.capture import Captured, TensorInfo
 from compiler.frontend.checks import check_graph
 from compiler.graph.fx_copy import as_written, copied
@@ -87,9 +88,9 @@ class Lowered:
         return result
 
 
-def pipeline(options: Options) -> list[Pass]:
-    """The passes in order. Those named by `options.disable` are left out. Raises CompileError for a name that no pass
-    has."""
+def pipeline(options: Options, schemes: Mapping[str, str] | None = None) -> list[Pass]:
+    """The passes in order, for a model of which some operations, by name, have `schemes` of their own. Those named by
+    `options.disable` are left out. Raises CompileError for a name that no pass has."""
     extensions.install()
     steps: list[Pass] = [
         FoldEmpty(),  # first, because no other pass thinks of tensors without elements
@@ -103,7 +104,7 @@ def pipeline(options: Options) -> list[Pass]:
         Canonicalize(),  # views that decomposition made
         RecogniseActivations(),  # needs canonical arithmetic
         RecogniseAttention(),  # needs products as matmul, before they are quantized one by one
-        Quantize(options.quantization),
+        Quantize(options.quant_config, schemes or {}),
         Select(),  # after attention is recognised: it takes softmax's place
         Canonicalize(),  # operands that quantize and select broadcast by hand
         RecogniseNorm(),  # needs reductions as the chip has them
@@ -126,10 +127,12 @@ def lower(
     dump_dir: Path | None = None,
 ) -> Lowered:
     """Run the graph passes and freeze the result."""
-    manager = PassManager(pipeline(options or Options()), print_after, stop_after, dump_dir)
+    options = options or Options()
+    schemes = schemes_of(captured.gm.graph, options.quant_config)
+    manager = PassManager(pipeline(options, schemes), print_after, stop_after, dump_dir)
     check_graph(captured.gm.graph)
     shown = print_after or stop_after or dump_dir
-    halves = None if shown else by_layers(captured.gm, lambda few: freeze(manager.run(few)))
+    halves = None if shown else by_layers(captured.gm, lambda few: freeze(manager.run(few)), schemes)
     if halves is None:
         manager.timings.clear()
         halves = freeze(manager.run(copied(captured.gm, "Lowering")), whole=stop_after is None)

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
+from compiler.quantization import SCHEMES, QuantConfig
 from isa.errors import CompileError
 
 T = TypeVar("T")
-QUANTIZATIONS = ("w8a8", "w4a8-g32")
 OPTIMISATIONS = (
     "fuse",
     "find-loop",
@@ -35,17 +35,24 @@ class Options:
     chip: str = _option("edge", "chip configuration: a name or a .toml file")
     fallback: bool = _option(True, "under torch.compile, run unsupported operations in PyTorch (false: refuse)")
     quantization: str = _option(
-        "w8a8",
-        "arithmetic of linear layers: w8a8, or w4a8-g32 (int4 weights, both sides in groups of 32, where they fit)",
+        str(QuantConfig()),
+        f"arithmetic of products: one of {', '.join(SCHEMES)}; behind it smoothing=ALPHA and PATTERN=SCHEME for modules, "
+        "separated by commas (docs/quantization.md)",
     )
     disable: tuple[str, ...] = _option((), "passes to leave out, separated by commas")
 
     def __post_init__(self) -> None:
-        if self.quantization not in QUANTIZATIONS:
-            raise CompileError(
-                f"option 'quantization' is '{self.quantization}'", hint=f"write one of {', '.join(QUANTIZATIONS)}"
-            )
+        given: str | QuantConfig = (
+            self.quantization
+        )  # what users write is either; kept is the text, which can be stored
+        found = given if isinstance(given, QuantConfig) else QuantConfig.parse(given)
+        object.__setattr__(self, "quantization", str(found))
         object.__setattr__(self, "disable", tuple(_OLD_NAMES.get(name, name) for name in self.disable))
+
+    @property
+    def quant_config(self) -> QuantConfig:
+        """`quantization` as it was meant."""
+        return QuantConfig.parse(self.quantization)
 
     def enables(self, name: str) -> bool:
         """Whether a pass is switched on."""

@@ -193,10 +193,10 @@ def _run(job: _Job, given: Mapping[fx.Node, Tensor], store: Store) -> None:
             store(number, result)
 
 
-def _quantize_rows(x: Tensor, col: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def _quantize_rows(x: Tensor, col: Tensor | None = None, absmax: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """`llmchip.quantize_rows`, block by block."""
-    if col is not None or x.dim() != 2 or x.numel() <= BLOCK:
-        q, s = ops.quantize_rows(x, col)
+    if col is not None or absmax is not None or x.dim() != 2 or x.numel() <= BLOCK:
+        q, s = ops.quantize_rows(x, col, absmax)
         return q, s
     q, s = torch.empty(x.shape, dtype=torch.int8), torch.empty(x.shape[:1], dtype=x.dtype)
     rows = max(1, BLOCK // x.shape[1])

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from compiler.frontend.calibration import Calibration
+    from compiler.quantization import QuantConfig
     from isa.chip import Chip, load_chip
     from isa.errors import (
         AssemblyError,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     )
     from isa.extension import Extension
     from runtime.api import chip, compile, load
+    from runtime.calibration import calibrate
     from runtime.compare.comparison import Comparison
     from runtime.compare.sides import compare, profile
     from runtime.decoder_program import DecoderProgram
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AssemblyError",
+    "Calibration",
     "Chip",
     "ChipError",
     "Comparison",
@@ -67,6 +71,7 @@ __all__ = [
     "PackedWeights",
     "Profile",
     "Program",
+    "QuantConfig",
     "Session",
     "StepsVerification",
     "Sweep",
@@ -75,6 +80,7 @@ __all__ = [
     "Verification",
     "__version__",
     "backend",
+    "calibrate",
     "chip",
     "compare",
     "compile",
@@ -103,6 +109,9 @@ _ERRORS = (
 _HOME = {
     **dict.fromkeys(_ERRORS, "isa.errors"),
     **dict.fromkeys(("Chip", "load_chip"), "isa.chip"),
+    "Calibration": "compiler.frontend.calibration",
+    "QuantConfig": "compiler.quantization",
+    "calibrate": "runtime.calibration",
     "Extension": "isa.extension",
     "explain": "runtime.explain.explain",
     "Explanation": "runtime.explain.explanation",

@@ -4,7 +4,7 @@ program = llmchip.compile(model, {"input_ids": ids}); program(input_ids=ids); pr
 llmchip.load("model.llmchip")(input_ids=ids.numpy())
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any, overload
 
@@ -13,6 +13,7 @@ from isa.chip import load_chip as chip
 from runtime.device.loaded import Loaded, load
 
 if TYPE_CHECKING:
+    from compiler.frontend.calibration import Calibration
     from compiler.pipeline import Compiled
     from isa.image.image import Image
     from runtime.decoder_program import DecoderProgram
@@ -29,6 +30,7 @@ def compile(
     *,
     max_length: None = None,
     chip: str | PathLike[str] | Chip = "edge",
+    calibration: "Calibration | Iterable[Any] | None" = None,
     **options: Any,
 ) -> "Program": ...
 
@@ -40,6 +42,7 @@ def compile(
     *,
     max_length: int,
     chip: str | PathLike[str] | Chip = "edge",
+    calibration: "Calibration | Iterable[Any] | None" = None,
     **options: Any,
 ) -> "DecoderProgram": ...
 
@@ -50,6 +53,7 @@ def compile(
     *,
     max_length: int | None = None,
     chip: str | PathLike[str] | Chip = "edge",
+    calibration: "Calibration | Iterable[Any] | None" = None,
     **options: Any,
 ) -> "Program | DecoderProgram":
     """Compile a module for these example inputs: a tuple of positional or a dict of keyword arguments.
@@ -63,16 +67,19 @@ def compile(
     With `max_length` a causal language model of transformers becomes a program that generates: its caches stay on the
     chip, with room for so many tokens of each sequence. Prompts go through it in chunks as long as the example.
 
+    `quantization` is a QuantConfig or its text (docs/quantization.md). Some take a `calibration`: inputs of the model,
+    each a tuple, a dict or a tensor, on which it is run in float first; or what `llmchip.calibrate` gave.
+
     Raises UnsupportedError for what the chip does not have, with the model's line; InputError for a model, an example or
     an option that cannot be used; ChipError for a chip that is none.
     """
     if max_length is not None:
         from runtime.language_model import compile_decoder
 
-        return compile_decoder(model, example_inputs, max_length, chip, options)
+        return compile_decoder(model, example_inputs, max_length, chip, options, calibration=calibration)
     from runtime.program import compile_model
 
-    return compile_model(model, example_inputs, chip, options)
+    return compile_model(model, example_inputs, chip, options, calibration)
 
 
 def verify_image(

@@ -1,7 +1,7 @@
 """A compiled model: called like the model, saved as an image, verified against PyTorch."""
 
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
+from compiler.frontend.calibration import Calibration, marked
 from compiler.frontend.capture import Captured, capture, from_exported
 from compiler.graph.fx_copy import as_written
 from compiler.lower import Lowered
@@ -22,6 +23,7 @@ from compiler.pipeline import Compiled
 from isa.chip import Chip, load_chip
 from isa.errors import CompileError, Error, InputError
 from isa.image.image import Image, image_bytes, read_image, write_image
+from runtime.calibration import calibration_of
 from runtime.device.executable import Executable
 from runtime.inspected import Inspected
 from runtime.profile.profile import Profile, profile, timing
@@ -179,11 +181,13 @@ def compile_model(
     example_inputs: Sequence[Any] | Mapping[str, Any] | None,
     chip: str | PathLike[str] | Chip,
     options: Mapping[str, Any],
+    calibration: Calibration | Iterable[Any] | None = None,
 ) -> Program:
     """See runtime.api.compile. Raises what it raises."""
     selected, settings = chosen(chip, options)
     with one_line():
-        captured = captured_model(model, example_inputs)
+        known = calibration_of(model, calibration)
+        captured = marked(captured_model(model, example_inputs), settings.quant_config, known)
         program = Program(captured, settings, selected, None if isinstance(model, ExportedProgram) else model)
         program.image  # noqa: B018 - packed now, with the weights as they are now
     return program

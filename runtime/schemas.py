@@ -11,6 +11,7 @@ from runtime.explain.document import ExplainDocument
 from runtime.inspected import Buffer
 from runtime.profile.document import ProfileDocument
 from runtime.profile.trace import Trace
+from runtime.quantize.document import QuantizeDocument
 from runtime.report.document import ReportDocument
 from runtime.sweep.document import SweepDocument
 from runtime.verify.steps import StepsDocument
@@ -20,6 +21,7 @@ TYPES: dict[str, Any] = {
     "profile": ProfileDocument,
     "comparison": ComparisonDocument,
     "report": ReportDocument,
+    "quantize": QuantizeDocument,
     "verification": Verification,
     "steps-verification": StepsDocument,
     "sweep": SweepDocument,

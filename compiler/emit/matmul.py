@@ -17,11 +17,12 @@ from compiler.tile.kernel_op import CHOSEN, KernelOp
 from compiler.tile.kernels import MAXIMUM
 from compiler.tile.layout import Layout, Range, coalesce
 from isa.architecture import Dtype, Space
-from isa.spec import ISA, TAP, VOP
+from isa.spec import ISA, MM_FORMAT, TAP, VOP
 
 TURNS = 4  # accumulators in turn: with instructions of a tile of the array, long enough for one to leave it
 ROUND = {Dtype.F32: 0, Dtype.BF16: 1, Dtype.F16: 2}
 
+FLOATS = "matmul_float"  # of which weights may be codes: they become floats on chip, tile by tile
 MM = ISA["mm"]
 PLANES, ROWS = MM.field("b").largest, MM.field("m").largest  # of one instruction
 GATHERED = ISA["gather"].field("cols").largest  # elements of a row of a table that one instruction fetches
@@ -38,7 +39,12 @@ class _Product:
 
     @property
     def b(self) -> KernelOp:
-        return self.op.tensor("b")
+        return self.op.operands[1]
+
+    @property
+    def sums(self) -> Dtype:
+        """What the array sums up in."""
+        return Dtype.F32 if self.op.kind == FLOATS else Dtype.I32
 
     @property
     def transposed(self) -> bool:
@@ -64,9 +70,9 @@ def _product(e: Emitter, op: KernelOp) -> _Product:
     return _Product(op, a, weights)
 
 
-@emits("matmul_i8", CHOSEN)
+@emits("matmul_i8", FLOATS, CHOSEN)
 def matmul(e: Emitter, node: KernelOp) -> None:
-    """A matmul whose int32 sums are wanted as they are; others are emitted by their dequantize."""
+    """A matmul whose sums are wanted as they are; others are emitted by their dequantize."""
     product_, sizes, out = _product(e, node), e.block_shape(node), e.result(node)
     for (low, high), acc in _tiles(e, product_, sizes, _first_column(e, out, node)):
         e.emit("vop", node, acc.shape, {"d": out.columns(low, high)}, {"a": acc}, {"f": VOP.index("mov")})
@@ -140,10 +146,10 @@ def _accumulate(e: Emitter, product_: _Product, rows: tuple[int, ...], tiles: Se
     node, a, weights, transposed = product_.op, product_.a, product_.weights, product_.transposed
     k = a.shape[-1]
     if k == 0:
-        return [e.filled((*rows, high - low), Dtype.I32, 0, node) for low, high in tiles]
+        return [e.filled((*rows, high - low), product_.sums, 0, node) for low, high in tiles]
     a = e.with_columns(a if a.shape[:-1] == rows else a.broadcast((*rows, k)), node)
     step = min(e.tiling.k, k, MM.field("k").largest)
-    sums = [e.temp((*rows, high - low), Dtype.I32, node.name + ".acc", Space.ACC) for low, high in tiles]
+    sums = [e.temp((*rows, high - low), product_.sums, node.name + ".acc", Space.ACC) for low, high in tiles]
     for first in e.some(range(0, k, step)):
         last = min(first + step, k)
         for acc, n_range in zip(sums, tiles, strict=True):
@@ -151,6 +157,8 @@ def _accumulate(e: Emitter, product_: _Product, rows: tuple[int, ...], tiles: Se
             w = e.with_columns(
                 e.stage(product_.b, _window(weights, w_rows, w_cols), many=len(weights.shape) == 2), node
             )
+            if product_.sums is Dtype.F32 and not w.dtype.is_float:
+                w = _as_floats(e, node, w)
             if len(w.shape) > 2 and w.shape[:-2] != rows[:-1]:
                 w = w.broadcast((*rows[:-1], *w.shape[-2:]))
             for refs, (b, m) in _mm_blocks(columns(a, first, last), w, acc, transposed):
@@ -161,9 +169,16 @@ def _accumulate(e: Emitter, product_: _Product, rows: tuple[int, ...], tiles: Se
                     "b": b,
                     "wt": int(transposed),
                     "acc": int(first > 0),
-                }
+                } | ({"fmt": MM_FORMAT.index("float")} if product_.sums is Dtype.F32 else {})
                 e.emit_one("mm", node, dict(zip(("c", "a", "w"), refs, strict=True)), attrs)
     return sums
+
+
+def _as_floats(e: Emitter, node: KernelOp, codes: Layout) -> Layout:
+    """A tile of weights that are codes, as the array multiplies them with floats."""
+    floats = e.temp(codes.shape, Dtype.F32, node.name + ".floats")
+    e.emit("vop", node, codes.shape, {"d": floats}, {"a": codes}, {"f": VOP.index("mov")})
+    return floats
 
 
 def _chosen_tiles(

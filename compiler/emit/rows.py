@@ -31,7 +31,7 @@ def vector(e: Emitter, op: str, node: KernelOp, d: Layout, a: Layout, imm: int) 
 
 @emits("quantize_rows")
 def quantize_rows(e: Emitter, node: KernelOp) -> None:
-    x, col = node.tensor("x"), node.optional("col")
+    x, col, absmax = node.tensor("x"), node.optional("col"), node.optional("absmax")
     rank, exp = len(x.shape), e.handed.get((x, EXP))
     a = e.operand(x, rank) if exp is None else exp
     results = {number: part for number, part in node.parts().items() if not part.is_empty}
@@ -43,7 +43,9 @@ def quantize_rows(e: Emitter, node: KernelOp) -> None:
     q = e.result(results[0]) if 0 in results else e.temp(sizes, Dtype.I8, node.name + ".q")
     s = e.result(results[1]).unsqueeze() if 1 in results else e.temp(sizes[:-1], x.dtype, node.name + ".s").unsqueeze()
     ins = {"a": a, "rs": e.handed.get((x, RECIP)), "cs": None if col is None else e.operand(col, rank)}
-    if col is None and (x, MAGNITUDE) in e.handed:
+    if absmax is not None:
+        ins["am"] = e.operand(absmax, rank - 1).unsqueeze()
+    elif col is None and (x, MAGNITUDE) in e.handed:
         ins["am"] = e.handed[x, MAGNITUDE].unsqueeze()
     e.emit("vqd", node, sizes, {"d": q, "s": s}, ins, row_op=True)
     for result in results.values():

@@ -99,4 +99,7 @@ def _hands(step: Step, kernel: Kernel, stored: Set[KernelOp]) -> tuple[str, ...]
 
 
 def _unscaled(readers: list[KernelOp]) -> Iterator[bool]:
-    return (user.kind == "quantize_rows" and user.optional("col") is None for user in readers)
+    return (
+        user.kind == "quantize_rows" and user.optional("col") is None and user.optional("absmax") is None
+        for user in readers
+    )

@@ -66,7 +66,7 @@ def _same(x: Tensor, *_args: object, **_options: object) -> Tensor:
     return x.new_empty(x.shape)
 
 
-def _fake_quantize_rows(x: Tensor, col: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def _fake_quantize_rows(x: Tensor, *_: Tensor | None) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape, dtype=torch.int8), x.new_empty(x.shape[:-1])
 
 
@@ -85,6 +85,11 @@ def _fake_matmul_groups(a: Tensor, w: Tensor, *_: object, **_options: object) ->
 
 def _fake_matmul_i8(a: Tensor, b: Tensor, transpose_b: bool) -> Tensor:
     return a.new_empty((*a.shape[:-1], b.shape[-2 if transpose_b else -1]), dtype=torch.int32)
+
+
+def _fake_matmul_float(a: Tensor, w: Tensor, transpose_b: bool) -> Tensor:
+    batch = torch.broadcast_shapes(a.shape[:-2], w.shape[:-2])
+    return a.new_empty((*batch, a.shape[-2], w.shape[-2 if transpose_b else -1]), dtype=torch.float32)
 
 
 def _fake_matmul_chosen(a: Tensor, w: Tensor, chosen: Tensor) -> Tensor:
@@ -116,7 +121,7 @@ def _fake_cached_attention(q: Tensor, *given: object, dtype: torch.dtype = torch
 
 OPERATORS = (
     define_operator(
-        "quantize_rows(Tensor x, Tensor? col=None) -> (Tensor, Tensor)",
+        "quantize_rows(Tensor x, Tensor? col=None, Tensor? absmax=None) -> (Tensor, Tensor)",
         reference.quantize_rows,
         _fake_quantize_rows,
         Role.ROWS,
@@ -131,6 +136,12 @@ OPERATORS = (
         _fake_dequantize,
         Role.DEQUANTIZE,
         affine=Affine.MADE | Affine.BEFORE,
+    ),
+    define_operator(
+        "matmul_float(Tensor a, Tensor w, bool transpose_b) -> Tensor",
+        reference.matmul_float,
+        _fake_matmul_float,
+        Role.MATMUL,
     ),
     define_operator(
         "matmul_chosen(Tensor a, Tensor w, Tensor chosen) -> Tensor",
@@ -208,6 +219,11 @@ attention = _define(
 )  # fmt: skip
 
 
+calibrated = _define(  # the input of a product, with what its quantization is to know: until products are quantized
+    "calibrated(Tensor x, Tensor? col=None, Tensor? absmax=None) -> Tensor", _dense(reference.calibrated), _same
+)
+
+
 CACHES = "keys", "key_scales", "values", "value_scales"  # operands of attention over a cache, as schemas name them
 
 
@@ -278,6 +294,6 @@ def _overload(op: ChipOp) -> OpOverload:
 
 
 (
-    quantize_rows, matmul_i8, dequantize, matmul_chosen, quantize_groups, matmul_groups, softmax, layer_norm, activation,
-    reduce, cached_attention, clamp,
+    quantize_rows, matmul_i8, dequantize, matmul_float, matmul_chosen, quantize_groups, matmul_groups, softmax,
+    layer_norm, activation, reduce, cached_attention, clamp,
 ) = map(_overload, OPERATORS)  # fmt: skip

@@ -7,29 +7,45 @@ import torch
 from torch import fx
 from torch.fx.node import Argument, Target
 
-from compiler.graph.arguments import integers, tensor
+from compiler.graph.arguments import integers, optional_tensor, tensor
 from compiler.graph.editor import Editor, aten, dtype_of, shape_of
 from compiler.graph.manager import unsupported
 from compiler.ops import library as ops
 from isa.architecture import MAX_K
 
 
-def quantize_rows(editor: Editor, at: fx.Node, x: fx.Node, col: fx.Node | None = None) -> tuple[fx.Node, fx.Node]:
-    return pair(editor, at, ops.quantize_rows, x, *([] if col is None else [col]))
+def quantize_rows(
+    editor: Editor, at: fx.Node, x: fx.Node, col: fx.Node | None = None, absmax: fx.Node | None = None
+) -> tuple[fx.Node, fx.Node]:
+    """Trailing operands that say nothing are left out, so that the text stays short."""
+    return pair(editor, at, ops.quantize_rows, x, *_said(col, absmax))
 
 
-def quantize_source(editor: Editor, at: fx.Node, x: fx.Node) -> tuple[fx.Node, fx.Node]:
-    """Quantize the rows of x where they were made, before any view that keeps rows whole: once, and in token order."""
+def quantize_source(
+    editor: Editor, at: fx.Node, x: fx.Node, col: fx.Node | None = None, absmax: fx.Node | None = None
+) -> tuple[fx.Node, fx.Node]:
+    """Quantize the rows of x where they were made, before any view that keeps rows whole: once, and in token order. What
+    a calibration says of x takes part."""
+    if x.target is ops.calibrated:
+        return quantize_source(editor, at, tensor(x, "x"), optional_tensor(x, "col"), optional_tensor(x, "absmax"))
     if x.target is aten.permute.default and (dims := integers(x, 1))[-1] == len(shape_of(x)) - 1:
-        q, s = quantize_source(editor, at, tensor(x, 0))
+        q, s = quantize_source(editor, at, tensor(x, 0), col, absmax)
         return editor.permute(at, q, dims), editor.permute(at, s, dims[:-1])
     if x.target is aten.reshape.default and shape_of(x)[-1:] == shape_of(x.args[0])[-1:]:
-        q, s = quantize_source(editor, at, tensor(x, 0))
+        q, s = quantize_source(editor, at, tensor(x, 0), col, absmax)
         return editor.reshape(at, q, shape_of(x)), editor.reshape(at, s, shape_of(x)[:-1])
     if x.target is aten.expand.default and shape_of(x)[-1:] == shape_of(x.args[0])[-1:]:
-        q, s = quantize_source(editor, at, tensor(x, 0))
+        q, s = quantize_source(editor, at, tensor(x, 0), col, absmax)
         return editor.expand(at, q, shape_of(x)), editor.expand(at, s, shape_of(x)[:-1])
-    return quantize_rows(editor, at, x)
+    return quantize_rows(editor, at, x, col, absmax)
+
+
+def _said(*operands: fx.Node | None) -> list[fx.Node | None]:
+    """Operands without those at the end that are left out."""
+    given = list(operands)
+    while given and given[-1] is None:
+        given.pop()
+    return given
 
 
 def as_row(editor: Editor, at: fx.Node, scale: fx.Node) -> fx.Node:
@@ -47,10 +63,9 @@ def dequantize(
     dtype: torch.dtype = torch.float32,
 ) -> fx.Node:  # fmt: skip
     """Trailing operands that say nothing are left out, so that the text stays short."""
-    operands = [col, bias]
-    while operands and operands[-1] is None:
-        operands.pop()
-    return editor.emit(at, ops.dequantize, c, row, *operands, **({} if dtype is torch.float32 else {"dtype": dtype}))
+    return editor.emit(
+        at, ops.dequantize, c, row, *_said(col, bias), **({} if dtype is torch.float32 else {"dtype": dtype})
+    )
 
 
 def check_operands(node: fx.Node, a: fx.Node, b: fx.Node) -> None:

@@ -9,9 +9,20 @@ With `w4a8-g32` linear layers take int4 weights, and both sides a scale for ever
 
 after    %qx, %sx = llmchip.quantize_groups(%x, 32); %qw, %sw = llmchip.quantize_weights(%w, 32)
          %y = llmchip.matmul_groups(%qx, %qw, %sx, %sw) + %b
+
+Where a calibration has marked the input of a product, its quantization takes the multipliers of columns and, static, the
+range. What is not to be quantized stays a product of floats, in the order of docs/numerics.md; weights alone are
+quantized with `w8a16`:
+
+before   %z = llmchip.calibrated(%x, %col, %absmax); %y = linear(%z, %w, %b)
+after    %qx, %sx = llmchip.quantize_rows(%x, %col, %absmax), and so on
+after    %y = llmchip.matmul_float(%x, %w, True) + %b
+after    %qw, %sw = llmchip.quantize_rows(%w); %y = llmchip.matmul_float(%x, %qw, True) * %sw + %b
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -23,10 +34,10 @@ from compiler.graph.editor import Editor, aten, dtype_of, is_static, shape_of
 from compiler.graph.manager import unsupported
 from compiler.graph.rules import Rule, apply_rules
 from compiler.ops import library as ops
-from compiler.options import QUANTIZATIONS
 from compiler.passes.chosen import chosen_product
 from compiler.passes.codes import as_row, check_operands, dequantize, float32, pair, quantize_rows, quantize_source
 from compiler.passes.recognise_attention import causal
+from compiler.quantization import INT4, ISLANDS, WEIGHT_ONLY, QuantConfig
 from compiler.reference.functions import CAUSAL_BLOCK
 from isa.architecture import MAX_K
 
@@ -35,7 +46,10 @@ GROUP = 32  # elements of k that share a scale where weights are int4
 
 @dataclass(frozen=True)
 class Quantize:
-    quantization: str = QUANTIZATIONS[0]
+    """`schemes` are those of operations of the captured model, by their names, that have another than the model."""
+
+    config: QuantConfig = field(default_factory=QuantConfig)
+    schemes: Mapping[str, str] = field(default_factory=dict)
     name: ClassVar[str] = "quantize"
     changes_bits: ClassVar[bool] = True
     gone: ClassVar[frozenset[Target]] = frozenset(
@@ -46,19 +60,26 @@ class Quantize:
             ops.attention,
             ops.attention_in_cache,
             ops.attention_over_cache,
+            ops.calibrated,
         }
     )
 
     def run(self, gm: fx.GraphModule) -> fx.GraphModule:
         rules: dict[Target, Rule] = {
-            aten.linear.default: _linear if self.quantization == "w8a8" else _linear_int4,
-            ops.attention: _attention,
+            aten.linear.default: partial(self._by_scheme, _LINEARS, _linear),
+            aten.matmul.default: partial(self._by_scheme, _MATMULS, _matmul),
+            ops.attention: partial(self._by_scheme, _ATTENTIONS, _attention),
             ops.attention_in_cache: _attention_in_cache,
             ops.attention_over_cache: _attention_over_cache,
-            aten.matmul.default: _matmul,
             aten._int_mm.default: _int_mm,
         }
-        return apply_rules(gm, self.name, rules, skip_static=True)
+        rest: dict[Target, Rule] = {ops.calibrated: _calibrated}  # of products whose rows are not quantized to int8
+        return apply_rules(apply_rules(gm, self.name, rules, skip_static=True), self.name, rest)
+
+    def _by_scheme(self, rules: Mapping[str, Rule], otherwise: Rule, editor: Editor, node: fx.Node) -> fx.Node | None:
+        """By the rule of the scheme that holds where the model called the operation."""
+        schemes = (self.schemes[name] for name in node.meta["origins"] if name in self.schemes)
+        return rules.get(next(schemes, self.config.scheme), otherwise)(editor, node)
 
 
 def _linear(editor: Editor, node: fx.Node) -> fx.Node:
@@ -84,6 +105,85 @@ def _linear_int4(editor: Editor, node: fx.Node) -> fx.Node:
     if bias is not None:
         y = editor.emit(node, aten.add.Tensor, y, editor.cast(node, bias, torch.float32))
     return editor.cast(node, y, dtype_of(node))
+
+
+def _linear_codes(editor: Editor, node: fx.Node) -> fx.Node:
+    """Codes of weights become floats on their way to the array; their scales multiply sums. Weights that are computed
+    are floats already."""
+    x, weight = tensor(node, "input"), tensor(node, "weight")
+    if not is_static(weight):
+        return _linear_float(None, editor, node)
+    check_operands(node, x, weight)
+    qw, sw = quantize_rows(editor, node, editor.cast(node, weight, torch.float32))
+    c = editor.emit(node, ops.matmul_float, x, qw, True)
+    y = editor.emit(node, aten.mul.Tensor, c, sw)
+    return _with_bias(editor, node, y)
+
+
+def _linear_float(kind: torch.dtype | None, editor: Editor, node: fx.Node) -> fx.Node:
+    """A product of the operands as `kind`; None: as they are."""
+    x, weight = tensor(node, "input"), tensor(node, "weight")
+    check_operands(node, x, weight)
+    return _with_bias(editor, node, _float_product(editor, node, kind, x, weight, True))
+
+
+def _with_bias(editor: Editor, node: fx.Node, y: fx.Node) -> fx.Node:
+    """A float32 product with the bias of its linear layer, rounded once to the type of the layer."""
+    bias = optional_tensor(node, "bias")
+    if bias is not None:
+        y = editor.emit(node, aten.add.Tensor, y, editor.cast(node, bias, torch.float32))
+    return editor.cast(node, y, dtype_of(node))
+
+
+def _float_product(
+    editor: Editor, at: fx.Node, kind: torch.dtype | None, a: fx.Node, b: fx.Node, transposed: bool
+) -> fx.Node:
+    a, b = (x if kind is None else editor.cast(at, x, kind) for x in (a, b))
+    return editor.emit(at, ops.matmul_float, a, b, transposed)
+
+
+def _matmul_float(kind: torch.dtype | None, editor: Editor, node: fx.Node) -> fx.Node | None:
+    """Two activations. Where both are weights of experts that rows choose, they stay int8."""
+    a, b = tensor(node, 0), tensor(node, 1)
+    check_operands(node, a, b)
+    if (chosen := chosen_product(editor, node)) is not None:
+        return chosen
+    a, b = _broadcast(editor, node, a, b)
+    along = _rows_along_k(b)
+    y = _float_product(editor, node, kind, a, editor.swap_last(node, b) if along else b, along)
+    return editor.cast(node, y, dtype_of(node))
+
+
+def _attention_float(kind: torch.dtype | None, editor: Editor, node: fx.Node) -> fx.Node:
+    """Scores, softmax and values as the float model has them."""
+    batch = shape_of(node)[:-2]
+    q, k, v = (editor.broadcast(node, x, (*batch, *shape_of(x)[-2:])) for x in (tensor(node, i) for i in range(3)))
+    factor, mask = float32(number(node, "scale")), optional_tensor(node, "mask")
+    with editor.on_behalf_of(node.meta.get("scores")):
+        scores = _float_product(editor, node, kind, q, k, True)
+        scores = scores if factor == 1.0 else editor.emit(node, aten.mul.Tensor, scores, factor)
+        if mask is not None:
+            scores = editor.emit(node, aten.add.Tensor, scores, editor.cast(node, mask, torch.float32))
+    with editor.on_behalf_of(node.meta.get("weights")):
+        weights = editor.emit(node, ops.softmax, scores, argument(node, "zero_masked_rows"))
+    return editor.cast(node, _float_product(editor, node, kind, weights, v, False), dtype_of(node))
+
+
+_TYPES: Mapping[str, torch.dtype | None] = {"float": None, "bf16": torch.bfloat16}
+assert _TYPES.keys() == ISLANDS.keys()
+
+
+def _floats(rule: Callable[..., fx.Node | None]) -> dict[str, Rule]:
+    return {name: partial(rule, kind) for name, kind in _TYPES.items()}
+
+
+def _calibrated(editor: Editor, node: fx.Node) -> fx.Node:
+    """What is left of a calibration's marks: the multipliers."""
+    x, col = tensor(node, "x"), optional_tensor(node, "col")
+    if col is None:
+        return x
+    wide = editor.emit(node, aten.mul.Tensor, editor.cast(node, x, torch.float32), col)
+    return editor.cast(node, wide, dtype_of(node))
 
 
 def _quantized(editor: Editor, node: fx.Node, q: fx.Node, *others: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
@@ -172,10 +272,7 @@ def _matmul(editor: Editor, node: fx.Node) -> fx.Node:
     check_operands(node, a, b)
     if (chosen := chosen_product(editor, node)) is not None:
         return chosen
-    batch = shape_of(node)[:-2]
-    a = editor.broadcast(node, a, (*batch, *shape_of(a)[-2:]))
-    if len(shape_of(b)) > 2:
-        b = editor.broadcast(node, b, (*batch, *shape_of(b)[-2:]))
+    a, b = _broadcast(editor, node, a, b)
     if _rows_along_k(b):
         qa, sa = quantize_source(editor, node, a)
         qb, sb = quantize_source(editor, node, editor.swap_last(node, b))
@@ -184,6 +281,13 @@ def _matmul(editor: Editor, node: fx.Node) -> fx.Node:
     qb, sb = quantize_source(editor, node, b)
     qa, sa = quantize_rows(editor, node, a, as_row(editor, node, sb))
     return dequantize(editor, node, editor.emit(node, ops.matmul_i8, qa, qb, False), sa, dtype=dtype_of(node))
+
+
+def _broadcast(editor: Editor, node: fx.Node, a: fx.Node, b: fx.Node) -> tuple[fx.Node, fx.Node]:
+    """The operands of a product with its leading dimensions; a matrix on the right keeps its two."""
+    batch = shape_of(node)[:-2]
+    a = editor.broadcast(node, a, (*batch, *shape_of(a)[-2:]))
+    return a, editor.broadcast(node, b, (*batch, *shape_of(b)[-2:])) if len(shape_of(b)) > 2 else b
 
 
 def _int_mm(editor: Editor, node: fx.Node) -> fx.Node:
@@ -204,3 +308,8 @@ def _rows_along_k(b: fx.Node) -> bool:
     while b.target is aten.expand.default:
         b = tensor(b, 0)
     return b.target is aten.permute.default and integers(b, 1)[-2] == rank - 1
+
+
+_LINEARS: dict[str, Rule] = {**_floats(_linear_float), WEIGHT_ONLY: _linear_codes, INT4: _linear_int4}
+_MATMULS: dict[str, Rule] = _floats(_matmul_float)  # other schemes are about weights, or about linear layers
+_ATTENTIONS: dict[str, Rule] = _floats(_attention_float)

@@ -206,16 +206,23 @@ def layer_norm(
     return y.to(x.dtype)
 
 
-def quantize_rows(x: Tensor, col: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Dynamic symmetric int8 per row, as torchao computes it: (int8 of x's shape, scale of x's type per row)."""
+def quantize_rows(x: Tensor, col: Tensor | None = None, absmax: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Symmetric int8 per row, as torchao computes it: (int8 of x's shape, scale of x's type per row). Static where
+    `absmax` [1] is given for all rows, else dynamic."""
     y = x.to(torch.float32)
     if col is not None:
         y = y * col.to(torch.float32)
-    s = (_extreme(y, "absmax", -1) / _float(constants.Q_LEVELS)).to(x.dtype).to(torch.float32)
+    m = _extreme(y, "absmax", -1) if absmax is None else absmax.to(torch.float32).expand(y.shape[:-1])
+    s = (m / _float(constants.Q_LEVELS)).to(x.dtype).to(torch.float32)
     s = torch.where(s < _float(constants.Q_MIN_SCALE), _float(constants.Q_MIN_SCALE), s)
     q = torch.round(y * recip(s).unsqueeze(-1))
     q = torch.where(torch.isnan(q), 0.0, torch.clamp(q, -128.0, 127.0))
     return q.to(torch.int8), s.to(x.dtype)
+
+
+def calibrated(x: Tensor, col: Tensor | None = None, absmax: Tensor | None = None) -> Tensor:
+    """x with its columns multiplied, in float32. `absmax` says nothing of the value."""
+    return x if col is None else (x.to(torch.float32) * col.to(torch.float32)).to(x.dtype)
 
 
 def matmul_i8(a: Tensor, b: Tensor, transpose_b: bool = False) -> Tensor:
@@ -224,6 +231,18 @@ def matmul_i8(a: Tensor, b: Tensor, transpose_b: bool = False) -> Tensor:
         b = b.transpose(-1, -2)
     exact = torch.float32 if a.shape[-1] <= 1024 else torch.float64
     return torch.matmul(a.to(exact), b.to(exact)).to(torch.int32)
+
+
+def matmul_float(a: Tensor, w: Tensor, transpose_b: bool = False) -> Tensor:
+    """Product of floats (w: or int8, as floats), float32: from +0 on, k ascending, product and sum each rounded."""
+    left, right = a.to(torch.float32), w.to(torch.float32)
+    if transpose_b:
+        right = right.transpose(-1, -2)
+    batch = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    total = torch.zeros((*batch, left.shape[-2], right.shape[-1]), dtype=torch.float32)
+    for k in range(left.shape[-1]):
+        total = total + left[..., k, None] * right[..., k, None, :]
+    return total
 
 
 def matmul_chosen(a: Tensor, w: Tensor, chosen: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ share.
 """
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,11 +33,13 @@ class Layers:
         return range(KEPT, len(self.windows) - 1)
 
 
-def find_layers(graph: fx.Graph) -> Layers | None:
-    """The layers of a graph; None where there are too few to be worth the trouble."""
+def find_layers(graph: fx.Graph, schemes: Mapping[str, str] | None = None) -> Layers | None:
+    """The layers of a graph; None where there are too few to be worth the trouble. Operations of other `schemes` are
+    others."""
+    named = schemes or {}
     nodes = [node for node in graph.nodes if node.op == "call_function"]
     numbers: dict[Hashable, int] = {}
-    prints = [numbers.setdefault(_signature(node), len(numbers)) for node in nodes]
+    prints = [numbers.setdefault((_signature(node), named.get(node.name)), len(numbers)) for node in nodes]
     start, period, count = _longest(prints)
     for first, last in ((0, count), (1, count), (0, count - 1), (1, count - 1)):
         if last - first > KEPT + FEWEST:

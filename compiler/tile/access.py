@@ -65,6 +65,8 @@ def _read(node: KernelOp, position: int, operand: KernelOp) -> Read:
             return Read(operand, 0, min(rank, 2), stored=True)
         case Role.DEQUANTIZE, 1:
             return Read(operand, len(node.shape) - 1 - rank, rank)
+        case Role.ROWS, 2 if node.kind == "quantize_rows":  # one number for each row
+            return Read(operand, len(node.first.shape) - 1 - rank, rank)
         case (Role.ROWS, _) | (Role.DOWN, _):
             return Read(operand, len(node.first.shape) - rank, rank)
         case _:

@@ -25,7 +25,7 @@ from compiler.translation.instructions import RULES, Executed
 from compiler.translation.iterations import Iterations
 from compiler.translation.memory import Memory, Placed, Wrong, touched
 from compiler.translation.symbols import NOTHING, Symbols, Value
-from isa.architecture import Dtype, Space
+from isa.architecture import FLOATS, Dtype, Space
 from isa.errors import InternalError
 from isa.fields import Access
 from isa.spec import MM_FORMAT, NIBBLES
@@ -192,10 +192,12 @@ class _Replay:
     def _product(self, op: Op) -> None:
         operands = op.operands
         named = {name: (ref, extents) for name, ref, extents, _ in op.accesses}
-        if MM_FORMAT[operands["fmt"]] != "i8" or named.keys() != {"c", "a", "w"}:
-            raise Wrong("only products of int8 are followed")
+        if named.keys() != {"c", "a", "w"}:
+            raise Wrong("needs c, a and w")
         (c, extents), (a, left), (w, right) = named["c"], named["a"], named["w"]
-        if (c.dtype, a.dtype, w.dtype) != (Dtype.I32, Dtype.I8, Dtype.I8):
+        floats = MM_FORMAT[operands["fmt"]] == "float"
+        kinds = (c.dtype, a.dtype in FLOATS, w.dtype in FLOATS) if floats else (c.dtype, a.dtype, w.dtype)
+        if kinds != ((Dtype.F32, True, True) if floats else (Dtype.I32, Dtype.I8, Dtype.I8)):
             raise Wrong(f"multiplies {a.dtype.name.lower()} by {w.dtype.name.lower()} into {c.dtype.name.lower()}")
         cells = self.memory.cells(c)
         key = (c.offset, c.ps, c.rs, c.cs)
@@ -206,6 +208,8 @@ class _Replay:
             first = cells.sums[key]
         rows = self._rows(a, left, first)
         columns = self._columns(w, right, first, -1 if operands["wt"] else -2)
+        if floats:
+            rows, columns = rows * s.float_product(), columns * s.float_product()
         target = self.memory.target(c, extents)
         if operands["acc"]:
             target += rows[:, :, None]

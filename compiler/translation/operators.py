@@ -6,7 +6,7 @@ Views are none of them: PyTorch itself applies those to the symbols.
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -424,12 +424,18 @@ def _quantize_rows(call: Call) -> tuple[Symbols, Symbols]:
     if 0 in shape:
         return q, _of_nothing(shape[:-1], 0x34000000, kind)  # the smallest scale, 2**-23
 
-    def work(x: Value, *col: Value) -> tuple[Symbols, ...]:
-        y = s.mul(x.float, col[0].float) if col else x.float
-        step = s.scale_of(s.reduced("absmax", _row(y, shape[-1])), kind)
+    given = call.optional(col=1, absmax=2)
+    if "absmax" in given:  # of all rows, a column of its own
+        given["absmax"] = replace(given["absmax"], symbols=given["absmax"].symbols[..., None])
+
+    def work(x: Value, *more: Value) -> tuple[Symbols, ...]:
+        found = dict(zip(given, more, strict=True))
+        y = s.mul(x.float, found["col"].float) if "col" in found else x.float
+        largest = found["absmax"].float if "absmax" in found else s.reduced("absmax", _row(y, shape[-1]))
+        step = s.scale_of(largest, kind)
         return s.quantized(y, step), step
 
-    _rows(call, shape, [q, scale], work, x, *call.optional(col=1).values())
+    _rows(call, shape, [q, scale], work, x, *given.values())
     return q, scale[..., 0]
 
 
@@ -456,6 +462,22 @@ def _matmul_i8(call: Call) -> Symbols:
         return np.full(call.shape, s.immediate(True, 0), s.Symbol)  # sums of nothing
     rows = s.dot_rows(repeated(call.value(a), tuple(a.meta["val"].shape)), 0)
     total: Symbols = rows[..., :, None] + _columns(call, b, -1 if transposed else -2)[..., None, :]
+    return total if total.shape == call.shape else repeated(total, call.shape)
+
+
+def _matmul_float(call: Call) -> Symbols:
+    """Weights that are codes are converted first."""
+    a, w, transposed = call.tensor(0), call.tensor(1), call.node.args[2]
+    if a.meta["val"].shape[-1] == 0:
+        return np.full(call.shape, s.immediate(False, 0), s.Symbol)  # sums of nothing
+    rows = s.dot_rows(repeated(call.value(a), tuple(a.meta["val"].shape)), 0)
+    axis = -1 if transposed else -2
+    if w.meta["val"].dtype.is_floating_point:
+        columns = _columns(call, w, axis)
+    else:
+        floats = Value(repeated(call.value(w), tuple(w.meta["val"].shape)), Dtype.I8).float
+        columns = s.dot_columns(floats, 0, axis)
+    total: Symbols = (rows[..., :, None] + columns[..., None, :]) * s.float_product()
     return total if total.shape == call.shape else repeated(total, call.shape)
 
 
@@ -613,6 +635,7 @@ RULES: dict[str, Compute] = {
     "cached_attention": _cached_attention,
     "quantize_rows": _quantize_rows,
     "matmul_i8": _matmul_i8,
+    "matmul_float": _matmul_float,
     "matmul_chosen": _matmul_chosen,
     "quantize_groups": _quantize_groups,
     "matmul_groups": _matmul_groups,

@@ -152,6 +152,11 @@ class Grouped:
         return number("grouped product", name, self)
 
 
+def float_product() -> Symbol:
+    """By which the symbol of a sum of products of floats, in the order of k, is told from that of integers."""
+    return number("float product")
+
+
 # ---- types
 
 

@@ -132,6 +132,12 @@ building_options = group(
         "--option", metavar="KEY=VALUE", multiple=True, callback=pairs, help="A compiler option (repeatable)."
     ),
     click.option(
+        "--calibration",
+        metavar="FILE",
+        type=click.Path(exists=True, dir_okay=False),
+        help="Texts on which the float model is run first, one a line, for --option quantization=… that takes them.",
+    ),
+    click.option(
         "--class", "class_name", metavar="NAME", help="Transformers class of a folder. [default: config.architectures]"
     ),
     click.option(
@@ -204,6 +210,7 @@ class Given:
     batch: int | None = None
     seed: int = 0
     option: dict[str, str] | None = None
+    calibration: str | None = None
     class_name: str | None = None
     random_weights: int | None = None
     task: str = "auto"
@@ -231,7 +238,13 @@ class Given:
     def check_for_image(self, path: str, **more: object) -> None:
         """An image is what it is. Raises InputError for options that would change the model, rather than ignore
         them."""
-        given = {"--seq": self.seq, "--batch": self.batch, "--option": self.option or None, **more}
+        given = {
+            "--seq": self.seq,
+            "--batch": self.batch,
+            "--option": self.option or None,
+            "--calibration": self.calibration,
+            **more,
+        }
         for flag, value in given.items():
             if value is not None:
                 raise InputError(

@@ -36,7 +36,7 @@ def language_image(model: str, given: Given, context: int | None, stage: Stages)
 def _compiled(model: str, kind: str, given: Given, context: int | None) -> Image:
     from runtime.cli.session import make_options, recipe_for
 
-    wrong: dict[str, object] = {"--seq": given.seq, "--batch": given.batch}
+    wrong: dict[str, object] = {"--seq": given.seq, "--batch": given.batch, "--calibration": given.calibration}
     if kind == "gguf":
         wrong["--class"] = given.class_name
     for flag, value in wrong.items():

@@ -40,6 +40,7 @@ VERBS = {
     "chips": "List the stock chips, or print one as TOML.",
     "sweep": "Compile and time models on many chips.",
     "report": "Write one page about a model on a chip, for a colleague.",
+    "quantize": "Find out which layers can have how few bits, on your own data.",
     "cache": "Show or clear the images that are kept so that nothing is compiled twice.",
     "models": "List the bundled models and what a MODEL argument may be.",
     "doctor": "Show what is installed here, and try the arithmetic that llmchip relies on.",

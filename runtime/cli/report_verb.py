@@ -11,26 +11,20 @@ from click.core import ParameterSource
 from msgspec import to_builtins
 
 from isa.files import write_atomic
-from isa.image.image import Image
 from runtime.cli import completion
 from runtime.cli.asked import context_option
 from runtime.cli.common import Given, Stages, common_options, examples, model_options, need, reply, size, stages, stdout
+from runtime.cli.launches import DRAWN, measured
 from runtime.cli.outputs import OutputFile
 from runtime.cli.tables import Column, show
-from runtime.models.examples import TEXT_INPUTS
 from runtime.models.models import folder_of, kind_of
 from runtime.plotting import check_plotting
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from runtime.cli.session import Session
     from runtime.profile.profile import Profile
     from runtime.report.document import Accuracy, ModelFacts, ReportDocument
     from runtime.verify.steps import StepsDocument
     from runtime.verify.verify import Verification
-
-DRAWN = "drawn"
 
 
 @click.command(
@@ -105,9 +99,9 @@ def _made(
     """The report and its page."""
     from runtime.cli.session import open_model, tokenize_for
     from runtime.models.config_json import read_config
+    from runtime.models.texts import read_texts
     from runtime.profile.profile import profile, timing
     from runtime.report import report
-    from runtime.report.texts import read_texts
     from runtime.verify.verify import verify_image
 
     texts, left_out = read_texts(data, most) if data is not None else ((), 0)
@@ -122,7 +116,7 @@ def _made(
     image = compilation.image(metadata=session.metadata())
     stage("compare the bits")
     verification = verify_image(image, compilation, session.arrays(), session.expected())
-    accuracy = _accuracy(session, image, given, texts or None, data or DRAWN, left_out, min(most, 8), stage)
+    accuracy = measured(session, image, given, texts or None, data or DRAWN, left_out, min(most, 8), stage)
     stage("time the program")
     with timing(model):
         run = profile(image, compilation)
@@ -137,11 +131,11 @@ def _language(
     """The report of a language model in GGUF, and its page."""
     from runtime.cli.language import language_image
     from runtime.cli.session import make_options
+    from runtime.models.texts import read_texts
     from runtime.profile.context import lengths, over_context
     from runtime.profile.profile import profile, timing
     from runtime.report import report
     from runtime.report.language import LanguageReport, plain_model
-    from runtime.report.texts import read_texts
 
     texts, left_out = read_texts(data, most) if data is not None else ((), 0)
     image = language_image(model, given, context, stage)
@@ -185,47 +179,6 @@ def _finished(
         context=tuple(context),
     )
     return document, page(run, document)
-
-
-def _accuracy(
-    session: "Session", image: Image, given: Given, texts: Sequence[str] | None, source: str, left_out: int,
-    draws: int, stage: Stages,
-) -> "Accuracy":  # fmt: skip
-    """Chip and float model on all texts, a launch for each batch of them; without texts, on drawn inputs."""
-    from runtime.device.executable import Executable
-    from runtime.report.accuracy import Meter
-
-    entry, device = image.entry(), Executable(image)
-    first = entry.inputs[0].shape if entry.inputs else ()
-    batch = first[0] if first else 1
-    meter = Meter(entry.outputs, batch)
-    launches = _launches(session, given, texts, batch, draws)
-    for number, (inputs, some) in enumerate(launches, 1):
-        stage(f"chip and float model, launch {number} of {len(launches)}")
-        launch = replace(session, inputs=inputs)
-        meter.add(device(launch.arrays()), launch.expected(), inputs.get("attention_mask"), some)
-    return meter.result(source, left_out)
-
-
-def _launches(
-    session: "Session", given: Given, texts: Sequence[str] | None, batch: int, draws: int
-) -> "Sequence[tuple[Mapping[str, Tensor], Sequence[str]]]":
-    """Inputs of each launch, and its texts."""
-    import torch
-
-    from runtime.cli.session import tokenize_for
-    from runtime.models.examples import draw
-
-    built = session.built
-    if texts is None:
-        return [(draw(built.example, given.seed + number, built.limits), ()) for number in range(draws)]
-    found = []
-    names = [name for name in TEXT_INPUTS if name in session.inputs]
-    for first in range(0, len(texts), batch):
-        some = texts[first : first + batch]
-        tokens = tokenize_for(built.recipe.argument, replace(given, texts=tuple(some), batch=batch))
-        found.append(({name: torch.from_numpy(array) for name, array in tokens.inputs(names).items()}, some))
-    return found
 
 
 _UNSAID = ("extension", "as_json", "traceback")  # they change nothing of the page, or are no value

@@ -1,6 +1,7 @@
 """From arguments to a compiled model with inputs: what compile, run and verify do first. Imports torch inside functions
 only."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -18,6 +19,7 @@ from runtime.device.memory import allowed
 from runtime.models.config_json import read_config
 from runtime.models.examples import TEXT_INPUTS, draw
 from runtime.models.models import Built, Means, Recipe, build, folder_of, kind_of
+from runtime.models.texts import read_texts
 from runtime.models.tokenize import Tokens, read_tokenizer, tokenize
 
 if TYPE_CHECKING:
@@ -29,6 +31,25 @@ if TYPE_CHECKING:
 
 
 _MOST_INT = 2**63 - 1
+_MOST_TEXTS = 512  # of a calibration
+
+
+@dataclass(frozen=True)
+class CalibrationFile:
+    """Texts to calibrate on, and how an image remembers them."""
+
+    path: str
+    sha256: str
+    texts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, path: str) -> "CalibrationFile":
+        """Raises InputError for a file without texts."""
+        texts, _ = read_texts(path, _MOST_TEXTS)
+        return cls(path, hashlib.sha256("\n".join(texts).encode()).hexdigest(), texts)
+
+    def as_dict(self) -> dict[str, str]:
+        return {"file": self.path, "sha256": self.sha256}
 
 
 @dataclass(frozen=True)
@@ -40,6 +61,7 @@ class Session:
     options: "Options"
     chip: Chip
     inputs: "Mapping[str, Tensor]"
+    calibration: CalibrationFile | None = None
 
     def arrays(self) -> dict[str, Array]:
         """The inputs by the names that the program gives them."""
@@ -93,6 +115,8 @@ class Session:
         from runtime.version import __version__
 
         options = {name: value for name, value in asdict(self.options).items() if name != "chip"}
+        if self.calibration is not None:
+            options["calibration"] = self.calibration.as_dict()
         versions = {"llmchip": __version__, "isa": str(ISA_VERSION), "torch": torch.__version__.partition("+")[0]}
         if kind_of(self.built.recipe.argument) == "folder":
             import transformers
@@ -124,8 +148,58 @@ def open_model(
     )
     inputs = example if example is not None else draw(built.example, given.seed, built.limits)
     check_limits(inputs, built.limits)
+    file = calibration_file(options, given, record)
     stage("capture")
-    return Session(built, capture_model(built), options, chip, inputs)
+    captured = capture_model(built)
+    if options.quant_config.calibrated:
+        captured = _marked(captured, built, given, options, file, stage)
+    return Session(built, captured, options, chip, inputs, file)
+
+
+def calibration_file(
+    options: "Options", given: Given, record: Mapping[str, Any] | None = None
+) -> CalibrationFile | None:
+    """The texts that the quantization takes: those of `--calibration`, else those that an image records. Raises
+    InputError for a file that is not wanted, cannot be read, or has changed."""
+    known = (record or {}).get("calibration")
+    if not options.quant_config.calibrated:
+        if given.calibration is not None:
+            raise InputError(
+                f"quantization '{options.quantization}' takes no calibration", given.calibration,
+                "leave --calibration out, or add --option quantization=w8a8-dynamic,smoothing=0.5",
+            )  # fmt: skip
+        return None
+    path = given.calibration or (known or {}).get("file")
+    if path is None:
+        return None  # whoever marks the graph says so
+    found = CalibrationFile.of(path)
+    if known is not None and found.sha256 != known.get("sha256"):
+        raise InputError(
+            "these are not the texts that the image was calibrated on", path, "name them with --calibration FILE"
+        )
+    return found
+
+
+def _marked(
+    captured: "Captured", built: Built, given: Given, options: "Options", file: CalibrationFile | None, stage: Stages
+) -> "Captured":
+    """The captured model with what its quantization knows of the texts. Raises InputError, and what `marked` raises."""
+    import torch
+
+    from compiler.frontend.calibration import marked
+    from runtime.calibration import calibrate
+
+    calibration = None
+    if file is not None:
+        stage("calibrate")
+        argument, names = built.recipe.argument, list(built.example)
+        texts = (tokenize_for(argument, replace(given, texts=(text,), seq=None, batch=None)) for text in file.texts)
+        inputs = (
+            {name: torch.from_numpy(array) for name, array in tokens.inputs(TEXT_INPUTS).items() if name in names}
+            for tokens in texts
+        )
+        calibration = calibrate(built.model, inputs)
+    return marked(captured, options.quant_config, calibration)
 
 
 def recipe_for(argument: str, given: Given) -> Recipe:

@@ -11,7 +11,7 @@ instruction that produces its operand, an addition on the instruction that produ
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil, isqrt, prod
 
@@ -22,7 +22,7 @@ from compiler.ops.record import Affine, Role
 from compiler.ops.table import OPS
 from compiler.tile.kernel_op import CHOSEN, INPUT, OUTPUT, KernelOp, kernel_ops
 from isa.chip import Chip
-from isa.timing import ceil_div, grouped_pace, matmul_passes, vector_cycles
+from isa.timing import FLOAT_SLOWDOWN, ceil_div, grouped_pace, matmul_passes, vector_cycles
 from runtime.profile.limit import Limit
 
 RESULT = "output "  # before the name of a value that only goes out
@@ -196,6 +196,11 @@ def _matmul(node: KernelOp) -> Operation:
     return Operation(node.name, Gemm(prod(node.shape[:-2]), a[-2], n, a[-1]))
 
 
+def _matmul_float(node: KernelOp) -> Operation:
+    found = _matmul(node)
+    return replace(found, gemm=None if found.gemm is None else replace(found.gemm, pace=FLOAT_SLOWDOWN))
+
+
 def _matmul_chosen(node: KernelOp) -> Operation:
     """A product for each row, with weights of its own."""
     rows, k = node.first.shape
@@ -218,9 +223,9 @@ def _dequantize(node: KernelOp) -> Operation:
 
 
 def _quantize(node: KernelOp) -> Operation:
-    """Two passes, one if the absmax comes with the producer; that of exp is known to be exp(0)."""
+    """Two passes, one if the absmax is given or comes with the producer; that of exp is known to be exp(0)."""
     x = node.first
-    once = _tappable(x) or (_producer(x) == "softmax" and node.args["col"] is None)
+    once = node.args["absmax"] is not None or _tappable(x) or (_producer(x) == "softmax" and node.args["col"] is None)
     return Operation(node.name, vec=_rows(x, 1 if once else 2))
 
 
@@ -317,6 +322,7 @@ SCALE_BYTES = 4  # of a key or value in a cache
 
 _RULES: dict[str, Callable[[KernelOp], Operation]] = {  # of operations whose record says Limit.OWN
     "matmul_i8": _matmul,
+    "matmul_float": _matmul_float,
     "dequantize": _dequantize,
     "quantize_groups": _quantize_groups,
     CHOSEN: _matmul_chosen,

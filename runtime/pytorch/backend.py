@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from compiler.frontend.calibration import Calibration
 from compiler.frontend.checks import check_layout
 from compiler.frontend.dynamo import Role, roles
 from compiler.frontend.step_graph import called_model, sources, step_graph
@@ -90,7 +91,18 @@ class Frame:
     def setting(self) -> Setting:
         """What the frame is compiled with."""
         options, chip = self._checked()
-        return Setting(options, chip, Policy.of(options, self._given))
+        return Setting(options, chip, Policy.of(options, self._given), calibration=self._calibration())
+
+    def _calibration(self) -> Calibration | None:
+        """What `options["calibration"]` is. Raises CompileError for inputs: a frame may be a part of the model that they
+        are for."""
+        found = self._given.get("calibration")
+        if found is None or isinstance(found, Calibration):
+            return found
+        raise CompileError(
+            f"option 'calibration' is a {type(found).__name__}",
+            hint='torch.compile takes options={"calibration": llmchip.calibrate(model, inputs)}',
+        )
 
     def _checked(self) -> tuple[Options, Chip]:
         """Options and mode as the user gave them."""
@@ -101,7 +113,8 @@ class Frame:
                 )
             given = self._given.get("chip", "edge")
             chip = load_chip(given)
-            named = {**self._given, "chip": given if isinstance(given, str) else chip.name}
+            given_options = {name: value for name, value in self._given.items() if name != "calibration"}
+            named = {**given_options, "chip": given if isinstance(given, str) else chip.name}
             self._settings = Options.from_strings(named), chip
         return self._settings
 

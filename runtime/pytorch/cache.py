@@ -118,11 +118,14 @@ def key_of(captured: "Captured", options: "Options", chip: Chip, weights: str) -
 def program_key(captured: "Captured", options: "Options") -> str | None:
     """Equal for what compiles to the same program on any chip. None if the graph holds something that cannot be written
     down."""
+    from compiler.frontend.calibration import schemes_of
+
     lines = list(_graph_lines(captured))
     if None in lines:
         return None
     settings = {name: value for name, value in vars(options).items() if name != "chip"}
-    parts = (*lines, repr(sorted(settings.items())), _versions(), extension.digests())
+    schemes = sorted(schemes_of(captured.gm.graph, options.quant_config).items())  # by names of modules
+    parts = (*lines, repr(sorted(settings.items())), repr(schemes), _versions(), extension.digests())
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from torch._ops import HigherOrderOperator
 from torch.autograd import forward_ad
 
+from compiler.frontend.calibration import marked
 from compiler.frontend.capture import Captured, fixed_sizes
 from compiler.frontend.dynamo import DynamoCapture, Role, capture_dynamo, pick
 from compiler.graph.legal import random
@@ -29,6 +30,8 @@ def compiled(gm: fx.GraphModule, values: Sequence[Any], known: Sequence[Role], s
     with torch.inference_mode(False), torch.no_grad(), fixed_sizes():
         values = apart(values)
         found = capture_dynamo(gm, values, known)
+        config = setting.options.quant_config
+        found = replace(found, captured=marked(found.captured, config, setting.calibration))
         flat = pick(values, found.places) if found.places else values
         if found.changed and grad and any(isinstance(value, Tensor) and value.requires_grad for value in flat):
             raise _unfollowed()

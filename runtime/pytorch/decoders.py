@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from compiler.entries import compile_entries
+from compiler.frontend.calibration import marked
 from compiler.frontend.decoder import float_logits
 from isa.errors import UnsupportedError
 from runtime.device.decoder import Decoder
@@ -121,7 +122,7 @@ class Decoders:
         """One with these weights as they are now, for `batch` sequences of `needed` tokens. Raises what capture and
         compiler raise."""
         tensors = [parameters[name] for name in sorted(parameters)]
-        key = twin.form, batch, setting.chip, repr(setting.options), tuple(map(id, tensors))
+        key = twin.form, batch, setting.chip, _settings(setting), tuple(map(id, tensors))
         with self._lock:
             entry, now = self._entries.get(key), stamps(tensors)
             if entry is None or entry.marks != now or entry.decoder.capacity < needed:
@@ -150,12 +151,17 @@ def room(needed: int, limit: int | None) -> int:
     return found if limit is None else min(found, limit)
 
 
+def _settings(setting: Setting) -> tuple[str, str]:
+    return repr(setting.options), setting.calibration.digest if setting.calibration is not None else ""
+
+
 def _compiled(twin: Twin, parameters: Mapping[str, Tensor], batch: int, needed: int, setting: Setting) -> Decoder:
     capacity = room(needed, twin.limit)
     if capacity < needed:
         raise UnsupportedError(f"{needed} tokens; the model has {twin.limit} positions", twin.name)
     with torch.inference_mode(False), torch.no_grad(), twin.filled(parameters) as model, alone():
-        steps = steps_of(model, batch, min(CHUNK, capacity), capacity)
+        config, steps = setting.options.quant_config, steps_of(model, batch, min(CHUNK, capacity), capacity)
+        steps = {name: marked(step, config, setting.calibration) for name, step in steps.items()}
         key = image_key(steps, setting.options, setting.chip)
         image = stored_image(key, lambda: compile_entries(steps, setting.options, setting.chip).image())
         return Decoder(Executable(replace(image, metadata={})))

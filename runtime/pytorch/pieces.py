@@ -18,6 +18,7 @@ from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 from torch.fx.passes.split_module import split_module
 
+from compiler.frontend.calibration import Calibration
 from compiler.frontend.capture import Captured, TensorInfo, Weight
 from compiler.graph.legal import moves, random
 from compiler.options import Options
@@ -38,6 +39,7 @@ class Setting:
     chip: Chip
     policy: Policy
     teller: Teller = field(default_factory=Teller)
+    calibration: Calibration | None = None
 
     def part(self, captured: Captured) -> Any:
         """What runs a piece: it takes inputs, then weights. Raises why the chip cannot do it."""

@@ -183,10 +183,11 @@ def _whole(name: str, given: Any) -> int:
 
 
 def _freeze_module(model: Any, inputs: Any, options: "Options") -> "FrozenModel":
+    from compiler.frontend.calibration import marked
     from runtime.program import captured_model
     from runtime.sweep.frozen import freeze
 
-    return freeze(captured_model(model, inputs), options)
+    return freeze(marked(captured_model(model, inputs), options.quant_config, None), options)
 
 
 def _freeze_named(recipe: "Recipe", options: "Options") -> "FrozenModel":

@@ -208,3 +208,32 @@ def test_layer_norm_rounds_bf16_once() -> None:
 def test_tensor_helper_round_trips() -> None:
     """Breaks the other tests' footing: bit patterns must reach the tensor unchanged."""
     assert bits(tensor(0x80000001, 0xFFC00001, 0x3F800000)) == [0x80000001, 0x7FC00000, 0x3F800000]
+
+
+def test_static_rows_take_the_range_that_is_given() -> None:
+    """Breaks when the range of the row counts, a half rounds away from zero, or a value outside does not saturate."""
+    x = torch.tensor([[1.0, 3.0, -5.0, 300.0, -300.0, NAN], [0.0, 255.0, -256.0, 2.0, INF, -INF]])
+    q, s = reference.quantize_rows(x, None, torch.tensor([255.0]))
+    assert s.tolist() == [2.0, 2.0]
+    assert q.tolist() == [[0, 2, -2, 127, -128, 0], [0, 127, -128, 1, 127, -128]]
+    q, s = reference.quantize_rows(x[:, :3], torch.tensor([4.0, 1.0, 1.0]), torch.tensor([0.0]))
+    assert q.tolist() == [[127, 127, -128], [0, 127, -128]] and s.tolist() == [2.0**-23] * 2
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(FLOATS, FLOATS), max_size=9))
+def test_float_products_go_in_the_order_of_k(pairs: list[tuple[float, float]]) -> None:
+    """Breaks when a product is fused with its sum, sums start at -0, or their order is another."""
+    total = 0.0
+    for a, w in pairs:
+        total = scalars.add(total, scalars.mul(a, w))
+    left = torch.tensor([[a for a, _ in pairs]], dtype=torch.float32).reshape(1, -1)
+    right = torch.tensor([[w for _, w in pairs]], dtype=torch.float32).reshape(1, -1)
+    assert bits(reference.matmul_float(left, right, True)) == _words([total])
+    assert bits(reference.matmul_float(left, right.T, False)) == _words([total])
+
+
+def test_codes_multiply_floats_as_numbers() -> None:
+    """Breaks when int8 weights are not widened, or batches do not go with one matrix."""
+    a, w = torch.tensor([[[2.0**24, 1.0, 1.0]], [[0.5, -0.25, 2.0]]]), torch.tensor([[1, 1, 1]], dtype=torch.int8)
+    assert reference.matmul_float(a, w, True).tolist() == [[[2.0**24]], [[2.25]]]

@@ -16,11 +16,11 @@ from runtime.cli.main import VERBS
 from runtime.cli.outputs import OutputFile, OutputFolder, check_folder
 
 ROOT = Path(__file__).parents[3]
-INPUTS = {"--data", "--script"}  # paths that are only read
+INPUTS = {"--data", "--script", "--calibration"}  # paths that are only read
 OUTPUTS = {
     "asm": {"-o"}, "compile": {"-o", "--dump-dir"}, "run": {"--output"}, "verify": {"--repro"},
     "disasm": {"-o", "--html"}, "compare": {"--html"}, "report": {"-o"}, "profile": {"--csv", "--trace", "--html", "--disasm"},
-    "sweep": {"--store", "--html", "--csv", "--parquet"},
+    "quantize": {"--report"}, "sweep": {"--store", "--html", "--csv", "--parquet"},
 }  # fmt: skip
 
 

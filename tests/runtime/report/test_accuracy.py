@@ -9,8 +9,8 @@ import torch
 from isa.architecture import Dtype, Region
 from isa.errors import InputError
 from isa.image.records import TensorSpec
+from runtime.models.texts import read_texts
 from runtime.report.accuracy import Meter
-from runtime.report.texts import read_texts
 
 LOGITS = TensorSpec("logits", (2, 3), "float32", Dtype.F32, Region.OUT)
 STATES = TensorSpec("states", (2, 4, 5), "float32", Dtype.F32, Region.OUT)

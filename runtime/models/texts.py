@@ -1,4 +1,4 @@
-"""Real texts for a report: one a line of a file."""
+"""Real texts: one a line of a file."""
 
 from isa.errors import InputError
 from isa.files import read_text
