@@ -37,7 +37,8 @@ PLANS, FEWER = 8, 2  # how many orders are planned of the first tilings, and of 
 MARGIN = 0.998  # a prediction that is better by less than the cost model's error is no reason to change anything
 MAX_OPS, ENOUGH_TIGHT = 50_000, 20_000  # ops in all candidates, after which no more are made
 FINE, WORTH = 1 / 32, 0.005  # slices finer than this are tried where loading a coarser one is so much of all cycles
-TIGHT = 0.75  # of the scratchpad: a schedule that fills more is worth looking for tilings that share it otherwise
+TIGHT, SHARES_IT = 0.75, 0.3  # of the scratchpad: a schedule that fills more takes long to search; is worth looking for
+# tilings that share the scratchpad otherwise
 Values = tuple[float, ...]
 SHARED: dict[str, Values] = {
     "resident": (0.65, 0.8),
@@ -133,27 +134,38 @@ class Search:
                 failures.append(error)
             else:
                 others = [rival.scheduled for rival in rivals if rival.scheduled is not None]
-                return self._placed(self._judged(state, found, others))
+                return self._lowered(*self._judged(state, found, others))
         raise failures[-1]
 
     def _placed(self, state: TileState, lower: bool = True) -> TileState:
         return self.manager.run(self.stages(Choice(lower=lower)).addresses, state)
 
-    def _judged(self, first: TileState, placed: TileState, rivals: Sequence[TileState]) -> TileState:
-        """The schedule that is the fastest once it has addresses: the `first` that found a place (`placed`), or one of
-        those that were thought to take a little longer. What was thought to be faster has found none."""
-        if first.schedule is None:
-            return first
-        least, ops = first.schedule.cycles, len(made(first.program).ops)
-        near = {made(rival.schedule).cycles: rival for rival in reversed(rivals)}  # one of those that take equally long
-        waiting = sorted(taken for taken in near if least < taken <= NEAR * least)[:RIVALS]
-        found = []
-        for number, rival in enumerate((near[taken] for taken in waiting), 1):
-            if (ops := ops + len(made(rival.program).ops)) > MAX_PLACED:
-                break
-            with suppress(CompileError):  # there is no room for it
-                found.append((self._cycles(self._placed(rival, lower=False)), number, rival))
-        return min((self._cycles(placed), 0, first), *found)[-1] if found else first
+    def _judged(
+        self, first: TileState, placed: TileState, rivals: Sequence[TileState]
+    ) -> tuple[TileState, TileState, int]:
+        """The schedule that is the fastest once it has addresses, with them, and its cycles: the `first` that found a
+        place (`placed`), or one of those that were thought to take about as long. What was thought to be faster by more
+        than the margin has found none."""
+        found = [(self._cycles(placed), 0, first, placed)]
+        if first.schedule is not None:
+            least, ops = first.schedule.cycles, len(made(first.program).ops)
+            near = {made(rival.schedule).cycles: rival for rival in reversed(rivals)}  # one of those that take as long
+            waiting = sorted(taken for taken in near if MARGIN * least <= taken <= NEAR * least and taken != least)[
+                :RIVALS
+            ]
+            for number, rival in enumerate((near[taken] for taken in waiting), 1):
+                if (ops := ops + len(made(rival.program).ops)) > MAX_PLACED:
+                    break
+                with suppress(CompileError):  # there is no room for it
+                    rival_placed = self._placed(rival, lower=False)
+                    found.append((self._cycles(rival_placed), number, rival, rival_placed))
+        cycles, _, state, best = min(found, key=lambda one: one[:2])
+        return state, best, cycles
+
+    def _lowered(self, state: TileState, placed: TileState, cycles: int) -> TileState:
+        """The plan made lower, unless bytes that are used again sooner hold the engines up."""
+        lower = self._placed(state)
+        return lower if self._cycles(lower) * MARGIN <= cycles else placed
 
     def _cycles(self, placed: TileState) -> int:
         return predicted_cycles(made(placed.program), made(placed.placement), self.chip)
@@ -196,7 +208,7 @@ class Search:
             return [best]
         ops = len(best.tiled.program.ops)
         few = ops > ENOUGH_TIGHT // 4  # so long that one or two more will be enough
-        tight = bool(shared) and _is_tight(best, self.chip)
+        tight = bool(shared) and _fills(best, self.chip, TIGHT)
         before = sum(len(candidate.tiled.program.ops) for candidate in known.values()) if shared is not SHARED else 0
         ways = _Ways(split, known, tight, {} if few else shared, before if tight else 0)
         best = self._climb_from(best, ways)
@@ -216,7 +228,7 @@ class Search:
 
     def _climb_from(self, start: Candidate, ways: "_Ways") -> Candidate:
         """The best from here on; where the scratchpad is tight, other ways to share it come first."""
-        if ways.sharing and _is_tight(start, self.chip):
+        if ways.sharing and _fills(start, self.chip, SHARES_IT):
             start = self._climb(start, ways.sharing, ways)
         return self._climb(start, SEARCH_SPACE, ways)
 
@@ -297,9 +309,9 @@ class Search:
         yield from (candidate.emitted for candidate in candidates if candidate.scheduled is None)
 
 
-def _is_tight(candidate: Candidate, chip: Chip) -> bool:
-    """Whether other ways to share the scratchpad are worth a look."""
-    return _peak(made(candidate.schedule).program) > TIGHT * chip.sram.bytes * candidate.tuning.sram
+def _fills(candidate: Candidate, chip: Chip, share: float) -> bool:
+    """Whether a schedule takes more than this share of the scratchpad that it may take."""
+    return _peak(made(candidate.schedule).program) > share * chip.sram.bytes * candidate.tuning.sram
 
 
 def _peak(program: Program) -> int:

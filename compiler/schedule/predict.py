@@ -2,21 +2,25 @@
 
 The scheduler knows no addresses, and takes an iteration's length times their number. Here two iterations follow each
 other, and what the second one adds is taken for each of the others: engines work through the border between them as far
-as the machine lets them. It holds them up in three ways that the scheduler does not see (docs/timing.md):
+as the machine lets them. It holds them up in four ways that the scheduler does not see (docs/timing.md):
 
 - Dispatch is in order. Every op takes `WORDS` cycles of it, views included, and a full queue stops it.
 - What writes bytes waits for those who read what was there before.
 - A count says how many of an engine's latest instructions need not have completed, `MAX_COUNT` at most. Who needs an
   older one waits for newer ones, too, unless an instruction before it in its own queue has done so.
+- The bus is shared equally by the queues that have a transfer on it: weights come half as fast beside a store.
+
+What an instruction waits for does not depend on time and is found first (`_Waits`); then the machine runs
+(engines.py).
 """
 
-from bisect import bisect_right, insort
 from collections.abc import Sequence
 
 import numpy as np
 
-from compiler.plan.jit import frozen
+from compiler.plan.jit import Vector, frozen
 from compiler.plan.pages import last_before, mark
+from compiler.schedule.engines import Instructions, run
 from compiler.tile.cost import occupancy
 from compiler.tile.decisions import Placement
 from compiler.tile.ir import Buffer, Op, Program, span
@@ -29,32 +33,31 @@ WORDS = 3  # of an op: its instruction, and the views and steps that it sets
 PAGE, PAGES = 64, 1 << 19  # bytes that are told apart: more in a memory of more pages, as only DRAM has
 NONE = -1
 _COUNT = len(QUEUES)
-_REMEMBERED = 64  # transfers on the bus
 
 
 def predicted_cycles(program: Program, placement: Placement, chip: Chip) -> int:
     """Cycles of the whole program, every iteration of its loop included."""
     ops, loop = program.ops, program.loop
-    run = _Run(placement, chip)
+    waits = _Waits(placement, chip)
     if loop is None:
-        return run.over(ops)
-    run.over(ops[: loop.first])
-    ends = [run.over(ops[loop.first : loop.end], number) for number in range(min(loop.count, ITERATIONS))]
+        waits.over(ops)
+        return max(map(int, waits.times()), default=0)
+    waits.over(ops[: loop.first])
+    borders = [waits.over(ops[loop.first : loop.end], number) for number in range(min(loop.count, ITERATIONS))]
+    waits.over(ops[loop.end :])
+    times = list(map(int, waits.times()))
+    ends = [max(times[:border], default=0) for border in borders]
     more = loop.count - len(ends)
-    return run.over(ops[loop.end :]) + (more * (ends[-1] - ends[-2]) if more else 0)
+    return max(times, default=0) + (more * (ends[-1] - ends[-2]) if more else 0)
 
 
-class _Run:
-    """Times found so far, in program order."""
+class _Waits:
+    """What each instruction so far waits for, in program order."""
 
     def __init__(self, placement: Placement, chip: Chip) -> None:
         self.placement, self.chip = placement, chip
-        self.depths = [getattr(chip.queues, engine.value) for engine in QUEUES]
-        self.ends: list[list[int]] = [[] for _ in QUEUES]  # completion of each instruction
-        self.known: list[list[list[int]]] = [[] for _ in QUEUES]  # and what had completed when it began
-        self.load_free, self.free = [0] * _COUNT, [0] * _COUNT  # when an engine can load weights, and work
-        self.clock = self.latest = 0
-        self.bus: list[tuple[int, int]] = []  # transfers, in time
+        self.known: list[list[list[int]]] = [[] for _ in QUEUES]  # what had completed when each instruction began
+        self.rows: list[tuple[int, ...]] = []  # of each instruction: engine, its cycles, the six it waits for
         self.iteration = 0
         sizes: dict[object, int] = {}
         for buffer, offset in placement.offsets.items():
@@ -67,32 +70,30 @@ class _Run:
         }
 
     def over(self, ops: Sequence[Op], iteration: int = 0) -> int:
-        """When all engines are done with these ops of an iteration, too."""
+        """How many instructions there are with these ops of an iteration."""
         self.iteration = iteration
         for op in ops:
             self._op(op)
-        return self.latest
+        return len(self.rows)
+
+    def times(self) -> Vector:
+        """When each instruction completes."""
+        engine, load, busy, last, latency, blocking = (frozen([row[i] for row in self.rows]) for i in range(6))
+        waits = frozen([number for row in self.rows for number in row[6:]])
+        depths = frozen([getattr(self.chip.queues, engine.value) for engine in QUEUES])
+        work = Instructions(engine, load, busy, last, latency, blocking, waits)
+        return run(work, depths, frozen([int(e in DMA_ENGINES) for e in QUEUES]), WORDS)
 
     def _op(self, op: Op) -> None:
         mine = QUEUES.index(op.row.engine)
-        dma, issued = op.row.engine in DMA_ENGINES, len(self.ends[mine])
-        if issued >= self.depths[mine]:
-            self.clock = max(self.clock, self.ends[mine][issued - self.depths[mine]])
-        self.clock += WORDS
+        issued = len(self.known[mine])
         done = list(self.known[mine][-1]) if issued else [NONE] * _COUNT
-        if not dma:
+        if op.row.engine not in DMA_ENGINES:
             done[mine] = issued - 1  # an engine executes one after the other
-        start = max(self._waited(self._needs(op, mine, issued), done), self.load_free[mine])
+        waits = self._waited(self._needs(op, mine, issued), done)
         load, busy, last, latency, blocking, _ = occupancy(op, self.chip)
-        start = max(start + load, self.free[mine])
-        if dma:
-            start = self._transfer(start, busy)
-        end = start + busy + latency
-        self.load_free[mine] = end if blocking else start + last
-        self.free[mine] = end if blocking else start + busy
-        self.ends[mine].append(end)
+        self.rows.append((mine, load, busy, last, latency, int(blocking), *waits))
         self.known[mine].append(done)
-        self.latest = max(self.latest, end)
 
     def _needs(self, op: Op, mine: int, number: int) -> list[int]:
         """Of each engine the last instruction that must have completed; this one is noted."""
@@ -113,27 +114,16 @@ class _Run:
         needs[mine] = min(needs[mine], number - 1)
         return list(map(int, needs))
 
-    def _waited(self, needs: Sequence[int], done: list[int]) -> int:
-        """When what is needed has completed; what is known to have completed then is added to `done`."""
-        ready = self.clock
+    def _waited(self, needs: Sequence[int], done: list[int]) -> list[int]:
+        """Of each queue the instruction that is waited for; what is known to have completed then is added to `done`."""
+        waits = [NONE] * _COUNT
         for queue in sorted(range(_COUNT), key=lambda q: needs[q] - done[q], reverse=True):
             if needs[queue] > done[queue]:
-                at = max(needs[queue], len(self.ends[queue]) - 1 - MAX_COUNT)
-                ready = max(ready, self.ends[queue][at])
+                at = max(needs[queue], len(self.known[queue]) - 1 - MAX_COUNT)
+                waits[queue] = at
                 done[:] = map(max, done, self.known[queue][at])
                 done[queue] = max(done[queue], at)
-        return ready
-
-    def _transfer(self, start: int, busy: int) -> int:
-        """When a transfer that may begin at `start` has the bus to itself for so long."""
-        at = max(bisect_right(self.bus, (start, 0)) - 1, 0)
-        for low, high in self.bus[at:]:
-            if start + busy <= low:
-                break
-            start = max(start, high)
-        insort(self.bus, (start, start + busy))
-        del self.bus[:-_REMEMBERED]
-        return start
+        return waits
 
 
 def _can_conflict(buffer: Buffer) -> bool:

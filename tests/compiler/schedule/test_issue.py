@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from compiler.plan.jit import frozen
 from compiler.plan.pages import last_before, mark
+from compiler.schedule.engines import Instructions, run
 from compiler.tile.conflicts import conflicts
 
 Access = tuple[int, int, int, bool]  # op, buffer, first byte, writes
@@ -59,3 +60,38 @@ def test_pages_remember_the_last_of_each_queue(data: st.DataObject) -> None:
         mark(pages, row, first, end, number)
         plain[row, first : min(end, size)] = number
     assert (pages == plain[:, :size]).all()
+
+
+def test_transfers_share_the_bus() -> None:
+    """Breaks if the bus serves one queue after the other. Worked by hand: a load of 10 cycles comes at 3 and is alone for
+    3 of them; from 6 on a store of 10 has every second cycle; at 20 the load ends, and the store has 3 left. A vector
+    instruction of 5 cycles waits for the load, whose latency is 4."""
+    zeros = frozen([0, 0, 0])
+    none = [-1] * 6
+    work = Instructions(
+        engine=frozen([0, 2, 4]),
+        load=zeros,
+        busy=frozen([10, 10, 5]),
+        last=zeros,
+        latency=frozen([4, 0, 0]),
+        blocking=zeros,
+        waits=frozen([*none, *none, 0, *none[1:]]),
+    )
+    ends = run(work, frozen([2] * 6), frozen([1, 1, 1, 0, 0, 0]), 3)
+    assert list(ends) == [24, 23, 29]
+
+
+def test_dispatch_stops_at_a_full_queue() -> None:
+    """Breaks if instructions behind one that finds no place are handed over. The queue holds one: the second vector
+    instruction waits for the first's end at 13, and the load behind it with it."""
+    zeros = frozen([0, 0, 0])
+    work = Instructions(
+        engine=frozen([4, 4, 0]),
+        load=zeros,
+        busy=frozen([10, 10, 1]),
+        last=zeros,
+        latency=zeros,
+        blocking=zeros,
+        waits=frozen([-1] * 18),
+    )
+    assert list(run(work, frozen([1] * 6), frozen([1, 1, 1, 0, 0, 0]), 3)) == [13, 26, 20]

@@ -19,9 +19,10 @@ from compiler.options import Options
 from compiler.pipeline import finish
 from compiler.schedule import addresses
 from compiler.schedule import autotune as search
+from compiler.schedule.autotune import Search
 from compiler.tile.ir import Program
 from compiler.tile.manager import TileManager
-from compiler.tile.state import made
+from compiler.tile.state import TileState, made
 from compiler.tiling import kernel_state
 from emulator.timing.simulate import simulate
 from isa.architecture import Space
@@ -170,7 +171,7 @@ def test_a_rival_that_is_faster_with_addresses_is_taken(monkeypatch: pytest.Monk
 
     def rivals_are_faster(program: Program, *_: object) -> int:
         judged.append(len(program.ops))
-        return len(judged)  # the first that fits is asked last
+        return 1000 - len(judged)  # the first that fits is asked first
 
     monkeypatch.setattr(search, "predicted_cycles", rivals_are_faster)
     found = tiling.search(start, lambda name: True).run()
@@ -178,3 +179,13 @@ def test_a_rival_that_is_faster_with_addresses_is_taken(monkeypatch: pytest.Monk
     assert made(found.schedule).cycles > made(plain.schedule).cycles, "another than the first that fits"
     monkeypatch.setattr(search, "RIVALS", 0)
     assert made(tiling.search(start, lambda name: True).run().schedule).cycles <= made(plain.schedule).cycles
+
+
+def test_a_lower_plan_that_is_slower_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks if bytes are used again sooner although that holds the engines up."""
+    plain, lower = TileState.__new__(TileState), TileState.__new__(TileState)
+    monkeypatch.setattr(Search, "_placed", lambda self, state, lower_=True: lower)
+    search = Search.__new__(Search)
+    for cycles, taken in ((110, plain), (100, lower), (90, lower)):
+        monkeypatch.setattr(Search, "_cycles", lambda self, placed, cycles=cycles: cycles)
+        assert search._lowered(plain, plain, 100) is taken
