@@ -64,7 +64,6 @@ class Row:
     nearest: float
     similarity: float
     cycles: int
-    weight_bytes: int
 
     def reaches(self) -> bool:
         return self.mean >= MEAN and self.worst >= WORST
@@ -141,11 +140,9 @@ def measure(scheme: Scheme, model: MiniLM) -> Row:
     changed = float((tables[0] - tables[1]).abs().amax())
     nearest = [table.fill_diagonal_(-2.0).argmax(1) for table in tables]
     same = float((nearest[0] == nearest[1]).double().mean())
-    image = program.image
-    bytes_ = sum(len(section) for section in (image.weights, image.const))
     return Row(
         scheme.name, scheme.quantization, len(cosines), float(cosines.mean()), float(cosines.min()), same, changed,
-        program.profile().cycles, bytes_,
+        program.profile().cycles,
     )  # fmt: skip
 
 
@@ -157,14 +154,12 @@ def table(rows: Sequence[Row]) -> str:
         f"model's, calibrated on {CALIBRATION} others. Cycles are those of one text of 128 tokens. Written by",
         "`make bench-quantization`.",
         "",
-        "| | `quantization` | mean cosine | worst | nearest agrees | similarity ± | cycles | weights |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | `quantization` | mean cosine | worst | nearest agrees | similarity ± | cycles |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         figures = f"{row.mean:.4f} | {row.worst:.4f} | {row.nearest:.3f} | {row.similarity:.3f}"
-        lines.append(
-            f"| {row.name} | `{row.quantization}` | {figures} | {row.cycles:,} | {row.weight_bytes / 1e6:.1f} MB |"
-        )
+        lines.append(f"| {row.name} | `{row.quantization}` | {figures} | {row.cycles:,} |")
     return "\n".join(lines) + "\n"
 
 

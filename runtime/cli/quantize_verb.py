@@ -1,5 +1,6 @@
 """`llmcc quantize`: which layers can have how few bits, measured on the user's data."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -129,7 +130,7 @@ def command(
     Each linear layer alone is quantized in each scheme and the model's output compared with the float model's. From that,
     and from the cycles that are predicted for each layer, schemes are chosen that are accurate enough at the least
     cost; whole models are then measured on the chip. The suggestion is an option for every verb that compiles.
-    Calibration is on --calibration, else on the samples. Exit code 1 if nothing that was measured reaches the target.
+    Calibration is on --calibration, else on the texts of --data. Exit code 1 if nothing that was measured reaches the target.
     """
     given = Given(**rest)
     kind = kind_of(model)
@@ -203,10 +204,12 @@ class Study:
         return Samples(inputs, count, inputs.get("attention_mask"))
 
     def calibrating(self) -> "Iterator[Mapping[str, Tensor]]":
-        """Inputs to calibrate on: texts one by one, or some that are drawn."""
-        path = self.given.calibration
-        texts = read_texts(path, 512)[0] if path is not None else self.texts
-        batches = launches(self.session, replace(self.given, seq=None), texts or None, 1, DRAWS)
+        """Inputs to calibrate on: those that `--calibration` with the same file takes, or some that are drawn."""
+        from runtime.cli.session import CalibrationFile
+
+        path = self.given.calibration or self.data
+        texts = CalibrationFile.of(path).texts if path is not None else None
+        batches = launches(self.session, replace(self.given, seq=None), texts, 1, DRAWS)
         return (inputs for inputs, _ in batches)
 
     def document(
@@ -227,7 +230,8 @@ class Study:
         layers = Layers(model, self.samples(), names.index(output), known)
         found = tuple(self._layers(layers, schemes, smoothing))
         document = QuantizeDocument(
-            model=self.model, chip=session.chip.name, source=self.data or DRAWN, samples=layers.samples.count,
+            model=self.model, chip=session.chip.name, source=self.data or DRAWN,
+            calibration=self.given.calibration or self.data or DRAWN, samples=layers.samples.count,
             output=output, target=dict(target), smoothing=smoothing, layers=found, measured=(), suggestion=None,
         )  # fmt: skip
 
@@ -302,7 +306,11 @@ def _print(d: "QuantizeDocument", files: Sequence[str]) -> None:
         say(f"nothing that was measured reaches {wanted}")
     else:
         say(f"the cheapest that reaches {wanted}:")
-        say(f"--option quantization='{d.suggestion}'")
+        takes = QuantConfig.parse(d.suggestion).calibrated and d.calibration != DRAWN
+        say(
+            f"--option quantization='{d.suggestion}'"
+            + (f" --calibration {shlex.quote(d.calibration)}" if takes else "")
+        )
     for file in files:
         say(f"wrote {file}")
 

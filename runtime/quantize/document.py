@@ -38,12 +38,13 @@ class Measured(Struct, frozen=True):
 
 
 class QuantizeDocument(Struct, frozen=True, kw_only=True):
-    """`source`: the file of the texts, or "drawn"; `output`: the one that counts. `measured` are whole models in the
+    """`source`, `calibration`: files of texts, or "drawn"; `output`: the one that counts. `measured` are whole models in the
     order in which they were tried; `suggestion` is the text of the cheapest that reaches `target`, None if none did."""
 
     model: str
     chip: str
     source: str
+    calibration: str
     samples: int
     output: str
     target: Mapping[str, float]

@@ -15,7 +15,10 @@ from compiler.frontend.capture import capture
 from compiler.lower import lower
 from compiler.options import Options
 from compiler.quantization import SCHEMES, QuantConfig
+from emulator.timing.simulate import simulate
 from isa.errors import CompileError, InputError
+from lint.analyse import lint
+from runtime.profile.roofline import speed_of_light
 from runtime.pytorch import cache
 
 
@@ -67,13 +70,16 @@ def operators(program: llmchip.Program) -> Counter[str]:
     "scheme", [*SCHEMES, "float", "bf16", "w8a8-dynamic,smoothing=0.5", "w8a8-static,smoothing=0.7"]
 )
 def test_bits_are_pytorchs_and_the_model_stays_itself(scheme: str) -> None:
-    """Breaks when a scheme is computed otherwise on the chip, or far from the float model."""
+    """Breaks when a scheme is computed otherwise on the chip, far from the float model, faster than can be, or racily."""
     model, x = mlp()
     program = llmchip.compile(model, (x,), quantization=scheme, calibration=[x])
     found = program.verify(x)
     assert found.bit_exact and found.mismatched_elements == 0, found.first_divergence or found.findings
     least = {"float": 1 - 1e-9, "bf16": 0.9999, "w8a16": 0.9999, "w4a8-g32": 0.98, "w8a8-static": 0.99}
     assert close(program(x), model(x)) > least.get(scheme, 0.999)
+    bound = speed_of_light(program.compiled.lowered.main.graph, program.chip)
+    assert 0 < bound.cycles <= simulate(program.image).cycles
+    assert not [finding for finding in lint(program.image) if finding.severity == "error"]
 
 
 def test_static_rows_have_the_scale_of_the_calibration() -> None:
