@@ -9,14 +9,14 @@ from numpy.lib.stride_tricks import as_strided
 from compiler.translation.symbols import Symbols
 from isa.views import Extents
 
-ELEMENTS = 1 << 16
+ELEMENTS = 1 << 18
 Box = tuple[slice, ...]
 
 
 def boxes(shape: Sequence[int], whole: int = 0) -> Iterator[Box]:
     """Cut an iteration space into blocks of about ELEMENTS elements; the last `whole` dimensions are never cut.
 
-    >>> [[(s.start, s.stop) for s in box] for box in boxes((3, 1 << 13), 1)]
+    >>> [[(s.start, s.stop) for s in box] for box in boxes((3, 1 << 17), 1)]
     [[(0, 2)], [(2, 3)]]
     """
     axis, inner = len(shape), 1

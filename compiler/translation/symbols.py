@@ -19,13 +19,13 @@ from hashlib import blake2b
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from compiler.translation.mixing import Symbol as Symbol
+from compiler.translation.mixing import Symbols as Symbols
+from compiler.translation.mixing import joined, stirred
 from isa.architecture import FLOATS, Dtype
 
 BITS: Final = 32
-Symbol = np.uint32
-Symbols = NDArray[np.uint32]
 _HALF: Final = Symbol(BITS // 2)
 NOTHING: Final = Symbol(0)  # the symbol of memory that nobody has written
 
@@ -36,11 +36,22 @@ def number(*parts: object) -> Symbol:
     return Symbol(int.from_bytes(blake2b(repr(parts).encode(), digest_size=BITS // 8).digest(), "little") | 1)
 
 
+_SECOND: Final = number("second operand")
+
+
 def stir(x: Symbols, *key: object) -> Symbols:
     """A bijection of the symbols, another for every key. `x` is used up."""
-    x ^= x >> _HALF
-    x *= number(*key)
-    return x
+    return stirred(x, number(*key))
+
+
+def _join(a: Symbols, b: Symbols | Symbol, *key: object) -> Symbols:
+    """`stir` of the sum, whichever comes first."""
+    return joined(a, b, number(*key))
+
+
+def _order(a: Symbols, b: Symbols, *key: object) -> Symbols:
+    """`stir` of the two, in this order."""
+    return joined(a, b * _SECOND, number(*key))
 
 
 # ---- given values: element i of a constant or input is stir(first + i * step), which makes sums over its rows closed
@@ -75,20 +86,19 @@ def immediate(integer: bool, bits: int) -> Symbols:
 # ---- operations on single elements; floats are float32 throughout
 
 _COMMUTE: Final = frozenset({"add", "mul", "max", "min", "eq", "ne", "and", "or", "xor"})
-_SECOND: Final = number("second operand")
 
 
 def binary(name: str, a: Symbols, b: Symbols, integer: bool = False) -> Symbols:
     """`integer` operations are int32 and wrap, the others float32."""
-    return stir(a + b if name in _COMMUTE else a + b * _SECOND, name, integer)
+    return _join(a, b, name, integer) if name in _COMMUTE else _order(a, b, name, integer)
 
 
 def add(a: Symbols, b: Symbols) -> Symbols:
-    return stir(a + b, "add", False)
+    return _join(a, b, "add", False)
 
 
 def mul(a: Symbols, b: Symbols) -> Symbols:
-    return stir(a + b, "mul", False)
+    return _join(a, b, "mul", False)
 
 
 ONE: Final = 0x3F800000  # the bits of 1.0
@@ -100,7 +110,7 @@ def scaled(x: Symbols, bits: int) -> Symbols:
 
 
 def sub(a: Symbols, b: Symbols) -> Symbols:
-    return stir(a + b * _SECOND, "sub", False)
+    return _order(a, b, "sub", False)
 
 
 def select(condition: Symbols, x: Symbols, y: Symbols) -> Symbols:
@@ -109,26 +119,26 @@ def select(condition: Symbols, x: Symbols, y: Symbols) -> Symbols:
 
 
 def function(kind: str, x: Symbols) -> Symbols:
-    return stir(x + number("argument"), "function", kind)
+    return _join(x, number("argument"), "function", kind)
 
 
 def scale_of(absmax: Symbols, kind: Dtype) -> Symbols:
     """The quantization scale of a row, of this type."""
-    return stir(absmax + number("absmax"), "scale", kind)
+    return _join(absmax, number("absmax"), "scale", kind)
 
 
 def quantized(x: Symbols, scale: Symbols) -> Symbols:
-    return stir(x + scale * _SECOND, "quantized")
+    return _order(x, scale, "quantized")
 
 
 def group_scale(norm: str, absmax: Symbols) -> Symbols:
     """The float32 scale of a group, before it is stored."""
-    return stir(absmax + number("absmax"), "group scale", norm)
+    return _join(absmax, number("absmax"), "group scale", norm)
 
 
 def group_codes(norm: str, ties: str, x: Symbols, absmax: Symbols) -> Symbols:
     """Elements divided by the unrounded scale of their group."""
-    return stir(x + absmax * _SECOND, "group codes", norm, ties)
+    return _order(x, absmax, "group codes", norm, ties)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +192,8 @@ def rounded(value: Value, kind: Dtype) -> Symbols:
     ):
         return value.symbols
     if kind in FLOATS:
-        return value.float if kind is Dtype.F32 else stir(value.float + number("rounded"), "rounded", kind)
-    return stir(value.symbols + number("narrow"), "narrow", value.kind, kind)
+        return value.float if kind is Dtype.F32 else _join(value.float, number("rounded"), "rounded", kind)
+    return _join(value.symbols, number("narrow"), "narrow", value.kind, kind)
 
 
 def known(value: Value, kind: Dtype) -> Value:
@@ -214,7 +224,7 @@ def summed(x: Symbols, numbers: Symbols) -> Symbols:
 def reduced(kind: str, x: Symbols) -> Symbols:
     """A reduction of the last dimension, which stays with size 1."""
     total = summed(x, weights("row", x.shape[-1]))
-    return stir(total + number("reduced"), "reduced", kind)[..., None]
+    return _join(total, number("reduced"), "reduced", kind)[..., None]
 
 
 def dot_rows(a: Symbols, first: int) -> Symbols:
