@@ -24,11 +24,16 @@ def moves(target: Target) -> bool:
     return op is not None and op.role in (Role.VIEW, Role.CAT)
 
 
+_SUMS = (aten.cumsum.default, aten.sum.default, aten.sum.dim_IntList)
+
+
 def frozen(node: fx.Node) -> str | None:
     """Why `node` may not stay in the graph that the chip computes."""
     if node.op == "placeholder":
         return _missing_type([node]) if node.users else None
     op = BY_TARGET.get(node.target)
+    if op is None and node.target in _SUMS and dtype_of(node) is torch.int64:
+        return "adds up integers that may need more than 32 bits (a mask of truths does not)"
     if op is None:
         return "is not something the chip can do"
     if node.target is aten.slice.Tensor and len(node.args) > 4 and node.args[4] != 1:
