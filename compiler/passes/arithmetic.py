@@ -19,6 +19,7 @@ from torch.fx.node import Argument, Target
 from compiler.graph.arguments import Number, Operand, first_of, operand, scalar, tensor
 from compiler.graph.editor import Editor, aten, common_type, dtype_of, is_half, shape_of
 from compiler.graph.manager import unsupported
+from compiler.graph.ranges import interval
 from compiler.graph.rules import Rule
 
 
@@ -30,8 +31,20 @@ def _cast(editor: Editor, node: fx.Node) -> fx.Node:
 def _as(editor: Editor, at: fx.Node, x: fx.Node, dtype: torch.dtype) -> fx.Node:
     """`x` in another type; to bool is a comparison with zero."""
     if dtype is torch.bool and dtype_of(x) is not torch.bool:
-        return editor.emit(at, aten.ne.Scalar, x, 0)
+        return _of_factors(editor, at, x) or editor.emit(at, aten.ne.Scalar, x, 0)
     return editor.cast(at, x, dtype)
+
+
+def _of_factors(editor: Editor, at: fx.Node, x: fx.Node) -> fx.Node | None:
+    """Whether a product of 64-bit integers (of masks, mostly) is zero, asked of its factors: these fit in 32 bits,
+    where it may not; in 64 it does, so that it is zero only if one of them is."""
+    if x.target is not aten.mul.Tensor or dtype_of(x) is not torch.int64 or interval(x) is not None:
+        return None
+    factors = [operand(x, name) for name in ("self", "other")]
+    if not all(isinstance(f, fx.Node) and dtype_of(f) is torch.int64 and interval(f) is not None for f in factors):
+        return None
+    truths = [editor.emit(at, aten.ne.Scalar, factor, 0) for factor in factors]
+    return editor.emit(at, aten.bitwise_and.Tensor, *truths)
 
 
 def convert(number: Number, dtype: torch.dtype) -> Number:
@@ -161,6 +174,8 @@ def _compare(editor: Editor, node: fx.Node) -> fx.Node | None:
             of_number(torch.zeros(1, dtype=torch.int64), b)
         )  # the chip keeps these in 32 bits: all lie on one side
         return editor.broadcast(node, editor.emit(node, aten.full.default, [], truth), shape_of(node))
+    if of_number is aten.ne.Scalar and isinstance(a, fx.Node) and not isinstance(b, fx.Node) and b == 0:
+        return _of_factors(editor, node, a) or _unless_same(editor, node, of_number, a, b)
     return _unless_same(editor, node, of_tensor if isinstance(b, fx.Node) else of_number, a, b)
 
 
