@@ -32,6 +32,7 @@ TARGETS = ("cosine", "worst", "argmax")
 TRIED = (DYNAMIC, STATIC, WEIGHT_ONLY, "w4a8-g32", "bf16", "float")
 OUTPUTS = ("sentence_embedding", "logits")  # what counts, if the model gives it; else its first output
 DRAWS = 8
+COSINE = 0.998  # what is accurate enough where nothing is said, and how errors are shared out where only others are
 
 
 def _targets(_ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
@@ -143,7 +144,7 @@ def command(
     need(not (as_json and page == STDOUT), "--json and --report - both go to stdout", hint="name a file for the page")
     with stages("quantize") as stage:
         study = Study(model, given, data, samples, stage)
-        document = study.document(target or {"cosine": 0.998}, schemes, smoothing)
+        document = study.document(target or {"cosine": COSINE}, schemes, smoothing)
         if page is not None:
             stage("write the page")
             from runtime.html.quantize_page import page as html
@@ -217,7 +218,7 @@ class Study:
     ) -> "QuantizeDocument":
         from runtime.calibration import calibrate
         from runtime.quantize.document import QuantizeDocument
-        from runtime.quantize.layers import Layers, attention_of
+        from runtime.quantize.layers import Layers, others_of
         from runtime.quantize.suggest import Search
 
         session, stage = self.session, self.stage
@@ -238,8 +239,8 @@ class Study:
         def measure(config: QuantConfig) -> "Measured":
             return self._measured(config, known, output)
 
-        attention = attention_of(session.captured, [layer.module for layer in found])
-        search = Search(found, attention, smoothing, 1 - target.get("cosine", 0.0), measure, document.reaches)
+        others = others_of(session.captured, [layer.module for layer in found])
+        search = Search(found, others, smoothing, 1 - target.get("cosine", COSINE), measure, document.reaches)
         tried, best = search.run()
         values = {name: getattr(document, name) for name in document.__struct_fields__}
         return QuantizeDocument(**{**values, "measured": tried, "suggestion": best})

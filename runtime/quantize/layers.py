@@ -146,16 +146,23 @@ def rows_of(captured: Captured, names: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def attention_of(captured: Captured, names: Sequence[str]) -> list[str]:
-    """Modules that multiply two activations, and no linear layers of these `names`: those of attention."""
-    products = (
-        torch.ops.aten.scaled_dot_product_attention.default,
-        torch.ops.aten.matmul.default,
-        torch.ops.aten.bmm.default,
-    )
+_aten = torch.ops.aten
+_ACTIVATIONS = (_aten.scaled_dot_product_attention.default, _aten.matmul.default, _aten.bmm.default)
+_CONVOLUTIONS = (
+    *(getattr(_aten, f"conv{n}d").default for n in (1, 2, 3)),
+    _aten.conv_transpose1d.default,
+    _aten.conv_transpose2d.input,
+    _aten.conv_transpose3d.input,
+    _aten.convolution.default,
+)
+
+
+def others_of(captured: Captured, names: Sequence[str]) -> list[str]:
+    """Modules of other products than linear layers of these `names`: attention, of two activations, and convolutions."""
     found = (
         str(node.meta.get("module") or "")
         for node in captured.gm.graph.nodes
-        if node.target in products and not any(n.op == "placeholder" for n in node.all_input_nodes[:2])
+        if node.target in _CONVOLUTIONS
+        or (node.target in _ACTIVATIONS and not any(n.op == "placeholder" for n in node.all_input_nodes[:2]))
     )
     return [module for module in dict.fromkeys(found) if module and module not in names]

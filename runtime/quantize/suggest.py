@@ -15,10 +15,10 @@ EXACT = "float"
 @dataclass(frozen=True)
 class Search:
     """`measure` runs a whole model; `reached` is whether that is good enough; `allowed` is the largest error, 1 - the
-    mean cosine. `attention` are the modules of products that no layer is."""
+    mean cosine. `others` are the modules of products that no layer is."""
 
     layers: Sequence[Layer]
-    attention: Sequence[str]
+    others: Sequence[str]
     smoothing: float | None
     allowed: float
     measure: Callable[[QuantConfig], Measured]
@@ -36,14 +36,14 @@ class Search:
         return tuple(found.values()), None if best is None else best.quantization
 
     def _tries(self, found: Mapping[str, Measured]) -> Iterator[QuantConfig]:
-        """The default, with smoothing, then mixtures: those with int8 attention first. Ends with the first mixture that
+        """The default, with smoothing, then mixtures: those in which attention and convolutions stay int8 first. Ends with the first mixture that
         is good enough."""
         yield QuantConfig()
         base = QuantConfig(smoothing=self.smoothing)
         yield base
         alone = sum(choice.error for layer in self.layers for choice in layer.choices if choice.scheme == DYNAMIC)
         rest = max(1 - found[str(base)].cosine - alone, 0.0)  # what is no layer's
-        for exact in ((), tuple(self.attention)) if self.attention else ((),):
+        for exact in ((), tuple(self.others)) if self.others else ((),):
             for budget in sorted({*([] if exact else [self.allowed - rest]), *(s * self.allowed for s in SHARES)})[
                 ::-1
             ]:
