@@ -227,7 +227,12 @@ def _ahead(model: Any, inputs: Row) -> Row:
         return {"ahead": "limit", "why": "memory"}
     except Exception as error:
         return {"ahead": "fault", "why": _said(error)}
-    row: Row = {"ahead": "exact" if found.bit_exact else "differs", "nodes": found.nodes, "of": found.graph_nodes}
+    row: Row = {
+        "ahead": "exact" if found.bit_exact else "differs",
+        "why": "",
+        "nodes": found.nodes,
+        "of": found.graph_nodes,
+    }
     cosine = (found.float or {}).get("cosine")
     row["cosine"] = None if cosine is None or cosine != cosine else round(cosine, 5)
     if not found.bit_exact:
