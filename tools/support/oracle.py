@@ -26,7 +26,7 @@ FAR = 0.15  # relative distance from which on an inexact result is told
 # of aten operators.
 INEXACT = re.compile(
     # products
-    r"(\w*mm|\w*mv|\w*dot|matmul|linear|conv\w*|attention\w*|einsum|bilinear|_?cdist\w*|_euclidean_dist|pdist|addr|"
+    r"(\w*mm|\w*mv|\w*dot|matmul|linear|conv\w*|attention\w*|einsum|bilinear|_?cdist\w*|_euclidean_dist|p?dist|addr|"
     r"outer|ger|"
     # functions
     r"exp\w*|log\w*|sin\w*|cos\w*|tan\w*|a(rc)?(sin|cos|tan)\w*|erf\w*|sigmoid|silu|gelu|glu|mish|softplus|"
