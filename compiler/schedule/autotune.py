@@ -159,7 +159,7 @@ class Search:
                 with suppress(CompileError):  # there is no room for it
                     rival_placed = self._placed(rival, lower=False)
                     found.append((self._cycles(rival_placed), number, rival, rival_placed))
-        cycles, _, state, best = min(found, key=lambda one: one[:2])
+        cycles, _, state, best = min(found, key=lambda one: (one[0] * (1.0 if one[1] else MARGIN), one[1]))
         return state, best, cycles
 
     def _lowered(self, state: TileState, placed: TileState, cycles: int) -> TileState:
