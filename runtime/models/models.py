@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from isa.errors import Error, InputError, ModelError
@@ -486,6 +487,7 @@ def _factory(argument: str) -> Any:
 
 
 def _first_line(error: BaseException) -> str:
-    return json.dumps(
-        str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__, ensure_ascii=False
-    )[1:-1][:200]
+    """What an error says, with the second line where the first only leads to it."""
+    first, *more = str(error).strip().splitlines() or [type(error).__name__]
+    text = f"{first} {more[0].strip()}" if first.endswith(":") and more else first
+    return json.dumps(shorten(text, 200, placeholder=" …"), ensure_ascii=False)[1:-1]

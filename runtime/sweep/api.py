@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, TypeGuard
 
 from isa.chip import Chip, load_chip
 from isa.errors import InputError
-from runtime.sweep.axes import Axis, axis, grid
+from runtime.sweep.axes import Axis, axis, check_apart, grid
 from runtime.sweep.engines import Engine, Local
 from runtime.sweep.measures import OBJECTIVES, objectives
 from runtime.sweep.ray_engine import OnRay
@@ -76,13 +76,17 @@ def sweep(
 
 @dataclass(frozen=True)
 class Plan:
-    """Which chips, and what is looked for: the whole grid, or `trials` of a search."""
+    """Which chips, and what is looked for: the whole grid, or `trials` of a search. Raises ChipError for axes that
+    contradict each other."""
 
     axes: tuple[Axis, ...]
     base: Chip
     minimized: tuple[str, ...] = tuple(OBJECTIVES)
     trials: int | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_apart(self.axes)
 
 
 def run(

@@ -11,6 +11,7 @@ from math import prod
 
 from isa.chip import Chip, changed, load_chip, parameter
 from isa.errors import ChipError
+from isa.parameters import Parameter
 
 CHIP = "chip"  # the axis of whole chips, to which the others are applied
 MOST_POINTS = 1_000_000
@@ -34,6 +35,8 @@ Place = Mapping[str, str]  # a point: the value of each axis
 def axis(key: str, given: object) -> Axis:
     """An axis from text (`64,128`, `1MiB..8MiB`), one value or a sequence of values. Raises ChipError."""
     if key == CHIP:
+        if any(isinstance(item, Chip) for item in given) if isinstance(given, Sequence) else isinstance(given, Chip):
+            raise ChipError("chip: an axis is made of names and files", "set", "one Chip of your own is given as chip=")
         return Axis(key, _distinct(key, _texts(key, given)))
     known = [parameter(name, "--set") for name in key.split("+")]
     texts: list[str] = []
@@ -46,8 +49,25 @@ def axis(key: str, given: object) -> Axis:
             read = [one.value(text) for one in known]
         except ValueError as error:
             raise ChipError(f"{key}: {error}", "--set", f"{known[0].key}: {known[0].meaning}") from error
-        values.append(known[0].text(read[0]))
+        plain = known[0].text(read[0])  # unless another parameter reads that otherwise, as it is of another unit
+        values.append(plain if _reads(known, plain) == read else text)
     return Axis(key, _distinct(key, values))
+
+
+def _reads(known: Sequence[Parameter], text: str) -> list[object] | None:
+    try:
+        return [one.value(text) for one in known]
+    except ValueError:
+        return None
+
+
+def check_apart(axes: Sequence[Axis]) -> None:
+    """Raise ChipError for a parameter that two axes, or one axis twice, give a value."""
+    seen: set[str] = set()
+    for name in (name for one in axes for name in one.parameters):
+        if name in seen:
+            raise ChipError(f"{name} is given a value twice", "--set", "name each parameter in one axis, once")
+        seen.add(name)
 
 
 def _texts(key: str, given: object) -> list[str]:

@@ -9,9 +9,11 @@ import msgspec
 from compiler.codegen.image import Part, build_image
 from compiler.lower import Lowered
 from compiler.pipeline import finish
+from isa.architecture import DMA_ENGINES
 from isa.chip import Chip, Energy, read_toml
 from isa.errors import Error, InternalError, described, interrupted
 from isa.image.image import Image
+from isa.timing import occupancy
 from runtime.profile.profile import Profile, profile
 from runtime.pytorch import cache
 from runtime.sweep.frozen import FrozenModel
@@ -83,7 +85,8 @@ def summed_up(report: Profile) -> Outcome:
 
 def limited_by(report: Profile) -> str:
     """What would have to be faster: the busiest of mxu, vec, act and dram; `sram` where DRAM is busiest with what a
-    larger scratchpad would have kept; `fetch` where that resource stands idle for instructions longer than it works."""
+    larger scratchpad would have kept, rather than with what bursts add to short rows; `fetch` where that resource
+    stands idle for instructions longer than it works."""
     busy = {name: report.utilisation[name] for name in ("mxu", "vec", "act", "dram")}
     busiest = max(busy, key=lambda name: busy[name])
     causes = report.seen_from(busiest).waterfall
@@ -91,4 +94,14 @@ def limited_by(report: Profile) -> str:
         return "fetch"
     chip = report.timeline.chip
     least = report.limit.by_resource["dram"] * chip.dram.bytes_per_second / chip.clock_hz
-    return "sram" if busiest == "dram" and report.dram_bytes > REREAD * least else busiest
+    if busiest != "dram" or report.dram_bytes <= REREAD * least:
+        return busiest
+    asked = _asked_for(report)
+    return "sram" if asked > REREAD * least and asked - least > report.dram_bytes - asked else busiest
+
+
+def _asked_for(report: Profile) -> int:
+    """Bytes that the program's transfers name, without those that bursts add to short rows."""
+    plain = report.timeline.chip.replace({"dram.burst_bytes": 1})
+    moved = (one for one in report.timeline.instructions if one.inst.row.engine in DMA_ENGINES)
+    return sum(occupancy(one, plain, report.timeline.options).bytes for one in moved)

@@ -19,6 +19,7 @@ from isa.chip import Chip
 from isa.errors import InputError
 from runtime.pytorch import cache as images
 from runtime.sweep.frozen import FrozenModel
+from runtime.sweep.measures import OBJECTIVES
 
 _TABLE = "CREATE TABLE IF NOT EXISTS points (key TEXT PRIMARY KEY, outcome TEXT NOT NULL, seconds REAL NOT NULL)"
 _ROOT = Path(__file__).parents[2]
@@ -43,7 +44,7 @@ class Store:
                 found = self._db.execute("SELECT outcome, seconds FROM points WHERE key = ?", (key,)).fetchone()
         except sqlite3.Error as error:
             raise _unusable(error, self.path) from error
-        return None if found is None else (json.loads(found[0]), float(found[1]))
+        return None if found is None else _known(*found)
 
     def put(self, key: str, outcome: Mapping[str, Any], seconds: float) -> None:
         """Keep an outcome, at once and for good. Raises InputError for a file that cannot be written."""
@@ -55,6 +56,16 @@ class Store:
 
     def close(self) -> None:
         self._db.close()
+
+
+def _known(text: str, seconds: float) -> tuple[dict[str, Any], float] | None:
+    """An outcome as it was kept; None for what is none, and is then measured again."""
+    try:
+        outcome = json.loads(text)
+        whole = "error" in outcome or outcome.keys() >= set(OBJECTIVES.values())
+        return (outcome, float(seconds)) if whole else None
+    except (ValueError, TypeError, AttributeError):
+        return None
 
 
 def _unusable(error: sqlite3.Error, path: Path | None) -> InputError:
