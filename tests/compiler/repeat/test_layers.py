@@ -134,7 +134,7 @@ def test_stamped_layers_are_the_lowered_ones(name: str, monkeypatch: pytest.Monk
     origins."""
     given = captured_of(name)
     stamped = lower(given)
-    monkeypatch.setattr("compiler.repeat.by_layers.find_layers", lambda graph: None)
+    monkeypatch.setattr("compiler.repeat.by_layers.find_layers", lambda *_: None)
     whole = lower(given)
     assert _graphs(stamped) == _graphs(whole)
     for a, b in zip(stamped.pack_weights(), whole.pack_weights(), strict=True):
@@ -180,7 +180,7 @@ def test_layers_that_are_lowered_in_different_ways_are_not_stamped(monkeypatch: 
     monkeypatch.setattr("compiler.passes.split.split", tampered)
     found = lower(given)
     assert len(cuts) == 2 and cuts[1] > cuts[0]
-    monkeypatch.setattr("compiler.repeat.by_layers.find_layers", lambda graph: None)
+    monkeypatch.setattr("compiler.repeat.by_layers.find_layers", lambda *_: None)
     assert _graphs(found) == _graphs(lower(given))
 
 
