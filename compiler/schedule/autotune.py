@@ -37,7 +37,7 @@ PLANS, FEWER = 8, 2  # how many orders are planned of the first tilings, and of 
 MARGIN = 0.998  # a prediction that is better by less than the cost model's error is no reason to change anything
 MAX_OPS, ENOUGH_TIGHT = 50_000, 20_000  # ops in all candidates, after which no more are made
 FINE, WORTH = 1 / 32, 0.005  # slices finer than this are tried where loading a coarser one is so much of all cycles
-TIGHT, SHARES_IT = 0.75, 0.3  # of the scratchpad: a schedule that fills more takes long to search; is worth looking for
+TIGHT, SHARES_IT = 0.75, 0.6  # of the scratchpad: a schedule that fills more takes long to search; is worth looking for
 # tilings that share the scratchpad otherwise
 Values = tuple[float, ...]
 SHARED: dict[str, Values] = {
