@@ -35,7 +35,7 @@ INEXACT = re.compile(
     r"sum|mean|var\w*|std\w*|\w*norm\w*|cum\w*|prod|softmax|log_softmax|\w*loss\w*|avg_pool\w*|adaptive_avg\w*|"
     r"trace|nan\w*|interpolate|upsample\w*|"
     r"trapezoid|cross|renorm|histc|histogram\w*|kron|addcmul|addcdiv|lerp|lstm\w*|gru\w*|rnn\w*|mkldnn_rnn\w*|fft\w*|linalg\w*|"
-    r"scatter_reduce|segment_reduce|index_(add|reduce)|scatter_add|embedding_bag|grid_sampler\w*|\w*backward\w*|"
+    r"scatter_reduce|segment_reduce|index_(add|reduce)|unsafe_masked_index_put_accumulate|scatter_add|embedding_bag|grid_sampler\w*|\w*backward\w*|"
     r"\w*cell|multi_head\w*|transformer\w*|binary_cross\w*|rrelu\w*)"
 )
 # The sign of zero is ours (NUMERICS), or PyTorch's own changes with an element's place in memory: softshrink.
