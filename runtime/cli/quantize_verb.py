@@ -10,7 +10,7 @@ import click
 from msgspec import to_builtins
 
 from compiler.quantization import DYNAMIC, EVERY, STATIC, WEIGHT_ONLY, QuantConfig
-from isa.errors import InputError
+from isa.errors import Error, InputError
 from isa.files import write_atomic
 from runtime.cli import completion
 from runtime.cli.common import Given, Stages, common_options, examples, model_options, need, reply, say, stages
@@ -61,7 +61,7 @@ def _alpha(_ctx: click.Context, param: click.Parameter, value: str) -> float | N
         return None
     try:
         return QuantConfig(smoothing=float(value)).smoothing
-    except Exception:
+    except (ValueError, Error):
         raise click.BadParameter(f"'{value}' is neither a number from 0 to 1 nor none", param=param) from None
 
 

@@ -26,7 +26,7 @@ def input_sets(model: torch.nn.Module) -> Iterator[tuple[str, Inputs]]:
     ]  # fmt: skip
     try:
         made = made_up(model, config, type(model).__name__, BATCH, LENGTH, 1)
-    except Exception:
+    except Exception:  # whatever an odd config makes of a shape: others are tried
         made = {}
     # Words are drawn below, above the special ones.
     if made and "input_ids" not in made and sum(value.numel() for value in made.values()) <= MOST:
@@ -86,7 +86,7 @@ def _image_ids(config: Any, model: Any) -> Iterator[Tensor]:
         try:
             with torch.no_grad():
                 found = model.get_image_features(pixel_values=pixels)
-        except Exception:
+        except Exception:  # the tower takes other pictures
             continue
         found = getattr(found, "pooler_output", found)
         found = torch.cat(list(found)) if isinstance(found, (tuple, list)) else found
