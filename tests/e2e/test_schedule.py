@@ -48,7 +48,11 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow) if name == "24 KiB" else name for name in CHIPS if name != "edge"],
+    [
+        pytest.param(name, marks={"24 KiB": pytest.mark.slow, "server": pytest.mark.wide}.get(name, ()))
+        for name in CHIPS
+        if name != "edge"
+    ],
 )
 def test_another_chip_gives_the_same_bits(name: str, expected: dict[str, torch.Tensor]) -> None:
     """Breaks if array size, lanes or memory sizes reach the arithmetic."""

@@ -159,6 +159,7 @@ def test_what_takes_too_long_is_said_to_be_unproved() -> None:
     assert any("nothing is proved for n =" in finding.message for finding in found)
 
 
+@pytest.mark.wide
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(st.integers(0, 1 << 20))
 def test_the_verdict_is_that_of_all_launches_one_by_one(seed: int) -> None:

@@ -58,10 +58,13 @@ def program() -> EncoderDecoderProgram:
     return compiled(small("T5ForConditionalGeneration"), 4)
 
 
+WIDE, SLOW = pytest.mark.wide, pytest.mark.slow
+
+
 @pytest.mark.parametrize(
     "name",
     [
-        name if name.startswith(("T5", "Bart")) else pytest.param(name, marks=pytest.mark.slow)
+        pytest.param(name, marks=() if name.startswith("Bart") else WIDE if name.startswith("T5") else SLOW)
         for name in MODELS
     ],
 )  # fmt: skip

@@ -93,6 +93,7 @@ def test_bits_checks_and_tools(tmp_path: Path) -> None:
     assert "vmin" in llmcc("isa", "vmin", *given, cwd=tmp_path).stdout
 
 
+@pytest.mark.wide
 def test_an_image_is_refused_without_its_extension(tmp_path: Path) -> None:
     """Breaks when an image's record is acted on, or an image with unknown words is run."""
     python(MODEL.format(files=[str(MINIMUM)]) + "llmchip.compile(model, args).save('a.llmchip')", tmp_path)

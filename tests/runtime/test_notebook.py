@@ -187,6 +187,7 @@ def test_cells_are_text() -> None:
     assert "<b>" not in html_table(("<b>",), [("<b>",)], "<b>")
 
 
+@pytest.mark.wide
 def test_the_page_runs() -> None:
     """Breaks when docs/python.md shows what does not exist."""
     pytest.importorskip("pandas")

@@ -27,6 +27,7 @@ def copy_to(folder: Path) -> None:
             shutil.copyfile(ROOT / name, folder / name)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     "patch", [pytest.param(p, marks=[] if p.stem == QUICK else [pytest.mark.slow], id=p.stem) for p in WALKS]
 )

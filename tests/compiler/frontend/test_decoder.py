@@ -28,6 +28,7 @@ def windows(captured: Captured) -> list[object]:
     return [node.args[9] for node in captured.gm.graph.find_nodes(op="call_function", target=ops.attention_in_cache)]
 
 
+@pytest.mark.wide
 def test_a_subclass_keeps_its_windows_and_shared_heads() -> None:
     """Breaks when a model's own file decides how its attention is called: PyTorch's function is told of no window, and
     gets keys repeated for each query head."""
@@ -39,6 +40,7 @@ def test_a_subclass_keeps_its_windows_and_shared_heads() -> None:
     assert own.tensors["keys_0"].shape == plain.tensors["keys_0"].shape == (1, 2, 16, 12)
 
 
+@pytest.mark.wide
 def test_a_window_is_seen_in_what_a_model_adds() -> None:
     """Breaks when a model that writes its attention out loses the window that is in a mask of its own."""
     assert windows(capture_decoder(tiny("gpt_neo"), 1, 4, 16)) == [0, 7]

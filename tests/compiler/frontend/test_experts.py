@@ -28,6 +28,7 @@ def test_few_tokens_read_what_they_chose_and_many_read_all_once() -> None:
     assert many[1] == few[1] + 2
 
 
+@pytest.mark.wide
 def test_a_token_has_the_same_bits_in_any_company() -> None:
     """Breaks when chosen products and those of all experts are not the same arithmetic."""
     model, ids = tiny("qwen2_moe", num_hidden_layers=1), torch.arange(5, 14)[None]

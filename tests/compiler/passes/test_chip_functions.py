@@ -72,6 +72,7 @@ def test_functions_of_two(name: str, worst: float) -> None:
         assert torch.equal(found.signbit()[sure], exact.signbit()[sure])
 
 
+@pytest.mark.wide
 def test_on_the_chip() -> None:
     """Breaks when the chip computes another bit than PyTorch of the same graph, or a function is taken apart
     wrongly."""

@@ -139,6 +139,7 @@ ELSEWHERE = {"aten.addmm.default", "aten.baddbmm.default", "aten.native_layer_no
 }  # fmt: skip
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("start", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_on_the_chip(start: int) -> None:
     """Breaks when the chip computes another bit than PyTorch of the same graph, or what it gives is not eager's."""

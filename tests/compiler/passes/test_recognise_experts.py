@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from choice import few
 from families import tiny
 from models import Function
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 import llmchip
 
 
-@pytest.mark.parametrize("tokens", [2, 5])
+@pytest.mark.parametrize("tokens", few([2, 5]))
 def test_grouped_products_run_on_the_chip(tokens: int) -> None:
     """Breaks when a piece of a grouped product (sort, histc, floor_divide, index_put, …) runs in PyTorch under
     torch.compile, or a token has other bits than ahead of time."""

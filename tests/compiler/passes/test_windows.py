@@ -99,6 +99,7 @@ def test_convolutions_of_signals_and_volumes() -> None:
     check_convolution(nn.Conv2d(2, 3, 3), 2, 6, 6)  # without a batch
 
 
+@pytest.mark.wide
 @settings(max_examples=15)
 @given(st.data())
 def test_any_convolution(data: st.DataObject) -> None:

@@ -98,8 +98,11 @@ UNLIKE: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
 
 
 def some(names: Iterable[str]) -> list[Any]:
-    """Variants of BERT are for test-all."""
-    return [pytest.param(name, marks=pytest.mark.slow) if name.startswith("bert-") else name for name in names]
+    """Variants of BERT are for test-all, GPT-2 for test-wide."""
+    tiers = {"bert-": pytest.mark.slow, "gpt2": pytest.mark.wide}
+    return [
+        pytest.param(name, marks=[mark for start, mark in tiers.items() if name.startswith(start)]) for name in names
+    ]
 
 
 @cache

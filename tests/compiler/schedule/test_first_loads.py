@@ -1,5 +1,6 @@
 """What an iteration loads first has its place to itself, so that the next iteration's loads begin early."""
 
+import pytest
 from decoders import decoder
 
 from compiler.frontend.decoder import capture_decoder
@@ -8,6 +9,7 @@ from compiler.pipeline import compile_captured
 from isa.architecture import Engine, Space
 
 
+@pytest.mark.wide
 def test_the_first_load_of_an_iteration_shares_its_bytes_with_nothing() -> None:
     """Breaks when the planner gives the bytes to what works at the end of an iteration: DRAM then waits for it, 4 % of
     a decode step of SmolLM2."""

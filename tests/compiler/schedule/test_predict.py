@@ -29,6 +29,7 @@ def captured() -> Captured:
     return capture(model, (torch.randint(0, 64, (1, 64)),))
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("speed", ["25GB/s", "400GB/s"])
 @pytest.mark.parametrize("sram", ["256KiB", "8MiB"])
 def test_a_loop_is_predicted_as_the_timing_mode_runs_it(captured: Captured, speed: str, sram: str) -> None:

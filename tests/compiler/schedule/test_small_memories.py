@@ -85,6 +85,7 @@ def test_what_fits_in_no_way_is_said_in_one_line() -> None:
     assert "fault of llmchip" not in str(error.value)
 
 
+@pytest.mark.wide
 def test_more_is_never_slower() -> None:
     """Breaks if the search misses, on a larger chip, what it finds on a smaller one: more than 2 % slower with more
     SRAM, bandwidth or a larger array."""
@@ -119,6 +120,7 @@ def test_only_what_vec_and_act_touch_may_move() -> None:
     assert movable(ops) and not movable(ops) & bound
 
 
+@pytest.mark.wide
 def test_a_search_that_finds_no_plan_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks if plans are tried for ever, or if the last resort is not the order of the kernels with nothing
     resident."""

@@ -200,7 +200,9 @@ def test_a_large_batch_goes_through_the_layers_in_parts() -> None:
     assert moved["search"] < moved["search,strips"]
 
 
-@pytest.mark.parametrize("disable", ["search", "strips,loop,schedule", pytest.param("", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "disable", ["search", *(pytest.param(name, marks=pytest.mark.wide) for name in ("strips,loop,schedule", ""))]
+)
 def test_parts_change_no_bit(disable: str) -> None:
     """Breaks if a part reads or writes rows of another one."""
     ids = torch.arange(2 * 128).reshape(2, 128) * 7 % 100

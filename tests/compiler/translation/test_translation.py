@@ -86,7 +86,14 @@ def test_a_carried_value_that_is_overwritten_is_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "each"), [("mlp", 3), ("mixed", 3), ("bert-4", 1), ("grouped", 3), ("grouped small", 3)]
+    ("name", "each"),
+    [
+        ("mlp", 3),
+        ("mixed", 3),
+        pytest.param("bert-4", 1, marks=pytest.mark.wide),
+        ("grouped", 3),
+        pytest.param("grouped small", 3, marks=pytest.mark.wide),
+    ],
 )
 def test_seeded_faults_are_found(name: str, each: int) -> None:
     """Breaks when a fault changes bits and the check has nothing to say; `make mutate` tries more."""

@@ -150,6 +150,7 @@ def test_compare_knows_lines_although_they_move(program: Path) -> None:
     assert not any(set(nodes.instructions) == {0, 1} for nodes in found.nodes if nodes.name != "nop")
 
 
+@pytest.mark.wide
 def test_the_page_shows_the_text_and_no_graph(program: Path, tmp_path: Path) -> None:
     """Breaks when the page of a hand-written program has no source pane, or a graph of lines that says nothing."""
     image = assemble_file(program)

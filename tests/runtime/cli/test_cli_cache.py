@@ -27,6 +27,7 @@ def forbid_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("compiler.pipeline.finish", refuse)
 
 
+@pytest.mark.wide
 def test_every_verb_that_compiles_takes_the_image_from_the_cache(
     bert: Path, tmp_path: Path, own_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,6 +70,7 @@ def test_passes_that_are_to_be_seen_are_run(tmp_path: Path, own_folder: Path, mo
     assert list((tmp_path / "dump").iterdir())
 
 
+@pytest.mark.wide
 def test_what_changes_the_program_is_compiled(bert: Path, own_folder: Path) -> None:
     """Breaks when a verb is given the image of another shape, chip or option."""
     changes = ("--seq 8", "--seq 7", "--seq 8 --batch 2", "--seq 8 --chip server", "--seq 8 --option disable=fuse")

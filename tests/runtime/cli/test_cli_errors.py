@@ -157,6 +157,7 @@ def test_options_that_an_image_has_already_decided(image: Path) -> None:
     check(call("verify", image, "--option", "disable=schedule", "--json"), "input", "--option")
 
 
+@pytest.mark.wide
 def test_image_whose_model_is_gone_or_changed(bert: Path, tmp_path: Path) -> None:
     """Breaks when verify quietly compares with another model than the image was made from."""
     folder = make_bert(tmp_path / "model")

@@ -29,6 +29,7 @@ def test_pictures_are_made_up(tmp_path: Path) -> None:
     assert result.code == 0 and result.document["bit_exact"]
 
 
+@pytest.mark.wide
 def test_texts_and_pictures_at_once(tmp_path: Path) -> None:
     """Breaks if a model with two towers is given one input, or more tokens than its tower for texts has positions."""
     config = transformers.CLIPConfig(
@@ -61,6 +62,7 @@ def test_shapes_follow_the_config(kind: str, config: Any, shapes: dict[str, Any]
     assert {name: shapes[name] and tuple(tensor.shape) for name, tensor in found.items()} == shapes
 
 
+@pytest.mark.wide
 def test_a_language_model_writes_on(tmp_path: Path) -> None:
     """Breaks if a folder's decoder is not compiled in steps, or its tokenizer is not found."""
     config = transformers.LlamaConfig(

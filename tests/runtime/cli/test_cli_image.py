@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from checkout import ROOT
 from cli_harness import call, make_bert, spawn
 
 
+@pytest.mark.wide
 def test_compile_writes_the_same_bytes_again(bert: Path, image: Path, tmp_path: Path) -> None:
     """In another process: breaks when anything in an image depends on time, hash seeds or addresses, or progress is
     shown without a terminal."""

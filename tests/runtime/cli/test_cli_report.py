@@ -11,6 +11,8 @@ from read_harness import dom, said
 
 pytest.importorskip("plotly")
 
+pytestmark = pytest.mark.wide  # each compiles a model or more
+
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -11,6 +11,7 @@ import llmchip
 from isa.chip import read_toml
 
 
+@pytest.mark.wide
 def test_every_verb_with_a_chip_takes_settings(bert: Path, tmp_path: Path) -> None:
     """Breaks when a verb compiles for the stock chip and says nothing, or an image for another chip is taken."""
     path, sized = tmp_path / "m.llmchip", ("--seq", 8, "--set", "mxu.rows=64", "--set", "sram.bytes=4MiB")
@@ -44,6 +45,7 @@ def test_bad_settings_are_one_line(bert: Path, setting: str, what: str) -> None:
     assert result.code == 2 and what in result.error["what"]
 
 
+@pytest.mark.wide
 def test_a_decoder_is_compiled_for_the_chip_that_was_given() -> None:
     """Breaks when a language model is compiled for the stock chip whose name the given one has."""
     chip = llmchip.chip("edge").replace(name="edge", mxu={"rows": 64})

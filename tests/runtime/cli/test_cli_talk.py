@@ -24,6 +24,8 @@ from runtime.models.models import BUNDLED, kind_of
 from runtime.pytorch import cache
 from runtime.pytorch.sampling import sampler
 
+pytestmark = pytest.mark.wide  # each compiles a model or more
+
 SMALL = ("--context", 96, "--max-new-tokens", 6)
 
 

@@ -195,6 +195,7 @@ def test_what_cannot_be_compared(
         compare(3, 4)
 
 
+@pytest.mark.wide
 def test_a_browser_draws_the_page(found: Comparison, tmp_path: Path) -> None:
     """Breaks when the script fails, the page's policy forbids what it needs, or a row is missing; names are data."""
     pytest.importorskip("plotly")
@@ -217,6 +218,7 @@ def test_a_browser_draws_the_page(found: Comparison, tmp_path: Path) -> None:
     assert int(said(document, "rows")) == len(found.nodes) + 1
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("width", [800, 1440])
 def test_day_and_night(found: Comparison, width: int, tmp_path: Path) -> None:
     pytest.importorskip("plotly")

@@ -27,6 +27,7 @@ def timed_page(folder: Path) -> tuple[Path, Profile]:
     return path, run
 
 
+@pytest.mark.wide
 def test_cycles_stand_beside_the_instructions(tmp_path: Path) -> None:
     """Breaks when an instruction has another's cycles, a stall has no reason, or the way to the next one is broken."""
     path, run = timed_page(tmp_path)
@@ -87,6 +88,7 @@ document.body.dataset.result = JSON.stringify(out);
 """
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("width", [1440, 800])
 def test_keys_columns_colours_and_search(bert_page: Path, width: int) -> None:
     """Breaks when a row cannot be reached without a mouse, a border does not move, or a line or node is not found."""
@@ -109,6 +111,7 @@ def test_keys_columns_colours_and_search(bert_page: Path, width: int) -> None:
     assert "kw" in found["python"]
 
 
+@pytest.mark.wide
 def test_assembly_as_source_is_coloured_and_never_becomes_html(tmp_path: Path) -> None:
     """Breaks when colouring loses a character, or lets one through that is markup."""
     text = 'a: b: vop f=<b>add</b>, d=v1 @ lda<=0 ; "x" <i>'

@@ -272,6 +272,7 @@ document.body.dataset.result = JSON.stringify(out);
 """
 
 
+@pytest.mark.wide
 def test_tables_time_source_stalls_and_keys(path: Path, report: Profile) -> None:
     """Breaks when a click, a key, a search or a link leads nowhere, or something is missing from what is shown."""
     found = json.loads(said(dom(path, script=HARNESS + SCRIPT), "result"))
@@ -297,6 +298,7 @@ def test_tables_time_source_stalls_and_keys(path: Path, report: Profile) -> None
     assert found["colors"] > 20
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("width", [800, 1440])
 @pytest.mark.parametrize("dark", [False, True])
 def test_it_fits_the_window_and_every_plot_is_drawn(path: Path, width: int, dark: bool) -> None:
@@ -317,6 +319,7 @@ def test_it_fits_the_window_and_every_plot_is_drawn(path: Path, width: int, dark
     assert (paper < 150 < 450 < ink) if dark else (ink < 150 < 450 < paper)
 
 
+@pytest.mark.wide
 def test_a_decoder_shows_its_context(report: Profile, tmp_path: Path) -> None:
     """Breaks when a thousand steps are no table that opens at once."""
     points = [
@@ -341,6 +344,7 @@ def test_data_reads_back(data: PageData) -> None:
     assert set(found) == set(PageData.__struct_fields__)
 
 
+@pytest.mark.wide
 @pytest.mark.slow
 def test_a_large_run_opens_at_once(tmp_path: Path) -> None:
     """Breaks when a page grows with the run: BERT-base with 8 x 512 tokens, 260,000 instructions, stands in two

@@ -80,6 +80,7 @@ def test_source_lines_are_those_of_the_image() -> None:
     assert report_data(stranger, "x")["files"] == [{"name": "/etc/passwd", "lines": [[1, "x + y"]]}]
 
 
+@pytest.mark.wide
 def test_the_page_works_in_a_browser(bert_page: Path) -> None:
     """Breaks when the script fails, or a node named in the address is not highlighted in all three panes."""
     image = bert_image()
@@ -121,6 +122,7 @@ document.body.dataset.result = JSON.stringify(out);
 """
 
 
+@pytest.mark.wide
 def test_pointing_clicking_searching_and_the_memory_map(bert_page: Path) -> None:
     """Breaks when hovering, holding, hiding, searching or the map's tip does nothing."""
     found = json.loads(said(dom(bert_page, script=SCRIPT), "result"))
@@ -138,6 +140,7 @@ def test_pointing_clicking_searching_and_the_memory_map(bert_page: Path) -> None
     assert found["external"] == 0
 
 
+@pytest.mark.wide
 def test_a_hand_written_program_has_a_page(tmp_path: Path) -> None:
     """Breaks when a program without a debug map gives an empty page."""
     target = tmp_path / "gemm.html"
@@ -147,6 +150,7 @@ def test_a_hand_written_program_has_a_page(tmp_path: Path) -> None:
     assert "weights" in document.split('<section id="details"')[1]
 
 
+@pytest.mark.wide
 @pytest.mark.slow
 def test_a_long_program_opens_quickly(tmp_path: Path) -> None:
     """Breaks when all rows are made at once: 50,000 words must be there within seconds, with few elements."""

@@ -17,6 +17,8 @@ import llmchip
 from llmchip import DecoderProgram
 from runtime.pytorch import decoders, fallback, mirror
 
+pytestmark = pytest.mark.wide  # each compiles a model or more
+
 STATIC = {"cache_implementation": "static", "disable_compile": True}
 GREEDY = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0, "return_dict_in_generate": True}
 CACHES = pytest.mark.parametrize("options", [{}, STATIC], ids=["dynamic", "static"])

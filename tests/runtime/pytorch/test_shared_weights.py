@@ -82,6 +82,7 @@ def right(call: Any, model: nn.Module, x: torch.Tensor = X) -> bool:
     return torch.equal(call(x), wanted(model, x))
 
 
+@pytest.mark.wide
 def test_every_instance_is_packed_once(packs: Packs) -> None:
     """Breaks when more instances than some number make each other's weights be packed again, or one is given
     another's."""

@@ -40,6 +40,7 @@ def test_the_page_needs_nothing_else(found: Sweep) -> None:
     assert not re.search(r"https?://|\bsrc=|<link|@import|url\(", own) and "{{" not in own
 
 
+@pytest.mark.wide
 def test_a_browser_draws_it_and_shows_a_point(found: Sweep, tmp_path: Path) -> None:
     """Breaks when the script fails, a plot or row is missing, or a click, a key or a choice does nothing."""
     path = tmp_path / "sweep.html"
@@ -70,6 +71,7 @@ def test_a_browser_draws_it_and_shows_a_point(found: Sweep, tmp_path: Path) -> N
     assert seen["command"] == f"{wanted} --html profile.html"
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("width", [800, 1440])
 def test_day_and_night(found: Sweep, width: int, tmp_path: Path) -> None:
     (tmp_path / "sweep.html").write_text(page(found))

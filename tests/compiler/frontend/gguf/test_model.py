@@ -41,6 +41,7 @@ def test_a_file_of_floats_is_the_model_it_was_made_of(architecture: str) -> None
     assert model.generation_config.eos_token_id == [5]
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     ("architecture", "kind"),
     [("llama", "Q4_1"), pytest.param("llama", "Q8_0", marks=pytest.mark.slow), ("gpt2", "Q5_1")],
