@@ -41,6 +41,7 @@ def test_every_node_is_bit_exact(minilm: torch.nn.Module, batch: int, sequence: 
     assert found.float is not None and found.float["cosine"] > 0.97
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(("count", "mean"), [(16, 0.985), pytest.param(92, 0.994, marks=pytest.mark.slow)])
 def test_real_sentences_stay_close_to_the_float_model(minilm: torch.nn.Module, count: int, mean: float) -> None:
     """The distance that quantization costs, on real text. Breaks if a scale, a mask or the folding of V's scales is

@@ -49,7 +49,9 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks={"24 KiB": pytest.mark.slow, "server": pytest.mark.wide}.get(name, ()))
+        pytest.param(
+            name, marks=() if name == "few lanes" else pytest.mark.slow if name == "24 KiB" else pytest.mark.wide
+        )
         for name in CHIPS
         if name != "edge"
     ],

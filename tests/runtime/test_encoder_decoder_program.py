@@ -14,6 +14,8 @@ from isa.image.steps import ENCODE, steps
 from llmchip import InputError
 from runtime.encoder_decoder_program import EncoderDecoderProgram
 
+pytestmark = pytest.mark.wide  # each compiles a model or more
+
 VOCABULARY = 53
 _BASE: dict[str, Any] = {
     "vocab_size": VOCABULARY, "d_model": 32, "pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 1,

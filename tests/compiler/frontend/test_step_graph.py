@@ -85,6 +85,7 @@ def _same(found: Any, expected: Any) -> bool:
     return torch.equal(found, expected) if isinstance(expected, Tensor) else bool(found == expected)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("more", [{"output_hidden_states": True}, {"labels": torch.zeros(1, 4, dtype=torch.long)}])
 def test_more_than_logits_is_no_step(more: dict[str, Any]) -> None:
     """Breaks when a graph that gives hidden states or a loss, too, is taken for a step."""

@@ -165,6 +165,7 @@ def test_what_is_joined_need_not_fit(parts: Callable[[torch.Tensor], list[torch.
     assert program.verify(x).bit_exact
 
 
+@pytest.mark.wide
 def test_a_rival_that_is_faster_with_addresses_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks if the schedules decide alone, or the winner gets its place twice."""
     start = kernel_state(lowered(), Options(), chip(64 << 10), TileManager())

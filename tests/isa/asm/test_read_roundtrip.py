@@ -39,6 +39,7 @@ def _random(seeds: range) -> None:
             raise AssertionError(f"read_random.image({seed}) does not survive: {error}") from error
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=pytest.mark.slow) for block in (1, 2, 3))])
 def test_1000_random_images_round_trip(block: int) -> None:
     """Breaks when some operand, record or odd name is written so that it reads back differently."""

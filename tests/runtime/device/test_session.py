@@ -41,6 +41,7 @@ def expected(program: DecoderProgram) -> torch.Tensor:
     return program.new_session().prefill(tokens(1, 20))
 
 
+@pytest.mark.wide
 def test_chunks_or_at_once(program: DecoderProgram, expected: torch.Tensor) -> None:
     """Breaks when a chunk sees another cache than the tokens before it, or the padding of the last one is seen."""
     session, ids = program.new_session(), tokens(1, 20)
@@ -57,6 +58,7 @@ def test_batch_of_one_or_eight(expected: torch.Tensor) -> None:
     assert torch.equal(compiled(batch=8).new_session().prefill(ids)[3:4], expected)
 
 
+@pytest.mark.wide
 def test_capacity_4096_or_less(expected: torch.Tensor) -> None:
     """Breaks when bits depend on how much room the cache has."""
     program = compiled(capacity=4096, max_position_embeddings=4096)
@@ -100,6 +102,7 @@ def test_recorded_or_instruction_by_instruction(program: DecoderProgram, expecte
         assert torch.equal(session.prefill(ids[:, 6:]), expected[:, 6:])
 
 
+@pytest.mark.wide
 def test_batch_of_different_lengths(pair: DecoderProgram, expected: torch.Tensor) -> None:
     """Breaks when padding takes a place in the cache, or a shorter sequence is not at its own position."""
     ids = torch.cat([tokens(1, 20, seed=1), torch.zeros(1, 20, dtype=torch.long)])

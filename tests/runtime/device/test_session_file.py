@@ -47,6 +47,7 @@ def refusal(program: DecoderProgram, path: Path, data: bytes) -> str:
     return str(raised.value)
 
 
+@pytest.mark.wide
 def test_what_a_file_may_not_be(program: DecoderProgram, saved: bytes, tmp_path: Path) -> None:
     """Breaks when a size, a length, a token or the program of a file is believed."""
     path = tmp_path / "talk"

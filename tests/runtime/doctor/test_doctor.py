@@ -68,6 +68,7 @@ def test_a_version_that_is_not_tested_is_told(monkeypatch: pytest.MonkeyPatch) -
     assert any(remark.startswith("torch is tested >=") for remark in found["remarks"])
 
 
+@pytest.mark.wide
 def test_a_kernel_that_there_is_not() -> None:
     """Breaks when a wrong LLMCHIP_KERNEL ends `doctor` with a traceback, or passes."""
     done = subprocess.run(

@@ -11,6 +11,8 @@ from lsp_editor import Editor, edit
 from lsprotocol import types as lsp
 from pygls.exceptions import JsonRpcException
 
+pytestmark = pytest.mark.wide  # each starts a server
+
 SOFTMAX = ROOT / "examples" / "asm" / "softmax.s"
 TEXT = """\
 ; 𝄞 music before the fault

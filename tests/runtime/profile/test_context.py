@@ -14,6 +14,8 @@ from isa.errors import InputError
 from isa.image.image import Image, load_image, write_image
 from runtime.profile.context import lengths, over_context
 
+pytestmark = pytest.mark.wide  # a decode step of many lengths
+
 CAPACITY = 256
 
 
@@ -31,7 +33,6 @@ def image(path: Path) -> Image:
     return load_image(path)
 
 
-@pytest.mark.wide
 def test_points_are_launches_behind_which_the_context_is_so_long(image: Image) -> None:
     """Breaks when the position, the number of new tokens or the batch is off, or the limit does not grow by the cache
     that is read: per layer keys and values of 2 heads, 16 elements and a scale each."""
@@ -45,7 +46,6 @@ def test_points_are_launches_behind_which_the_context_is_so_long(image: Image) -
     assert over_context(image, "prefill", [5])[0].new == 5
 
 
-@pytest.mark.wide
 @pytest.mark.parametrize(
     ("text", "found"),
     [("1:4:4", [1, 2, 3, 4]), ("16,200", [16, 200]), (":3:3", [1, 2, 3]), ("255:", [255, 256]), ("7", [7])],

@@ -95,6 +95,7 @@ def test_every_instance_is_packed_once(packs: Packs) -> None:
         assert (packs.taken() == 0) == (turn > 0)
 
 
+@pytest.mark.wide
 def test_shapes_share_their_weights(packs: Packs) -> None:
     """Breaks when an input shape has a copy of the weights of its own, or one that it does not see change."""
     model = Stepping().eval()
