@@ -94,7 +94,7 @@ NODES = 6000  # of the exact search, where heuristics find no plan
 LAST_WORK = 40_000_000
 # neighbours that climbing may look at where there are other orders to try: plans that exist are found with as many, and
 # looking for those that do not exist was half of the search's time
-CLIMB = 16_000_000
+CLIMB = 10_000_000
 LOWER = 3_000_000  # neighbours that climbing may look at to lower a plan that fits
 SLACKS = (96, 48, 24, 12, 6, 0)  # ops
 

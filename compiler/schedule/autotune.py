@@ -1,7 +1,7 @@
 """Search: the tiling whose program is predicted to be the fastest, among those that memory can be planned for.
 
     for all of the scratchpad, and for parts of it:
-        for each size in SEARCH_SPACE:  assign → emit → schedule → keep if fewer cycles are predicted
+        for each size in SEARCH_SPACE:  assign → emit → schedule → keep if it costs less: predicted cycles, and its length
     place the best that fits, and its rivals → keep the one for which predict.py, which knows addresses, finds fewest
 
 The list scheduler simulates engines, bus and memories, so its prediction is the cost model. `make bench-chip` compares
@@ -13,7 +13,6 @@ order of the kernels.
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from itertools import accumulate, islice
@@ -33,8 +32,11 @@ from isa.chip import Chip
 from isa.errors import CompileError
 
 SHARES = (0.9, 0.75, 0.5, 0.25)  # of the memories that a kernel may plan with, when no plan was found for all of them
-PLANS, FEWER = 8, 2  # how many orders are planned of the first tilings, and of one for less memory
+PLANS, FEWER = 8, 4  # how many orders are planned of the last tilings, and of those that others follow
 MARGIN = 0.998  # a prediction that is better by less than the cost model's error is no reason to change anything
+WEIGHT = (
+    1e-6  # of the cycles: what an op more must save. A longer program takes longer to compile, to fetch and to read
+)
 MAX_OPS, ENOUGH_TIGHT = 50_000, 20_000  # ops in all candidates, after which no more are made
 FINE, WORTH = 1 / 32, 0.005  # slices finer than this are tried where loading a coarser one is so much of all cycles
 TIGHT, SHARES_IT = 0.75, 0.6  # of the scratchpad: a schedule that fills more takes long to search; is worth looking for
@@ -57,6 +59,7 @@ SEARCH_SPACE: dict[str, Values] = {  # what to try, one after the other, as long
     "window": (80, 320),
 }
 RIVALS, MAX_PLACED = 3, 4_000  # programs that get addresses beside the first that fits, and ops in all of them
+CLOSE, SHORT = 1.01, 500  # times its cycles, where it has more ops than so many: farther off, addresses change nothing
 SMALL = 2_000  # ops: shorter programs are searched for a second time, with tilings as for half the scratchpad
 NEAR = 1.05  # times the best cycles: from farther off it does not begin
 
@@ -84,6 +87,15 @@ class Candidate:
     def cycles(self) -> int:
         """What the schedule predicts."""
         return self.schedule.cycles if self.schedule else 0
+
+    @property
+    def cost(self) -> float:
+        """The cycles and what its length weighs: what is looked for is the least of it."""
+        return self.weighed(self.cycles)
+
+    def weighed(self, cycles: int) -> float:
+        """The cost of these ops in an order that takes so many cycles."""
+        return cycles * (1 + WEIGHT * len(self.tiled.program.ops))
 
 
 @dataclass(frozen=True)
@@ -150,15 +162,16 @@ class Search:
         if first.schedule is not None:
             least, ops = first.schedule.cycles, len(made(first.program).ops)
             near = {made(rival.schedule).cycles: rival for rival in reversed(rivals)}  # one of those that take as long
-            waiting = sorted(taken for taken in near if MARGIN * least <= taken <= NEAR * least and taken != least)[
-                :RIVALS
-            ]
+            most = least * (NEAR if ops <= SHORT else CLOSE)
+            waiting = sorted(taken for taken in near if MARGIN * least <= taken <= most and taken != least)[:RIVALS]
             for number, rival in enumerate((near[taken] for taken in waiting), 1):
                 if (ops := ops + len(made(rival.program).ops)) > MAX_PLACED:
                     break
-                with suppress(CompileError):  # there is no room for it
+                try:
                     rival_placed = self._placed(rival, lower=False)
-                    found.append((self._cycles(rival_placed), number, rival, rival_placed))
+                except CompileError:  # there is no room for it, nor for what is like it
+                    break
+                found.append((self._cycles(rival_placed), number, rival, rival_placed))
         cycles, _, state, best = min(found, key=lambda one: (one[0] * (1.0 if one[1] else MARGIN), one[1]))
         return state, best, cycles
 
@@ -196,7 +209,7 @@ class Search:
     def candidates(
         self, split: bool = True, known: Made | None = None, shared: Mapping[str, Values] = SHARED
     ) -> list[Candidate]:
-        """Tilings that differ, the best first, then by predicted cycles: one size after the other is varied while that
+        """Tilings that differ, the best first, then by cost: one size after the other is varied while that
         makes the program faster.
 
         Those that are `known` are among them, and not made again. Where the scratchpad is tight, the ways to share it
@@ -214,8 +227,8 @@ class Search:
         best = self._climb_from(best, ways)
         if ops <= SMALL and (half := self._half(best, ways)) is not None:
             more = replace(ways, tight=False)  # what was made so far leaves it enough
-            best = min(best, self._climb_from(half, more), key=lambda candidate: candidate.cycles)
-        return sorted(known.values(), key=lambda candidate: (candidate is not best, candidate.cycles))
+            best = min(best, self._climb_from(half, more), key=lambda candidate: candidate.cost)
+        return sorted(known.values(), key=lambda candidate: (candidate is not best, candidate.cost))
 
     def _half(self, best: Candidate, ways: "_Ways") -> Candidate | None:
         """A place to begin with half the scratchpad, unless what is `best` so far is much better."""
@@ -247,9 +260,9 @@ class Search:
                     candidate = self._draft(tuning, assigned, ways.known)
                 except CompileError:  # or TooSlow: the next value goes further the same way
                     break
-                if candidate.cycles <= best.cycles * MARGIN:
+                if candidate.cost <= best.cost * MARGIN:
                     best = candidate
-                elif name not in (*SHARED, "slice", "window"):
+                elif name not in (*SHARED, "slice", "window") or (name == "window" and candidate.cycles == best.cycles):
                     break
         return best
 
@@ -290,7 +303,7 @@ class Search:
         """
         min_gain = [MARGIN] + [1.0] * len(candidates)
         waiting = [
-            (c.cycles * min_gain[number], 0, number, c.scheduled)
+            (c.cost * min_gain[number], 0, number, c.scheduled)
             for number, c in enumerate(candidates)
             if c.scheduled is not None
         ]
@@ -305,7 +318,8 @@ class Search:
             failed[kind] += 1
             if level + 1 < len(FILLS):
                 scheduled = self._schedule(candidate.tuning, candidate.emitted, FILLS[level + 1])
-                heappush(waiting, (made(scheduled.schedule).cycles * min_gain[number], level + 1, number, scheduled))
+                cost = candidate.weighed(made(scheduled.schedule).cycles) * min_gain[number]
+                heappush(waiting, (cost, level + 1, number, scheduled))
         yield from (candidate.emitted for candidate in candidates if candidate.scheduled is None)
 
 

@@ -8,9 +8,11 @@ Fusing, cutting by columns, parts of a batch, and values that take each other's 
 answer, and ask here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
+from typing import Any
 
 import torch
 
@@ -128,9 +130,39 @@ def straight(node: KernelOp) -> bool:
 
 
 def apply_view(layout: Layout, node: KernelOp) -> Layout:
-    """What view `node` makes of `layout`, its source's. PyTorch itself answers, on a meta tensor with these strides.
+    """What view `node` makes of `layout`, its source's.
 
     Raises RuntimeError where that is not possible without a copy.
     """
-    seen = node.look(torch.empty_strided(layout.shape, layout.strides, dtype=torch.int8, device="meta"))
-    return layout.seen(layout.offset + int(seen.storage_offset()), tuple(seen.shape), tuple(seen.stride()))
+    if node.kind == "clone":
+        return layout
+    assert node.target is not None
+    _, *arguments = node.args.items()
+    found = _seen(node.kind, node.target, tuple(arguments), node.shape, layout.shape, layout.strides)
+    if found is None:
+        raise RuntimeError(f"{node} takes a copy")
+    offset, shape, strides = found
+    return layout.seen(layout.offset + offset, shape, strides)
+
+
+Sizes = tuple[int, ...]
+
+
+@lru_cache(maxsize=1 << 14)  # a search asks the same of every tiling that it tries
+def _seen(
+    kind: str,
+    target: Callable[..., object],
+    arguments: tuple[tuple[str, Any], ...],
+    result: Sizes,
+    shape: Sizes,
+    strides: Sizes,
+) -> tuple[int, Sizes, Sizes] | None:
+    """Offset, shape and strides of a view of elements with `shape` and `strides`; None where that takes a copy. PyTorch
+    itself answers, on a meta tensor. A reshape is asked as a view, which does not copy in silence."""
+    whole = torch.empty_strided(shape, strides, dtype=torch.int8, device="meta")
+    try:
+        found = whole.view(result) if kind in ("view", "reshape") else target(whole, **dict(arguments))
+    except RuntimeError:
+        return None
+    assert isinstance(found, torch.Tensor)
+    return int(found.storage_offset()), tuple(found.shape), tuple(found.stride())

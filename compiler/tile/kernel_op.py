@@ -12,7 +12,7 @@ from operator import getitem
 from typing import TypeAlias, TypeVar
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 from torch.fx.node import Argument as FxArgument
 
 from compiler.graph.arguments import by_name
@@ -196,21 +196,6 @@ class KernelOp:
     def parts(self) -> "dict[int, KernelOp]":
         """The used parts of a tuple, by their numbers."""
         return {user.integer("index"): user for user in self.users if user.kind == GETITEM}
-
-    def look(self, whole: Tensor) -> Tensor:
-        """This view of a tensor, which stands for its first operand. Raises RuntimeError where that takes a copy.
-
-        A reshape is asked as a view, which does not copy in silence.
-        """
-        if self.kind == "clone":
-            return whole
-        if self.kind in ("view", "reshape"):
-            return whole.view(self.shape)
-        assert self.target is not None
-        _, *others = self.args
-        found = self.target(whole, **{name: self.args[name] for name in others})
-        assert isinstance(found, Tensor)
-        return found
 
     def __str__(self) -> str:
         given = ", ".join(f"{name}={_shown(value)}" for name, value in self.args.items() if value is not None)

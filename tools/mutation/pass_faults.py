@@ -9,12 +9,11 @@ from dataclasses import replace
 from typing import Any, Final
 from unittest.mock import patch
 
-import torch
-
 from compiler.emit import emitter
 from compiler.fuse import build
 from compiler.ops.record import Role
 from compiler.tile import batch_tile, kernels, layout, storage
+from compiler.tile.access import apply_view
 from compiler.tile.conflicts import predecessors
 from compiler.tile.ir import Buffer, Op
 from compiler.tile.kernel_op import KernelOp
@@ -52,12 +51,9 @@ def _view_of_block(self: emitter.Emitter, node: KernelOp, *_: Any) -> Layout | N
     while node is not origin:
         chain.append(node)
         node = node.first
-    seen = torch.empty_strided(block.shape, block.strides, dtype=torch.int8, device="meta")
     for view in reversed(chain):
-        seen = view.look(seen)
-    return replace(
-        block, shape=tuple(seen.shape), strides=tuple(seen.stride()), offset=block.offset + int(seen.storage_offset())
-    )
+        block = apply_view(block, view)
+    return block
 
 
 def _shifted_blocks(domain: Sequence[int], rows: int) -> Iterator[tuple[Range, ...]]:
