@@ -59,7 +59,7 @@ SEARCH_SPACE: dict[str, Values] = {  # what to try, one after the other, as long
     "window": (80, 320),
 }
 RIVALS, MAX_PLACED = 3, 4_000  # programs that get addresses beside the first that fits, and ops in all of them
-CLOSE, SHORT = 1.01, 200  # times its cycles, where it has more ops than so many: farther off, addresses change nothing
+CLOSE, SHORT = 1.01, 500  # times its cycles, where it has more ops than so many: farther off, addresses change nothing
 SMALL = 2_000  # ops: shorter programs are searched for a second time, with tilings as for half the scratchpad
 NEAR = 1.05  # times the best cycles: from farther off it does not begin
 
