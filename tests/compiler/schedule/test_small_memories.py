@@ -184,6 +184,18 @@ def test_a_rival_that_is_faster_with_addresses_is_taken(monkeypatch: pytest.Monk
     assert made(tiling.search(start, lambda name: True).run().schedule).cycles <= made(plain.schedule).cycles
 
 
+def test_a_longer_program_must_be_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks if the length of a program weighs nothing in what the search takes."""
+    start = kernel_state(lowered(), Options(), chip(64 << 10), TileManager())
+    found = {}
+    for weight in (0.0, 1e-3):  # one thousand ops as much as nothing, and as all of the cycles
+        monkeypatch.setattr(search, "WEIGHT", weight)
+        found[weight] = tiling.search(start, lambda name: True).candidates()[0]
+    fast, short = found.values()
+    assert fast.cycles < short.cycles < 1.05 * fast.cycles
+    assert len(short.tiled.program.ops) < 0.6 * len(fast.tiled.program.ops)
+
+
 def test_a_lower_plan_that_is_slower_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks if bytes are used again sooner although that holds the engines up."""
     plain, lower = TileState.__new__(TileState), TileState.__new__(TileState)
