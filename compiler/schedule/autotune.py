@@ -1,7 +1,7 @@
 """Search: the tiling whose program is predicted to be the fastest, among those that memory can be planned for.
 
     for all of the scratchpad, and for parts of it:
-        for each size in SEARCH_SPACE:  assign → emit → schedule → keep if it costs less: predicted cycles, and its length
+        for each size in SEARCH_SPACE:  assign → emit → schedule → keep if cycles and length cost less
     place the best that fits, and its rivals → keep the one for which predict.py, which knows addresses, finds fewest
 
 The list scheduler simulates engines, bus and memories, so its prediction is the cost model. `make bench-chip` compares
@@ -34,9 +34,7 @@ from isa.errors import CompileError
 SHARES = (0.9, 0.75, 0.5, 0.25)  # of the memories that a kernel may plan with, when no plan was found for all of them
 PLANS, FEWER = 8, 4  # how many orders are planned of the last tilings, and of those that others follow
 MARGIN = 0.998  # a prediction that is better by less than the cost model's error is no reason to change anything
-WEIGHT = (
-    1e-6  # of the cycles: what an op more must save. A longer program takes longer to compile, to fetch and to read
-)
+WEIGHT = 1e-6  # of the cycles: what an op more must save, since longer programs take longer to compile and to fetch
 MAX_OPS, ENOUGH_TIGHT = 50_000, 20_000  # ops in all candidates, after which no more are made
 FINE, WORTH = 1 / 32, 0.005  # slices finer than this are tried where loading a coarser one is so much of all cycles
 TIGHT, SHARES_IT = 0.75, 0.6  # of the scratchpad: a schedule that fills more takes long to search; is worth looking for

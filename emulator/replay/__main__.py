@@ -1,5 +1,5 @@
-"""`python -m emulator.replay` compiles the kernels for this processor now, instead of at a program's second launch: once
-for a state of these sources (`cached`), the two largest side by side."""
+"""Compiles the kernels for this processor now, instead of at a program's second launch:
+`python -m emulator.replay`, once for a state of these sources (`cached`), the two largest side by side."""
 
 import os
 import subprocess
@@ -17,13 +17,17 @@ def main() -> int:
         return 0
     start = time.monotonic()
     at_work = [subprocess.Popen([sys.executable, "-c", f"import {name}"], stderr=subprocess.PIPE) for name in LARGEST]
+    try:
+        at_work[0].wait(AT_HAND)
+    except subprocess.TimeoutExpired:
+        print("compiling the emulator's kernels, once for this machine: about a minute ...", flush=True)
     failed = [error for process in at_work for error in [process.communicate()[1]] if process.returncode]
     told = failed[0].decode(errors="replace").strip().splitlines() if failed else []
     if failed and not (told and told[-1].startswith("ImportError")):  # a processor without the instructions has none
         print("\n".join(told), file=sys.stderr)
         return 1
     if (seconds := time.monotonic() - start) > AT_HAND:
-        print(f"compiled the emulator's kernels in {seconds:.0f} s, once for this machine")
+        print(f"compiled in {seconds:.0f} s")
     return 0
 
 

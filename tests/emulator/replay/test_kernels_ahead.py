@@ -24,7 +24,7 @@ def test_where_nothing_can_be_compiled_nothing_is_wrong() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_kernels_that_are_there_take_no_word() -> None:
-    """Breaks when what `make test` has compiled a moment ago is compiled again, or the modules are named wrongly."""
+def test_kernels_are_made_ahead() -> None:
+    """Breaks when the modules with kernels have other names, or cannot be imported alone."""
     done = run()
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
