@@ -24,7 +24,7 @@ from compiler.tile.decisions import Placement, Tiled
 from compiler.tile.kernel_graph import NOTHING, Shared
 from compiler.tile.manager import TileManager
 from compiler.tile.state import made
-from compiler.tiling import tile_program
+from compiler.tiling import Drafts, tile_program
 from compiler.translation.check import Interface, check_translation
 from isa.chip import Chip, load_chip
 from isa.image.image import Image
@@ -126,14 +126,16 @@ def finish(
     seconds: dict[str, float] | None = None,
     watch: Watch | None = None,
     shared: Shared = NOTHING,
+    drafts: Drafts | None = None,
 ) -> Compiled:
-    """From the frozen graph to instructions, beside what other programs of the image have in DRAM.
+    """From the frozen graph to instructions, beside what other programs of the image have in DRAM. `drafts` are what
+    was made before of the same graph, with the same options, for other chips.
 
     What goes wrong in here for another reason than the model or the chip is our mistake, and says so: InternalError.
     """
     seconds = {} if seconds is None else seconds
     manager = TileManager(watch or Watch(), len(lowered.timings), seconds)
-    state = tile_program(lowered, options, chip, manager, shared)
+    state = tile_program(lowered, options, chip, manager, shared, drafts)
     tiled, program, placement = made(state.tiled), made(state.program), made(state.placement)
     if options.enables("translation-check"):
         with timed(seconds, "translation-check"), named("'translation-check'", "failed"):

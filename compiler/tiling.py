@@ -6,13 +6,14 @@ None of them changes a bit of a result: they decide where a value lies and when 
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 from compiler.emit.batch_tiles import SplitBatch
-from compiler.emit.fit import TileSizeChooser
+from compiler.emit.fit import MOST_SAMPLED, Sample, TileSizeChooser
 from compiler.emit.memory_space import AssignMemory
-from compiler.emit.program import Emit, Emitted
+from compiler.emit.program import MOST_OPS, Emit, Kernels
+from compiler.emit.recent import Recent
 from compiler.fuse.build import FindLoop
 from compiler.fuse.epilogues import FuseEpilogues
 from compiler.fuse.group import Fuse
@@ -31,16 +32,26 @@ from isa.chip import Chip
 Switch = Callable[[str], bool]  # whether a pass or choice is switched on
 
 
+@dataclass
+class Drafts:
+    """What the programs of one frozen graph have in common on all chips: the kernel graph, kernels that were emitted of
+    late, and samples of them."""
+
+    kernel_graph: TileState | None = None
+    kernels: Kernels = field(default_factory=lambda: Recent(MOST_OPS))
+    samples: Recent[Sample] = field(default_factory=lambda: Recent(MOST_SAMPLED))
+
+
 @dataclass(frozen=True)
 class Known:
     """What is known of one kernel graph on one chip, whatever the choice: measured kernels, emitted kernels."""
 
     chip: Chip
-    emitted: Emitted = field(default_factory=dict)
+    drafts: Drafts = field(default_factory=Drafts)
 
     @cached_property
     def chooser(self) -> TileSizeChooser:
-        return TileSizeChooser(self.chip)
+        return TileSizeChooser(self.chip, self.drafts.samples)
 
 
 def tile_pipeline(on: Switch, known: Known, choice: Choice) -> Stages:
@@ -61,7 +72,7 @@ def tile_pipeline(on: Switch, known: Known, choice: Choice) -> Stages:
             ),  # tile sizes beside what is resident, as one depends on the other
         ],
         program=[
-            Emit(point.overlap, known.emitted),  # where everything lies and how it is tiled is known now
+            Emit(point.overlap, known.drafts.kernels),  # where everything lies and how it is tiled is known now
         ],
         order=[
             # before addresses, which forbid orders
@@ -91,21 +102,31 @@ def kernel_state(
     return manager.run(tile_pipeline(options.enables, Known(chip), Choice()).kernels, frozen)
 
 
-def search(start: TileState, on: Switch, manager: TileManager | None = None) -> Search:
+def search(start: TileState, on: Switch, manager: TileManager | None = None, drafts: Drafts | None = None) -> Search:
     """The search for the best tile program of the kernel graph in `start`, with the passes that are switched on."""
-    return Search(start, on, partial(tile_pipeline, on, Known(start.chip)), manager or TileManager())
+    known = Known(start.chip, drafts or Drafts())
+    return Search(start, on, partial(tile_pipeline, on, known), manager or TileManager())
 
 
 def tile_program(
-    lowered: Lowered, options: Options, chip: Chip, manager: TileManager, shared: Shared = NOTHING
+    lowered: Lowered,
+    options: Options,
+    chip: Chip,
+    manager: TileManager,
+    shared: Shared = NOTHING,
+    drafts: Drafts | None = None,
 ) -> TileState:
-    """The tile passes, beside what other programs of the image have in DRAM. Where the manager stops, what they have made so far.
+    """The tile passes, beside what other programs of the image have in DRAM. Where the manager stops, what they have
+    made so far. `drafts` are what was made before of the same `lowered` with the same options, beside the same.
 
     Raises CompileError for what does not fit in the memories of `chip`, InternalError with the name of a pass that
     failed.
     """
-    state = kernel_state(lowered, options, chip, manager, shared)
+    drafts = drafts or Drafts()
+    if drafts.kernel_graph is None:
+        drafts.kernel_graph = kernel_state(lowered, options, chip, manager, shared)
+    state = replace(drafts.kernel_graph, chip=chip)
     if not manager.keep(state):
-        state = search(state, options.enables, manager).run()
+        state = search(state, options.enables, manager, drafts).run()
         manager.keep(state)
     return state

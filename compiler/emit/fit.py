@@ -9,13 +9,14 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate
 from math import prod
 
 from compiler.emit import banks
 from compiler.emit.emitter import Emitter
 from compiler.emit.kernel import emit_kernel, part_blocks
+from compiler.emit.recent import Recent
 from compiler.emit.tile_sizes import (
     Family,
     SearchPoint,
@@ -40,6 +41,7 @@ from isa.timing import ceil_div
 
 ALIGN = 64
 MOST_OPS = 100_000  # of one kernel: more would take minutes to compile
+MOST_SAMPLED = 100_000  # ops in samples that are remembered
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,20 @@ class MemoryDemand:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """The first two blocks of a kernel, on whatever chip: their ops, for how many each stands, where the second block
+    begins; needs with floats in the scratchpad and in ACC."""
+
+    ops: Sequence[Op]
+    times: Sequence[int]
+    border: int
+    narrow: MemoryDemand
+    wide: MemoryDemand
+
+
+@dataclass(frozen=True)
 class _Measured:
-    """What the first two blocks show: needs with floats in the scratchpad and in ACC, cycles of each engine, and how
-    many ops there are in all."""
+    """What a sample shows: needs, cycles of each engine, and how many ops there are in all."""
 
     narrow: MemoryDemand
     wide: MemoryDemand
@@ -103,6 +116,7 @@ class TileSizeChooser:
     """Finds the tilings of kernels, and remembers what it has measured: of kernels that are alike, one."""
 
     chip: Chip
+    samples: Recent[Sample] = field(default_factory=lambda: Recent(MOST_SAMPLED))
     known: "dict[object, _Measured]" = field(default_factory=dict)
     found: "dict[object, Fit]" = field(default_factory=dict)
 
@@ -114,9 +128,8 @@ class TileSizeChooser:
 
         Raises CompileError when nothing fits.
         """
-        sample = _Sample(
-            self.known, self.chip, kernel, storage, prefix, tuning, part, room.shared(tuning.share * tuning.room)
-        )
+        own = room.shared(tuning.share * tuning.room)
+        sample = _Sampled(self.samples, self.known, self.chip, kernel, storage, prefix, tuning, part, own)
         key = sample.alike, replace(tuning, overlap=0.0, in_turn=False, window=0), room  # these say nothing of tilings
         if key not in self.found:
             tiling = self._find(sample, room)
@@ -127,7 +140,7 @@ class TileSizeChooser:
         """Cycles for which the kernel keeps array and bus busy, whatever its tiling."""
         return _products(kernel, self.chip, _points(kernel, part))
 
-    def _find(self, sample: "_Sample", room: Room) -> TileSizes:
+    def _find(self, sample: "_Sampled", room: Room) -> TileSizes:
         given = sample.kernel, self.chip, sample.tuning, sample.rows
         usual = [] if sample.tuning.smallest else list(preferred_tilings(*given))
         for usual_tiling in (tiling for family in usual for tiling in family):
@@ -142,7 +155,7 @@ class TileSizeChooser:
             return best[1]
         raise self._no_fit(sample, last[-1], room)
 
-    def _no_fit(self, sample: "_Sample", tiling: TileSizes, room: Room) -> CompileError:
+    def _no_fit(self, sample: "_Sampled", tiling: TileSizes, room: Room) -> CompileError:
         """What does not fit, and by how much."""
         kernel, needs = sample.kernel, [sample.need(twin) for twin in both(tiling, sample.tuning)]
         if (count := sample.ops(tiling)) > MOST_OPS:
@@ -164,9 +177,10 @@ _Choice = tuple[int, TileSizes]  # cycles, tiling
 
 
 @dataclass(frozen=True)
-class _Sample:
+class _Sampled:
     """Measures tilings of one kernel by their first blocks."""
 
+    samples: Recent[Sample]
     known: dict[object, _Measured]
     chip: Chip
     kernel: Kernel
@@ -296,23 +310,26 @@ class _Sample:
         return sum(1 for _ in part_blocks(self.kernel, tiling.rows, self.part))
 
     def _measured(self, tiling: TileSizes) -> _Measured:
-        """From the first two blocks, emitted with everything in the scratchpad; those behind are like the second. Of the
-        tiles in a block, some are enough, unless they all stay."""
+        """From the first two blocks; those behind are like the second."""
         tiling = replace(tiling, wide=False)
         key = self.alike, tiling
         if key not in self.known:
-            some = not tiling.keep
-            e = emit_kernel(self.kernel, self.storage, tiling, self.prefix, self.part, only=2, some=some)
-            border = e.block_starts[tiling.groups] if len(e.block_starts) > tiling.groups else len(e.ops)
-            counts = e.times
-            once = _busy(e.ops[:border], counts[:border], self.chip)
-            again = _busy(e.ops[border:], counts[border:], self.chip)
+            one = self.samples.get(key, partial(self._sample, tiling))
+            once = _busy(one.ops[: one.border], one.times[: one.border], self.chip)
+            again = _busy(one.ops[one.border :], one.times[one.border :], self.chip)
             more = self._blocks(tiling) - 1
             busy = {engine: once[engine] + more * again[engine] for engine in once}
-            ops = sum(counts[:border]) + more * sum(counts[border:])
-            layouts = {layout.buffer for layout in self.storage.layouts.values()}
-            self.known[key] = _Measured(*_needs(e, layouts), busy, ops)
+            ops = sum(one.times[: one.border]) + more * sum(one.times[one.border :])
+            self.known[key] = _Measured(one.narrow, one.wide, busy, ops)
         return self.known[key]
+
+    def _sample(self, tiling: TileSizes) -> Sample:
+        """Emitted with everything in the scratchpad. Of the tiles in a block, some are enough, unless they all stay."""
+        some = not tiling.keep
+        e = emit_kernel(self.kernel, self.storage, tiling, self.prefix, self.part, only=2, some=some)
+        border = e.block_starts[tiling.groups] if len(e.block_starts) > tiling.groups else len(e.ops)
+        layouts = {layout.buffer for layout in self.storage.layouts.values()}
+        return Sample(e.ops, e.times, border, *_needs(e, layouts))
 
 
 def _points(kernel: Kernel, part: Range | None) -> int:

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 from compiler.emit.emitter import FLAT, Emitter
 from compiler.emit.interleave import interleave, overlapped
 from compiler.emit.kernel import emit_kernel
+from compiler.emit.recent import Recent
 from compiler.tile.batch_tile import BatchTile, part_storage
 from compiler.tile.cost import cycles
 from compiler.tile.decisions import Assignment, Tiled, TileSizes
@@ -20,7 +22,8 @@ from compiler.tile.storage import ALIGN, Storage
 from isa.architecture import Region
 from isa.chip import Chip
 
-Emitted = dict[object, Emitter]  # kernels by all that their instructions depend on
+Kernels = Recent[Emitter]  # by all that their instructions depend on
+MOST_OPS = 300_000  # in kernels that are remembered
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Emit:
 
     name: ClassVar[str] = "emit"
     overlap: float
-    known: Emitted
+    known: Kernels
 
     def run(self, state: TileState) -> TileState:
         return replace(
@@ -41,14 +44,14 @@ class Emit:
 
 
 def tile(
-    kernel_graph: KernelGraph, assignment: Assignment, chip: Chip, overlap: float = 0.0, known: Emitted | None = None
+    kernel_graph: KernelGraph, assignment: Assignment, chip: Chip, overlap: float = 0.0, known: Kernels | None = None
 ) -> Tiled:
     """The tile program of `kernel_graph`, tiled like `assignment`. Each part of a batch tile begins when the share
     `overlap` of the one before is still to come.
 
     What is `known` of other tilings of the same kernel_graph is not emitted again, and what is emitted is added to it.
     """
-    known = {} if known is None else known
+    known = Recent(MOST_OPS) if known is None else known
     literals: dict[Buffer, bytes] = {}
     ops: list[Op] = []
     starts: dict[int, int] = {}  # of the first op of a kernel that begins a batch tile
@@ -84,7 +87,7 @@ def tile(
 
 
 def _emit_part(
-    kernel_graph: KernelGraph, assignment: Assignment, batch_tile: BatchTile, part: int, known: Emitted
+    kernel_graph: KernelGraph, assignment: Assignment, batch_tile: BatchTile, part: int, known: Kernels
 ) -> list[Emitter]:
     """The kernels of one part of a batch tile."""
     storage = part_storage(assignment.storage, batch_tile, part)
@@ -94,9 +97,7 @@ def _emit_part(
         kernel, tiling, prefix = kernel_graph.kernels[index], assignment.tilings[index], f"k{index}.{name}"
         rows = list(batch_tile.ranges(kernel))[part]
         key = prefix, tiling, rows, tuple(storage.layouts.get(node) for node in kernel.values())
-        if key not in known:
-            known[key] = emit_kernel(kernel, storage, tiling, prefix, rows)
-        emitters.append(known[key])
+        emitters.append(known.get(key, partial(emit_kernel, kernel, storage, tiling, prefix, rows)))
     return emitters
 
 

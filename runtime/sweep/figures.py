@@ -9,6 +9,7 @@ import msgspec
 from compiler.codegen.image import Part, build_image
 from compiler.lower import Lowered
 from compiler.pipeline import finish
+from compiler.tiling import Drafts
 from isa.architecture import DMA_ENGINES
 from isa.chip import Chip, Energy, read_toml
 from isa.errors import Error, InternalError, described, interrupted
@@ -51,11 +52,16 @@ def _lowered(model: FrozenModel) -> Lowered:
     return model.lowered()
 
 
+@lru_cache(maxsize=1)
+def _drafts(model: FrozenModel) -> Drafts:
+    return Drafts()
+
+
 @lru_cache(maxsize=4)
 def _program(model: FrozenModel, chip: Chip) -> Image:
     """The program without its weights, on whose values its time does not depend. Chips that differ in figures alone
     have the same one."""
-    made = finish(_lowered(model), model.options, chip)
+    made = finish(_lowered(model), model.options, chip, drafts=_drafts(model))
     return build_image([Part("main", made.tiled, made.placement, made.code, lambda store: None)], chip, {})
 
 

@@ -10,13 +10,15 @@ captured here; what they find is kept at once.
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from isa.chip import Chip, to_toml
+import msgspec
+
+from isa.chip import Chip, Energy, to_toml
 from isa.errors import Error, described
 from runtime.sweep.axes import Place, chip_at
 from runtime.sweep.engines import WORKER, Engine
@@ -112,13 +114,38 @@ class Progress:
 Told = Callable[[Progress], None]
 
 
+@dataclass(frozen=True)
+class Job:
+    """A point to be computed, and where its row and its place in the store are. `twins` are points whose chip is the same
+    under another description."""
+
+    number: int
+    row: Row
+    model: "FrozenModel"
+    chip: Chip
+    key: str
+    twins: list[int] = field(default_factory=list)
+
+
+def shared_out(jobs: Sequence[Job], workers: int) -> list[list[Job]]:
+    """Parts of the jobs of one model, each for one worker. Chips that differ in DRAM alone are tiled much alike, and a
+    worker does not emit again what it has emitted of late: they stay together, in as many parts as keep all workers
+    busy."""
+    alike: dict[object, list[Job]] = {}
+    for job in jobs:
+        rest = msgspec.structs.replace(job.chip, name="", description="", dram=jobs[0].chip.dram, energy=Energy())
+        alike.setdefault(to_toml(rest), []).append(job)
+    most = max(1, len(jobs) // (4 * workers))
+    return [group[low : low + most] for group in alike.values() for low in range(0, len(group), most)]
+
+
 class Runner:
     """Measures points: those of the store are there at once, others are computed and kept."""
 
     def __init__(self, engine: Engine, store: Store, told: Told | None = None) -> None:
         self.engine, self.store, self.told = engine, store, told or (lambda _: None)
         self.progress, self._lock = Progress(workers=engine.workers), threading.Lock()
-        self._ready, self._expected = False, 0
+        self._ready, self._stopped, self._expected = False, False, 0
 
     def expect(self, workloads: Sequence[Workload], count: int) -> None:
         """There will be so many points of each workload, in one call of `measure` or in several."""
@@ -134,31 +161,35 @@ class Runner:
             self.expect(workloads, len(places))
         self._expected -= len(places)
         rows: dict[int, Row] = {}
-        twins: dict[int, int] = {}  # points whose chip is that of one before, under another description
+        jobs: dict[str, Job] = {}
         with ThreadPoolExecutor(self.engine.workers) as pool:
             try:
-                futures = list(self._submitted(points, base, pool, rows, twins))
+                futures = []
+                for _, own in itertools.groupby(enumerate(points), lambda point: point[1][0]):
+                    parts = shared_out(list(self._unknown(own, base, rows, jobs)), self.engine.workers)
+                    futures += [pool.submit(self._compute, part, rows) for part in parts]
                 for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                     future.result()
             except BaseException:
+                self._stopped = True
                 self.engine.close()  # what waits for a worker ends with it
                 pool.shutdown(cancel_futures=True)
                 raise
-        for number, first in twins.items():
-            self._finish(rows, number, replace(rows[first], place=points[number][1]), known=True)
+        for job in jobs.values():
+            for number in job.twins:
+                self._finish(rows, number, replace(rows[job.number], place=points[number][1]), known=True)
         return [rows[number] for number in range(len(points))]
 
-    def _submitted(
+    def _unknown(
         self,
-        points: Sequence[tuple[Workload, Place]],
+        points: Iterable[tuple[int, tuple[Workload, Place]]],
         base: Chip,
-        pool: ThreadPoolExecutor,
         rows: dict[int, Row],
-        twins: dict[int, int],
-    ) -> Iterator[Future[None]]:
-        """The points that are not known. Models are captured as their first points come, while workers are busy."""
-        firsts: dict[str, int] = {}
-        for number, (workload, place) in enumerate(points):
+        jobs: dict[str, Job],
+    ) -> Iterator[Job]:
+        """Those of one workload's points that are not known, which are also added to the `jobs` by their keys. Its model
+        is captured now, while workers are busy."""
+        for number, (workload, place) in points:
             row = Row(*workload.name, place, "", {}, 0.0)
             model = self._captured(workload)
             try:
@@ -171,19 +202,22 @@ class Runner:
             row, key = replace(row, chip=chip.name), key_of(model, chip)
             if (known := self.store.get(key)) is not None:
                 self._finish(rows, number, replace(row, outcome=known[0], seconds=known[1]), known=True)
-            elif key in firsts:
-                twins[number] = firsts[key]
+            elif key in jobs:
+                jobs[key].twins.append(number)
             else:
-                firsts[key] = number
-                yield pool.submit(self._compute, rows, number, row, model, chip, key)
+                yield jobs.setdefault(key, Job(number, row, model, chip, key))
 
-    def _compute(self, rows: dict[int, Row], number: int, row: Row, model: "FrozenModel", chip: Chip, key: str) -> None:
-        start = time.perf_counter()
-        outcome = self.engine.call(model, to_toml(chip))
-        seconds = time.perf_counter() - start
-        if outcome.get("error", {}).get("kind") != WORKER:  # which says nothing of the point
-            self.store.put(key, outcome, seconds)
-        self._finish(rows, number, replace(row, outcome=outcome, seconds=seconds), known=False)
+    def _compute(self, jobs: Sequence[Job], rows: dict[int, Row]) -> None:
+        """One after the other."""
+        for job in jobs:
+            if self._stopped:
+                return
+            start = time.perf_counter()
+            outcome = self.engine.call(job.model, to_toml(job.chip))
+            seconds = time.perf_counter() - start
+            if outcome.get("error", {}).get("kind") != WORKER:  # which says nothing of the point
+                self.store.put(job.key, outcome, seconds)
+            self._finish(rows, job.number, replace(job.row, outcome=outcome, seconds=seconds), known=False)
 
     def _captured(self, workload: Workload) -> "FrozenModel | Error":
         if "frozen" not in vars(workload):

@@ -7,6 +7,7 @@ import torch
 
 import compiler.emit.fit as fit
 from compiler.emit.kernel import emit_kernel
+from compiler.emit.recent import Recent
 from compiler.emit.tile_sizes import SearchPoint, preferred_tilings
 from compiler.frontend.capture import capture
 from compiler.lower import lower
@@ -34,9 +35,9 @@ class Layer(torch.nn.Module):
 def test_some_tiles_measure_as_all_do(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks if a tile that stands for others needs less, or takes another time, than they do."""
     compared = fewer = 0
-    measured, emit = fit._Sample._measured, emit_kernel
+    measured, emit = fit._Sampled._measured, emit_kernel
 
-    def both(sample: fit._Sample, tiling: TileSizes) -> fit._Measured:
+    def both(sample: fit._Sampled, tiling: TileSizes) -> fit._Measured:
         nonlocal compared, fewer
         key = sample.alike, replace(tiling, wide=False)
         known, found = key in sample.known, measured(sample, tiling)
@@ -49,13 +50,13 @@ def test_some_tiles_measure_as_all_do(option: str, monkeypatch: pytest.MonkeyPat
                 return made
 
             monkeypatch.setattr(fit, "emit_kernel", whole)
-            assert measured(replace(sample, known={}), tiling) == found
+            assert measured(replace(sample, known={}, samples=Recent(0)), tiling) == found
             monkeypatch.setattr(fit, "emit_kernel", emit)
             compared += 1
             fewer += lengths[0][1] < lengths[0][0]
         return found
 
-    monkeypatch.setattr(fit._Sample, "_measured", both)
+    monkeypatch.setattr(fit._Sampled, "_measured", both)
     torch.manual_seed(0)
     options = Options(quantization=option, disable=("search",))
     lowered = lower(capture(Layer().eval(), (), {"x": torch.randn(70, 192)}), options)

@@ -13,10 +13,12 @@ from transformers import BertConfig, BertModel
 
 import llmchip
 from compiler.emit.batch_tiles import find_batch_tiles
+from compiler.emit.emitter import Emitter
 from compiler.emit.fit import TileSizeChooser
 from compiler.emit.interleave import overlapped
 from compiler.emit.memory_space import TooSlow, assign_memory
-from compiler.emit.program import tile
+from compiler.emit.program import MOST_OPS, tile
+from compiler.emit.recent import Recent
 from compiler.emit.tile_sizes import SearchPoint
 from compiler.frontend.capture import capture
 from compiler.lower import Lowered, lower
@@ -249,7 +251,7 @@ def test_a_tiling_is_too_slow_when_its_busiest_engine_is() -> None:
 @pytest.mark.slow
 def test_kernels_that_are_known_are_emitted_as_if_they_were_not() -> None:
     """Breaks if the words of a kernel depend on something that the key of known ones leaves out."""
-    rough, known = outlined(2, 128), {}  # type: ignore[var-annotated]
+    rough, known = outlined(2, 128), Recent[Emitter](MOST_OPS)
     for tuning in (
         SearchPoint(),
         SearchPoint(resident=0.8),

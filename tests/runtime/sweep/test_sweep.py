@@ -36,7 +36,7 @@ from runtime.sweep.ray_engine import OnRay
 from runtime.sweep.result import Sweep, front
 from runtime.sweep.search import search
 from runtime.sweep.store import Store, key_of
-from runtime.sweep.sweep import Row, Runner, Workload
+from runtime.sweep.sweep import Job, Row, Runner, Workload, shared_out
 
 X = torch.randn(8, 32)
 
@@ -136,6 +136,26 @@ def test_a_point_is_measured_once(frozen: FrozenModel, tmp_path: Path) -> None:
     again = Runner(engine, store).measure([workload(frozen)], [*places, *grid([axis("mxu.cols", "128")])], load_chip())
     assert engine.calls == 2
     assert [row.outcome for row in again] == [*(row.outcome for row in first), first[1].outcome]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize(("banks", "arrays"), [(1, 1), (4, 1), (5, 2), (5, 20)])
+def test_chips_that_differ_in_dram_stay_together(frozen: FrozenModel, workers: int, banks: int, arrays: int) -> None:
+    """Breaks when a point is lost or done twice, a worker gets chips with nothing in common, or others have nothing to
+    do."""
+    rates, sizes = [f"{1 + i}GB/s" for i in range(banks)], [str(16 + i) for i in range(arrays)]
+    places = grid([axis("dram.bytes_per_second", rates), axis("mxu.rows", sizes)])
+    chips = [chip_at(load_chip(), place) for place in places]
+    jobs = [
+        Job(number, Row("mlp", None, None, place, "", {}, 0.0), frozen, chip, str(number))
+        for number, (place, chip) in enumerate(zip(places, chips, strict=True))
+    ]
+    parts = shared_out(jobs, workers)
+    assert sorted(job.number for part in parts for job in part) == list(range(len(jobs)))
+    assert all(len({job.chip.mxu.rows for job in part}) == 1 for part in parts)
+    assert len(parts) >= min(len(jobs), 2 * workers)
+    if len(jobs) >= 4 * workers * banks:
+        assert len(parts) == arrays
 
 
 def test_an_interrupted_sweep_goes_on(frozen: FrozenModel, tmp_path: Path) -> None:
