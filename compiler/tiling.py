@@ -79,7 +79,7 @@ def tile_pipeline(on: Switch, known: Known, choice: Choice) -> Stages:
             *_optional(on, ScheduleOps(choice.fill, point.in_turn, point.window)),
         ],
         addresses=[
-            Place(choice.lower),  # last: what lives together follows from the order
+            Place(choice.lower, choice.rest),  # last: what lives together follows from the order
         ],
     )
 

@@ -25,29 +25,33 @@ Live = Mapping[Buffer, tuple[int, int]]  # first and last op
 
 @dataclass(frozen=True)
 class Place:
-    """Give every buffer an address, and check the plan. To `lower` a plan that fits costs as much as to find it."""
+    """Give every buffer an address, and check the plan. To `lower` a plan that fits costs as much as to find it. Bytes
+    of the scratchpad `rest` for so many cycles after the predicted end of their last use: the machine is not exactly on
+    time. Accumulators do not: no load waits for one."""
 
     name: ClassVar[str] = "place"
     lower: bool = True
+    rest: int = 0
 
     def run(self, state: TileState) -> TileState:
         times = None if state.schedule is None else state.schedule.times
-        return replace(state, placement=place(made(state.program), state.chip, times, self.lower))
+        return replace(state, placement=place(made(state.program), state.chip, times, self.lower, self.rest))
 
 
-def place(program: Program, chip: Chip, times: Times | None = None, lower: bool = True) -> Placement:
+def place(program: Program, chip: Chip, times: Times | None = None, lower: bool = True, rest: int = 0) -> Placement:
     """Plan each memory and check the plan. Raises CompileError when a memory is too small.
 
     `times` (of a schedule) are the predicted start and finish of each op, so that no instruction overwrites what is
-    still being read. With them, a plan that is not found quickly counts as none: other orders can replace this one."""
+    still being read, nor in the scratchpad what was read in the last `rest` cycles. With them, a plan that is not found
+    quickly counts as none: other orders can replace this one."""
     tried: list[Live] = [program.live]
     for share in EARLY if program.loop is not None else ():
         kept = _kept_for_the_next(program, int(chip.sram.bytes * share))
         if kept not in tried:
             tried.append(kept)
             with suppress(CompileError):
-                return _placed(program, chip, times, kept, lower)
-    return _placed(program, chip, times, program.live, lower)
+                return _placed(program, chip, times, kept, lower, rest)
+    return _placed(program, chip, times, program.live, lower, rest)
 
 
 EARLY = (1 / 6, 1 / 16)  # of the scratchpad, for what an iteration loads first
@@ -72,7 +76,7 @@ def _kept_for_the_next(program: Program, room: int) -> Live:
     return live
 
 
-def _placed(program: Program, chip: Chip, times: Times | None, live: Live, lower: bool) -> Placement:
+def _placed(program: Program, chip: Chip, times: Times | None, live: Live, lower: bool, rest: int) -> Placement:
     offsets = {b: b.fixed for b in program.buffers if b.fixed is not None}
     heights = {}
     memories = (
@@ -83,7 +87,8 @@ def _placed(program: Program, chip: Chip, times: Times | None, live: Live, lower
     for name, space, capacity in memories:
         buffers = {b.name: b for b in live if b.space is space and b.fixed is None}
         assert space is not Space.DRAM or all(b.region is Region.SCRATCH for b in buffers.values())
-        solution = _plan(buffers, live, capacity, program, times, lower)
+        later = None if times is None else [(a, b + rest * (space is Space.SRAM)) for a, b in times]
+        solution = _plan(buffers, live, capacity, program, later, lower)
         offsets |= {buffers[n]: offset for n, offset in solution.offsets.items()}
         heights[name] = (solution.height, solution.lower_bound)
     return Placement(offsets, live, heights)

@@ -14,6 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from heapq import heappop, heappush
 from itertools import accumulate, islice
 from typing import Any, TypeVar
@@ -23,11 +24,12 @@ from compiler.emit.tile_sizes import SearchPoint, block_rows
 from compiler.schedule.list_schedule import FILLS
 from compiler.schedule.predict import predicted_cycles
 from compiler.schedule.stages import Choice, Stages
+from compiler.tile.cost import cycles
 from compiler.tile.decisions import Schedule, Tiled
 from compiler.tile.ir import Program
 from compiler.tile.manager import TileManager
 from compiler.tile.state import TileState, made
-from isa.architecture import Space
+from isa.architecture import DMA_ENGINES, Engine, Space
 from isa.chip import Chip
 from isa.errors import CompileError
 
@@ -56,8 +58,12 @@ SEARCH_SPACE: dict[str, Values] = {  # what to try, one after the other, as long
     "in_turn": (True,),
     "window": (80, 320),
 }
+PLAIN: dict[str, Values] = {"wide": (True,), **SEARCH_SPACE}  # where the scratchpad is shared as ever
 RIVALS, MAX_PLACED = 3, 4_000  # programs that get addresses beside the first that fits, and ops in all of them
+MAX_RESTED = 5_000  # ops in all that get others, so that bytes rest longer
 CLOSE, SHORT = 1.01, 500  # times its cycles, where it has more ops than so many: farther off, addresses change nothing
+RESTS = (5000, 3000, 2000, 1000, 300)  # cycles that bytes may rest beyond what the schedule asks for, the longest first
+ROOMY = 0.86  # of the memories that a schedule may fill that leaves them more rest
 SMALL = 2_000  # ops: shorter programs are searched for a second time, with tilings as for half the scratchpad
 NEAR = 1.05  # times the best cycles: from farther off it does not begin
 
@@ -94,6 +100,21 @@ class Candidate:
     def weighed(self, cycles: int) -> float:
         """The cost of these ops in an order that takes so many cycles."""
         return cycles * (1 + WEIGHT * len(self.tiled.program.ops))
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A schedule that found a place, with addresses for which bytes rest so long, and the cycles that are predicted now
+    that they are known."""
+
+    cycles: int
+    state: TileState
+    placed: TileState
+    rest: int = 0
+
+    @property
+    def ops(self) -> int:
+        return len(made(self.state.program).ops)
 
 
 @dataclass(frozen=True)
@@ -143,43 +164,58 @@ class Search:
             except CompileError as error:
                 failures.append(error)
             else:
-                others = [rival.scheduled for rival in rivals if rival.scheduled is not None]
-                return self._lowered(*self._judged(state, found, others))
+                best = self._judged(self._tried(state, found), rivals)
+                return self._lowered(self._rested(best, rivals))
         raise failures[-1]
 
-    def _placed(self, state: TileState, lower: bool = True) -> TileState:
-        return self.manager.run(self.stages(Choice(lower=lower)).addresses, state)
+    def _placed(self, state: TileState, lower: bool = True, rest: int = 0) -> TileState:
+        return self.manager.run(self.stages(Choice(lower=lower, rest=rest)).addresses, state)
 
-    def _judged(
-        self, first: TileState, placed: TileState, rivals: Sequence[TileState]
-    ) -> tuple[TileState, TileState, int]:
-        """The schedule that is the fastest once it has addresses, with them, and its cycles: the `first` that found a
-        place (`placed`), or one of those that were thought to take about as long. What was thought to be faster by more
-        than the margin has found none."""
-        found = [(self._cycles(placed), 0, first, placed)]
-        if first.schedule is not None:
-            least, ops = first.schedule.cycles, len(made(first.program).ops)
+    def _tried(self, state: TileState, placed: TileState | None = None, rest: int = 0) -> "_Tried":
+        """Raises CompileError where no plan is found."""
+        placed = placed or self._placed(state, False, rest)
+        return _Tried(predicted_cycles(made(placed.program), made(placed.placement), self.chip), state, placed, rest)
+
+    def _judged(self, first: "_Tried", candidates: Sequence[Candidate]) -> "_Tried":
+        """The schedule that is the fastest once it has addresses: the `first` that found a place, or one of those that
+        were thought to take about as long. What was thought to be faster by more than the margin has found none."""
+        found = [first]
+        if first.state.schedule is not None:
+            least, ops = first.state.schedule.cycles, first.ops
+            rivals = [rival.scheduled for rival in candidates if rival.scheduled is not None]
             near = {made(rival.schedule).cycles: rival for rival in reversed(rivals)}  # one of those that take as long
             most = least * (NEAR if ops <= SHORT else CLOSE)
             waiting = sorted(taken for taken in near if MARGIN * least <= taken <= most and taken != least)[:RIVALS]
-            for number, rival in enumerate((near[taken] for taken in waiting), 1):
+            for rival in (near[taken] for taken in waiting):
                 if (ops := ops + len(made(rival.program).ops)) > MAX_PLACED:
                     break
                 try:
-                    rival_placed = self._placed(rival, lower=False)
+                    found.append(self._tried(rival))
                 except CompileError:  # there is no room for it, nor for what is like it
                     break
-                found.append((self._cycles(rival_placed), number, rival, rival_placed))
-        cycles, _, state, best = min(found, key=lambda one: (one[0] * (1.0 if one[1] else MARGIN), one[1]))
-        return state, best, cycles
+        return min(found, key=lambda one: one.cycles * (MARGIN if one is first else 1.0))
 
-    def _lowered(self, state: TileState, placed: TileState, cycles: int) -> TileState:
+    def _rested(self, best: "_Tried", candidates: Sequence[Candidate]) -> "_Tried":
+        """Unless an engine is busy all the time: a schedule like that, or one that fills less of the memories, with bytes
+        that rest longer, if that is faster. Addresses hold engines up in spite of what the schedule thought."""
+        ops, found = 0, [best]
+        if best.state.schedule is None or best.cycles <= _busiest(made(best.state.program), self.chip) * CLOSE:
+            return best
+        near = (c for c in reversed(candidates) if c.cycles <= best.cycles * CLOSE)
+        like = {(c.cycles, len(c.tiled.program.ops)): c for c in near}  # one of those that are much the same
+        for candidate in sorted(like.values(), key=lambda c: (c.scheduled is not best.state, c.cycles)):
+            for fill in (FILLS[0], ROOMY):
+                if (ops := ops + len(candidate.tiled.program.ops)) > MAX_RESTED:
+                    break
+                state = self._schedule(candidate.tuning, candidate.emitted, fill)
+                longest = (tried for rest in RESTS if (tried := _caught([], partial(self._tried, state, rest=rest))))
+                found += islice(longest, 1)  # less rest is seldom better
+        return min(found, key=lambda one: one.cycles * (MARGIN if one is best else 1.0))
+
+    def _lowered(self, best: "_Tried") -> TileState:
         """The plan made lower, unless bytes that are used again sooner hold the engines up."""
-        lower = self._placed(state)
-        return lower if self._cycles(lower) * MARGIN <= cycles else placed
-
-    def _cycles(self, placed: TileState) -> int:
-        return predicted_cycles(made(placed.program), made(placed.placement), self.chip)
+        lower = self._tried(best.state, self._placed(best.state, rest=best.rest))
+        return lower.placed if lower.cycles * MARGIN <= best.cycles else best.placed
 
     def _candidates(self, failures: list[CompileError]) -> "Iterator[tuple[TileState, Sequence[Candidate]]]":
         """Programs to plan for, the best first, each with others that could take its place. What cannot be tiled is
@@ -222,7 +258,12 @@ class Search:
         tight = bool(shared) and _fills(best, self.chip, TIGHT)
         before = sum(len(candidate.tiled.program.ops) for candidate in known.values()) if shared is not SHARED else 0
         ways = _Ways(split, known, tight, {} if few else shared, before if tight else 0)
-        best = self._climb_from(best, ways)
+        first, best = best, self._climb_from(best, ways)
+        if ways.sharing and _sharing(best.tuning) != _sharing(
+            first.tuning
+        ):  # what is the best at first may lead nowhere
+            more = replace(ways, before=ways.before + ways.ops)
+            best = min(best, self._climb(first, PLAIN, more), key=lambda candidate: candidate.cost)
         if ops <= SMALL and (half := self._half(best, ways)) is not None:
             more = replace(ways, tight=False)  # what was made so far leaves it enough
             best = min(best, self._climb_from(half, more), key=lambda candidate: candidate.cost)
@@ -321,9 +362,23 @@ class Search:
         yield from (candidate.emitted for candidate in candidates if candidate.scheduled is None)
 
 
+def _sharing(tuning: SearchPoint) -> tuple[float, float]:
+    """How kernels and what lies between them share the scratchpad."""
+    return tuning.resident, tuning.room
+
+
 def _fills(candidate: Candidate, chip: Chip, share: float) -> bool:
     """Whether a schedule takes more than this share of the scratchpad that it may take."""
     return _peak(made(candidate.schedule).program) > share * chip.sram.bytes * candidate.tuning.sram
+
+
+def _busiest(program: Program, chip: Chip) -> int:
+    """Cycles for which the busiest engine is, or the bus, every iteration of the loop included."""
+    busy, loop = Counter[Engine | None](), program.loop
+    for number, op in enumerate(program.ops):
+        times = loop.count if loop is not None and loop.first <= number < loop.end else 1
+        busy[None if op.row.engine in DMA_ENGINES else op.row.engine] += times * cycles(op, chip)
+    return max(busy.values(), default=0)
 
 
 def _peak(program: Program) -> int:

@@ -2,7 +2,8 @@
 an answer."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 
 import msgspec
@@ -19,8 +20,10 @@ from compiler.options import Options
 from compiler.pipeline import finish
 from compiler.schedule import addresses
 from compiler.schedule import autotune as search
-from compiler.schedule.autotune import Search
-from compiler.tile.ir import Program
+from compiler.schedule.addresses import place
+from compiler.schedule.autotune import Search, _Tried
+from compiler.tile.decisions import Placement, Schedule
+from compiler.tile.ir import Buffer, Program
 from compiler.tile.manager import TileManager
 from compiler.tile.state import TileState, made
 from compiler.tiling import kernel_state
@@ -126,7 +129,7 @@ def test_a_search_that_finds_no_plan_ends(monkeypatch: pytest.MonkeyPatch) -> No
     resident."""
     tried: list[tuple[int, bool]] = []
 
-    def refuse(program: object, on: object, times: object = None, lower: bool = True) -> None:
+    def refuse(program: object, on: object, times: object = None, lower: bool = True, rest: int = 0) -> None:
         tried.append((len(program.ops), times is None))  # type: ignore[attr-defined]
         raise CompileError("no plan")
 
@@ -199,8 +202,52 @@ def test_a_longer_program_must_be_worth_it(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_lower_plan_that_is_slower_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks if bytes are used again sooner although that holds the engines up."""
     plain, lower = TileState.__new__(TileState), TileState.__new__(TileState)
-    monkeypatch.setattr(Search, "_placed", lambda self, state, lower_=True: lower)
-    search = Search.__new__(Search)
+    monkeypatch.setattr(Search, "_placed", lambda self, state, lower_=True, rest=0: lower)
+    tried = Search.__new__(Search)
     for cycles, taken in ((110, plain), (100, lower), (90, lower)):
-        monkeypatch.setattr(Search, "_cycles", lambda self, placed, cycles=cycles: cycles)
-        assert search._lowered(plain, plain, 100) is taken
+        monkeypatch.setattr(Search, "_tried", lambda self, state, placed, cycles=cycles: _Tried(cycles, state, placed))
+        assert tried._lowered(_Tried(100, plain, plain)) is taken
+
+
+def test_bytes_rest_longer_where_that_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks if the search does not ask for more rest, takes it where it is slower, or tells `place` another one; or if
+    more rest is no rest."""
+    start, asked = kernel_state(lowered(), Options(), chip(64 << 10), TileManager()), list[int]()
+    tried = Search._tried
+
+    def slower_with(*rests: int) -> TileState:
+        def weighed(self: Search, state: TileState, placed: TileState | None = None, rest: int = 0) -> _Tried:
+            one = tried(self, state, placed, rest)
+            asked.append(rest)
+            return replace(one, cycles=10 * one.cycles) if rest in rests and placed is None else one
+
+        monkeypatch.setattr(Search, "_tried", weighed)
+        return tiling.search(start, lambda name: True).run()
+
+    slower_with(0)
+    assert {*asked} - {0} <= {*search.RESTS} and len({*asked}) > 1
+    chosen = slower_with(*search.RESTS)
+    monkeypatch.setattr(search, "RESTS", ())
+    without = slower_with()
+    assert made(chosen.placement).offsets == made(without.placement).offsets
+    schedule = made(without.schedule)
+    for rest in (0, 300):
+        placement = place(schedule.program, start.chip, schedule.times, rest=rest)
+        assert all(wait >= rest for wait in _waits(schedule, placement))
+
+
+def _waits(schedule: Schedule, placement: Placement) -> Iterator[int]:
+    """Cycles between the end of a buffer's last use and the start of the first of one that takes its bytes."""
+    ends: dict[Buffer, int] = {}
+    begins: dict[Buffer, int] = {}
+    for op, (start, end) in zip(schedule.program.ops, schedule.times, strict=True):
+        for ref in op.views:
+            if ref is not None and ref.buffer.space is Space.SRAM:
+                ends[ref.buffer] = max(ends.get(ref.buffer, 0), end)
+                begins.setdefault(ref.buffer, start)
+    order = list(begins)
+    for number, later in enumerate(order):
+        for earlier in order[:number]:
+            low, high = placement.offsets[later], placement.offsets[later] + later.bytes
+            if low < placement.offsets[earlier] + earlier.bytes and placement.offsets[earlier] < high:
+                yield begins[later] - ends[earlier]
