@@ -38,6 +38,7 @@ from compiler.tested import warn_untested
 from isa.errors import CompileError, InputError, UnsupportedError
 
 warn_untested()
+CHAINED = "PyTorch's own report is the cause of this error; --traceback shows it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +275,7 @@ def export(
         _check_cache(module, error)
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CompileError(
-            f"torch.export cannot capture this model: {first}", type(module).__name__, "see the chained exception"
+            f"torch.export cannot capture this model: {first}", type(module).__name__, CHAINED
         ) from error
 
 
@@ -286,7 +287,7 @@ def fixed_sizes(where: str = "") -> Iterator[None]:
         yield
     except GuardOnDataDependentSymNode as error:
         what = "a size, or which way the model goes, depends on data"
-        raise UnsupportedError(what, where, "see the chained exception") from error
+        raise UnsupportedError(what, where, CHAINED) from error
 
 
 def _check_positions(module: torch.nn.Module, given: object, error: Exception) -> None:

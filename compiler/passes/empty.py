@@ -1,7 +1,11 @@
-"""Fold what is empty: a tensor without elements is a constant, and so is what is computed of nothing else.
+"""Fold what is empty: a tensor without elements is a constant, and so is what is computed of nothing else. Memory that
+nobody has written is zero: it holds whatever was there, which would be another thing each time that constants are packed.
 
 before   %s = sum(%z, [0])                                  where %z is an input of shape [0, 3]
 after    %f = full([0, 3], 0); %s = sum(%f, [0])            which is computed when packing, by PyTorch
+
+before   %e = empty([2, 3]); %s = slice_scatter(%e, ...)
+after    %e = empty([2, 3]); %z = zeros_like(%e); %s = slice_scatter(%z, ...)
 """
 
 from dataclasses import dataclass
@@ -10,7 +14,18 @@ from typing import ClassVar
 from torch import Tensor, fx
 from torch.fx.node import Target
 
-from compiler.graph.editor import Editor, aten, dtype_of, is_static, shape_of
+from compiler.graph.editor import Editor, aten, dtype_of, is_static, provenance, shape_of
+
+_UNWRITTEN = frozenset(
+    {
+        aten.empty.memory_format,
+        aten.empty_like.default,
+        aten.empty_permuted.default,
+        aten.empty_strided.default,
+        aten.new_empty.default,
+        aten.new_empty_strided.default,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -24,6 +39,10 @@ class FoldEmpty:
         for node in list(gm.graph.nodes):
             if node.op in ("placeholder", "call_function") and _is_empty(node) and node.users and not is_static(node):
                 node.replace_all_uses_with(_constant(editor, node))
+            elif node.target in _UNWRITTEN:
+                with editor.on_behalf_of(provenance(node)):
+                    zeros = editor.emit(node.next, aten.zeros_like.default, node)
+                node.replace_all_uses_with(zeros, delete_user_cb=lambda user, zeros=zeros: user is not zeros)
         return editor.finish()
 
 

@@ -99,6 +99,10 @@ def _doubled(key: str, first: str, last: str) -> Iterator[str]:
         raise ChipError(
             f"{key}: {first}..{last} is no range", "--set", "a range doubles from a number above 0 to its end"
         )
+    if low < high < 2 * low:
+        raise ChipError(
+            f"{key}: {first}..{last} is {first} alone", "--set", f"a range doubles; for both write {first},{last}"
+        )
     while low <= high:
         yield known.text(low)
         low *= 2

@@ -101,6 +101,10 @@ def test_axes_are_read(key: str, given: object, values: tuple[str, ...]) -> None
         ("mxu.rows", "64,64", "a value is there twice"),
         ("mxu.rows", "64,", "a value is missing"),
         ("mxu.rows", "64..32", "64..32 is no range"),
+        ("mxu.rows", "64..100", "64..100 is 64 alone"),
+        ("mxu.rows", "32.5", "32.5 is no whole number"),
+        ("sram.bytes", "1e400", "'1e400' is not within 1B to 64GiB"),
+        ("sram.bytes", "1e999999999", "'1e999999999' is not within 1B to 64GiB"),
         ("mxu.split", "false..true", "is no range"),
     ],
 )
