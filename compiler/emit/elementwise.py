@@ -39,8 +39,8 @@ emits("ge")(binary("le", swap=True))
 def compute(e: Emitter, node: KernelOp, op: str, a: Operand, b: Operand) -> None:
     """One instruction d = op(a, b); either operand may be a Python number, and `b` may be none."""
     rank, out = len(node.shape), e.result(node)
-    left = e.operand(a, rank) if isinstance(a, KernelOp) else None
-    right = e.operand(b, rank) if isinstance(b, KernelOp) else None
+    left = e.operand(a, rank, any_strides=True) if isinstance(a, KernelOp) else None
+    right = e.operand(b, rank, any_strides=True) if isinstance(b, KernelOp) else None
     kinds = [x.dtype for x in (out.layout, left, right) if x is not None]
     integer = not any(k.is_float for k in kinds)
     if left is None:
@@ -136,12 +136,12 @@ def where(e: Emitter, node: KernelOp) -> None:
     rank, out = len(node.shape), e.result(node)
     sizes, integer = out.layout.shape, not out.layout.dtype.is_float
     kind = Dtype.I32 if integer else Dtype.F32
-    first = e.operand(x, rank) if isinstance(x, KernelOp) else e.constant(immediate(x, integer), kind)
+    first = e.operand(x, rank, any_strides=True) if isinstance(x, KernelOp) else e.constant(immediate(x, integer), kind)
     e.emit("vop", node, sizes, {"d": out.layout}, {"a": first}, {"f": VOP.index("mov")})
     attrs = {"f": VOP.index("sel")}
     other: Layout | None = None
     if isinstance(y, KernelOp):
-        other = e.operand(y, rank)
+        other = e.operand(y, rank, any_strides=True)
     else:
         attrs["imm"] = immediate(y, integer and e.operand(condition, rank).dtype in (Dtype.I8, Dtype.I32))
     e.emit("vop", node, sizes, {"d": out}, {"a": e.operand(condition, rank), "b": other}, attrs)
@@ -189,7 +189,7 @@ def cat(e: Emitter, node: KernelOp) -> None:
         ):
             d, a = (
                 target.narrow(ranges),
-                e.stage(part, source.narrow(ranges), once=e.tiling.n < PART),
+                e.stage(part, source.narrow(ranges), once=e.tiling.n < PART, any_strides=straight is None),
             )  # of a value joined with itself, too
             if straight is None:
                 e.emit("vop", node, d.layout.shape, {"d": d}, {"a": a}, {"f": VOP.index("mov")})

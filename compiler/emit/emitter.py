@@ -45,6 +45,14 @@ class Tile:
         return replace(self, layout=self.layout.unsqueeze(), logical=self.logical.unsqueeze())
 
 
+def _as_it_lies(layout: Layout) -> Sequence[int]:
+    """The dimensions from far steps to near ones; as they are if they already are so, whatever those of size 1 are."""
+    steps = [(layout.strides[dim], dim) for dim, size in enumerate(layout.shape) if size > 1]
+    order = sorted(steps, key=lambda one: -one[0])
+    ones = (dim for dim, size in enumerate(layout.shape) if size <= 1)
+    return range(len(layout.shape)) if order == steps else [*(dim for _, dim in order), *ones]
+
+
 def columns(layout: Layout, low: int, high: int) -> Layout:
     """Columns low..high of the last dimension."""
     if layout.shape[-1] == 1:
@@ -187,11 +195,13 @@ class Emitter:
 
     # ---- operands
 
-    def operand(self, node: KernelOp, rank: int, grouped: bool = True, staged: bool = True) -> Layout:
+    def operand(
+        self, node: KernelOp, rank: int, grouped: bool = True, staged: bool = True, any_strides: bool = False
+    ) -> Layout:
         """The block of an operand, on chip, right-aligned to the `rank` dimensions of its reader.
 
         `grouped=False` for the left side of a matmul, of which every group of columns reads all; `staged=False` to
-        leave it where it is.
+        leave it where it is; `any_strides` for a reader to which it is the same in which order elements lie.
         """
         if node.is_empty:
             return dense(FLAT, node.dtype, node.shape)
@@ -201,38 +211,53 @@ class Emitter:
         if inside is not None:
             return inside
         layout = self.storage.resolve(node).narrow(ranges)
-        return self.stage(node, layout) if staged else layout
+        return self.stage(node, layout, any_strides=any_strides) if staged else layout
 
     def batched(self, node: KernelOp, batch: int) -> Layout:
         """The right side of a batched matmul: cut along the leading `batch` dimensions only, not staged yet."""
         return self.storage.resolve(node).narrow(self.ranges[:batch])
 
-    def stage(self, node: KernelOp, layout: Layout, many: bool = False, once: bool = False) -> Layout:
+    def stage(
+        self, node: KernelOp, layout: Layout, many: bool = False, once: bool = False, any_strides: bool = False
+    ) -> Layout:
         """Bring a part of a value on chip unless it is there; `many` blocks read it, or only `once` an instruction
         does."""
-        return self.stage_layout(layout, node.base.name, many, once)
+        return self.stage_layout(layout, node.base.name, many, once, any_strides)
 
-    def stage_layout(self, layout: Layout, name: str, many: bool = False, once: bool = False) -> Layout:
+    def stage_layout(
+        self, layout: Layout, name: str, many: bool = False, once: bool = False, any_strides: bool = False
+    ) -> Layout:
         """Bring a layout on chip unless it is there. Repeated dimensions are loaded once; what `many` blocks read
-        (weights) stays if the tile sizes say so."""
+        (weights) stays if the tile sizes say so.
+
+        With `any_strides` elements lie on chip in their order in DRAM: what is read through a permute is not loaded one
+        by one, of each burst a few bytes.
+        """
         if layout.buffer.space is not Space.DRAM:
             return layout
-        key = (layout.buffer.name, layout.offset, layout.shape, layout.strides)
+        thin = layout.seen(
+            layout.offset,
+            tuple(1 if s == 0 else n for n, s in zip(layout.shape, layout.strides, strict=True)),
+            layout.strides,
+        )
+        order = _as_it_lies(thin) if any_strides else range(len(thin.shape))
+        key = (layout.buffer.name, layout.offset, layout.shape, layout.strides, tuple(order))
         found, used = self.staged.get(key, (None, 0))
         if (
             found is not None and used >= self.block - self.tiling.groups
         ):  # what the blocks before did not need is forgotten
             self.staged[key] = (found, self.block)
             return found
-        thin = layout.seen(
-            layout.offset,
-            tuple(1 if s == 0 else n for n, s in zip(layout.shape, layout.strides, strict=True)),
-            layout.strides,
+        thin = thin.seen(
+            thin.offset, tuple(thin.shape[dim] for dim in order), tuple(thin.strides[dim] for dim in order)
         )
         local = self.temp(thin.shape, layout.dtype, name + ".in")
         constant = layout.buffer.region in IMAGE_REGIONS
         self.copy("ldw" if constant else "lda", local, thin, name)
-        strides = tuple(0 if n != m else s for n, m, s in zip(layout.shape, thin.shape, local.strides, strict=True))
+        places = [order.index(dim) for dim in range(len(order))]
+        strides = tuple(
+            0 if n != thin.shape[at] else local.strides[at] for n, at in zip(layout.shape, places, strict=True)
+        )
         local = local.seen(local.offset, layout.shape, strides)
         if once or (not self.tiling.keep and (many or (constant and layout.elements > 1 << 14))):
             return local

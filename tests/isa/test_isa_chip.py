@@ -114,7 +114,7 @@ def test_many_changes_fit_into_a_name() -> None:
         ({"rows": 1}, "did you mean 'mxu.rows'"),
         ({"sram.bytes": "4MHz"}, "sram.bytes: '4MHz' is in no unit of this parameter; its units are B, kB"),
         ({"sram.bytes": 0}, "sram.bytes: 0B is not within 1B to 64GiB"),
-        ({"sram.bytes": "1.5"}, "sram.bytes: expected int, got float"),
+        ({"sram.bytes": "1.5"}, "sram.bytes: 1.5B is no whole number"),
         ({"sram.bytes": "1.5.2"}, "is no number of B"),
         ({"mxu.rows": "64 B"}, "it has no unit"),
         ({"mxu.split": "maybe"}, "'maybe' is neither true nor false"),
