@@ -38,7 +38,7 @@ class Parameter:
         limit that is broken."""
         value = self._read(given) if isinstance(given, str) and self.kind is not str else given
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if self.kind is int and isinstance(value, float):
+        if self.kind is int and isinstance(value, float) and not value.is_integer():
             raise ValueError(f"{self.text(value)} is no whole number")
         if number and self.low is not None and self.high is not None and not self.low <= value <= self.high:  # type: ignore[operator]
             raise ValueError(f"{self.text(value)} is not within {self.range}")
@@ -50,7 +50,7 @@ class Parameter:
                 raise ValueError(f"'{given}' is neither true nor false")
             return given == "true"
         number = parse(given, self.unit)
-        if number.adjusted() > _DIGITS:  # nothing is made of it, not even a message
+        if abs(number.adjusted()) > _DIGITS:  # nothing is made of it, not even a message
             raise ValueError(f"'{given.strip()[:_DIGITS]}' is not within {self.range}")
         return int(number) if number == number.to_integral_value() else float(number)
 

@@ -172,8 +172,9 @@ class Emitter:
 
     def store(self, node: KernelOp, target: Tile, source: Layout) -> None:
         """Write a part of `node` straight to its storage in DRAM."""
-        where = [(target.logical.offset, target.logical.strides)]
-        for piece in pieces(target.layout.shape, (target.layout, source), where, limits=DMA_LIMITS):
+        source, order = self._to_lie_like(target.layout, source, node)
+        there, here, logical = (layout.permuted(order) for layout in (target.layout, source, target.logical))
+        for piece in pieces(there.shape, (there, here), [(logical.offset, logical.strides)], limits=DMA_LIMITS):
             self.ops.append(
                 Op("sto", piece.refs, piece.extents, node.name, (Probe("d", node.name, *piece.logical[0]),))
             )
@@ -186,7 +187,21 @@ class Emitter:
         """The block of `node` is complete: store it if its storage is in DRAM."""
         stored = self.storage.layouts.get(node)
         if stored is not None and stored.buffer.space is Space.DRAM:
-            self.copy("sto", stored.narrow(self.block_ranges(node.shape)), self.tiles[node].layout, node.name)
+            target = stored.narrow(self.block_ranges(node.shape))
+            source, order = self._to_lie_like(target, self.tiles[node].layout, node)
+            self.copy("sto", target.permuted(order), source.permuted(order), node.name)
+
+    def _to_lie_like(self, target: Layout, source: Layout, node: KernelOp) -> tuple[Layout, Sequence[int]]:
+        """What is to be stored, with its elements in the order in which they will lie in DRAM, and the dimensions in this
+        order: elements stored one by one are some bytes of each burst."""
+        order = _as_it_lies(target)
+        near = next((dim for dim in reversed(order) if target.shape[dim] > 1), None)
+        if near is None or target.strides[near] != 1 or source.strides[near] in (0, 1):
+            return source, order
+        moved = self.temp([source.shape[dim] for dim in order], source.dtype, node.name + ".out")
+        moved = moved.permuted([order.index(dim) for dim in range(len(order))])
+        self.emit("vop", node, source.shape, {"d": moved}, {"a": source}, {"f": VOP.index("mov")})
+        return moved, order
 
     def copy(self, mnemonic: str, target: Layout, source: Layout, node: str) -> None:
         for piece in pieces(target.shape, (target, source), limits=DMA_LIMITS):
@@ -248,9 +263,7 @@ class Emitter:
         ):  # what the blocks before did not need is forgotten
             self.staged[key] = (found, self.block)
             return found
-        thin = thin.seen(
-            thin.offset, tuple(thin.shape[dim] for dim in order), tuple(thin.strides[dim] for dim in order)
-        )
+        thin = thin.permuted(order)
         local = self.temp(thin.shape, layout.dtype, name + ".in")
         constant = layout.buffer.region in IMAGE_REGIONS
         self.copy("ldw" if constant else "lda", local, thin, name)

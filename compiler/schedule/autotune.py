@@ -63,6 +63,7 @@ RIVALS, MAX_PLACED = 3, 4_000  # programs that get addresses beside the first th
 MAX_RESTED = 5_000  # ops in all that get others, so that bytes rest longer
 CLOSE, SHORT = 1.01, 500  # times its cycles, where it has more ops than so many: farther off, addresses change nothing
 RESTS = (5000, 3000, 2000, 1000, 300)  # cycles that bytes may rest beyond what the schedule asks for, the longest first
+HOPELESS = 4  # schedules for which no rest finds a plan, after which no other is tried
 ROOMY = 0.86  # of the memories that a schedule may fill that leaves them more rest
 SMALL = 2_000  # ops: shorter programs are searched for a second time, with tilings as for half the scratchpad
 NEAR = 1.05  # times the best cycles: from farther off it does not begin
@@ -203,13 +204,17 @@ class Search:
             return best
         near = (c for c in reversed(candidates) if c.cycles <= best.cycles * CLOSE)
         like = {(c.cycles, len(c.tiled.program.ops)): c for c in near}  # one of those that are much the same
+        failed = 0
         for candidate in sorted(like.values(), key=lambda c: (c.scheduled is not best.state, c.cycles)):
             for fill in (FILLS[0], ROOMY):
-                if (ops := ops + len(candidate.tiled.program.ops)) > MAX_RESTED:
+                if (ops := ops + len(candidate.tiled.program.ops)) > MAX_RESTED or failed == HOPELESS:
                     break
-                state = self._schedule(candidate.tuning, candidate.emitted, fill)
-                longest = (tried for rest in RESTS if (tried := _caught([], partial(self._tried, state, rest=rest))))
-                found += islice(longest, 1)  # less rest is seldom better
+                state = made(candidate.scheduled)
+                state = state if fill == FILLS[0] else self._schedule(candidate.tuning, candidate.emitted, fill)
+                plans = (tried for rest in RESTS if (tried := _caught([], partial(self._tried, state, rest=rest))))
+                longest = next(plans, None)  # less rest is seldom better
+                found += [longest] if longest else []
+                failed += longest is None
         return min(found, key=lambda one: one.cycles * (MARGIN if one is best else 1.0))
 
     def _lowered(self, best: "_Tried") -> TileState:

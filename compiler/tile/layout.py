@@ -49,6 +49,12 @@ class Layout:
         dataclasses.replace takes four times as long."""
         return Layout(self.buffer, self.dtype, shape, strides, offset)
 
+    def permuted(self, order: Sequence[int]) -> "Layout":
+        """The same elements with the dimensions in another order."""
+        return self.seen(
+            self.offset, tuple(self.shape[dim] for dim in order), tuple(self.strides[dim] for dim in order)
+        )
+
     def narrow(self, ranges: Sequence[Range]) -> "Layout":
         """The part within `ranges` of the leading dimensions; dimensions of size 1 repeat and stay as they are."""
         offset, shape = self.offset, list(self.shape)

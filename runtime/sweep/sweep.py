@@ -116,15 +116,15 @@ Told = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class Job:
-    """A point to be computed, and where its row and its place in the store are. `twins` are points whose chip is the same
-    under another description."""
+    """A point to be computed, and where its row and its place in the store are. `twins` are points that
+    come out the same: of the same chip under another description, or of a model that differs in weights alone."""
 
     number: int
     row: Row
     model: "FrozenModel"
     chip: Chip
     key: str
-    twins: list[int] = field(default_factory=list)
+    twins: list[tuple[int, Row]] = field(default_factory=list)
 
 
 def shared_out(jobs: Sequence[Job], workers: int) -> list[list[Job]]:
@@ -176,8 +176,9 @@ class Runner:
                 pool.shutdown(cancel_futures=True)
                 raise
         for job in jobs.values():
-            for number in job.twins:
-                self._finish(rows, number, replace(rows[job.number], place=points[number][1]), known=True)
+            for number, row in job.twins:
+                first = rows[job.number]
+                self._finish(rows, number, replace(row, outcome=first.outcome, seconds=first.seconds), known=True)
         return [rows[number] for number in range(len(points))]
 
     def _unknown(
@@ -203,7 +204,7 @@ class Runner:
             if (known := self.store.get(key)) is not None:
                 self._finish(rows, number, replace(row, outcome=known[0], seconds=known[1]), known=True)
             elif key in jobs:
-                jobs[key].twins.append(number)
+                jobs[key].twins.append((number, row))
             else:
                 yield jobs.setdefault(key, Job(number, row, model, chip, key))
 

@@ -174,6 +174,17 @@ def test_an_interrupted_sweep_goes_on(frozen: FrozenModel, tmp_path: Path) -> No
     assert (engine.calls, rest.calls) == (2, 1) and not any(row.failed for row in rows)
 
 
+def test_models_that_differ_in_weights_alone_have_rows_of_their_own(frozen: FrozenModel) -> None:
+    """Breaks if a point that comes out like another takes its name, too."""
+    loads = [workload(frozen), Workload("twin", 8, 2, lambda: frozen)]
+    engine = Inside()
+    runner = Runner(engine, Store(None))
+    rows = runner.measure(loads, grid([axis("mxu.rows", "64,128")]), load_chip())
+    assert [(row.model, row.seq, row.batch) for row in rows] == [("mlp", None, None)] * 2 + [("twin", 8, 2)] * 2
+    assert [row.outcome for row in rows[:2]] == [row.outcome for row in rows[2:]] and engine.calls == 2
+    assert set(runner.progress.waiting.values()) == {0}
+
+
 def test_a_point_that_fails_is_a_row(frozen: FrozenModel) -> None:
     """Breaks when a chip that is too small, or a model that is refused, ends the sweep or hides its reason."""
 
