@@ -21,6 +21,7 @@ from runtime.pytorch.fallback import fallbacks, forget
 from runtime.pytorch.subgraph import Part
 from tools.support.cases import Case
 
+REPEATS = 16  # of eager PyTorch, to see whether it agrees with itself
 FAR = 0.15  # relative distance from which on an inexact result is told
 # What NUMERICS does not promise PyTorch's own bits for: products, functions, and sums in an order of their own. Names
 # of aten operators.
@@ -32,7 +33,7 @@ INEXACT = re.compile(
     r"exp\w*|log\w*|sin\w*|cos\w*|tan\w*|a(rc)?(sin|cos|tan)\w*|erf\w*|sigmoid|silu|gelu|glu|mish|softplus|"
     r"elu|selu|celu|pow|ldexp|sqrt|rsqrt|hypot|"
     r"\w*gamma\w*|i0\w*|i1\w*|special_\w+|sinc|angle|polar|hardswish|xlogy|nextafter|float_power|"
-    r"sum|mean|var\w*|std\w*|\w*norm\w*|cum\w*|prod|softmax|log_softmax|\w*loss\w*|avg_pool\w*|adaptive_avg\w*|"
+    r"sum|mean|var\w*|std\w*|\w*norm\w*|cum\w*|prod|\w*softmax|\w*loss\w*|avg_pool\w*|adaptive_avg\w*|"
     r"trace|nan\w*|interpolate|upsample\w*|"
     r"trapezoid|cross|renorm|histc|histogram\w*|kron|addcmul|addcdiv|lerp|lstm\w*|gru\w*|rnn\w*|mkldnn_rnn\w*|fft\w*|linalg\w*|"
     r"scatter_reduce|segment_reduce|index_(add|reduce)|unsafe_masked_index_put_accumulate|scatter_add|embedding_bag|grid_sampler\w*|\w*backward\w*|"
@@ -150,12 +151,28 @@ def _judge(cases: Sequence[Case], names: Sequence[set[str]]) -> list[Verdict | N
         result, *changed = ours[number]
         untied = (_untied(case, names[number], result, eagers[number][0]), *changed)
         outcome, why = compare(untied, eagers[number], case.undefined, inexact, zero)
+        if outcome == "wrong" and single and not chip and not _repeats(case, eagers[number]):
+            outcome, why = "ok", ""
         if outcome == "ok" and slopes:
             outcome, why = compare(slopes2[number], slopes[number])  # the float model's, whatever the chip computes
         if outcome == "ok" and faults:
             outcome, why = "fault", faults[0]
         verdicts.append(Verdict(outcome, why, chip, back, told[0] if told else ""))
     return verdicts
+
+
+def _repeats(case: Case, want: Any) -> bool:
+    """Whether eager PyTorch itself gives these bits again with its operands elsewhere in memory. LAPACK's least squares
+    do not: sums follow how operands are aligned."""
+    for number in range(REPEATS):
+        kept = [torch.empty(size) for size in range(1, 3 * number + 1)]  # so that the next ones lie elsewhere
+        (call,) = _copies([case])
+        torch.manual_seed(1)
+        (result,) = _results([call])
+        del kept
+        if compare((result, *_changed(call)), want, case.undefined)[0] != "ok":
+            return False
+    return True
 
 
 def _compiled(single: bool) -> Callable[[Sequence["Call"]], list[Any]]:
