@@ -264,9 +264,8 @@ class Search:
         before = sum(len(candidate.tiled.program.ops) for candidate in known.values()) if shared is not SHARED else 0
         ways = _Ways(split, known, tight, {} if few else shared, before if tight else 0)
         first, best = best, self._climb_from(best, ways)
-        if ways.sharing and _sharing(best.tuning) != _sharing(
-            first.tuning
-        ):  # what is the best at first may lead nowhere
+        # the way to share that is the best to begin with may lead nowhere
+        if ways.sharing and _sharing(best.tuning) != _sharing(first.tuning):
             more = replace(ways, before=ways.before + ways.ops)
             best = min(best, self._climb(first, PLAIN, more), key=lambda candidate: candidate.cost)
         if ops <= SMALL and (half := self._half(best, ways)) is not None:
