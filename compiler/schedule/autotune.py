@@ -47,6 +47,7 @@ SHARED: dict[str, Values] = {
     "room": (0.6, 0.35),
     "wide": (True,),
 }  # tried first where the scratchpad is tight
+FINER = (0.2, 0.1)  # of the room, where a climb begins with a part of the scratchpad
 NO_ROOM = {name: values for name, values in SHARED.items() if name != "room"}  # where blocks with less found no place
 SEARCH_SPACE: dict[str, Values] = {  # what to try, one after the other, as long as it makes the program faster
     "width": (256, 1024),
@@ -268,14 +269,17 @@ class Search:
         if ways.sharing and _sharing(best.tuning) != _sharing(first.tuning):
             more = replace(ways, before=ways.before + ways.ops)
             best = min(best, self._climb(first, PLAIN, more), key=lambda candidate: candidate.cost)
-        if ops <= SMALL and (half := self._half(best, ways)) is not None:
-            more = replace(ways, tight=False)  # what was made so far leaves it enough
+        if ops <= SMALL and (half := self._half(first, best, ways)) is not None:
+            sharing = {name: (*values, *FINER) if name == "room" else values for name, values in ways.sharing.items()}
+            more = replace(ways, tight=False, sharing=sharing)  # what was made so far leaves it enough
             best = min(best, self._climb_from(half, more), key=lambda candidate: candidate.cost)
         return sorted(known.values(), key=lambda candidate: (candidate is not best, candidate.cost))
 
-    def _half(self, best: Candidate, ways: "_Ways") -> Candidate | None:
-        """A place to begin with half the scratchpad, unless what is `best` so far is much better."""
-        tuning = replace(self.first, sram=0.5)
+    def _half(self, first: Candidate, best: Candidate, ways: "_Ways") -> Candidate | None:
+        """A place to begin with half the scratchpad, or half of what the `first` tiling takes of it, since smaller blocks
+        overlap better; none if what is `best` so far is much better."""
+        used = _peak(made(first.schedule).program) / self.chip.sram.bytes
+        tuning = replace(self.first, sram=min(0.5, used / 2))
         try:
             found = self._draft(tuning, self._assign(tuning, ways.split, best.cycles * NEAR), ways.known)
         except CompileError:
