@@ -240,7 +240,7 @@ class Search:
             for share in SHARES if candidates else ():
                 tuning = replace(candidates[0].tuning, share=share)  # type: ignore[index]
                 smaller = _caught(failures, lambda: [self._draft(tuning, self._assign(tuning, split), {})])  # noqa: B023
-                yield from ((order, []) for order in islice(self._orders(smaller or [], set()), FEWER))
+                yield from ((order, []) for order in self._orders(smaller or [], set()))
         for last in (SearchPoint(share=0.5, resident=0.0), SearchPoint(resident=0.0, smallest=True)):
             plain = _caught(failures, lambda: self._emit(last, self._assign(last, split=False)))  # noqa: B023
             if plain is not None:
