@@ -124,6 +124,8 @@ class _Fuser:
             return False  # blocks of its own kind
         if any(n.role is Role.MATMUL and n.operands[1].base.kind == INPUT for n in waiting):
             return False  # one set of weights per kernel, so that they are loaded once
+        if any(n.role is Role.CAT for n in group.nodes) and _coarser(node, group.domain):
+            return False  # a `cat` along the rows needs all of them at once, and leaves them where others find them
         if not self.enabled or (node.role is Role.DEQUANTIZE and group.domain != _natural_domain(node)):
             return False
         return all(_cuttable(n, group.domain) and self._inputs_fit(group, n) for n in (*waiting, node))
@@ -154,6 +156,11 @@ def _is_large(node: KernelOp, domain: tuple[int, ...]) -> bool:
     """Whether a block has so much of a value that a small scratchpad should not have to hold it for a `cat`, which can
     take it from DRAM."""
     return prod(node.shape[len(domain) :]) > MOST_JOINED
+
+
+def _coarser(node: KernelOp, domain: tuple[int, ...]) -> bool:
+    """Whether blocks over `domain` have more rows of a large value than it needs at once."""
+    return len(_natural_domain(node)) > len(domain) and _is_large(node, domain)
 
 
 def _read_elsewhere(group: Iterable[KernelOp], domain: tuple[int, ...]) -> set[KernelOp]:

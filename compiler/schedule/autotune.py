@@ -237,10 +237,12 @@ class Search:
                 candidates = self.candidates(split, known, shared)
                 count = PLANS if not shared else FEWER
                 yield from ((order, candidates) for order in islice(self._orders(candidates, tried), count))
+            others = self._shared_otherwise(candidates[0], split, known) if candidates and len(known) > 1 else []
+            yield from ((order, others) for order in islice(self._orders(others, tried), PLANS))
             for share in SHARES if candidates else ():
                 tuning = replace(candidates[0].tuning, share=share)  # type: ignore[index]
                 smaller = _caught(failures, lambda: [self._draft(tuning, self._assign(tuning, split), {})])  # noqa: B023
-                yield from ((order, []) for order in self._orders(smaller or [], set()))
+                yield from ((order, []) for order in self._orders([*(smaller or []), *(candidates or [])[:1]], tried))
         for last in (SearchPoint(share=0.5, resident=0.0), SearchPoint(resident=0.0, smallest=True)):
             plain = _caught(failures, lambda: self._emit(last, self._assign(last, split=False)))  # noqa: B023
             if plain is not None:
@@ -274,6 +276,13 @@ class Search:
             more = replace(ways, tight=False, sharing=sharing)  # what was made so far leaves it enough
             best = min(best, self._climb_from(half, more), key=lambda candidate: candidate.cost)
         return sorted(known.values(), key=lambda candidate: (candidate is not best, candidate.cost))
+
+    def _shared_otherwise(self, best: Candidate, split: bool, known: Made) -> list[Candidate]:
+        """The best tiling with each other way to share the scratchpad, also slower ones: there may be a plan for them."""
+        tunings = [replace(best.tuning, **{name: value}) for name, values in SHARED.items() for value in values]  # type: ignore[arg-type]
+        drafts = (_caught([], lambda: self._draft(t, self._assign(t, split), known)) for t in tunings)  # noqa: B023
+        found = {id(draft): draft for draft in drafts if draft is not None and draft is not best}
+        return sorted(found.values(), key=lambda candidate: candidate.cost)
 
     def _half(self, first: Candidate, best: Candidate, ways: "_Ways") -> Candidate | None:
         """A place to begin with half the scratchpad, or half of what the `first` tiling takes of it, since smaller blocks
