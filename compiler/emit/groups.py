@@ -57,7 +57,7 @@ def matmul_groups(e: Emitter, node: KernelOp) -> None:
     """Raises UnsupportedError for sub-scales on rows that one instruction does not hold."""
     left, k = node.tensor("a"), node.tensor("a").shape[-1]
     sizes, out = e.block_shape(node), e.result(node)
-    n = sizes[-1]
+    n, first_column = sizes[-1], out.logical.offset % node.shape[-1] if e.tiling.groups > 1 else 0
     width = min(e.tiling.n, n, COLUMNS)
     if k:
         a, sa = (_rows(e, node, node.tensor(name), sizes[:-1]) for name in ("a", "sa"))
@@ -66,7 +66,7 @@ def matmul_groups(e: Emitter, node: KernelOp) -> None:
         if k:
             acc = e.temp((*sizes[:-1], high - low), Dtype.F32, node.name + ".acc", Space.ACC)
             for first, last in e.some(list(_depths(e, node, left.shape[-1]))):
-                _emit(e, node, (a, sa, acc), (low, high), (first, last))
+                _emit(e, node, (a, sa, acc), (first_column + low, first_column + high), (first, last))
         else:
             acc = e.filled((*sizes[:-1], high - low), Dtype.F32, 0, node)
         e.emit("vop", node, acc.shape, {"d": out.columns(low, high)}, {"a": acc}, {"f": VOP.index("mov")})

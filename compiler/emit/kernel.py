@@ -71,12 +71,16 @@ def _shifted(ranges: tuple[Range, ...], part: Part, kernel: Kernel) -> tuple[Ran
     return (*ranges, *((0, size) for size in between), (part.low, part.high))
 
 
+BY_COLUMNS = ("matmul_i8", "matmul_groups")  # products that can be emitted for a group of their columns
+
+
 def is_column_separable(kernel: Kernel) -> bool:
     """Whether every operation behind the kernel's matmul treats columns one by one, so that the output can be cut both
     ways."""
     names, sizes = [n.kind for n in kernel.nodes], {n.shape for n in kernel.nodes}
     plain = all(n.role in (Role.MATMUL, Role.DEQUANTIZE, Role.ELEMENTWISE) for n in kernel.nodes)
-    if not plain or names[0] != "matmul_i8" or names.count("matmul_i8") > 1 or len(sizes) > 1:
+    products = [name for name, node in zip(names, kernel.nodes, strict=True) if node.role is Role.MATMUL]
+    if not plain or products != names[:1] or products[0] not in BY_COLUMNS or len(sizes) > 1:
         return False
     (whole,) = sizes
     inside = (read for n in kernel.nodes for read in reads(n) if read.operand.maker in kernel.members)

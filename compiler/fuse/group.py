@@ -122,7 +122,7 @@ class _Fuser:
         """Can `node` be computed block by block behind what `kernel` already computes?"""
         if node.role is Role.ATTENTION or any(n.role is Role.ATTENTION for n in group.nodes):
             return False  # blocks of its own kind
-        if any(n.role is Role.MATMUL and n.operands[1].base.kind == INPUT for n in waiting):
+        if any(n.role is Role.MATMUL and n.operands[1].base.kind == INPUT for n in (*waiting, node)):
             return False  # one set of weights per kernel, so that they are loaded once
         if any(n.role is Role.CAT for n in group.nodes) and _coarser(node, group.domain):
             return False  # a `cat` along the rows needs all of them at once, and leaves them where others find them
