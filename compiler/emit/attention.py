@@ -401,7 +401,7 @@ class _Sequence:
             if self.by_distance:  # keys `low` … of those that the launch finds; the new ones are at fixed distances
                 at, moved = last - token + low, None
                 if length is not None:
-                    at, moved = 0, replace(self.position, plus=at + low, width=at + low, falling=True)
+                    at, moved = 0, replace(self.position, plus=at, width=at, falling=True)
             tile = self.e.temp((self.heads, high - low), Dtype.F32, f"{self.node.name}.bias")
             views = {"d": _ref(tile, (0, 0)), "a": _ref(table, (0, at), moved=moved)}
             attrs = {"rows": self.heads, "cols": high - low}

@@ -146,6 +146,7 @@ def _assign_spaces(
     loose = [n for n in live if n not in storage.layouts]
     size = {n: size_of(n) for n in loose} | dict(inner_sizes(batch_tiles))
     inner = {node for batch_tile in batch_tiles if not batch_tile.axes for node in batch_tile.inner}
+    cut = {node for batch_tile in batch_tiles for node in batch_tile.inner}
     resident = {space: [0] * (len(kernel_graph.kernels) + 1) for space in (Space.SRAM, Space.ACC)}
     part = 0.125 if inner else tuning.resident  # what waits for its part takes little room
     limit = {
@@ -156,7 +157,7 @@ def _assign_spaces(
     for node in sorted(loose, key=lambda n: (n not in inner, size[n] * (live[n][1] - live[n][0] + 1))):
         first, last = live[node]
         sharing = repeat.sharing(node) if repeat else [node]
-        possible = [s for s in order if s is Space.SRAM or (node not in inner and all(map(reachable, sharing)))]
+        possible = [s for s in order if s is Space.SRAM or (node not in cut and all(map(reachable, sharing)))]
         fitting = (
             s
             for s in possible
@@ -167,7 +168,6 @@ def _assign_spaces(
         for i in range(first, last + 1) if space is not Space.DRAM else ():
             resident[space][i] += size[node]
     if not inner:
-        cut = {node for batch_tile in batch_tiles for node in batch_tile.inner}
         _overwrite(
             kernel_graph.kernels, {n: r for n, r in live.items() if n not in cut}, storage, repeat, resident, size
         )

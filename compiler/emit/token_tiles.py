@@ -35,9 +35,11 @@ def find_token_tile(kernel_graph: KernelGraph, start: int, stop: int, parts: int
     reads what the run makes of later tokens than its own. None if there is none, or if parts would be small."""
     for at in range(start, stop):
         attention = kernel_graph.kernels[at].nodes[-1]
-        if not _is_causal(kernel_graph.kernels[at]) or attention.shape[RESULT] % parts:
+        if not _is_causal(kernel_graph.kernels[at]):
             continue
-        if (tokens := attention.shape[RESULT]) // parts < MIN_ROWS:
+        tokens = attention.shape[RESULT]
+        size, rest = divmod(tokens, parts)
+        if rest or size < MIN_ROWS or size % attention.integer("block"):  # tokens of a block see the keys of all of it
             continue
         for first in range(start, at):
             if (tile := _run(kernel_graph, first, stop, tokens, parts)).end > at + 1:

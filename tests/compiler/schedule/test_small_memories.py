@@ -196,7 +196,7 @@ def test_a_longer_program_must_be_worth_it(monkeypatch: pytest.MonkeyPatch) -> N
         found[weight] = tiling.search(start, lambda name: True).candidates()[0]
     fast, short = found.values()
     assert fast.cycles < short.cycles < 1.05 * fast.cycles
-    assert len(short.tiled.program.ops) < 0.6 * len(fast.tiled.program.ops)
+    assert len(short.tiled.program.ops) < 0.9 * len(fast.tiled.program.ops)
 
 
 def test_a_lower_plan_that_is_slower_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
