@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from decoders import VOCABULARY, Steps, decoder
 
 from compiler.emit import token_tiles
 from compiler.emit.batch_tiles import find_batch_tiles, token_parts
@@ -23,7 +24,6 @@ from compiler.tile.state import made
 from compiler.tiling import kernel_state
 from isa.chip import Chip, load_chip
 from lint.analyse import check
-from tests.support.decoders import VOCABULARY, Steps, decoder
 
 TOKENS, CAPACITY = 64, 160
 FAMILIES: dict[str, dict[str, Any]] = {
