@@ -147,6 +147,7 @@ def _assign_spaces(
     size = {n: size_of(n) for n in loose} | dict(inner_sizes(batch_tiles))
     inner = {node for batch_tile in batch_tiles if not batch_tile.axes for node in batch_tile.inner}
     cut = {node for batch_tile in batch_tiles for node in batch_tile.inner}
+    kept = {node for batch_tile in batch_tiles for node in batch_tile.kept}
     resident = {space: [0] * (len(kernel_graph.kernels) + 1) for space in (Space.SRAM, Space.ACC)}
     part = 0.125 if inner else tuning.resident  # what waits for its part takes little room
     limit = {
@@ -157,7 +158,7 @@ def _assign_spaces(
     for node in sorted(loose, key=lambda n: (n not in inner, size[n] * (live[n][1] - live[n][0] + 1))):
         first, last = live[node]
         sharing = repeat.sharing(node) if repeat else [node]
-        possible = [s for s in order if s is Space.SRAM or (node not in cut and all(map(reachable, sharing)))]
+        possible = [s for s in order if s is Space.SRAM or (node not in inner | kept and all(map(reachable, sharing)))]
         fitting = (
             s
             for s in possible
