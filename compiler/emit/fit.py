@@ -132,7 +132,7 @@ class TileSizeChooser:
         sample = _Sampled(self.samples, self.known, self.chip, kernel, storage, prefix, tuning, part, own)
         key = sample.alike, replace(tuning, overlap=0.0, in_turn=False, window=0), room  # these say nothing of tilings
         if key not in self.found:
-            tiling = self._find(sample, room)
+            tiling = replace(self._find(sample, room), lanes=self.chip.vec.lanes)
             self.found[key] = Fit(tiling, sample.busy(tiling))
         return self.found[key]
 
@@ -311,7 +311,7 @@ class _Sampled:
 
     def _measured(self, tiling: TileSizes) -> _Measured:
         """From the first two blocks; those behind are like the second."""
-        tiling = replace(tiling, wide=False)
+        tiling = replace(tiling, wide=False, lanes=self.chip.vec.lanes)
         key = self.alike, tiling
         if key not in self.known:
             one = self.samples.get(key, partial(self._sample, tiling))

@@ -23,6 +23,7 @@ from isa.timing import ceil_div
 HEAD_ROWS = 512  # rows per block of a projection that is tiled by heads
 MIN_ROWS = 32  # rows per block at least, so that instructions stay long against their fixed costs
 WINDOW = 160  # ops beyond the oldest waiting one that a schedule looks at
+WINDOWS = 8  # times the rows in blocks of which windows see more than the block: what two blocks see is loaded twice
 _IDLE = (128, 64, 32)  # columns of an array that has more
 MIN_WIDTH = 32  # elements: of narrower rows, a block has more
 ENOUGH_SRAM = 8 << 20  # bytes: an eighth of it is as much as one instruction should load, however much room there is
@@ -141,7 +142,8 @@ def _most_rows(kernel: Kernel, shapes: "_Shapes", tuning: SearchPoint) -> int:
     if shapes.batched:
         return tuning.points
     width = max((prod(n.shape[len(kernel.domain) :]) for n in kernel.nodes), default=1)
-    return tuning.rows if shapes.k else tuning.rows * ceil_div(tuning.width, max(width, 1))
+    rows = tuning.rows * ceil_div(tuning.width, max(width, 1))
+    return rows * WINDOWS if any(n.role is Role.WINDOW for n in kernel.nodes) else rows
 
 
 def _halves(most: int) -> Iterator[int]:

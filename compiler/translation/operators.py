@@ -110,6 +110,13 @@ class Call:
         assert isinstance(found, int), f"'{name}' of {self.node.name} is {found!r}, not a whole number"
         return found
 
+    def integers(self, place: int) -> list[int]:
+        given = self.node.args[place]
+        assert isinstance(given, list | tuple), f"operand {place} of {self.node.name} is {given!r}, not whole numbers"
+        found = [x for x in given if isinstance(x, int)]
+        assert len(found) == len(given), f"operand {place} of {self.node.name} is {given!r}, not whole numbers"
+        return found
+
     def optional(self, **places: int) -> dict[str, Value]:
         """Optional operands by name: those that are given."""
         found = {name: self.argument(place, name) for name, place in places.items()}
@@ -507,6 +514,36 @@ def _matmul_chosen(call: Call) -> Symbols:
     return total
 
 
+def _depthwise(call: Call) -> Symbols:
+    """The bias, then every tap at the places whose window has it inside the map; the first tap that all of them have is
+    the last."""
+    x, weight = (repeated(call.operand(call.tensor(i)).float, tuple(call.tensor(i).meta["val"].shape)) for i in (0, 1))
+    given = call.optional(bias=2)
+    start = given["bias"].float if given else s.immediate(False, 0)
+    stride, dilation, padding = (call.integers(place) for place in (3, 4, 5))
+    out = repeated(start, call.shape).copy()
+    sizes, places = x.shape[1:-1], call.shape[1:-1]
+    numbers = [
+        [np.arange(count) * step + tap * apart - before for tap in range(taps)]
+        for count, step, apart, before, taps in zip(places, stride, dilation, padding, weight.shape[:-1], strict=True)
+    ]
+
+    def inside(tap: tuple[int, ...]) -> list[np.ndarray]:
+        """Of each dimension, the places that have the tap inside the map."""
+        found = (numbers[dim][t] for dim, t in enumerate(tap))
+        return [np.flatnonzero((n >= 0) & (n < size)) for n, size in zip(found, sizes, strict=True)]
+
+    taps = list(np.ndindex(*weight.shape[:-1]))
+    whole = [tap for tap in taps if all(len(n) == count for n, count in zip(inside(tap), places, strict=True))]
+    for tap in [tap for tap in taps if tap not in whole[:1]] + whole[:1]:
+        at = inside(tap)
+        seen = [numbers[dim][t][n] for dim, (t, n) in enumerate(zip(tap, at, strict=True))]
+        every = range(x.shape[0])
+        term = s.mul(x[np.ix_(every, *seen)], weight[tap])
+        out[np.ix_(every, *at)] = s.add(out[np.ix_(every, *at)], term)
+    return out
+
+
 _GROUPED = ("a", "w", "sa", "sw", "zw", "ss", "sm")
 
 
@@ -646,6 +683,7 @@ RULES: dict[str, Compute] = {
     "reduce": _reduce,
     "argmax": _argmax,
     "clamp": _clamp,
+    "depthwise": _depthwise,
     "embedding": _embedding,
     "cat": _cat,
     "neg": _neg,
