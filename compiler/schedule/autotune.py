@@ -29,7 +29,7 @@ from compiler.tile.decisions import Schedule, Tiled
 from compiler.tile.ir import Program
 from compiler.tile.manager import TileManager
 from compiler.tile.state import TileState, made
-from isa.architecture import DMA_ENGINES, Engine, Space
+from isa.architecture import DMA_ENGINES, Engine, Region, Space
 from isa.chip import Chip
 from isa.errors import CompileError
 
@@ -261,6 +261,8 @@ class Search:
         best = self._draft(self.first, self._assign(self.first, split), known)
         if not (best.schedule and self.on("search")):
             return [best]
+        if len(best.tiled.program.ops) > ENOUGH_TIGHT // 4:  # maybe only because rows are narrow
+            best = self._climb(best, {"width": SEARCH_SPACE["width"]}, _Ways(split, known, False, {}))
         ops = len(best.tiled.program.ops)
         few = ops > ENOUGH_TIGHT // 4  # so long that one or two more will be enough
         tight = bool(shared) and _fills(best, self.chip, TIGHT)
@@ -296,8 +298,9 @@ class Search:
         return replace(found, tuning=tuning) if found.cycles <= best.cycles * NEAR else None
 
     def _climb_from(self, start: Candidate, ways: "_Ways") -> Candidate:
-        """The best from here on; where the scratchpad is tight, other ways to share it come first."""
-        if ways.sharing and _fills(start, self.chip, SHARES_IT):
+        """The best from here on; where the scratchpad is tight, or values lie in DRAM for which it would be large enough,
+        other ways to share it come first."""
+        if ways.sharing and (_fills(start, self.chip, SHARES_IT) or _spills(start, self.chip)):
             start = self._climb(start, ways.sharing, ways)
         return self._climb(start, SEARCH_SPACE, ways)
 
@@ -387,6 +390,13 @@ def _sharing(tuning: SearchPoint) -> tuple[float, float]:
 def _fills(candidate: Candidate, chip: Chip, share: float) -> bool:
     """Whether a schedule takes more than this share of the scratchpad that it may take."""
     return _peak(made(candidate.schedule).program) > share * chip.sram.bytes * candidate.tuning.sram
+
+
+def _spills(candidate: Candidate, chip: Chip) -> bool:
+    """Whether a value between kernels lies in DRAM that the scratchpad could hold."""
+    stored = made(candidate.emitted.assignment).storage.layouts.values()
+    scratch = (layout.buffer for layout in stored if layout.buffer.region is Region.SCRATCH)
+    return any(b.space is Space.DRAM and b.bytes <= chip.sram.bytes * candidate.tuning.sram for b in scratch)
 
 
 def _busiest(program: Program, chip: Chip) -> int:
