@@ -8,6 +8,7 @@ and quantize it.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Unpack
 
@@ -116,6 +117,10 @@ def _fake_depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, *over: list[
     return x.new_empty((x.shape[0], *over[-1], x.shape[-1]), dtype=torch.float32)
 
 
+def _fake_im2col(x: Tensor, taps: list[int], *over: list[int]) -> Tensor:
+    return x.new_empty((x.shape[0], *over[-1], math.prod(taps) * x.shape[-1]))
+
+
 def _fake_cached_attention(q: Tensor, *given: object, dtype: torch.dtype = torch.float32) -> Tensor:
     dtype = next((x for x in given if isinstance(x, torch.dtype)), dtype)  # PyTorch hands it over by place
     values = given[7]
@@ -201,6 +206,13 @@ OPERATORS = (
         _fake_depthwise,
         Role.WINDOW,
         affine=Affine.BEFORE,
+    ),
+    define_operator(
+        "im2col(Tensor x, int[] taps, int[] stride, int[] dilation, int[] padding, int[] places) -> Tensor",
+        windows.im2col,
+        _fake_im2col,
+        Role.WINDOW,
+        Limit.NOTHING,
     ),
 )
 
@@ -307,5 +319,5 @@ def _overload(op: ChipOp) -> OpOverload:
 
 (
     quantize_rows, matmul_i8, dequantize, matmul_float, matmul_chosen, quantize_groups, matmul_groups, softmax,
-    layer_norm, activation, reduce, cached_attention, clamp, depthwise,
+    layer_norm, activation, reduce, cached_attention, clamp, depthwise, im2col,
 ) = map(_overload, OPERATORS)  # fmt: skip

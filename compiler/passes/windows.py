@@ -1,7 +1,6 @@
 """Windows: what looks at several places of an image or a signal at once, in terms of slices.
 
-    before   %y = convolution(%x, %w, …)        after    %c = cat of the slices that the places of a window see
-                                                         %y = linear(%c, %w)
+    before   %y = convolution(%x, %w, …)        after    %c = llmchip.im2col(%x, …); %y = linear(%c, %w)
              one weight for each channel                 %y = llmchip.depthwise(%x, %w, …)
              %y = max_pool2d(%x, 3)                      %y = maximum of slices
              %y = group_norm(%x, 4)                      %y = layer_norm of each group
@@ -105,28 +104,31 @@ def padded(editor: Editor, at: fx.Node, x: fx.Node, dim: int, before: int, after
     return x if len(parts) == 1 else editor.emit(at, aten.cat.default, parts, dim)
 
 
-def _padded(editor: Editor, at: fx.Node, x: fx.Node, axes: Sequence[_Axis], value: Argument) -> fx.Node:
-    """[B, spatial …, C] with all that windows reach, and no more."""
+def _reached(editor: Editor, at: fx.Node, x: fx.Node, axes: Sequence[_Axis]) -> fx.Node:
+    """[B, spatial …, C] without what no window reaches."""
     for dim, axis in enumerate(axes, 1):
-        x = padded(editor, at, x, dim, axis.before, axis.needed - axis.before - shape_of(x)[dim], value)
+        if axis.needed < shape_of(x)[dim]:
+            x = editor.emit(at, aten.slice.Tensor, x, dim, 0, axis.needed)
     return x
 
 
 def _columns(editor: Editor, at: fx.Node, x: fx.Node, axes: Sequence[_Axis]) -> fx.Node:
-    """[B, places …, elements of a window * C] of what is padded: one dimension after the other, the last one first, so
-    that slices are few and wide."""
+    """[B, places …, elements of a window * C]: a view, or one copy, where windows are apart."""
+    if any(axis.before or axis.needed > size for axis, size in zip(axes, shape_of(x)[1:-1], strict=True)) or not all(
+        axis.size == 1 or axis.apart for axis in axes
+    ):
+        over = ([getattr(axis, name) for axis in axes] for name in ("size", "stride", "dilation", "before", "places"))
+        return editor.emit(at, ops.im2col, x, *over)
+    x = _reached(editor, at, x, axes)
     for dim in range(len(axes), 0, -1):
         axis, sizes = axes[dim - 1], shape_of(x)
         if axis.size == 1:
             x = axis.slice(editor, at, x, dim, 0)
-        elif axis.apart:
+        else:
             split = editor.reshape(at, x, (*sizes[:dim], axis.places, axis.size, *sizes[dim + 1 :]))
             rank = len(sizes)
             moved = editor.permute(at, split, [*range(dim + 1), *range(dim + 2, rank), dim + 1, rank])
             x = editor.reshape(at, moved, (*sizes[:dim], axis.places, *sizes[dim + 1 : -1], axis.size * sizes[-1]))
-        else:
-            seen = [axis.slice(editor, at, x, dim, place) for place in range(axis.size)]
-            x = editor.emit(at, aten.cat.default, seen, len(sizes) - 1)
     return x
 
 
@@ -152,7 +154,6 @@ def _convolution(editor: Editor, node: fx.Node) -> fx.Node | None:
     apart = groups > 1 and shape_of(weight)[1] == 1
     if apart and (prod(shape_of(weight)[2:]) <= MOST_PLACES or groups > FEW_GROUPS):
         return channels_first(editor, node, _by_channel(editor, node, rows, weight, bias, axes))
-    rows = _padded(editor, node, rows, axes, 0.0)
     size, each = shape_of(x)[1] // groups, out[1] // groups
     results = []
     for group in range(groups):
@@ -188,7 +189,9 @@ def _by_channel(
         apart = editor.reshape(node, rows, (*shape_of(rows), 1))
         wide = editor.expand(node, apart, (*shape_of(rows), out // channels))
         rows = editor.reshape(node, wide, (*shape_of(rows)[:-1], out))
-    taps = editor.permute(node, editor.reshape(node, weight, (out, *shape_of(weight)[2:])), [*range(1, len(axes) + 1), 0])
+    taps = editor.permute(
+        node, editor.reshape(node, weight, (out, *shape_of(weight)[2:])), [*range(1, len(axes) + 1), 0]
+    )
     over = ([getattr(axis, name) for axis in axes] for name in ("stride", "dilation", "before", "places"))
     return editor.cast(node, editor.emit(node, ops.depthwise, rows, taps, bias, *over), dtype_of(node))
 
@@ -228,7 +231,7 @@ def _im2col(editor: Editor, node: fx.Node) -> fx.Node | None:
     needed = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
     places = [(n + 2 * p - m) // s + 1 for n, p, m, s in zip(sizes[2:], padding, needed, stride, strict=True)]
     axes = [_Axis(*of) for of in zip(kernel, stride, dilation, padding, places, strict=True)]
-    rows = _padded(editor, node, channels_last(editor, node, x), axes, 0.0)
+    rows = channels_last(editor, node, x)
     seen = editor.reshape(node, _columns(editor, node, rows, axes), (sizes[0], prod(places), prod(kernel), sizes[1]))
     return editor.reshape(node, editor.permute(node, seen, [0, 3, 2, 1]), shape_of(node))
 

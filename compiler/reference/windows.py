@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 
 import torch
 from torch import Tensor
@@ -50,12 +51,38 @@ def in_order(along: Sequence[Window]) -> list[Tap]:
     comes last, so that one step completes all sums."""
     taps = list(product(*(range(window.taps) for window in along)))
     whole = (
-        tap
-        for tap in taps
-        if all(window.inside(t) == (0, window.places) for window, t in zip(along, tap, strict=True))
+        tap for tap in taps if all(window.inside(t) == (0, window.places) for window, t in zip(along, tap, strict=True))
     )
     last = next(whole, None)
     return taps if last is None else [*(tap for tap in taps if tap != last), last]
+
+
+def im2col(
+    x: Tensor,
+    taps: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    padding: Sequence[int],
+    places: Sequence[int],
+) -> Tensor:
+    """[B, places …, taps * C]: all that a window sees, tap by tap; zero outside of the map."""
+    along = windows(x.shape[1:-1], taps, stride, dilation, padding, places)
+    seen = x.new_zeros((x.shape[0], *places, prod(taps), x.shape[-1]))
+    for number, tap in enumerate(product(*map(range, taps))):
+        ends = [window.inside(t) for window, t in zip(along, tap, strict=True)]
+        if all(low < high for low, high in ends):
+            there = (slice(None), *(slice(*end) for end in ends))
+            seen[(*there, number)] = x[(slice(None), *_elements(along, tap, ends))]
+    return seen.reshape(x.shape[0], *places, prod(taps) * x.shape[-1])
+
+
+def _elements(along: Sequence[Window], tap: Tap, ends: Sequence[Ends]) -> list[slice]:
+    """Of each dimension, the elements that these places have at a tap."""
+    found = []
+    for window, t, (low, high) in zip(along, tap, ends, strict=True):
+        first = low * window.stride + window.first(t)
+        found.append(slice(first, first + (high - low - 1) * window.stride + 1, window.stride))
+    return found
 
 
 def depthwise(
@@ -77,11 +104,7 @@ def depthwise(
         ends = [window.inside(t) for window, t in zip(along, tap, strict=True)]
         if any(low == high for low, high in ends):
             continue
-        firsts = [low * w.stride + w.first(t) for (low, _), w, t in zip(ends, along, tap, strict=True)]
-        seen = tuple(
-            slice(first, first + (high - low - 1) * w.stride + 1, w.stride)
-            for first, (low, high), w in zip(firsts, ends, along, strict=True)
-        )
+        seen = (slice(None), *_elements(along, tap, ends))
         there = (slice(None), *(slice(*end) for end in ends))
-        total[there] = total[there] + x[(slice(None), *seen)].to(torch.float32) * weight[tap].to(torch.float32)
+        total[there] = total[there] + x[seen].to(torch.float32) * weight[tap].to(torch.float32)
     return total

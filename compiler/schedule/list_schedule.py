@@ -58,7 +58,15 @@ from isa.chip import Chip
 from isa.timing import drain_cycles
 
 ALIGN = 64
-FILLS = (0.98, 0.95, 0.92, 0.86, 0.8, 0.7, 0.6)  # shares of a memory that instructions may fill: the rest is for gaps in the plan
+FILLS = (
+    0.98,
+    0.95,
+    0.92,
+    0.86,
+    0.8,
+    0.7,
+    0.6,
+)  # shares of a memory that instructions may fill: the rest is for gaps in the plan
 SPACES = (Space.SRAM, Space.ACC)  # memories 0 and 1
 
 Cycles = Callable[[Op], int]

@@ -1,7 +1,7 @@
 """Lanes: rows that leave lanes of a vector engine idle are cut, and the rest of several of them enters together.
 
-    1000 rows of 144 elements, 128 lanes      whole      2000 cycles
-                                              128 + 16   1000 + 125 cycles
+1000 rows of 144 elements, 128 lanes      whole      2000 cycles
+                                          128 + 16   1000 + 125 cycles
 """
 
 from functools import cache
