@@ -32,6 +32,7 @@ from compiler.tile.decisions import TileSizes
 from compiler.tile.ir import Buffer, Op
 from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel, signature, views
+from compiler.tile.lanes import cut_columns
 from compiler.tile.layout import Range
 from compiler.tile.storage import Storage
 from isa.architecture import DMA_ENGINES, Engine, Space
@@ -132,7 +133,7 @@ class TileSizeChooser:
         sample = _Sampled(self.samples, self.known, self.chip, kernel, storage, prefix, tuning, part, own)
         key = sample.alike, replace(tuning, overlap=0.0, in_turn=False, window=0), room  # these say nothing of tilings
         if key not in self.found:
-            tiling = replace(self._find(sample, room), lanes=self.chip.vec.lanes)
+            tiling = replace(self._find(sample, room), lanes=sample.lanes)
             self.found[key] = Fit(tiling, sample.busy(tiling))
         return self.found[key]
 
@@ -193,6 +194,13 @@ class _Sampled:
     @cached_property
     def rows(self) -> int:
         return _points(self.kernel, self.part)
+
+    @cached_property
+    def lanes(self) -> int:
+        """Those of VEC, if rows are to be cut for them and some are."""
+        lanes, widths = self.chip.vec.lanes, {node.shape[-1] for node in self.kernel.nodes if node.shape}
+        cut = self.tuning.cut and any(cut_columns(self.rows, width, lanes) != (width,) for width in widths)
+        return lanes if cut else 0
 
     @cached_property
     def alike(self) -> object:
@@ -311,7 +319,7 @@ class _Sampled:
 
     def _measured(self, tiling: TileSizes) -> _Measured:
         """From the first two blocks; those behind are like the second."""
-        tiling = replace(tiling, wide=False, lanes=self.chip.vec.lanes)
+        tiling = replace(tiling, wide=False, lanes=self.lanes)
         key = self.alike, tiling
         if key not in self.known:
             one = self.samples.get(key, partial(self._sample, tiling))

@@ -49,8 +49,8 @@ class SearchPoint:
     leave, so that loads of the next one find some. `sram` is the part of the scratchpad with which tilings are made, as
     for a chip that has no more; a schedule may fill all of it. With `wide`, ACC is the first choice for what may lie
     there instead of the second. With `columns`, a kernel that can goes through groups of columns, one after the other,
-    before blocks of rows are thought of; without, it does so where its weights do not fit. `smallest` tiles take as
-    little memory as can be.
+    before blocks of rows are thought of; without, it does so where its weights do not fit. With `cut`, rows that
+    leave lanes of VEC idle are cut. `smallest` tiles take as little memory as can be.
     """
 
     points: int = 512
@@ -66,6 +66,7 @@ class SearchPoint:
     room: float = 1.0
     wide: bool = False
     columns: bool = True
+    cut: bool = False
     smallest: bool = False
 
     def slice_bytes(self, chip: Chip) -> int:

@@ -136,8 +136,8 @@ class _Part:
 def _block(e: Emitter, node: KernelOp) -> tuple[Ends, list[Ends]]:
     """The samples and the places of the block."""
     ranges = e.block_ranges(node.shape)
-    batch, *places = [*ranges, *((0, size) for size in node.shape[len(ranges) : -1])]
-    return batch, places
+    ends = [*ranges, *((0, size) for size in node.shape[len(ranges) : -1])]
+    return ends[0], ends[1:]
 
 
 def _places(along: Sequence[Window], tap: Tap, ends: Sequence[Ends]) -> list[Ends] | None:

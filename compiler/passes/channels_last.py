@@ -31,8 +31,7 @@ class ChannelsLast:
         wanted = _wanted(gm.graph)
         for node in list(gm.graph.nodes):
             if node.target is aten.permute.default:
-                new = editor.permute(node, tensor(node, 0), integers(node, 1))
-                editor.replace(node, new)
+                editor.replace(node, editor.permute(node, tensor(node, 0), integers(node, 1)))
             elif node in wanted and (new := _moved(editor, node)) is not None:
                 editor.replace(node, new)
         return editor.finish()

@@ -72,7 +72,7 @@ def im2col(
         ends = [window.inside(t) for window, t in zip(along, tap, strict=True)]
         if all(low < high for low, high in ends):
             there = (slice(None), *(slice(*end) for end in ends))
-            seen[(*there, number)] = x[(slice(None), *_elements(along, tap, ends))]
+            seen[there][..., number, :] = x[(slice(None), *_elements(along, tap, ends))]
     return seen.reshape(x.shape[0], *places, prod(taps) * x.shape[-1])
 
 

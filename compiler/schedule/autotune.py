@@ -41,6 +41,7 @@ MAX_OPS, ENOUGH_TIGHT = 50_000, 20_000  # ops in all candidates, after which no 
 FINE, WORTH = 1 / 32, 0.005  # slices finer than this are tried where loading a coarser one is so much of all cycles
 TIGHT, SHARES_IT = 0.75, 0.6  # of the scratchpad: a schedule that fills more takes long to search; is worth looking for
 # tilings that share the scratchpad otherwise
+SPILLED = 0.05  # of the cycles: what lies in DRAM for want of room is worth the same
 Values = tuple[float, ...]
 SHARED: dict[str, Values] = {
     "resident": (0.65, 0.8),
@@ -51,6 +52,7 @@ FINER = (0.2, 0.1)  # of the room, where a climb begins with a part of the scrat
 NO_ROOM = {name: values for name, values in SHARED.items() if name != "room"}  # where blocks with less found no place
 SEARCH_SPACE: dict[str, Values] = {  # what to try, one after the other, as long as it makes the program faster
     "width": (256, 1024),
+    "cut": (True,),
     "points": (256, 128),
     "overlap": (0.25, 0.5),
     "slice": (1 / 16, 1 / 32, 1 / 64, 1 / 128, 1 / 256),
@@ -393,10 +395,13 @@ def _fills(candidate: Candidate, chip: Chip, share: float) -> bool:
 
 
 def _spills(candidate: Candidate, chip: Chip) -> bool:
-    """Whether a value between kernels lies in DRAM that the scratchpad could hold."""
+    """Whether values between kernels lie in DRAM that the scratchpad could hold, and to store and load them takes a
+    good part of the time."""
     stored = made(candidate.emitted.assignment).storage.layouts.values()
-    scratch = (layout.buffer for layout in stored if layout.buffer.region is Region.SCRATCH)
-    return any(b.space is Space.DRAM and b.bytes <= chip.sram.bytes * candidate.tuning.sram for b in scratch)
+    scratch = {layout.buffer for layout in stored if layout.buffer.region is Region.SCRATCH}
+    most = chip.sram.bytes * candidate.tuning.sram
+    spilled = sum(b.bytes for b in scratch if b.space is Space.DRAM and b.bytes <= most)
+    return 2 * spilled * chip.clock_hz / chip.dram.bytes_per_second > SPILLED * candidate.cycles
 
 
 def _busiest(program: Program, chip: Chip) -> int:

@@ -14,9 +14,14 @@ FIXED = VEC_LATENCY + 8  # cycles that an instruction more must save
 @cache
 def cut_columns(rows: int, columns: int, lanes: int) -> tuple[int, ...]:
     """How many columns of so many rows each instruction takes, for the fewest cycles."""
-    whole = lambda width: vector_cycles(1, rows, width, lanes) + FIXED  # noqa: E731
+    if columns < 2:
+        return (columns,)
     first = columns // lanes * lanes if columns > lanes else 1 << columns.bit_length() - 1
-    if not lanes or columns < 2 or first == columns:
+    if first == columns:
         return (columns,)
     parts = first, *cut_columns(rows, columns - first, lanes)
-    return parts if sum(map(whole, parts)) < whole(columns) else (columns,)
+    return parts if sum(_cycles(rows, part, lanes) for part in parts) < _cycles(rows, columns, lanes) else (columns,)
+
+
+def _cycles(rows: int, columns: int, lanes: int) -> int:
+    return vector_cycles(1, rows, columns, lanes) + FIXED

@@ -546,12 +546,12 @@ class _Windows:
 
     def places(self, tap: tuple[int, ...]) -> Any:
         """Where in a result the places are that have the tap inside the map."""
-        return np.ix_(range(self.batch), *self.inside(tap))
+        return np.ix_(np.arange(self.batch), *self.inside(tap))
 
     def seen(self, tap: tuple[int, ...]) -> Any:
         """Where in the map what they have there is."""
         return np.ix_(
-            range(self.batch),
+            np.arange(self.batch),
             *(self.numbers[d][t][n] for d, (t, n) in enumerate(zip(tap, self.inside(tap), strict=True))),
         )
 
