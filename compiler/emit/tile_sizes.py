@@ -39,7 +39,7 @@ class SearchPoint:
     """What the search over tilings varies.
 
     `points` (head, query) pairs per block of attention, `rows` per block of other kernels (more where they are narrower
-    than `width` elements and nothing is multiplied: each instruction has its fixed cost), the share of the scratchpad
+    than `width` elements and nothing is multiplied, or than `narrow` ones: each instruction has its fixed cost), the share of the scratchpad
     that one instruction loads (a `slice` of weights: small enough to start early and to find room, large enough to keep
     counts short), how far the parts of a batch tile overlap in the order of the kernels (`overlap`), the `share` of the
     memories to plan with, whether loads get memory in the order of the kernels (`in_turn`), and how
@@ -56,6 +56,7 @@ class SearchPoint:
     points: int = 512
     rows: int = MIN_ROWS
     width: int = MIN_WIDTH
+    narrow: int = 1
     slice: float = 1 / 8
     overlap: float = 0.0
     in_turn: bool = False
@@ -143,7 +144,7 @@ def _most_rows(kernel: Kernel, shapes: "_Shapes", tuning: SearchPoint) -> int:
     if shapes.batched:
         return tuning.points
     width = max((prod(n.shape[len(kernel.domain) :]) for n in kernel.nodes), default=1)
-    rows = tuning.rows * ceil_div(tuning.width, max(width, 1))
+    rows = tuning.rows * ceil_div(tuning.narrow if shapes.k else tuning.width, max(width, 1))
     return rows * WINDOWS if any(n.role is Role.WINDOW for n in kernel.nodes) else rows
 
 

@@ -205,7 +205,7 @@ OPERATORS = (
         windows.depthwise,
         _fake_depthwise,
         Role.WINDOW,
-        affine=Affine.BEFORE,
+        affine=Affine.MADE | Affine.BEFORE,
     ),
     define_operator(
         "im2col(Tensor x, int[] taps, int[] stride, int[] dilation, int[] padding, int[] places) -> Tensor",

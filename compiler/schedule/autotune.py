@@ -50,13 +50,15 @@ SHARED: dict[str, Values] = {
 }  # tried first where the scratchpad is tight
 FINER = (0.2, 0.1)  # of the room, where a climb begins with a part of the scratchpad
 NO_ROOM = {name: values for name, values in SHARED.items() if name != "room"}  # where blocks with less found no place
+WIDTHS = (256, 1024)  # elements: of narrower rows, a block has more
 SEARCH_SPACE: dict[str, Values] = {  # what to try, one after the other, as long as it makes the program faster
-    "width": (256, 1024),
+    "width": WIDTHS,
     "cut": (True,),
     "points": (256, 128),
     "overlap": (0.25, 0.5),
     "slice": (1 / 16, 1 / 32, 1 / 64, 1 / 128, 1 / 256),
     "rows": (64, 128),
+    "narrow": WIDTHS,
     "columns": (False,),
     "in_turn": (True,),
     "window": (80, 320),
@@ -264,7 +266,7 @@ class Search:
         if not (best.schedule and self.on("search")):
             return [best]
         if len(best.tiled.program.ops) > ENOUGH_TIGHT // 4:  # maybe only because rows are narrow
-            best = self._climb(best, {"width": SEARCH_SPACE["width"]}, _Ways(split, known, False, {}))
+            best = self._climb(best, dict.fromkeys(("narrow", "width"), WIDTHS), _Ways(split, known, False, {}))
         ops = len(best.tiled.program.ops)
         few = ops > ENOUGH_TIGHT // 4  # so long that one or two more will be enough
         tight = bool(shared) and _fills(best, self.chip, TIGHT)

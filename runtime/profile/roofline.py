@@ -225,9 +225,11 @@ def _dequantize(node: KernelOp) -> Operation:
 
 
 def _quantize(node: KernelOp) -> Operation:
-    """Two passes, one if the absmax is given or comes with the producer; that of exp is known to be exp(0)."""
+    """Two passes, one if the absmax is given or comes with the producer; that of exp is known to be exp(0), that of the
+    columns of windows follows from their map's."""
     x = node.first
-    once = node.args["absmax"] is not None or _tappable(x) or (_producer(x) == "softmax" and node.args["col"] is None)
+    known = _producer(x) in ("softmax", "im2col") and node.args["col"] is None
+    once = node.args["absmax"] is not None or _tappable(x) or known
     return Operation(node.name, vec=_rows(x, 1 if once else 2))
 
 

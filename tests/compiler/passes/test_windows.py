@@ -125,9 +125,8 @@ def test_any_convolution_by_channel(data: st.DataObject) -> None:
     kernel, stride, dilation = (tuple(draw(st.integers(1, most)) for _ in range(rank)) for most in (5, 3, 2))
     padding = tuple(draw(st.integers(0, k)) for k in kernel)
     sizes = [draw(st.integers(d * (k - 1) + 1, 12)) for k, d in zip(kernel, dilation, strict=True)]
-    model = (nn.Conv1d, nn.Conv2d)[rank - 1](
-        channels, channels * times, kernel, stride, padding, dilation, channels, draw(st.booleans())
-    )
+    kind: Any = (nn.Conv1d, nn.Conv2d)[rank - 1]
+    model = kind(channels, channels * times, kernel, stride, padding, dilation, channels, draw(st.booleans()))
     for value in model.parameters():
         value.data = torch.randint(-4, 5, value.shape, generator=torch.Generator().manual_seed(1)).float()
     x = torch.randint(-4, 5, (draw(st.integers(1, 2)), channels, *sizes), generator=torch.Generator().manual_seed(2))

@@ -20,7 +20,10 @@ Over = tuple[list[int], list[int], list[int], list[int]]  # stride, dilation, pa
 def maps(draw: st.DrawFn) -> tuple[Tensor, tuple[int, ...], Over]:
     """A map with the channels last, the taps of a window, and how windows lie on it: also beside it."""
     rank = draw(st.integers(1, 2))
-    each = lambda low, high: [draw(st.integers(low, high)) for _ in range(rank)]  # noqa: E731
+
+    def each(low: int, high: int) -> list[int]:
+        return [draw(st.integers(low, high)) for _ in range(rank)]
+
     taps, over = tuple(each(1, 3)), (each(1, 3), each(1, 3), each(-1, 4), each(1, 5))
     sizes = draw(st.integers(1, 2)), *each(1, 6), draw(st.integers(1, 3))
     x = torch.randn(sizes, generator=torch.Generator().manual_seed(draw(st.integers(0, 99))))
@@ -76,7 +79,7 @@ def _documented_order(x: Tensor, taps: tuple[int, ...], over: Over) -> list[tupl
     ("x", "weight", "padding", "wanted"),
     [
         ([1.0, 2.0, 3.0], [1.0, 10.0, 100.0], 1, [210.0, 321.0, 32.0]),
-        ([2.0**24, 1.0, 1.0], [1.0, 1.0, 1.0], 0, [2.0**24 + 2]),  # ((0 + 1) + 1) + 2^24: all have the first, so it is last
+        ([2.0**24, 1.0, 1.0], [1.0, 1.0, 1.0], 0, [2.0**24 + 2]),  # the first tap, which all places have, is last
         ([1.0, 1.0], [float("inf"), 1.0, 1.0], 1, [2.0, float("inf")]),  # no 0 * inf at the border
         ([-0.0], [1.0], 0, [0.0]),  # sums start at +0
     ],
