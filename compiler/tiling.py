@@ -66,9 +66,9 @@ def tile_pipeline(on: Switch, known: Known, choice: Choice) -> Stages:
             *_optional(on, FuseEpilogues()),  # behind the loop, which decides what must be stored
         ],
         tiling=[
-            SplitBatch(share),  # before memory: values of a part are smaller
+            SplitBatch(share, point.parts if on("split-batch") else 1),  # before memory: values of a part are smaller
             AssignMemory(
-                point, known.chooser, choice.limit
+                point, known.chooser, choice.limit, choice.most
             ),  # tile sizes beside what is resident, as one depends on the other
         ],
         program=[

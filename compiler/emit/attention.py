@@ -17,12 +17,16 @@ from dataclasses import dataclass, replace
 from compiler.emit.emitter import Emitter, Tile, emits
 from compiler.emit.matmul import ROUND
 from compiler.emit.rows import ONE, bits
+from compiler.emit.token_tiles import RESULT
+from compiler.tile.access import follow
+from compiler.tile.batch_tile import Part
 from compiler.tile.ir import Length, Ref
 from compiler.tile.kernel_op import KernelOp
 from compiler.tile.layout import Layout, Range
 from isa.architecture import Dtype, Space
 from isa.spec import ACT, ISA, VOP, VRED
 
+TYPICAL = 512  # tokens in a cache; at most half of what it holds
 MOST_HEADS = ISA["vop"].field("planes").largest
 MOST_KEYS = ISA["mm"].field("k").largest
 MOST_ROWS = ISA["act"].field("rows").largest
@@ -30,12 +34,18 @@ MOST_ROWS = ISA["act"].field("rows").largest
 
 @emits("cached_attention")
 def cached_attention(e: Emitter, node: KernelOp) -> None:
-    out = e.result(node)
+    block = e.ranges  # batch and heads: operands have no other dimensions in common with the result
+    part = e.part if e.part is not None and e.part.axis == RESULT else Part(RESULT, 0, node.shape[RESULT])
+    tokens = (part.low, part.high)
+    e.ranges = (*block, (0, node.shape[2]), tokens)
+    out, e.ranges = e.result(node), block
     for number in range(out.layout.shape[0]):
         for low in range(0, out.layout.shape[1], MOST_HEADS):
             heads = (low, min(low + MOST_HEADS, out.layout.shape[1]))
-            _Sequence.of(e, node, out, number, heads).emit()
+            _Sequence.of(e, node, out, number, heads, tokens).emit()
+    e.ranges = (*block, (0, node.shape[2]), tokens)
     e.finish(node)
+    e.ranges = block
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +67,10 @@ class _Sequence:
     e: Emitter
     node: KernelOp
     out: Tile
-    q: Layout  # [heads, group, tokens, size]
-    q_scales: Layout  # [heads, group, tokens]
-    new: Mapping[str, Layout]  # keys and values: [heads, tokens, size]; or none
-    new_scales: Mapping[str, Layout]
+    q: Layout  # [heads, group, tokens of the part, size]
+    q_scales: Layout  # [heads, group, tokens of the part]
+    new: Mapping[str, Sequence[Layout]]  # keys and values, in the parts that there are: [heads, tokens, size]; or none
+    new_scales: Mapping[str, Sequence[Layout]]
     cache: Mapping[str, Layout]  # in DRAM: [heads, capacity, size]
     cache_scales: Mapping[str, Layout]
     mask: Layout | None
@@ -71,21 +81,35 @@ class _Sequence:
     softcap: float
     block: int  # new tokens of which none sees the new keys behind them all
     position: Length
+    part: Range  # the tokens that are asked for; `out` has no others
 
     @staticmethod
-    def of(e: Emitter, node: KernelOp, out: Tile, number: int, heads: Range) -> "_Sequence":
+    def of(e: Emitter, node: KernelOp, out: Tile, number: int, heads: Range, part: Range) -> "_Sequence":
         ranges = ((number, number + 1), heads)
 
         def own(layout: Layout) -> Layout:
             part = layout.narrow(ranges)
             return part.seen(part.offset, part.shape[1:], part.strides[1:])
 
-        def here(name: str) -> Layout:
-            operand = node.tensor(name)
-            return own(e.operand(operand, len(operand.shape)))
+        def here(name: str, *inner: Range) -> Layout:
+            """An operand on chip, of which no tokens are wanted but these."""
+            operand, block = node.tensor(name), e.ranges
+            e.ranges = (*block, *inner)
+            layout, e.ranges = e.operand(operand, len(operand.shape)), block
+            return own(layout)
 
         def stored(name: str) -> Layout:
             return own(e.operand(node.tensor(name), len(node.tensor(name).shape), staged=False))
+
+        def parts(name: str) -> list[Layout]:
+            """An operand on chip, as the parts up to this one have made it."""
+            operand = node.tensor(name)
+            made = e.storage.parts.get(operand.base, ())
+            size = part[1] // max(len(made), 1)
+            places = [follow(layout, operand) for layout in made] or [e.storage.resolve(operand)]
+            cut = [(number * size, (number + 1) * size) for number in range(len(places))]
+            narrow = (layout.narrow((*e.ranges, tokens)) for layout, tokens in zip(places, cut, strict=True))
+            return [own(e.stage(operand, layout)) for layout in narrow]
 
         new = {} if node.optional("k") is None else {"keys": "k", "values": "v"}
 
@@ -96,17 +120,15 @@ class _Sequence:
         given = node.optional("bias")
         bias = None if given is None else e.operand(given, len(node.shape) - 1, staged=False).narrow((heads,))
         positions = e.storage.resolve(node.tensor("positions"))
-        limits = node.tensor("positions").limits
-        assert limits is not None, f"how many tokens there are before {node.name} has no limits"
         sequence = e.ranges[0][0] + number
         return _Sequence(
             e,
             node,
             out.narrow(ranges),
-            here("q"),
-            here("sq"),
-            {name: here(operand) for name, operand in new.items()},
-            {name: _as_float(e, node, here(f"s{operand}")) for name, operand in new.items()},
+            here("q", (0, node.shape[2]), part),
+            here("sq", (0, node.shape[2]), part),
+            {name: parts(operand) for name, operand in new.items()},
+            {name: [_as_float(e, node, scale) for scale in parts(f"s{operand}")] for name, operand in new.items()},
             {"keys": stored("keys"), "values": stored("values")},
             {"keys": stored("key_scales"), "values": stored("value_scales")},
             table("mask"),
@@ -115,8 +137,9 @@ class _Sequence:
             node.flag("by_distance"),
             node.integer("window"),
             node.number("softcap"),
-            node.integer("block") or here("q").shape[2],
-            Length(positions.buffer, positions.offset + sequence * positions.strides[0], limits[1], 0, limits[1]),
+            node.integer("block") or node.shape[RESULT],
+            _length_before(node, positions, sequence),
+            part,
         )
 
     @property
@@ -129,12 +152,12 @@ class _Sequence:
 
     @property
     def tokens(self) -> int:
-        return self.q.shape[2]
+        return self.node.shape[RESULT]
 
     @property
     def fresh(self) -> int:
-        """How many new keys there are."""
-        return self.tokens if self.new else 0
+        """How many new keys there are, up to the last that a token of the part may see."""
+        return self.part[1] if self.new else 0
 
     @property
     def there(self) -> Length:
@@ -169,18 +192,26 @@ class _Sequence:
         for low in range(0, self.most_old, width):
             yield low, min(low + width, self.most_old)
 
+    def made(self, seen: int) -> Iterator[Range]:
+        """The new keys up to `seen`, by the parts in which they lie."""
+        low = 0
+        for keys in self.new.get("keys", ()):
+            if low < seen:
+                yield low, min(low + keys.shape[1], seen)
+            low += keys.shape[1]
+
     def emit(self) -> None:
         factors = self._value_scales()
         step = max(min(self.e.tiling.k, self.block, MOST_ROWS // (self.heads * self.group)), 1)
-        for start in range(0, self.tokens, self.block):
-            end = min(start + self.block, self.tokens)
+        for start in range(*self.part, self.block):
+            end = min(start + self.block, self.part[1])
             seen = min(end, self.fresh)  # new keys
             for first in range(start, end, step):
                 tokens = (first, min(first + step, end))
                 scores = self._scores(tokens, seen)
                 codes, scale = self._weights(scores, factors)
                 self._result(tokens, seen, codes, scale)
-        for name in self.new:
+        for name in self.new if self.part[1] == self.tokens else ():  # behind all loads of old ones
             self._store(name)
 
     # ---- the three parts
@@ -201,12 +232,13 @@ class _Sequence:
                 self._dequantize(d, sums, part, scales, high - low, length, bias)
         if not self.new:
             return scores
-        mask = None if self.softcap or self.mask is None else _ref(self.mask, (tokens[0], 0))
-        for part in self._rows(tokens, whole=alike and mask is None):  # a mask has rows of its own for each query head
-            sums = self._product(part, Dtype.I32, self.new["keys"], seen, None)
-            d = _ref(scores, (0, part.first, 0), moved=self.behind())
-            bias = self._biases(part, tokens, (0, seen), None)
-            self._dequantize(d, sums, part, self.new_scales["keys"], seen, None, bias, mask)
+        for number, (low, high) in enumerate(self.made(seen)):
+            mask = None if self.softcap or self.mask is None else _ref(self.mask, (tokens[0], low))
+            for part in self._rows(tokens, whole=alike and mask is None):  # a mask has rows for each query head
+                sums = self._product(part, Dtype.I32, self.new["keys"][number], high - low, None)
+                d = _ref(scores, (0, part.first, low), moved=self.behind())
+                bias = self._biases(part, tokens, (low, high), None)
+                self._dequantize(d, sums, part, self.new_scales["keys"][number], high - low, None, bias, mask)
         if self.softcap:
             self._cap(scores)
             if self.mask is not None:
@@ -250,9 +282,11 @@ class _Sequence:
         sums = e.temp((self.heads, self.group * count, size), Dtype.I32, node.name + ".acc", Space.ACC)
         attrs = {"m": self.group * count, "n": size, "b": self.heads}
         views = {"c": _ref(sums, (0, 0, 0))}
-        if self.new:
-            views |= {"a": _ref(codes, (0, 0, 0), moved=self.behind()), "w": _ref(self.new["values"], (0, 0, 0))}
-            e.emit_one("mm", node, views, {**attrs, "k": seen})
+        for number, (low, high) in enumerate(self.made(seen)):
+            codes_at, values = _ref(codes, (0, 0, low), moved=self.behind()), self.new["values"][number]
+            acc = {"acc": 1} if low else {}
+            views |= {"a": codes_at, "w": _ref(values, (0, 0, 0))}
+            e.emit_one("mm", node, views, {**attrs, "k": high - low, **acc})
         for low, high in self.tiles():
             length = self.old(low, high - low)
             values = self._load("values", low, high, length)
@@ -260,7 +294,8 @@ class _Sequence:
             acc = {"acc": 1} if low or self.new else {}
             e.emit_one("mm", node, views, {**attrs, "k": high - low, **acc}, cut=("k", length))
         shape = (1, self.heads, self.group, count, size)
-        out = self.out.narrow(((0, 1), (0, self.heads), (0, self.group), tokens))
+        own = (tokens[0] - self.part[0], tokens[1] - self.part[0])
+        out = self.out.narrow(((0, 1), (0, self.heads), (0, self.group), own))
         a = Layout(sums.buffer, Dtype.I32, shape, (0, self.group * count * size, count * size, size, 1))
         row = Layout(scale.buffer, Dtype.F32, (*shape[:-1], 1), (0, self.group * count, count, 1, 0))
         e.emit("vaff", node, shape, {"d": out}, {"a": a, "rs": row}, {"rnd": ROUND[node.dtype]})
@@ -270,15 +305,15 @@ class _Sequence:
     def _rows(self, tokens: Range, whole: bool = True) -> Iterator[_Rows]:
         """The queries of these tokens: all rows of a head at once, if it may be `whole`, where a stride leads from each
         to the next."""
-        count = tokens[1] - tokens[0]
+        count, first = tokens[1] - tokens[0], tokens[0] - self.part[0]
         whole = (
             whole
-            and count == self.tokens
+            and count == self.q.shape[2]
             and all(x.strides[1] == count * x.strides[2] or count == 1 for x in (self.q, self.q_scales))
         )
         step = 2 if count > 1 or self.group == 1 else 1  # the dimension of which rows are a step
         for g in range(1 if whole or self.group == 1 else self.group):
-            at, scale_at = (0, g, tokens[0], 0), (0, g, tokens[0])
+            at, scale_at = (0, g, first, 0), (0, g, first)
             q = _ref(self.q, at)
             scale = _ref(self.q_scales, scale_at)
             yield _Rows(
@@ -318,9 +353,11 @@ class _Sequence:
             scales = self.e.temp((self.heads, columns), Dtype.F32, f"{self.node.name}.values_scales")
         if not self.new:
             return scales
-        views = {"d": _ref(scales, (0, 0), moved=self.behind()), "a": _ref(self.new_scales["values"], (0, 0))}
-        attrs = {"f": VOP.index("mov"), "rows": self.heads, "cols": self.tokens}
-        self.e.emit_one("vop", self.node, views, attrs)
+        for number, (low, high) in enumerate(self.made(self.fresh)):
+            given = self.new_scales["values"][number]
+            views = {"d": _ref(scales, (0, low), moved=self.behind()), "a": _ref(given, (0, 0))}
+            attrs = {"f": VOP.index("mov"), "rows": self.heads, "cols": high - low}
+            self.e.emit_one("vop", self.node, views, attrs)
         return scales
 
     def _product(self, part: _Rows, kind: Dtype, keys: Layout, width: int, length: Length | None) -> Layout:
@@ -362,7 +399,7 @@ class _Sequence:
         for token in range(*tokens) if self.by_distance else (0,):
             at, moved = low, self.position if length is None else self.first()
             if self.by_distance:  # keys `low` … of those that the launch finds; the new ones are at fixed distances
-                at, moved = last - token, None
+                at, moved = last - token + low, None
                 if length is not None:
                     at, moved = 0, replace(self.position, plus=at + low, width=at + low, falling=True)
             tile = self.e.temp((self.heads, high - low), Dtype.F32, f"{self.node.name}.bias")
@@ -411,12 +448,23 @@ class _Sequence:
 
     def _store(self, name: str) -> None:
         """The new keys or values, and their scales, behind the old ones."""
-        rows, scales = self.new[name], self.new_scales[name]
-        views = {"d": _ref(self.cache[name], (0, 0, 0), moved=self.position, axis=1), "a": _ref(rows, (0, 0, 0))}
-        attrs = {"planes": self.heads, "rows": self.tokens, "cols": rows.shape[-1]}
-        self.e.emit_one("sto", self.node, views, attrs)
-        views = {"d": _ref(self.cache_scales[name], (0, 0), moved=self.position), "a": _ref(scales, (0, 0))}
-        self.e.emit_one("sto", self.node, views, {"rows": self.heads, "cols": self.tokens})
+        for number, (low, high) in enumerate(self.made(self.tokens)):
+            rows, scales = self.new[name][number], self.new_scales[name][number]
+            views = {"d": _ref(self.cache[name], (0, low, 0), moved=self.position, axis=1), "a": _ref(rows, (0, 0, 0))}
+            attrs = {"planes": self.heads, "rows": high - low, "cols": rows.shape[-1]}
+            self.e.emit_one("sto", self.node, views, attrs)
+            views = {"d": _ref(self.cache_scales[name], (0, low), moved=self.position), "a": _ref(scales, (0, 0))}
+            self.e.emit_one("sto", self.node, views, {"rows": self.heads, "cols": high - low})
+
+
+def _length_before(node: KernelOp, positions: Layout, sequence: int) -> Length:
+    """How many tokens there are before those of a step. A step of one token is expected to find some of them, one of
+    many to read a prompt from its beginning."""
+    limits = node.tensor("positions").limits
+    assert limits is not None, f"how many tokens there are before {node.name} has no limits"
+    usual = min(TYPICAL, limits[1] // 2) if node.optional("k") is None or node.shape[RESULT] == 1 else 0
+    place = positions.offset + sequence * positions.strides[0]
+    return Length(positions.buffer, place, limits[1], 0, limits[1], usual=usual)
 
 
 def _as_float(e: Emitter, node: KernelOp, scale: Layout) -> Layout:

@@ -10,6 +10,7 @@ from math import prod
 from typing import TypeVar
 
 from compiler.tile.access import follow
+from compiler.tile.batch_tile import Part
 from compiler.tile.decisions import TileSizes
 from compiler.tile.ir import Buffer, Length, Op, Probe, Ref
 from compiler.tile.kernel_op import KernelOp
@@ -69,6 +70,7 @@ class Emitter:
     storage: Storage
     tiling: TileSizes
     prefix: str
+    part: Part | None = None  # that is emitted
     ops: list[Op] = field(default_factory=list)
     tiles: dict[KernelOp, Tile] = field(default_factory=dict)
     ranges: tuple[Range, ...] = ()

@@ -15,7 +15,7 @@ from math import prod
 
 from compiler.emit import banks
 from compiler.emit.emitter import Emitter
-from compiler.emit.kernel import emit_kernel, part_blocks
+from compiler.emit.kernel import emit_kernel, part_blocks, part_domain
 from compiler.emit.recent import Recent
 from compiler.emit.tile_sizes import (
     Family,
@@ -27,13 +27,13 @@ from compiler.emit.tile_sizes import (
     streamed_tilings,
 )
 from compiler.ops.record import Role
+from compiler.tile.batch_tile import Part
 from compiler.tile.cost import cycles
 from compiler.tile.decisions import TileSizes
 from compiler.tile.ir import Buffer, Op
 from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel, signature, views
 from compiler.tile.lanes import cut_columns
-from compiler.tile.layout import Range
 from compiler.tile.storage import Storage
 from isa.architecture import DMA_ENGINES, Engine, Space
 from isa.chip import Chip
@@ -106,10 +106,11 @@ class _Measured:
 
 @dataclass(frozen=True)
 class Fit:
-    """A tiling, and the cycles for which it keeps each engine busy."""
+    """A tiling, the cycles for which it keeps each engine busy, and how many ops it takes."""
 
     tiling: TileSizes
     busy: Mapping[str, int]
+    ops: int
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class TileSizeChooser:
     found: "dict[object, Fit]" = field(default_factory=dict)
 
     def fit(
-        self, kernel: Kernel, storage: Storage, room: Room, prefix: str, tuning: SearchPoint, part: Range | None
+        self, kernel: Kernel, storage: Storage, room: Room, prefix: str, tuning: SearchPoint, part: Part | None
     ) -> "Fit":
         """The first usual tiling of which two blocks fit in `room`, or else of all tilings that with which the kernel
         is predicted to take the least time.
@@ -134,12 +135,12 @@ class TileSizeChooser:
         key = sample.alike, replace(tuning, overlap=0.0, in_turn=False, window=0), room  # these say nothing of tilings
         if key not in self.found:
             tiling = replace(self._find(sample, room), lanes=sample.lanes)
-            self.found[key] = Fit(tiling, sample.busy(tiling))
+            self.found[key] = Fit(tiling, sample.busy(tiling), sample.ops(tiling))
         return self.found[key]
 
-    def least(self, kernel: Kernel, part: Range | None) -> Mapping[str, int]:
+    def least(self, kernel: Kernel, part: Part | None) -> Mapping[str, int]:
         """Cycles for which the kernel keeps array and bus busy, whatever its tiling."""
-        return _products(kernel, self.chip, _points(kernel, part))
+        return products_of(kernel, self.chip, points_of(kernel, part))
 
     def _find(self, sample: "_Sampled", room: Room) -> TileSizes:
         given = sample.kernel, self.chip, sample.tuning, sample.rows
@@ -188,12 +189,12 @@ class _Sampled:
     storage: Storage
     prefix: str
     tuning: SearchPoint
-    part: Range | None
+    part: Part | None
     room: Room
 
     @cached_property
     def rows(self) -> int:
-        return _points(self.kernel, self.part)
+        return points_of(self.kernel, self.part)
 
     @cached_property
     def lanes(self) -> int:
@@ -312,7 +313,7 @@ class _Sampled:
         instruction."""
         blocks = self._blocks(tiling)
         slots = max(self.rows, blocks * ceil_div(self.chip.mxu.rows, self.chip.mxu.weight_rows_per_cycle))
-        return max(_products(self.kernel, self.chip, slots, 1 if tiling.keep else blocks).values())
+        return max(products_of(self.kernel, self.chip, slots, 1 if tiling.keep else blocks).values())
 
     def _blocks(self, tiling: TileSizes) -> int:
         return sum(1 for _ in part_blocks(self.kernel, tiling.rows, self.part))
@@ -340,12 +341,12 @@ class _Sampled:
         return Sample(e.ops, e.times, border, *_needs(e, layouts))
 
 
-def _points(kernel: Kernel, part: Range | None) -> int:
+def points_of(kernel: Kernel, part: Part | None) -> int:
     """Points of the domain."""
-    return prod(kernel.domain) if part is None else prod(kernel.domain[1:]) * (part[1] - part[0])
+    return prod(part_domain(kernel, part))
 
 
-def _products(kernel: Kernel, chip: Chip, slots: int, loads: int = 1) -> dict[str, int]:
+def products_of(kernel: Kernel, chip: Chip, slots: int, loads: int = 1) -> dict[str, int]:
     """Cycles that the products of a kernel take at least on the array, `slots` for each tile of weights, and on the bus,
     their weights loaded so many times."""
     mxu = loaded = 0

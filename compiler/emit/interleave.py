@@ -61,6 +61,21 @@ def overlapped(parts: Sequence[Sequence[Op]], overlap: float, cycles: Callable[[
     return [plain[i] for i in merged] if _in_order(plain, merged) else plain
 
 
+def pipelined(parts: Sequence[Sequence[Sequence[Op]]], cycles: Callable[[Op], int]) -> list[Op]:
+    """Parts whose stages follow each other, in a pipeline: stage s of part p beside stage s - 1 of part p + 1.
+
+    Where all engines had the same to do in each stage, this order would let none wait for another part.
+    """
+    plain = [op for part in parts for stage in part for op in stage]
+    keys: list[float] = []
+    for number, part in enumerate(parts):
+        for place, stage in enumerate(part):
+            done = list(accumulate((cycles(op) for op in stage), initial=0))
+            keys += [number + place + at / (done[-1] + 1) for at in done[:-1]]
+    merged = sorted(range(len(plain)), key=lambda i: keys[i])
+    return [plain[i] for i in merged] if _in_order(plain, merged) else plain
+
+
 def _in_order(ops: Sequence[Op], merged: Sequence[int]) -> bool:
     """Whether every op still follows those that it depends on."""
     place = {index: at for at, index in enumerate(merged)}

@@ -7,6 +7,7 @@ from compiler.emit import attention, banks, elementwise, groups, matmul, rows, w
 from compiler.emit.emitter import EMITTERS, Emitter
 from compiler.ops.record import Role
 from compiler.tile.access import reads, view_of
+from compiler.tile.batch_tile import Part
 from compiler.tile.decisions import TileSizes
 from compiler.tile.kernels import Kernel
 from compiler.tile.layout import Range, blocks
@@ -21,13 +22,13 @@ def emit_kernel(
     storage: Storage,
     tiling: TileSizes,
     prefix: str,
-    part: Range | None = None,
+    part: Part | None = None,
     only: int | None = None,
     some: bool = False,
 ) -> Emitter:
-    """Emit every block of a kernel, or of a part of its first dimension; of these the `only` first ones, to measure
+    """Emit every block of a kernel, or of a part of it; of these the `only` first ones, to measure
     them, and `some` of the tiles in each (Emitter.some)."""
-    e = Emitter(kernel, storage, tiling, prefix, measuring=some)
+    e = Emitter(kernel, storage, tiling, prefix, part, measuring=some)
     for ranges in islice(part_blocks(kernel, tiling.rows, part), only):
         for e.group in range(tiling.groups):
             e.ranges, e.tiles, e.handed = ranges, {}, {}
@@ -40,17 +41,34 @@ def emit_kernel(
     return e
 
 
-def part_blocks(kernel: Kernel, height: int, part: Range | None) -> Iterator[tuple[Range, ...]]:
-    """The blocks of a kernel within a part of its first dimension.
+def part_blocks(kernel: Kernel, height: int, part: Part | None) -> Iterator[tuple[Range, ...]]:
+    """The blocks of a kernel within a part of it.
 
     Embeddings of one position follow each other, so that what all samples share is loaded once.
     """
-    low, high = part or (0, kernel.domain[0] if kernel.domain else 0)
-    found = blocks((high - low, *kernel.domain[1:]), height) if kernel.domain else blocks((), height)
-    shifted = (((a + low, b + low), *rest) for (a, b), *rest in found) if low else found
+    found = blocks(part_domain(kernel, part), height)
+    shifted = (_shifted(ranges, part, kernel) for ranges in found) if part else found
     if any(node.role is Role.GATHER for node in kernel.nodes):
         return iter(sorted(shifted, key=lambda ranges: ranges[::-1]))
     return iter(shifted)
+
+
+def part_domain(kernel: Kernel, part: Part | None) -> tuple[int, ...]:
+    """The domain of a part of a kernel."""
+    if part is None or part.axis >= len(kernel.domain):
+        return kernel.domain
+    return (*kernel.domain[: part.axis], part.high - part.low, *kernel.domain[part.axis + 1 :])
+
+
+def _shifted(ranges: tuple[Range, ...], part: Part, kernel: Kernel) -> tuple[Range, ...]:
+    """The block within the whole kernel. Where the part is of a dimension behind the domain, it goes so far; attention
+    knows its part itself."""
+    if part.axis < len(ranges):
+        return tuple((a + part.low, b + part.low) if i == part.axis else (a, b) for i, (a, b) in enumerate(ranges))
+    if any(node.role is Role.ATTENTION for node in kernel.nodes):
+        return ranges
+    between = kernel.nodes[-1].shape[len(ranges) : part.axis]
+    return (*ranges, *((0, size) for size in between), (part.low, part.high))
 
 
 def is_column_separable(kernel: Kernel) -> bool:

@@ -13,13 +13,13 @@ from compiler.emit.tile_sizes import SearchPoint
 from compiler.ops.record import Role
 from compiler.ops.table import OPS
 from compiler.tile.access import reads_of
-from compiler.tile.batch_tile import BatchTile, inner_sizes, part_storage
+from compiler.tile.batch_tile import BatchTile, Part, inner_sizes, part_storage
 from compiler.tile.decisions import Assignment, TileSizes
 from compiler.tile.ir import Buffer
 from compiler.tile.kernel_graph import KernelGraph, Repeat
 from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel
-from compiler.tile.layout import Range, dense
+from compiler.tile.layout import dense
 from compiler.tile.state import TileState, made
 from compiler.tile.storage import Storage, size_of, stored_order
 from isa.architecture import Region, Space
@@ -30,22 +30,26 @@ Resident = Mapping[Space, list[int]]  # of each memory on chip, the bytes that v
 
 
 class TooSlow(CompileError):
-    """Whatever the schedule, a program would take more cycles than what is known already."""
+    """Whatever the schedule, a program would take more cycles than what is known already, or be so much longer that to
+    look at it takes too long."""
 
 
 @dataclass(frozen=True)
 class AssignMemory:
     """Choose a memory for every value between kernels, and tile sizes for every kernel; no more of them than it takes
-    to know that a program needs more than `limit` cycles."""
+    to know that a program needs more than `limit` cycles, or `most` ops."""
 
     name: ClassVar[str] = "assign-memory"
     point: SearchPoint
     chooser: TileSizeChooser
     limit: float = math.inf
+    most: float = math.inf
 
     def run(self, state: TileState) -> TileState:
         graph = made(state.kernel_graph)
-        return replace(state, assignment=assign_memory(graph, self.chooser, self.point, state.batch_tiles, self.limit))
+        return replace(
+            state, assignment=assign_memory(graph, self.chooser, self.point, state.batch_tiles, self.limit, self.most)
+        )
 
 
 def assign_memory(
@@ -54,23 +58,24 @@ def assign_memory(
     tuning: SearchPoint,
     batch_tiles: Sequence[BatchTile],
     limit: float = math.inf,
+    most: float = math.inf,
 ) -> Assignment:
     """Give every value between kernels a place, and find tile sizes for each kernel beside what is resident.
 
     `batch_tiles` (of `find_batch_tiles`) are executed for a part of the batch at a time. Small and short-lived values
     come first. A kernel that does not fit evicts the largest value alive, and all begins anew. Raises CompileError when
-    a kernel fits in no way, TooSlow when an engine is busy for more than `limit` cycles.
+    a kernel fits in no way, TooSlow when an engine is busy for more than `limit` cycles, or kernels have more than `most` ops.
     """
     spilled = {n.first.base for k in kernel_graph.kernels for n in k.nodes if n.role is Role.GATHER}  # tables
     turns = list(_turns(kernel_graph, batch_tiles))
     while True:
         storage, resident = _assign_spaces(kernel_graph, fitter.chip, tuning, batch_tiles, spilled)
         tilings: list[TileSizes] = []
-        busy = Counter[str]()
+        busy, ops = Counter[str](), 0
         for turn in turns:
             busy.update(turn.scaled(fitter.least(turn.kernel, turn.part)))  # until it is known
         for index, turn in enumerate(turns):
-            own = part_storage(storage, turn.batch_tile, 0)
+            own = part_storage(storage, turn.batch_tile, turn.number)
             room = Room(
                 int(fitter.chip.sram.bytes * tuning.sram) - resident[Space.SRAM][index],
                 fitter.chip.acc.bytes - resident[Space.ACC][index],
@@ -92,19 +97,21 @@ def assign_memory(
             tilings.append(fit.tiling)
             busy.update(turn.scaled(fit.busy))
             busy.subtract(turn.scaled(fitter.least(turn.kernel, turn.part)))
-            if max(busy.values()) > limit:
-                raise TooSlow(f"the kernels take more than {limit:.0f} cycles")
+            ops += fit.ops * turn.batch_tile.parts
+            if max(busy.values()) > limit or ops > most:
+                raise TooSlow(f"the kernels take more than {limit:.0f} cycles, or {most:.0f} ops")
         else:
             return Assignment(storage, tuple(batch_tiles), tuple(tilings))
 
 
 @dataclass(frozen=True)
 class _Turn:
-    """A kernel, the part of the batch that it is tiled for, and how often it runs on one like it."""
+    """A kernel, the part of the batch that it is tiled for and its number, and how often it runs on one like it."""
 
     kernel: Kernel
     batch_tile: BatchTile
-    part: Range | None
+    part: Part | None
+    number: int
     times: int
 
     def scaled(self, busy: Mapping[str, int]) -> dict[str, int]:
@@ -115,9 +122,10 @@ class _Turn:
 def _turns(kernel_graph: KernelGraph, batch_tiles: Sequence[BatchTile]) -> Iterator[_Turn]:
     for index, kernel in enumerate(kernel_graph.kernels):
         batch_tile = next(s for s in batch_tiles if s.first <= index < s.end)
-        parts = max(batch_tile.parts - 1, 1)  # the last one may be smaller
+        number = batch_tile.parts - 1 if batch_tile.axes else 0  # of tokens the last part attends to the most
+        parts = max(batch_tile.parts // 2 if batch_tile.axes else batch_tile.parts - 1, 1)  # others may be smaller
         times = _iterations(kernel_graph.repeat, index) * parts
-        yield _Turn(kernel, batch_tile, next(batch_tile.ranges(kernel)), times)
+        yield _Turn(kernel, batch_tile, batch_tile.part(index, kernel, number), number, times)
 
 
 def _iterations(repeat: Repeat | None, index: int) -> int:
@@ -137,7 +145,7 @@ def _assign_spaces(
     storage = Storage(dict(kernel_graph.storage.layouts))
     loose = [n for n in live if n not in storage.layouts]
     size = {n: size_of(n) for n in loose} | dict(inner_sizes(batch_tiles))
-    inner = {node for batch_tile in batch_tiles for node in batch_tile.inner}
+    inner = {node for batch_tile in batch_tiles if not batch_tile.axes for node in batch_tile.inner}
     resident = {space: [0] * (len(kernel_graph.kernels) + 1) for space in (Space.SRAM, Space.ACC)}
     part = 0.125 if inner else tuning.resident  # what waits for its part takes little room
     limit = {
@@ -159,7 +167,10 @@ def _assign_spaces(
         for i in range(first, last + 1) if space is not Space.DRAM else ():
             resident[space][i] += size[node]
     if not inner:
-        _overwrite(kernel_graph.kernels, live, storage, repeat, resident, size)
+        cut = {node for batch_tile in batch_tiles for node in batch_tile.inner}
+        _overwrite(
+            kernel_graph.kernels, {n: r for n, r in live.items() if n not in cut}, storage, repeat, resident, size
+        )
     return storage, resident
 
 

@@ -1,12 +1,13 @@
 """Tile: emit the kernels with their tile sizes, block by block, into one tile program."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import ClassVar
 
 from compiler.emit.emitter import FLAT, Emitter
-from compiler.emit.interleave import interleave, overlapped
+from compiler.emit.interleave import interleave, overlapped, pipelined
 from compiler.emit.kernel import emit_kernel
 from compiler.emit.recent import Recent
 from compiler.tile.batch_tile import BatchTile, part_storage
@@ -61,8 +62,8 @@ def tile(
         for part in range(batch_tile.parts):
             emitters = _emit_part(kernel_graph, assignment, batch_tile, part, known)
             literals |= {buffer: data for e in emitters for buffer, data in e.constants.items()}
-            parts.append([op for merged in interleave(emitters) for op in merged])
-        ops += overlapped(parts, overlap, lambda op: cycles(op, chip))
+            parts.append(interleave(emitters))
+        ops += _in_parts(batch_tile, parts, overlap, lambda op: cycles(op, chip))
     starts[len(kernel_graph.kernels)] = len(ops)
     ops += [
         op
@@ -86,6 +87,17 @@ def tile(
     )
 
 
+def _in_parts(
+    batch_tile: BatchTile, parts: Sequence[Sequence[Sequence[Op]]], overlap: float, cycles: Callable[[Op], int]
+) -> list[Op]:
+    """The ops of all parts, of each kernel, in one order."""
+    if not batch_tile.stages:
+        return overlapped([[op for kernel in part for op in kernel] for part in parts], overlap, cycles)
+    borders = [border - batch_tile.first for border in (*batch_tile.stages, batch_tile.end)]
+    staged = [[[op for kernel in part[low:high] for op in kernel] for low, high in pairwise(borders)] for part in parts]
+    return pipelined(staged, cycles)
+
+
 def _emit_part(
     kernel_graph: KernelGraph, assignment: Assignment, batch_tile: BatchTile, part: int, known: Kernels
 ) -> list[Emitter]:
@@ -95,7 +107,7 @@ def _emit_part(
     emitters = []
     for index in range(batch_tile.first, batch_tile.end):
         kernel, tiling, prefix = kernel_graph.kernels[index], assignment.tilings[index], f"k{index}.{name}"
-        rows = list(batch_tile.ranges(kernel))[part]
+        rows = batch_tile.part(index, kernel, part)
         key = prefix, tiling, rows, tuple(storage.layouts.get(node) for node in kernel.values())
         emitters.append(known.get(key, partial(emit_kernel, kernel, storage, tiling, prefix, rows)))
     return emitters

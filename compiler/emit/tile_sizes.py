@@ -41,8 +41,8 @@ class SearchPoint:
     `points` (head, query) pairs per block of attention, `rows` per block of other kernels (more where they are narrower
     than `width` elements and nothing is multiplied, or than `narrow` ones: each instruction has its fixed cost), the share of the scratchpad
     that one instruction loads (a `slice` of weights: small enough to start early and to find room, large enough to keep
-    counts short), how far the parts of a batch tile overlap in the order of the kernels (`overlap`), the `share` of the
-    memories to plan with, whether loads get memory in the order of the kernels (`in_turn`), and how
+    counts short), into how many `parts` the tokens of one sequence are cut behind attention, how far parts overlap in
+    the order of the kernels (`overlap`), the `share` of the memories to plan with, whether loads get memory in the order of the kernels (`in_turn`), and how
     many ops beyond the oldest that waits a schedule looks at (`window`).
 
     Of that share, values between kernels get the part `resident`, and a kernel fills the part `room` of what they
@@ -58,6 +58,7 @@ class SearchPoint:
     width: int = MIN_WIDTH
     narrow: int = 1
     slice: float = 1 / 8
+    parts: int = 1
     overlap: float = 0.0
     in_turn: bool = False
     window: int = WINDOW

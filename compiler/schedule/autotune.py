@@ -19,7 +19,7 @@ from heapq import heappop, heappush
 from itertools import accumulate, islice
 from typing import Any, TypeVar
 
-from compiler.emit.batch_tiles import find_batch_tiles
+from compiler.emit.batch_tiles import find_batch_tiles, token_parts
 from compiler.emit.tile_sizes import SearchPoint, block_rows
 from compiler.schedule.list_schedule import FILLS
 from compiler.schedule.predict import predicted_cycles
@@ -71,6 +71,7 @@ RESTS = (5000, 3000, 2000, 1000, 300)  # cycles that bytes may rest beyond what 
 HOPELESS = 4  # schedules for which no rest finds a plan, after which no other is tried
 ROOMY = 0.86  # of the memories that a schedule may fill that leaves them more rest
 SMALL = 2_000  # ops: shorter programs are searched for a second time, with tilings as for half the scratchpad
+GROWN = 4  # times the ops of the best tiling: what has more is not looked at
 NEAR = 1.05  # times the best cycles: from farther off it does not begin
 
 T = TypeVar("T")
@@ -152,7 +153,8 @@ class Search:
 
     def __post_init__(self) -> None:
         self.chip = self.start.chip
-        self.first = SearchPoint(rows=block_rows(self.chip))  # where the search begins
+        parts = token_parts(made(self.start.kernel_graph), self.chip) if self.on("split-batch") else 1
+        self.first = SearchPoint(rows=block_rows(self.chip), parts=parts)  # where the search begins
         self.parts = self.on("split-batch") and any(  # whether parts of the batch are a choice
             batch_tile.parts > 1 for batch_tile in find_batch_tiles(made(self.start.kernel_graph), self.chip, 1.0)
         )
@@ -319,7 +321,8 @@ class Search:
                 changed: Any = {name: value}
                 tuning = replace(best.tuning, **changed)
                 try:
-                    assigned = self._assign(tuning, ways.split, best.cycles * MARGIN)
+                    most = max(GROWN * len(best.tiled.program.ops), SMALL)
+                    assigned = self._assign(tuning, ways.split, best.cycles * MARGIN, most)
                     candidate = self._draft(tuning, assigned, ways.known)
                 except CompileError:  # or TooSlow: the next value goes further the same way
                     break
@@ -334,9 +337,10 @@ class Search:
         chip = self.chip
         return chip.sram.bytes * share * chip.clock_hz / chip.dram.bytes_per_second
 
-    def _assign(self, tuning: SearchPoint, split: bool, limit: float = math.inf) -> TileState:
-        """The kernel graph with layouts and tile sizes. Raises TooSlow if that takes more than `limit` cycles."""
-        return self.manager.run(self.stages(Choice(tuning, split, limit=limit)).tiling, self.start)
+    def _assign(self, tuning: SearchPoint, split: bool, limit: float = math.inf, most: float = math.inf) -> TileState:
+        """The kernel graph with layouts and tile sizes. Raises TooSlow if that takes more than `limit` cycles, or
+        `most` ops."""
+        return self.manager.run(self.stages(Choice(tuning, split, limit=limit, most=most)).tiling, self.start)
 
     def _emit(self, tuning: SearchPoint, assigned: TileState) -> TileState:
         return self.manager.run(self.stages(Choice(tuning)).program, assigned)
@@ -346,7 +350,8 @@ class Search:
         assignment = made(assigned.assignment)
         spaces = tuple(layout.buffer.space for layout in assignment.storage.layouts.values())
         overlap = tuning.overlap if any(batch_tile.parts > 1 for batch_tile in assignment.batch_tiles) else 0.0
-        tiles = (assignment.tilings, spaces, overlap)
+        parts = tuple(batch_tile.parts for batch_tile in assignment.batch_tiles)
+        tiles = (assignment.tilings, spaces, parts, overlap)
         key = (tiles, tuning.in_turn, tuning.window)
         if key in known:
             return known[key]

@@ -31,12 +31,13 @@ class Stages:
 @dataclass(frozen=True)
 class Choice:
     """What the search has chosen: a point of its space, whether the batch may be split, how full a schedule may make
-    the memories, the cycles above which no program is of interest, whether a plan of the memories that fits is made lower,
+    the memories, the cycles and ops above which no program is of interest, whether a plan of the memories that fits is made lower,
     and how many cycles bytes rest before they are used again."""
 
     point: SearchPoint = field(default_factory=SearchPoint)
     split: bool = True
     fill: float = FILLS[0]
     limit: float = math.inf
+    most: float = math.inf
     lower: bool = True
     rest: int = 0

@@ -17,8 +17,6 @@ from isa.timing import (
 )
 from isa.views import View
 
-TYPICAL = 512  # of a number that only a launch knows, as the length of a cache; at most half of what it may be
-
 
 def cycles(op: Op, chip: Chip) -> int:
     """Estimated busy cycles of one op on `chip`; of a transfer, alone on the bus."""
@@ -30,7 +28,7 @@ def occupancy(op: Op, chip: Chip) -> Occupancy:
     """What one op asks of its engine; a transfer is `busy` while it has the bus to itself."""
     if op.cut is not None:
         name, length = op.cut
-        extent = length.at(min(TYPICAL, length.largest // 2))
+        extent = length.at(length.usual)
         op = replace(op, cut=None, attrs=tuple({**dict(op.attrs), name: extent}.items()))
     return {"mxu": _mxu, "vec": _vec, "act": _act, "dma": _dma}[op.row.cost.formula](op, chip)
 

@@ -55,8 +55,9 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """A number that only a launch knows: element `index` of the int32 input in `buffer`, which is 0 to `largest`, plus
-    `plus`; at least 0 and at most `width`. If it is `falling`, `plus` less the element."""
+    """A number that only a launch knows: element `index` of the int32 input in `buffer`, which is 0 to `largest` and of
+    which a schedule expects that it is `usual`, plus `plus`; at least 0 and at most `width`. If it is `falling`, `plus`
+    less the element."""
 
     buffer: Buffer
     index: int
@@ -64,6 +65,7 @@ class Length:
     plus: int = 0
     width: int = 1 << 30
     falling: bool = False
+    usual: int = 0
 
     @property
     def most(self) -> int:
@@ -76,7 +78,9 @@ class Length:
 
     def __str__(self) -> str:
         sign = "-" if self.falling else ""
-        return f"{sign}%{quoted(self.buffer.name)}[{self.index}<={self.largest}]{self.plus:+d}<={self.width}"
+        return (
+            f"{sign}%{quoted(self.buffer.name)}[{self.index}~{self.usual}<={self.largest}]{self.plus:+d}<={self.width}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ _BUFFER = re.compile(
 )
 _LOOP = re.compile(rf"loop {_NUMBER} {{")
 _MNEMONIC = re.compile(r"(\w+) ", re.ASCII)
-_LENGTH = rf"(-?)%{_NAME}\[(\d+)<=(\d+)\]([+-]\d+)<=(\d+)"
+_LENGTH = rf"(-?)%{_NAME}\[(\d+)~(\d+)<=(\d+)\]([+-]\d+)<=(\d+)"
 _VIEW = re.compile(rf"(\w+)=%{_NAME}\[{_NUMBER}\]:(\w+){_STRIDES}(?: \+ (\d+) \* {_LENGTH})?(?:, )?", re.ASCII)
 _CUT = re.compile(rf" ~ (\w+) = {_LENGTH}", re.ASCII)
 _ATTRIBUTE = re.compile(r"(\w+)(?:=([\w-]+))?(?:, )?", re.ASCII)
@@ -111,8 +111,8 @@ def _ref(parts: Sequence[str], buffers: dict[str, Buffer]) -> Ref:
 
 def _length(parts: Sequence[str], buffers: dict[str, Buffer]) -> Length:
     sign, name, *numbers = parts
-    index, largest, plus, width = map(int, numbers)
-    return Length(buffers[_name(name)], index, largest, plus, width, falling=bool(sign))
+    index, usual, largest, plus, width = map(int, numbers)
+    return Length(buffers[_name(name)], index, largest, plus, width, bool(sign), usual)
 
 
 def _once(pairs: Iterable[tuple[str, T]]) -> dict[str, T]:

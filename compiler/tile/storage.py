@@ -4,6 +4,7 @@ A value that only its own kernel reads has no storage. Others live in SRAM or DR
 readers want: keys permuted to (batch, head, token) are stored that way, so that no copy is ever made.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -16,9 +17,11 @@ ALIGN = 64  # bytes: a DRAM burst
 
 @dataclass
 class Storage:
-    """Storage of values by their base node."""
+    """Storage of values by their base node. Where a value is made in parts, each elsewhere, `parts` has those that are
+    there."""
 
     layouts: dict[KernelOp, Layout] = field(default_factory=dict)
+    parts: Mapping[KernelOp, Sequence[Layout]] = field(default_factory=dict)
 
     def resolve(self, node: KernelOp) -> Layout:
         """The layout of a value or of any view of one. Raises RuntimeError if the view has no strides."""

@@ -56,7 +56,7 @@ def _verify_batch_tiles(state: TileState, graph: KernelGraph) -> None:
         raise ValueError("batch tiles do not cover the kernels one after the other")
     for batch_tile in state.batch_tiles:
         if batch_tile.parts > 1 and any(
-            kernel.domain[0] % batch_tile.parts for kernel in graph.kernels[batch_tile.first : batch_tile.end]
+            not batch_tile.divides(index, graph.kernels[index]) for index in range(batch_tile.first, batch_tile.end)
         ):
             raise ValueError(
                 f"kernels {batch_tile.first}..{batch_tile.end - 1} cannot be cut into {batch_tile.parts} equal parts"
