@@ -20,6 +20,7 @@ from compiler.options import CHOICES, OPTIMISATIONS, Options
 from compiler.packing import Bytes, Packing, Store
 from compiler.passes.canonical_matmul import CanonicalMatmul
 from compiler.passes.canonicalize import Canonicalize, ShareEqual
+from compiler.passes.channels_last import ChannelsLast
 from compiler.passes.decompose import Decompose
 from compiler.passes.empty import FoldEmpty
 from compiler.passes.quantize import Quantize
@@ -107,6 +108,7 @@ def pipeline(options: Options, schemes: Mapping[str, str] | None = None) -> list
         Quantize(options.quant_config, schemes or {}),
         Select(),  # after attention is recognised: it takes softmax's place
         Canonicalize(),  # operands that quantize and select broadcast by hand
+        ChannelsLast(),  # needs operations as the chip has them, and quantization, which takes rows of channels
         RecogniseNorm(),  # needs reductions as the chip has them
         *extensions.passes(),  # fusions into instructions from outside
         ShareEqual(),  # one quantization for q, k and v

@@ -119,11 +119,18 @@ def activation(e: Emitter, node: KernelOp) -> None:
 
 @emits("clamp")
 def clamp(e: Emitter, node: KernelOp) -> None:
-    out, source = e.result(node), e.operand(node.tensor("x"), len(node.shape))
+    """Where the lower of two bounds is zero, ACT does that half of the work."""
+    x = node.tensor("x")
+    source = e.operand(x, len(node.shape))
+    out = e.result_over(node, x, source)
     steps = [(op, node.number(name)) for op, name in (("max", "min"), ("min", "max")) if node.args[name] is not None]
     for i, (op, bound) in enumerate(steps):
         d = out if i == len(steps) - 1 else out.layout  # only the last step completes the value
-        e.emit("vop", node, out.layout.shape, {"d": d}, {"a": source}, {"f": VOP.index(op), "imm": bits(bound)})
+        if op == "max" and bound == 0 and len(steps) == 2:
+            attrs = {"f": ACT.index("relu"), "scale": ONE}
+            e.emit("act", node, out.layout.shape, {"d": d}, {"a": source}, attrs)
+        else:
+            e.emit("vop", node, out.layout.shape, {"d": d}, {"a": source}, {"f": VOP.index(op), "imm": bits(bound)})
         source = out.layout
     e.finish(node)
 

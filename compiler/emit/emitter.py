@@ -340,7 +340,14 @@ class Emitter:
         logical = [(t.logical.offset, t.logical.broadcast(sizes).strides) for _, t in tapped]
         names = {f.name for f in row.fields if f.kind is not Kind.VIEW}
         for piece in pieces(
-            sizes, layouts, logical, row_op=row_op, down=down, planes=has_planes, limits=limits_of(mnemonic)
+            sizes,
+            layouts,
+            logical,
+            row_op=row_op,
+            down=down,
+            planes=has_planes,
+            limits=limits_of(mnemonic),
+            lanes=self.tiling.lanes,
         ):
             extents = tuple((k, v) for k, v in piece.extents if k in names)
             probes = tuple(Probe(name, t.node, *where) for (name, t), where in zip(tapped, piece.logical, strict=True))

@@ -33,6 +33,7 @@ from compiler.tile.decisions import TileSizes
 from compiler.tile.ir import Buffer, Op
 from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel, signature, views
+from compiler.tile.lanes import cut_columns
 from compiler.tile.storage import Storage
 from isa.architecture import DMA_ENGINES, Engine, Space
 from isa.chip import Chip
@@ -133,7 +134,7 @@ class TileSizeChooser:
         sample = _Sampled(self.samples, self.known, self.chip, kernel, storage, prefix, tuning, part, own)
         key = sample.alike, replace(tuning, overlap=0.0, in_turn=False, window=0), room  # these say nothing of tilings
         if key not in self.found:
-            tiling = self._find(sample, room)
+            tiling = replace(self._find(sample, room), lanes=sample.lanes)
             self.found[key] = Fit(tiling, sample.busy(tiling), sample.ops(tiling))
         return self.found[key]
 
@@ -194,6 +195,13 @@ class _Sampled:
     @cached_property
     def rows(self) -> int:
         return points_of(self.kernel, self.part)
+
+    @cached_property
+    def lanes(self) -> int:
+        """Those of VEC, if rows are to be cut for them and some are."""
+        lanes, widths = self.chip.vec.lanes, {node.shape[-1] for node in self.kernel.nodes if node.shape}
+        cut = self.tuning.cut and any(cut_columns(self.rows, width, lanes) != (width,) for width in widths)
+        return lanes if cut else 0
 
     @cached_property
     def alike(self) -> object:
@@ -312,7 +320,7 @@ class _Sampled:
 
     def _measured(self, tiling: TileSizes) -> _Measured:
         """From the first two blocks; those behind are like the second."""
-        tiling = replace(tiling, wide=False)
+        tiling = replace(tiling, wide=False, lanes=self.lanes)
         key = self.alike, tiling
         if key not in self.known:
             one = self.samples.get(key, partial(self._sample, tiling))

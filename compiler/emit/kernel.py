@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import islice
 
-from compiler.emit import attention, banks, elementwise, groups, matmul, rows
+from compiler.emit import attention, banks, elementwise, groups, matmul, rows, windows
 from compiler.emit.emitter import EMITTERS, Emitter
 from compiler.ops.record import Role
 from compiler.tile.access import reads, view_of
@@ -14,7 +14,7 @@ from compiler.tile.layout import Range, blocks
 from compiler.tile.storage import Storage
 from isa.chip import Chip
 
-MODULES = (attention, elementwise, groups, matmul, rows)  # imported so that their emitters are registered
+MODULES = (attention, elementwise, groups, matmul, rows, windows)  # imported so that their emitters are registered
 
 
 def emit_kernel(

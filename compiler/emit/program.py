@@ -17,7 +17,7 @@ from compiler.tile.ir import Buffer, Loop, Op, Probe, Program
 from compiler.tile.kernel_graph import KernelGraph
 from compiler.tile.kernel_op import KernelOp
 from compiler.tile.kernels import Kernel
-from compiler.tile.layout import DMA_LIMITS, Layout, contiguous, pieces
+from compiler.tile.layout import DMA_LIMITS, Layout, blocks, contiguous, pieces
 from compiler.tile.state import TileState, made
 from compiler.tile.storage import ALIGN, Storage
 from isa.architecture import Region
@@ -122,13 +122,8 @@ def _copy_out(name: str, node: KernelOp, target: Layout, storage: Storage, chip:
     """Copy a value, or a view of one, to its place among the outputs."""
     source = storage.resolve(node)
     e = Emitter(Kernel.of((), ()), storage, TileSizes(1), f"out.{name}.")
-    sizes = source.shape if target.elements else (0,)  # without elements, nothing is copied
-    rows = max(
-        1, chip.sram.bytes // 4 // max(1, target.elements // max(1, sizes[0] if sizes else 1) * target.dtype.bits // 8)
-    )
-    step = max(1, min(rows, sizes[0])) if sizes else 1
-    for low in range(0, sizes[0] if sizes else 1, step):
-        ranges = ((low, min(low + step, sizes[0])),) if sizes else ()
+    most = max(1, chip.sram.bytes * 8 // 4 // target.dtype.bits)  # elements at a time
+    for ranges in blocks(source.shape, most) if target.elements else ():  # without elements, nothing is copied
         local = e.stage_layout(source.narrow(ranges), name)
         d = target.narrow(ranges)
         logical = Layout(FLAT, d.dtype, node.shape, contiguous(node.shape)).narrow(ranges)

@@ -23,6 +23,7 @@ from isa.timing import ceil_div
 HEAD_ROWS = 512  # rows per block of a projection that is tiled by heads
 MIN_ROWS = 32  # rows per block at least, so that instructions stay long against their fixed costs
 WINDOW = 160  # ops beyond the oldest waiting one that a schedule looks at
+WINDOWS = 8  # times the rows in blocks of which windows see more than the block: what two blocks see is loaded twice
 _IDLE = (128, 64, 32)  # columns of an array that has more
 MIN_WIDTH = 32  # elements: of narrower rows, a block has more
 ENOUGH_SRAM = 8 << 20  # bytes: an eighth of it is as much as one instruction should load, however much room there is
@@ -38,7 +39,7 @@ class SearchPoint:
     """What the search over tilings varies.
 
     `points` (head, query) pairs per block of attention, `rows` per block of other kernels (more where they are narrower
-    than `width` elements and nothing is multiplied: each instruction has its fixed cost), the share of the scratchpad
+    than `width` elements and nothing is multiplied, or than `narrow` ones: each instruction has its fixed cost), the share of the scratchpad
     that one instruction loads (a `slice` of weights: small enough to start early and to find room, large enough to keep
     counts short), into how many `parts` the tokens of one sequence are cut behind attention, how far parts overlap in
     the order of the kernels (`overlap`), the `share` of the memories to plan with, whether loads get memory in the order of the kernels (`in_turn`), and how
@@ -48,13 +49,14 @@ class SearchPoint:
     leave, so that loads of the next one find some. `sram` is the part of the scratchpad with which tilings are made, as
     for a chip that has no more; a schedule may fill all of it. With `wide`, ACC is the first choice for what may lie
     there instead of the second. With `columns`, a kernel that can goes through groups of columns, one after the other,
-    before blocks of rows are thought of; without, it does so where its weights do not fit. `smallest` tiles take as
-    little memory as can be.
+    before blocks of rows are thought of; without, it does so where its weights do not fit. With `cut`, rows that
+    leave lanes of VEC idle are cut. `smallest` tiles take as little memory as can be.
     """
 
     points: int = 512
     rows: int = MIN_ROWS
     width: int = MIN_WIDTH
+    narrow: int = 1
     slice: float = 1 / 8
     parts: int = 1
     overlap: float = 0.0
@@ -66,6 +68,7 @@ class SearchPoint:
     room: float = 1.0
     wide: bool = False
     columns: bool = True
+    cut: bool = False
     smallest: bool = False
 
     def slice_bytes(self, chip: Chip) -> int:
@@ -142,7 +145,8 @@ def _most_rows(kernel: Kernel, shapes: "_Shapes", tuning: SearchPoint) -> int:
     if shapes.batched:
         return tuning.points
     width = max((prod(n.shape[len(kernel.domain) :]) for n in kernel.nodes), default=1)
-    return tuning.rows if shapes.k else tuning.rows * ceil_div(tuning.width, max(width, 1))
+    rows = tuning.rows * ceil_div(tuning.narrow if shapes.k else tuning.width, max(width, 1))
+    return rows * WINDOWS if any(n.role is Role.WINDOW for n in kernel.nodes) else rows
 
 
 def _halves(most: int) -> Iterator[int]:

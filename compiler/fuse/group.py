@@ -122,7 +122,8 @@ class _Fuser:
         """Can `node` be computed block by block behind what `kernel` already computes?"""
         if node.role is Role.ATTENTION or any(n.role is Role.ATTENTION for n in group.nodes):
             return False  # blocks of its own kind
-        if any(n.role is Role.MATMUL and n.operands[1].base.kind == INPUT for n in (*waiting, node)):
+        weights = any(n.role is Role.MATMUL and n.operands[1].base.kind == INPUT for n in (*waiting, node))
+        if weights and not _columns(group):
             return False  # one set of weights per kernel, so that they are loaded once
         if any(n.role is Role.CAT for n in group.nodes) and _coarser(node, group.domain):
             return False  # a `cat` along the rows needs all of them at once, and leaves them where others find them
@@ -133,6 +134,12 @@ class _Fuser:
     def _inputs_fit(self, group: _Group, node: KernelOp) -> bool:
         """Values of the kernel itself must be read at the same block, through views that keep the domain."""
         return all(_from_block(read, group.domain) for read in reads(node) if read.operand.maker in group.nodes)
+
+
+def _columns(group: _Group) -> bool:
+    """Whether a kernel has made the columns of windows and multiplied nothing yet: they are many times their map, and
+    should not leave the chip."""
+    return any(n.kind == "im2col" for n in group.nodes) and not any(n.role is Role.MATMUL for n in group.nodes)
 
 
 def _is_row_scale(node: KernelOp) -> bool:

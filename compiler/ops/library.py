@@ -8,6 +8,7 @@ and quantize it.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Unpack
 
@@ -17,7 +18,7 @@ from torch._ops import OpOverload
 
 from compiler.ops.record import Affine, ChipOp, Domain, Facts, Limit, Role
 from compiler.reference import functions as reference
-from compiler.reference import groups
+from compiler.reference import groups, windows
 
 _LIBRARY = torch.library.Library("llmchip", "DEF")
 Function = Callable[..., Tensor | tuple[Tensor, ...]]
@@ -112,6 +113,14 @@ def _fake_reduce(x: Tensor, kind: str, dim: int, keepdim: bool) -> Tensor:
     return x.new_empty(shape)
 
 
+def _fake_depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, *over: list[int]) -> Tensor:
+    return x.new_empty((x.shape[0], *over[-1], x.shape[-1]), dtype=torch.float32)
+
+
+def _fake_im2col(x: Tensor, taps: list[int], *over: list[int]) -> Tensor:
+    return x.new_empty((x.shape[0], *over[-1], math.prod(taps) * x.shape[-1]))
+
+
 def _fake_cached_attention(q: Tensor, *given: object, dtype: torch.dtype = torch.float32) -> Tensor:
     dtype = next((x for x in given if isinstance(x, torch.dtype)), dtype)  # PyTorch hands it over by place
     values = given[7]
@@ -189,6 +198,21 @@ OPERATORS = (
     ),
     define_operator(
         "clamp(Tensor x, float? min=None, float? max=None) -> Tensor", reference.clamp, _same, Role.ELEMENTWISE
+    ),
+    define_operator(
+        "depthwise(Tensor x, Tensor weight, Tensor? bias, int[] stride, int[] dilation, int[] padding, int[] places) "
+        "-> Tensor",
+        windows.depthwise,
+        _fake_depthwise,
+        Role.WINDOW,
+        affine=Affine.MADE | Affine.BEFORE,
+    ),
+    define_operator(
+        "im2col(Tensor x, int[] taps, int[] stride, int[] dilation, int[] padding, int[] places) -> Tensor",
+        windows.im2col,
+        _fake_im2col,
+        Role.WINDOW,
+        Limit.NOTHING,
     ),
 )
 
@@ -295,5 +319,5 @@ def _overload(op: ChipOp) -> OpOverload:
 
 (
     quantize_rows, matmul_i8, dequantize, matmul_float, matmul_chosen, quantize_groups, matmul_groups, softmax,
-    layer_norm, activation, reduce, cached_attention, clamp,
+    layer_norm, activation, reduce, cached_attention, clamp, depthwise, im2col,
 ) = map(_overload, OPERATORS)  # fmt: skip

@@ -16,6 +16,7 @@ class Role(Enum):
     ROWS = "rows"  # needs the last dimension whole
     DOWN = "down"  # needs the last two dimensions whole; or the last one, as its `dim` says
     MATMUL = "matmul"
+    WINDOW = "window"  # sees several places of its first operand
     DEQUANTIZE = "dequantize"
     GATHER = "gather"
     VIEW = "view"

@@ -1,8 +1,7 @@
 """Windows: what looks at several places of an image or a signal at once, in terms of slices.
 
-    before   %y = convolution(%x, %w, …)        after    %c = cat of the slices that the places of a window see
-                                                         %y = linear(%c, %w)
-             one weight for each channel                 %y = sum of slice * weight of its place
+    before   %y = convolution(%x, %w, …)        after    %c = llmchip.im2col(%x, …); %y = linear(%c, %w)
+             one weight for each channel                 %y = llmchip.depthwise(%x, %w, …)
              %y = max_pool2d(%x, 3)                      %y = maximum of slices
              %y = group_norm(%x, 4)                      %y = layer_norm of each group
 
@@ -12,7 +11,6 @@ Everything is done with the channels last, [B, spatial …, C], where a place is
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from itertools import product
 from math import inf, prod
 from operator import getitem
 from typing import ClassVar
@@ -26,10 +24,11 @@ from compiler.graph.arguments import argument, first_of, integer, integers, numb
 from compiler.graph.editor import Editor, aten, dtype_of, is_static, provenance, shape_of
 from compiler.graph.manager import unsupported
 from compiler.graph.rules import Rule, apply_rules
+from compiler.ops import library as ops
 from compiler.passes.arithmetic import filled
 
-# A sum of products of slices has two operations for each place of the window, and is exact to float32; where windows
-# are larger, few channels take a product each instead.
+# Sums by channel take an instruction for each place of the window, and are exact to float32; where windows are larger,
+# few channels take a product each instead.
 MOST_PLACES, FEW_GROUPS = 64, 32
 
 
@@ -105,40 +104,32 @@ def padded(editor: Editor, at: fx.Node, x: fx.Node, dim: int, before: int, after
     return x if len(parts) == 1 else editor.emit(at, aten.cat.default, parts, dim)
 
 
-def _padded(editor: Editor, at: fx.Node, x: fx.Node, axes: Sequence[_Axis], value: Argument) -> fx.Node:
-    """[B, spatial …, C] with all that windows reach, and no more."""
+def _reached(editor: Editor, at: fx.Node, x: fx.Node, axes: Sequence[_Axis]) -> fx.Node:
+    """[B, spatial …, C] without what no window reaches."""
     for dim, axis in enumerate(axes, 1):
-        x = padded(editor, at, x, dim, axis.before, axis.needed - axis.before - shape_of(x)[dim], value)
+        if axis.needed < shape_of(x)[dim]:
+            x = editor.emit(at, aten.slice.Tensor, x, dim, 0, axis.needed)
     return x
 
 
 def _columns(editor: Editor, at: fx.Node, x: fx.Node, axes: Sequence[_Axis]) -> fx.Node:
-    """[B, places …, elements of a window * C] of what is padded: one dimension after the other, the last one first, so
-    that slices are few and wide."""
+    """[B, places …, elements of a window * C]: a view, or one copy, where windows are apart."""
+    if any(axis.before or axis.needed > size for axis, size in zip(axes, shape_of(x)[1:-1], strict=True)) or not all(
+        axis.size == 1 or axis.apart for axis in axes
+    ):
+        over = ([getattr(axis, name) for axis in axes] for name in ("size", "stride", "dilation", "before", "places"))
+        return editor.emit(at, ops.im2col, x, *over)
+    x = _reached(editor, at, x, axes)
     for dim in range(len(axes), 0, -1):
         axis, sizes = axes[dim - 1], shape_of(x)
         if axis.size == 1:
             x = axis.slice(editor, at, x, dim, 0)
-        elif axis.apart:
+        else:
             split = editor.reshape(at, x, (*sizes[:dim], axis.places, axis.size, *sizes[dim + 1 :]))
             rank = len(sizes)
             moved = editor.permute(at, split, [*range(dim + 1), *range(dim + 2, rank), dim + 1, rank])
             x = editor.reshape(at, moved, (*sizes[:dim], axis.places, *sizes[dim + 1 : -1], axis.size * sizes[-1]))
-        else:
-            seen = [axis.slice(editor, at, x, dim, place) for place in range(axis.size)]
-            x = editor.emit(at, aten.cat.default, seen, len(sizes) - 1)
     return x
-
-
-def _at_every_place(editor: Editor, at: fx.Node, x: fx.Node, axes: Sequence[_Axis]) -> list[fx.Node]:
-    """[B, places …, C] for each element of a window, in order."""
-    found = []
-    for places in product(*(range(axis.size) for axis in axes)):
-        seen = x
-        for dim, (axis, place) in enumerate(zip(axes, places, strict=True), 1):
-            seen = axis.slice(editor, at, seen, dim, place)
-        found.append(seen)
-    return found
 
 
 # ---- convolutions
@@ -151,6 +142,8 @@ def _convolution(editor: Editor, node: fx.Node) -> fx.Node | None:
     groups, out = integer(node, "groups"), shape_of(node)
     rank = len(out) - 2
     strides, paddings, dilations = (_each(integers(node, name), rank) for name in ("stride", "padding", "dilation"))
+    if not argument(node, "transposed") and (border := _border(x)) is not None:
+        x, paddings = tensor(x, 0), [own + more for own, more in zip(paddings, border, strict=True)]
     rows = channels_last(editor, node, x)
     if argument(node, "transposed"):
         rows, weight = _spread(editor, node, rows, strides), _turned(editor, node, weight, groups)
@@ -158,7 +151,6 @@ def _convolution(editor: Editor, node: fx.Node) -> fx.Node | None:
         paddings = [d * (k - 1) - p for d, k, p in zip(dilations, kernel, paddings, strict=True)]
         strides = [1] * len(strides)
     axes = [_Axis(*of) for of in zip(shape_of(weight)[2:], strides, dilations, paddings, out[2:], strict=True)]
-    rows = _padded(editor, node, rows, axes, 0.0)
     apart = groups > 1 and shape_of(weight)[1] == 1
     if apart and (prod(shape_of(weight)[2:]) <= MOST_PLACES or groups > FEW_GROUPS):
         return channels_first(editor, node, _by_channel(editor, node, rows, weight, bias, axes))
@@ -178,25 +170,30 @@ def _convolution(editor: Editor, node: fx.Node) -> fx.Node | None:
     return channels_first(editor, node, y)
 
 
+def _border(x: fx.Node) -> list[int] | None:
+    """How many zeros `x` has in front of each spatial dimension of what it is made of; None if it is not made so."""
+    if x.target not in _PADS or _pad_mode(x) != "constant" or first_of(x, "value"):
+        return None
+    pads, rank = integers(x, "pad"), len(shape_of(x))
+    if min(pads, default=0) < 0 or len(pads) > 2 * (rank - 2):
+        return None
+    return [*[0] * (rank - 2 - len(pads) // 2), *reversed(pads[::2])]
+
+
 def _by_channel(
     editor: Editor, node: fx.Node, rows: fx.Node, weight: fx.Node, bias: fx.Node | None, axes: Sequence[_Axis]
 ) -> fx.Node:
-    """Each channel by itself: the sum of slices times the weights of their place, in float32."""
-    rows, weight = (editor.cast(node, given, torch.float32) for given in (rows, weight))
+    """Each channel by itself, in float32."""
     channels, out = shape_of(rows)[-1], shape_of(weight)[0]
     if out != channels:  # several of each channel
         apart = editor.reshape(node, rows, (*shape_of(rows), 1))
         wide = editor.expand(node, apart, (*shape_of(rows), out // channels))
         rows = editor.reshape(node, wide, (*shape_of(rows)[:-1], out))
-    places = editor.permute(node, editor.reshape(node, weight, (out, prod(shape_of(weight)[2:]))), [1, 0])
-    terms = [
-        editor.emit(node, aten.mul.Tensor, seen, editor.emit(node, aten.select.int, places, 0, place))
-        for place, seen in enumerate(_at_every_place(editor, node, rows, axes))
-    ]
-    y = _folded(editor, node, aten.add.Tensor, terms)
-    if bias is not None:
-        y = editor.emit(node, aten.add.Tensor, y, editor.cast(node, bias, torch.float32))
-    return editor.cast(node, y, dtype_of(node))
+    taps = editor.permute(
+        node, editor.reshape(node, weight, (out, *shape_of(weight)[2:])), [*range(1, len(axes) + 1), 0]
+    )
+    over = ([getattr(axis, name) for axis in axes] for name in ("stride", "dilation", "before", "places"))
+    return editor.cast(node, editor.emit(node, ops.depthwise, rows, taps, bias, *over), dtype_of(node))
 
 
 def _spread(editor: Editor, node: fx.Node, rows: fx.Node, strides: Sequence[int]) -> fx.Node:
@@ -234,7 +231,7 @@ def _im2col(editor: Editor, node: fx.Node) -> fx.Node | None:
     needed = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
     places = [(n + 2 * p - m) // s + 1 for n, p, m, s in zip(sizes[2:], padding, needed, stride, strict=True)]
     axes = [_Axis(*of) for of in zip(kernel, stride, dilation, padding, places, strict=True)]
-    rows = _padded(editor, node, channels_last(editor, node, x), axes, 0.0)
+    rows = channels_last(editor, node, x)
     seen = editor.reshape(node, _columns(editor, node, rows, axes), (sizes[0], prod(places), prod(kernel), sizes[1]))
     return editor.reshape(node, editor.permute(node, seen, [0, 3, 2, 1]), shape_of(node))
 
@@ -482,7 +479,8 @@ def _product_behind(x: fx.Node) -> fx.Node | None:
     rank = len(shape_of(x))
     first = x.target is aten.permute.default and integers(x, 1) == [0, rank - 1, *range(1, rank - 1)]
     made = tensor(x, 0) if first else None
-    if made is None or made.target is not aten.linear.default or len(made.users) > 1 or len(x.users) > 1:
+    products = aten.linear.default, ops.depthwise
+    if made is None or made.target not in products or len(made.users) > 1 or len(x.users) > 1:
         return None
     weight = tensor(made, "weight")
     return made if is_static(weight) and dtype_of(weight) is torch.float32 else None
@@ -490,11 +488,13 @@ def _product_behind(x: fx.Node) -> fx.Node | None:
 
 def _in_weights(editor: Editor, node: fx.Node, made: fx.Node, scale: fx.Node, shift: fx.Node) -> fx.Node:
     """The product with its channels scaled and shifted, channels first."""
-    weight, bias = tensor(made, "weight"), optional_tensor(made, "bias")
-    scaled = editor.emit(node, aten.mul.Tensor, weight, editor.reshape(node, scale, (*shape_of(scale), 1)))
+    weight, bias, apart = tensor(made, "weight"), optional_tensor(made, "bias"), made.target is ops.depthwise
+    factor = scale if apart else editor.reshape(node, scale, (*shape_of(scale), 1))
+    scaled = editor.emit(node, aten.mul.Tensor, weight, factor)
     if bias is not None:
         shift = editor.emit(node, aten.add.Tensor, editor.emit(node, aten.mul.Tensor, bias, scale), shift)
-    return channels_first(editor, node, editor.emit(node, aten.linear.default, tensor(made, "input"), scaled, shift))
+    operand, *others = made.args[0], *(made.args[3:] if apart else ())
+    return channels_first(editor, node, editor.emit(node, made.target, operand, scaled, shift, *others))
 
 
 def _instance_norm(editor: Editor, node: fx.Node) -> fx.Node | None:
@@ -508,8 +508,10 @@ def _instance_norm(editor: Editor, node: fx.Node) -> fx.Node | None:
 
 def _pad(editor: Editor, node: fx.Node) -> fx.Node | None:
     """From the last dimension on; with a value, or with elements of its own, of which none may be left out."""
+    if _border(node) is not None and all(map(_takes_border, node.users)):
+        return None
     x, pads = tensor(node, "self"), integers(node, "pad")
-    mode = "constant" if node.target is aten.constant_pad_nd.default else argument(node, "mode")
+    mode = _pad_mode(node)
     rank = len(shape_of(x))
     if mode != "constant" and min(pads) < 0:
         return None
@@ -524,6 +526,24 @@ def _pad(editor: Editor, node: fx.Node) -> fx.Node | None:
         if ends:
             x = editor.emit(node, aten.cat.default, [*ends[:before], x, *ends[before:]], dim)
     return x
+
+
+_PADS = (aten.constant_pad_nd.default, aten.pad.default)
+
+
+def _pad_mode(node: fx.Node) -> str:
+    return "constant" if node.target is aten.constant_pad_nd.default else str(argument(node, "mode"))
+
+
+def _takes_border(user: fx.Node) -> bool:
+    """Whether it is a convolution that pads what it reads, and could as well do so itself."""
+    return (
+        user.target is aten.convolution.default
+        and not argument(user, "transposed")
+        and is_static(tensor(user, "weight"))
+        and dtype_of(user).is_floating_point
+        and len(shape_of(user)) == len(shape_of(tensor(user, "weight")))
+    )
 
 
 # Which element stands at a place outside of `size` elements.
@@ -561,6 +581,6 @@ _ALL: _Rules = (
     (_instance_norm, (aten.instance_norm.default,)),
     (_batch_norm, (aten._native_batch_norm_legit_no_training.default,)),
     (_batch_norm_of_batch, (aten._native_batch_norm_legit.no_stats,)),
-    (_pad, (aten.constant_pad_nd.default, aten.pad.default)),
+    (_pad, _PADS),
 )  # fmt: skip
 RULES: Mapping[Target, Rule] = {target: rule for rule, targets in _ALL for target in targets}

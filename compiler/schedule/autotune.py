@@ -29,7 +29,7 @@ from compiler.tile.decisions import Schedule, Tiled
 from compiler.tile.ir import Program
 from compiler.tile.manager import TileManager
 from compiler.tile.state import TileState, made
-from isa.architecture import DMA_ENGINES, Engine, Space
+from isa.architecture import DMA_ENGINES, Engine, Region, Space
 from isa.chip import Chip
 from isa.errors import CompileError
 
@@ -41,6 +41,7 @@ MAX_OPS, ENOUGH_TIGHT = 50_000, 20_000  # ops in all candidates, after which no 
 FINE, WORTH = 1 / 32, 0.005  # slices finer than this are tried where loading a coarser one is so much of all cycles
 TIGHT, SHARES_IT = 0.75, 0.6  # of the scratchpad: a schedule that fills more takes long to search; is worth looking for
 # tilings that share the scratchpad otherwise
+SPILLED = 0.05  # of the cycles: what lies in DRAM for want of room is worth the same
 Values = tuple[float, ...]
 SHARED: dict[str, Values] = {
     "resident": (0.65, 0.8),
@@ -49,12 +50,15 @@ SHARED: dict[str, Values] = {
 }  # tried first where the scratchpad is tight
 FINER = (0.2, 0.1)  # of the room, where a climb begins with a part of the scratchpad
 NO_ROOM = {name: values for name, values in SHARED.items() if name != "room"}  # where blocks with less found no place
+WIDTHS = (256, 1024)  # elements: of narrower rows, a block has more
 SEARCH_SPACE: dict[str, Values] = {  # what to try, one after the other, as long as it makes the program faster
-    "width": (256, 1024),
+    "width": WIDTHS,
+    "cut": (True,),
     "points": (256, 128),
     "overlap": (0.25, 0.5),
     "slice": (1 / 16, 1 / 32, 1 / 64, 1 / 128, 1 / 256),
     "rows": (64, 128),
+    "narrow": WIDTHS,
     "columns": (False,),
     "in_turn": (True,),
     "window": (80, 320),
@@ -263,6 +267,8 @@ class Search:
         best = self._draft(self.first, self._assign(self.first, split), known)
         if not (best.schedule and self.on("search")):
             return [best]
+        if len(best.tiled.program.ops) > ENOUGH_TIGHT // 4:  # maybe only because rows are narrow
+            best = self._climb(best, dict.fromkeys(("narrow", "width"), WIDTHS), _Ways(split, known, False, {}))
         ops = len(best.tiled.program.ops)
         few = ops > ENOUGH_TIGHT // 4  # so long that one or two more will be enough
         tight = bool(shared) and _fills(best, self.chip, TIGHT)
@@ -298,8 +304,9 @@ class Search:
         return replace(found, tuning=tuning) if found.cycles <= best.cycles * NEAR else None
 
     def _climb_from(self, start: Candidate, ways: "_Ways") -> Candidate:
-        """The best from here on; where the scratchpad is tight, other ways to share it come first."""
-        if ways.sharing and _fills(start, self.chip, SHARES_IT):
+        """The best from here on; where the scratchpad is tight, or values lie in DRAM for which it would be large enough,
+        other ways to share it come first."""
+        if ways.sharing and (_fills(start, self.chip, SHARES_IT) or _spills(start, self.chip)):
             start = self._climb(start, ways.sharing, ways)
         return self._climb(start, SEARCH_SPACE, ways)
 
@@ -392,6 +399,16 @@ def _sharing(tuning: SearchPoint) -> tuple[float, float]:
 def _fills(candidate: Candidate, chip: Chip, share: float) -> bool:
     """Whether a schedule takes more than this share of the scratchpad that it may take."""
     return _peak(made(candidate.schedule).program) > share * chip.sram.bytes * candidate.tuning.sram
+
+
+def _spills(candidate: Candidate, chip: Chip) -> bool:
+    """Whether values between kernels lie in DRAM that the scratchpad could hold, and to store and load them takes a
+    good part of the time."""
+    stored = made(candidate.emitted.assignment).storage.layouts.values()
+    scratch = {layout.buffer for layout in stored if layout.buffer.region is Region.SCRATCH}
+    most = chip.sram.bytes * candidate.tuning.sram
+    spilled = sum(b.bytes for b in scratch if b.space is Space.DRAM and b.bytes <= most)
+    return 2 * spilled * chip.clock_hz / chip.dram.bytes_per_second > SPILLED * candidate.cycles
 
 
 def _busiest(program: Program, chip: Chip) -> int:

@@ -61,6 +61,8 @@ def _read(node: KernelOp, position: int, operand: KernelOp) -> Read:
             return Read(operand, len(node.shape) - rank if rank > 2 else 0, rank - 2, stored=True)
         case (Role.GATHER, 0) | (Role.MATMUL, 3 | 4 | 5 | 6):  # a table; what belongs to the weights of a product
             return Read(operand, 0, 0, stored=True)
+        case Role.WINDOW, _:  # places beside its own; all of what belongs to the channels
+            return Read(operand, 0, 1 if position == 0 else 0, stored=True)
         case (Role.MATMUL, _) | (Role.GATHER, _):
             return Read(operand, 0, rank)
         case Role.ATTENTION, _:

@@ -19,7 +19,8 @@ class TileSizes:
 
     `wide`: what only VEC and ACT touch, above all float32 rows, lies in ACC instead of SRAM.
     With `groups`, the dimension behind the row domain (output columns, heads) is cut into as many parts, too, as equal
-    as can be.
+    as can be. `lanes` are those of VEC, so that rows that leave some of them idle are cut (compiler/tile/lanes.py); 0: as
+    they are.
     """
 
     rows: int
@@ -28,6 +29,7 @@ class TileSizes:
     keep: bool = True
     groups: int = 1
     wide: bool = False
+    lanes: int = 0
 
 
 @dataclass(frozen=True)

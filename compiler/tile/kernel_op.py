@@ -146,7 +146,7 @@ class KernelOp:
                 return self.operands[0].shape[:-2]
             case Role.ATTENTION:
                 return self.shape[:2]
-            case Role.MATMUL | Role.DEQUANTIZE | Role.GATHER:
+            case Role.MATMUL | Role.WINDOW | Role.DEQUANTIZE | Role.GATHER:
                 return self.shape[:-1]
             case Role.CAT:
                 return self.shape[: self.axis]

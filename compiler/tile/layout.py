@@ -6,10 +6,11 @@ layouts share into the (planes, rows, cols) blocks that one instruction can addr
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import accumulate, pairwise, product
 from math import prod
 
 from compiler.tile.ir import Buffer, Ref
+from compiler.tile.lanes import cut_columns
 from isa.architecture import Dtype
 from isa.errors import UnsupportedError
 from isa.spec import ISA
@@ -164,8 +165,9 @@ def pieces(
     planes: bool = True,
     down: bool = False,
     limits: Limits = WORD_LIMITS,
+    lanes: int = 0,
 ) -> Iterator[Piece]:
-    """Cover the iteration space `shape` with blocks.
+    """Cover the iteration space `shape` with blocks; columns are cut for a vector engine of so many `lanes`.
 
     Every layout has `shape` (broadcast); `logical` gives (offset, strides) of the same elements in flattened tensors.
     With `row_op` the last dimension is the columns of every block; with `down` the last two are rows and columns,
@@ -193,6 +195,9 @@ def pieces(
         [(low, min(low + limit, dim[0])) for low in range(0, dim[0], limit)]
         for dim, limit in zip(block, limits, strict=True)
     ]
+    if lanes and not (row_op or down) and len(parts[2]) == 1:
+        ends = [0, *accumulate(cut_columns(block[0][0] * block[1][0], block[2][0], lanes))]
+        parts[2] = list(pairwise(ends))
     for index in product(*(range(dim[0]) for dim in outer)):
         for ranges in product(*parts):
             yield _piece(

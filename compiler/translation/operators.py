@@ -7,6 +7,7 @@ Views are none of them: PyTorch itself applies those to the symbols.
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,6 +109,13 @@ class Call:
     def integer(self, place: int, name: str, default: int | None = None) -> int:
         found = self.argument(place, name, default)
         assert isinstance(found, int), f"'{name}' of {self.node.name} is {found!r}, not a whole number"
+        return found
+
+    def integers(self, place: int) -> list[int]:
+        given = self.node.args[place]
+        assert isinstance(given, list | tuple), f"operand {place} of {self.node.name} is {given!r}, not whole numbers"
+        found = [x for x in given if isinstance(x, int)]
+        assert len(found) == len(given), f"operand {place} of {self.node.name} is {given!r}, not whole numbers"
         return found
 
     def optional(self, **places: int) -> dict[str, Value]:
@@ -507,6 +515,74 @@ def _matmul_chosen(call: Call) -> Symbols:
     return total
 
 
+@dataclass(frozen=True)
+class _Windows:
+    """For each dimension and tap, which element of the map each place has there: it may lie outside."""
+
+    numbers: list[list[np.ndarray[Any, np.dtype[np.int64]]]]
+    sizes: tuple[int, ...]
+    batch: int
+
+    @staticmethod
+    def of(x: Symbols, places: tuple[int, ...], taps: tuple[int, ...], over: list[list[int]]) -> "_Windows":
+        numbers = [
+            [np.arange(count) * step + tap * apart - before for tap in range(number)]
+            for count, number, step, apart, before in zip(places, taps, *over, strict=True)
+        ]
+        return _Windows(numbers, x.shape[1:-1], x.shape[0])
+
+    @property
+    def taps(self) -> list[tuple[int, ...]]:
+        return list(np.ndindex(*map(len, self.numbers)))
+
+    def inside(self, tap: tuple[int, ...]) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
+        """Of each dimension, the places that have the tap inside the map."""
+        found = (self.numbers[dim][t] for dim, t in enumerate(tap))
+        return [np.flatnonzero((n >= 0) & (n < size)) for n, size in zip(found, self.sizes, strict=True)]
+
+    def whole(self, tap: tuple[int, ...]) -> bool:
+        """Whether all places have it inside the map."""
+        return all(len(n) == len(of[0]) for n, of in zip(self.inside(tap), self.numbers, strict=True))
+
+    def places(self, tap: tuple[int, ...]) -> Any:
+        """Where in a result the places are that have the tap inside the map."""
+        return np.ix_(np.arange(self.batch), *self.inside(tap))
+
+    def seen(self, tap: tuple[int, ...]) -> Any:
+        """Where in the map what they have there is."""
+        return np.ix_(
+            np.arange(self.batch),
+            *(self.numbers[d][t][n] for d, (t, n) in enumerate(zip(tap, self.inside(tap), strict=True))),
+        )
+
+
+def _depthwise(call: Call) -> Symbols:
+    """The bias, then every tap; the first tap that all places have inside the map is the last."""
+    x, weight = (repeated(call.operand(call.tensor(i)).float, tuple(call.tensor(i).meta["val"].shape)) for i in (0, 1))
+    given = call.optional(bias=2)
+    out = repeated(given["bias"].float if given else s.immediate(False, 0), call.shape).copy()
+    windows = _Windows.of(x, call.shape[1:-1], weight.shape[:-1], [call.integers(place) for place in (3, 4, 5)])
+    last = [tap for tap in windows.taps if windows.whole(tap)][:1]
+    for tap in [tap for tap in windows.taps if tap not in last] + last:
+        at = windows.places(tap)
+        out[at] = s.add(out[at], s.mul(x[windows.seen(tap)], weight[tap]))
+    return out
+
+
+def _im2col(call: Call) -> Symbols:
+    x = call.operand(call.tensor(0))
+    values, channels = (
+        repeated(x.symbols, tuple(call.tensor(0).meta["val"].shape)),
+        call.tensor(0).meta["val"].shape[-1],
+    )
+    windows = _Windows.of(values, call.shape[1:-1], tuple(call.integers(1)), [call.integers(p) for p in (2, 3, 4)])
+    zero = rounded(Value(s.immediate(False, 0), F32), x.kind)
+    out = np.full((*call.shape[:-1], len(windows.taps), channels), zero, s.Symbol)
+    for number, tap in enumerate(windows.taps):
+        out[..., number, :][windows.places(tap)] = values[windows.seen(tap)]
+    return out.reshape(call.shape)
+
+
 _GROUPED = ("a", "w", "sa", "sw", "zw", "ss", "sm")
 
 
@@ -646,6 +722,8 @@ RULES: dict[str, Compute] = {
     "reduce": _reduce,
     "argmax": _argmax,
     "clamp": _clamp,
+    "depthwise": _depthwise,
+    "im2col": _im2col,
     "embedding": _embedding,
     "cat": _cat,
     "neg": _neg,

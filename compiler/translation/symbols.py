@@ -9,8 +9,8 @@ once in some 2**32 times, and a wrong block of them never. (64 bits cost twice t
 multiplies them, and a cache holds half as many.)
 
 What is normalised, because the two sides may say it differently: widening is nothing (a bfloat16 value is a float32
-value), rounding to the type that a value has is nothing, a product with 1 is nothing, the operands of commutative
-operations may change places. Nothing else: (a + b) + c is not a + (b + c).
+value), rounding to the type that a value has is nothing, a product with 1 is nothing, relu is the larger of x and 0,
+the operands of commutative operations may change places. Nothing else: (a + b) + c is not a + (b + c).
 """
 
 from dataclasses import dataclass
@@ -119,6 +119,8 @@ def select(condition: Symbols, x: Symbols, y: Symbols) -> Symbols:
 
 
 def function(kind: str, x: Symbols) -> Symbols:
+    if kind == "relu":  # NaN stays, a zero is +0
+        return binary("max", x, immediate(False, 0))
     return _join(x, number("argument"), "function", kind)
 
 

@@ -20,6 +20,7 @@ from torch import fx
 from compiler.ops import record
 from compiler.ops.record import Affine, Role
 from compiler.ops.table import OPS
+from compiler.reference.windows import windows
 from compiler.tile.kernel_op import CHOSEN, INPUT, OUTPUT, KernelOp, kernel_ops
 from isa.chip import Chip
 from isa.timing import FLOAT_SLOWDOWN, ceil_div, grouped_pace, matmul_passes, vector_cycles
@@ -219,13 +220,16 @@ def _quantize_groups(node: KernelOp) -> Operation:
 
 
 def _dequantize(node: KernelOp) -> Operation:
-    return Operation(node.name, vec=_rows(node))
+    """Rows may be cut so that all lanes are at work."""
+    return Operation(node.name, vec=_flat(prod(node.shape)))
 
 
 def _quantize(node: KernelOp) -> Operation:
-    """Two passes, one if the absmax is given or comes with the producer; that of exp is known to be exp(0)."""
+    """Two passes, one if the absmax is given or comes with the producer; that of exp is known to be exp(0), that of the
+    columns of windows follows from their map's."""
     x = node.first
-    once = node.args["absmax"] is not None or _tappable(x) or (_producer(x) == "softmax" and node.args["col"] is None)
+    known = _producer(x) in ("softmax", "im2col") and node.args["col"] is None
+    once = node.args["absmax"] is not None or _tappable(x) or known
     return Operation(node.name, vec=_rows(x, 1 if once else 2))
 
 
@@ -259,10 +263,19 @@ def _argmax(node: KernelOp) -> Operation:
     return Operation(node.name, vec=_flat(prod(node.first.shape)))
 
 
+def _depthwise(node: KernelOp) -> Operation:
+    """One pass for each tap over the places that have it inside the map: an instruction adds one product to a sum."""
+    x, weight = node.tensor("x"), node.tensor("weight")
+    over = (node.integers(name) for name in ("stride", "dilation", "padding", "places"))
+    along = windows(x.shape[1:-1], weight.shape[:-1], *over)
+    terms = (sum(high - low for low, high in map(w.inside, range(w.taps))) for w in along)
+    return Operation(node.name, vec=_flat(node.shape[0] * prod(terms) * node.shape[-1]))
+
+
 def _clamp(node: KernelOp) -> Operation:
-    return Operation(
-        node.name, vec=_flat(prod(node.shape), sum(node.args[name] is not None for name in ("min", "max")))
-    )
+    """A pass of VEC for each bound; ACT could do that of zero from below."""
+    passes = [node.args[name] is not None for name in ("min", "max")]
+    return Operation(node.name, vec=_flat(prod(node.shape), sum(passes) - (node.args["min"] == 0)))
 
 
 def _cached_attention(node: KernelOp, steered: int) -> list[Operation]:
@@ -334,6 +347,7 @@ _RULES: dict[str, Callable[[KernelOp], Operation]] = {  # of operations whose re
     "reduce": _reduce,
     "argmax": _argmax,
     "clamp": _clamp,
+    "depthwise": _depthwise,
 }
 
 

@@ -59,6 +59,15 @@ def _attention(x: Tensor, qkv: nn.Module, out: nn.Module, norm: nn.Module) -> An
     return norm(x + out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)))
 
 
+def _inverted(x: Tensor, up: nn.Module, apart: nn.Module, down: nn.Module) -> Any:
+    return x + down(functional.relu6(apart(functional.relu6(up(x)))))
+
+
+def _bottleneck() -> dict[str, nn.Module]:
+    apart = nn.Conv2d(144, 144, 3, padding=1, groups=144)
+    return {"up": nn.Conv2d(24, 144, 1), "apart": apart, "down": nn.Conv2d(144, 24, 1)}
+
+
 def _chain(x: Tensor) -> Tensor:
     y = torch.tanh(x * 0.5) + x[:1]
     z = torch.sigmoid(y) * y - x.amax(-1, keepdim=True)
@@ -87,6 +96,8 @@ MODELS: dict[str, Callable[[], tuple[nn.Module, dict[str, Tensor]]]] = {
     "softmax": lambda: _of(lambda x: torch.softmax(x, -1), 200, 300),
     "layer norm": lambda: _of(lambda x, norm: norm(x), 300, 256, norm=nn.LayerNorm(256)),
     "chain": lambda: _of(_chain, 60, 130),
+    "inverted residual": lambda: _of(_inverted, 1, 24, 28, 28, **_bottleneck()),
+    "convolution": lambda: _of(lambda x, c: functional.relu(c(x)), 1, 32, 28, 28, c=nn.Conv2d(32, 48, 3, 2, 1)),
     "bert of 1": lambda: _bert(1),
     "bert of 3": lambda: _bert(3),
 }
@@ -94,6 +105,7 @@ PROGRAMS = (
     ("mlp", "edge"), ("mlp", "server"), ("attention", "edge"), ("wide linear", "edge"),
     ("softmax", "edge"), ("softmax", "small"), ("layer norm", "edge"), ("layer norm", "server"), ("chain", "edge"),
     ("chain", "small"), ("bert of 1", "server"), ("bert of 3", "edge"), ("bert of 1", "small"),
+    ("inverted residual", "edge"), ("inverted residual", "small"), ("convolution", "edge"), ("convolution", "small"),
 )  # fmt: skip
 NAMES = {f"{model} on {chip}" for model, chip in PROGRAMS}
 

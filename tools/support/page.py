@@ -40,6 +40,7 @@ _ROLES = {
     Role.ROWS: "along the last dimension",
     Role.DOWN: "along the last two dimensions, or down one",
     Role.MATMUL: "products",
+    Role.WINDOW: "by windows",
     Role.DEQUANTIZE: "products' sums as floats",
     Role.GATHER: "by computed places",
     Role.VIEW: "where elements are: no work",

@@ -64,6 +64,19 @@ def test_rows_stay_whole(case: tuple[tuple[int, ...], list[Layout], bool]) -> No
         assert piece.cols == shape[-1]
 
 
+def test_columns_are_cut_for_lanes() -> None:
+    """Breaks if the rest of rows that are cut for a vector engine lies elsewhere, or whole rows are cut."""
+    layout = Layout(BUFFER, Dtype.F32, (40, 25, 144), (8000, 200, 1))
+    weights = Layout(BUFFER, Dtype.F32, (40, 25, 144), (0, 0, 1), 7)
+    logical = [(0, contiguous(layout.shape))]
+    cut = list(pieces(layout.shape, [layout, weights], logical, lanes=128))
+    assert [(p.planes, p.rows, p.cols) for p in cut] == [(40, 25, 128), (40, 25, 16)]
+    assert [[ref.offset for ref in p.refs if ref] for p in cut] == [[0, 28], [128 * 4, 28 + 128 * 4]]
+    assert [p.logical[0] for p in cut] == [(0, 25 * 144, 144, 1), (128, 25 * 144, 144, 1)]
+    assert len(list(pieces(layout.shape, [layout], row_op=True, lanes=128))) == 1
+    assert len(list(pieces(layout.shape, [dense(BUFFER, Dtype.F32, layout.shape)], lanes=128))) == 1
+
+
 def test_dense_tensors_need_one_word() -> None:
     """Breaks if coalescing stops joining dimensions: every tensor would cost a word per row."""
     layout = dense(BUFFER, Dtype.F32, (4, 8, 16))

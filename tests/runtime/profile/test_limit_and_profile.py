@@ -153,6 +153,41 @@ def test_no_program_beats_the_limit(name: str) -> None:
     assert min(report.as_dict()["limits"].values()) > 0
 
 
+class Inverted(nn.Module):
+    """A convolution, and one by channel between bounds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.apart = nn.Conv2d(5, 40, 3, padding=1), nn.Conv2d(40, 40, 5, 2, padding=2, groups=40)
+        self.last = nn.Conv2d(40, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.last(functional.relu6(self.apart(functional.relu6(self.first(x)))))
+        return y
+
+
+def test_passes_of_convolutions() -> None:
+    """Breaks when taps outside of the map count, a bound of zero does although ACT can do it, or columns are thought to
+    be looked at twice."""
+    graph = lowered_of(Inverted(), torch.randn(2, 5, 9, 6)).main.graph
+    found = [(op.name.rstrip("_0123456789"), op.vec) for op in operations(graph) if op.vec]
+    taps = (5 * 5 - 2 - 2) * (3 * 5 - 2 - 1)  # of 5 rows of places and 3 columns, those at the ends have fewer
+    streams = {(name, vec.rows * vec.cols, int(vec.passes)) for name, vec in found}
+    assert ("depthwise", 2 * taps * 40, 1) in streams
+    assert ("clamp", 2 * 9 * 6 * 40, 1) in streams
+    assert ("quantize_rows", 2 * 9 * 6 * 45, 1) in streams
+
+
+@pytest.mark.parametrize("name", ["edge", "small"])
+def test_no_convolution_beats_the_limit(name: str) -> None:
+    """Breaks when a program of convolutions, its rows cut for the lanes, needs less of an engine than the limit says."""
+    found = llmchip.compile(Inverted().eval(), (torch.randn(1, 5, 30, 30),), chip=CHIPS[name])
+    report = profile(found.image, found.compiled)
+    least = report.limit.by_resource
+    assert report.cycles >= report.limit.cycles
+    assert all(report.timeline.busy(Engine(engine)) >= least[engine] > -1 for engine in ("mxu", "vec", "act"))
+
+
 def test_waterfall_adds_up(report: Profile) -> None:
     """Breaks if a cycle is lost or counted twice, in total or in any of the tables."""
     assert sum(report.waterfall.values()) == report.cycles and set(report.waterfall) == set(CAUSES)
