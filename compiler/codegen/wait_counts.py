@@ -8,11 +8,8 @@ result byte by byte."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
 from compiler.plan.jit import frozen
-from compiler.plan.pages import last_before, mark
+from compiler.plan.pages import Pages
 from isa.architecture import DMA_ENGINES, GIVEN_REGIONS, MAX_COUNT, NO_WAIT, QUEUES, Engine, Space
 from isa.fields import Access
 from isa.views import Extents, View
@@ -28,11 +25,10 @@ COUNT = len(QUEUES)
 class Tracker:
     """Feeds on instructions in dispatch order and answers with their six counts.
 
-    `memories` has, per page, the number (within its engine) of the last instruction of each engine that wrote it (rows
-    0..5) and that read it (rows 6..11)."""
+    Instructions are numbered within their engine."""
 
     sizes: Mapping[tuple[Space, int], int]
-    memories: dict[tuple[Space, int], NDArray[np.int32]] = field(default_factory=dict)
+    memories: dict[tuple[Space, int], Pages] = field(default_factory=dict)
     issued: list[int] = field(default_factory=lambda: [0] * COUNT)
     completed: list[int] = field(default_factory=lambda: [NONE] * COUNT)  # by the last fence
     known: list[list[list[int]]] = field(
@@ -54,7 +50,7 @@ class Tracker:
         ]
         needs = frozen([NONE] * COUNT)
         for memory, span, access in spots:
-            last_before(memory, span.start, span.stop, access is not Access.R, needs)
+            memory.last_before(span.start, span.stop, access is not Access.R, needs)
         latest = list(map(int, needs))
         free, counts = self._free(mine), list(floor)
         done = self._after(free, counts)
@@ -70,9 +66,9 @@ class Tracker:
                 counts, done = others, self._after(free, others)
         for memory, span, access in spots:
             if access is not Access.W:
-                mark(memory, COUNT + mine, span.start, span.stop, self.issued[mine])
+                memory.mark(COUNT + mine, span.start, span.stop, self.issued[mine])
             if access is not Access.R:
-                mark(memory, mine, span.start, span.stop, self.issued[mine])
+                memory.mark(mine, span.start, span.stop, self.issued[mine])
         self.known[mine].append(done)
         self.issued[mine] += 1
         return tuple(counts)
@@ -117,10 +113,10 @@ class Tracker:
         for other, index in enumerate(self.known[queue][instruction]):
             done[other] = max(done[other], index)
 
-    def _memory(self, view: View) -> NDArray[np.int32]:
+    def _memory(self, view: View) -> Pages:
         key = (view.space, int(view.region) if view.space is Space.DRAM else 0)
         if key not in self.memories:
-            self.memories[key] = np.full((2 * COUNT, -(-self.sizes[key] // PAGE) + 1), NONE, np.int32)
+            self.memories[key] = Pages(-(-self.sizes[key] // PAGE) + 1, COUNT)
         return self.memories[key]
 
 

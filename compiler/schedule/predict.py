@@ -16,10 +16,8 @@ What an instruction waits for does not depend on time and is found first (`_Wait
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from compiler.plan.jit import Vector, frozen
-from compiler.plan.pages import last_before, mark
+from compiler.plan.pages import Pages
 from compiler.schedule.engines import Instructions, run
 from compiler.tile.cost import occupancy
 from compiler.tile.decisions import Placement
@@ -65,9 +63,7 @@ class _Waits:
                 end = offset + buffer.bytes + ITERATIONS * buffer.step
                 sizes[_memory(buffer)] = max(sizes.get(_memory(buffer), 0), end)
         self.page = {key: max(PAGE, -(-size // PAGES)) for key, size in sizes.items()}
-        self.last = {
-            key: np.full((2 * _COUNT, size // self.page[key] + 2), NONE, np.int32) for key, size in sizes.items()
-        }
+        self.last = {key: Pages(size // self.page[key] + 2, _COUNT) for key, size in sizes.items()}
 
     def over(self, ops: Sequence[Op], iteration: int = 0) -> int:
         """How many instructions there are with these ops of an iteration."""
@@ -106,11 +102,11 @@ class _Waits:
             low, high = span(ref, extents)
             low, high = base + low, base + high
             pages, first, last = self.last[_memory(buffer)], low // page, (high - 1) // page + 1
-            last_before(pages, first, last, access is not Access.R, needs)
+            pages.last_before(first, last, access is not Access.R, needs)
             if access is not Access.W:
-                mark(pages, _COUNT + mine, first, last, number)
+                pages.mark(_COUNT + mine, first, last, number)
             if access is not Access.R:
-                mark(pages, mine, first, last, number)
+                pages.mark(mine, first, last, number)
         needs[mine] = min(needs[mine], number - 1)
         return list(map(int, needs))
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compiler.plan.jit import frozen
-from compiler.plan.pages import last_before, mark
+from compiler.plan.pages import BLOCK, Pages
 from compiler.schedule.engines import Instructions, run
 from compiler.tile.conflicts import conflicts
 
@@ -42,24 +42,25 @@ def test_conflicts_are_those_of_every_pair(found: list[Access]) -> None:
 
 @given(st.data())
 def test_pages_remember_the_last_of_each_queue(data: st.DataObject) -> None:
-    """Breaks if a read is taken for a write, or pages beyond the memory are touched."""
-    queues, size = 3, 6
-    pages, plain = np.full((2 * queues, size), -1, np.int32), np.full((2 * queues, size + 9), -1, np.int32)
+    """Breaks if a read is taken for a write, pages beyond the memory are touched, or an access to many pages takes a
+    block that it touches in part for a whole one, or leaves one out."""
+    queues, size = 3, data.draw(st.sampled_from((6, 3 * BLOCK, 4 * BLOCK + 7)))
+    pages, plain = Pages(size, queues), np.full((2 * queues, 2 * size + 9), -1, np.int32)
     for number in range(data.draw(st.integers(0, 12))):
         first = data.draw(st.integers(0, size - 1))
         end, writes, queue = (
-            first + data.draw(st.integers(1, 9)),
+            first + data.draw(st.integers(1, size + 3)),
             data.draw(st.booleans()),
             data.draw(st.integers(0, 2)),
         )
         needs = frozen([-1] * queues)
-        last_before(pages, first, end, writes, needs)
+        pages.last_before(first, end, writes, needs)
         wanted = plain[: 2 * queues if writes else queues, first:end].max(axis=1)
         assert list(needs) == [max(wanted[q::queues]) for q in range(queues)]
         row = queue if writes else queues + queue
-        mark(pages, row, first, end, number)
+        pages.mark(row, first, end, number)
         plain[row, first : min(end, size)] = number
-    assert (pages == plain[:, :size]).all()
+    assert (pages.pages - 1 == plain[:, :size]).all()
 
 
 def test_transfers_share_the_bus() -> None:
