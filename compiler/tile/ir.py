@@ -17,7 +17,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 
 from isa.architecture import Dtype, Region, Space
 from isa.fields import Access, Field, Instruction, Kind
@@ -117,6 +117,23 @@ class Probe:
         return f"{self.operand}={quoted(self.node)}[{self.offset}]{_strides(self)}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What all ops of a row with the same attributes have in common: operands that are no views; of each view its name,
+    extents and how it is touched."""
+
+    operands: Mapping[str, int]
+    views: tuple[tuple[str, Extents, Access], ...]
+
+
+@lru_cache(1 << 14)  # ops are many, and few differ in more than their views
+def _form(mnemonic: str, attrs: tuple[tuple[str, int], ...]) -> _Form:
+    row = ISA[mnemonic]
+    operands = {**row.defaults, **dict(attrs)}
+    views = ((field.name, extents_of(field, operands), access_of(field, operands)) for field in row.views)
+    return _Form(operands, tuple(views))
+
+
 @dataclass(frozen=True)
 class Op:
     """One instruction over symbolic buffers. `views` follows the view operands of the table row.
@@ -138,19 +155,13 @@ class Op:
     @cached_property
     def operands(self) -> Mapping[str, int]:
         """The non-view operands by name, defaults filled in."""
-        return {**self.row.defaults, **dict(self.attrs)}
+        return _form(self.mnemonic, self.attrs).operands
 
     @cached_property
     def accesses(self) -> tuple[tuple[str, Ref, Extents, Access], ...]:
         """Every memory operand: name, view, extents, how it is touched."""
-        operands = self.operands
-        return tuple(
-            [
-                (field.name, ref, extents_of(field, operands), access_of(field, operands))
-                for field, ref in zip(self.row.views, self.views, strict=True)
-                if ref is not None
-            ]
-        )
+        views = zip(_form(self.mnemonic, self.attrs).views, self.views, strict=True)
+        return tuple([(name, ref, extents, access) for (name, extents, access), ref in views if ref is not None])
 
     def __str__(self) -> str:
         parts = [f"{f.name}={ref}" for f, ref in zip(self.row.views, self.views, strict=True) if ref is not None]
