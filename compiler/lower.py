@@ -15,6 +15,7 @@ from compiler.frontend.calibration import schemes_of
 from compiler.frontend.capture import Captured, TensorInfo
 from compiler.frontend.checks import check_graph
 from compiler.graph.fx_copy import as_written, copied
+from compiler.graph.garbage import collected_seldom
 from compiler.graph.manager import Pass, PassManager, Timing
 from compiler.options import CHOICES, OPTIMISATIONS, Options
 from compiler.packing import Bytes, Packing, Store
@@ -120,6 +121,7 @@ def pipeline(options: Options, schemes: Mapping[str, str] | None = None) -> list
     return [step for step in steps if step.name not in options.disable]
 
 
+@collected_seldom()
 def lower(
     captured: Captured,
     options: Options | None = None,

@@ -16,6 +16,7 @@ from torch import Tensor
 from compiler.codegen.image import Part, build_image, region_sizes
 from compiler.codegen.program import Code, generate
 from compiler.frontend.capture import Captured
+from compiler.graph.garbage import collected_seldom
 from compiler.graph.manager import Watch, named, timed
 from compiler.lower import Lowered, lower, pipeline
 from compiler.options import Options
@@ -119,6 +120,7 @@ def _lower(captured: Captured, options: Options, watch: Watch) -> Lowered:
     return lower(captured, options, print_after=printed, stop_after=stop, dump_dir=watch.dump_dir)
 
 
+@collected_seldom()
 def finish(
     lowered: Lowered,
     options: Options,
