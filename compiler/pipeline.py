@@ -16,6 +16,7 @@ from torch import Tensor
 from compiler.codegen.image import Part, build_image, region_sizes
 from compiler.codegen.program import Code, generate
 from compiler.frontend.capture import Captured
+from compiler.frontend.leftovers import give_back
 from compiler.graph.garbage import collected_seldom
 from compiler.graph.manager import Watch, named, timed
 from compiler.lower import Lowered, lower, pipeline
@@ -29,6 +30,9 @@ from compiler.tiling import Drafts, tile_program
 from compiler.translation.check import Interface, check_translation
 from isa.chip import Chip, load_chip
 from isa.image.image import Image
+
+
+LONG = 2_000  # ops of a program: others like it, and what they were made with, were megabytes
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,8 @@ def finish(
     manager = TileManager(watch or Watch(), len(lowered.timings), seconds)
     state = tile_program(lowered, options, chip, manager, shared, drafts)
     tiled, program, placement = made(state.tiled), made(state.program), made(state.placement)
+    if len(program.ops) > LONG:
+        give_back()  # the tilings that were not taken, before the check begins with symbols of its own
     if options.enables("translation-check"):
         with timed(seconds, "translation-check"), named("'translation-check'", "failed"):
             interface = Interface(tiled.inputs, tiled.constants, tiled.outputs, tiled.literals, tiled.instances)

@@ -7,13 +7,16 @@ chip. `positions` says how many tokens of each sequence they hold; the new ones 
 attention becomes calls of ours (compiler/frontend/decoder_calls.py), which see the new keys and values only.
 """
 
+import mmap
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -201,6 +204,14 @@ def _check_positions(model: nn.Module, capacity: int) -> None:
             )
 
 
+def _zeros(dtype: type[np.generic], *shape: int) -> Tensor:
+    """Zeros that take no memory until they are written to, as those of PyTorch do: a step only tells what caches it
+    has."""
+    count = prod(shape)
+    pages = mmap.mmap(-1, max(1, count * np.dtype(dtype).itemsize))
+    return torch.from_numpy(np.frombuffer(pages, dtype, count).reshape(shape))
+
+
 class DecoderStep(nn.Module):
     """A model with its caches as buffers."""
 
@@ -222,8 +233,8 @@ class DecoderStep(nn.Module):
                 rows, name = capacity, f"{part}_{number}"
                 if layer.source is not None:
                     rows, name = source, state_name(part, layer.source)
-                self.register_buffer(name, torch.zeros(batch, layer.heads, rows, size, dtype=torch.int8), False)
-                self.register_buffer(f"{name}_scales", torch.zeros(batch, layer.heads, rows), False)
+                self.register_buffer(name, _zeros(np.int8, batch, layer.heads, rows, size), False)
+                self.register_buffer(f"{name}_scales", _zeros(np.float32, batch, layer.heads, rows), False)
         for table, value in tables.items():
             self.register_buffer(table, value, persistent=False)
         biases: dict[bytes, Tensor] = {}  # layers with the same share it

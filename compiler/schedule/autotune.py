@@ -170,7 +170,7 @@ class Search:
             try:
                 found = self._placed(state, lower=False)
             except CompileError as error:
-                failures.append(error)
+                failures.append(error.with_traceback(None))
             else:
                 best = self._judged(self._tried(state, found), rivals)
                 return self._lowered(self._rested(best, rivals))
@@ -431,9 +431,9 @@ def _peak(program: Program) -> int:
 
 
 def _caught(failures: list[CompileError], work: Callable[[], T]) -> T | None:
-    """What `work` gives; None if it fails."""
+    """What `work` gives; None if it fails. Where it did is forgotten: a traceback keeps all tilings that there were."""
     try:
         return work()
     except CompileError as error:
-        failures.append(error)
+        failures.append(error.with_traceback(None))
         return None

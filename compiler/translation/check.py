@@ -233,18 +233,19 @@ class _Replay:
             if key not in cells.sums or cells.sums[key] % rule.group:
                 raise Wrong(f"adds to {c}, which is no sum of whole groups so far")
             first = cells.sums[key]
-        total = np.zeros((1, 1, 1), s.Symbol)
+        rows, columns = np.zeros((1, 1), s.Symbol), np.zeros((1, 1), s.Symbol)
         for name, (ref, block) in named.items():
             at = first // rule.spans[name]
             if name in ("a", "sa"):
-                total = total + self._rows(ref, block, at)[:, :, None] * rule.factor(name)
+                rows = rows + self._rows(ref, block, at) * rule.factor(name)
             else:
-                total = total + self._columns(ref, block, at, -1)[:, None, :] * rule.factor(name)
+                columns = columns + self._columns(ref, block, at, -1) * rule.factor(name)
         target = self.memory.target(c, extents)
         if operands["acc"]:
-            target += total
+            target += rows[:, :, None]
+            target += columns[:, None, :]
         else:
-            target[...] = total
+            np.add(rows[:, :, None], columns[:, None, :], out=target)
         cells.sums[key] = first + operands["k"]
 
     def _rows(self, a: Ref, extents: Extents, first: int) -> Symbols:

@@ -596,15 +596,16 @@ def _matmul_groups(call: Call) -> Symbols:
         bool(call.argument(10, "pre", False)),
         bool(call.argument(11, "half", False)),
     )
-    total = np.zeros((1, 1), s.Symbol)
-    for place, name in enumerate(_GROUPED):
+    left, right = np.zeros(1, s.Symbol), np.zeros(1, s.Symbol)  # what rows and columns add, which is one sum at last:
+    for place, name in enumerate(_GROUPED):  # of a whole vocabulary's logits each sum is tens of megabytes
         operand = call.argument(place, name)
         if isinstance(operand, fx.Node):
             if name in ("a", "sa"):
                 rows = s.dot_rows(repeated(call.value(operand), tuple(operand.meta["val"].shape)), 0)
-                total = total + rows[..., :, None] * rule.factor(name)
+                left = left + rows * rule.factor(name)
             else:
-                total = total + _columns(call, operand, -1)[..., None, :] * rule.factor(name)
+                right = right + _columns(call, operand, -1) * rule.factor(name)
+    total: Symbols = left[..., :, None] + right[..., None, :]
     return total if total.shape == call.shape else repeated(total, call.shape)
 
 

@@ -1,8 +1,11 @@
 """Decoders as they are captured: what a step has of its model, what is refused, and what is left of it all."""
 
+import resource
 import threading
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -12,7 +15,7 @@ from torch.fx import graph_module
 from torch.fx.experimental import proxy_tensor
 
 from compiler.frontend.capture import Captured
-from compiler.frontend.decoder import capture_decoder
+from compiler.frontend.decoder import _zeros, capture_decoder
 from compiler.ops import library as ops
 from isa.errors import Error
 
@@ -26,6 +29,21 @@ class Own(transformers.MistralForCausalLM):  # type: ignore[misc]
 
 def windows(captured: Captured) -> list[object]:
     return [node.args[9] for node in captured.gm.graph.find_nodes(op="call_function", target=ops.attention_in_cache)]
+
+
+def test_caches_take_no_memory_on_the_host() -> None:
+    """Breaks if the zeros of a cache are written to memory while its step is compiled: of a long text they are as much as
+    a small model. Each has its own, which can be written to."""
+    before = resident()
+    caches = [_zeros(np.float32, 1, 4, 1 << 20, 16) for _ in range(2)]  # 256 MiB each
+    assert resident() - before < 64 << 20
+    caches[0][0, 0, 0] = 1
+    assert caches[0][0, 0].sum() == 16 and not caches[1][0, 0].any()
+    assert _zeros(np.int8, 1, 2, 0, 3).shape == (1, 2, 0, 3)
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 @pytest.mark.wide

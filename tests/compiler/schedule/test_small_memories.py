@@ -1,10 +1,12 @@
 """Small memories: a tiling down to the smallest scratchpad, the same bits on each, more memory never slower, and always
 an answer."""
 
+import gc
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import msgspec
 import pytest
@@ -121,6 +123,30 @@ def test_only_what_vec_and_act_touch_may_move() -> None:
         if ref is not None
     }
     assert movable(ops) and not movable(ops) & bound
+
+
+def test_a_search_leaves_no_tiling_behind() -> None:
+    """Breaks if an error of a tiling that did not fit keeps all tilings that there were until Python looks for cycles:
+    the check behind the search needs as much memory again."""
+    start = kernel_state(lowered(), Options(), chip(8 << 10, 8 << 10), TileManager())
+    failures: list[CompileError] = []
+    caught = search._caught
+
+    def counted(found: list[CompileError], work: Callable[[], Any]) -> Any:
+        result = caught(found, work)
+        failures.extend(found)
+        return result
+
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(search, "_caught", counted)
+            tiling.search(start, lambda name: True).run()
+        assert failures
+        assert not any(isinstance(found, search.Candidate) for found in gc.get_objects())
+    finally:
+        gc.enable()
 
 
 @pytest.mark.wide

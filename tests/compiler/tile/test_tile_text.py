@@ -141,3 +141,13 @@ def test_other_text_is_refused(text: str, message: str) -> None:
     """Breaks if text that is no program is taken for one, or the error does not say where."""
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
         parse(text)
+
+
+def test_ops_with_the_same_attributes_share_what_these_say() -> None:
+    """Breaks if each op of thousands has operands and extents of its own, or gets those of other attributes."""
+    d, a = (Ref(Buffer(name, Space.SRAM, 64), 0, Dtype.F32, rs=4) for name in "da")
+    one, other = (Op("lda", views, (("rows", 2), ("cols", 4)), "x") for views in ((d, a), (a, d)))
+    assert one.operands is other.operands and one.operands["planes"] == 1
+    assert [(name, ref) for name, ref, _, _ in other.accesses] == [("d", a), ("a", d)]
+    assert one.accesses[0][2] is other.accesses[0][2] == (1, 2, 4)
+    assert replace(one, attrs=(("rows", 2), ("cols", 3))).accesses[0][2] == (1, 2, 3)
