@@ -31,7 +31,6 @@ from compiler.translation.check import Interface, check_translation
 from isa.chip import Chip, load_chip
 from isa.image.image import Image
 
-
 LONG = 2_000  # ops of a program: others like it, and what they were made with, were megabytes
 
 
