@@ -72,6 +72,7 @@ HOPELESS = 4  # schedules for which no rest finds a plan, after which no other i
 ROOMY = 0.86  # of the memories that a schedule may fill that leaves them more rest
 SMALL = 2_000  # ops: shorter programs are searched for a second time, with tilings as for half the scratchpad
 GROWN = 4  # times the ops of the best tiling: what has more is not looked at
+WORTHY = 0.98  # of the cost of the best tiling, for what a climb with less than half of the scratchpad has found
 NEAR = 1.05  # times the best cycles: from farther off it does not begin
 
 T = TypeVar("T")
@@ -186,7 +187,10 @@ class Search:
 
     def _judged(self, first: "_Tried", candidates: Sequence[Candidate]) -> "_Tried":
         """The schedule that is the fastest once it has addresses: the `first` that found a place, or one of those that
-        were thought to take about as long. What was thought to be faster by more than the margin has found none."""
+        were thought to take about as long. What was thought to be faster by more than the margin has found none.
+
+        Of small blocks, which a climb with a part of the scratchpad has found, the best with all of it is a rival, too:
+        a schedule does not know how iterations of a loop overlap."""
         found = [first]
         if first.state.schedule is not None:
             least, ops = first.state.schedule.cycles, first.ops
@@ -194,6 +198,8 @@ class Search:
             near = {made(rival.schedule).cycles: rival for rival in reversed(rivals)}  # one of those that take as long
             most = least * (NEAR if ops <= SHORT else CLOSE)
             waiting = sorted(taken for taken in near if MARGIN * least <= taken <= most and taken != least)[:RIVALS]
+            whole = min((rival.cycles for rival in candidates if rival.scheduled and rival.tuning.sram == 1), default=0)
+            waiting = [whole, *waiting] if whole > most else waiting
             for rival in (near[taken] for taken in waiting):
                 if (ops := ops + len(made(rival.program).ops)) > MAX_PLACED:
                     break
@@ -282,7 +288,8 @@ class Search:
         if ops <= SMALL and (half := self._half(first, best, ways)) is not None:
             sharing = {name: (*values, *FINER) if name == "room" else values for name, values in ways.sharing.items()}
             more = replace(ways, tight=False, sharing=sharing)  # what was made so far leaves it enough
-            best = min(best, self._climb_from(half, more), key=lambda candidate: candidate.cost)
+            small = self._climb_from(half, more)  # many small blocks must be worth it
+            best = small if small.cost <= best.cost * (1.0 if half.tuning.sram == 0.5 else WORTHY) else best
         return sorted(known.values(), key=lambda candidate: (candidate is not best, candidate.cost))
 
     def _shared_otherwise(self, best: Candidate, split: bool, known: Made) -> list[Candidate]:
