@@ -46,8 +46,11 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("family", "parts"),
     [
-        ("Llama", 4), ("Mistral", 2), ("Bloom", 4),
-        *(pytest.param(*case, marks=pytest.mark.wide) for case in (("Gemma2", 2), ("GPTNeoX", 4), ("Falcon", 2))),
+        ("Llama", 4),
+        *(
+            pytest.param(*case, marks=pytest.mark.wide)
+            for case in (("Mistral", 2), ("Bloom", 4), ("Gemma2", 2), ("GPTNeoX", 4), ("Falcon", 2))
+        ),
     ],
 )  # fmt: skip
 def test_a_prompt_in_parts_has_the_references_bits(family: str, parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
