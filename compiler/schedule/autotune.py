@@ -48,7 +48,7 @@ SHARED: dict[str, Values] = {
     "room": (0.6, 0.35),
     "wide": (True,),
 }  # tried first where the scratchpad is tight
-FINER: dict[str, Values] = {"room": (0.35, 0.2, 0.1), "slice": (1 / 16,)}  # of less than half of the scratchpad
+FINER = (0.2, 0.1)  # of the room, where a climb begins with a part of the scratchpad
 NO_ROOM = {name: values for name, values in SHARED.items() if name != "room"}  # where blocks with less found no place
 WIDTHS = (256, 1024)  # elements: of narrower rows, a block has more
 SEARCH_SPACE: dict[str, Values] = {  # what to try, one after the other, as long as it makes the program faster
@@ -286,10 +286,10 @@ class Search:
             more = replace(ways, before=ways.before + ways.ops)
             best = min(best, self._climb(first, PLAIN, more), key=lambda candidate: candidate.cost)
         if ops <= SMALL and (half := self._half(first, best, ways)) is not None:
-            part = half.tuning.sram < 0.5  # what was made so far leaves it enough
-            more = replace(ways, tight=False)
-            small = self._climb(half, FINER, more) if part else self._climb_from(half, more)
-            best = small if small.cost <= best.cost * (WORTHY if part else 1.0) else best
+            sharing = {name: (*values, *FINER) if name == "room" else values for name, values in ways.sharing.items()}
+            more = replace(ways, tight=False, sharing=sharing)  # what was made so far leaves it enough
+            small = self._climb_from(half, more)  # many small blocks must be worth it
+            best = small if small.cost <= best.cost * (1.0 if half.tuning.sram == 0.5 else WORTHY) else best
         return sorted(known.values(), key=lambda candidate: (candidate is not best, candidate.cost))
 
     def _shared_otherwise(self, best: Candidate, split: bool, known: Made) -> list[Candidate]:
